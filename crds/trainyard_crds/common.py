@@ -1,0 +1,126 @@
+"""Building blocks every kind shares: base models, CEL rules, conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "trainyard.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+class SpecModel(BaseModel):
+    """Base of everything a user writes: camelCase outside, unknown fields are errors."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=False
+    )
+
+
+class StatusModel(BaseModel):
+    """Base of everything we write: unknown fields are ignored, so an older program can read a newer status."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The camelCase document without unset (None) fields."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One printer column of `kubectl get`."""
+
+    name: str
+    path: str
+    type: str = "string"
+    wide: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a CustomResourceDefinition says beside its schema."""
+
+    kind: str
+    plural: str
+    short_names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    mutable: tuple[str, ...]
+    """Spec fields (camelCase) that may change after creation; every other field gets an immutability rule."""
+
+
+def cel(rule: str, message: str, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
+    """One `x-kubernetes-validations` entry; `message` tells the user what to write instead."""
+    entry = {"rule": rule, "message": message}
+    if field_path is not None:
+        entry["fieldPath"] = field_path
+    if reason is not None:
+        entry["reason"] = reason
+    return entry
+
+
+def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
+    """`json_schema_extra` carrying CEL rules (and other raw schema keys)."""
+    return {"x-kubernetes-validations": list(entries), **extra}
+
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339 in UTC, as Kubernetes writes it."""
+
+DnsName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules(
+            cel(
+                r"self.matches(r'^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+                "must be a Kubernetes object name: lower-case letters, digits, '-' and '.'",
+            )
+        ),
+    ),
+]
+
+
+class Condition(StatusModel):
+    """A Kubernetes condition."""
+
+    type: str = Field(description="What the condition is about, for example Complete or Failed.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
+    reason: str = Field(description="A stable CamelCase word for the cause of the last change.")
+    message: str = Field(default="", description="The cause in a sentence, with the remedy where there is one.")
+    last_transition_time: Timestamp = Field(description="When `status` last changed.")
+    observed_generation: int | None = Field(default=None, description="The generation of the spec this was computed from.")
+
+
+class SecretKey(SpecModel):
+    """A key of a Secret in the same namespace."""
+
+    name: DnsName = Field(description="Name of the Secret, in the namespace of the object that refers to it.")
+    key: str = Field(
+        min_length=1,
+        max_length=253,
+        description="Key inside the Secret whose value is used.",
+        json_schema_extra=rules(
+            cel(r"self.matches(r'^[-._a-zA-Z0-9]+$')", "must be a Secret key: letters, digits, '-', '_' and '.'")
+        ),
+    )
+
+
+Quantity = Annotated[
+    str,
+    Field(
+        max_length=32,
+        json_schema_extra=rules(
+            cel(
+                r"self.matches(r'^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$')",
+                "must be a Kubernetes quantity such as '500m', '2' or '16Gi'",
+            )
+        ),
+    ),
+]

@@ -1,0 +1,78 @@
+"""Names that several parts must agree on: labels, paths, environment variables, URLs, audiences."""
+
+from __future__ import annotations
+
+from trainyard_crds.common import GROUP
+
+# Labels on every child object.
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "trainyard"
+JOB_NAME_LABEL = f"{GROUP}/trainingjob"
+JOB_UID_LABEL = f"{GROUP}/trainingjob-uid"
+ROLE_LABEL = f"{GROUP}/role"
+"""`train` for the training Job and its pods, `check` for the short Job that reads result.json."""
+
+# Annotations on the child Job.
+RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
+"""Name of the immutable ConfigMap that holds the RunConfig."""
+
+FIELD_MANAGER = "trainyard"
+CA_CONFIG_MAP = "trainyard-ca"
+"""ConfigMap in each namespace with jobs; key `ca.crt` verifies the gateway's serving certificate."""
+CA_KEY = "ca.crt"
+
+TRAINER_CONTAINER = "trainer"
+
+# Paths inside the trainer's pod.
+CONFIG_DIRECTORY = "/etc/trainyard/config"
+CONFIG_FILE = "run.json"
+TOKEN_DIRECTORY = "/var/run/secrets/trainyard"  # noqa: S105 - a path
+TOKEN_FILE = "token"  # noqa: S105 - a file name
+CA_DIRECTORY = "/etc/trainyard/ca"
+RUN_VOLUME = "/volumes/run"
+CLAIMS_DIRECTORY = "/volumes/claims"
+"""pvc://CLAIM/PATH is mounted read-only at CLAIMS_DIRECTORY/CLAIM."""
+SCRATCH_DIRECTORIES = {
+    "HOME": "/home/trainyard",
+    "HF_HOME": "/home/trainyard/huggingface",
+    "TRITON_CACHE_DIR": "/home/trainyard/triton",
+    "TORCHINDUCTOR_CACHE_DIR": "/home/trainyard/inductor",
+    "TMPDIR": "/tmp",  # noqa: S108 - an emptyDir of the pod
+}
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LIMIT = 4096
+"""Bytes the kubelet keeps of a termination message."""
+
+# Intake of the gateway.
+KUBEFLOW_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
+KUBEFLOW_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+KUBEFLOW_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - a variable's name; its value is a path
+TERMINATION_LOG_ENV = "TRAINYARD_TERMINATION_LOG"
+
+NAME_LIMIT = 48
+"""Longest TrainingJob name: `<name>-<uid8>` must stay a label value and leave room for the pod's suffix."""
+
+
+def child_name(job_name: str, uid: str) -> str:
+    """Name of the child Job, the generated claim and the run directory of one TrainingJob."""
+    return f"{job_name}-{uid[:8]}"
+
+
+def progress_audience(uid: str) -> str:
+    """Audience of the token a job's pods report progress with."""
+    return f"{GROUP}/progress/{uid}"
+
+
+def progress_path(namespace: str, name: str) -> str:
+    """Path of the gateway's intake for a `Report`."""
+    return f"/apis/trainyard.dev/v1alpha1/namespaces/{namespace}/trainingjobs/{name}/progress"
+
+
+def kubeflow_path(namespace: str, name: str) -> str:
+    """Path of the gateway's intake for a Kubeflow Trainer status body."""
+    return f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs/{name}/status"
+
+
+def run_directory(volume: str, job_name: str, uid: str) -> str:
+    """Directory of one run below the mount point of its volume."""
+    return f"{volume}/trainyard/{child_name(job_name, uid)}"

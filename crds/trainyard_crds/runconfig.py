@@ -1,0 +1,126 @@
+"""RunConfig: everything a trainer process needs, in one JSON document.
+
+The operator resolves a TrainingJob into it and mounts it read-only; on a laptop a user writes the few fields without a
+default. The trainer reads nothing else of the custom resource.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from trainyard_crds.common import SpecModel
+from trainyard_crds.trainingjob import (
+    Adapter,
+    Checkpoints,
+    DatasetFormat,
+    Evaluation,
+    Llm,
+    Optimization,
+    Quantization,
+    TrainingJobSpec,
+)
+
+
+class RunModelSource(SpecModel):
+    """The base model: hf://org/name or file:///directory."""
+
+    source: str = Field(pattern=r"^(hf://[^/]+/[^/]+|file:///.+)$", max_length=1024)
+    revision: str | None = None
+    display_source: str | None = None
+    """The source as the user wrote it, when the operator replaced it by a mounted path."""
+
+
+class RunValidation(SpecModel):
+    """Held-out rows: exactly one of source and fraction."""
+
+    source: str | None = Field(default=None, pattern=r"^(hf://[^/]+/[^/]+/.+|file:///.+)$", max_length=1024)
+    fraction: float | None = Field(default=None, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RunValidation:
+        if (self.source is None) == (self.fraction is None):
+            raise ValueError("validation takes exactly one of source (a file) and fraction (a share of the rows)")
+        return self
+
+
+class RunDataset(SpecModel):
+    """The training rows: hf://org/name/file or file:///file."""
+
+    source: str = Field(pattern=r"^(hf://[^/]+/[^/]+/.+|file:///.+)$", max_length=1024)
+    format: DatasetFormat = "auto"
+    max_rows: int | None = Field(default=None, ge=1)
+    validation: RunValidation | None = None
+
+
+class Identity(SpecModel):
+    """Which TrainingJob this run belongs to; absent on a laptop."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Intake(SpecModel):
+    """Where progress is reported to; absent on a laptop."""
+
+    url: str
+    token_file: str
+    ca_file: str | None = None
+
+
+class RunConfig(SpecModel):
+    """One training run."""
+
+    model_config = ConfigDict(title="RunConfig")
+
+    version: Literal[1] = 1
+    job: Identity | None = None
+    run_directory: str = Field(min_length=1, description="Directory of checkpoints, metrics, exports and result.")
+    run_uri: str | None = Field(default=None, description="The run directory as users see it: pvc://claim/path.")
+    task: Literal["llm"]
+    method: Literal["lora", "qlora", "full"] = "lora"
+    model: RunModelSource
+    dataset: RunDataset
+    optimization: Optimization = Optimization()
+    adapter: Adapter | None = None
+    quantization: Quantization | None = None
+    llm: Llm = Llm()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    progress: Intake | None = None
+    gpus: int = Field(default=0, ge=0, description="GPUs the pod was given; 0 trains on the CPU.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_method_blocks(cls, data: Any) -> Any:
+        """Leave `adapter` and `quantization` filled exactly where the method uses them."""
+        if not isinstance(data, dict):
+            return data
+        method = data.get("method", "lora")
+        filled = dict(data)
+        if method in ("lora", "qlora") and filled.get("adapter") is None:
+            filled["adapter"] = {}
+        if method == "qlora" and filled.get("quantization") is None:
+            filled["quantization"] = {}
+        return filled
+
+    @model_validator(mode="after")
+    def _blocks_fit_method(self) -> RunConfig:
+        if self.method == "full" and self.adapter is not None:
+            raise ValueError("adapter has no effect with method: full; remove it, or use method: lora or qlora")
+        if self.method != "qlora" and self.quantization is not None:
+            raise ValueError("quantization has no effect without method: qlora; remove it, or use method: qlora")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The camelCase document without unset (None) fields."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def training_blocks(spec: TrainingJobSpec) -> dict[str, Any]:
+    """The blocks a RunConfig takes from a spec as they are; unset ones get their models' defaults."""
+    blocks = ("task", "method", "optimization", "adapter", "quantization", "llm", "evaluation", "checkpoints")
+    values = {name: getattr(spec, name) for name in blocks}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,151 @@
+"""Generates CustomResourceDefinitions (apiextensions v1) from the pydantic models.
+
+Pydantic emits JSON Schema; Kubernetes wants a structural OpenAPI 3.0 subset of it. The differences are worked off one
+by one below. CEL rules travel in `json_schema_extra`; immutability rules are generated from `Kind.mutable`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from trainyard_crds.common import GROUP, VERSION, Column, Kind, cel
+from trainyard_crds.trainingjob import TrainingJob
+
+Schema = dict[str, Any]
+
+KINDS: tuple[type[TrainingJob], ...] = (TrainingJob,)
+
+_DROPPED = ("title", "examples", "additionalProperties", "const", "exclusiveMinimum", "exclusiveMaximum", "$defs")
+
+
+class SchemaError(ValueError):
+    """A model uses something a structural schema cannot say."""
+
+
+def crd(model: type[TrainingJob]) -> Schema:
+    """The whole CustomResourceDefinition of one kind."""
+    info = model.kind_info
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{info.plural}.{GROUP}", "labels": {"app.kubernetes.io/part-of": "trainyard"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": info.kind,
+                "listKind": f"{info.kind}List",
+                "plural": info.plural,
+                "singular": info.kind.lower(),
+                "shortNames": list(info.short_names),
+                "categories": ["trainyard"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [_column(column) for column in info.columns],
+                    "schema": {"openAPIV3Schema": root_schema(model)},
+                }
+            ],
+        },
+    }
+
+
+def _column(column: Column) -> Schema:
+    entry: Schema = {"name": column.name, "type": column.type, "jsonPath": column.path}
+    if column.wide:
+        entry["priority"] = 1
+    return entry
+
+
+def root_schema(model: type[TrainingJob]) -> Schema:
+    """The structural schema of one kind, immutability rules included."""
+    schema = structural(model)
+    schema["description"] = (model.__doc__ or "").strip()
+    properties = schema["properties"]
+    properties["apiVersion"] = {"type": "string", "description": "Version of the API: trainyard.dev/v1alpha1."}
+    properties["kind"] = {"type": "string", "description": f"Kind of the object: {model.kind_info.kind}."}
+    properties["metadata"] = {"type": "object"}
+    schema["required"] = ["spec"]
+    _add_immutability(properties["spec"], model.kind_info)
+    return schema
+
+
+def structural(model: type[BaseModel]) -> Schema:
+    """The structural schema of one pydantic model."""
+    raw = model.model_json_schema(by_alias=True, mode="validation")
+    return _convert(raw, raw.get("$defs", {}), (), model.__name__)
+
+
+def _convert(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str) -> Schema:
+    """One schema node: references inlined, null unions collapsed, keywords translated."""
+    node, seen = _inline(node, definitions, seen, path)
+    node = _collapse_optional(node, path)
+    if "$ref" in node:
+        return _convert(node, definitions, seen, path)
+    result = {key: value for key, value in node.items() if key not in _DROPPED}
+    if "const" in node:
+        result["enum"] = [node["const"]]
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in node:
+            result[bound], result[exclusive] = node[exclusive], True
+    if result.get("default", 0) is None:
+        del result["default"]
+    if "description" in result:
+        result["description"] = " ".join(result["description"].split())
+    if "properties" in node:
+        result["properties"] = {
+            name: _convert(child, definitions, seen, f"{path}.{name}") for name, child in node["properties"].items()
+        }
+    if "items" in node:
+        result["items"] = _convert(node["items"], definitions, seen, f"{path}[]")
+    if isinstance(node.get("additionalProperties"), dict):
+        result["additionalProperties"] = _convert(node["additionalProperties"], definitions, seen, f"{path}{{}}")
+    if "type" not in result:
+        raise SchemaError(f"{path}: a structural schema needs a type; found {sorted(node)}")
+    return result
+
+
+def _inline(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str) -> tuple[Schema, tuple[str, ...]]:
+    """Replace `$ref` by its target; keys beside the reference (description, default) win."""
+    while "$ref" in node:
+        name = node["$ref"].rsplit("/", 1)[-1]
+        if name in seen:
+            raise SchemaError(f"{path}: {name} contains itself, which a structural schema cannot say")
+        seen = (*seen, name)
+        beside = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**definitions[name], **beside}
+    return node, seen
+
+
+def _collapse_optional(node: Schema, path: str) -> Schema:
+    """`anyOf: [T, null]` becomes T (absent means unset); other unions cannot be said."""
+    if "anyOf" not in node:
+        return node
+    members = [member for member in node["anyOf"] if member.get("type") != "null"]
+    if len(members) != 1:
+        raise SchemaError(f"{path}: only optional types may be unions; make one object with optional members")
+    beside = {key: value for key, value in node.items() if key != "anyOf"}
+    merged = {**members[0], **beside}
+    validations = [*members[0].get("x-kubernetes-validations", []), *beside.get("x-kubernetes-validations", [])]
+    return {**merged, "x-kubernetes-validations": validations} if validations else merged
+
+
+def _add_immutability(spec: Schema, info: Kind) -> None:
+    """One transition rule per immutable field, on the parent, so that adding and removing a field is caught too."""
+    always = set(spec.get("required", ())) | {n for n, child in spec["properties"].items() if "default" in child}
+    validations = spec.setdefault("x-kubernetes-validations", [])
+    for name in spec["properties"]:
+        if name not in info.mutable:
+            validations.append(_immutable(name, always_present=name in always, kind=info.kind))
+
+
+def _immutable(name: str, *, always_present: bool, kind: str) -> dict[str, str]:
+    equal = f"self.{name} == oldSelf.{name}"
+    rule = equal if always_present else f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {equal})"
+    return cel(rule, f"spec.{name} is immutable; create a new {kind} instead", field_path=f".{name}")

@@ -1,0 +1,544 @@
+"""TrainingJob: one fine-tuning run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from trainyard_crds.common import (
+    API_VERSION,
+    Column,
+    Condition,
+    DnsName,
+    Kind,
+    Quantity,
+    SecretKey,
+    SpecModel,
+    StatusModel,
+    Timestamp,
+    cel,
+    rules,
+)
+from trainyard_crds.contract import NAME_LIMIT
+from trainyard_crds.report import CheckpointStatus, ExportStatus, Gpu, Metrics, Progress, ResolvedModel
+
+_HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
+_HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
+_PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\x00]+"
+_NO_ESCAPE = cel(
+    r"!self.matches(r'(^|/)[.][.]?(/|$)') && !self.matches(r'^pvc://[^/]*//')",
+    "must not contain '.' or '..' as a path segment or an absolute path; name the file from the root of the claim",
+)
+
+
+class Model(SpecModel):
+    """The base model."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.credentialsSecret) || self.source.startsWith('hf://')",
+                "spec.model.credentialsSecret is only used for hf:// sources; remove it",
+            ),
+            cel(
+                "!has(self.revision) || self.source.startsWith('hf://')",
+                "spec.model.revision is only used for hf:// sources; remove it",
+            ),
+        )
+    )
+
+    source: str = Field(
+        min_length=1,
+        max_length=512,
+        description=(
+            "Where the model is: hf://org/name on the model hub, or pvc://claim/path for a directory (config.json, "
+            "tokenizer, safetensors weights) on a PersistentVolumeClaim of this namespace."
+        ),
+        json_schema_extra=rules(
+            cel(
+                f"self.matches(r'^({_HF_MODEL}|{_PVC})$')",
+                "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B",
+            ),
+            _NO_ESCAPE,
+        ),
+    )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Branch, tag or commit of an hf:// model. Default: the main branch. The commit used is reported.",
+    )
+    credentials_secret: SecretKey | None = Field(
+        default=None, description="Secret key with the hub token for a gated or private hf:// model."
+    )
+
+
+DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text"]
+
+
+def _dataset_source(field: str) -> dict[str, Any]:
+    return rules(
+        cel(
+            f"self.matches(r'^({_HF_FILE}|{_PVC})$')",
+            f"{field} must be pvc://claim/file.jsonl or hf://org/name/file.jsonl",
+        ),
+        _NO_ESCAPE,
+    )
+
+
+class Validation(SpecModel):
+    """Held-out rows the model is evaluated on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "has(self.source) != has(self.fraction)",
+                "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
+            )
+        )
+    )
+
+    source: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="A file of held-out rows: pvc://claim/path or hf://org/name/path, in the dataset's format.",
+        json_schema_extra=_dataset_source("spec.dataset.validation.source"),
+    )
+    fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="Share of the training rows to hold out, chosen by a hash of the row; greater than 0, at most 0.5.",
+    )
+
+
+class Dataset(SpecModel):
+    """The training rows."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=512,
+        description="A JSON Lines file: pvc://claim/path, or hf://org/name/path in a dataset repository of the hub.",
+        json_schema_extra=_dataset_source("spec.dataset.source"),
+    )
+    format: DatasetFormat = Field(
+        default="auto",
+        description=(
+            "How a row is written: messages (role, content), sharegpt (conversations of from, value), alpaca "
+            "(instruction, input, output), query-response, text. auto looks at the first rows."
+        ),
+    )
+    max_rows: int | None = Field(default=None, ge=1, description="Use at most this many rows, from the start. Default: all.")
+    validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, no evaluation.")
+
+
+class Optimization(SpecModel):
+    """The optimizer and its schedule."""
+
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Passes over the training rows. Default: 3 when maxSteps is not set either; maxSteps wins when both are.",
+    )
+    max_steps: int | None = Field(default=None, ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
+    batch_size: int = Field(
+        default=1, ge=1, le=65_536, description="Sequences per forward pass; with packing, packed sequences of maxLength."
+    )
+    gradient_accumulation: int = Field(default=4, ge=1, le=65_536, description="Forward passes per optimizer step.")
+    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    scheduler: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="How the learning rate falls after the warm-up: to 0 by a cosine or a line, or not."
+    )
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, le=1, description="Share of all steps over which the learning rate rises from 0."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, le=1_000_000, description="Gradients are scaled down to this global norm; 0 switches it off."
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="Type of the weights and activations. fp32 is faster on most CPUs."
+    )
+    seed: int = Field(default=42, ge=0, le=2**31 - 1, description="Seed of every random choice of the run.")
+    logging_steps: int = Field(default=5, ge=1, le=1_000_000, description="Steps between two lines of metrics.")
+
+
+AdapterTarget = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        json_schema_extra=rules(
+            cel(r"self.matches(r'^[-\w.]+$')", "must be all-linear or the name of a module, for example q_proj")
+        ),
+    ),
+]
+
+
+class Adapter(SpecModel):
+    """The LoRA adapter (PEFT's terms)."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank r of the update matrices.")
+    alpha: float = Field(default=32, gt=0, le=4096, description="The update is scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    targets: list[AdapterTarget] = Field(
+        default=["all-linear"],
+        min_length=1,
+        max_length=64,
+        description="Modules that get an adapter: names such as q_proj, or all-linear for every linear layer but the head.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"}
+        | rules(
+            cel(
+                "!self.exists(t, t == 'all-linear') || self.size() == 1",
+                "spec.adapter.targets: all-linear already names every linear layer; give it alone",
+            )
+        ),
+    )
+
+
+class Quantization(SpecModel):
+    """How the frozen base model is stored (method qlora)."""
+
+    type: Literal["nf4"] = Field(default="nf4", description="4-bit NormalFloat, by bitsandbytes.")
+    double_quant: bool = Field(default=True, description="Quantise the quantisation constants too (saves 0.4 bit a weight).")
+
+
+class Llm(SpecModel):
+    """What is particular to language models."""
+
+    max_length: int = Field(default=2048, ge=8, le=1_048_576, description="Longest training sequence in tokens.")
+    packing: bool = Field(
+        default=True,
+        description="Put several rows into one sequence of maxLength, each seeing only itself: no padding is computed.",
+    )
+    overlong: Literal["drop", "truncate"] = Field(
+        default="drop", description="What happens to rows longer than maxLength; the count is reported."
+    )
+    train_on: Literal["completions", "all"] = Field(
+        default="completions", description="Which tokens carry loss: the assistant's answers, or every token."
+    )
+
+
+class Evaluation(SpecModel):
+    """When the model is evaluated on the validation rows."""
+
+    every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Steps between two evaluations. Default: at every periodic checkpoint. There is always one at the end.",
+    )
+    baseline: bool = Field(default=False, description="Evaluate once before training too, to compare with.")
+
+
+class Checkpoints(SpecModel):
+    """When the run is saved, and how many saves are kept."""
+
+    every_steps: int = Field(default=100, ge=1, le=100_000_000, description="Steps between two checkpoints.")
+    every_minutes: float | None = Field(
+        default=None, gt=0, le=100_000, description="Also save when the last checkpoint is this many minutes old."
+    )
+    keep: int = Field(
+        default=2, ge=1, le=20, description="Newest checkpoints kept; the best one is kept beside them."
+    )
+    grace_period_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=86_400,
+        description="Seconds a pod has to save and stop when it is suspended, stopped or evicted, before it is killed.",
+    )
+
+
+class TolerationSpec(SpecModel):
+    """A Kubernetes toleration."""
+
+    key: str | None = Field(default=None, max_length=316, description="Taint key. Default: every key (operator Exists).")
+    operator: Literal["Exists", "Equal"] | None = Field(default=None, description="How value is compared. Default: Equal.")
+    value: str | None = Field(default=None, max_length=63, description="Taint value the toleration matches.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Taint effect to tolerate. Default: every effect."
+    )
+    toleration_seconds: int | None = Field(
+        default=None, description="Seconds a NoExecute taint is tolerated. Default: for ever."
+    )
+
+
+class Resources(SpecModel):
+    """What the training pod asks for."""
+
+    gpus: int = Field(default=1, ge=0, le=64, description="GPUs of the pod; 0 trains on the CPU.")
+    gpu_resource: str = Field(
+        default="nvidia.com/gpu",
+        min_length=3,
+        max_length=253,
+        description="Extended resource a GPU is counted by.",
+        json_schema_extra=rules(
+            cel(
+                r"self.matches(r'^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?$')",
+                "spec.resources.gpuResource must be a resource name with a domain, for example nvidia.com/gpu",
+            )
+        ),
+    )
+    cpu: Quantity = Field(default="2", description="CPU cores requested and allowed; torch uses as many threads.")
+    memory: Quantity = Field(default="8Gi", description="Memory requested and allowed, /dev/shm included.")
+    node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
+        default=None, max_length=16, description="Labels a node must have."
+    )
+    tolerations: list[TolerationSpec] | None = Field(
+        default=None,
+        max_length=16,
+        description="Taints the pod tolerates.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
+class Storage(SpecModel):
+    """The volume that holds the run directory: checkpoints, metrics, exports."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.accessMode) "
+                "|| has(self.retain))",
+                "spec.storage.claimName names an existing claim; remove size, storageClassName, accessMode and retain",
+            )
+        )
+    )
+
+    claim_name: DnsName | None = Field(
+        default=None, description="An existing PersistentVolumeClaim. Default: one is made for this job."
+    )
+    size: Quantity | None = Field(default=None, description="Size of the claim that is made. Default: 10Gi.")
+    storage_class_name: DnsName | None = Field(
+        default=None, description="Storage class of the claim that is made. Default: the cluster's default class."
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] | None = Field(
+        default=None, description="Access mode of the claim that is made. Default: ReadWriteOnce."
+    )
+    retain: bool | None = Field(
+        default=None, description="Whether the claim that is made outlives the TrainingJob. Default: true."
+    )
+
+
+class Retry(SpecModel):
+    """What happens after a fault of the machine."""
+
+    limit: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="Restarts after a crash or an unreachable source. Preemptions and evictions are free.",
+    )
+
+
+class Stop(StrEnum):
+    """How a job is ended for good."""
+
+    GRACEFUL = "Graceful"
+    FORCE = "Force"
+
+
+class TrainingJobSpec(SpecModel):
+    """What the user asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.adapter) || self.method != 'full'",
+                "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",
+            ),
+            cel(
+                "!has(self.quantization) || self.method == 'qlora'",
+                "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
+            ),
+            cel(
+                "!has(self.evaluation) || has(self.dataset.validation)",
+                "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
+            ),
+            cel(
+                "!has(oldSelf.stop) || (has(self.stop) && (oldSelf.stop == self.stop || self.stop == 'Force'))",
+                "spec.stop cannot be taken back: a stopped job never runs again; it may only go from Graceful to Force",
+            ),
+        )
+    )
+
+    task: Literal["llm"] = Field(description="What kind of model is trained: llm, a causal language model.")
+    method: Literal["lora", "qlora", "full"] = Field(
+        default="lora",
+        description="lora trains an adapter, qlora an adapter on a 4-bit base model, full every weight.",
+    )
+    model: Model = Field(description="The base model.")
+    dataset: Dataset = Field(description="The training rows.")
+    optimization: Optimization | None = Field(default=None, description="Optimizer and schedule. Default: its defaults.")
+    adapter: Adapter | None = Field(default=None, description="LoRA settings (lora, qlora). Default: its defaults.")
+    quantization: Quantization | None = Field(default=None, description="4-bit settings (qlora). Default: its defaults.")
+    llm: Llm | None = Field(default=None, description="Settings of language models. Default: its defaults.")
+    evaluation: Evaluation | None = Field(default=None, description="When to evaluate. Default: its defaults.")
+    checkpoints: Checkpoints | None = Field(default=None, description="When to save. Default: its defaults.")
+    resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
+    storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
+    suspend: bool = Field(
+        default=False, description="true: save, stop and free the GPUs. false again: resume where it was."
+    )
+    stop: Stop | None = Field(
+        default=None,
+        description="Ends the job for good: Graceful saves first, Force does not wait. Graceful may become Force.",
+    )
+    retry: Retry | None = Field(default=None, description="Restarts after faults of the machine. Default: its defaults.")
+    start_deadline_seconds: int = Field(
+        default=1800,
+        ge=1,
+        le=31_536_000,
+        description="Seconds a started job may take until its container runs; then it fails with what prevented it.",
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="Seconds of running time (suspended time not counted) after which the job fails. Default: none.",
+    )
+
+
+class Phase(StrEnum):
+    """A printed summary of the conditions; the conditions are the truth."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDING = "Suspending"
+    SUSPENDED = "Suspended"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+FINAL_PHASES = frozenset({Phase.STOPPED, Phase.SUCCEEDED, Phase.FAILED})
+
+
+class Attempt(StatusModel):
+    """One pod of the job."""
+
+    number: int = Field(description="1 for the first pod.")
+    pod: str = Field(max_length=253, description="Name of the pod.")
+    pod_uid: str = Field(alias="podUID", max_length=64, description="UID of the pod.")
+    node: str | None = Field(default=None, max_length=253, description="Node it ran on.")
+    started_at: Timestamp | None = Field(default=None, description="When its container started.")
+    finished_at: Timestamp | None = Field(default=None, description="When its container ended.")
+    exit_code: int | None = Field(default=None, description="Exit code of its container.")
+    reason: str | None = Field(default=None, max_length=128, description="Why it ended, one CamelCase word.")
+    message: str | None = Field(default=None, max_length=1024, description="Why it ended, in a sentence.")
+
+
+class AttemptCounts(StatusModel):
+    """Totals that stay true when old attempts leave the list."""
+
+    total: int = Field(default=0, description="Pods that ever belonged to the job.")
+    failed: int = Field(default=0, description="Pods that count against retry.limit.")
+    restarts_without_progress: int = Field(default=0, description="Free restarts in a row without a new step.")
+    running_seconds: int = Field(default=0, description="Seconds containers of finished attempts ran, in all.")
+    last_step: int = Field(default=0, description="Highest step any attempt reported.")
+
+
+class Summary(StatusModel):
+    """Short texts for the columns of `kubectl get`."""
+
+    progress: str | None = Field(default=None, max_length=16, description="Share of the steps done, for example 37%.")
+    step: str | None = Field(default=None, max_length=32, description="Steps done of all, for example 120/320.")
+    loss: str | None = Field(default=None, max_length=16, description="Latest training loss.")
+    eta: str | None = Field(default=None, max_length=16, description="Estimated time left, for example 1h12m.")
+    gpus: str | None = Field(default=None, max_length=16, description="GPUs the job asks for.")
+
+
+class TrainingJobStatus(StatusModel):
+    """What we know about the run."""
+
+    observed_generation: int | None = Field(default=None, description="Generation of the spec this status was computed from.")
+    phase: Phase | None = Field(default=None, description="Printed summary of the conditions.")
+    message: str | None = Field(default=None, max_length=2048, description="What is going on or went wrong, in a sentence.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=16,
+        description="Complete, Failed, Suspended, Stopped, Finished, Running, Admitted, Stalled, each with a reason.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    model: ResolvedModel | None = Field(default=None, description="The base model the run really used.")
+    start_time: Timestamp | None = Field(default=None, description="When the first container started.")
+    completion_time: Timestamp | None = Field(default=None, description="When the job finished, however it did.")
+    job_name: str | None = Field(default=None, max_length=63, description="Name of the child batch/v1 Job.")
+    run_uri: str | None = Field(default=None, max_length=1024, description="Run directory: pvc://claim/path.")
+    attempts: list[Attempt] = Field(
+        default=[],
+        max_length=20,
+        description="The newest pods of the job, oldest first, at most 20.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+    )
+    attempt_counts: AttemptCounts | None = Field(default=None, description="Totals over all attempts.")
+    progress: Progress | None = Field(default=None, description="How far the run is.")
+    metrics: Metrics | None = Field(
+        default=None,
+        description="Latest value of each metric: loss, evalLoss, baselineEvalLoss, learningRate, gradNorm and others.",
+    )
+    gpus: list[Gpu] = Field(
+        default=[],
+        max_length=64,
+        description="The run's GPUs as NVML sees them.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    checkpoints: list[CheckpointStatus] = Field(
+        default=[],
+        max_length=20,
+        description="Verified checkpoints, oldest first, at most 20.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    exports: list[ExportStatus] = Field(
+        default=[],
+        max_length=20,
+        description="What the finished run left to use.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    log_tail: str | None = Field(default=None, max_length=2048, description="End of the log of a failed job, secrets redacted.")
+    summary: Summary | None = Field(default=None, description="Short texts for the columns of kubectl get.")
+
+
+class TrainingJob(SpecModel):
+    """A fine-tuning run: queued, run as a Job, followed to its end."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                f"self.metadata.name.size() <= {NAME_LIMIT}",
+                f"metadata.name may have at most {NAME_LIMIT} characters: the Job's and pods' names are made from it",
+            )
+        )
+    )
+    kind_info: ClassVar[Kind] = Kind(
+        kind="TrainingJob",
+        plural="trainingjobs",
+        short_names=("tj",),
+        mutable=("suspend", "stop"),
+        columns=(
+            Column(name="Phase", path=".status.phase"),
+            Column(name="Progress", path=".status.summary.progress"),
+            Column(name="Step", path=".status.summary.step"),
+            Column(name="Loss", path=".status.summary.loss"),
+            Column(name="ETA", path=".status.summary.eta"),
+            Column(name="GPUs", path=".status.summary.gpus"),
+            Column(name="Age", path=".metadata.creationTimestamp", type="date"),
+            Column(name="Task", path=".spec.task", wide=True),
+            Column(name="Method", path=".spec.method", wide=True),
+            Column(name="Model", path=".spec.model.source", wide=True),
+            Column(name="Message", path=".status.message", wide=True),
+        ),
+    )
+
+    api_version: Literal["trainyard.dev/v1alpha1"] = API_VERSION
+    kind: Literal["TrainingJob"] = "TrainingJob"
+    metadata: dict[str, Any]
+    spec: TrainingJobSpec = Field(description="What to train, on what, how.")
+    status: TrainingJobStatus | None = Field(default=None, description="What is known about the run; written by the system.")

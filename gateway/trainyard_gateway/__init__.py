@@ -1,0 +1,1 @@
+"""The gateway: takes progress reports from training pods and writes its share of the status."""

@@ -1,0 +1,167 @@
+"""Builds the cluster's programs from the Go module proxy, each once, into the cache.
+
+Every program is built on its own and appears by an atomic rename, so an interrupted run goes on where it was. The
+folder is named by the versions and the Go version, so a change of either builds anew and nothing old is reused.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from cluster import golang
+from cluster.errors import BuildError
+from cluster.paths import cache_dir
+from cluster.shell import locked, run, say
+
+KUBERNETES = "1.35.4"
+_STAMP = "-X k8s.io/component-base/version.{}={} -X k8s.io/client-go/pkg/version.{}={}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one program is built.
+
+    Attributes:
+        module: Go module that is required; programs of one module share a workspace.
+        version: The module's version.
+        package: Import path of the main package.
+        seconds: About how long a cold build takes on two cores.
+        staged: The module replaces its dependencies by `./staging/...`, as Kubernetes does.
+        ldflags: Added to the linker's flags.
+        tags: Build tags.
+    """
+
+    module: str
+    version: str
+    package: str
+    seconds: int
+    staged: bool = False
+    ldflags: str = ""
+    tags: str = ""
+
+
+def _kubernetes(command: str, seconds: int) -> Recipe:
+    major, minor, _ = KUBERNETES.split(".")
+    values = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    stamp = " ".join(_STAMP.format(key, value, key, value) for key, value in values.items())
+    package = f"k8s.io/kubernetes/cmd/{command}"
+    return Recipe("k8s.io/kubernetes", f"v{KUBERNETES}", package, seconds, staged=True, ldflags=stamp)
+
+
+RECIPES: dict[str, Recipe] = {
+    "etcd": Recipe("go.etcd.io/etcd/server/v3", "v3.6.16", "go.etcd.io/etcd/server/v3", 40),
+    "kube-apiserver": _kubernetes("kube-apiserver", 230),
+    "kubectl": _kubernetes("kubectl", 20),
+    "kube-controller-manager": _kubernetes("kube-controller-manager", 30),
+    "kube-scheduler": _kubernetes("kube-scheduler", 10),
+    "helm": Recipe("helm.sh/helm/v3", "v3.22.0", "helm.sh/helm/v3/cmd/helm", 50),
+    "kwok": Recipe("sigs.k8s.io/kwok", "v0.8.0", "sigs.k8s.io/kwok/cmd/kwok", 70),
+    "kubelet": _kubernetes("kubelet", 30),
+    "kube-proxy": _kubernetes("kube-proxy", 10),
+    "coredns": Recipe("github.com/coredns/coredns", "v1.15.0", "github.com/coredns/coredns", 120),
+    "registry": Recipe(
+        "github.com/distribution/distribution/v3", "v3.1.2", "github.com/distribution/distribution/v3/cmd/registry", 70
+    ),
+    "kind": Recipe("sigs.k8s.io/kind", "v0.33.0", "sigs.k8s.io/kind", 10),
+}
+API = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")
+NODE = (*API, "kubelet", "kube-proxy", "coredns", "registry")
+
+
+def key(go_version: str, recipes: dict[str, Recipe] = RECIPES) -> str:
+    """Return the name of the binaries' folder: 12 hexadecimal digits of all recipes and the Go version."""
+    facts = {name: dataclasses.asdict(recipe) | {"seconds": 0} for name, recipe in recipes.items()}
+    return hashlib.sha256(json.dumps([go_version, facts], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def bin_dir() -> Path:
+    """Return the folder of the built programs for this machine's Go."""
+    return cache_dir() / "bin" / key(golang.version())
+
+
+def ensure(names: Iterable[str]) -> Path:
+    """Build the programs that are not there yet and return their folder.
+
+    Raises:
+        BuildError: a build failed.
+        ToolError: there is no Go toolchain and none could be installed.
+    """
+    folder = bin_dir()
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        seconds = sum(RECIPES[name].seconds for name in missing)
+        say(f"building {', '.join(missing)} from source, once: about {max(1, seconds // 60)} min on two cores")
+    for name in missing:
+        _build(name, folder / name)
+    return folder
+
+
+def _build(name: str, target: Path) -> None:
+    recipe = RECIPES[name]
+    workspace = cache_dir() / "src" / _slug(recipe)
+    with locked(workspace.with_suffix(".lock"), f"another run is building {recipe.module}; waiting for it"):
+        if target.exists():
+            return
+        go = str(golang.executable())
+        say(f"  {name} {recipe.version} (about {recipe.seconds} s)")
+        _prepare(go, recipe, workspace)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part:
+            out = Path(part) / name
+            flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip(), f"-tags={recipe.tags}"]
+            _go(go, workspace, "build", *flags, "-o", str(out), recipe.package)
+            out.replace(target)
+
+
+def _prepare(go: str, recipe: Recipe, workspace: Path) -> None:
+    if (workspace / ".tidy").exists():
+        return
+    workspace.mkdir(parents=True, exist_ok=True)
+    upstream = json.loads(_go(go, workspace, "mod", "download", "-json", f"{recipe.module}@{recipe.version}"))
+    (workspace / "go.mod").write_text(go_mod(recipe, Path(upstream["GoMod"]).read_text()))
+    packages = sorted(other.package for other in RECIPES.values() if other.module == recipe.module)
+    (workspace / "tools.go").write_text(tools_go(packages))
+    _go(go, workspace, "mod", "tidy", "-e")
+    (workspace / ".tidy").touch()
+
+
+def go_mod(recipe: Recipe, upstream: str) -> str:
+    """Return a go.mod that requires the recipe's module.
+
+    Args:
+        recipe: What is built.
+        upstream: The module's own go.mod. Its replacements are not inherited by whoever requires it: `./staging`
+            ones are turned into the published modules of the same release, others are copied.
+    """
+    go_line = re.search(r"^go (\S+)$", upstream, re.M)
+    lines = ["module trainyard.dev/hack/tools", "", f"go {go_line[1] if go_line else '1.25'}", ""]
+    lines += [f"require {recipe.module} {recipe.version}", ""]
+    staging = re.findall(r"^\s*(?:replace\s+)?(\S+) => \./staging/", upstream, re.M) if recipe.staged else []
+    published = "v0." + recipe.version.removeprefix("v").split(".", 1)[1]
+    lines += [f"replace {module} => {module} {published}" for module in staging]
+    pinned = re.findall(r"^\s*(?:replace\s+)?(\S+(?: v\S+)?) => ([^.\s]\S* v\S+)", upstream, re.M)
+    lines += [f"replace {old} => {new}" for old, new in pinned]
+    return "\n".join(lines) + "\n"
+
+
+def tools_go(packages: Iterable[str]) -> str:
+    """Return a Go file that makes `go mod tidy` keep what the packages need."""
+    imports = "".join(f'\t_ "{package}"\n' for package in packages)
+    return f"//go:build tools\n\npackage tools\n\nimport (\n{imports})\n"
+
+
+def _go(go: str, cwd: Path, *args: str) -> str:
+    env = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod", "GOWORK": "off"}
+    cwd.mkdir(parents=True, exist_ok=True)
+    return run(["nice", go, *args], env=env, cwd=cwd, error=BuildError)
+
+
+def _slug(recipe: Recipe) -> str:
+    name = recipe.module.replace("/", "-")
+    packages = sorted(other.package for other in RECIPES.values() if other.module == recipe.module)
+    facts = json.dumps([recipe.version, packages])
+    return f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"

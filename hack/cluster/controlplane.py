@@ -1,0 +1,194 @@
+"""Runs etcd, the API server, the controller manager and the scheduler as processes of this machine."""
+
+import dataclasses
+import ipaddress
+import json
+from pathlib import Path
+
+from cluster.client import Client
+from cluster.pki import Authority
+from cluster.processes import Processes
+from cluster.shell import wait_until, write_atomically
+
+PORTS = ("etcd", "etcd-peer", "apiserver", "controller-manager", "scheduler")
+PROCESSES = ("etcd", "apiserver", "controller-manager", "scheduler")
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata"}],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where the API server is reached.
+
+    Attributes:
+        services: Address range of the cluster's services.
+        gateway: Address that pods and the kubelet reach it at; None for a control plane without a node.
+    """
+
+    services: ipaddress.IPv4Network = ipaddress.IPv4Network("10.215.0.0/16")
+    gateway: ipaddress.IPv4Address | None = None
+
+    @property
+    def host(self) -> str:
+        """Address the API server listens on: never one that other machines reach."""
+        return str(self.gateway or "127.0.0.1")
+
+    @property
+    def service(self) -> ipaddress.IPv4Address:
+        """The API server's own service address: the first of the range."""
+        return self.services[1]
+
+    @property
+    def names(self) -> list[str]:
+        """Subject alternative names of the server's certificate."""
+        parts = ["kubernetes", "default", "svc", "cluster", "local"]
+        dns = [".".join(parts[:count]) for count in (1, 2, 3, 5)]
+        hosts = ["127.0.0.1", str(self.service), *([str(self.gateway)] if self.gateway else [])]
+        return [*(f"DNS:{name}" for name in [*dns, "localhost"]), *(f"IP:{host}" for host in hosts)]
+
+
+class ControlPlane:
+    """The control plane of one cluster.
+
+    Args:
+        state: The cluster's state folder.
+        binaries: Folder of the programs.
+        ports: One port for every name in `PORTS`.
+        address: Where the API server is reached.
+    """
+
+    def __init__(self, state: Path, binaries: Path, ports: dict[str, int], address: Address) -> None:
+        self.state = state
+        self.server = f"https://{address.host}:{ports['apiserver']}"
+        self.kubeconfig = state / "kubeconfig"
+        self.audit_log = state / "logs" / "audit.jsonl"
+        self.authority = Authority(state / "pki")
+        self.processes = Processes(state)
+        self._binaries = binaries
+        self._ports = ports
+        self._address = address
+
+    def client(self) -> Client:
+        """Return a client with every permission."""
+        pair = self.authority.issue("admin", "/O=system:masters/CN=admin")
+        return Client(self.server, self.authority.certificate, pair)
+
+    def user(self, name: str, subject: str) -> Path:
+        """Return the path of a kubeconfig for a component."""
+        return self.authority.kubeconfig(self.state / "conf" / f"{name}.kubeconfig", self.server, name, subject)
+
+    def start(self) -> None:
+        """Start what does not run yet and wait until the API server is ready.
+
+        Raises:
+            StartError: it did not become ready; the text has the failing part's last lines.
+        """
+        self.authority.kubeconfig(self.kubeconfig, self.server, "admin", "/O=system:masters/CN=admin")
+        write_atomically(self.state / "conf" / "audit.json", json.dumps(AUDIT_POLICY))
+        self.processes.start("etcd", self.etcd())
+        self.processes.start("apiserver", self.apiserver())
+        client = self.client()
+        wait_until(lambda: self._alive() and client.ready(), 60, "the API server becoming ready", self._hint)
+        self.processes.start("controller-manager", self.controller_manager())
+        self.processes.start("scheduler", self.scheduler())
+        path = "/api/v1/namespaces/default/serviceaccounts/default"
+        wait_until(lambda: self._alive() and client.exists(path), 30, "the default service account", self._hint)
+
+    def stop(self) -> None:
+        """Stop all parts, the users of each before the part itself."""
+        for name in reversed(PROCESSES):
+            self.processes.stop(name)
+
+    def etcd(self) -> list[str]:
+        """Return etcd's command line; only a node's data is worth waiting for the disk."""
+        client, peer = (f"http://127.0.0.1:{self._ports[name]}" for name in ("etcd", "etcd-peer"))
+        throwaway = [] if self._address.gateway else ["--unsafe-no-fsync"]
+        return [
+            str(self._binaries / "etcd"),
+            f"--data-dir={self.state / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--log-level=warn",
+            *throwaway,
+        ]
+
+    def apiserver(self) -> list[str]:
+        """Return the API server's command line."""
+        certificate, key = self.authority.issue("apiserver", "/CN=kube-apiserver", self._address.names)
+        private, public = self.authority.signing_pair("service-accounts")
+        return [
+            str(self._binaries / "kube-apiserver"),
+            f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
+            f"--secure-port={self._ports['apiserver']}",
+            *self._listen(),
+            f"--service-cluster-ip-range={self._address.services}",
+            f"--client-ca-file={self.authority.certificate}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}",
+            f"--service-account-key-file={public}",
+            f"--service-account-signing-key-file={private}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--audit-policy-file={self.state / 'conf' / 'audit.json'}",
+            f"--audit-log-path={self.audit_log}",
+            "--audit-log-maxsize=100",
+            "--audit-log-maxbackup=2",
+        ]
+
+    def controller_manager(self) -> list[str]:
+        """Return the controller manager's command line."""
+        private, _ = self.authority.signing_pair("service-accounts")
+        return [
+            *self._component("controller-manager", "system:kube-controller-manager"),
+            f"--service-account-private-key-file={private}",
+            f"--root-ca-file={self.authority.certificate}",
+            "--use-service-account-credentials=true",
+            f"--cluster-signing-cert-file={self.authority.certificate}",
+            f"--cluster-signing-key-file={self.authority.key}",
+        ]
+
+    def scheduler(self) -> list[str]:
+        """Return the scheduler's command line."""
+        return self._component("scheduler", "system:kube-scheduler")
+
+    def _component(self, name: str, user: str) -> list[str]:
+        kubeconfig = self.user(name, f"/CN={user}")
+        return [
+            str(self._binaries / f"kube-{name}"),
+            f"--kubeconfig={kubeconfig}",
+            f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
+            f"--secure-port={self._ports[name]}",
+            "--bind-address=127.0.0.1",
+            "--leader-elect=false",
+        ]
+
+    def _listen(self) -> list[str]:
+        listen = [f"--bind-address={self._address.host}", f"--advertise-address={self._address.host}"]
+        if self._address.gateway is None:
+            return [*listen, "--endpoint-reconciler-type=none"]
+        certificate, key = self.authority.issue("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
+        return [
+            *listen,
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-client-certificate={certificate}",
+            f"--kubelet-client-key={key}",
+        ]
+
+    def _alive(self) -> bool:
+        for name in PROCESSES:
+            if name in self.processes.names():
+                self.processes.require(name)
+        return True
+
+    def _hint(self) -> str:
+        return f"Last lines of the API server:\n{self.processes.last_lines('apiserver')}"

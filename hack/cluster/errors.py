@@ -1,0 +1,33 @@
+"""Errors of the local cluster command; each one's text is a sentence for the person at the terminal.
+
+ClusterError
+    ToolError        a program of the machine is missing or failed
+    BuildError       a cluster binary could not be built
+    StartError       a part of the cluster did not become ready
+    ImageError       an image could not be built or pushed
+    DiskSpaceError   the disk is too full for what was asked
+"""
+
+
+class ClusterError(Exception):
+    """Base of everything this command reports and exits 1 for."""
+
+
+class ToolError(ClusterError):
+    """A program of the machine is missing or failed."""
+
+
+class BuildError(ClusterError):
+    """A cluster binary could not be built."""
+
+
+class StartError(ClusterError):
+    """A part of the cluster did not become ready."""
+
+
+class ImageError(ClusterError):
+    """An image could not be built or pushed."""
+
+
+class DiskSpaceError(ClusterError):
+    """The disk is too full for what was asked."""

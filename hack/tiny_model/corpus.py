@@ -1,0 +1,141 @@
+"""Real English text that every checkout already has: documentation strings and Python's help topics."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import pydoc
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Left out: tests and demos (no documentation), and ntpath, which repeats posixpath word for word.
+STDLIB_LEFT_OUT = frozenset({"antigravity", "distutils", "idlelib", "lib2to3", "ntpath", "this", "turtledemo"})
+FOLDERS_LEFT_OUT = frozenset({"_vendor", "test", "tests", "testing"})
+# Modules written in C have no source to parse; their documentation is read from the live objects.
+C_MODULES = ("builtins", "cmath", "itertools", "math", "posix", "time", "unicodedata", "zlib")
+# Of the locked packages, those whose docstrings are mostly sentences rather than tables and examples.
+PACKAGES = ("aiohttp", "hypothesis", "networkx", "numpy", "pip")
+SPOKEN_MODULES = {"genericpath": "os.path", "posixpath": "os.path", "posix": "os"}
+MAX_SIGNATURE = 90  # characters; longer ones are cut so that a question stays short
+MAX_DOCUMENT = 400  # characters kept of one docstring: its start says what the object does, the rest is detail
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One documented object.
+
+    Attributes:
+        module: Dotted module name as a user would import it.
+        name: Qualified name within the module; empty for the module itself.
+        signature: Parameters in parentheses; empty for a class or a module.
+        text: The docstring, unindented.
+        standard: Whether it belongs to the standard library.
+    """
+
+    module: str
+    name: str
+    signature: str
+    text: str
+    standard: bool
+
+    @property
+    def full_name(self) -> str:
+        """Dotted name with its module; that of a builtin is bare, as one writes it."""
+        return self.name if self.module == "builtins" else f"{self.module}.{self.name}".rstrip(".")
+
+    @property
+    def document(self) -> str:
+        """The entry as one line of training text."""
+        return f"{self.full_name}{self.signature}: {prose(self.text)[:MAX_DOCUMENT]}"
+
+
+def prose(text: str) -> str:
+    """Join the hard-wrapped lines of each paragraph and drop interactive examples."""
+    paragraphs = [p for p in re.split(r"\n\s*\n", text) if ">>>" not in p]
+    return "\n".join(" ".join(p.split()) for p in paragraphs)
+
+
+def load_entries() -> list[Entry]:
+    """Every documented object of the standard library and of `PACKAGES`, in a fixed order."""
+    entries = [entry for name in C_MODULES for entry in _live_entries(name)]
+    for module, path, standard in _sources():
+        entries += _source_entries(module, path, standard)
+    return entries
+
+
+def load_prose() -> list[str]:
+    """Longer pieces of English: the help topics of Python's language reference."""
+    topics = importlib.import_module("pydoc_data.topics").topics
+    return [prose(topics[name]) for name in sorted(topics)]
+
+
+def _sources() -> Iterator[tuple[str, Path, bool]]:
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    names = sorted(n for n in sys.stdlib_module_names if not n.startswith("_") and n not in STDLIB_LEFT_OUT)
+    for name in names:
+        yield from ((m, p, True) for m, p in _modules_under(stdlib, name))
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SystemExit(f"tiny_model: package '{name}' is not installed; use the Python that hack/venv makes.")
+        yield from ((m, p, False) for m, p in _modules_under(Path(spec.origin).parent.parent, name))
+
+
+def _modules_under(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    paths = [root / f"{name}.py"] if (root / f"{name}.py").exists() else sorted((root / name).rglob("*.py"))
+    for path in paths:
+        parts = path.relative_to(root).with_suffix("").parts
+        if not FOLDERS_LEFT_OUT.intersection(parts):
+            module = ".".join(part for part in parts if part != "__init__")
+            yield SPOKEN_MODULES.get(module, module), path
+
+
+def _source_entries(module: str, path: Path, standard: bool) -> Iterator[Entry]:
+    tree = ast.parse(path.read_text(encoding="utf-8", errors="ignore"))
+    if text := ast.get_docstring(tree):
+        yield Entry(module, "", "", text, standard)
+    yield from _members(tree, module, "", standard)
+
+
+def _members(parent: ast.AST, module: str, prefix: str, standard: bool) -> Iterator[Entry]:
+    for node in getattr(parent, "body", []):
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
+            continue
+        signature = "" if _is_value(node) else _short(f"({ast.unparse(node.args)})")
+        if text := ast.get_docstring(node):
+            yield Entry(module, prefix + node.name, signature, text, standard)
+        if isinstance(node, ast.ClassDef):
+            yield from _members(node, module, f"{prefix}{node.name}.", standard)
+
+
+def _is_value(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is named without parentheses: a class or a property."""
+    return isinstance(node, ast.ClassDef) or any("property" in ast.unparse(d) for d in node.decorator_list)
+
+
+def _live_entries(module_name: str) -> Iterator[Entry]:
+    module = importlib.import_module(module_name)
+    spoken = SPOKEN_MODULES.get(module_name, module_name)
+    for name, value in sorted(vars(module).items()):
+        if name.startswith("_") or not callable(value) or not inspect.getdoc(value):
+            continue
+        yield Entry(spoken, name, _live_signature(value), pydoc.getdoc(value), True)
+        for member, method in sorted(vars(value).items()) if inspect.isclass(value) else ():
+            if not member.startswith("_") and callable(method) and inspect.getdoc(method):
+                yield Entry(spoken, f"{name}.{member}", _live_signature(method), pydoc.getdoc(method), True)
+
+
+def _live_signature(value: object) -> str:
+    text = getattr(value, "__text_signature__", None)
+    return "" if inspect.isclass(value) or not text else _short(re.sub(r"\$\w+(, /)?(, )?", "", str(text)))
+
+
+def _short(signature: str) -> str:
+    plain = re.sub(r"^\((self|cls)(, /)?(, )?", "(", " ".join(signature.split()))
+    return plain if len(plain) <= MAX_SIGNATURE else plain[: MAX_SIGNATURE - 4].rsplit(",", 1)[0] + ", ...)"

@@ -1,0 +1,126 @@
+"""Instruction rows made of real documentation: a question names an object, the answer is what its docstring says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tiny_model.corpus import Entry, prose
+
+FUNCTION_FORMS = (
+    "What does `{}` do?",
+    "Explain `{}`.",
+    "What is `{}` for?",
+    "Describe `{}` in one sentence.",
+    "I found `{}` in some code. What does it do?",
+)
+NAME_FORMS = ("What is `{}`?", "Explain `{}`.", "Describe `{}` in one sentence.")
+MIN_ANSWER, MAX_ANSWER = 30, 220  # characters
+HELD_OUT_PERCENT = 9
+SAME_ANSWER = 0.7  # two answers that share this part of their words count as one
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question and its answer; `function` is the object's full name, unique over all rows."""
+
+    function: str
+    question: str
+    answer: str
+
+    def as_messages(self) -> dict[str, list[dict[str, str]]]:
+        """The row as a chat, as one line of the JSONL files holds it."""
+        return {
+            "messages": [
+                {"role": "user", "content": self.question},
+                {"role": "assistant", "content": self.answer},
+            ]
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to fine-tune on, rows kept back, and the documents that may be pre-trained on."""
+
+    train: list[Row]
+    held_out: list[Row]
+    documents: list[str]
+
+
+def make_split(entries: Iterable[Entry], texts: Iterable[str]) -> Split:
+    """Make the rows, keep some back, and drop from everything else what repeats an answer that is kept back."""
+    all_entries = list(entries)
+    rows = _unique_rows(entry for entry in all_entries if entry.standard)
+    held_out = [row for row in rows if _bucket(normal(row.answer)) < HELD_OUT_PERCENT]
+    guard = Guard(held_out)
+    train = [row for row in rows if not guard.repeats(row.function, row.answer)]
+    documents = [e.document for e in all_entries if not guard.repeats(e.full_name, first_sentences(e.text))]
+    return Split(train, held_out, [text for text in [*documents, *texts] if not guard.contains_answer(text)])
+
+
+class Guard:
+    """Knows what the held-out rows say."""
+
+    def __init__(self, held_out: list[Row]) -> None:
+        self._functions = {row.function for row in held_out}
+        self._answers = [normal(row.answer) for row in held_out]
+        self._words = [frozenset(answer.split()) for answer in self._answers]
+
+    def repeats(self, function: str, answer: str) -> bool:
+        """Whether this is a held-out function, or its answer is nearly (Jaccard index of words) a held-out one."""
+        words = frozenset(normal(answer).split())
+        return function in self._functions or any(
+            len(words & other) >= SAME_ANSWER * len(words | other) for other in self._words
+        )
+
+    def contains_answer(self, text: str) -> bool:
+        """Whether any held-out answer stands in the text, whatever its case, punctuation and line breaks."""
+        plain = f" {normal(text)} "
+        return any(f" {answer} " in plain for answer in self._answers)
+
+
+def normal(text: str) -> str:
+    """Lower-case words separated by single blanks: what two texts must share to be called the same."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def first_sentences(text: str) -> str:
+    """The start of a docstring up to a sentence end after `MIN_ANSWER` characters; at most its first paragraph."""
+    paragraph = prose(text).split("\n")[0]
+    end = re.compile(r"[.!?](?= [A-Z]|$)").search(paragraph, MIN_ANSWER)
+    return paragraph[: end.end()] if end else paragraph
+
+
+def _unique_rows(entries: Iterable[Entry]) -> list[Row]:
+    functions: set[str] = set()
+    answers: set[str] = set()
+    rows = []
+    for entry in entries:
+        row = _row(entry)
+        if row is None or row.function in functions or normal(row.answer) in answers:
+            continue
+        functions.add(row.function)
+        answers.add(normal(row.answer))
+        rows.append(row)
+    return rows
+
+
+def _row(entry: Entry) -> Row | None:
+    answer = first_sentences(entry.text)
+    private = any(part.startswith("_") for part in entry.full_name.split("."))
+    if private or not entry.name or not _is_sentence(answer):
+        return None
+    forms = FUNCTION_FORMS if entry.signature else NAME_FORMS
+    form = forms[_bucket(entry.full_name) % len(forms)]
+    return Row(entry.full_name, form.format(entry.full_name + entry.signature), answer)
+
+
+def _is_sentence(answer: str) -> bool:
+    long_enough = MIN_ANSWER <= len(answer) <= MAX_ANSWER and answer.isascii()
+    return long_enough and answer.endswith(".") and answer[0].isupper() and not re.search(r"->|\(\.\.\.\)|::", answer)
+
+
+def _bucket(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100

@@ -1,0 +1,1 @@
+"""The operator: watches TrainingJobs, decides by pure functions, writes through a thin shell."""

@@ -1,0 +1,1 @@
+"""The checkpoint contract: manifest last, atomic rename, owner epochs."""

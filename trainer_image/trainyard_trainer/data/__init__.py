@@ -1,0 +1,1 @@
+"""Reading, checking, tokenising and packing of training rows."""

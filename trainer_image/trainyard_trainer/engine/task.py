@@ -1,0 +1,119 @@
+"""What a task says so that the engine can train it.
+
+The engine knows steps, gradients, checkpoints and reports; a task knows models, rows and losses. Micro-batches are
+addressed by (epoch, index), so a run resumes at the exact sample without replaying anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from trainyard_crds.report import Stage
+from trainyard_crds.runconfig import RunConfig
+
+from trainyard_trainer.stop import StopFlag
+
+
+class MicroBatch(Protocol):
+    """The input of one forward pass, on the CPU."""
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """Tokens that carry loss."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Real (not padded) tokens."""
+
+
+class TrainData(Protocol):
+    """Training rows as micro-batches, the same for the same config, seed and data."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the rows and every setting that decides the micro-batches."""
+
+    def num_micro_batches(self, epoch: int) -> int:
+        """Micro-batches of one pass, at least 1."""
+
+    def micro_batch(self, epoch: int, index: int) -> MicroBatch:
+        """One micro-batch; the order differs from epoch to epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share a learning rate and weight decay; `name` appears in metrics."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+    weight_decay: float
+
+
+class Resolved(Protocol):
+    """resolved.json: what only the trainer can resolve (a hub revision) is resolved once and reused on resume."""
+
+    def get(self, key: str) -> str | None:
+        """The value of an earlier start of this run, or None."""
+
+    def put(self, key: str, value: str) -> None:
+        """Remember a value for every later start of this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What the engine lends a task."""
+
+    config: RunConfig
+    run_directory: Path
+    device: torch.device
+    stop: StopFlag
+    resolved: Resolved
+    stage: Callable[[Stage], None]
+    """Announce what is being done."""
+    log: Callable[[str, str], None]
+    """Log (type, sentence), for example ("RowsDropped", "12 of 300 rows are longer than ...")."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metrics known before the first step (packing efficiency, dropped rows); reported with every report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model and its data, ready to train."""
+
+    model: nn.Module
+    train: TrainData
+    has_evaluation: bool
+    parameter_groups: Sequence[ParameterGroup]
+    model_source: str
+    model_revision: str | None
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    def load(self, context: RunContext) -> Loaded:
+        """Fetch and load model and data; polls `context.stop`."""
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        """Sum (not mean) of the loss over the batch's loss tokens; scalar, differentiable."""
+
+    def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
+        """Metrics on the held-out rows; `evalLoss` (mean per loss token) among them. Leaves modes and RNGs as found."""
+
+    def save_weights(self, loaded: Loaded, directory: Path) -> None:
+        """Write the trained weights as safetensors, in the form a user loads: a PEFT or a transformers directory."""
+
+    def load_weights(self, loaded: Loaded, directory: Path) -> None:
+        """Put back what `save_weights` wrote, bit for bit."""
+
+    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
+        """Make the deliverable from a checkpoint's weights in an empty directory; returns its format name."""
+
+
+

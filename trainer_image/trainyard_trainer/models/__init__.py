@@ -1,0 +1,1 @@
+"""Loading of base models, quantisation and adapters."""

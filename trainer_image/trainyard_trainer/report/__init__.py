@@ -1,0 +1,1 @@
+"""Metrics, logs, progress reports and the termination message."""
