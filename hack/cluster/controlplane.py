@@ -72,6 +72,12 @@ class ControlPlane:
         self._ports = ports
         self._address = address
 
+    @staticmethod
+    def is_running(state: Path) -> bool:
+        """Return whether any part of the control plane in a state folder runs."""
+        processes = Processes(state)
+        return any(processes.pid(name) is not None for name in PROCESSES)
+
     def client(self) -> Client:
         """Return a client with every permission."""
         pair = self.authority.issue("admin", "/O=system:masters/CN=admin")

@@ -1,0 +1,111 @@
+"""What tests and the command use: start a control plane, find it again, stop it."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from cluster import binaries, kwok, ports
+from cluster.client import Client
+from cluster.controlplane import PORTS, Address, ControlPlane
+from cluster.paths import cluster_dir
+from cluster.shell import locked, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A running control plane.
+
+    Attributes:
+        name: The cluster's name.
+        state: Its state folder.
+        server: URL of the API server.
+        kubeconfig: Kubeconfig with every permission.
+        ca: Certificate of the cluster's authority.
+        audit_log: One JSON audit event (level Metadata) per line.
+        binaries: Folder with `kubectl` and the other programs.
+    """
+
+    name: str
+    state: Path
+    server: str
+    kubeconfig: Path
+    ca: Path
+    audit_log: Path
+    binaries: Path
+    plane: ControlPlane = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def kubectl(self) -> Path:
+        """The `kubectl` of the cluster's version."""
+        return self.binaries / "kubectl"
+
+    def client(self) -> Client:
+        """Return an API client with every permission."""
+        return self.plane.client()
+
+    def stop(self, purge: bool = False) -> None:
+        """Stop the control plane; with `purge` also forget everything it stored."""
+        stop(self.name, purge)
+
+
+def start(name: str = "api", *, kwok_nodes: int = 0) -> Cluster:
+    """Start a control plane without a node, or find it running, and wait until it is ready.
+
+    Several stand side by side under different names. The first start on a machine builds the programs (minutes).
+
+    Args:
+        name: The cluster's name; its state is kept under it.
+        kwok_nodes: Fake nodes with 8 fake GPUs each.
+
+    Raises:
+        ClusterError: a program could not be built or did not become ready.
+    """
+    folder = binaries.ensure(binaries.API)
+    if kwok_nodes:
+        binaries.ensure(["kwok"])
+    state = cluster_dir(name)
+    with locked(state / ".lock", f"another run is working on cluster '{name}'; waiting for it"):
+        plane = control_plane(state, folder, Address())
+        say(f"starting the control plane '{name}' (about 6 s)")
+        plane.start()
+        if kwok_nodes:
+            kwok.start(plane, folder, kwok_nodes)
+    return describe(name, plane, folder)
+
+
+def stop(name: str = "api", purge: bool = False) -> None:
+    """Stop the control plane called `name`; nothing happens when it does not run.
+
+    Args:
+        name: The cluster's name.
+        purge: Also delete its state.
+    """
+    state = cluster_dir(name)
+    if not state.exists():
+        return
+    with locked(state / ".lock", f"another run is working on cluster '{name}'; waiting for it"):
+        plane = control_plane(state, binaries.bin_dir(), Address())
+        plane.processes.stop("kwok")
+        plane.stop()
+        if purge:
+            shutil.rmtree(state)
+
+
+def control_plane(state: Path, folder: Path, address: Address) -> ControlPlane:
+    """Return the control plane in a state folder with its ports chosen, running or not."""
+    running = ControlPlane.is_running(state)
+    return ControlPlane(state, folder, ports.reserve(state, PORTS, keep=running), address)
+
+
+def describe(name: str, plane: ControlPlane, folder: Path) -> Cluster:
+    """Return the public description of a control plane."""
+    return Cluster(
+        name=name,
+        state=plane.state,
+        server=plane.server,
+        kubeconfig=plane.kubeconfig,
+        ca=plane.authority.certificate,
+        audit_log=plane.audit_log,
+        binaries=folder,
+        plane=plane,
+    )
