@@ -95,7 +95,9 @@ class Condition(StatusModel):
     reason: str = Field(description="A stable CamelCase word for the cause of the last change.")
     message: str = Field(default="", description="The cause in a sentence, with the remedy where there is one.")
     last_transition_time: Timestamp = Field(description="When `status` last changed.")
-    observed_generation: int | None = Field(default=None, description="The generation of the spec this was computed from.")
+    observed_generation: int | None = Field(
+        default=None, description="The generation of the spec this was computed from."
+    )
 
 
 class SecretKey(SpecModel):

@@ -49,7 +49,9 @@ EXIT_CODES: dict[ExitCode, Meaning] = {
     ExitCode.BAD_CONFIGURATION: Meaning("BadConfiguration", OnExit.FAIL, "The configuration cannot work."),
     ExitCode.BAD_DATA: Meaning("BadData", OnExit.FAIL, "The dataset or the run directory's data does not fit."),
     ExitCode.NOT_FOUND: Meaning("NotFound", OnExit.FAIL, "A model, dataset or checkpoint was not found."),
-    ExitCode.SOURCE_UNREACHABLE: Meaning("SourceUnreachable", OnExit.COUNT, "A model or dataset source did not answer."),
+    ExitCode.SOURCE_UNREACHABLE: Meaning(
+        "SourceUnreachable", OnExit.COUNT, "A model or dataset source did not answer."
+    ),
     ExitCode.INTERNAL_ERROR: Meaning("InternalError", OnExit.COUNT, "The trainer failed unexpectedly."),
     ExitCode.STORAGE_FAILED: Meaning("StorageFailed", OnExit.FAIL, "The checkpoint volume is full or read-only."),
     ExitCode.INTERRUPTED: Meaning("Interrupted", OnExit.IGNORE, "Saved and stopped after SIGTERM; it can resume."),

@@ -148,7 +148,7 @@ class Termination(StatusModel):
     exports: list[ExportStatus] = []
 
     def to_message(self) -> str:
-        """JSON of at most TERMINATION_LIMIT bytes: old checkpoints give way first, the best one last, then long texts."""
+        """JSON of at most TERMINATION_LIMIT bytes: old checkpoints give way first, then long texts."""
         document = self.to_json()
         while len(_encode(document)) > TERMINATION_LIMIT and _drop_oldest(document):
             pass

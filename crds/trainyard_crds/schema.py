@@ -72,8 +72,18 @@ def root_schema(model: type[TrainingJob]) -> Schema:
     properties["kind"] = {"type": "string", "description": f"Kind of the object: {model.kind_info.kind}."}
     properties["metadata"] = {"type": "object"}
     schema["required"] = ["spec"]
+    _drop_defaults(properties["status"])
     _add_immutability(properties["spec"], model.kind_info)
     return schema
+
+
+def _drop_defaults(schema: Schema) -> None:
+    """Remove every default: the API server must not add to a status what nobody wrote."""
+    schema.pop("default", None)
+    for child in schema.get("properties", {}).values():
+        _drop_defaults(child)
+    if "items" in schema:
+        _drop_defaults(schema["items"])
 
 
 def structural(model: type[BaseModel]) -> Schema:
@@ -88,16 +98,7 @@ def _convert(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...]
     node = _collapse_optional(node, path)
     if "$ref" in node:
         return _convert(node, definitions, seen, path)
-    result = {key: value for key, value in node.items() if key not in _DROPPED}
-    if "const" in node:
-        result["enum"] = [node["const"]]
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if exclusive in node:
-            result[bound], result[exclusive] = node[exclusive], True
-    if result.get("default", 0) is None:
-        del result["default"]
-    if "description" in result:
-        result["description"] = " ".join(result["description"].split())
+    result = _translate(node)
     if "properties" in node:
         result["properties"] = {
             name: _convert(child, definitions, seen, f"{path}.{name}") for name, child in node["properties"].items()
@@ -111,7 +112,24 @@ def _convert(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...]
     return result
 
 
-def _inline(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str) -> tuple[Schema, tuple[str, ...]]:
+def _translate(node: Schema) -> Schema:
+    """The node's own keywords in OpenAPI 3.0's words; children are converted by the caller."""
+    result = {key: value for key, value in node.items() if key not in _DROPPED}
+    if "const" in node:
+        result["enum"] = [node["const"]]
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in node:
+            result[bound], result[exclusive] = node[exclusive], True
+    if result.get("default", 0) is None:
+        del result["default"]
+    if "description" in result:
+        result["description"] = " ".join(result["description"].split())
+    return result
+
+
+def _inline(
+    node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str
+) -> tuple[Schema, tuple[str, ...]]:
     """Replace `$ref` by its target; keys beside the reference (description, default) win."""
     while "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[-1]
@@ -138,7 +156,7 @@ def _collapse_optional(node: Schema, path: str) -> Schema:
 
 def _add_immutability(spec: Schema, info: Kind) -> None:
     """One transition rule per immutable field, on the parent, so that adding and removing a field is caught too."""
-    always = set(spec.get("required", ())) | {n for n, child in spec["properties"].items() if "default" in child}
+    always = set(spec.get("required", ())) | {name for name, child in spec["properties"].items() if "default" in child}
     validations = spec.setdefault("x-kubernetes-validations", [])
     for name in spec["properties"]:
         if name not in info.mutable:

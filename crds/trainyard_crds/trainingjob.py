@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import (
-    API_VERSION,
     Column,
     Condition,
     DnsName,
@@ -131,7 +130,9 @@ class Dataset(SpecModel):
             "(instruction, input, output), query-response, text. auto looks at the first rows."
         ),
     )
-    max_rows: int | None = Field(default=None, ge=1, description="Use at most this many rows, from the start. Default: all.")
+    max_rows: int | None = Field(
+        default=None, ge=1, description="Use at most this many rows, from the start. Default: all."
+    )
     validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, no evaluation.")
 
 
@@ -142,16 +143,20 @@ class Optimization(SpecModel):
         default=None,
         gt=0,
         le=10_000,
-        description="Passes over the training rows. Default: 3 when maxSteps is not set either; maxSteps wins when both are.",
+        description="Passes over the training rows. Default: 3 when maxSteps is not set; with both set, maxSteps wins.",
     )
     max_steps: int | None = Field(default=None, ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
     batch_size: int = Field(
-        default=1, ge=1, le=65_536, description="Sequences per forward pass; with packing, packed sequences of maxLength."
+        default=1,
+        ge=1,
+        le=65_536,
+        description="Sequences per forward pass; with packing, packed sequences of maxLength.",
     )
     gradient_accumulation: int = Field(default=4, ge=1, le=65_536, description="Forward passes per optimizer step.")
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     scheduler: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="How the learning rate falls after the warm-up: to 0 by a cosine or a line, or not."
+        default="cosine",
+        description="How the learning rate falls after the warm-up: to 0 by a cosine or a line, or not.",
     )
     warmup_ratio: float = Field(
         default=0.05, ge=0, le=1, description="Share of all steps over which the learning rate rises from 0."
@@ -189,7 +194,7 @@ class Adapter(SpecModel):
         default=["all-linear"],
         min_length=1,
         max_length=64,
-        description="Modules that get an adapter: names such as q_proj, or all-linear for every linear layer but the head.",
+        description="Modules with an adapter: names such as q_proj, or all-linear for every linear layer but the head.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"}
         | rules(
             cel(
@@ -204,7 +209,9 @@ class Quantization(SpecModel):
     """How the frozen base model is stored (method qlora)."""
 
     type: Literal["nf4"] = Field(default="nf4", description="4-bit NormalFloat, by bitsandbytes.")
-    double_quant: bool = Field(default=True, description="Quantise the quantisation constants too (saves 0.4 bit a weight).")
+    double_quant: bool = Field(
+        default=True, description="Quantise the quantisation constants too (saves 0.4 bit a weight)."
+    )
 
 
 class Llm(SpecModel):
@@ -230,7 +237,7 @@ class Evaluation(SpecModel):
         default=None,
         ge=1,
         le=100_000_000,
-        description="Steps between two evaluations. Default: at every periodic checkpoint. There is always one at the end.",
+        description="Steps between two evaluations, one more at the end. Default: at every periodic checkpoint.",
     )
     baseline: bool = Field(default=False, description="Evaluate once before training too, to compare with.")
 
@@ -242,9 +249,7 @@ class Checkpoints(SpecModel):
     every_minutes: float | None = Field(
         default=None, gt=0, le=100_000, description="Also save when the last checkpoint is this many minutes old."
     )
-    keep: int = Field(
-        default=2, ge=1, le=20, description="Newest checkpoints kept; the best one is kept beside them."
-    )
+    keep: int = Field(default=2, ge=1, le=20, description="Newest checkpoints kept; the best one is kept beside them.")
     grace_period_seconds: int = Field(
         default=120,
         ge=1,
@@ -256,8 +261,12 @@ class Checkpoints(SpecModel):
 class TolerationSpec(SpecModel):
     """A Kubernetes toleration."""
 
-    key: str | None = Field(default=None, max_length=316, description="Taint key. Default: every key (operator Exists).")
-    operator: Literal["Exists", "Equal"] | None = Field(default=None, description="How value is compared. Default: Equal.")
+    key: str | None = Field(
+        default=None, max_length=316, description="Taint key. Default: every key (operator Exists)."
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="How value is compared. Default: Equal."
+    )
     value: str | None = Field(default=None, max_length=63, description="Taint value the toleration matches.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Taint effect to tolerate. Default: every effect."
@@ -373,9 +382,13 @@ class TrainingJobSpec(SpecModel):
     )
     model: Model = Field(description="The base model.")
     dataset: Dataset = Field(description="The training rows.")
-    optimization: Optimization | None = Field(default=None, description="Optimizer and schedule. Default: its defaults.")
+    optimization: Optimization | None = Field(
+        default=None, description="Optimizer and schedule. Default: its defaults."
+    )
     adapter: Adapter | None = Field(default=None, description="LoRA settings (lora, qlora). Default: its defaults.")
-    quantization: Quantization | None = Field(default=None, description="4-bit settings (qlora). Default: its defaults.")
+    quantization: Quantization | None = Field(
+        default=None, description="4-bit settings (qlora). Default: its defaults."
+    )
     llm: Llm | None = Field(default=None, description="Settings of language models. Default: its defaults.")
     evaluation: Evaluation | None = Field(default=None, description="When to evaluate. Default: its defaults.")
     checkpoints: Checkpoints | None = Field(default=None, description="When to save. Default: its defaults.")
@@ -388,7 +401,9 @@ class TrainingJobSpec(SpecModel):
         default=None,
         description="Ends the job for good: Graceful saves first, Force does not wait. Graceful may become Force.",
     )
-    retry: Retry | None = Field(default=None, description="Restarts after faults of the machine. Default: its defaults.")
+    retry: Retry | None = Field(
+        default=None, description="Restarts after faults of the machine. Default: its defaults."
+    )
     start_deadline_seconds: int = Field(
         default=1800,
         ge=1,
@@ -458,9 +473,13 @@ class Summary(StatusModel):
 class TrainingJobStatus(StatusModel):
     """What we know about the run."""
 
-    observed_generation: int | None = Field(default=None, description="Generation of the spec this status was computed from.")
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec this status was computed from."
+    )
     phase: Phase | None = Field(default=None, description="Printed summary of the conditions.")
-    message: str | None = Field(default=None, max_length=2048, description="What is going on or went wrong, in a sentence.")
+    message: str | None = Field(
+        default=None, max_length=2048, description="What is going on or went wrong, in a sentence."
+    )
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
@@ -502,7 +521,9 @@ class TrainingJobStatus(StatusModel):
         description="What the finished run left to use.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    log_tail: str | None = Field(default=None, max_length=2048, description="End of the log of a failed job, secrets redacted.")
+    log_tail: str | None = Field(
+        default=None, max_length=2048, description="End of the log of a failed job, secrets redacted."
+    )
     summary: Summary | None = Field(default=None, description="Short texts for the columns of kubectl get.")
 
 
@@ -537,8 +558,10 @@ class TrainingJob(SpecModel):
         ),
     )
 
-    api_version: Literal["trainyard.dev/v1alpha1"] = API_VERSION
+    api_version: Literal["trainyard.dev/v1alpha1"] = "trainyard.dev/v1alpha1"
     kind: Literal["TrainingJob"] = "TrainingJob"
     metadata: dict[str, Any]
     spec: TrainingJobSpec = Field(description="What to train, on what, how.")
-    status: TrainingJobStatus | None = Field(default=None, description="What is known about the run; written by the system.")
+    status: TrainingJobStatus | None = Field(
+        default=None, description="What is known about the run; written by the system."
+    )

@@ -1,0 +1,50 @@
+"""RunConfig fills what the method needs and refuses what has no effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from trainyard_crds.runconfig import RunConfig
+
+MINIMAL: dict[str, Any] = {
+    "runDirectory": "/tmp/run",
+    "task": "llm",
+    "model": {"source": "file:///models/tiny"},
+    "dataset": {"source": "file:///data/train.jsonl"},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "adapter", "quantization"), [("lora", True, False), ("qlora", True, True), ("full", False, False)]
+)
+def test_blocks_are_there_exactly_where_the_method_uses_them(method: str, adapter: bool, quantization: bool) -> None:
+    config = RunConfig.model_validate({**MINIMAL, "method": method})
+    assert (config.adapter is not None, config.quantization is not None) == (adapter, quantization)
+    assert config.optimization.learning_rate == 1e-4
+
+
+def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
+    config = RunConfig.model_validate({**MINIMAL, "optimization": {"learningRate": "1e-4"}})
+    assert config.optimization.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"method": "full", "adapter": {"rank": 8}}, "adapter has no effect with method: full"),
+        ({"quantization": {}}, "quantization has no effect without method: qlora"),
+        ({"dataset": {"source": "file:///d", "validation": {}}}, "exactly one of source"),
+        ({"optimisation": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_has_no_effect_is_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        RunConfig.model_validate({**MINIMAL, **change})
+
+
+def test_a_document_survives_a_round_trip() -> None:
+    config = RunConfig.model_validate({**MINIMAL, "method": "qlora"})
+    assert RunConfig.model_validate(config.to_json()) == config
