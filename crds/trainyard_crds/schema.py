@@ -123,8 +123,18 @@ def _translate(node: Schema) -> Schema:
     if result.get("default", 0) is None:
         del result["default"]
     if "description" in result:
-        result["description"] = " ".join(result["description"].split())
+        result["description"] = _describe(result)
     return result
+
+
+def _describe(node: Schema) -> str:
+    """The description on one line, with the default, which `kubectl explain` does not show by itself."""
+    text = " ".join(node["description"].split())
+    if "default" not in node or "Default:" in text or node["default"] in ([], {}):
+        return text
+    value = node["default"]
+    shown = ", ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else value
+    return f"{text} Default: {shown}."
 
 
 def _inline(

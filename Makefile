@@ -1,0 +1,93 @@
+# Everything a developer or CI runs. `make help` lists it.
+#
+#   make demo          from an empty machine to a fine-tuned model on a real one-node cluster
+#   make check         format, lint, types, imports, unit tests: under 2 minutes, before every commit
+#   make test          all tiers: unit, api (real control plane), e2e (real node, containers, images)
+#   make reviewable    regenerate CRDs, docs and schemas; fails when something was not committed
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV = $(shell PYTHON=$(PYTHON) hack/venv)
+# One thread: tests and the demo share two cores, and tiny models are faster on one (no parallel overhead).
+export OMP_NUM_THREADS ?= 1
+export PYTHONPATH := crds:operator:gateway:trainer_image:hack
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: venv
+venv: ## Make the Python environment (or reuse it) and link it as .venv.
+	@ln -sfn "$(VENV)" .venv
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+.PHONY: check format lint types imports generated
+check: format lint types imports generated test-unit ## Format, lint, types, imports, generated files, unit tests.
+
+format: venv ## Fail when a file is not formatted (fix: make fix).
+	@.venv/bin/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
+
+lint: venv ## ruff.
+	@.venv/bin/ruff check --quiet .
+
+types: venv ## mypy --strict on all packages.
+	@.venv/bin/mypy
+
+imports: venv ## The import rules of the house (import-linter).
+	@.venv/bin/lint-imports --no-cache | tail -n +1 | grep -vE '^$$|^(=|-)+$$' | tail -n 12
+
+generated: venv ## Fail when CRDs, docs or schemas are not what the models say.
+	@.venv/bin/python hack/generate.py --check || { echo "generated files are stale; run: make generate"; exit 1; }
+
+.PHONY: fix generate reviewable lock
+fix: venv ## Format and apply ruff's safe fixes.
+	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --fix .
+
+generate: venv ## Write CRDs, the chart's CRD templates, schemas and the API reference.
+	@.venv/bin/python hack/generate.py
+
+reviewable: fix generate ## Regenerate everything; fails on a dirty tree.
+	@git diff --exit-code --stat || { echo "the files above changed; commit them"; exit 1; }
+
+# Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt.
+UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+lock: venv ## Resolve the lock files anew from pyproject.toml.
+	@$(UV_COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
+	@$(UV_COMPILE) --extra operator --extra gateway -c requirements/dev.txt pyproject.toml -o requirements/operator.txt
+	@$(UV_COMPILE) --extra trainer -c requirements/dev.txt pyproject.toml -o requirements/trainer.txt
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+PYTEST = .venv/bin/python -m pytest --quiet
+
+.PHONY: test test-unit test-api test-e2e
+test: ## All tiers.
+	@$(MAKE) test-unit
+	@$(MAKE) test-api
+	@$(MAKE) test-e2e
+
+test-unit: venv ## Offline tests, about a minute.
+	@echo "== tier: unit (offline) =="
+	@$(PYTEST) tests/unit -n 2
+
+test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and scheduler.
+	@echo "== tier: api (real control plane; the first run builds it, about 6 minutes) =="
+	@$(PYTHON) hack/cluster build api
+	@$(PYTEST) tests/api
+
+test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
+	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
+	@$(PYTEST) tests/e2e
+
+# --- demo -------------------------------------------------------------------------------------------------------------
+
+.PHONY: demo clean-demo
+demo: venv ## From nothing to a fine-tuned model on a real cluster. MODEL=hf://org/name uses another base model.
+	@.venv/bin/python -m demo up $(if $(MODEL),--model $(MODEL))
+
+clean-demo: ## Remove every process, mount, bridge and file the demo made.
+	@PYTHONPATH=hack $(PYTHON) -m demo clean
