@@ -1,0 +1,150 @@
+"""Puts the gateway together and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from functools import partial
+
+import uvicorn
+from fastapi import FastAPI
+
+from trainyard_gateway import kube, logs, settings
+from trainyard_gateway.app import health_app, intake_app
+from trainyard_gateway.errors import SettingsError
+from trainyard_gateway.intake import Intake, Schedule
+from trainyard_gateway.jobs import JobCache, Reflector
+from trainyard_gateway.metrics import Metrics
+from trainyard_gateway.settings import Settings
+from trainyard_gateway.tls import ServingCertificate
+from trainyard_gateway.tokens import Tokens
+from trainyard_gateway.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+_SILENCE_LIMIT = 300.0
+"""Seconds without a word from the watch after which the process calls itself dead."""
+_DRAIN_SECONDS = 5.0
+
+
+class Gateway:
+    """All parts of one gateway process.
+
+    Args:
+        api: The Kubernetes API.
+    """
+
+    def __init__(self, api: kube.Kube) -> None:
+        schedule = Schedule()
+        jobs = JobCache()
+        self.intake = Intake(jobs, Tokens(api, time.monotonic), schedule)
+        self.reflector = Reflector(api, jobs, time.monotonic)
+        self.metrics = Metrics(partial(len, jobs), self.silence)
+        self.writer = Writer(api, jobs, schedule, self.metrics, time.monotonic)
+
+    def silence(self) -> float:
+        """Seconds since the watch was last heard of."""
+        return time.monotonic() - self.reflector.last_contact
+
+    def ready(self) -> bool:
+        """Whether the TrainingJobs are known."""
+        return self.reflector.synced
+
+    def alive(self) -> bool:
+        """Whether the watch of TrainingJobs works."""
+        return self.silence() < _SILENCE_LIMIT
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def main() -> int:
+    """Run the gateway.
+
+    Returns:
+        0 after SIGTERM or SIGINT, 78 when the configuration cannot be used, 1 after a fault.
+    """
+    try:
+        chosen = settings.from_environment(os.environ)
+        logs.configure(chosen.log_level)
+        asyncio.run(serve(chosen))
+    except SettingsError as error:
+        print(f"trainyard-gateway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up
+        return 78
+    except ExceptionGroup:
+        logger.exception("the gateway stops: one of its parts failed")
+        return 1
+    return 0
+
+
+async def serve(chosen: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the certificate or the way to the API server cannot be used.
+        ExceptionGroup: a part of the gateway failed.
+    """
+    certificate = ServingCertificate(chosen.certificate, chosen.key)
+    api = await kube.connect(chosen.kubeconfig)
+    try:
+        gateway = Gateway(api)
+        app = intake_app(gateway.intake, gateway, gateway.metrics, lambda: datetime.now(UTC))
+        health = health_app(gateway, gateway.metrics.registry)
+        servers = [
+            _server(app, chosen.host, chosen.port, certificate.context),
+            _server(health, chosen.host, chosen.health_port, None),
+        ]
+        await _run(gateway, certificate, servers)
+    finally:
+        await api.close()
+
+
+async def _run(gateway: Gateway, certificate: ServingCertificate, servers: list[_Server]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        parts = (gateway.reflector.run(), gateway.writer.run(), certificate.follow())
+        background = [group.create_task(part) for part in parts]
+        serving = [group.create_task(server.serve()) for server in servers]
+        await stop.wait()
+        logger.info("stopping: no new reports are taken, what was accepted is written")
+        for server in servers:
+            server.should_exit = True
+        await asyncio.wait(serving)
+        await gateway.writer.drain(_DRAIN_SECONDS)
+        for task in background:
+            task.cancel()
+
+
+def _server(app: FastAPI, host: str, port: int, context: ssl.SSLContext | None) -> _Server:
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        ssl_context_factory=None if context is None else lambda config, default: context,
+    )
+    return _Server(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

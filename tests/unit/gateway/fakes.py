@@ -1,0 +1,92 @@
+"""Objects of the API and the faults it can have, for the gateway's unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainyard_crds.contract import child_name, progress_audience
+from trainyard_gateway.errors import ApiError
+from trainyard_gateway.jobs import Job, JobKey
+from trainyard_gateway.tokens import Caller
+
+UID = "aaaaaaaa-0000-0000-0000-000000000000"
+KEY = JobKey("team", "tune")
+POD_UID = "pod-1"
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def attempt(number: int = 1, pod_uid: str = POD_UID, *, ended: bool = False) -> dict[str, Any]:
+    entry = {"number": number, "pod": f"p{number}", "podUID": pod_uid}
+    return entry | {"finishedAt": "2026-01-01T00:00:00Z"} if ended else entry
+
+
+def job_object(*, uid: str = UID, version: int = 7, key: JobKey = KEY, **status: Any) -> dict[str, Any]:
+    metadata = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": metadata, "status": {"attempts": [attempt()]} | status}
+
+
+def job(**fields: Any) -> Job:
+    return Job.from_object(job_object(**fields))
+
+
+def caller(**changes: str) -> Caller:
+    fields = {"namespace": KEY.namespace, "pod": f"{child_name(KEY.name, UID)}-x2k4p", "pod_uid": POD_UID}
+    return Caller(**(fields | changes))
+
+
+def review(**changes: Any) -> dict[str, Any]:
+    """Status of a TokenReview that says yes to the caller above."""
+    extra = {
+        "authentication.kubernetes.io/pod-name": [caller().pod],
+        "authentication.kubernetes.io/pod-uid": [POD_UID],
+    }
+    user = {"username": f"system:serviceaccount:{KEY.namespace}:default", "extra": extra}
+    return {"authenticated": True, "user": user, "audiences": [progress_audience(UID)]} | changes
+
+
+class FakeApi:
+    """Answers what it was given; an error in the list is raised.
+
+    Attributes:
+        answers: One per patch.
+        patches: The patches that were sent.
+        current: What a read returns.
+    """
+
+    def __init__(self, *answers: dict[str, Any] | ApiError, current: dict[str, Any] | None = None) -> None:
+        self.answers = list(answers)
+        self.patches: list[Mapping[str, Any]] = []
+        self.current = current or job_object()
+
+    async def patch_status(self, key: JobKey, patch: Mapping[str, Any]) -> dict[str, Any]:
+        self.patches.append(patch)
+        answer = self.answers.pop(0)
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+    async def get_job(self, key: JobKey) -> dict[str, Any]:
+        return self.current
+
+
+class FakeReviewer:
+    """Answers every review alike and counts them."""
+
+    def __init__(self, answer: dict[str, Any] | ApiError) -> None:
+        self.answer, self.calls = answer, 0
+
+    async def review_token(self, token: str, audience: str) -> dict[str, Any]:
+        self.calls += 1
+        if isinstance(self.answer, ApiError):
+            raise self.answer
+        return self.answer
