@@ -1,0 +1,149 @@
+"""Tokenised rows in flat arrays: a few bytes a token, random access."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainyard_trainer.data.chat import Encoded, Encoder
+from trainyard_trainer.data.reader import RowFile
+from trainyard_trainer.errors import DataError
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows one behind another; row i is `starts[i]:starts[i + 1]`."""
+
+    tokens: NDArray[np.int32]
+    loss: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Encoded]) -> TokenRows:
+        """The rows in arrays."""
+        tokens, loss, starts = array("i"), bytearray(), array("q", [0])
+        for row in rows:
+            tokens.extend(row.tokens)
+            loss.extend(row.loss)
+            starts.append(len(tokens))
+        return cls(
+            np.frombuffer(tokens, dtype=np.int32) if tokens else np.empty(0, np.int32),
+            np.frombuffer(loss, dtype=np.bool_) if loss else np.empty(0, np.bool_),
+            np.frombuffer(starts, dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [int(length) for length in np.diff(self.starts)]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all tokens, loss marks and row boundaries."""
+        digest = hashlib.sha256()
+        for part in (self.starts, self.tokens, self.loss):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedFile:
+    """The usable rows of one file, and what became of the others."""
+
+    rows: TokenRows
+    digests: list[bytes]
+    """SHA-256 of the content of each usable row."""
+    seen: int
+    dropped: int
+    """Rows left out because they are longer than the limit."""
+    truncated: int
+    without_loss: int
+    """Rows left out because no token of them carries loss (within the limit)."""
+    longest: int
+
+
+class _Collector:
+    def __init__(self, max_length: int, overlong: Literal["drop", "truncate"]) -> None:
+        self.max_length = max_length
+        self.overlong = overlong
+        self.digests: list[bytes] = []
+        self.lengths: list[int] = []
+        self.dropped = self.truncated = self.without_loss = 0
+
+    def accept(self, encoded: Encoded, digest: bytes) -> Encoded | None:
+        """The row as it is used, or None."""
+        length = len(encoded.tokens)
+        self.lengths.append(length)
+        if length > self.max_length:
+            if self.overlong == "drop":
+                self.dropped += 1
+                return None
+            encoded = Encoded(encoded.tokens[: self.max_length], encoded.loss[: self.max_length])
+        if not any(encoded.loss[1:]):  # nothing stands before the first token to predict it from
+            self.without_loss += 1
+            return None
+        self.truncated += length > self.max_length
+        self.digests.append(digest)
+        return encoded
+
+
+def tokenize_file(
+    file: RowFile,
+    encoder: Encoder,
+    *,
+    max_length: int,
+    overlong: Literal["drop", "truncate"],
+    poll: Callable[[], None] = lambda: None,
+) -> TokenizedFile:
+    """Tokenise every row of a file.
+
+    Args:
+        file: The file.
+        encoder: Turns a row into tokens.
+        max_length: Longest row in tokens.
+        overlong: What happens to longer ones.
+        poll: Called before each row; may raise.
+
+    Raises:
+        ConfigurationError: the chat template cannot be used.
+        DataError: a row is wrong, or none can be used.
+        NotFoundError: there is no such file.
+    """
+    collector = _Collector(max_length, overlong)
+    used = (collector.accept(encoder.encode(row, example), example.digest) for row, example in file.examples(poll))
+    rows = TokenRows.of(row for row in used if row is not None)
+    if not len(rows):
+        raise _nothing_usable(file.name, collector)
+    return TokenizedFile(
+        rows=rows,
+        digests=collector.digests,
+        seen=len(collector.lengths),
+        dropped=collector.dropped,
+        truncated=collector.truncated,
+        without_loss=collector.without_loss,
+        longest=max(collector.lengths),
+    )
+
+
+def _nothing_usable(name: str, collector: _Collector) -> DataError:
+    longest, shortest = max(collector.lengths), min(collector.lengths)
+    count, limit = len(collector.lengths), collector.max_length
+    if collector.dropped == count:
+        return DataError(
+            f"All {count} rows of {name} are longer than spec.llm.maxLength {limit}: the shortest has {shortest}"
+            f" tokens, the longest {longest}.",
+            f"Set spec.llm.maxLength to {longest} or more, or spec.llm.overlong: truncate.",
+        )
+    return DataError(
+        f"No row of {name} has an answer within spec.llm.maxLength {limit} tokens (rows have {shortest} to {longest}).",
+        "Raise spec.llm.maxLength, or write shorter questions.",
+    )

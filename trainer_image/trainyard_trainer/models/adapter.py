@@ -1,0 +1,107 @@
+"""LoRA adapters, by PEFT: made, written and read so that plain PEFT loads them on the plain base model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainyard_crds.trainingjob import Adapter
+from trainyard_trainer.errors import ConfigurationError, NotFoundError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision: str | None) -> Any:
+    """The model with a trainable LoRA adapter, its base frozen.
+
+    The same seed gives the same adapter; the global random state is left as found. The adapter's own weights are fp32
+    whatever the base's type is: bf16 would round small updates away.
+
+    Args:
+        model: A causal language model of transformers.
+        adapter: Rank, alpha, dropout and targets.
+        seed: Seed of the initial weights.
+        base: What the adapter names as its base model.
+        revision: The base model's commit, if it has one.
+
+    Raises:
+        ConfigurationError: a target is no module of the model that can take an adapter.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = list(adapter.targets)
+    everything = targets == ["all-linear"]
+    if not everything:
+        _check_targets(model, targets)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules="all-linear" if everything else targets,
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft_model = get_peft_model(model, config)
+    config.base_model_name_or_path = base
+    config.revision = revision
+    return peft_model
+
+
+def save_adapter(model: Any, directory: Path) -> None:
+    """Write a PEFT directory; the same adapter gives the same bytes."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = {**model.active_peft_config.to_dict(), "inference_mode": True}
+    document = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    (directory / CONFIG_FILE).write_text(f"{document}\n")
+
+
+def load_adapter(model: Any, directory: Path) -> None:
+    """Put weights that `save_adapter` wrote back into the model, bit for bit.
+
+    Raises:
+        NotFoundError: the directory holds no weights for this adapter.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        raise NotFoundError(f"{directory} holds no adapter: {WEIGHTS_FILE} is missing.")
+    state = load_file(path)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise NotFoundError(f"The adapter in {directory} has other tensors than this model's adapter.")
+    set_peft_model_state_dict(model, state)
+
+
+def _plain(value: object) -> object:
+    """JSON for what PEFT keeps in a config: sets come sorted, enums as their value."""
+    return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
+
+
+def _check_targets(model: nn.Module, targets: list[str]) -> None:
+    """PEFT matches a target with the end of a module's name; whatever it matches must be a linear layer."""
+    names = {name for name, module in model.named_modules() if _takes_adapter(module)}
+    short = sorted({name.rsplit(".", 1)[-1] for name in names})
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ConfigurationError(
+                f"spec.adapter.targets names '{target}', but the model has no such linear layer.",
+                f"Use all-linear, or some of: {', '.join(short)}.",
+            )
+
+
+def _takes_adapter(module: nn.Module) -> bool:
+    """Linear layers, the 4-bit ones too (which subclass them), and GPT-2's transposed ones."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

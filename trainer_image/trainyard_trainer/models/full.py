@@ -1,0 +1,36 @@
+"""Whole models: written as transformers does, read back bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainyard_trainer.errors import NotFoundError
+from trainyard_trainer.models.quiet import quiet_libraries
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Write a transformers directory: safetensors weights, config and tokenizer."""
+    quiet_libraries()
+    model.save_pretrained(str(directory))
+    tokenizer.save_pretrained(str(directory))
+
+
+def load_model_weights(model: Any, directory: Path) -> None:
+    """Put weights that `save_model` wrote back into the model.
+
+    They are read by transformers, on the CPU, because some architectures are stored in another layout than they run in.
+
+    Raises:
+        NotFoundError: the directory holds other tensors than the model has.
+    """
+    quiet_libraries()
+    saved = type(model).from_pretrained(str(directory), local_files_only=True, dtype=model.dtype).state_dict()
+    own = model.state_dict()
+    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise NotFoundError(f"The weights in {directory} do not fit the model of this run.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])

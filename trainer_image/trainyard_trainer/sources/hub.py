@@ -1,0 +1,189 @@
+"""Models and dataset files from the hub."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from tqdm import tqdm
+
+from trainyard_trainer.engine.task import Resolved
+from trainyard_trainer.errors import (
+    ConfigurationError,
+    NotFoundError,
+    NotPermittedError,
+    SourceError,
+    StorageError,
+    TrainerError,
+)
+
+SCHEME = "hf://"
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+"""Weights, configuration and tokenizer; no pickles, no code."""
+_OTHER_FORMATS = ("*/*", "consolidated*")
+"""The same weights once more; what transformers loads is in the root."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubRepository:
+    """One repository of the hub; `endpoint` replaces the hub's address."""
+
+    kind: Literal["model", "dataset"]
+    name: str
+    revision: str | None = None
+    endpoint: str | None = None
+
+    @property
+    def field(self) -> str:
+        """The field of a TrainingJob that names it."""
+        return "spec.model.source" if self.kind == "model" else "spec.dataset"
+
+    def commit(self, resolved: Resolved) -> str:
+        """The commit its revision names: asked once for a run, then remembered, so that a resumed run uses the same.
+
+        Raises:
+            TrainerError: see `fetch_model`.
+        """
+        key = f"commit:{self.kind}:{self.name}@{self.revision or 'main'}"
+        if (known := resolved.get(key)) is not None:
+            return known
+        with _translated(self):
+            info = HfApi(endpoint=self.endpoint).repo_info(self.name, repo_type=self.kind, revision=self.revision)
+        if info.sha is None:
+            raise SourceError(f"The hub named no commit for {SCHEME}{self.name}.", "Try again.")
+        resolved.put(key, info.sha)
+        return info.sha
+
+
+def fetch_model(repository: HubRepository, commit: str, poll: Callable[[], None]) -> Path:
+    """Download (or find in the cache) weights, configuration and tokenizer; their directory.
+
+    Args:
+        repository: A model repository.
+        commit: What to download of it.
+        poll: Called after every few megabytes; may raise.
+
+    Raises:
+        ConfigurationError: the name cannot be a repository's.
+        NotFoundError: there is no such repository, revision or file.
+        NotPermittedError: the hub wants other credentials.
+        SourceError: the hub cannot be reached or failed.
+        StorageError: the cache's volume is full.
+    """
+    with _translated(repository):
+        directory = snapshot_download(
+            repository.name,
+            revision=commit,
+            endpoint=repository.endpoint,
+            allow_patterns=list(MODEL_FILES),
+            ignore_patterns=list(_OTHER_FORMATS),
+            tqdm_class=_polling_progress(poll),
+        )
+    return Path(directory)
+
+
+def fetch_file(repository: HubRepository, file: str, commit: str, poll: Callable[[], None]) -> Path:
+    """Download (or find in the cache) one file of a dataset repository; errors as in `fetch_model`."""
+    with _translated(repository, file):
+        path = hf_hub_download(
+            repository.name,
+            file,
+            repo_type=repository.kind,
+            revision=commit,
+            endpoint=repository.endpoint,
+            tqdm_class=_polling_progress(poll),
+        )
+    return Path(path)
+
+
+def _polling_progress(poll: Callable[[], None]) -> type[tqdm]:
+    """A progress bar that shows nothing: the downloader calls it often, which is where a stop request is noticed."""
+
+    class PollingProgress(tqdm):  # type: ignore[misc] # tqdm has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> Any:
+            poll()
+            return super().update(n)
+
+    return PollingProgress
+
+
+@contextmanager
+def _translated(repository: HubRepository, file: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except TrainerError:
+        raise
+    except HFValidationError as error:
+        raise ConfigurationError(
+            f"'{repository.name}' cannot be a repository of the hub: {error}", f"Correct {repository.field}."
+        ) from error
+    except (OSError, httpx2.HTTPError) as error:
+        raise _translate(error, repository, file) from error
+
+
+def _translate(error: Exception, repository: HubRepository, file: str | None) -> TrainerError:
+    """Our error for one of the client's; most of theirs are OSErrors of each other's families, so order matters."""
+    name = f"{SCHEME}{repository.name}" + (f"/{file}" if file else "")
+    if isinstance(error, LocalEntryNotFoundError):
+        if isinstance(error.__cause__, HfHubHTTPError):
+            return _translate(error.__cause__, repository, file)
+        return SourceError(f"The hub cannot be reached, and {name} is not in the cache.", "Check the pod's network.")
+    if _is_refusal(error):
+        return NotPermittedError(
+            f"The hub does not permit the download of {name}: it is gated or private, or the token is wrong.",
+            _credentials_advice(repository),
+        )
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError):
+        return _not_found(error, repository, name)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return StorageError(f"The download of {name} filled the disk.", "Give the pod more ephemeral storage.")
+    status = f" (HTTP {error.response.status_code})" if isinstance(error, HfHubHTTPError) else ""
+    return SourceError(f"The download of {name} failed{status}: {_first_line(error)}", "It is worth trying again.")
+
+
+def _not_found(error: Exception, repository: HubRepository, name: str) -> NotFoundError:
+    if isinstance(error, RepositoryNotFoundError):
+        advice = f"Check {repository.field}. If it is private: {_credentials_advice(repository)}"
+        return NotFoundError(f"The hub has no {repository.kind} {name}.", advice)
+    if isinstance(error, RevisionNotFoundError):
+        revision = repository.revision or "main"
+        return NotFoundError(f"The hub has no revision '{revision}' of {name}.", "Check spec.model.revision.")
+    return NotFoundError(f"The hub has no file {name}.", f"Check the path in {repository.field}.")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub wants (other) credentials; of an unknown repository it says 401 too, with a code of its own."""
+    if isinstance(error, GatedRepoError):
+        return True
+    if not isinstance(error, HfHubHTTPError) or error.response.status_code not in {401, 403}:
+        return False
+    return error.response.headers.get("X-Error-Code") != "RepoNotFound"
+
+
+def _credentials_advice(repository: HubRepository) -> str:
+    if repository.kind == "model":
+        return "Accept its terms on the hub and name a Secret with a token in spec.model.credentialsSecret."
+    return "Accept its terms on the hub and give a token that may read it (spec.model.credentialsSecret)."
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,202 @@
+"""The llm task: fine-tuning of causal language models on rows of text and conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainyard_crds.report import Stage
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.data.batches import BatchSettings, TextBatch, TextBatches
+from trainyard_trainer.data.chat import Encoder
+from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
+from trainyard_trainer.data.reader import RowFile
+from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
+from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.models.adapter import add_adapter, load_adapter, save_adapter
+from trainyard_trainer.models.full import load_model_weights, save_model
+from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
+from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
+from trainyard_trainer.tasks.llm import export as exports
+from trainyard_trainer.tasks.llm.evaluate import mean_loss
+from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, summed_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmLoaded(Loaded):
+    """A language model, its tokenizer and its rows."""
+
+    config: RunConfig
+    base: LocalModel
+    tokenizer: Any
+    evaluation: TextBatches | None
+
+
+class LlmTask:
+    """Implements `engine.task.Task`."""
+
+    def load(self, context: RunContext) -> LlmLoaded:
+        """Fetch everything, check and tokenise the rows, and only then load the model: rows are where mistakes are.
+
+        Raises:
+            TrainerError: the model or the rows cannot be had or used; StopRequested when asked to stop.
+        """
+        config = context.config
+        context.stage(Stage.DOWNLOADING)
+        base = resolve_model(config.model, context.resolved, context.stop.check)
+        train, validation = _fetch_rows(context)
+        context.stop.check()
+        context.stage(Stage.PREPARING_DATA)
+        tokenizer = load_tokenizer(base.path, base.name)
+        request = _request(config, train, validation, _pad_token(tokenizer))
+        encoder = Encoder(tokenizer, config.llm.train_on, base.name)
+        prepared = prepare(request, encoder, poll=context.stop.check, log=context.log)
+        context.metrics.update(prepared.metrics)
+        context.stage(Stage.LOADING_MODEL)
+        model = _load_model(context, base)
+        context.stop.check()
+        _check_tokens(model, base, prepared)
+        _check_packing(context, model)
+        return LlmLoaded(
+            model=model,
+            train=prepared.train,
+            has_evaluation=prepared.evaluation is not None,
+            parameter_groups=_parameter_groups(config, model),
+            model_source=base.name,
+            model_revision=base.revision,
+            config=config,
+            base=base,
+            tokenizer=tokenizer,
+            evaluation=prepared.evaluation,
+        )
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        """Sum of the cross-entropy over the batch's loss tokens; scalar, fp32."""
+        assert isinstance(batch, TextBatch)
+        return summed_loss(loaded.model, batch.to(next(loaded.model.parameters()).device))
+
+    def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
+        """`evalLoss`: mean cross-entropy per loss token of the held-out rows, in nats."""
+        evaluation = _ours(loaded).evaluation
+        assert evaluation is not None
+        return {"evalLoss": mean_loss(loaded.model, evaluation, context.device, context.stop.check)}
+
+    def save_weights(self, loaded: Loaded, directory: Path) -> None:
+        """Write a PEFT directory, or a transformers directory for `full`."""
+        ours = _ours(loaded)
+        if ours.config.method == "full":
+            save_model(ours.model, ours.tokenizer, directory)
+        else:
+            save_adapter(ours.model, directory)
+
+    def load_weights(self, loaded: Loaded, directory: Path) -> None:
+        """Put back what `save_weights` wrote, bit for bit."""
+        if _ours(loaded).config.method == "full":
+            load_model_weights(loaded.model, directory)
+        else:
+            load_adapter(loaded.model, directory)
+
+    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
+        """Copy a checkpoint's weights with the tokenizer and a README; `adapter` or `model`."""
+        ours = _ours(loaded)
+        return exports.export(ours.config, ours.base, ours.tokenizer, checkpoint_weights, directory)
+
+
+def _ours(loaded: Loaded) -> LlmLoaded:
+    assert isinstance(loaded, LlmLoaded)
+    return loaded
+
+
+def _fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
+    dataset = context.config.dataset
+
+    def fetch(source: str, max_rows: int | None) -> RowFile:
+        file = resolve_file(source, context.resolved, context.stop.check)
+        return RowFile(path=file.path, name=file.name, format=dataset.format, max_rows=max_rows)
+
+    train = fetch(dataset.source, dataset.max_rows)
+    if dataset.validation is None:
+        return train, None
+    if dataset.validation.source is None:
+        return train, dataset.validation.fraction
+    return train, fetch(dataset.validation.source, None)
+
+
+def _request(config: RunConfig, train: RowFile, validation: RowFile | float | None, pad_token: int) -> DataRequest:
+    return DataRequest(
+        train=train,
+        validation=validation,
+        overlong=config.llm.overlong,
+        train_on=config.llm.train_on,
+        batches=BatchSettings(
+            batch_size=config.optimization.batch_size,
+            max_length=config.llm.max_length,
+            packing=config.llm.packing,
+            pad_token=pad_token,
+            seed=config.optimization.seed,
+        ),
+    )
+
+
+def _pad_token(tokenizer: Any) -> int:
+    """Padding carries no loss and is seen by nobody, so any token will do where the tokenizer has none."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return int(next(token for token in candidates if token is not None))
+
+
+def _load_model(context: RunContext, base: LocalModel) -> Any:
+    """The model as the method trains it, in training mode."""
+    config = context.config
+    model = load_base_model(
+        base.path,
+        base.name,
+        precision=config.optimization.precision,
+        device=context.device,
+        quantization=config.quantization,
+    )
+    if context.device.type == "cuda":
+        recompute_activations(model)
+    if config.adapter is not None:
+        seed = config.optimization.seed
+        model = add_adapter(model, config.adapter, seed=seed, base=base.reference, revision=base.revision)
+    model.train()
+    return model
+
+
+def _check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
+    """A token beyond the embedding would be an index error in mid-training."""
+    size = int(model.get_input_embeddings().num_embeddings)
+    batches = [prepared.train.batches] + ([prepared.evaluation] if prepared.evaluation else [])
+    highest = max(part.highest_token for part in batches)
+    if highest >= size:
+        raise ConfigurationError(
+            f"The tokenizer of {base.name} writes token {highest}, but the model has embeddings for {size} tokens.",
+            "Use the tokenizer the model was trained with.",
+        )
+
+
+def _check_packing(context: RunContext, model: Any) -> None:
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    if context.config.llm.packing and not keeps_rows_apart(model, vocabulary, context.device):
+        raise ConfigurationError(
+            f"Rows packed into one sequence would see each other in this architecture ({model.config.model_type}).",
+            "Set spec.llm.packing: false.",
+        )
+
+
+def _parameter_groups(config: RunConfig, model: nn.Module) -> Sequence[ParameterGroup]:
+    """One group; in full training with weight decay, norms and biases (vectors) are a second one without it."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate, decay = config.optimization.learning_rate, config.optimization.weight_decay
+    if config.method != "full":
+        return [ParameterGroup(name="adapter", parameters=trainable, learning_rate=rate, weight_decay=decay)]
+    matrices = [parameter for parameter in trainable if decay == 0 or parameter.ndim > 1]
+    vectors = [parameter for parameter in trainable if decay > 0 and parameter.ndim <= 1]
+    groups = [ParameterGroup(name="model", parameters=matrices, learning_rate=rate, weight_decay=decay)]
+    if vectors:
+        groups.append(ParameterGroup(name="modelVectors", parameters=vectors, learning_rate=rate, weight_decay=0.0))
+    return groups
