@@ -1,14 +1,18 @@
-"""What tests and the command use: start a control plane, find it again, stop it."""
+"""What tests and the command use: start a control plane, find a cluster again, stop it."""
 
 import dataclasses
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cluster import binaries, kwok, ports
+from cluster import binaries, kwok, packages, ports, settings
 from cluster.client import Client
 from cluster.controlplane import PORTS, Address, ControlPlane
+from cluster.errors import ClusterError
 from cluster.paths import cluster_dir
-from cluster.shell import locked, say
+from cluster.settings import Settings
+from cluster.shell import locked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +64,29 @@ def start(name: str = "api", *, kwok_nodes: int = 0) -> Cluster:
     Raises:
         ClusterError: a program could not be built or did not become ready.
     """
-    folder = binaries.ensure(binaries.API)
-    if kwok_nodes:
-        binaries.ensure(["kwok"])
-    state = cluster_dir(name)
-    with locked(state / ".lock", f"another run is working on cluster '{name}'; waiting for it"):
-        plane = control_plane(state, folder, Address())
-        say(f"starting the control plane '{name}' (about 6 s)")
+    packages.ensure(packages.CONTROL_PLANE)
+    folder = binaries.ensure([*binaries.API, *(["kwok"] if kwok_nodes else [])])
+    with working_on(name) as state:
+        settings.require_tier(state, "api")
+        plane = control_plane(state, folder, settings.save(state, Settings("api")))
         plane.start()
         if kwok_nodes:
             kwok.start(plane, folder, kwok_nodes)
     return describe(name, plane, folder)
+
+
+def find(name: str) -> Cluster:
+    """Return the cluster called `name`, running or not.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    state = cluster_dir(name)
+    found = settings.load(state)
+    if found is None:
+        raise ClusterError(f"there is no cluster '{name}'; 'up' starts one, 'status' lists all.")
+    folder = binaries.bin_dir()
+    return describe(name, control_plane(state, folder, found), folder)
 
 
 def stop(name: str = "api", purge: bool = False) -> None:
@@ -80,21 +96,29 @@ def stop(name: str = "api", purge: bool = False) -> None:
         name: The cluster's name.
         purge: Also delete its state.
     """
-    state = cluster_dir(name)
-    if not state.exists():
+    if settings.load(cluster_dir(name)) is None:
         return
-    with locked(state / ".lock", f"another run is working on cluster '{name}'; waiting for it"):
-        plane = control_plane(state, binaries.bin_dir(), Address())
+    with working_on(name) as state:
+        plane = find(name).plane
         plane.processes.stop("kwok")
         plane.stop()
         if purge:
             shutil.rmtree(state)
 
 
-def control_plane(state: Path, folder: Path, address: Address) -> ControlPlane:
+@contextmanager
+def working_on(name: str) -> Iterator[Path]:
+    """Keep other runs of the command from the cluster called `name`, and give its state folder."""
+    state = cluster_dir(name)
+    lock = state.with_name(f".{name}.lock")
+    with locked(lock, f"another run is working on cluster '{name}'; waiting for it"):
+        yield state
+
+
+def control_plane(state: Path, folder: Path, found: Settings) -> ControlPlane:
     """Return the control plane in a state folder with its ports chosen, running or not."""
-    running = ControlPlane.is_running(state)
-    return ControlPlane(state, folder, ports.reserve(state, PORTS, keep=running), address)
+    chosen = ports.reserve(state, PORTS, keep=ControlPlane.is_running(state))
+    return ControlPlane(state, folder, chosen, Address(found.services, found.gateway))
 
 
 def describe(name: str, plane: ControlPlane, folder: Path) -> Cluster:

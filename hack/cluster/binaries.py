@@ -18,6 +18,7 @@ from cluster.paths import cache_dir
 from cluster.shell import locked, run, say
 
 KUBERNETES = "1.35.4"
+_PAUSE = Path(__file__).with_name("pause.go")
 _STAMP = "-X k8s.io/component-base/version.{}={} -X k8s.io/client-go/pkg/version.{}={}"
 
 
@@ -32,7 +33,7 @@ class Recipe:
         seconds: About how long a cold build takes on two cores.
         staged: The module replaces its dependencies by `./staging/...`, as Kubernetes does.
         ldflags: Added to the linker's flags.
-        tags: Build tags.
+        source: Text of the single Go file `package` names, for a program of our own.
     """
 
     module: str
@@ -41,7 +42,7 @@ class Recipe:
     seconds: int
     staged: bool = False
     ldflags: str = ""
-    tags: str = ""
+    source: str = ""
 
 
 def _kubernetes(command: str, seconds: int) -> Recipe:
@@ -66,10 +67,11 @@ RECIPES: dict[str, Recipe] = {
     "registry": Recipe(
         "github.com/distribution/distribution/v3", "v3.1.2", "github.com/distribution/distribution/v3/cmd/registry", 70
     ),
+    "pause": Recipe("pause", "1", "pause.go", 5, source=_PAUSE.read_text()),
     "kind": Recipe("sigs.k8s.io/kind", "v0.33.0", "sigs.k8s.io/kind", 10),
 }
 API = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")
-NODE = (*API, "kubelet", "kube-proxy", "coredns", "registry")
+NODE = (*API, "kubelet", "kube-proxy", "coredns", "registry", "pause")
 
 
 def key(go_version: str, recipes: dict[str, Recipe] = RECIPES) -> str:
@@ -112,13 +114,13 @@ def _build(name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part:
             out = Path(part) / name
-            flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip(), f"-tags={recipe.tags}"]
-            _go(go, workspace, "build", *flags, "-o", str(out), recipe.package)
+            flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip()]
+            _go(go, workspace, "build", *flags, "-o", str(out), str(_PAUSE) if recipe.source else recipe.package)
             out.replace(target)
 
 
 def _prepare(go: str, recipe: Recipe, workspace: Path) -> None:
-    if (workspace / ".tidy").exists():
+    if recipe.source or (workspace / ".tidy").exists():
         return
     workspace.mkdir(parents=True, exist_ok=True)
     upstream = json.loads(_go(go, workspace, "mod", "download", "-json", f"{recipe.module}@{recipe.version}"))
@@ -137,13 +139,13 @@ def go_mod(recipe: Recipe, upstream: str) -> str:
         upstream: The module's own go.mod. Its replacements are not inherited by whoever requires it: `./staging`
             ones are turned into the published modules of the same release, others are copied.
     """
-    go_line = re.search(r"^go (\S+)$", upstream, re.M)
+    go_line = re.search(r"^go (\S+)$", upstream, re.MULTILINE)
     lines = ["module trainyard.dev/hack/tools", "", f"go {go_line[1] if go_line else '1.25'}", ""]
     lines += [f"require {recipe.module} {recipe.version}", ""]
-    staging = re.findall(r"^\s*(?:replace\s+)?(\S+) => \./staging/", upstream, re.M) if recipe.staged else []
+    staging = re.findall(r"^\s*(?:replace\s+)?(\S+) => \./staging/", upstream, re.MULTILINE) if recipe.staged else []
     published = "v0." + recipe.version.removeprefix("v").split(".", 1)[1]
     lines += [f"replace {module} => {module} {published}" for module in staging]
-    pinned = re.findall(r"^\s*(?:replace\s+)?(\S+(?: v\S+)?) => ([^.\s]\S* v\S+)", upstream, re.M)
+    pinned = re.findall(r"^\s*(?:replace\s+)?(\S+(?: v\S+)?) => ([^.\s]\S* v\S+)", upstream, re.MULTILINE)
     lines += [f"replace {old} => {new}" for old, new in pinned]
     return "\n".join(lines) + "\n"
 

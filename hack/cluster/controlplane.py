@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.client import Client
 from cluster.pki import Authority
 from cluster.processes import Processes
-from cluster.shell import wait_until, write_atomically
+from cluster.shell import say, wait_until, write_atomically
 
 PORTS = ("etcd", "etcd-peer", "apiserver", "controller-manager", "scheduler")
 PROCESSES = ("etcd", "apiserver", "controller-manager", "scheduler")
@@ -29,8 +29,8 @@ class Address:
         gateway: Address that pods and the kubelet reach it at; None for a control plane without a node.
     """
 
-    services: ipaddress.IPv4Network = ipaddress.IPv4Network("10.215.0.0/16")
-    gateway: ipaddress.IPv4Address | None = None
+    services: str
+    gateway: ipaddress.IPv4Address | None
 
     @property
     def host(self) -> str:
@@ -40,7 +40,7 @@ class Address:
     @property
     def service(self) -> ipaddress.IPv4Address:
         """The API server's own service address: the first of the range."""
-        return self.services[1]
+        return ipaddress.IPv4Network(self.services)[1]
 
     @property
     def names(self) -> list[str]:
@@ -95,6 +95,8 @@ class ControlPlane:
         """
         self.authority.kubeconfig(self.kubeconfig, self.server, "admin", "/O=system:masters/CN=admin")
         write_atomically(self.state / "conf" / "audit.json", json.dumps(AUDIT_POLICY))
+        if not self.is_running(self.state):
+            say(f"starting the control plane '{self.state.name}' (4 to 10 s)")
         self.processes.start("etcd", self.etcd())
         self.processes.start("apiserver", self.apiserver())
         client = self.client()

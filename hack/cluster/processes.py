@@ -133,10 +133,9 @@ class Processes:
 
     def last_lines(self, name: str, lines: int = 12) -> str:
         """Return the end of the process's output."""
-        with contextlib.suppress(OSError):
-            with self.log(name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-                return tail(file.read().decode(errors="replace"), lines)
+        with contextlib.suppress(OSError), self.log(name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return tail(file.read().decode(errors="replace"), lines)
         return "  (no output)"
 
     def _recorded(self, name: str) -> Identity | None:

@@ -1,0 +1,44 @@
+"""A small process that keeps what nothing in Kubernetes keeps on this node: volumes and fake GPUs."""
+
+import sys
+import time
+
+from cluster import api, settings, storage
+from cluster.client import ApiError, Client
+from cluster.nodeconfig import NODE_NAME
+from cluster.shell import say
+
+GPU = "nvidia.com/gpu"
+_NODE = f"/api/v1/nodes/{NODE_NAME}"
+_PAUSE_SECONDS = 3.0
+
+
+def keep_gpus(client: Client, count: int) -> None:
+    """Make the node offer `count` fake GPUs; a restarted kubelet takes them back.
+
+    Raises:
+        ApiError: the server did not answer.
+    """
+    status = client.get(_NODE)["status"]
+    if all(status.get(field, {}).get(GPU, "0") == str(count) for field in ("capacity", "allocatable")):
+        return
+    value = str(count) if count else None
+    client.patch(f"{_NODE}/status", {"status": {"capacity": {GPU: value}, "allocatable": {GPU: value}}})
+
+
+def main(name: str) -> None:
+    """Keep a cluster's volumes and fake GPUs until ended."""
+    cluster = api.find(name)
+    client = cluster.client()
+    while True:
+        try:
+            storage.recycle(client)
+            found = settings.load(cluster.state)
+            keep_gpus(client, found.fake_gpus if found else 0)
+        except (ApiError, OSError) as failure:
+            say(f"trying again in {_PAUSE_SECONDS:.0f} s: {failure}")
+        time.sleep(_PAUSE_SECONDS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

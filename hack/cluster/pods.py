@@ -1,0 +1,88 @@
+"""Ends the pods of a node without asking anybody: it works after a crash of containerd, too."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from cluster import network
+from cluster.nodeconfig import BRIDGE
+from cluster.processes import Identity, identify, stat_fields
+from cluster.shell import run
+
+_CNI_RESULTS = Path("/var/lib/cni/results")
+_PARENT = 1
+
+
+def stop_all(socket: Path, grace_seconds: float) -> None:
+    """End all containers under the containerd at `socket`, politely first, and their shims.
+
+    Args:
+        socket: The containerd's socket; shims carry it as an argument.
+        grace_seconds: Time between SIGTERM and SIGKILL.
+    """
+    shims = find_shims(socket)
+    containers = _children({shim.pid for shim in shims})
+    _end(containers, signal.SIGTERM, grace_seconds)
+    _end(containers, signal.SIGKILL, 5)
+    _end(shims, signal.SIGKILL, 5)
+
+
+def find_shims(socket: Path, proc: Path = Path("/proc")) -> list[Identity]:
+    """Return the container shims that serve the containerd at `socket`."""
+    found = []
+    for folder in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "containerd-shim" in words[0] and str(socket) in words:
+                found.append(identify(int(folder.name), proc))
+    return [shim for shim in found if shim]
+
+
+def remove_networks() -> None:
+    """Remove the network namespaces that the CNI plugins noted for our network, and the notes."""
+    for note in _CNI_RESULTS.glob(f"{BRIDGE}-*"):
+        with contextlib.suppress(ValueError, KeyError):
+            network.remove_namespaces([Path(json.loads(note.read_text())["netns"]).name])
+        identifier = note.name.removeprefix(f"{BRIDGE}-").removesuffix("-eth0")
+        for other in [note, *_CNI_RESULTS.glob(f"*-{identifier}-*")]:
+            other.unlink(missing_ok=True)
+
+
+def unmount_under(folders: Iterable[Path]) -> None:
+    """Unmount everything mounted in the folders, the deepest first."""
+    prefixes = tuple(f"{folder}/" for folder in folders)
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in sorted(points, reverse=True):
+        if point.startswith(prefixes):
+            run(["umount", "-l", point.replace("\\040", " ")])
+
+
+def remove_cgroups(root: Path = Path("/sys/fs/cgroup")) -> None:
+    """Remove the pods' empty control groups; ones with a process in them stay."""
+    for top in [root / "kubepods", *root.glob("*/kubepods")]:
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+
+
+def _children(parents: set[int], proc: Path = Path("/proc")) -> list[Identity]:
+    found = []
+    for folder in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if int(stat_fields((folder / "stat").read_text())[_PARENT]) in parents:
+                found.append(identify(int(folder.name), proc))
+    return [child for child in found if child]
+
+
+def _end(wanted: list[Identity], sig: signal.Signals, seconds: float) -> None:
+    alive = [one for one in wanted if identify(one.pid) == one]
+    for one in alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, sig)
+    deadline = time.monotonic() + seconds
+    while any(identify(one.pid) == one for one in alive) and time.monotonic() < deadline:
+        time.sleep(0.1)
