@@ -63,9 +63,9 @@ def keeps_rows_apart(model: Any, vocabulary: int, device: torch.device) -> bool:
     convolutional layers, for example, carry state over the boundary. Modes and random state are left as found.
     """
     length = 8
-    rows = torch.arange(2 * length, device=device).remainder(max(vocabulary, 1)).reshape(1, -1)
-    other = rows.clone()
-    other[0, :length] = other[0, :length].flip(0)
+    tokens = torch.arange(3 * length, device=device).remainder(vocabulary)
+    rows, other = tokens[: 2 * length].reshape(1, -1), tokens[length:].flip(0).reshape(1, -1).clone()
+    other[0, length:] = rows[0, length:]
     positions = torch.arange(length, device=device).repeat(2).reshape(1, -1)
     with evaluating(model), torch.no_grad():
         first, second = (

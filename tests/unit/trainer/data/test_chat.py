@@ -1,0 +1,119 @@
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.unit.trainer import tiny
+from trainyard_trainer.data.chat import Encoder
+from trainyard_trainer.data.formats.example import Example, Message, Row
+from trainyard_trainer.errors import ConfigurationError, DataError
+
+ROW = Row("rows.jsonl", 7, {})
+SINGLE = Example(messages=(Message("user", "who painted the moon"), Message("assistant", "a blue whale")))
+MULTI = Example(
+    messages=(
+        Message("system", "be brief"),
+        *SINGLE.messages,
+        Message("user", "when was born"),
+        Message("assistant", "this river"),
+    )
+)
+# What Qwen3's template does: an empty <think> block before the last answer only, a line break behind every turn.
+THINKING_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}"
+    "{{ message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+FORGETFUL_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if loop.last %}{{ message['content'] }}{% else %}...{% endif %}{% endfor %}"
+)
+PICKY_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + tiny.PLAIN_TEMPLATE
+)
+
+
+def learned(tokenizer: PreTrainedTokenizerFast, example: Example, train_on: str = "completions") -> list[str]:
+    """The runs of tokens that carry loss, as text."""
+    encoded = Encoder(tokenizer, train_on, "tiny").encode(ROW, example)
+    runs, current = [], []
+    for token, loss in [*zip(encoded.tokens, encoded.loss, strict=True), (0, False)]:
+        if loss:
+            current.append(token)
+        elif current:
+            runs.append(tokenizer.decode(current))
+            current = []
+    return runs
+
+
+@pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
+@pytest.mark.parametrize("example", [SINGLE, MULTI])
+def test_answers_and_their_end_carry_loss(template: str, example: Example) -> None:
+    answers = [f"{message.content}<|end|>" for message in example.messages if message.role == "assistant"]
+    assert learned(tiny.make_tokenizer(template), example) == answers
+
+
+def test_marks_and_prefixes_give_the_same_tokens() -> None:
+    marked, plain = (
+        Encoder(tiny.make_tokenizer(template), "completions", "tiny").encode(ROW, MULTI)
+        for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)
+    )
+    assert marked == plain
+    assert marked.tokens == list(
+        tiny.make_tokenizer()(
+            "<|begin|><|system|>be brief<|end|><|user|>who painted the moon<|end|><|assistant|>a blue whale<|end|>"
+            "<|user|>when was born<|end|><|assistant|>this river<|end|>",
+            add_special_tokens=False,
+        )["input_ids"]
+    )
+
+
+def test_a_template_that_writes_the_last_answer_differently() -> None:
+    tokenizer = tiny.make_tokenizer(THINKING_TEMPLATE)
+    assert learned(tokenizer, SINGLE) == ["<think></think>a blue whale<|end|>"]
+    assert learned(tokenizer, MULTI) == ["a blue whale<|end|>", "<think></think>this river<|end|>"]
+
+
+def test_a_template_that_forgets_earlier_turns_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="rewrites earlier turns") as caught:
+        learned(tiny.make_tokenizer(FORGETFUL_TEMPLATE), MULTI)
+    assert "trainOn: all" in caught.value.advice
+    assert learned(tiny.make_tokenizer(FORGETFUL_TEMPLATE), MULTI, "all")
+
+
+def test_training_on_all_tokens() -> None:
+    for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
+        encoded = Encoder(tiny.make_tokenizer(template), "all", "tiny").encode(ROW, MULTI)
+        assert all(encoded.loss)
+
+
+def test_text_ends_with_the_end_token_and_needs_no_template() -> None:
+    tokenizer = tiny.make_tokenizer(None)
+    encoded = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon"))
+    assert tokenizer.decode(encoded.tokens) == "the moon<|end|>"
+    assert all(encoded.loss)
+    twice = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon<|end|>"))
+    assert twice.tokens == encoded.tokens
+
+
+def test_a_conversation_needs_a_template() -> None:
+    with pytest.raises(ConfigurationError, match="tokenizer of pvc://models/tiny has no chat template"):
+        Encoder(tiny.make_tokenizer(None), "completions", "pvc://models/tiny").encode(ROW, SINGLE)
+    with pytest.raises(ConfigurationError, match="chat template of tiny does not work"):
+        Encoder(tiny.make_tokenizer("{% for x in %}"), "completions", "tiny").encode(ROW, SINGLE)
+
+
+def test_a_row_that_the_template_refuses_is_named() -> None:
+    with pytest.raises(DataError, match=r"row 7: .*refuses the conversation: System role not supported"):
+        learned(tiny.make_tokenizer(PICKY_TEMPLATE), MULTI)
+    with pytest.raises(DataError, match="row 7"):
+        learned(tiny.make_tokenizer(PICKY_TEMPLATE + "{% generation %}{% endgeneration %}"), MULTI)
+
+
+def test_the_prompt_is_what_stands_before_an_answer() -> None:
+    tokenizer = tiny.make_tokenizer()
+    encoder = Encoder(tokenizer, "completions", "tiny")
+    encoded = encoder.encode(ROW, SINGLE)
+    prompt = encoder.prompt(SINGLE.messages[:1])
+    assert encoded.tokens[: len(prompt)] == prompt
+    assert encoded.loss.index(True) == len(prompt)
