@@ -1,15 +1,15 @@
 """Errors of the trainer.
 
-    TrainerError            ends the run with an exit code, a sentence and advice
-    |- ConfigurationError   64  the run config cannot work
-    |- DataError            65  the dataset, or the run directory's data, does not fit
-    |- NotFoundError        66  a model, dataset or checkpoint was not found
-    |- SourceError          69  a source did not answer
-    |- StorageError         73  the run directory's volume is full or read-only
-    |- StopRequested        75  SIGTERM arrived; whatever was polled it unwinds with this
-    |- NotPermittedError    77  a gated model, wrong credentials
-    |- GpuMemoryError       79  CUDA out of memory
-    |- SupersededError      80  a newer trainer owns the run directory
+TrainerError            ends the run with an exit code, a sentence and advice
+|- ConfigurationError   64  the run config cannot work
+|- DataError            65  the dataset, or the run directory's data, does not fit
+|- NotFoundError        66  a model, dataset or checkpoint was not found
+|- SourceError          69  a source did not answer
+|- StorageError         73  the run directory's volume is full or read-only
+|- StopRequested        75  SIGTERM arrived; whatever was polled it unwinds with this
+|- NotPermittedError    77  a gated model, wrong credentials
+|- GpuMemoryError       79  CUDA out of memory
+|- SupersededError      80  a newer trainer owns the run directory
 """
 
 from __future__ import annotations

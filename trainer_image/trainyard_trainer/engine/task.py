@@ -13,9 +13,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
-
 from trainyard_trainer.stop import StopFlag
 
 
@@ -114,6 +114,3 @@ class Task(Protocol):
 
     def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
         """Make the deliverable from a checkpoint's weights in an empty directory; returns its format name."""
-
-
-

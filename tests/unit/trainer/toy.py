@@ -1,0 +1,166 @@
+"""A toy task: a tiny network with dropout over random rows. It trains through the engine, which knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainyard_crds.report import Stage
+from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
+
+WIDTH = 4
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    rows: Tensor
+    targets: Tensor
+
+    @property
+    def num_loss_tokens(self) -> int:
+        return len(self.targets)
+
+    @property
+    def num_tokens(self) -> int:
+        return 2 * len(self.targets)
+
+
+class ToyData:
+    def __init__(self, num_batches: int = 10, batch_size: int = 3, fingerprint: str = "f" * 64) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self._rows = torch.randn(num_batches, batch_size, WIDTH, generator=generator)
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def num_micro_batches(self, epoch: int) -> int:
+        return len(self._rows)
+
+    def micro_batch(self, epoch: int, index: int) -> MicroBatch:
+        rows = self._rows[(index * 3 + epoch) % len(self._rows)]
+        return ToyBatch(rows, rows.sum(-1) + 0.1)
+
+
+class ToyTask:
+    """`hooks` maps a method's name to what is called, with the number of the call (1 for the first), before it runs."""
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float | None = None,
+        has_evaluation: bool = True,
+        evaluations: list[float] | None = None,
+        data: ToyData | None = None,
+        hooks: dict[str, Callable[[int], None]] | None = None,
+    ) -> None:
+        self._learning_rate = learning_rate
+        self._has_evaluation = has_evaluation
+        self._evaluations = evaluations
+        self._data = data or ToyData()
+        self._hooks = hooks or {}
+        self._calls: dict[str, int] = {}
+        self.context: RunContext | None = None
+
+    def _called(self, name: str) -> int:
+        self._calls[name] = self._calls.get(name, 0) + 1
+        if name in self._hooks:
+            self._hooks[name](self._calls[name])
+        return self._calls[name]
+
+    def load(self, context: RunContext) -> Loaded:
+        self._called("load")
+        context.stop.check()
+        context.stage(Stage.LOADING_MODEL)
+        self.context = context
+        model = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1)).to(context.device)
+        rate = self._learning_rate or context.config.optimization.learning_rate
+        group = ParameterGroup(name="all", parameters=list(model.parameters()), learning_rate=rate, weight_decay=0.01)
+        return Loaded(
+            model=model,
+            train=self._data,
+            has_evaluation=self._has_evaluation,
+            parameter_groups=[group],
+            model_source="toy://model",
+            model_revision="1",
+        )
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        self._called("loss")
+        assert isinstance(batch, ToyBatch)
+        device = next(loaded.model.parameters()).device
+        predicted = loaded.model(batch.rows.to(device)).squeeze(-1)
+        errors: Tensor = predicted - batch.targets.to(device)
+        return errors.square().sum()
+
+    def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
+        call = self._called("evaluate")
+        context.stop.check()
+        loaded.model.eval()
+        torch.rand(3)
+        if self._evaluations is not None:
+            return {"evalLoss": self._evaluations[min(call, len(self._evaluations)) - 1]}
+        with torch.no_grad():
+            batch = self._data.micro_batch(0, 0)
+            return {"evalLoss": float(self.loss(loaded, batch).item()) / batch.num_loss_tokens}
+
+    def save_weights(self, loaded: Loaded, directory: Path) -> None:
+        self._called("save_weights")
+        save_file(loaded.model.state_dict(), directory / "model.safetensors")
+
+    def load_weights(self, loaded: Loaded, directory: Path) -> None:
+        self._called("load_weights")
+        loaded.model.load_state_dict(load_file(directory / "model.safetensors"))
+
+    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
+        self._called("export")
+        save_file(load_file(checkpoint_weights / "model.safetensors"), directory / "model.safetensors")
+        return "model"
+
+
+def _main() -> int:
+    """The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
+
+    TOY_FAULT: `<kill|term>:<method of the task, or file system call>:<number of the call>`.
+    """
+    from trainyard_trainer import wiring
+    from trainyard_trainer.checkpoint.files import Files
+    from trainyard_trainer.main import main
+
+    hooks: dict[str, Callable[[int], None]] = {}
+    if fault := os.environ.get("TOY_FAULT"):
+        how, where, number = fault.split(":")
+
+        def strike(call: int) -> None:
+            if call == int(number):
+                os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+
+        hooks[where] = strike
+        if hasattr(Files, where):
+            _count_calls(Files, where, strike)
+    wiring.create_task = lambda _config: ToyTask(hooks=hooks)  # type: ignore[assignment]
+    return main()
+
+
+def _count_calls(owner: type, name: str, strike: Callable[[int], None]) -> None:
+    original, calls = getattr(owner, name), []
+
+    def counted(*args: object) -> object:
+        calls.append(name)
+        strike(len(calls))
+        return original(*args)
+
+    setattr(owner, name, counted)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,27 @@
+"""checkpoints/index.json: which checkpoint is the last and which the best, for people and scripts.
+
+The manifests are the truth; the index is rebuilt from them and never read by the trainer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_trainer.checkpoint.retention import best_of
+
+
+def index_document(checkpoints: Sequence[Checkpoint]) -> bytes:
+    """Content of the index over the checkpoints that count."""
+    ordered = sorted(checkpoints, key=lambda one: one.order)
+    best = best_of(ordered)
+    document = {
+        "last": ordered[-1].name if ordered else None,
+        "best": best.name if best else None,
+        "checkpoints": [
+            {"name": one.name, "step": one.manifest.step, "metrics": one.manifest.metrics, "digest": one.digest}
+            for one in ordered
+        ],
+    }
+    return json.dumps(document, indent=1).encode()

@@ -1,0 +1,82 @@
+"""The command line: `train` and `result`, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from trainyard_crds.exitcodes import ExitCode
+from trainyard_crds.report import Termination
+from trainyard_trainer.configuration import load_config
+from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
+from trainyard_trainer.report.termination import failure, read_result, write_termination
+from trainyard_trainer.stop import StopFlag
+
+
+def run_command(stop: StopFlag) -> int:
+    """Run the process's command line; every way out leaves a termination message.
+
+    Returns:
+        The exit code.
+    """
+    environ = os.environ
+    try:
+        termination = _dispatch(_parse(sys.argv[1:]), stop, environ)
+    except TrainerError as error:
+        termination = failure(error)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: every other error is one of ours
+        termination = _internal(error)
+    if termination.exit_code != ExitCode.FINISHED:
+        print(f"{termination.reason}: {termination.message} {termination.advice}".rstrip(), file=sys.stderr)  # noqa: T201
+    write_termination(termination, environ)
+    return termination.exit_code
+
+
+def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    if arguments.command == "result":
+        return _result(arguments.run_directory)
+    config = load_config(arguments.config)
+    if (finished := read_result(Path(config.run_directory))) is not None:
+        print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
+        return finished
+    stop.check()
+
+    from trainyard_trainer.wiring import train
+
+    return train(config, stop=stop, environ=environ)
+
+
+def _result(run_directory: Path) -> Termination:
+    result = read_result(run_directory)
+    if result is None:
+        raise NotFoundError(f"{run_directory} holds no result of a finished run.")
+    print(json.dumps(result.to_json()))  # noqa: T201 - our output
+    return result
+
+
+def _internal(error: Exception) -> Termination:
+    """An error nobody foresaw: the traceback for the log, a sentence for the termination message."""
+    from trainyard_trainer.faults import internal_error, traceback_of
+
+    sys.stderr.write(traceback_of(error))
+    return failure(internal_error(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message[0].upper()}{message[1:]}.", self.format_usage().strip())
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="trainyard-trainer", description="Train models from a run config.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train, or go on where an earlier start was interrupted")
+    train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
+    result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
+    result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
+    return parser.parse_args(words)

@@ -1,0 +1,65 @@
+"""Whether a run may go on from a checkpoint: same data, same settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.errors import DataError
+
+_BLOCKS = ("method", "optimization", "adapter", "quantization", "llm")
+_NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps"}
+_ADVICE = "Set it back, or start a new run (a new TrainingJob, or another runDirectory)."
+
+
+def training_settings(config: RunConfig) -> dict[str, str]:
+    """Every setting that decides the final weights but the data: `optimization.learningRate` -> its JSON text."""
+    document = config.to_json()
+    chosen = {name: document[name] for name in _BLOCKS if name in document}
+    chosen["model"] = {"source": config.model.display_source or config.model.source, "revision": config.model.revision}
+    flat = _flatten("", chosen)
+    return {name: value for name, value in sorted(flat.items()) if name not in _NO_EFFECT_ON_WEIGHTS}
+
+
+def settings_hash(settings: Mapping[str, str]) -> str:
+    """Hex SHA-256 of the settings."""
+    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
+
+
+def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Make sure that the settings are those the run began with.
+
+    Raises:
+        DataError: One of them differs.
+    """
+    for name in sorted({*before, *now}):
+        old, new = before.get(name, "unset"), now.get(name, "unset")
+        if old != new:
+            raise DataError(f"{name} was {old} when this run began and is {new} now.", _ADVICE)
+
+
+def check_fingerprint(before: str, now: str, step: int) -> None:
+    """Make sure that the training rows are those the run began with.
+
+    Raises:
+        DataError: They differ.
+    """
+    if before != now:
+        raise DataError(
+            f"The training data is not the one this run made its first {step} steps with "
+            f"(fingerprint {now[:12]}, was {before[:12]}): rows, tokenizer or data settings changed.",
+            "Put the old data back, or start a new run (a new TrainingJob, or another runDirectory).",
+        )
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(f"{prefix}{name}.", value)
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value)
+    return flat

@@ -1,0 +1,235 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from trainyard_crds.report import ResolvedModel, Stage
+from trainyard_trainer.checkpoint.manifest import Checkpoint, CursorEntry
+from trainyard_trainer.checkpoint.retention import BEST_METRIC
+from trainyard_trainer.checkpoint.store import CheckpointStore, Draft
+from trainyard_trainer.clock import Clock
+from trainyard_trainer.engine.compatibility import check_fingerprint, settings_hash, training_settings
+from trainyard_trainer.engine.due import Due
+from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
+from trainyard_trainer.engine.plan import StepPlan
+from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
+from trainyard_trainer.engine.schedule import learning_rate_factor
+from trainyard_trainer.engine.state import TrainingState, read_state, write_state
+from trainyard_trainer.engine.task import Loaded, RunContext, Task
+from trainyard_trainer.engine.window import LossWindow
+from trainyard_trainer.errors import DataError, StopRequested
+from trainyard_trainer.report.reporter import Reporter
+
+
+class Engine:
+    """Trains a loaded task from its newest checkpoint, or from the start, to the last step."""
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        loaded: Loaded,
+        context: RunContext,
+        store: CheckpointStore,
+        reporter: Reporter,
+        clock: Clock,
+    ) -> None:
+        config = context.config
+        self._task = task
+        self._loaded = loaded
+        self._context = context
+        self._store = store
+        self._reporter = reporter
+        self._clock = clock
+        self._config = config
+        self._plan = StepPlan(
+            loaded.train,
+            accumulation=config.optimization.gradient_accumulation,
+            epochs=config.optimization.epochs,
+            max_steps=config.optimization.max_steps,
+        )
+        self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
+        self._optimizer = create_optimizer(loaded.parameter_groups)
+        self._state = TrainingState()
+        self._window = LossWindow(context.device)
+        self._rng = capture_rng(context.device)
+        self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
+        self._saved_step = 0
+        self._saved_at = clock.monotonic()
+        self._unsaved_best = False
+
+    def train(self) -> Checkpoint:
+        """Make every step that is left.
+
+        Returns:
+            The checkpoint to export: the best when there is an evaluation, else the last.
+
+        Raises:
+            StopRequested: The run was asked to stop; everything up to the last whole step is saved.
+            DataError: Training diverged, or the checkpoint belongs to other data or settings.
+            StorageError: A checkpoint could not be written.
+            SupersededError: A newer trainer owns the run directory.
+        """
+        try:
+            self._begin()
+            while self._state.step < self._plan.total_steps:
+                self._step()
+                self._settle()
+        except StopRequested:
+            # The unfinished step is dropped: its weights were never changed and its generators' states not kept.
+            if self._state.step > self._saved_step or self._unsaved_best:
+                self._save()
+            raise
+        checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
+        assert checkpoint is not None
+        return checkpoint
+
+    def _begin(self) -> None:
+        if (checkpoint := self._store.newest) is None:
+            self._reporter.metrics_log.cut(0)
+        else:
+            self._resume(checkpoint)
+        self._loaded.model.train()
+        self._reporter.begin(
+            step=self._state.step,
+            total_steps=self._plan.total_steps,
+            epoch=self._plan.epochs_done(self._state.cursor),
+            tokens=self._state.tokens,
+            model=ResolvedModel(source=self._loaded.model_source, revision=self._loaded.model_revision),
+            metrics={**self._context.metrics, **self._state.metrics},
+        )
+        if self._state.step > 0:
+            self._settle()
+        elif self._config.evaluation.baseline and self._loaded.has_evaluation:
+            self._measure_baseline()
+        self._reporter.stage(Stage.TRAINING)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        manifest = checkpoint.manifest
+        check_fingerprint(manifest.data_fingerprint, self._loaded.train.fingerprint, manifest.step)
+        self._task.load_weights(self._loaded, checkpoint.weights)
+        self._state, self._rng, length = read_state(checkpoint.state, optimizer=self._optimizer, window=self._window)
+        restore_rng(self._rng, self._context.device)
+        self._reporter.metrics_log.cut(length)
+        self._saved_step = self._state.step
+        self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
+
+    def _step(self) -> None:
+        started = self._clock.monotonic()
+        state, stop = self._state, self._context.stop
+        cursors, next_cursor = self._plan.step(state.cursor)
+        batches = [self._loaded.train.micro_batch(cursor.epoch, cursor.index) for cursor in cursors]
+        num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
+        rates = set_learning_rates(self._optimizer, self._loaded.parameter_groups, self._factor(state.step + 1))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self._context.device)
+        for batch in batches:
+            stop.check()
+            loss = self._task.loss(self._loaded, batch)
+            torch.autograd.backward(loss / max(1, num_loss_tokens))
+            loss_sum += loss.detach()
+        norm = clip_gradients(self._loaded.parameter_groups, self._config.optimization.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.cursor = next_cursor
+        state.tokens += sum(batch.num_tokens for batch in batches)
+        state.metrics |= rates
+        self._window.add(step=state.step, loss_sum=loss_sum, num_tokens=num_loss_tokens, grad_norm=norm)
+        self._rng = capture_rng(self._context.device)
+        self._grace.step_took(self._clock.monotonic() - started)
+        self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), tokens=state.tokens)
+
+    def _factor(self, step: int) -> float:
+        options = self._config.optimization
+        return learning_rate_factor(
+            step,
+            total_steps=self._plan.total_steps,
+            warmup_ratio=options.warmup_ratio,
+            scheduler=options.scheduler,
+        )
+
+    def _settle(self) -> None:
+        """Do what is due at the current step; after a resume, only what was not done before."""
+        state = self._state
+        if self._due.log(state.step) and state.logged_step != state.step:
+            self._log()
+        if self._due.evaluation(state.step) and state.evaluated_step != state.step:
+            self._evaluate()
+        due = self._due.save(state.step, seconds_since_save=self._clock.monotonic() - self._saved_at)
+        if (due and self._saved_step != state.step) or self._unsaved_best:
+            self._save()
+
+    def _log(self) -> None:
+        self._store.check_ownership()
+        state = self._state
+        state.metrics |= self._window.take()
+        state.logged_step = state.step
+        names = ("loss", "gradNorm", *(name for name in state.metrics if name.lower().endswith("learningrate")))
+        self._reporter.metrics({name: state.metrics[name] for name in names if name in state.metrics})
+
+    def _evaluate(self) -> None:
+        state = self._state
+        state.evaluation = self._measure()
+        state.evaluated_step = state.step
+        state.metrics |= state.evaluation
+        loss = state.evaluation[BEST_METRIC]
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss, self._unsaved_best = loss, True
+        self._reporter.metrics(state.evaluation)
+        self._reporter.stage(Stage.TRAINING)
+
+    def _measure_baseline(self) -> None:
+        baseline = {f"baseline{name[0].upper()}{name[1:]}": value for name, value in self._measure().items()}
+        self._state.metrics |= baseline
+        self._reporter.metrics(baseline)
+
+    def _measure(self) -> dict[str, float]:
+        self._reporter.stage(Stage.EVALUATING)
+        with undisturbed(self._loaded.model, self._context.device):
+            metrics = self._task.evaluate(self._loaded, self._context)
+        if not math.isfinite(metrics[BEST_METRIC]):
+            raise DataError(
+                f"The evaluation loss is infinite or not a number after step {self._state.step}.",
+                "Lower optimization.learningRate, and check the validation rows.",
+            )
+        return metrics
+
+    def _save(self) -> None:
+        self._window.check_finite()
+        self._reporter.stage(Stage.SAVING)
+        started, state = self._clock.monotonic(), self._state
+        settings = training_settings(self._config)
+        draft = Draft(
+            step=state.step,
+            epoch=self._plan.epochs_done(state.cursor),
+            cursor=CursorEntry(**vars(state.cursor)),
+            data_fingerprint=self._loaded.train.fingerprint,
+            config_hash=settings_hash(settings),
+            config=settings,
+            metrics=state.own_metrics(),
+            created_at=self._clock.now(),
+        )
+        checkpoint = self._store.save(draft, self._write)
+        self._saved_step, self._saved_at, self._unsaved_best = state.step, self._clock.monotonic(), False
+        self._grace.save_took(self._saved_at - started)
+        if warning := self._grace.warning():
+            self._reporter.warn("GracePeriodTooShort", warning)
+        self._reporter.log("CheckpointSaved", f"Saved {checkpoint.name}.")
+        self._reporter.checkpoints(self._store.statuses())
+        self._reporter.stage(Stage.TRAINING)
+
+    def _write(self, weights: Path, directory: Path) -> None:
+        self._task.save_weights(self._loaded, weights)
+        write_state(
+            directory,
+            state=self._state,
+            optimizer=self._optimizer,
+            window=self._window,
+            rng=self._rng,
+            metrics_length=self._reporter.metrics_log.durable_length(),
+        )

@@ -1,0 +1,80 @@
+"""Every random generator of the process: seeding, capturing, restoring."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RngState:
+    """States of torch's CPU generator, the GPU's if there is one, Python's and numpy's."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    python: tuple[Any, ...]
+    numpy: dict[str, Any]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parts that are tensors, by name."""
+        parts = {"cpu": self.cpu, "numpy": torch.from_numpy(self.numpy["state"]["key"].astype(np.int64))}
+        return parts if self.cuda is None else {**parts, "cuda": self.cuda}
+
+    def scalars(self) -> dict[str, Any]:
+        """The rest, as JSON values."""
+        numpy = {**self.numpy, "state": {"pos": int(self.numpy["state"]["pos"])}}
+        return {"python": list(self.python), "numpy": numpy}
+
+    @classmethod
+    def from_parts(cls, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> RngState:
+        """Put together what `tensors` and `scalars` took apart."""
+        version, internal, gauss = scalars["python"]
+        key = tensors["numpy"].numpy().astype(np.uint32)
+        numpy = {**scalars["numpy"], "state": {"key": key, "pos": scalars["numpy"]["state"]["pos"]}}
+        return cls(tensors["cpu"], tensors.get("cuda"), (version, tuple(internal), gauss), numpy)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def capture_rng(device: torch.device) -> RngState:
+    """The states of every generator that training on the device may draw from."""
+    return RngState(
+        cpu=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        python=random.getstate(),
+        numpy=np.random.get_state(legacy=False),
+    )
+
+
+def restore_rng(state: RngState, device: torch.device) -> None:
+    """Put every generator back; a GPU's state is left alone by a run that goes on without one."""
+    torch.set_rng_state(state.cpu)
+    if state.cuda is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state.cuda, device)
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Whatever happens inside leaves no trace in training: generators and train/eval modes come back as they were."""
+    state = capture_rng(device)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        restore_rng(state, device)

@@ -1,0 +1,94 @@
+"""One start of a run, from loading to the export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainyard_crds.report import ExportStatus, Stage
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.checkpoint.store import CheckpointStore
+from trainyard_trainer.clock import Clock
+from trainyard_trainer.engine.compatibility import check_settings, training_settings
+from trainyard_trainer.engine.export import export_model
+from trainyard_trainer.engine.loop import Engine
+from trainyard_trainer.engine.resolved import ResolvedFile
+from trainyard_trainer.engine.rng import seed_everything
+from trainyard_trainer.engine.task import RunContext, Task
+from trainyard_trainer.report.reporter import Reporter
+from trainyard_trainer.stop import StopFlag
+
+
+class Session:
+    """Loads, trains and exports a task in a run directory that this process owns."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        device: torch.device,
+        stop: StopFlag,
+        files: Files,
+        clock: Clock,
+        store: CheckpointStore,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._run_directory = Path(config.run_directory)
+        self._files = files
+        self._clock = clock
+        self._store = store
+        self._reporter = reporter
+        self._context = RunContext(
+            config=config,
+            run_directory=self._run_directory,
+            device=device,
+            stop=stop,
+            resolved=ResolvedFile(self._run_directory / "resolved.json", files),
+            stage=reporter.stage,
+            log=reporter.log,
+        )
+
+    def run(self, task: Task) -> list[ExportStatus]:
+        """Train to the last step and export.
+
+        Raises:
+            StopRequested: The run was asked to stop; what was trained is saved.
+            TrainerError: Whatever else ends a run.
+        """
+        self._reporter.checkpoints(self._store.statuses())
+        if (checkpoint := self._store.newest) is not None:
+            manifest = checkpoint.manifest
+            self._reporter.found(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
+            check_settings(manifest.config, training_settings(self._config))
+        seed = self._config.optimization.seed
+        seed_everything(seed)
+        loaded = task.load(self._context)
+        # What loading draws depends on caches; training must not depend on that.
+        seed_everything(seed)
+        if foreign := self._store.remove_foreign():
+            self._reporter.log(
+                "CheckpointsRemoved", f"Damaged or superseded, removed: {', '.join(foreign)}.", "warning"
+            )
+        engine = Engine(
+            task=task,
+            loaded=loaded,
+            context=self._context,
+            store=self._store,
+            reporter=self._reporter,
+            clock=self._clock,
+        )
+        chosen = engine.train()
+        self._context.stop.check()
+        self._reporter.stage(Stage.EXPORTING)
+        export = export_model(
+            task=task,
+            loaded=loaded,
+            weights=chosen.weights,
+            run_directory=self._run_directory,
+            run_uri=self._config.run_uri or self._run_directory.absolute().as_uri(),
+            files=self._files,
+        )
+        return [export]

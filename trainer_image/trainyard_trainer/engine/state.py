@@ -1,0 +1,106 @@
+"""What a run must remember beside its weights, and how it lies in a checkpoint: tensors and JSON, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainyard_trainer.engine.optimizer import pack_optimizer, unpack_optimizer
+from trainyard_trainer.engine.plan import Cursor
+from trainyard_trainer.engine.rng import RngState
+from trainyard_trainer.engine.window import LossWindow
+
+_TENSORS = "tensors.safetensors"
+_DOCUMENT = "state.json"
+
+
+@dataclass
+class TrainingState:
+    """Where a run is."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    cursor: Cursor = field(default_factory=Cursor)
+    tokens: int = 0
+    """Real (not padded) tokens trained on."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Latest value of every metric."""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    """What the latest evaluation measured."""
+    evaluated_step: int | None = None
+    logged_step: int | None = None
+    best_loss: float | None = None
+    """Lowest evaluation loss so far."""
+
+    def own_metrics(self) -> dict[str, float]:
+        """Metrics that belong to the current step: an older evaluation says nothing about these weights."""
+        if self.evaluated_step == self.step:
+            return dict(self.metrics)
+        return {name: value for name, value in self.metrics.items() if name not in self.evaluation}
+
+
+def write_state(
+    directory: Path,
+    *,
+    state: TrainingState,
+    optimizer: Optimizer,
+    window: LossWindow,
+    rng: RngState,
+    metrics_length: int,
+) -> None:
+    """Write everything but the weights.
+
+    Args:
+        directory: Where to.
+        state: Where the run is.
+        optimizer: Its state is written, its settings come from the config.
+        window: Losses not yet logged.
+        rng: The generators as they were when the last step was done.
+        metrics_length: Bytes of metrics.jsonl that belong to this state.
+    """
+    optimizer_tensors, optimizer_scalars = pack_optimizer(optimizer)
+    loss_sum, num_tokens = window.pack()
+    tensors = _prefixed("optimizer", optimizer_tensors) | _prefixed("rng", rng.tensors()) | {"window.loss": loss_sum}
+    document = {
+        "training": asdict(state),
+        "optimizer": optimizer_scalars,
+        "rng": rng.scalars(),
+        "windowTokens": num_tokens,
+        "metricsLength": metrics_length,
+    }
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory / _TENSORS)
+    (directory / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
+
+
+def read_state(directory: Path, *, optimizer: Optimizer, window: LossWindow) -> tuple[TrainingState, RngState, int]:
+    """Put optimizer and window back.
+
+    Returns:
+        Where the run is, its generators, and the bytes of metrics.jsonl that belong to it.
+    """
+    tensors = load_file(directory / _TENSORS)
+    document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
+    unpack_optimizer(optimizer, _without_prefix("optimizer", tensors), document["optimizer"])
+    window.unpack(tensors["window.loss"], document["windowTokens"])
+    rng = RngState.from_parts(_without_prefix("rng", tensors), document["rng"])
+    return _training_state(document["training"]), rng, document["metricsLength"]
+
+
+def _training_state(values: dict[str, Any]) -> TrainingState:
+    return TrainingState(**{**values, "cursor": Cursor(**values["cursor"])})
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, torch.Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -1,0 +1,43 @@
+"""Foreign errors in our words."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from trainyard_trainer.checkpoint.files import storage_fault
+from trainyard_trainer.errors import GpuMemoryError, TrainerError
+
+_LONGEST_TEXT = 300
+
+
+def translate(error: Exception, run_directory: Path) -> TrainerError:
+    """Our error for any error that ended a run; `TrainerError` itself (exit code 70) for those nobody foresaw."""
+    if isinstance(error, TrainerError):
+        return error
+    if _is_out_of_gpu_memory(error):
+        return GpuMemoryError(
+            "The GPU's memory is too small for this run.",
+            "Lower optimization.batchSize (and raise gradientAccumulation as much) or llm.maxLength, "
+            "use method: qlora, or a larger GPU.",
+        )
+    return storage_fault(error, run_directory) or internal_error(error)
+
+
+def internal_error(error: Exception) -> TrainerError:
+    """The error of a run that ended for a reason nobody foresaw."""
+    text = " ".join(str(error).split())[:_LONGEST_TEXT]
+    return TrainerError(
+        f"The trainer failed unexpectedly: {type(error).__name__}: {text}", "The log has the traceback."
+    )
+
+
+def traceback_of(error: Exception) -> str:
+    """The traceback as text."""
+    return "".join(traceback.format_exception(error))
+
+
+def _is_out_of_gpu_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)

@@ -1,0 +1,235 @@
+"""Everything the run tells: log, metrics, console and reports to the gateway, from one picture of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from trainyard_crds.exitcodes import EXIT_CODES, ExitCode
+from trainyard_crds.report import (
+    CheckpointStatus,
+    ExportStatus,
+    Gpu,
+    Outcome,
+    Progress,
+    Report,
+    ResolvedModel,
+    Stage,
+    Termination,
+)
+from trainyard_crds.summary import eta_text
+from trainyard_trainer.clock import Clock
+from trainyard_trainer.errors import TrainerError
+from trainyard_trainer.report.console import Console
+from trainyard_trainer.report.gpu import GpuSampler
+from trainyard_trainer.report.intake import IntakePoster
+from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.progress import Pace, percent_done
+from trainyard_trainer.report.run_log import RunLog
+from trainyard_trainer.report.termination import failure
+
+_MOST_CHECKPOINTS = 20
+_WARNING_LIMIT = 512
+_MESSAGE_LIMIT = 1024
+_OFFER_SECONDS = 2.0
+
+
+class Reporter:
+    """The run as the world sees it."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        console: Console,
+        run_log: RunLog,
+        metrics_log: MetricsLog,
+        poster: IntakePoster | None,
+        gpus: GpuSampler,
+        owner_epoch: int,
+    ) -> None:
+        self._clock = clock
+        self._console = console
+        self._run_log = run_log
+        self.metrics_log = metrics_log
+        self._poster = poster
+        self._sample_gpus = gpus
+        self._owner_epoch = owner_epoch
+        self._sequence = 0
+        self._offered_at = float("-inf")
+        self._progress = Progress()
+        self._pace: Pace | None = None
+        self._metrics: dict[str, float] = {}
+        self._gpus: list[Gpu] = []
+        self._checkpoints: Sequence[CheckpointStatus] = ()
+        self._model: ResolvedModel | None = None
+        self._warnings: dict[str, str] = {}
+
+    def stage(self, stage: Stage) -> None:
+        """The run does something else from now on."""
+        if stage is not self._progress.stage:
+            self._update(stage=stage)
+            self._offer(urgent=True)
+
+    def log(self, kind: str, message: str, level: str = "info") -> None:
+        """Something happened that a user may want to know."""
+        self.log_quietly(kind, message, level)
+        self._console.message(level, kind, message)
+
+    def log_quietly(self, kind: str, message: str, level: str = "info") -> None:
+        """Something happened that need not be on the console."""
+        self._run_log.append(level=level, kind=kind, message=message)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Something should be changed; said once a reason, and in every report."""
+        if reason not in self._warnings:
+            self._warnings[reason] = message[:_WARNING_LIMIT]
+            self.log(reason, message, "warning")
+
+    def found(self, *, step: int, epoch: float, metrics: dict[str, float]) -> None:
+        """Where an earlier start of the run got to, known before anything is loaded."""
+        self._metrics = _finite(metrics)
+        self._update(step=step, epoch=epoch)
+
+    def begin(
+        self,
+        *,
+        step: int,
+        total_steps: int,
+        epoch: float,
+        tokens: int,
+        model: ResolvedModel,
+        metrics: dict[str, float],
+    ) -> None:
+        """Model and data are loaded: training begins, or goes on, at a step."""
+        self._model = model
+        self._metrics = _finite(metrics)
+        self._pace = Pace(time=self._clock.monotonic(), step=step, tokens=tokens)
+        self._update(step=step, total_steps=total_steps, epoch=epoch, percent=percent_done(step, total_steps))
+        self._console.begin(step=step, total_steps=total_steps)
+        self._offer(urgent=True)
+
+    def step_done(self, *, step: int, epoch: float, tokens: int) -> None:
+        """An optimizer step was done.
+
+        Args:
+            step: Optimizer steps done.
+            epoch: Passes over the data done.
+            tokens: Tokens trained on since the run began.
+        """
+        assert self._pace is not None
+        assert self._progress.total_steps is not None
+        total = self._progress.total_steps
+        self._pace.add(time=self._clock.monotonic(), step=step, tokens=tokens)
+        self._update(
+            step=step,
+            epoch=epoch,
+            percent=percent_done(step, total),
+            remaining_seconds=self._pace.remaining_seconds(total - step),
+            steps_per_second=self._pace.steps_per_second,
+            tokens_per_second=self._pace.tokens_per_second,
+        )
+        self._console.step(step)
+        if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
+            self._offer()
+
+    def metrics(self, values: dict[str, float]) -> None:
+        """Metrics were measured at the current step."""
+        finite = _finite(values)
+        self._metrics.update(finite)
+        self._gpus = self._sample_gpus()
+        speed = self._progress.tokens_per_second
+        line = finite if speed is None else {**finite, "tokensPerSecond": speed}
+        self.metrics_log.append(step=self._progress.step, time=self._clock.now(), metrics=line)
+        self._console.metrics(self._console_line(finite))
+        self._offer()
+
+    def checkpoints(self, statuses: Sequence[CheckpointStatus]) -> None:
+        """The complete list of checkpoints that count."""
+        self._checkpoints = statuses
+        self._offer()
+
+    def ended(self, error: TrainerError) -> Termination:
+        """The termination of a run that ended with this error, or on request."""
+        termination = failure(error).model_copy(update=self._snapshot())
+        if termination.outcome is not Outcome.INTERRUPTED:
+            return termination
+        saved = self._checkpoints[-1].name if self._checkpoints else "the beginning"
+        message = f"{termination.message} The next start goes on from {saved}."
+        return termination.model_copy(update={"message": message})
+
+    def finished(self, exports: list[ExportStatus]) -> Termination:
+        """The termination of a run that reached its end."""
+        made = ", ".join(f"{export.format} in {export.uri}" for export in exports)
+        termination = Termination(
+            outcome=Outcome.FINISHED,
+            exit_code=0,
+            reason=EXIT_CODES[ExitCode.FINISHED].reason,
+            message=f"Trained {self._progress.step} steps; {made}."[:_MESSAGE_LIMIT],
+            exports=exports,
+        ).model_copy(update=self._snapshot())
+        self.stage(Stage.FINISHED)
+        self.log("Finished", termination.message)
+        return termination
+
+    def close(self) -> None:
+        """Flush what is still to be told, within seconds."""
+        self._console.close()
+        if self._poster is not None:
+            self._offer(urgent=True)
+            self._poster.close()
+        self.metrics_log.close()
+        self._run_log.close()
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "step": self._progress.step,
+            "total_steps": self._progress.total_steps,
+            "epoch": self._progress.epoch,
+            "metrics": dict(self._metrics),
+            "model": self._model,
+            "checkpoints": list(self._checkpoints),
+        }
+
+    def _update(self, **fields: Any) -> None:
+        self._progress = self._progress.model_copy(update=fields)
+        self._run_log.step = self._progress.step
+
+    def _offer(self, *, urgent: bool = False) -> None:
+        if self._poster is None:
+            return
+        self._offered_at = self._clock.monotonic()
+        self._sequence += 1
+        report = Report(
+            sequence=self._sequence,
+            owner_epoch=self._owner_epoch,
+            progress=self._progress.model_copy(update={"updated_at": self._clock.now()}),
+            metrics=dict(self._metrics),
+            gpus=self._gpus,
+            checkpoints=newest_and_best(self._checkpoints),
+            model=self._model,
+            warnings=dict(self._warnings),
+        )
+        self._poster.offer(report, urgent=urgent)
+
+    def _console_line(self, metrics: dict[str, float]) -> dict[str, float | int | str]:
+        progress = self._progress
+        line: dict[str, float | int | str] = {"step": progress.step, "totalSteps": progress.total_steps or 0}
+        line |= {"epoch": round(progress.epoch or 0.0, 2), **metrics}
+        if progress.tokens_per_second is not None:
+            line["tokensPerSecond"] = round(progress.tokens_per_second, 1)
+        if progress.remaining_seconds is not None:
+            line["eta"] = eta_text(progress.remaining_seconds)
+        return line
+
+
+def newest_and_best(statuses: Sequence[CheckpointStatus]) -> list[CheckpointStatus]:
+    """As many of the newest as a report may hold, the best always among them, oldest first."""
+    room = len(statuses) - _MOST_CHECKPOINTS
+    older = [one for one in statuses if not one.best][: max(0, room)]
+    return [one for one in statuses if one not in older]
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}

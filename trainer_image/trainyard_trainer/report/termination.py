@@ -1,0 +1,58 @@
+"""The last word of a trainer: the termination message of its container, and result.json of a finished run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from trainyard_crds.contract import TERMINATION_LOG, TERMINATION_LOG_ENV
+from trainyard_crds.exitcodes import EXIT_CODES
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer.errors import StopRequested, TrainerError
+
+RESULT_FILE = "result.json"
+_MESSAGE_LIMIT = 1024
+_ADVICE_LIMIT = 512
+
+
+def read_result(run_directory: Path) -> Termination | None:
+    """What a finished run left; None when the run has not finished."""
+    try:
+        result = Termination.model_validate_json((run_directory / RESULT_FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+    return result if result.outcome is Outcome.FINISHED else None
+
+
+def failure(error: TrainerError) -> Termination:
+    """The termination of a run that ended with an error, or on request."""
+    return Termination(
+        outcome=Outcome.INTERRUPTED if isinstance(error, StopRequested) else Outcome.FAILED,
+        exit_code=int(error.exit_code),
+        reason=EXIT_CODES[error.exit_code].reason,
+        message=_cut(error.message, _MESSAGE_LIMIT),
+        advice=_cut(error.advice, _ADVICE_LIMIT),
+    )
+
+
+def termination_log(environ: Mapping[str, str]) -> Path | None:
+    """The file the kubelet reads the termination message from; None outside a pod."""
+    if named := environ.get(TERMINATION_LOG_ENV):
+        return Path(named)
+    path = Path(TERMINATION_LOG)
+    return path if path.exists() and os.access(path, os.W_OK) else None
+
+
+def write_termination(termination: Termination, environ: Mapping[str, str]) -> None:
+    """Leave the termination message where the kubelet looks for it."""
+    path = termination_log(environ)
+    if path is not None:
+        # Written in place: the kubelet has mounted this very file.
+        path.write_text(termination.to_message(), encoding="utf-8")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

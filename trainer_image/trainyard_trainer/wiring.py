@@ -1,0 +1,145 @@
+"""Puts the parts of a training run together: the only place that knows them all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainyard_crds.report import Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.files import Files, storage_errors
+from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
+from trainyard_trainer.clock import Clock, SystemClock
+from trainyard_trainer.cpus import cpu_limit
+from trainyard_trainer.errors import StopRequested, TrainerError
+from trainyard_trainer.faults import traceback_of, translate
+from trainyard_trainer.report.console import create_console
+from trainyard_trainer.report.gpu import create_gpu_sampler
+from trainyard_trainer.report.intake import IntakePoster, create_sender
+from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.reporter import Reporter
+from trainyard_trainer.report.run_log import LibraryHandler, RunLog
+from trainyard_trainer.report.termination import RESULT_FILE
+from trainyard_trainer.stop import StopFlag
+
+if TYPE_CHECKING:
+    from trainyard_trainer.engine.task import Task
+
+POD_UID_ENV = "POD_UID"
+
+_LIBRARY_ENVIRONMENT = {
+    "BITSANDBYTES_NOWELCOME": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # its threads and forked data workers deadlock
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def create_task(config: RunConfig) -> Task:
+    """The task a run config names."""
+    match config.task:
+        case "llm":
+            from trainyard_trainer.tasks.llm.task import LlmTask
+
+            return LlmTask()
+
+
+def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    """Run one training to its end, wherever that is.
+
+    Raises:
+        TrainerError: It ended before it could take over the run directory.
+    """
+    threads = prepare_environment()
+
+    from trainyard_trainer.engine.device import choose_device, gpu_uuids, use_threads
+    from trainyard_trainer.engine.session import Session
+
+    use_threads(threads)
+    device = choose_device(config.gpus)
+    stop.check()
+    clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
+    store = open_store(
+        run_directory,
+        files=files,
+        keep=config.checkpoints.keep,
+        run_uri=config.run_uri,
+        pod_uid=environ.get(POD_UID_ENV),
+        now=clock.now(),
+    )
+    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(device))
+    session = Session(config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter)
+    try:
+        termination = reporter.finished(session.run(create_task(config)))
+        write_result(run_directory, termination, files)
+    except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
+        termination = _ended(reporter, error, run_directory)
+    finally:
+        reporter.close()
+    return termination
+
+
+def prepare_environment() -> int:
+    """Set what torch and the libraries read when they are imported.
+
+    Returns:
+        How many threads torch may use.
+    """
+    for name, value in _LIBRARY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_limit()))
+    logging.captureWarnings(capture=True)
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, gpu_uuids: list[str]) -> Reporter:
+    """The run's reporter, listening to the libraries' warnings too."""
+    run_directory = Path(config.run_directory)
+    with storage_errors(run_directory):
+        run_log = RunLog(run_directory / "log.jsonl", clock)
+        metrics_log = MetricsLog(run_directory / "metrics.jsonl")
+    console = create_console(sys.stdout)
+
+    logging.getLogger().addHandler(LibraryHandler(run_log))
+    poster = None
+    if config.progress is not None:
+        poster = IntakePoster(send=create_sender(config.progress), clock=clock, run_log=run_log)
+        poster.start()
+    return Reporter(
+        clock=clock,
+        console=console,
+        run_log=run_log,
+        metrics_log=metrics_log,
+        poster=poster,
+        gpus=create_gpu_sampler(gpu_uuids),
+        owner_epoch=store.owner_epoch,
+    )
+
+
+def write_result(run_directory: Path, termination: Termination, files: Files) -> None:
+    """Leave result.json: from now on the run is finished, whatever happens to its process."""
+    with storage_errors(run_directory):
+        files.write_atomically(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+
+
+def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termination:
+    """The termination of a run that did not reach its end."""
+    ours = translate(error, run_directory)
+    termination = reporter.ended(ours)
+    if type(ours) is TrainerError:
+        text = traceback_of(error)
+        sys.stderr.write(text)
+        reporter.log_quietly("Traceback", text, "error")
+    reporter.log_quietly(termination.reason, termination.message, "info" if _is_stop(ours) else "error")
+    return termination
+
+
+def _is_stop(error: TrainerError) -> bool:
+    return isinstance(error, StopRequested)
