@@ -75,12 +75,14 @@ def _up(arguments: argparse.Namespace) -> None:
         raise ClusterError("--kwok adds fake nodes to a control plane without a real one: use it with --api-only.")
     if arguments.api_only and arguments.fake_gpus:
         raise ClusterError("--fake-gpus is for a real node; with --api-only use --kwok N, whose nodes have 8 each.")
+    name = arguments.name or ("api" if arguments.api_only else "node")
+    cluster_dir(name)  # a bad name is refused before anything is built
     if arguments.api_only:
-        print(api.start(arguments.name or "api", kwok_nodes=arguments.kwok).kubeconfig)
+        print(api.start(name, kwok_nodes=arguments.kwok).kubeconfig)
     elif kind.available():
-        print(kind.start(arguments.name or "node", arguments.fake_gpus))
+        print(kind.start(name, arguments.fake_gpus))
     else:
-        print(node.start(arguments.name or "node", fake_gpus=arguments.fake_gpus)[0].kubeconfig)
+        print(node.start(name, fake_gpus=arguments.fake_gpus)[0].kubeconfig)
 
 
 def _down(arguments: argparse.Namespace) -> None:

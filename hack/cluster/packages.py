@@ -16,7 +16,6 @@ NODE = {
     "iptables": "iptables",
     "conntrack": "conntrack",
     "ip": "iproute2",
-    "nsenter": "util-linux",
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
 }
 IMAGES = {"buildah": "buildah"}

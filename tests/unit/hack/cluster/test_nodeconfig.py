@@ -1,0 +1,67 @@
+"""The configuration files of the node's programs."""
+
+import dataclasses
+import ipaddress
+import json
+import tomllib
+from pathlib import Path
+
+from cluster import nodeconfig
+from cluster.nodeconfig import NodeFacts
+
+FACTS = NodeFacts(
+    state=Path("/state"),
+    runtime=Path("/run/x"),
+    pods=ipaddress.IPv4Network("10.214.0.0/16"),
+    ports={"registry": 20001, "kubelet": 20002, "proxy-health": 20003, "proxy-metrics": 20004},
+    cni_plugins=Path("/usr/lib/cni"),
+    cgroup_v1=True,
+    upstream_dns=True,
+)
+PAIR = (Path("/pki/node.crt"), Path("/pki/node.key"))
+
+
+def test_containerd_runs_where_root_may_not_lower_oom_scores() -> None:
+    cri = tomllib.loads(nodeconfig.containerd(FACTS))["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["restrict_oom_score_adj"] is True
+    assert cri["sandbox_image"] == "127.0.0.1:20001/pause:1"
+    assert cri["containerd"]["runtimes"]["runc"]["options"]["SystemdCgroup"] is False
+
+
+def test_what_a_reboot_must_forget_is_not_in_the_state_folder() -> None:
+    assert tomllib.loads(nodeconfig.containerd(FACTS))["state"].startswith("/run/x")
+    bridge = json.loads(nodeconfig.cni(FACTS))["plugins"][0]
+    assert bridge["ipam"]["dataDir"].startswith("/run/x")
+
+
+def test_pods_start_behind_the_gateway() -> None:
+    bridge = json.loads(nodeconfig.cni(FACTS))["plugins"][0]
+    assert str(FACTS.gateway) == "10.214.0.1"
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.214.0.0/16", "rangeStart": "10.214.1.1"}]]
+
+
+def test_the_registry_is_reached_without_tls() -> None:
+    hosts = tomllib.loads(nodeconfig.registry_hosts(FACTS))
+    assert hosts["host"]["http://127.0.0.1:20001"]["capabilities"] == ["pull", "resolve"]
+    assert json.loads(nodeconfig.registry(FACTS))["http"]["addr"] == "127.0.0.1:20001"
+
+
+def test_the_kubelet_asks_for_cgroup_v1_only_where_it_is() -> None:
+    on_v1 = json.loads(nodeconfig.kubelet(FACTS, Path("/ca"), PAIR))
+    on_v2 = json.loads(nodeconfig.kubelet(dataclasses.replace(FACTS, cgroup_v1=False), Path("/ca"), PAIR))
+    assert on_v1["failCgroupV1"] is False
+    assert "failCgroupV1" not in on_v2
+    assert on_v1["authentication"]["anonymous"]["enabled"] is False
+
+
+def test_dns_forwards_only_where_there_is_a_server() -> None:
+    lonely = dataclasses.replace(FACTS, upstream_dns=False)
+    assert "forward ." in nodeconfig.corefile(FACTS, Path("/kc"))
+    assert "forward ." not in nodeconfig.corefile(lonely, Path("/kc"))
+    assert nodeconfig.corefile(lonely, Path("/kc")).count("{") == nodeconfig.corefile(lonely, Path("/kc")).count("}")
+
+
+def test_kube_proxy_serves_this_node() -> None:
+    proxy = json.loads(nodeconfig.kube_proxy(FACTS, Path("/kc")))
+    assert proxy["hostnameOverride"] == nodeconfig.NODE_NAME
+    assert proxy["clusterCIDR"] == "10.214.0.0/16"
