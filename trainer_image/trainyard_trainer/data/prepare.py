@@ -105,7 +105,7 @@ class _Preparation:
         members = [row for row, held in enumerate(marks) if not held]
         if not members:
             raise DataError(
-                f"{self.request.train.name} has {len(set(file.digests))} different rows, too few to hold out a share of"
+                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a share of"
                 f" {fraction:g} and train on the rest.",
                 "Add rows, or remove spec.dataset.validation.",
             )
