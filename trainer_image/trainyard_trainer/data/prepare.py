@@ -105,8 +105,8 @@ class _Preparation:
         members = [row for row, held in enumerate(marks) if not held]
         if not members:
             raise DataError(
-                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a share of"
-                f" {fraction:g} and train on the rest.",
+                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a share"
+                f" of {fraction:g} and train on the rest.",
                 "Add rows, or remove spec.dataset.validation.",
             )
         return members, [row for row, held in enumerate(marks) if held]
