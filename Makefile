@@ -89,5 +89,5 @@ test-e2e: venv ## On a real node: kubelet, containers, images (root; the first r
 demo: venv ## From nothing to a fine-tuned model on a real cluster. MODEL=hf://org/name uses another base model.
 	@.venv/bin/python -m demo up $(if $(MODEL),--model $(MODEL))
 
-clean-demo: ## Remove every process, mount, bridge and file the demo made.
-	@PYTHONPATH=hack $(PYTHON) -m demo clean
+clean-demo: ## Remove every process, mount, bridge and file the demo made (KEEP_CACHE=1 keeps what was built).
+	@PYTHONPATH=hack $(PYTHON) -m demo clean $(if $(KEEP_CACHE),--keep-cache)

@@ -117,7 +117,7 @@ def pod(name: str, image: str, command: Sequence[str], claims: dict[str, str], *
         claims: Claim name -> directory it is mounted at.
         read_only: Mount them read-only.
     """
-    scratch = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir
+    scratch = {"name": "tmp", "mountPath": "/tmp"}
     mounts = [{"name": c, "mountPath": path, "readOnly": read_only} for c, path in claims.items()]
     volumes: list[Object] = [{"name": c, "persistentVolumeClaim": {"claimName": c}} for c in claims]
     container = {

@@ -1,0 +1,126 @@
+"""`python -m demo up|clean`: what `make demo` and `make clean-demo` run.
+
+Every step looks first whether its result is already there, so an interrupted demo goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "trainyard-demo"
+CLUSTER = [sys.executable, str(ROOT / "hack" / "cluster")]
+_STEPS = 7
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 when the demo showed what it promises, 1 with a sentence otherwise."""
+    arguments = _parser().parse_args(argv)
+    if os.geteuid() != 0:
+        print("The demo starts a Kubernetes node on this machine, which needs root: run it with sudo.")
+        return 1
+    try:
+        return clean(keep_cache=arguments.keep_cache) if arguments.command == "clean" else up(arguments.model)
+    except subprocess.CalledProcessError:
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it was.")
+        return 130
+    except (RuntimeError, LookupError, TimeoutError) as error:
+        print(f"\nThe demo stopped: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("up", help="from nothing to a fine-tuned model")
+    start.add_argument("--model", help="base model instead of the tiny one, for example hf://Qwen/Qwen3-0.6B")
+    end = commands.add_parser("clean", help="remove every process, mount, bridge and file of the demo")
+    end.add_argument("--keep-cache", action="store_true", help="keep what was built, so that the next demo is fast")
+    return parser
+
+
+def up(model: str | None) -> int:
+    """All steps, each with what it does and about how long it takes."""
+    # Third-party and torch-using modules stay out of `clean`, which runs without the environment.
+    from demo import inputs, install, show, volume
+    from demo.follow import follow
+    from demo.kubectl import Kubectl, namespace
+
+    started = time.monotonic()
+    with _step(1, "a small model, and real questions and answers about Python's library (3 min once, then reused)"):
+        directory = inputs.ensure()
+    with _step(2, "a one-node Kubernetes cluster (up to 12 min once to build it, then about 20 s)"):
+        kubeconfig = _cluster("up").splitlines()[-1]
+        programs = Path(_cluster("build", "node").splitlines()[-1])
+    kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
+    with _step(3, "the operator and trainer images (up to 8 min once, then seconds)"):
+        images = _images(_cluster("load", "all"))
+    with _step(4, "Trainyard, installed with Helm (about 30 s)"):
+        install.install(kubectl, programs / "helm", images)
+    with _step(5, "the model and the rows, copied into the claim `inputs` (about 20 s)"):
+        kubectl.apply(namespace(NAMESPACE))
+        volume.fill(kubectl, images["trainer"], "inputs", directory)
+    with _step(6, "kubectl apply -f examples/python-docs-qlora.yaml (about 3 min of training on one core)"):
+        name = show.apply_example(kubectl, model)
+        job = follow(kubectl, name, 3600, print)
+        show.finished(kubectl, job)
+    with _step(7, "before and after, on held-out questions (about 1 min)"):
+        passed = show.compared(kubectl, images["trainer"], name)
+    print(f"\nThe demo took {_minutes(time.monotonic() - started)}. Look around:")
+    print(f"  export KUBECONFIG={kubeconfig} PATH={programs}:$PATH")
+    print(f"  kubectl -n {NAMESPACE} get tj; kubectl -n {NAMESPACE} get tj {name} -o yaml")
+    print("  make clean-demo    # when you are done")
+    return 0 if passed else 1
+
+
+def clean(*, keep_cache: bool) -> int:
+    """Take the node down and delete everything it stored and, unless asked to keep it, everything that was built."""
+    from cluster.paths import cache_dir, state_dir
+
+    subprocess.run([*CLUSTER, "down", "--purge"], check=True)
+    if keep_cache:
+        print(f"Built programs, images and the Python environment stay in {cache_dir()}; the next demo reuses them.")
+        return 0
+    for directory in (cache_dir(), state_dir()):
+        if directory.exists():
+            print(f"deleting {directory}")
+            shutil.rmtree(directory)
+    print("Nothing of the demo is left. Debian packages it installed (containerd, buildah and others) are kept.")
+    return 0
+
+
+@contextmanager
+def _step(number: int, what: str) -> Iterator[None]:
+    print(f"\n[{number}/{_STEPS}] {what}", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"      done in {_minutes(time.monotonic() - started)}", flush=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _cluster(*words: str) -> str:
+    """Run the cluster command; its progress goes to our terminal, its answer comes back."""
+    return subprocess.run([*CLUSTER, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _images(printed: str) -> dict[str, Any]:
+    pairs = (line.split("=", 1) for line in printed.splitlines() if "_IMAGE=" in line)
+    return {name.removesuffix("_IMAGE").lower(): reference for name, reference in pairs}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

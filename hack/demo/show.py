@@ -1,0 +1,82 @@
+"""What the demo applies and what it prints about the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from demo.compare import compare
+from demo.kubectl import Kubectl, KubectlError, Object
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "python-docs-qlora.yaml"
+LOSS_BAR = 0.7
+"""Held-out loss after / before must be at most this: it falls by at least 30 %."""
+
+
+def apply_example(kubectl: Kubectl, model: str | None) -> str:
+    """Apply the example (with another base model when asked) and return the job's name.
+
+    A job of an earlier demo goes on; one that failed, or of another model, is replaced.
+    """
+    job = yaml.safe_load(EXAMPLE.read_text())
+    if model:
+        job["spec"]["model"] = {"source": model}
+        job["metadata"]["name"] += "-hub"
+    name = str(job["metadata"]["name"])
+    found = kubectl.get("trainingjob", name)
+    if found and (found["status"].get("phase") in ("Failed", "Stopped") or _differs(found, job)):
+        print(f"      replacing the {found['status'].get('phase', '')} TrainingJob {name} of an earlier demo")
+        kubectl.run("delete", "trainingjob", name, "--wait=true")
+    kubectl.apply(job)
+    return name
+
+
+def _differs(found: Object, job: Object) -> bool:
+    wanted = job["spec"]
+    return any(
+        found["spec"].get(block, {}).get(key) != value
+        for block, values in wanted.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if not isinstance(value, dict)
+    )
+
+
+def finished(kubectl: Kubectl, job: Object) -> None:
+    """The finished job as a user sees it.
+
+    Raises:
+        KubectlError: it failed; the text says why.
+    """
+    status = job["status"]
+    if status["phase"] != "Succeeded":
+        raise KubectlError(f"the job ended {status['phase']}: {status.get('message')}\n{status.get('logTail', '')}")
+    print("\n" + kubectl.run("get", "trainingjobs").rstrip())
+    print("\n      kubectl get tj -o yaml, shortened:")
+    metrics = {key: round(value, 4) for key, value in sorted(status["metrics"].items())}
+    picked = {
+        "message": status["message"],
+        "metrics": metrics,
+        "checkpoints": [f"{c['name']}{' (best)' if c.get('best') else ''}" for c in status["checkpoints"]],
+        "exports": [export["uri"] for export in status["exports"]],
+        "attempts": [f"{a['pod']}: exit code {a['exitCode']}" for a in status["attempts"]],
+    }
+    print("\n".join("        " + line for line in yaml.safe_dump(picked, sort_keys=False, width=110).splitlines()))
+
+
+def compared(kubectl: Kubectl, image: str, name: str) -> bool:
+    """Print the comparison and whether it shows learning of the material."""
+    report, _, document = compare(kubectl, image, name, as_json=True).rpartition("\n{")
+    loss = json.loads("{" + document)["evalLoss"]
+    print(report)
+    fell, used = bool(loss["after"] <= LOSS_BAR * loss["before"]), bool(loss["after"] < loss["afterShuffled"])
+    drop = 100 * (1 - loss["after"] / loss["before"])
+    print(f"      [{'ok' if fell else 'NOT SHOWN'}] the held-out loss fell by {drop:.0f} % (at least 30 % expected)")
+    print(
+        f"      [{'ok' if used else 'NOT SHOWN'}] with the right question it is {loss['after']:.3f}, "
+        f"with a wrong one {loss['afterShuffled']:.3f}: the model uses the question"
+    )
+    return fell and used

@@ -1,0 +1,78 @@
+"""The example a new user applies: trained, followed, believed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.compare import compare
+from tests.e2e.support import ROOT, Site, condition
+
+NAME = "python-docs"
+
+
+@pytest.fixture(scope="module")
+def history(site: Site) -> list[dict[str, Any]]:
+    """Every status seen while the example ran, oldest first."""
+    site.kubectl.apply(yaml.safe_load((ROOT / "examples/python-docs-qlora.yaml").read_text()))
+    seen: list[dict[str, Any]] = []
+
+    def look() -> dict[str, Any]:
+        status = site.status(NAME)
+        if status and (not seen or status != seen[-1]):
+            seen.append(status)
+        return status
+
+    site.kubectl.wait("the example finishes", look, lambda s: s.get("phase") in ("Succeeded", "Failed"), 900)
+    assert seen[-1]["phase"] == "Succeeded", f"{seen[-1].get('message')}\n{seen[-1].get('logTail')}"
+    return seen
+
+
+def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict[str, Any]]) -> None:
+    phases = list(dict.fromkeys(s["phase"] for s in history))
+    assert [p for p in phases if p in ("Starting", "Running", "Succeeded")] == ["Starting", "Running", "Succeeded"]
+    running = [s["summary"] for s in history if s["phase"] == "Running" and s.get("summary", {}).get("progress")]
+    for column in ("progress", "step", "loss", "eta"):
+        assert len({row[column] for row in running if row.get(column)}) >= 3, f"{column} did not move: {running}"
+    steps = [s["progress"]["step"] for s in history if s.get("progress")]
+    assert steps == sorted(steps)
+
+
+def test_kubectl_wait_and_columns_work(site: Site, history: list[dict[str, Any]]) -> None:
+    site.kubectl.run("wait", "--for=condition=Complete", f"tj/{NAME}", "--timeout=10s")
+    table = site.kubectl.run("get", "tj", NAME)
+    assert table.splitlines()[0].split() == ["NAME", "PHASE", "PROGRESS", "STEP", "LOSS", "ETA", "GPUS", "AGE"]
+    assert "Succeeded" in table
+    assert "100%" in table
+    assert history[-1]["progress"]["stage"] == "Finished"
+
+
+def test_the_finished_status_is_worth_reading(history: list[dict[str, Any]]) -> None:
+    status = history[-1]
+    assert condition(status, "Complete")["reason"] == "TrainingFinished"
+    assert condition(status, "Running")["status"] == "False"
+    assert status["attempts"][0]["exitCode"] == 0
+    assert status["exports"][0]["format"] == "adapter"
+    assert status["exports"][0]["uri"].startswith(f"pvc://{NAME}-")
+    assert sum(c["best"] for c in status["checkpoints"]) == 1
+    assert status["model"]["source"] == "pvc://inputs/model"
+
+
+def test_it_learned_the_material_and_not_only_the_format(site: Site, history: list[dict[str, Any]]) -> None:
+    metrics = history[-1]["metrics"]
+    assert metrics["evalLoss"] <= 0.7 * metrics["baselineEvalLoss"]
+    result = json.loads(compare(site.kubectl, site.images["trainer"], NAME, as_json=True))
+    assert result["evalLoss"]["after"] < result["evalLoss"]["afterShuffled"]
+    assert result["evalLoss"]["after"] <= 0.7 * result["evalLoss"]["before"]
+
+
+def test_one_event_per_transition(site: Site, history: list[dict[str, Any]]) -> None:
+    events = site.kubectl.items("events.events.k8s.io", "--field-selector", f"regarding.name={NAME}")
+    reasons = [
+        e["reason"] for e in sorted(events, key=lambda e: e["eventTime"]) if e["regarding"]["kind"] == "TrainingJob"
+    ]
+    assert len(reasons) == len(set(reasons)), reasons
+    assert len(reasons) >= 3
