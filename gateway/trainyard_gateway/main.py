@@ -145,6 +145,3 @@ def _server(app: FastAPI, host: str, port: int, context: ssl.SSLContext | None) 
     )
     return _Server(config)
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,64 @@
+{{/* Labels of every object; the argument is the dictionary {root, component}. */}}
+{{- define "trainyard.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: trainyard
+{{ include "trainyard.selector" . }}
+{{- end }}
+
+{{/* Labels of pods: without the chart's version, so that a new chart restarts only what it changes. */}}
+{{- define "trainyard.podLabels" -}}
+app.kubernetes.io/part-of: trainyard
+{{ include "trainyard.selector" . }}
+{{- end }}
+
+{{/* Labels that pods are selected by; they never change. */}}
+{{- define "trainyard.selector" -}}
+app.kubernetes.io/name: trainyard-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end }}
+
+{{/* What the pods of operator and gateway have in common: placement and Pod Security `restricted`. */}}
+{{- define "trainyard.pod" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* What their containers have in common. */}}
+{{- define "trainyard.container" -}}
+image: {{ required "image.operator is not set: build Dockerfile.operator, push it, and set image.operator=REGISTRY/NAME:TAG" .Values.image.operator }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+livenessProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 2
+  timeoutSeconds: 2
+{{- end }}
