@@ -145,6 +145,17 @@ class TextBatches:
         return sum(self._lengths[row] for row in self._members)
 
     @property
+    def num_loss_tokens(self) -> int:
+        """Tokens of all rows that carry loss."""
+        starts, loss = self._rows.starts, self._rows.loss
+        return sum(int(loss[starts[row] + 1 : starts[row + 1]].sum()) for row in self._members)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row."""
+        return max(self._lengths[row] for row in self._members)
+
+    @property
     def highest_token(self) -> int:
         """The largest token number in any row."""
         return int(self._rows.tokens.max())

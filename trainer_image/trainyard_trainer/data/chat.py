@@ -23,6 +23,15 @@ class Encoded:
     tokens: list[int]
     loss: list[bool]
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether any token carries loss; the first cannot: nothing stands before it to predict it from."""
+        return any(self.loss[1:])
+
+    def cut(self, length: int) -> Encoded:
+        """At most its first `length` tokens."""
+        return Encoded(self.tokens[:length], self.loss[:length])
+
 
 class Encoder:
     """Renders conversations with the tokenizer's own chat template and tokenises them."""

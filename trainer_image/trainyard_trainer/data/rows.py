@@ -87,8 +87,8 @@ class _Collector:
             if self.overlong == "drop":
                 self.dropped += 1
                 return None
-            encoded = Encoded(encoded.tokens[: self.max_length], encoded.loss[: self.max_length])
-        if not any(encoded.loss[1:]):  # nothing stands before the first token to predict it from
+            encoded = encoded.cut(self.max_length)
+        if not encoded.has_loss:
             self.without_loss += 1
             return None
         self.truncated += length > self.max_length

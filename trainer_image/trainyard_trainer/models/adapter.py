@@ -85,6 +85,32 @@ def load_adapter(model: Any, directory: Path) -> None:
     set_peft_model_state_dict(model, state)
 
 
+def attach_adapter(model: Any, directory: Path, name: str) -> Any:
+    """The model with a trained adapter, frozen.
+
+    Args:
+        model: The base model the adapter was trained on.
+        directory: A PEFT directory with safetensors weights.
+        name: How messages call it.
+
+    Raises:
+        ConfigurationError: the adapter does not fit the model.
+        NotFoundError: the directory holds no safetensors adapter.
+    """
+    from peft import PeftModel
+
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / file).is_file():
+            raise NotFoundError(f"{name} holds no adapter: {file} is missing.", "Name a PEFT directory.")
+    try:
+        return PeftModel.from_pretrained(model, str(directory))
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ConfigurationError(
+            f"The adapter {name} does not fit the model: {reason}", "Use the base model it was trained on."
+        ) from error
+
+
 def _plain(value: object) -> object:
     """JSON for what PEFT keeps in a config: sets come sorted, enums as their value."""
     return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))

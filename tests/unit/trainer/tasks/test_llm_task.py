@@ -11,6 +11,7 @@ from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.errors import ConfigurationError, StopRequested
+from trainyard_trainer.models.full import save_model
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmLoaded, LlmTask
 
@@ -234,3 +235,21 @@ def test_a_mounted_model_keeps_the_name_its_user_gave_it(tmp_path: Path, tiny_mo
     loaded = LlmTask().load(run_context(tmp_path, tiny_model, model=model))
     assert loaded.model_source == "pvc://models/tiny"
     assert loaded.model.active_peft_config.base_model_name_or_path == "pvc://models/tiny"
+
+
+def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
+    small = tiny.make_config()
+    small.vocab_size = 300
+    save_model(type(tiny.make_model())(small), tiny.make_tokenizer(), tmp_path / "model")
+    with pytest.raises(ConfigurationError, match=r"writes token \d+, but the model has embeddings for 300 tokens"):
+        LlmTask().load(run_context(tmp_path, tmp_path / "model"))
+
+
+def test_rows_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
+    short = tiny.make_config()
+    short.max_position_embeddings = 16
+    save_model(type(tiny.make_model())(short), tiny.make_tokenizer(), tmp_path / "model")
+    with pytest.raises(ConfigurationError, match="has positions for 16 only"):
+        LlmTask().load(run_context(tmp_path, tmp_path / "model"))
+    cut = run_context(tmp_path, tmp_path / "model", llm={"maxLength": 16, "overlong": "truncate"})
+    assert LlmTask().load(cut).train.num_micro_batches(0) > 0

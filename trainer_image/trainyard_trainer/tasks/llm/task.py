@@ -60,6 +60,7 @@ class LlmTask:
         model = _load_model(context, base)
         context.stop.check()
         _check_tokens(model, base, prepared)
+        _check_lengths(model, base, prepared)
         _check_packing(context, model)
         return LlmLoaded(
             model=model,
@@ -170,13 +171,27 @@ def _load_model(context: RunContext, base: LocalModel) -> Any:
 def _check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
     """A token beyond the embedding would be an index error in mid-training."""
     size = int(model.get_input_embeddings().num_embeddings)
-    batches = [prepared.train.batches] + ([prepared.evaluation] if prepared.evaluation else [])
-    highest = max(part.highest_token for part in batches)
+    highest = max(part.highest_token for part in _all_batches(prepared))
     if highest >= size:
         raise ConfigurationError(
             f"The tokenizer of {base.name} writes token {highest}, but the model has embeddings for {size} tokens.",
             "Use the tokenizer the model was trained with.",
         )
+
+
+def _check_lengths(model: Any, base: LocalModel, prepared: Prepared) -> None:
+    """Positions the model has never seen are noise, or an index error in mid-training."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(part.longest_row for part in _all_batches(prepared))
+    if limit is not None and longest > limit:
+        raise ConfigurationError(
+            f"The longest row has {longest} tokens, but {base.name} has positions for {limit} only.",
+            f"Set spec.llm.maxLength to {limit} or less.",
+        )
+
+
+def _all_batches(prepared: Prepared) -> list[TextBatches]:
+    return [prepared.train.batches, *([prepared.evaluation] if prepared.evaluation else [])]
 
 
 def _check_packing(context: RunContext, model: Any) -> None:
