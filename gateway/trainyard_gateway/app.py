@@ -24,6 +24,8 @@ from trainyard_gateway.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _BODY_SECONDS = 10
+_DISCARD_LIMIT = 32 * 1024 * 1024
+"""Bytes read and thrown away of a body that is too large: a client that still sends would not see the answer."""
 Reader = Callable[[bytes, datetime], Update]
 
 
@@ -62,7 +64,6 @@ def intake_app(intake: Intake, health: Health, metrics: Metrics, now: Callable[[
         return JSONResponse(status_body("Success", 200))
 
     async def _take(request: Request, key: JobKey, read: Reader) -> None:
-        _refuse_length(request)
         if not health.ready():
             raise Refusal(503, "NotReady", "the gateway is starting and does not know the jobs yet", retry_after=2)
         job, caller = await intake.admit(key, bearer_token(request.headers.get("authorization", "")))
@@ -117,33 +118,25 @@ def status_body(status: str, code: int, **fields: Any) -> dict[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": status, "code": code, **fields}
 
 
-def _refuse_length(request: Request) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > BODY_LIMIT:
-        raise _too_large()
-
-
 async def _read_body(request: Request) -> bytes:
     """The body, at most BODY_LIMIT bytes of it."""
-    body = b""
+    body, size = b"", 0
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise _too_large()
+                size += len(chunk)
+                body = body + chunk if size <= BODY_LIMIT else b""
+                if size > _DISCARD_LIMIT:
+                    break
     except TimeoutError as error:
         message = f"the body did not arrive within {_BODY_SECONDS} s; send it again"
         raise Refusal(408, "BodyTimeout", message) from error
     except ClientDisconnect as error:
         raise Refusal(400, "BodyIncomplete", "the connection closed before the whole body was there") from error
+    if size > BODY_LIMIT:
+        message = f"the body has more than {BODY_LIMIT} bytes; send fewer metrics and checkpoints"
+        raise Refusal(413, "BodyTooLarge", message)
     return body
-
-
-def _too_large() -> Refusal:
-    return Refusal(
-        413, "BodyTooLarge", f"the body has more than {BODY_LIMIT} bytes; send fewer metrics and checkpoints"
-    )
 
 
 def _verdict(good: bool, problem: str) -> Response:

@@ -56,7 +56,7 @@ class Update:
         progress = dict(self.progress)
         if self.partial:
             carried = {key: value for key, value in before.get("progress", {}).items() if key not in _VOLATILE}
-            progress = _exact_percent(carried | progress)
+            progress = carried | progress
         summary = progress_summary(progress, self.metrics)
         return {"progress": progress, "metrics": dict(self.metrics), **self.lists, "summary": summary}
 
@@ -104,7 +104,10 @@ def kubeflow_update(body: bytes, now: datetime) -> Update:
     }
     if status.progress_percentage == 0 and counters["step"] is None:
         counters["step"] = 0  # how a run begins
-    # The body has no failed or stopped state and says 100 % however training ended: this is progress, never the result.
+    # The body's own percentage stops at 99 until the end; the counters know better.
+    if counters["step"] is not None and counters["totalSteps"]:
+        counters["percent"] = min(100.0, 100.0 * counters["step"] / counters["totalSteps"])
+    # It has no failed or stopped state and says 100 % however training ended: this is progress, never the result.
     known = {key: value for key, value in counters.items() if value is not None}
     progress = {"stage": str(Stage.TRAINING), "updatedAt": stamp, **known}
     metrics = {_camel(name): value for name, value in numbers.items() if _METRIC.fullmatch(name)}
@@ -210,11 +213,3 @@ def _count(value: float | None) -> int | None:
 
 def _camel(name: str) -> str:
     return re.sub(r"_+([A-Za-z0-9])", lambda match: match[1].upper(), name)
-
-
-def _exact_percent(progress: dict[str, Any]) -> dict[str, Any]:
-    """Percent from the counters where they are known: the body's own number is 100 at every end, a stopped one too."""
-    step, total = progress.get("step"), progress.get("totalSteps")
-    if step is None or not total:
-        return progress
-    return progress | {"percent": min(100.0, 100.0 * step / total)}

@@ -95,14 +95,6 @@ class Kube:
         finally:
             response.response.close()
 
-    async def get_job(self, key: JobKey) -> Document:
-        """One TrainingJob.
-
-        Raises:
-            ApiError: the API server refused (404: there is none) or did not answer.
-        """
-        return await self._request("GET", _job_path(key))
-
     async def patch_status(self, key: JobKey, patch: Mapping[str, Any]) -> Document:
         """Merge-patch a TrainingJob's status and return the new object.
 

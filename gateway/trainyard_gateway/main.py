@@ -144,4 +144,3 @@ def _server(app: FastAPI, host: str, port: int, context: ssl.SSLContext | None) 
         ssl_context_factory=None if context is None else lambda config, default: context,
     )
     return _Server(config)
-

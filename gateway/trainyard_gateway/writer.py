@@ -22,10 +22,7 @@ _NEVER = frozenset({400, 403, 404, 413, 422})
 
 
 class StatusApi(Protocol):
-    """The part of the API that reads and writes one job."""
-
-    async def get_job(self, key: JobKey) -> dict[str, Any]:
-        """One TrainingJob."""
+    """The part of the API that writes one job."""
 
     async def patch_status(self, key: JobKey, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge-patch the status and return the new object."""
@@ -97,29 +94,22 @@ class Writer:
         try:
             self._jobs.put(Job.from_object(await self._api.patch_status(job.key, body)))
         except ApiRefusedError as refused:
-            return await self._refused(job, refused)
+            return _refused(job, refused)
         except ApiError as error:
             _log(logging.WARNING, job, f"the status was not written, trying again: {error}")
             return Outcome.RETRY
         return Outcome.WRITTEN
 
-    async def _refused(self, job: Job, refused: ApiRefusedError) -> Outcome:
-        if refused.code in _NEVER:
-            if refused.code != 404:
-                _log(logging.ERROR, job, f"the status was not written: {refused}")
-            return Outcome.DROPPED
-        if refused.code == 409:
-            await self._read_again(job)
-        else:
-            _log(logging.WARNING, job, f"the status was not written, trying again: {refused}")
-        return Outcome.RETRY
 
-    async def _read_again(self, job: Job) -> None:
-        """Bring the cache past the version that was stale, without waiting for the watch."""
-        try:
-            self._jobs.put(Job.from_object(await self._api.get_job(job.key)))
-        except ApiError as error:
-            _log(logging.WARNING, job, f"the job was not read again: {error}")
+def _refused(job: Job, refused: ApiRefusedError) -> Outcome:
+    if refused.code == 409:
+        return Outcome.RETRY  # somebody wrote meanwhile; the watch brings what, before the next try
+    if refused.code not in _NEVER:
+        _log(logging.WARNING, job, f"the status was not written, trying again: {refused}")
+        return Outcome.RETRY
+    if refused.code != 404:
+        _log(logging.ERROR, job, f"the status was not written: {refused}")
+    return Outcome.DROPPED
 
 
 def _log(level: int, job: Job, message: str) -> None:

@@ -60,13 +60,11 @@ class FakeApi:
     Attributes:
         answers: One per patch.
         patches: The patches that were sent.
-        current: What a read returns.
     """
 
-    def __init__(self, *answers: dict[str, Any] | ApiError, current: dict[str, Any] | None = None) -> None:
+    def __init__(self, *answers: dict[str, Any] | ApiError) -> None:
         self.answers = list(answers)
         self.patches: list[Mapping[str, Any]] = []
-        self.current = current or job_object()
 
     async def patch_status(self, key: JobKey, patch: Mapping[str, Any]) -> dict[str, Any]:
         self.patches.append(patch)
@@ -74,9 +72,6 @@ class FakeApi:
         if isinstance(answer, ApiError):
             raise answer
         return answer
-
-    async def get_job(self, key: JobKey) -> dict[str, Any]:
-        return self.current
 
 
 class FakeReviewer:

@@ -123,13 +123,16 @@ def test_a_kubeflow_run_begins_at_step_0() -> None:
     assert begin.share({"progress": {"step": 7}})["summary"]["step"] == "0/300"
 
 
-def test_a_kubeflow_end_keeps_the_counters_and_its_100_percent_is_not_believed() -> None:
+def test_a_kubeflow_end_keeps_the_counters_and_its_100_percent_does_not_finish_the_run() -> None:
     before = running(100).share({})
     end = kubeflow_update(kubeflow(progressPercentage=100, estimatedRemainingSeconds=0, metrics=[]), NOW)
     progress = end.share(before)["progress"]
-    assert (progress["stage"], progress["step"]) == ("Training", 100)
-    assert progress["percent"] == pytest.approx(33.3333, abs=1e-3)
-    assert end.share({})["progress"]["percent"] == 100
+    assert (progress["stage"], progress["step"], progress["totalSteps"], progress["percent"]) == (
+        "Training",
+        100,
+        300,
+        100,
+    )
 
 
 def test_a_kubeflow_eta_is_not_carried_on() -> None:

@@ -16,11 +16,9 @@ SHARE = {"progress": {"stage": "Training", "step": 5}}
 
 
 class Setup:
-    def __init__(
-        self, *answers: dict[str, Any] | ApiError, current: dict[str, Any] | None = None, **status: Any
-    ) -> None:
+    def __init__(self, *answers: dict[str, Any] | ApiError, **status: Any) -> None:
         self.api, self.jobs, self.schedule, self.clock = (
-            FakeApi(*answers, current=current),
+            FakeApi(*answers),
             JobCache(),
             Schedule(),
             Clock(),
@@ -72,17 +70,19 @@ async def test_nothing_is_written_where_nothing_differs_or_the_pod_is_not_the_jo
     assert not setup.schedule.busy
 
 
-async def test_a_stale_version_is_read_again_and_retried() -> None:
-    setup = Setup(ApiRefusedError(409, "conflict"), job_object(version=12, **SHARE), current=job_object(version=11))
+async def test_a_stale_version_is_tried_again_with_the_one_the_watch_brings() -> None:
+    setup = Setup(ApiRefusedError(409, "conflict"), job_object(version=12, **SHARE))
     await setup.turn()
+    setup.jobs.put(job(version=11))
     await setup.turn(passed=1.0)
     assert [patch["metadata"]["resourceVersion"] for patch in setup.api.patches] == ["7", "11"]
     assert setup.written("written") == 1
 
 
 async def test_a_job_that_finished_meanwhile_is_left_alone() -> None:
-    setup = Setup(ApiRefusedError(409, "conflict"), current=job_object(version=11, phase="Stopped"))
+    setup = Setup(ApiRefusedError(409, "conflict"))
     await setup.turn()
+    setup.jobs.put(job(version=11, phase="Stopped"))
     await setup.turn(passed=60.0)
     assert len(setup.api.patches) == 1
     assert not setup.schedule.busy

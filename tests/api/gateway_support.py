@@ -1,0 +1,254 @@
+"""A real gateway process beside a real control plane, and pods with real tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.api import Cluster
+from cluster.pki import kubeconfig
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT, render
+from trainyard_crds.contract import child_name, progress_audience, progress_path
+
+NAMESPACE, FOREIGN = "team", "foreign"
+SPEC = {
+    "task": "llm",
+    "model": {"source": "pvc://models/tiny"},
+    "dataset": {"source": "pvc://data/train.jsonl"},
+    "resources": {"gpus": 0},
+}
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | None], seconds: float = 30) -> T:
+    """Return the first true result of `condition`; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        return str(self.body.get("reason", ""))
+
+
+class Kubernetes:
+    """What the tests do to the cluster with every permission."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.client = cluster, cluster.client()
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        command = [str(self.cluster.kubectl), "--kubeconfig", str(self.cluster.kubeconfig), *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+        self.kubectl("apply", "--server-side", "-f", "-", text=text)
+
+    def namespace(self, name: str) -> None:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.client.apply(f"/api/v1/namespaces/{name}", body)
+        until(lambda: self.client.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
+
+    def job(self, name: str, namespace: str = NAMESPACE) -> Job:
+        body = {
+            "apiVersion": "trainyard.dev/v1alpha1",
+            "kind": "TrainingJob",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": SPEC,
+        }
+        created = self.client.apply(_job_path(namespace, name), body)
+        return Job(self, namespace, name, created["metadata"]["uid"])
+
+    def token(self, namespace: str, audience: str, *bound: str) -> str:
+        return self.kubectl("create", "token", "default", "-n", namespace, "--audience", audience, *bound)
+
+
+@dataclass(frozen=True)
+class Pod:
+    name: str
+    uid: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A TrainingJob; the tests play its operator."""
+
+    kubernetes: Kubernetes
+    namespace: str
+    name: str
+    uid: str
+
+    def pod(self, suffix: str = "x2k4p", *, namespace: str = "", audience: str = "") -> Pod:
+        """Create a pod of this job (it never runs) and a token bound to it."""
+        namespace = namespace or self.namespace
+        name = f"{child_name(self.name, self.uid)}-{suffix}"
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "trainer", "image": "none"}]},
+        }
+        made = self.kubernetes.client.apply(f"/api/v1/namespaces/{namespace}/pods/{name}", body)
+        bound = (
+            "--bound-object-kind",
+            "Pod",
+            "--bound-object-name",
+            name,
+            "--bound-object-uid",
+            made["metadata"]["uid"],
+        )
+        token = self.kubernetes.token(namespace, audience or progress_audience(self.uid), *bound)
+        return Pod(name, made["metadata"]["uid"], token)
+
+    def record(self, *pods: Pod, ended: int = 0, **status: Any) -> None:
+        """Write the attempts as the operator does; the first `ended` of them are over."""
+        attempts = [
+            {"number": number, "pod": pod.name, "podUID": pod.uid}
+            | ({"finishedAt": "2026-01-01T00:00:00Z"} if number <= ended else {})
+            for number, pod in enumerate(pods, 1)
+        ]
+        self.patch_status(attempts=attempts, **status)
+
+    def patch_status(self, **status: Any) -> None:
+        self.kubernetes.client.patch(f"{_job_path(self.namespace, self.name)}/status", {"status": status})
+
+    def read(self) -> dict[str, Any]:
+        return self.kubernetes.client.get(_job_path(self.namespace, self.name))
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.read().get("status", {})
+        return status
+
+
+class Gateway:
+    """A gateway process with the permissions the chart gives it and a certificate of the cluster's authority."""
+
+    def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
+        self.port, self.health_port, self.ca = free_port(), free_port(), kubernetes.cluster.ca
+        self.folder, self.kubernetes = folder, kubernetes
+        self._context = ssl.create_default_context(cafile=str(self.ca))
+        self._serving_pair()
+        self.log = (folder / "gateway.log").open("w")
+        self.process = self._start()
+        until(lambda: self.process.poll() is not None or self.plain("/readyz")[0] == 200)
+        assert self.process.poll() is None, self.log_text()
+
+    def url(self, path: str) -> str:
+        return f"https://127.0.0.1:{self.port}{path}"
+
+    def post(self, path: str, body: Any, token: str | None) -> Answer:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        request = urllib.request.Request(self.url(path), data, headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:
+                return Answer(answer.status, json.loads(answer.read()), _lower(answer.headers))
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return Answer(refused.code, json.loads(refused.read()), _lower(refused.headers))
+
+    def report(self, job: Job, pod: Pod, sequence: int, step: int, **progress: Any) -> Answer:
+        return self.post(progress_path(job.namespace, job.name), report(sequence, step, **progress), pod.token)
+
+    def plain(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, refused.read().decode()
+        except OSError:
+            return 0, ""
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(20)
+        self.log.close()
+        return code
+
+    def log_text(self) -> str:
+        return (self.folder / "gateway.log").read_text()
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'gateway'}",
+            "KUBECONFIG": str(self._service_account()),
+            "TRAINYARD_HOST": "127.0.0.1",
+            "TRAINYARD_PORT": str(self.port),
+            "TRAINYARD_HEALTH_PORT": str(self.health_port),
+            "TRAINYARD_TLS_DIRECTORY": str(self.folder),
+        }
+        command = [sys.executable, "-m", "trainyard_gateway"]
+        return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, text=True)
+
+    def _serving_pair(self) -> None:
+        authority = self.kubernetes.cluster.plane.authority
+        pair = authority.issue("gateway-serving", "/CN=trainyard-gateway", ["IP:127.0.0.1"])
+        for path, name in zip(pair, ("tls.crt", "tls.key"), strict=True):
+            (self.folder / name).write_bytes(path.read_bytes())
+
+    def _service_account(self) -> Path:
+        """A kubeconfig for the service account of the chart, bound to the roles of the chart."""
+        kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
+        objects = [
+            entry for entry in render() if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-gateway"
+        ]
+        self.kubernetes.apply(*objects)
+        token = self.kubernetes.kubectl("create", "token", "trainyard-gateway", "-n", SYSTEM)
+        document = json.loads(kubeconfig(self.kubernetes.cluster.server, "gateway", "", "", ""))
+        document["clusters"][0]["cluster"] = {
+            "server": self.kubernetes.cluster.server,
+            "certificate-authority": str(self.ca),
+        }
+        document["users"][0]["user"] = {"token": token}
+        path = self.folder / "kubeconfig"
+        path.write_text(json.dumps(document))
+        return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def report(sequence: int, step: int, **progress: Any) -> dict[str, Any]:
+    fields = {"stage": "Training", "step": step, "totalSteps": 320, "percent": step / 3.2, "remainingSeconds": 4320}
+    return {"sequence": sequence, "ownerEpoch": 1, "progress": fields | progress, "metrics": {"loss": 0.0123}}
+
+
+def _job_path(namespace: str, name: str) -> str:
+    return f"/apis/trainyard.dev/v1alpha1/namespaces/{namespace}/trainingjobs/{name}"
+
+
+def _lower(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

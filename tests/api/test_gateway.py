@@ -1,0 +1,287 @@
+"""The gateway as a process, with the chart's permissions, against a real API server and real tokens."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import api
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT, named, render
+from tests.api.gateway_support import FOREIGN, NAMESPACE, Gateway, Job, Kubernetes, Pod, report, until
+from trainyard_crds.contract import kubeflow_path, progress_audience, progress_path
+
+pytestmark = pytest.mark.api
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> Iterator[Kubernetes]:
+    cluster = api.start("test-gateway")
+    try:
+        kubernetes = Kubernetes(cluster)
+        kubernetes.apply(yaml.safe_load((ROOT / "crds/manifests/trainingjobs.yaml").read_text()))
+        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+        for name in (NAMESPACE, FOREIGN, SYSTEM):
+            kubernetes.namespace(name)
+        yield kubernetes
+    finally:
+        cluster.stop(purge=True)
+
+
+@pytest.fixture(scope="module")
+def gateway(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    gateway = Gateway(kubernetes, tmp_path_factory.mktemp("gateway"))
+    try:
+        yield gateway
+        text = gateway.log_text()
+        assert '"exception"' not in text, text
+    finally:
+        assert gateway.stop() == 0
+
+
+@pytest.fixture
+def job(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Job:
+    return kubernetes.job(f"tune-{zlib.crc32(request.node.name.encode())}")
+
+
+def accepted(gateway: Gateway, job: Job, pod: Pod, sequence: int, step: int) -> None:
+    """Post until the gateway's watch has seen what the test wrote as operator."""
+    until(lambda: gateway.report(job, pod, sequence, step).code == 200)
+
+
+def test_a_report_of_the_current_pod_reaches_the_status(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    early = until(lambda: (answer := gateway.report(job, pod, 0, 0)).code == 503 and answer)
+    assert early.reason == "AttemptUnknown"
+    assert early.headers["retry-after"] == "2"
+    job.record(pod, phase="Running")
+    accepted(gateway, job, pod, 1, 120)
+    status = until(lambda: (found := job.status()).get("progress") and found)
+    assert status["progress"] | {"updatedAt": ""} == {
+        "stage": "Training", "step": 120, "totalSteps": 320, "percent": 37.5, "remainingSeconds": 4320, "updatedAt": "",
+    }  # fmt: skip
+    assert status["metrics"] == {"loss": 0.0123}
+    assert status["summary"] == {"progress": "37%", "step": "120/320", "loss": "0.0123", "eta": "1h12m"}
+    assert status["phase"] == "Running"
+    row = job.kubernetes.kubectl("get", "tj", job.name, "-n", NAMESPACE, "--no-headers").split()
+    assert row[:6] == [job.name, "Running", "37%", "120/320", "0.0123", "1h12m"]
+
+
+def test_the_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod)
+    accepted(gateway, job, pod, 1, 1)
+    until(lambda: job.status().get("progress"))
+    written = time.monotonic()
+    for sequence in range(2, 30):
+        assert gateway.report(job, pod, sequence, sequence, stage="Saving").code == 200
+
+    def operator_writes_meanwhile() -> bool:
+        job.patch_status(message=f"the operator writes at {time.monotonic()}")
+        return bool(job.status()["progress"]["step"] != 1)
+
+    until(operator_writes_meanwhile)
+    assert time.monotonic() - written > 9
+    status = job.status()
+    assert (status["progress"]["step"], status["progress"]["stage"]) == (29, "Saving")
+    assert status["message"].startswith("the operator")
+
+
+def test_every_wrong_token_is_refused_and_nothing_is_written(gateway: Gateway, job: Job) -> None:
+    kubernetes = job.kubernetes
+    other = kubernetes.job(f"{job.name}-b")
+    good, old = job.pod(), job.pod("aaaaa")
+    job.record(old, good, ended=1)
+    audience = progress_audience(job.uid)
+    tokens = {
+        ("", 401, "TokenMissing"),
+        ("garbage", 401, "Unauthorized"),
+        (good.token[:-8] + "AAAAAAAA", 401, "Unauthorized"),
+        (job.pod("bbbbb", audience="https://kubernetes.default.svc").token, 401, "Unauthorized"),
+        (other.pod().token, 401, "Unauthorized"),  # another job's pod with its own audience
+        (other.pod("ccccc", audience=audience).token, 403, "ForeignPod"),  # and with this job's audience
+        (job.pod(namespace=FOREIGN).token, 403, "ForeignNamespace"),
+        (kubernetes.token(NAMESPACE, audience), 401, "NotAPodToken"),
+        (old.token, 403, "AttemptEnded"),
+        (job.pod("ddddd").token, 503, "AttemptUnknown"),
+    }
+    path = progress_path(NAMESPACE, job.name)
+    assert gateway.post(path, report(0, 0), None).code == 401
+    until(lambda: gateway.post(path, b"", good.token).reason == "EmptyBody")  # the watch has seen the attempts
+    before = job.read()["metadata"]["resourceVersion"]
+    for token, code, reason in tokens:
+        answer = gateway.post(path, report(1, 1), token)
+        assert (answer.code, answer.reason) == (code, reason), answer.body
+        assert answer.body["kind"] == "Status"
+    ghost = gateway.post(progress_path(NAMESPACE, "ghost"), report(1, 1), good.token)
+    assert (ghost.code, ghost.reason) == (401, "Unauthorized")
+    time.sleep(1.0)
+    assert job.read()["metadata"]["resourceVersion"] == before
+    assert good.token not in gateway.log_text()
+
+
+def test_a_deleted_pods_token_is_refused(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod)
+    until(lambda: gateway.report(job, job.pod("other"), 1, 1).reason == "AttemptUnknown")
+    job.kubernetes.kubectl("delete", "pod", pod.name, "-n", NAMESPACE, "--force", "--grace-period=0")
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.name}"
+    until(lambda: not job.kubernetes.client.exists(path))
+
+    def review_fails() -> bool:
+        spec = {"token": pod.token, "audiences": [progress_audience(job.uid)]}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+        text = json.dumps(body)
+        answer = json.loads(job.kubernetes.kubectl("create", "-o", "json", "-f", "-", text=text))
+        return "authenticated" not in answer["status"]
+
+    until(review_fails)
+    assert gateway.report(job, pod, 2, 2).code == 401
+    assert "progress" not in job.status()
+
+
+def test_replays_and_bad_bodies_are_refused(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod)
+    accepted(gateway, job, pod, 5, 50)
+    until(lambda: job.status().get("progress"))
+    before = job.read()["metadata"]["resourceVersion"]
+    path = progress_path(NAMESPACE, job.name)
+    assert gateway.report(job, pod, 5, 50).code == 200
+    assert gateway.report(job, pod, 4, 40).reason == "OutOfDate"
+    bodies: list[tuple[Any, int]] = [
+        (b"", 400),
+        (b"x" * 10_000_000, 413),
+        (report(6, 60) | {"metrics": {"loss": float("nan")}}, 400),
+        (report(6, 60, updatedAt="2999-01-01T00:00:00Z"), 422),
+        (report(6, 60) | {"phase": "Succeeded"}, 422),
+        (report(6, 60) | {"progress": {"step": "60"}}, 422),
+    ]
+    for body, code in bodies:
+        assert gateway.post(path, body, pod.token).code == code
+    time.sleep(1.0)
+    assert job.read()["metadata"]["resourceVersion"] == before
+
+
+def test_a_finished_job_takes_no_more_reports(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod)
+    accepted(gateway, job, pod, 1, 1)
+    until(lambda: job.status().get("progress"))
+    assert gateway.report(job, pod, 2, 2).code == 200  # waits for its turn
+    job.patch_status(phase="Succeeded", progress={"step": 320})
+    until(lambda: gateway.report(job, pod, 3, 3).reason == "JobFinished")
+    time.sleep(10.5)
+    assert job.status()["progress"]["step"] == 320
+
+
+def test_a_new_object_of_the_same_name_is_another_job(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod)
+    accepted(gateway, job, pod, 1, 1)
+    job.kubernetes.kubectl("delete", "tj", job.name, "-n", NAMESPACE)
+    again = job.kubernetes.job(job.name)
+    assert again.uid != job.uid
+    again.record(pod)
+    until(lambda: gateway.report(job, pod, 2, 2).code == 401)
+    fresh = again.pod("fresh")
+    again.record(fresh)
+    accepted(gateway, again, fresh, 0, 7)
+    assert until(lambda: again.status().get("progress"))["step"] == 7
+
+
+def test_what_was_accepted_is_written_before_the_process_ends(kubernetes: Kubernetes, job: Job, tmp_path: Path) -> None:
+    gateway = Gateway(kubernetes, tmp_path)
+    pod = job.pod()
+    job.record(pod)
+    accepted(gateway, job, pod, 1, 1)
+    until(lambda: job.status().get("progress"))
+    assert gateway.report(job, pod, 2, 2).code == 200
+    assert gateway.stop() == 0
+    assert job.status()["progress"]["step"] == 2
+
+
+def test_an_unmodified_hugging_face_trainer_reports_by_its_environment_alone(
+    gateway: Gateway, job: Job, tmp_path: Path
+) -> None:
+    pod = job.pod()
+    job.record(pod, phase="Running")
+    until(lambda: gateway.post(kubeflow_path(NAMESPACE, job.name), b"", pod.token).reason == "EmptyBody")
+    token = tmp_path / "token"
+    token.write_text(pod.token)
+    train_with_transformers(tmp_path, gateway.url(kubeflow_path(NAMESPACE, job.name)), str(token), str(gateway.ca))
+    status = until(lambda: (found := job.status()).get("progress", {}).get("percent") == 100 and found)
+    assert (status["progress"]["totalSteps"], status["progress"]["remainingSeconds"]) == (6, 0)
+    assert (
+        status["progress"]["step"] >= 4
+    )  # the end says nothing of the step; the last report before it is up to 5 s older
+    assert status["progress"]["stage"] == "Training"
+    assert status["phase"] == "Running"  # 100 % is not the end: only the operator says so
+    assert {"loss", "gradNorm", "learningRate"} <= set(status["metrics"])
+    assert (status["summary"]["progress"], status["summary"]["eta"]) == ("100%", "0s")
+    assert 'body="kubeflow",result="Accepted"' in gateway.plain("/metrics")[1]
+
+
+SCRIPT = """
+import sys
+import time
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+class Slow(TrainerCallback):
+    def on_step_begin(self, *args, **kwargs):
+        time.sleep(1.2)  # so that the run is longer than the pause between two reports
+
+torch.set_num_threads(1)
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2))
+rows = [{"input_ids": torch.tensor([1, 2, 3, 4]), "labels": torch.tensor([1, 2, 3, 4])} for _ in range(8)]
+arguments = TrainingArguments(sys.argv[1], max_steps=6, logging_steps=1, save_strategy="no", use_cpu=True)
+Trainer(model, arguments, train_dataset=rows, callbacks=[Slow()]).train()
+"""
+
+
+def train_with_transformers(folder: Path, url: str, token: str, ca: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "KUBEFLOW_TRAINER_SERVER_URL": url,
+        "KUBEFLOW_TRAINER_SERVER_CA_CERT": ca,
+        "KUBEFLOW_TRAINER_SERVER_TOKEN": token,
+    }
+    command = [sys.executable, "-c", SCRIPT, str(folder / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_health_and_metrics_are_served_in_plain_http(gateway: Gateway) -> None:
+    assert gateway.plain("/healthz") == (200, "ok")
+    code, text = gateway.plain("/metrics")
+    assert code == 200
+    assert "trainyard_gateway_status_writes_total" in text
+
+
+def test_the_permissions_granted_are_the_permissions_used(gateway: Gateway, kubernetes: Kubernetes) -> None:
+    rules = named(render(), "ClusterRole", "trainyard-gateway")["rules"]
+    granted = {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    used = set()
+    for line in kubernetes.cluster.audit_log.read_text().splitlines():
+        event = json.loads(line)
+        if event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:trainyard-gateway":
+            assert event["responseStatus"]["code"] != 403, event
+            entry = event["objectRef"]
+            used.add((event["verb"], "/".join(filter(None, (entry["resource"], entry.get("subresource"))))))
+    assert used == granted
