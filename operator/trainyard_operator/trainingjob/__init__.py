@@ -1,0 +1,1 @@
+"""TrainingJobs: pure decisions (plan.py and what it calls) and the thin shell that applies them (reconcile.py)."""

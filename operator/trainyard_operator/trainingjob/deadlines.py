@@ -1,0 +1,77 @@
+"""Limits in time and in fruitless restarts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trainyard_crds.trainingjob import Phase, TrainingJobSpec
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.trainingjob.objects import condition, parse_time
+from trainyard_operator.trainingjob.result import failed
+
+FRUITLESS_RESTARTS = 5
+"""Free restarts in a row without a new step after which a job fails."""
+
+
+def limits(case: Case) -> Decision | Need | None:
+    """The failure that running time or fruitless restarts bring; None when no limit is reached."""
+    if case.history.counts.restarts_without_progress >= FRUITLESS_RESTARTS:
+        return _no_progress(case)
+    left = active_seconds_left(case)
+    return None if left is None or left > 0 else _exceeded(case)
+
+
+def active_seconds_left(case: Case) -> float | None:
+    """Seconds of running time the job still has; None when it has no limit."""
+    limit = case.spec.get("activeDeadlineSeconds")
+    return None if limit is None else float(limit) - case.history.running_seconds(case.now)
+
+
+def start_seconds(case: Case) -> float | None:
+    """Seconds the present start has taken; None while the clock does not tick."""
+    began = _start_began(case)
+    return None if began is None else (case.now - began).total_seconds()
+
+
+def start_limit(case: Case) -> int:
+    """Seconds a start may take."""
+    default: int = TrainingJobSpec.model_fields["start_deadline_seconds"].default
+    return int(case.spec.get("startDeadlineSeconds", default))
+
+
+def _no_progress(case: Case) -> Decision | Need:
+    last = case.history.last or {}
+    text = (
+        f"The job was restarted {FRUITLESS_RESTARTS} times in a row without a new training step. "
+        f"Last: {last.get('message', '')} Save more often (spec.checkpoints.everySteps, everyMinutes), or give "
+        "it nodes that are not taken away."
+    )
+    return failed(case.observed, case.history, "NoProgress", text)
+
+
+def _exceeded(case: Case) -> Decision:
+    limit = case.spec["activeDeadlineSeconds"]
+    if not case.idle:
+        text = f"The job ran for {limit} s (spec.activeDeadlineSeconds); it saves a checkpoint and stops."
+        return Decision(phase=Phase.STOPPING, reason="DeadlineExceeded", message=text, suspend=True)
+    text = f"The job ran for {limit} s without finishing (spec.activeDeadlineSeconds). Its checkpoints remain."
+    end = case.history.ending
+    termination = end.termination if end else None
+    return Decision(phase=Phase.FAILED, reason="DeadlineExceeded", message=text, termination=termination)
+
+
+def _start_began(case: Case) -> datetime | None:
+    """When the present start began: the Job's creation, its resumption or the end of the attempt before."""
+    if case.child is None:
+        tried = condition(case.observed.job, "Admitted")
+        return parse_time(tried["lastTransitionTime"]) if tried and tried["status"] == "True" else None
+    moments = [case.child["metadata"]["creationTimestamp"]]
+    suspended = condition(case.child, "Suspended")
+    if suspended is not None:
+        if suspended["status"] == "True":
+            return None  # the Job controller has not resumed it yet
+        moments.append(suspended["lastTransitionTime"])
+    if case.history.last is not None and "finishedAt" in case.history.last:
+        moments.append(case.history.last["finishedAt"])
+    return max(parse_time(moment) for moment in moments)

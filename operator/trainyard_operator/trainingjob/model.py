@@ -1,0 +1,171 @@
+"""What a decision is made from and what it results in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from trainyard_crds.report import Termination
+from trainyard_crds.trainingjob import Phase
+
+Object = dict[str, Any]
+"""An object of the Kubernetes API as JSON."""
+
+
+class Need(NamedTuple):
+    """Something to look up live before a decision can be made.
+
+    Attributes:
+        kind: `jobs` and `pods` ask for the object itself, `log` for the end of a pod's log.
+        name: Name of the Job or pod, in the TrainingJob's namespace.
+    """
+
+    kind: Literal["jobs", "pods", "log"]
+    name: str
+
+
+class Refusal(NamedTuple):
+    """The API server's answer to the attempt to create a child.
+
+    Attributes:
+        reason: CamelCase word for the status.
+        message: Sentence for the user.
+        final: Whether trying again cannot help.
+    """
+
+    reason: str
+    message: str
+    final: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """What the operator's settings put into children.
+
+    Attributes:
+        trainer_image: Image of the trainer.
+        image_pull_policy: `imagePullPolicy` of the trainer's container.
+        gateway_url: URL of the gateway's intake, without a path.
+        scratch_size: Size limit of the pod's home directory (caches, downloaded models), a Kubernetes quantity.
+    """
+
+    trainer_image: str
+    image_pull_policy: str
+    gateway_url: str
+    scratch_size: str = "100Gi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One TrainingJob and its children, as they were last seen.
+
+    Attributes:
+        job: The TrainingJob.
+        child: Its training Job.
+        pods: Pods of the training Job, in any order, ended ones that have just been deleted included.
+        check: The Job that reads the result from the volume.
+        check_pods: Pods of that Job.
+        answers: What was looked up: the object or text, None where there is none.
+        refusal: Why the children could not be created just now.
+    """
+
+    job: Object
+    child: Object | None = None
+    pods: tuple[Object, ...] = ()
+    check: Object | None = None
+    check_pods: tuple[Object, ...] = ()
+    answers: Mapping[Need, Any] = field(default_factory=dict)
+    refusal: Refusal | None = None
+
+    @property
+    def spec(self) -> Object:
+        """The TrainingJob's spec."""
+        spec: Object = self.job["spec"]
+        return spec
+
+    @property
+    def status(self) -> Object:
+        """The TrainingJob's status as it stands."""
+        return self.job.get("status") or {}
+
+    @property
+    def name(self) -> str:
+        """The TrainingJob's name."""
+        return str(self.job["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        """The TrainingJob's UID."""
+        return str(self.job["metadata"]["uid"])
+
+
+class Deletion(NamedTuple):
+    """An object to delete.
+
+    Attributes:
+        kind: `jobs` (with its pods, in the background) or `pods`.
+        name: Its name.
+        uid: UID it must have.
+        grace: Seconds its containers get; None leaves it to the pod.
+    """
+
+    kind: Literal["jobs", "pods"]
+    name: str
+    uid: str
+    grace: int | None = None
+
+
+class Note(NamedTuple):
+    """One Event of the TrainingJob."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do about one TrainingJob, in this order.
+
+    Attributes:
+        need: Look this up and plan again; nothing else is set then.
+        create: Children that are missing, in the order they are needed.
+        suspend: What the training Job's `spec.suspend` becomes.
+        delete: Children to delete.
+        status: Merge patch for the status; None when nothing changes.
+        note: Event to write once the status is written.
+        requeue_after: Seconds until time alone changes the decision.
+    """
+
+    need: Need | None = None
+    create: tuple[Object, ...] = ()
+    suspend: bool | None = None
+    delete: tuple[Deletion, ...] = ()
+    status: Object | None = None
+    note: Note | None = None
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What one policy concluded.
+
+    Attributes:
+        phase: The phase this leads to; None keeps the status as it stands.
+        reason: Stable CamelCase word.
+        message: Sentence for the user.
+        termination: The trainer's last words, where they decide the final values.
+        log_tail: End of the log of a failed job.
+        create, suspend, delete, requeue_after: As in `Plan`.
+    """
+
+    phase: Phase | None
+    reason: str = ""
+    message: str = ""
+    termination: Termination | None = None
+    log_tail: str | None = None
+    create: tuple[Object, ...] = ()
+    suspend: bool | None = None
+    delete: tuple[Deletion, ...] = ()
+    requeue_after: float | None = None

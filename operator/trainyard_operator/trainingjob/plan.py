@@ -1,0 +1,57 @@
+"""Decides what to do about one TrainingJob: a pure function of what was observed, the settings and the time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trainyard_crds.trainingjob import FINAL_PHASES
+from trainyard_operator.trainingjob.admission import Admit, at_once
+from trainyard_operator.trainingjob.attempts import history
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.model import Deletion, Need, Observed, Plan, RenderSettings
+from trainyard_operator.trainingjob.objects import job_finished
+from trainyard_operator.trainingjob.phase import decide
+from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
+
+
+def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit = at_once) -> Plan:
+    """What to create, patch, delete and write for one TrainingJob.
+
+    The result depends on nothing else, so a plan that was applied in part is simply made again. A finished job is
+    never started again, whatever becomes of its children.
+    """
+    if "deletionTimestamp" in observed.job["metadata"]:
+        return Plan()  # the garbage collector deletes the children
+    if is_final(observed):
+        return _after_the_end(observed)
+    past = history(observed, now)
+    if isinstance(past, Need):
+        return Plan(need=past)
+    decision = decide(Case(observed=observed, history=past, settings=settings, now=now, admit=admit))
+    if isinstance(decision, Need):
+        return Plan(need=decision)
+    if decision.phase is None:
+        return Plan(create=decision.create, requeue_after=decision.requeue_after)
+    patch = merge_patch(observed.status, desired_status(observed, decision, past, now))
+    ended = decision.phase in FINAL_PHASES
+    return Plan(
+        create=decision.create,
+        suspend=None if _is_suspended(observed) is decision.suspend else decision.suspend,
+        delete=decision.delete,
+        status=patch or None,
+        note=note(observed, decision),
+        # The step after the last one, which removes a child that could still start, is decided from the new status.
+        requeue_after=0.0 if ended else decision.requeue_after,
+    )
+
+
+def _is_suspended(observed: Observed) -> bool | None:
+    return None if observed.child is None else bool(observed.child["spec"].get("suspend", False))
+
+
+def _after_the_end(observed: Observed) -> Plan:
+    """A child that has not come to its own end could run again: it goes."""
+    child = observed.child
+    if child is None or job_finished(child) or "deletionTimestamp" in child["metadata"]:
+        return Plan()
+    return Plan(delete=(Deletion("jobs", child["metadata"]["name"], child["metadata"]["uid"]),))

@@ -1,0 +1,205 @@
+"""Pod specs of the trainer: restricted Pod Security, no API token, only scratch and the run's volume writable."""
+
+from __future__ import annotations
+
+from trainyard_crds.contract import (
+    CA_CONFIG_MAP,
+    CA_DIRECTORY,
+    CA_KEY,
+    CLAIMS_DIRECTORY,
+    CONFIG_DIRECTORY,
+    CONFIG_FILE,
+    KUBEFLOW_CA_ENV,
+    KUBEFLOW_TOKEN_ENV,
+    KUBEFLOW_URL_ENV,
+    RUN_VOLUME,
+    SCRATCH_DIRECTORIES,
+    TERMINATION_LOG,
+    TERMINATION_LOG_ENV,
+    TOKEN_DIRECTORY,
+    TOKEN_FILE,
+    TRAINER_CONTAINER,
+    kubeflow_path,
+    progress_audience,
+)
+from trainyard_crds.trainingjob import Checkpoints, Resources, TrainingJobSpec
+from trainyard_operator.trainingjob.model import Object, RenderSettings
+from trainyard_operator.trainingjob.quantity import whole_units
+from trainyard_operator.trainingjob.runconfig import run_claim, source_claims
+
+_USER = 1000
+_TOKEN_SECONDS = 3600
+_TMP_SIZE = "10Gi"
+_SHM_SHARE = 4
+"""Shared memory may take one part in four of the memory limit, which it counts against."""
+_CHECK_RESOURCES = {"cpu": "500m", "memory": "512Mi"}
+_TRAINER = ["python", "-m", "trainyard_trainer"]
+
+
+def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
+    """The pod that trains."""
+    resources, checkpoints = spec.resources or Resources(), spec.checkpoints or Checkpoints()
+    volumes, mounts = _volumes(job, spec, resources, settings, config_map)
+    container = _container(
+        image=settings.trainer_image,
+        pull_policy=settings.image_pull_policy,
+        command=[*_TRAINER, "train", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
+        env=_training_env(job, spec, resources, settings),
+        limits=_limits(resources),
+        mounts=mounts,
+    )
+    optional = {
+        "nodeSelector": resources.node_selector,
+        "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
+    }
+    return {
+        **_pod(container, volumes, checkpoints.grace_period_seconds),
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+def check_pod(settings: RenderSettings, *, image: str | None, claim: str, directory: str) -> Object:
+    """The pod that reads a result; the volume is mounted read-only."""
+    container = _container(
+        image=image or settings.trainer_image,
+        pull_policy=settings.image_pull_policy,
+        command=[*_TRAINER, "result", "--run-directory", directory],
+        env=[*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _env("NVIDIA_VISIBLE_DEVICES", "void")],
+        limits=_CHECK_RESOURCES,
+        mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
+    )
+    return _pod(container, [_claim_volume("run", claim), *_scratch_volumes("1Gi", "1Gi")], grace_seconds=10)
+
+
+def _pod(container: Object, volumes: list[Object], grace_seconds: int) -> Object:
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _container(
+    *, image: str, pull_policy: str, command: list[str], env: list[Object], limits: dict[str, str], mounts: list[Object]
+) -> Object:
+    return {
+        "name": TRAINER_CONTAINER,
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "command": command,
+        "env": env,
+        "resources": {"requests": limits, "limits": limits},
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _limits(resources: Resources) -> dict[str, str]:
+    limits = {"cpu": resources.cpu, "memory": resources.memory}
+    if resources.gpus:
+        limits[resources.gpu_resource] = str(resources.gpus)
+    return limits
+
+
+def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings) -> list[Object]:
+    namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+    env = [
+        *_scratch_env(),
+        _env(TERMINATION_LOG_ENV, TERMINATION_LOG),
+        _env(KUBEFLOW_URL_ENV, settings.gateway_url + kubeflow_path(namespace, name)),
+        _env(KUBEFLOW_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
+        _env(KUBEFLOW_TOKEN_ENV, f"{TOKEN_DIRECTORY}/{TOKEN_FILE}"),
+        _field_env("POD_UID", "metadata.uid"),
+        _field_env("POD_NAME", "metadata.name"),
+        _field_env("NODE_NAME", "spec.nodeName"),
+    ]
+    if not resources.gpus:
+        env.append(_env("NVIDIA_VISIBLE_DEVICES", "void"))
+    secret = spec.model.credentials_secret
+    if secret is not None:
+        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+        env.append({"name": "HF_TOKEN", "valueFrom": reference})
+    return env
+
+
+def _env(name: str, value: str) -> Object:
+    return {"name": name, "value": value}
+
+
+def _field_env(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _scratch_env() -> list[Object]:
+    return [_env(name, path) for name, path in SCRATCH_DIRECTORIES.items()]
+
+
+def _volumes(
+    job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings, config_map: str
+) -> tuple[list[Object], list[Object]]:
+    """Volumes and mounts of the training pod; a claim that is also the run's is one volume with two mounts."""
+    run = run_claim(job)
+    claims = {run: "run"}
+    claims |= {claim: f"claim-{i}" for i, claim in enumerate(source_claims(spec)) if claim != run}
+    shm = {"medium": "Memory", "sizeLimit": str(whole_units(resources.memory) // _SHM_SHARE)}
+    volumes = [
+        *(_claim_volume(volume, claim) for claim, volume in claims.items()),
+        {"name": "config", "configMap": {"name": config_map}},
+        # Optional, so that no pod waits for it: without it a job trains, and only its progress is not seen.
+        {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
+        {"name": "shm", "emptyDir": shm},
+        *_scratch_volumes(settings.scratch_size, _TMP_SIZE),
+    ]
+    mounts = [
+        _mount("run", RUN_VOLUME),
+        *(_mount(claims[claim], f"{CLAIMS_DIRECTORY}/{claim}", read_only=True) for claim in source_claims(spec)),
+        _mount("config", CONFIG_DIRECTORY, read_only=True),
+        _mount("ca", CA_DIRECTORY, read_only=True),
+        _mount("token", TOKEN_DIRECTORY, read_only=True),
+        _mount("shm", "/dev/shm"),  # noqa: S108 - a volume of the pod
+        *_scratch_mounts(),
+    ]
+    return volumes, mounts
+
+
+def _token(job: Object) -> Object:
+    audience = progress_audience(job["metadata"]["uid"])
+    return {"audience": audience, "expirationSeconds": _TOKEN_SECONDS, "path": TOKEN_FILE}
+
+
+def _claim_volume(name: str, claim: str) -> Object:
+    return {"name": name, "persistentVolumeClaim": {"claimName": claim}}
+
+
+def _scratch_volumes(home: str, tmp: str) -> list[Object]:
+    """HOME holds every other scratch directory but /tmp."""
+    return [{"name": "home", "emptyDir": {"sizeLimit": home}}, {"name": "tmp", "emptyDir": {"sizeLimit": tmp}}]
+
+
+def _scratch_mounts() -> list[Object]:
+    return [_mount("home", SCRATCH_DIRECTORIES["HOME"]), _mount("tmp", SCRATCH_DIRECTORIES["TMPDIR"])]
+
+
+def _mount(name: str, path: str, *, read_only: bool = False) -> Object:
+    mount: Object = {"name": name, "mountPath": path}
+    if read_only:
+        mount["readOnly"] = True
+    return mount

@@ -1,0 +1,153 @@
+"""Bodies of a TrainingJob's children: ConfigMap, claim, training Job, check Job."""
+
+from __future__ import annotations
+
+from trainyard_crds.common import API_VERSION
+from trainyard_crds.contract import (
+    CONFIG_FILE,
+    JOB_NAME_LABEL,
+    JOB_UID_LABEL,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    ROLE_LABEL,
+    RUN_CONFIG_ANNOTATION,
+    RUN_VOLUME,
+    TRAINER_CONTAINER,
+    child_name,
+    run_directory,
+)
+from trainyard_crds.exitcodes import OnExit, codes_for
+from trainyard_crds.trainingjob import Retry, Storage
+from trainyard_operator.trainingjob import pod
+from trainyard_operator.trainingjob.model import Object, RenderSettings
+from trainyard_operator.trainingjob.runconfig import config_text, parse_spec, run_claim, run_config
+
+TRAIN_ROLE, CHECK_ROLE = "train", "check"
+_CHECK_SECONDS = 300
+_DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
+
+
+def children(job: Object, settings: RenderSettings) -> tuple[Object, ...]:
+    """ConfigMap, claim (where one is made) and Job, in the order a pod needs them.
+
+    Raises:
+        InvalidSpecError: the spec is not one this operator understands.
+    """
+    spec = parse_spec(job["spec"])
+    text, digest = config_text(run_config(job, spec, settings.gateway_url))
+    name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, f"{name}-{digest}"),
+        "immutable": True,
+        "data": {CONFIG_FILE: text},
+    }
+    storage = spec.storage or Storage()
+    claim = () if storage.claim_name else (_claim(job, storage),)
+    train = _job(
+        job,
+        name=name,
+        role=TRAIN_ROLE,
+        annotations={RUN_CONFIG_ANNOTATION: f"{name}-{digest}"},
+        spec={
+            "parallelism": 1,
+            "completions": 1,
+            "backoffLimit": (spec.retry or Retry()).limit,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": failure_rules()},
+        },
+        pod_spec=pod.training_pod(job, spec, settings, config_map=f"{name}-{digest}"),
+    )
+    return config_map, *claim, train
+
+
+def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Object:
+    """The short Job that reads result.json from the run's volume into its termination message.
+
+    Args:
+        job: The TrainingJob.
+        settings: The operator's settings.
+        image: Image of the training Job; None when that is gone.
+    """
+    metadata = job["metadata"]
+    directory = run_directory(RUN_VOLUME, metadata["name"], metadata["uid"])
+    return _job(
+        job,
+        name=check_name(metadata["name"], metadata["uid"]),
+        role=CHECK_ROLE,
+        annotations={},
+        spec={"backoffLimit": 2, "activeDeadlineSeconds": _CHECK_SECONDS, "ttlSecondsAfterFinished": _CHECK_SECONDS},
+        pod_spec=pod.check_pod(settings, image=image, claim=run_claim(job), directory=directory),
+    )
+
+
+def check_name(job_name: str, uid: str) -> str:
+    """Name of the check Job."""
+    return f"{child_name(job_name, uid)}-check"
+
+
+def failure_rules() -> list[Object]:
+    """podFailurePolicy: the first matching rule decides; what none matches counts against backoffLimit."""
+    return [
+        _exit_rule(OnExit.IGNORE),
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        _exit_rule(OnExit.FAIL),
+    ]
+
+
+def _exit_rule(action: OnExit) -> Object:
+    codes = {"containerName": TRAINER_CONTAINER, "operator": "In", "values": codes_for(action)}
+    return {"action": action.value, "onExitCodes": codes}
+
+
+def owner_reference(job: Object) -> Object:
+    """Makes the garbage collector delete a child with its TrainingJob."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "TrainingJob",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _labels(job: Object, role: str) -> dict[str, str]:
+    return {
+        MANAGED_BY_LABEL: MANAGED_BY,
+        JOB_NAME_LABEL: job["metadata"]["name"],
+        JOB_UID_LABEL: job["metadata"]["uid"],
+        ROLE_LABEL: role,
+    }
+
+
+def _metadata(job: Object, name: str, role: str = TRAIN_ROLE) -> Object:
+    return {
+        "name": name,
+        "namespace": job["metadata"]["namespace"],
+        "labels": _labels(job, role),
+        "ownerReferences": [owner_reference(job)],
+    }
+
+
+def _claim(job: Object, storage: Storage) -> Object:
+    """The claim of the run directory; a retained one has no owner, so that it outlives the TrainingJob."""
+    metadata = _metadata(job, run_claim(job))
+    if storage.retain is not False:
+        del metadata["ownerReferences"]
+    spec: Object = {
+        "accessModes": [storage.access_mode or _DEFAULT_ACCESS],
+        "resources": {"requests": {"storage": storage.size or _DEFAULT_SIZE}},
+    }
+    if storage.storage_class_name:
+        spec["storageClassName"] = storage.storage_class_name
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def _job(job: Object, *, name: str, role: str, annotations: dict[str, str], spec: Object, pod_spec: Object) -> Object:
+    metadata = _metadata(job, name, role)
+    if annotations:
+        metadata["annotations"] = annotations
+    template = {"metadata": {"labels": _labels(job, role)}, "spec": pod_spec}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

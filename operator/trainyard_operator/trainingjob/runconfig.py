@@ -1,0 +1,137 @@
+"""Resolves a TrainingJob's spec into the one document the trainer reads."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+
+from pydantic import ValidationError
+
+from trainyard_crds.contract import (
+    CA_DIRECTORY,
+    CA_KEY,
+    CLAIMS_DIRECTORY,
+    RUN_VOLUME,
+    TOKEN_DIRECTORY,
+    TOKEN_FILE,
+    child_name,
+    progress_path,
+    run_directory,
+)
+from trainyard_crds.runconfig import (
+    Identity,
+    Intake,
+    RunConfig,
+    RunDataset,
+    RunModelSource,
+    RunValidation,
+    training_blocks,
+)
+from trainyard_crds.trainingjob import Dataset, Model, Resources, Storage, TrainingJobSpec
+from trainyard_operator.trainingjob.model import Object
+
+_PVC = "pvc://"
+
+
+class InvalidSpecError(ValueError):
+    """The spec is not one this operator understands; the text is a sentence for the user."""
+
+
+def parse_spec(spec: Object) -> TrainingJobSpec:
+    """The spec with its defaults.
+
+    Raises:
+        InvalidSpecError: names the field and what is wrong with it.
+    """
+    try:
+        return TrainingJobSpec.model_validate(spec)
+    except ValidationError as error:
+        raise InvalidSpecError(_sentence("spec", error)) from error
+
+
+def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfig:
+    """The RunConfig of one TrainingJob.
+
+    Raises:
+        InvalidSpecError: the spec's parts do not fit together.
+    """
+    metadata = job["metadata"]
+    namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+    try:
+        return RunConfig(
+            job=Identity(namespace=namespace, name=name, uid=uid),
+            run_directory=run_directory(RUN_VOLUME, name, uid),
+            run_uri=run_uri(job),
+            model=_model(spec.model),
+            dataset=_dataset(spec.dataset),
+            gpus=(spec.resources or Resources()).gpus,
+            progress=Intake(
+                url=gateway_url + progress_path(namespace, name),
+                token_file=f"{TOKEN_DIRECTORY}/{TOKEN_FILE}",
+                ca_file=f"{CA_DIRECTORY}/{CA_KEY}",
+            ),
+            **training_blocks(spec),
+        )
+    except ValidationError as error:
+        raise InvalidSpecError(_sentence("spec", error)) from error
+
+
+def config_text(config: RunConfig) -> tuple[str, str]:
+    """The document's text and the first 8 digits of its SHA-256."""
+    text = json.dumps(config.to_json(), indent=2, sort_keys=True) + "\n"
+    return text, sha256(text.encode()).hexdigest()[:8]
+
+
+def run_claim(job: Object) -> str:
+    """Name of the claim with the run directory."""
+    storage = Storage.model_validate(job["spec"].get("storage") or {})
+    metadata = job["metadata"]
+    return storage.claim_name or child_name(metadata["name"], metadata["uid"])
+
+
+def run_uri(job: Object) -> str:
+    """The run directory as users see it."""
+    return run_directory(_PVC + run_claim(job), job["metadata"]["name"], job["metadata"]["uid"])
+
+
+def source_claims(spec: TrainingJobSpec) -> list[str]:
+    """Names of the claims the sources lie on, each once, in a stable order."""
+    validation = spec.dataset.validation
+    sources = [spec.model.source, spec.dataset.source, (validation.source if validation else None) or ""]
+    return sorted({_split(source)[0] for source in sources if source.startswith(_PVC)})
+
+
+def _model(model: Model) -> RunModelSource:
+    path = _local(model.source)
+    shown = model.source if path != model.source else None
+    return RunModelSource(source=path, revision=model.revision, display_source=shown)
+
+
+def _dataset(dataset: Dataset) -> RunDataset:
+    held_out = dataset.validation
+    validation = held_out and RunValidation(
+        source=held_out.source and _local(held_out.source), fraction=held_out.fraction
+    )
+    return RunDataset(
+        source=_local(dataset.source), format=dataset.format, max_rows=dataset.max_rows, validation=validation
+    )
+
+
+def _local(source: str) -> str:
+    """The source as the pod finds it: pvc:// becomes the file:// of its mount."""
+    if not source.startswith(_PVC):
+        return source
+    claim, path = _split(source)
+    return f"file://{CLAIMS_DIRECTORY}/{claim}/{path}"
+
+
+def _split(source: str) -> tuple[str, str]:
+    claim, _, path = source.removeprefix(_PVC).partition("/")
+    return claim, path
+
+
+def _sentence(root: str, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    field = ".".join([root, *(str(part) for part in first["loc"])])
+    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+    return f"{field}: {first['msg']}{shown}. Correct the field in a new TrainingJob, or update the operator."

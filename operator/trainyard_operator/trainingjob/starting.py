@@ -1,0 +1,100 @@
+"""From admission to a running container."""
+
+from __future__ import annotations
+
+from trainyard_crds.contract import child_name
+from trainyard_crds.trainingjob import Phase
+from trainyard_operator.trainingjob import deadlines
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.model import Decision, Need, Refusal
+from trainyard_operator.trainingjob.objects import job_suspended
+from trainyard_operator.trainingjob.render import children
+from trainyard_operator.trainingjob.result import failed
+from trainyard_operator.trainingjob.runconfig import InvalidSpecError
+from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, resuming, waiting_reason
+
+
+def start_or_run(case: Case) -> Decision | Need:
+    """A job that is to run: create its children, resume it, wait for its container, or watch it run."""
+    if case.child is not None:
+        return _resume(case) if job_suspended(case.child) else _run(case)
+    if "jobName" in case.observed.status:
+        return _vanished(case)
+    if case.observed.refusal is not None:
+        return _refused(case, case.observed.refusal)
+    return _create(case)
+
+
+def _create(case: Case) -> Decision:
+    queued = _queued(case)
+    if queued is not None:
+        return queued
+    try:
+        bodies = children(case.observed.job, case.settings)
+    except InvalidSpecError as error:
+        return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
+    reason, message = waiting_reason(case)
+    return Decision(phase=Phase.STARTING, reason=reason, message=message, create=bodies)
+
+
+def _queued(case: Case) -> Decision | None:
+    admission = case.admit(case.observed)
+    if admission.admitted:
+        return None
+    return Decision(phase=Phase.QUEUED, reason=admission.reason, message=admission.message)
+
+
+def _vanished(case: Case) -> Decision | Need:
+    """A Job that was made and is gone is not made again: its budget of retries and its frozen template are lost."""
+    need = Need("jobs", child_name(case.observed.name, case.observed.uid))
+    if need not in case.observed.answers:
+        return need
+    text = (
+        f"The training Job {need.name} was deleted by somebody else. Checkpoints remain on the volume; use "
+        "spec.suspend to pause a job and spec.stop to end it."
+    )
+    return failed(case.observed, case.history, "JobDeleted", text)
+
+
+def _refused(case: Case, refusal: Refusal) -> Decision:
+    if refusal.final:
+        return Decision(phase=Phase.FAILED, reason=refusal.reason, message=refusal.message)
+    late = _late(case, refusal.reason, refusal.message)
+    # Pending, not Starting: nothing of the job exists yet.
+    return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)
+
+
+def _resume(case: Case) -> Decision:
+    queued = _queued(case)
+    if queued is not None:
+        return queued
+    reason, message = resuming() if case.history.last else waiting_reason(case)
+    return Decision(phase=Phase.STARTING, reason=reason, message=message, suspend=False)
+
+
+def _run(case: Case) -> Decision:
+    if case.history.running and case.history.last:
+        left = deadlines.active_seconds_left(case)
+        text = f"Attempt {case.history.last['number']} is training."
+        return Decision(phase=Phase.RUNNING, reason="TrainerRunning", message=text, requeue_after=left)
+    reason, message = waiting_reason(case)
+    waiting = Decision(phase=Phase.STARTING, reason=reason, message=message, requeue_after=_next_look(case))
+    return _late(case, reason, message) or waiting
+
+
+def _next_look(case: Case) -> float | None:
+    """Seconds until time alone changes what is said of a start."""
+    waited = deadlines.start_seconds(case)
+    if waited is None:
+        return None
+    due = [limit - waited for limit in (NO_POD_SECONDS, deadlines.start_limit(case)) if limit > waited]
+    return min(due, default=None)
+
+
+def _late(case: Case, reason: str, message: str) -> Decision | None:
+    """The failure of a job whose container did not run in time."""
+    waited, limit = deadlines.start_seconds(case), deadlines.start_limit(case)
+    if waited is None or waited < limit:
+        return None
+    text = f"The container did not run within {limit} s (spec.startDeadlineSeconds). {message}"
+    return Decision(phase=Phase.FAILED, reason=reason, message=text)

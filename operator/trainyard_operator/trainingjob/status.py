@@ -1,0 +1,85 @@
+"""The operator's share of a TrainingJob's status, and the smallest patch that brings it about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trainyard_crds.contract import child_name
+from trainyard_crds.trainingjob import FINAL_PHASES, Phase, Resources
+from trainyard_operator.trainingjob.attempts import History
+from trainyard_operator.trainingjob.conditions import conditions
+from trainyard_operator.trainingjob.model import Decision, Note, Object, Observed
+from trainyard_operator.trainingjob.objects import format_time, holds
+from trainyard_operator.trainingjob.runconfig import run_uri
+from trainyard_operator.trainingjob.summary import final_values
+
+_MESSAGE_LIMIT = 2048
+_FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
+
+
+def is_final(observed: Observed) -> bool:
+    """Whether the job came to its end before."""
+    return observed.status.get("phase") in FINAL_PHASES or any(holds(observed.job, kind) for kind in _FINAL_CONDITIONS)
+
+
+def desired_status(observed: Observed, decision: Decision, history: History, now: datetime) -> Object:
+    """The operator's share of the status after a decision; None removes a field."""
+    assert decision.phase is not None
+    gpus = (observed.spec.get("resources") or {}).get("gpus", Resources.model_fields["gpus"].default)
+    status: Object = {
+        "observedGeneration": observed.job["metadata"].get("generation"),
+        "phase": decision.phase.value,
+        "message": decision.message[:_MESSAGE_LIMIT],
+        "conditions": conditions(observed, decision, history, now),
+        "summary": {"gpus": str(gpus)},
+    }
+    if observed.child is not None or decision.create:
+        status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job)}
+    status |= _attempt_fields(observed, history)
+    if decision.phase in FINAL_PHASES:
+        status |= {"completionTime": format_time(now), "logTail": decision.log_tail}
+    if decision.phase in FINAL_PHASES or (history.ended_now and not history.running):
+        termination = decision.termination or (history.ending.termination if history.ending else None)
+        values = final_values(observed, termination, now)
+        status["summary"] |= values.pop("summary")
+        status |= values
+    return status
+
+
+def _attempt_fields(observed: Observed, history: History) -> Object:
+    if not history.attempts:
+        return {}
+    fields: Object = {"attempts": history.attempts, "attemptCounts": history.counts.to_json()}
+    started = [entry["startedAt"] for entry in history.attempts if "startedAt" in entry]
+    if started and "startTime" not in observed.status:
+        fields["startTime"] = started[0]
+    return fields
+
+
+def merge_patch(current: Object, desired: Object) -> Object:
+    """The JSON merge patch (RFC 7386) from current to desired, looking only at desired's keys; empty when equal."""
+    patch: Object = {}
+    for key, value in desired.items():
+        known = current.get(key)
+        if isinstance(value, dict) and isinstance(known, dict):
+            inner = merge_patch(known, value)
+            if inner:
+                patch[key] = inner
+        elif isinstance(value, dict):
+            patch[key] = _without_nulls(value)
+        elif known != value:
+            patch[key] = value
+    return patch
+
+
+def _without_nulls(value: Object) -> Object:
+    kept = {key: item for key, item in value.items() if item is not None}
+    return {key: _without_nulls(item) if isinstance(item, dict) else item for key, item in kept.items()}
+
+
+def note(observed: Observed, decision: Decision) -> Note | None:
+    """The Event of a phase transition; None when the phase stays."""
+    if decision.phase is None or observed.status.get("phase") == decision.phase.value:
+        return None
+    text = f"{decision.reason}: {decision.message}"
+    return Note("Warning" if decision.phase is Phase.FAILED else "Normal", decision.phase.value, text)

@@ -1,0 +1,86 @@
+"""Stop and suspension: save, free the GPUs, and only then say so."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trainyard_crds.trainingjob import Phase, Stop
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.model import Decision, Deletion, Object
+from trainyard_operator.trainingjob.objects import parse_time, pod_ended
+
+_FORCE_GRACE, _FORCE_PATIENCE = 1, 30
+"""Seconds a container gets under `stop: Force`, and after which a pod on a dead node is given up."""
+
+
+def stop(case: Case) -> Decision | None:
+    """What `spec.stop` asks for; None when it is not set."""
+    if "stop" not in case.spec:
+        return None
+    if case.spec["stop"] == Stop.FORCE:
+        return _force(case)
+    if case.idle:
+        return _stopped(case, "StoppedByUser")
+    return Decision(
+        phase=Phase.STOPPING,
+        reason="StopRequested",
+        message="The job saves a checkpoint and stops.",
+        suspend=True,
+    )
+
+
+def suspend(case: Case) -> Decision | None:
+    """What `spec.suspend` asks for; None when it is false."""
+    if not case.spec.get("suspend", False):
+        return None
+    if case.child is None and case.history.last is None:
+        text = "The job is suspended and has not started; set spec.suspend to false to start it."
+        return Decision(phase=Phase.SUSPENDED, reason="SuspendedBeforeStart", message=text)
+    if not case.idle:
+        text = "The job saves a checkpoint and frees its GPUs."
+        return Decision(phase=Phase.SUSPENDING, reason="SuspendRequested", message=text, suspend=True)
+    text = "The job is suspended and holds no GPU; set spec.suspend to false to resume it where it was."
+    return Decision(phase=Phase.SUSPENDED, reason="SuspendedByUser", message=text)
+
+
+def _force(case: Case) -> Decision:
+    child, pods = case.child, [pod for pod in case.observed.pods if not pod_ended(pod)]
+    if child is None and not pods:
+        return _stopped(case, "StoppedByForce")
+    jobs = [_job(child)] if child and "deletionTimestamp" not in child["metadata"] else []
+    kills = [kill for pod in pods if (kill := _kill(pod, case.now))]
+    return Decision(
+        phase=Phase.STOPPING,
+        reason="StopForced",
+        message="The job is being ended at once.",
+        delete=(*jobs, *kills),
+        requeue_after=_FORCE_PATIENCE + 1 if pods else None,
+    )
+
+
+def _job(child: Object) -> Deletion:
+    return Deletion("jobs", child["metadata"]["name"], child["metadata"]["uid"])
+
+
+def _kill(pod: Object, now: datetime) -> Deletion | None:
+    """Hurry a pod; force it away when its node does not answer. None when that was done already."""
+    metadata = pod["metadata"]
+    deleted, grace = metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds")
+    if deleted is None or grace is None or grace > _FORCE_GRACE:
+        return Deletion("pods", metadata["name"], metadata["uid"], _FORCE_GRACE)
+    if grace > 0 and (now - parse_time(deleted)).total_seconds() >= _FORCE_PATIENCE:
+        return Deletion("pods", metadata["name"], metadata["uid"], 0)
+    return None
+
+
+def _stopped(case: Case, reason: str) -> Decision:
+    history = case.history
+    if history.last is None:
+        return Decision(phase=Phase.STOPPED, reason=reason, message="The job was stopped before it started.")
+    step = history.counts.last_step
+    return Decision(
+        phase=Phase.STOPPED,
+        reason=reason,
+        message=f"The job was stopped on request{f' after step {step}' if step else ''}.",
+        termination=history.ending.termination if history.ending else None,
+    )

@@ -1,0 +1,83 @@
+"""Why a started job does not run yet."""
+
+from __future__ import annotations
+
+import re
+
+from trainyard_crds.contract import child_name
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.deadlines import start_seconds
+from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.objects import condition, container_state, parse_time
+from trainyard_operator.trainingjob.redact import redact
+
+_PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')
+NO_POD_SECONDS = 30
+"""Seconds after which a Job without a pod is worth a hint."""
+_PROGRESSING = ("ContainerCreating", "PodInitializing")
+
+
+def waiting_reason(case: Case) -> tuple[str, str]:
+    """CamelCase word and sentence for what a started job waits for."""
+    pod, last = case.history.pod, case.history.last
+    if last is not None and "finishedAt" in last:
+        return resuming() if _was_suspended_since(case, last["finishedAt"]) else _restarting(last)
+    if pod is None:
+        return _no_pod(case)
+    waiting = container_state(pod).get("waiting")
+    if waiting is not None and waiting.get("reason") not in _PROGRESSING:
+        return _container(pod, waiting)
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled is not None and scheduled["status"] == "False":
+        return _unscheduled(scheduled)
+    # One text from the pod's creation to its start: each change would be one more write per job.
+    return "PodPending", f"The pod {pod['metadata']['name']} gets its node, image and volumes."
+
+
+def resuming() -> tuple[str, str]:
+    """What a suspended job waits for once it may go on."""
+    return "Resuming", "The job resumes where it was."
+
+
+def _no_pod(case: Case) -> tuple[str, str]:
+    name = child_name(case.observed.name, case.observed.uid)
+    waited = None if case.child is None else start_seconds(case)
+    if waited is None or waited < NO_POD_SECONDS:
+        return "JobCreated", f"The Job {name} makes its pod."
+    text = (
+        f"The Job {name} gets no pod; a ResourceQuota or an admission policy may refuse it: kubectl describe job {name}"
+    )
+    return "NoPod", text
+
+
+def _was_suspended_since(case: Case, moment: str) -> bool:
+    found = condition(case.child, "Suspended")
+    if found is None:
+        return False
+    return found["status"] == "True" or parse_time(found["lastTransitionTime"]) >= parse_time(moment)
+
+
+def _restarting(last: Object) -> tuple[str, str]:
+    return "Restarting", f"Attempt {last['number']} ended: {last['message']} The next attempt follows."
+
+
+def _container(pod: Object, waiting: Object) -> tuple[str, str]:
+    reason, detail = waiting.get("reason") or "ContainerWaiting", redact(waiting.get("message") or "")
+    if reason in _PULL_REASONS:
+        # The kubelet alternates between two reasons for one fault; the status must not.
+        steady = "ImagePullBackOff" if reason == "ErrImagePull" else reason
+        cause = _BACK_OFF.sub("", detail)
+        image = pod["spec"].get("image", "")
+        return steady, f"The image {image} cannot be pulled{': ' + cause if cause else ''}."
+    if reason == "CreateContainerConfigError":
+        return (
+            reason,
+            f"The container cannot be set up: {detail}. Create what is missing.",
+        )
+    return reason, f"The container waits: {detail or reason}."
+
+
+def _unscheduled(scheduled: Object) -> tuple[str, str]:
+    detail = redact(scheduled.get("message") or "no node fits")
+    return scheduled.get("reason") or "Unschedulable", f"No node can take the pod: {detail}"

@@ -1,0 +1,121 @@
+"""Stories of one TrainingJob each, told step by step in golden/*.yaml: what is observed, and what is planned.
+
+`pytest tests/unit/operator --update-goldens` writes what the code plans now; read the difference before committing it.
+Every step also proves that planning again after the plan was applied changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.operator.trainingjob.world import DAY, World, at, merged, new_pod
+from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.model import Need, Plan, Refusal
+
+GOLDEN = Path(__file__).parent / "golden"
+STORIES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
+_INPUT = ("name", "now", "job", "child", "pods", "check", "checkPods", "answers", "refusal", "admission", "restart")
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_story(story: str, request: pytest.FixtureRequest) -> None:
+    path = GOLDEN / f"{story}.yaml"
+    steps = yaml.safe_load(path.read_text())
+    world, results = World(), []
+    for step in steps:
+        assert set(step) <= {*_INPUT, "plan"}, f"{step['name']}: unknown keys {set(step) - {*_INPUT, 'plan'}}"
+        if step.get("restart"):
+            world = World()
+        tell(world, step)
+        planned = world.plan()
+        results.append({**{key: step[key] for key in _INPUT if key in step}, "plan": shown(planned)})
+        world.apply(planned)
+        assert settled(world), f"{story}: {step['name']}: planning again would write {shown(world.plan())}"
+    if request.config.getoption("--update-goldens"):
+        path.write_text(dump(results))
+    for step, result in zip(steps, results, strict=True):
+        assert step.get("plan") == result["plan"] or request.config.getoption("--update-goldens"), (
+            f"{story}: {step['name']}\n{yaml.safe_dump(result['plan'], sort_keys=False, width=120)}"
+        )
+
+
+def settled(world: World) -> bool:
+    """Whether the plan for what was just planned changes nothing more, but for the cleaning up after an end."""
+    again = world.plan()
+    if again.need is not None:
+        return True
+    world.apply(again)
+    last = world.plan()
+    return again.status is None and not (last.create or last.delete or last.status or last.suspend is not None)
+
+
+def tell(world: World, step: dict[str, Any]) -> None:
+    """Bring a step's news into the world."""
+    if "now" in step:
+        world.now = at(step["now"])
+    world.job = merged(world.job, stamped(step.get("job", {})))
+    if "child" in step:
+        world.child = merged(world.child, stamped(step["child"]))
+    if "check" in step:
+        world.check = merged(world.check, stamped(step["check"]))
+    for pods, key in ((world.pods, "pods"), (world.check_pods, "checkPods")):
+        for name, change in step.get(key, {}).items():
+            if change is None:
+                del pods[name]
+            else:
+                pods[name] = merged(pods.get(name, new_pod(name, world.stamp)), worded(stamped(change)))
+    world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
+    world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
+    world.admission = Admission(**step["admission"]) if "admission" in step else world.admission
+
+
+def stamped(value: Any) -> Any:
+    """`at 10:00:07` in a story is that time of its day."""
+    if isinstance(value, dict):
+        return {key: stamped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [stamped(item) for item in value]
+    if isinstance(value, str) and value.startswith("at "):
+        return f"{DAY}{value[3:]}Z"
+    return value
+
+
+def worded(pod: Any) -> Any:
+    """`state:` is the trainer's container; a termination message may be written as an object."""
+    if not isinstance(pod, dict) or "state" not in pod:
+        return pod
+    state = pod.pop("state")
+    terminated = state.get("terminated", {})
+    if isinstance(terminated.get("message"), dict):
+        terminated["message"] = json.dumps(terminated["message"])
+    return merged(pod, {"status": {"containerStatuses": [{"name": "trainer", "state": state}]}})
+
+
+def shown(planned: Plan) -> dict[str, Any]:
+    """A plan as the stories write it; bodies of children have tables of their own."""
+    result: dict[str, Any] = {}
+    if planned.need:
+        result["need"] = list(planned.need)
+    if planned.create:
+        result["create"] = [f"{body['kind']} {body['metadata']['name']}" for body in planned.create]
+    if planned.suspend is not None:
+        result["suspend"] = planned.suspend
+    if planned.delete:
+        result["delete"] = [f"{kind} {name} grace={grace}" for kind, name, _, grace in planned.delete]
+    if planned.status is not None:
+        result["status"] = planned.status
+    if planned.note:
+        result["event"] = " ".join(planned.note)
+    if planned.requeue_after is not None:
+        result["requeueAfter"] = planned.requeue_after
+    plain: dict[str, Any] = json.loads(json.dumps(result))
+    return plain
+
+
+def dump(results: list[dict[str, Any]]) -> str:
+    return "\n".join(yaml.safe_dump([entry], sort_keys=False, width=120, allow_unicode=True) for entry in results)

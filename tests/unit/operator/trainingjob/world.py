@@ -1,0 +1,160 @@
+"""A small model of one TrainingJob and its children: what a plan does to them, and nothing more."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+from trainyard_crds.contract import child_name
+from trainyard_operator.trainingjob.admission import Admission, at_once
+from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
+from trainyard_operator.trainingjob.plan import plan
+
+NAME, NAMESPACE, UID = "tune", "team", "5f8c1d2e-0000-4000-8000-000000000001"
+CHILD = child_name(NAME, UID)
+CHILD_UID = "c0000000-0000-4000-8000-000000000001"
+DAY = "2026-01-02T"
+SETTINGS = RenderSettings(
+    trainer_image="registry.local/trainer:1",
+    image_pull_policy="IfNotPresent",
+    gateway_url="https://trainyard-gateway.trainyard.svc:8443",
+)
+SPEC: Object = {
+    "task": "llm",
+    "method": "lora",
+    "model": {"source": "pvc://models/tiny"},
+    "dataset": {"source": "pvc://models/train.jsonl"},
+    "suspend": False,
+    "startDeadlineSeconds": 1800,
+}
+
+
+def at(clock: str) -> datetime:
+    """An instant of the stories' day."""
+    return datetime.fromisoformat(f"{DAY}{clock}").replace(tzinfo=UTC)
+
+
+def new_job() -> Object:
+    """A TrainingJob as the API server stores it."""
+    return {
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "uid": UID,
+            "generation": 1,
+            "resourceVersion": "1",
+            "creationTimestamp": f"{DAY}10:00:00Z",
+        },
+        "spec": copy.deepcopy(SPEC),
+    }
+
+
+def new_pod(name: str, created: str, *, owner: str = CHILD, owner_uid: str = CHILD_UID) -> Object:
+    """A pod of the training Job, as the Store keeps it."""
+    return {
+        "metadata": {
+            "name": f"{owner}-{name}",
+            "namespace": NAMESPACE,
+            "uid": f"pod-{name}",
+            "creationTimestamp": created,
+            "ownerReferences": [{"kind": "Job", "name": owner, "uid": owner_uid, "controller": True}],
+        },
+        "spec": {"image": SETTINGS.trainer_image},
+        "status": {"phase": "Pending"},
+    }
+
+
+def kept(job: Object, created: str) -> Object:
+    """What the Store keeps of a batch Job that was just made."""
+    return {
+        "metadata": {
+            "name": job["metadata"]["name"],
+            "namespace": NAMESPACE,
+            "uid": CHILD_UID,
+            "resourceVersion": "7",
+            "creationTimestamp": created,
+        },
+        "spec": {
+            "suspend": False,
+            "backoffLimit": job["spec"]["backoffLimit"],
+            "image": job["spec"]["template"]["spec"]["containers"][0]["image"],
+        },
+        "status": {},
+    }
+
+
+def merged(target: Any, change: Any) -> Any:
+    """RFC 7386: objects merge, null removes, everything else replaces."""
+    if not isinstance(change, dict):
+        return change
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+class World:
+    """One TrainingJob with its children."""
+
+    def __init__(self) -> None:
+        self.job = new_job()
+        self.child: Object | None = None
+        self.pods: dict[str, Object] = {}
+        self.check: Object | None = None
+        self.check_pods: dict[str, Object] = {}
+        self.answers: dict[Need, Any] = {}
+        self.refusal: Refusal | None = None
+        self.admission: Admission | None = None
+        self.now = at("10:00:00")
+
+    @property
+    def stamp(self) -> str:
+        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def observed(self) -> Observed:
+        return Observed(
+            job=self.job,
+            child=self.child,
+            pods=tuple(self.pods.values()),
+            check=self.check,
+            check_pods=tuple(self.check_pods.values()),
+            answers=self.answers,
+            refusal=self.refusal,
+        )
+
+    def plan(self) -> Plan:
+        fixed = self.admission
+        return plan(self.observed(), SETTINGS, self.now, at_once if fixed is None else lambda _: fixed)
+
+    def apply(self, done: Plan) -> None:
+        """What the API server makes of a plan."""
+        for body in done.create:
+            if body["kind"] != "Job":
+                continue
+            if body["metadata"]["name"].endswith("-check"):
+                self.check = kept(body, self.stamp)
+            else:
+                self.child = kept(body, self.stamp)
+        if done.suspend is not None and self.child is not None:
+            self.child = merged(self.child, {"spec": {"suspend": done.suspend}})
+        for deletion in done.delete:
+            if deletion.kind == "jobs":
+                self.child = None
+            else:
+                self._delete_pod(deletion.uid, deletion.grace)
+        if done.status:
+            self.job = merged(self.job, {"status": done.status})
+
+    def _delete_pod(self, uid: str, grace: int | None) -> None:
+        for name, pod in list(self.pods.items()):
+            if pod["metadata"]["uid"] == uid and grace == 0:
+                del self.pods[name]
+            elif pod["metadata"]["uid"] == uid:
+                change = {"deletionTimestamp": self.stamp, "deletionGracePeriodSeconds": grace}
+                self.pods[name] = merged(pod, {"metadata": change})
