@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainyard_crds.report import Termination
+from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
@@ -57,12 +57,11 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     Raises:
         TrainerError: It ended before it could take over the run directory.
     """
-    threads = prepare_environment()
+    prepare_environment()
 
-    from trainyard_trainer.engine.device import choose_device, gpu_uuids, use_threads
+    from trainyard_trainer.engine.device import choose_device, gpu_uuids
     from trainyard_trainer.engine.session import Session
 
-    use_threads(threads)
     device = choose_device(config.gpus)
     stop.check()
     clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
@@ -75,10 +74,14 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         now=clock.now(),
     )
     reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(device))
-    session = Session(config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter)
     try:
+        session = Session(
+            config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter
+        )
         termination = reporter.finished(session.run(create_task(config)))
         write_result(run_directory, termination, files)
+        reporter.stage(Stage.FINISHED)
+        reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
         termination = _ended(reporter, error, run_directory)
     finally:
@@ -86,17 +89,12 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     return termination
 
 
-def prepare_environment() -> int:
-    """Set what torch and the libraries read when they are imported.
-
-    Returns:
-        How many threads torch may use.
-    """
+def prepare_environment() -> None:
+    """Set what torch and the libraries read when they are imported."""
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_limit()))
     logging.captureWarnings(capture=True)
-    return int(os.environ["OMP_NUM_THREADS"])
 
 
 def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, gpu_uuids: list[str]) -> Reporter:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainyard_crds.report import Stage
+from trainyard_crds.report import Stage, Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer import wiring
+from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
+from trainyard_trainer.main import main
+from trainyard_trainer.stop import StopFlag
 
 WIDTH = 4
 
@@ -46,13 +54,16 @@ class ToyData:
     def num_micro_batches(self, epoch: int) -> int:
         return len(self._rows)
 
-    def micro_batch(self, epoch: int, index: int) -> MicroBatch:
+    def micro_batch(self, epoch: int, index: int) -> ToyBatch:
         rows = self._rows[(index * 3 + epoch) % len(self._rows)]
         return ToyBatch(rows, rows.sum(-1) + 0.1)
 
 
 class ToyTask:
-    """`hooks` maps a method's name to what is called, with the number of the call (1 for the first), before it runs."""
+    """`hooks` maps a method's name to what is called, with the number of the call (1 for the first), before it runs.
+
+    `bad_loss` is the call of `loss` that returns no number.
+    """
 
     def __init__(
         self,
@@ -62,12 +73,16 @@ class ToyTask:
         evaluations: list[float] | None = None,
         data: ToyData | None = None,
         hooks: dict[str, Callable[[int], None]] | None = None,
+        dropout: float = 0.2,
+        bad_loss: int | None = None,
     ) -> None:
         self._learning_rate = learning_rate
         self._has_evaluation = has_evaluation
         self._evaluations = evaluations
         self._data = data or ToyData()
         self._hooks = hooks or {}
+        self._dropout = dropout
+        self._bad_loss = bad_loss
         self._calls: dict[str, int] = {}
         self.context: RunContext | None = None
 
@@ -82,7 +97,9 @@ class ToyTask:
         context.stop.check()
         context.stage(Stage.LOADING_MODEL)
         self.context = context
-        model = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1)).to(context.device)
+        model = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Dropout(self._dropout), nn.Linear(8, 1)).to(
+            context.device
+        )
         rate = self._learning_rate or context.config.optimization.learning_rate
         group = ParameterGroup(name="all", parameters=list(model.parameters()), learning_rate=rate, weight_decay=0.01)
         return Loaded(
@@ -95,12 +112,12 @@ class ToyTask:
         )
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
-        self._called("loss")
+        call = self._called("loss")
         assert isinstance(batch, ToyBatch)
         device = next(loaded.model.parameters()).device
         predicted = loaded.model(batch.rows.to(device)).squeeze(-1)
         errors: Tensor = predicted - batch.targets.to(device)
-        return errors.square().sum()
+        return errors.square().sum() * (float("nan") if call == self._bad_loss else 1.0)
 
     def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
         call = self._called("evaluate")
@@ -127,15 +144,52 @@ class ToyTask:
         return "model"
 
 
+def run_config(run_directory: Path, **blocks: Any) -> RunConfig:
+    """12 steps of 4 micro-batches over 4 passes, saved and evaluated every 3 steps."""
+    document: dict[str, Any] = {
+        "runDirectory": str(run_directory),
+        "task": "llm",
+        "method": "full",
+        "model": {"source": "file:///toy"},
+        "dataset": {"source": "file:///toy"},
+        "optimization": {"learningRate": 0.01, "epochs": 4, "loggingSteps": 2},
+        "checkpoints": {"everySteps": 3},
+    }
+    for name, values in blocks.items():
+        document[name] = {**document.get(name, {}), **values} if isinstance(values, dict) else values
+    return RunConfig.model_validate(document)
+
+
+def train_toy(config: RunConfig, task: ToyTask, stop: StopFlag | None = None) -> Termination:
+    """One start of a run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "create_task", lambda _config: task)
+        return wiring.train(config, stop=stop or StopFlag(), environ={})
+
+
+def exported(run_directory: Path) -> bytes:
+    """The final weights."""
+    return (run_directory / "exports/model/model.safetensors").read_bytes()
+
+
+def metric_lines(run_directory: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without what depends on the clock."""
+    lines = (run_directory / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in ("time", "tokensPerSecond")}
+        for line in lines
+    ]
+
+
+class Killed(BaseException):
+    """Ends a start as a kill would: nothing of ours catches it."""
+
+
 def _main() -> int:
     """The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
 
     TOY_FAULT: `<kill|term>:<method of the task, or file system call>:<number of the call>`.
     """
-    from trainyard_trainer import wiring
-    from trainyard_trainer.checkpoint.files import Files
-    from trainyard_trainer.main import main
-
     hooks: dict[str, Callable[[int], None]] = {}
     if fault := os.environ.get("TOY_FAULT"):
         how, where, number = fault.split(":")
@@ -146,20 +200,21 @@ def _main() -> int:
 
         hooks[where] = strike
         if hasattr(Files, where):
-            _count_calls(Files, where, strike)
+            count_calls(where, strike)
     wiring.create_task = lambda _config: ToyTask(hooks=hooks)  # type: ignore[assignment]
     return main()
 
 
-def _count_calls(owner: type, name: str, strike: Callable[[int], None]) -> None:
-    original, calls = getattr(owner, name), []
+def count_calls(name: str, strike: Callable[[int], None]) -> None:
+    """Let `strike` see the number of every call of a method of Files, before it runs."""
+    original, calls = getattr(Files, name), []
 
     def counted(*args: object) -> object:
         calls.append(name)
         strike(len(calls))
         return original(*args)
 
-    setattr(owner, name, counted)
+    setattr(Files, name, counted)
 
 
 if __name__ == "__main__":

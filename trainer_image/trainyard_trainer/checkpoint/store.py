@@ -25,7 +25,7 @@ from trainyard_trainer.checkpoint.manifest import (
 )
 from trainyard_trainer.checkpoint.owner import OwnerRecord, Ownership, counts, newest_owner, take_over
 from trainyard_trainer.checkpoint.retention import best_of, surplus
-from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.errors import ConfigurationError, StorageError
 
 CHECKPOINTS = "checkpoints"
 OWNERS = "owner"
@@ -110,8 +110,14 @@ class CheckpointStore:
             with storage_errors(self._run_directory):
                 checkpoint = self._commit(draft, write)
         except FileNotFoundError:
-            # The newer trainer removes what the older ones left half-written.
+            # A newer trainer removes what the older ones left half-written.
             self._ownership.check()
+            raise
+        except StorageError:
+            # A full volume gets back the room of what could not be finished.
+            self._files.remove_tree(
+                self._directory / f"{TEMPORARY_PREFIX}{checkpoint_name(draft.step, self.owner_epoch)}"
+            )
             raise
         self._checkpoints.append(checkpoint)
         self._ownership.check()

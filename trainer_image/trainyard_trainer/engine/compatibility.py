@@ -35,7 +35,7 @@ def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     Raises:
         DataError: One of them differs.
     """
-    for name in sorted({*before, *now}):
+    for name in sorted({*before, *now}, key=lambda name: (name.count("."), name)):
         old, new = before.get(name, "unset"), now.get(name, "unset")
         if old != new:
             raise DataError(f"{name} was {old} when this run began and is {new} now.", _ADVICE)

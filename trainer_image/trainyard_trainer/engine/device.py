@@ -1,4 +1,4 @@
-"""The device a run trains on, and the CPU threads it may use."""
+"""The device a run trains on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ def choose_device(gpus: int) -> torch.device:
             "Set resources.gpus: 0 (gpus: 0 in a run config) to train on the CPU, or check the node's NVIDIA driver.",
         )
     return torch.device("cuda", 0)
-
-
-def use_threads(count: int) -> None:
-    """Let torch's operators use that many CPU threads."""
-    torch.set_num_threads(count)
 
 
 def gpu_uuids(device: torch.device) -> list[str]:

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from trainyard_crds.report import Report
@@ -21,8 +22,17 @@ _TIMEOUT_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
 """Longest that the end of a run waits for the last report."""
 
-Send = Callable[[bytes], "str | None"]
-"""Posts a body; returns why it was refused or lost, None when it was taken."""
+
+class Problem(NamedTuple):
+    """Why a report was refused or lost."""
+
+    kind: str
+    """The same for all problems that need not be told twice."""
+    message: str
+
+
+Send = Callable[[bytes], Problem | None]
+"""Posts a body; None when it was taken."""
 
 
 def seconds_until_next(*, since_last: float, failures: int, urgent: bool) -> float:
@@ -88,9 +98,9 @@ class IntakePoster:
                 self._failures = 0 if problem is None else self._failures + 1
                 if problem is not None and self._latest is None:
                     self._latest = report
-            if problem is not None and problem not in self._told:
-                self._told.add(problem)
-                text = f"{problem} Training goes on; reporting is tried again."
+            if problem is not None and problem.kind not in self._told:
+                self._told.add(problem.kind)
+                text = f"{problem.message} Training goes on; reporting is tried again."
                 self._run_log.append(level="warning", kind="ProgressNotReported", message=text)
 
     def _next(self) -> Report | None:
@@ -110,16 +120,14 @@ class IntakePoster:
 def create_sender(intake: Intake) -> Send:
     """Posts to the gateway's intake over a fresh connection, so that rotated tokens and certificates are picked up."""
 
-    def send(body: bytes) -> str | None:
+    def send(body: bytes) -> Problem | None:
         try:
             status, reason = _post(intake, body)
         except (OSError, http.client.HTTPException) as error:
-            return f"The progress intake {intake.url} cannot be reached ({error})."
+            return Problem("unreachable", f"The progress intake {intake.url} cannot be reached ({error}).")
         if status < 300:
             return None
-        if status in (429, 503):
-            return f"The progress intake asks to wait (HTTP {status})."
-        return f"The progress intake refused a report with HTTP {status}: {reason}"
+        return Problem(f"HTTP {status}", f"The progress intake refused a report with HTTP {status}: {reason}")
 
     return send
 

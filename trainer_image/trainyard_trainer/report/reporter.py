@@ -162,16 +162,13 @@ class Reporter:
     def finished(self, exports: list[ExportStatus]) -> Termination:
         """The termination of a run that reached its end."""
         made = ", ".join(f"{export.format} in {export.uri}" for export in exports)
-        termination = Termination(
+        return Termination(
             outcome=Outcome.FINISHED,
             exit_code=0,
             reason=EXIT_CODES[ExitCode.FINISHED].reason,
             message=f"Trained {self._progress.step} steps; {made}."[:_MESSAGE_LIMIT],
             exports=exports,
         ).model_copy(update=self._snapshot())
-        self.stage(Stage.FINISHED)
-        self.log("Finished", termination.message)
-        return termination
 
     def close(self) -> None:
         """Flush what is still to be told, within seconds."""

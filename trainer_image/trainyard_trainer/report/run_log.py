@@ -24,9 +24,11 @@ class RunLog:
         """The step the run is at; goes into every line."""
 
     def append(self, *, level: Level, kind: str, message: str) -> None:
-        """Write one line; readers that follow the file see it at once."""
+        """Write one line; readers that follow the file see it at once. After the end nothing is written."""
         event = {"time": self._clock.now(), "level": level, "type": kind, "step": self.step, "message": message}
         with self._lock:
+            if self._file.closed:
+                return
             self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
 

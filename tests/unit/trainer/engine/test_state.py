@@ -1,0 +1,121 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
+from trainyard_trainer.engine.plan import Cursor
+from trainyard_trainer.engine.rng import RngState, capture_rng, restore_rng, seed_everything, undisturbed
+from trainyard_trainer.engine.state import TrainingState, read_state, write_state
+from trainyard_trainer.engine.task import ParameterGroup
+from trainyard_trainer.engine.window import LossWindow
+from trainyard_trainer.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def draw() -> list[float]:
+    return [float(torch.rand(1)), random.random(), random.gauss(0, 1), float(np.random.random())]
+
+
+def test_generators_go_on_where_they_were_captured() -> None:
+    seed_everything(3)
+    random.gauss(0, 1)  # Python keeps the second value of a pair
+    state = capture_rng(CPU)
+    expected = draw()
+    restore_rng(RngState.from_parts(state.tensors(), state.scalars()), CPU)
+    assert draw() == expected
+
+
+def test_what_happens_undisturbed_leaves_no_trace() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    model[1].eval()
+    seed_everything(3)
+    expected = draw()
+    seed_everything(3)
+    with undisturbed(model, CPU):
+        draw()
+        model.train()
+    assert draw() == expected
+    assert [module.training for module in model] == [True, False]
+
+
+def two_groups() -> list[ParameterGroup]:
+    torch.manual_seed(0)
+    return [
+        ParameterGroup(name=name, parameters=[nn.Parameter(torch.randn(3, 2))], learning_rate=rate, weight_decay=0.1)
+        for name, rate in (("language", 0.1), ("vision", 0.01))
+    ]
+
+
+def make_step(groups: list[ParameterGroup], optimizer: torch.optim.Optimizer) -> None:
+    for group in groups:
+        torch.autograd.backward(group.parameters[0].square().sum())
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    groups = two_groups()
+    optimizer, window = create_optimizer(groups), LossWindow(CPU)
+    make_step(groups, optimizer)
+    window.add(step=1, loss_sum=torch.tensor(2.5), num_tokens=5, grad_norm=torch.tensor(1.0))
+    state = TrainingState(step=1, cursor=Cursor(2, 3), tokens=7, metrics={"loss": 0.1}, evaluated_step=1, best_loss=0.1)
+    write_state(tmp_path, state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+
+    copies = two_groups()
+    for copy, group in zip(copies, groups, strict=True):
+        copy.parameters[0].data.copy_(group.parameters[0])
+    fresh, empty = create_optimizer(copies), LossWindow(CPU)
+    restored, _rng, length = read_state(tmp_path, optimizer=fresh, window=empty)
+    assert (restored, length) == (state, 11)
+    assert empty.take() == {"loss": 0.5, "gradNorm": 0.0}
+    make_step(groups, optimizer)
+    make_step(copies, fresh)
+    assert all(torch.equal(a.parameters[0], b.parameters[0]) for a, b in zip(groups, copies, strict=True))
+
+
+def test_metrics_of_an_older_evaluation_do_not_describe_later_weights() -> None:
+    metrics = {"loss": 1.0, "evalLoss": 2.0}
+    state = TrainingState(step=4, metrics=metrics, evaluation={"evalLoss": 2.0}, evaluated_step=4)
+    assert state.own_metrics() == metrics
+    state.step = 5
+    assert state.own_metrics() == {"loss": 1.0}
+
+
+def test_learning_rates_are_named_where_they_differ() -> None:
+    groups = two_groups()
+    optimizer = create_optimizer(groups)
+    metrics = set_learning_rates(optimizer, groups, 0.5)
+    assert metrics == {"learningRate": 0.05, "visionLearningRate": 0.005}
+    assert [options["lr"] for options in optimizer.param_groups] == [0.05, 0.005]
+
+
+@pytest.mark.parametrize(("max_norm", "scale"), [(1.0, 0.2), (10.0, 1.0), (0.0, 1.0)])
+def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float, scale: float) -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    group = ParameterGroup(name="all", parameters=[parameter], learning_rate=1, weight_decay=0)
+    assert float(clip_gradients([group], max_norm)) == 5.0
+    assert torch.allclose(parameter.grad, scale * torch.tensor([3.0, 4.0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "norm"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")])
+def test_the_first_step_that_is_not_finite_is_named(loss: str, norm: str) -> None:
+    window = LossWindow(CPU)
+    for step, (loss_sum, grad_norm) in enumerate([("1", "1"), ("1", "1"), (loss, norm), ("1", "1"), (loss, norm)], 1):
+        window.add(
+            step=step, loss_sum=torch.tensor(float(loss_sum)), num_tokens=1, grad_norm=torch.tensor(float(grad_norm))
+        )
+    with pytest.raises(DataError, match="in step 3"):
+        window.take()
+
+
+def test_a_window_without_loss_tokens_has_no_loss() -> None:
+    window = LossWindow(CPU)
+    window.add(step=1, loss_sum=torch.tensor(0.0), num_tokens=0, grad_norm=torch.tensor(0.0))
+    assert window.take() == {"gradNorm": 0.0}

@@ -1,0 +1,133 @@
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from trainyard_crds.contract import TERMINATION_LIMIT, TERMINATION_LOG_ENV
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer.errors import DataError, StopRequested
+from trainyard_trainer.report.console import JsonLines, ProgressBar, create_console
+from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.run_log import LibraryHandler, RunLog
+from trainyard_trainer.report.termination import failure, read_result, write_termination
+
+
+class FixedClock:
+    def monotonic(self) -> float:
+        return 0.0
+
+    def now(self) -> str:
+        return "2026-01-02T03:04:05Z"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsLog(path)
+    first.append(step=1, time="t", metrics={"loss": 1.0})
+    length = first.durable_length()
+    first.append(step=2, time="t", metrics={"loss": 9.0})
+    first.close()
+    second = MetricsLog(path)
+    second.cut(length)
+    second.append(step=2, time="t", metrics={"loss": 0.5})
+    second.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_file_shorter_than_the_checkpoint_remembers_is_left_alone(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append(step=1, time="t", metrics={})
+    length = log.durable_length()
+    log.cut(length + 100)
+    assert log.durable_length() == length
+
+
+def test_log_lines(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl", FixedClock())
+    log.step = 7
+    log.append(level="info", kind="RowsDropped", message="12 of 300 rows")
+    log.close()
+    log.append(level="info", kind="Late", message="a thread that is still there")
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {
+        "time": "2026-01-02T03:04:05Z",
+        "level": "info",
+        "type": "RowsDropped",
+        "step": 7,
+        "message": "12 of 300 rows",
+    }
+
+
+def test_what_libraries_warn_of_is_written_once(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl", FixedClock())
+    handler = LibraryHandler(log)
+    for level, message in ((logging.WARNING, "old"), (logging.WARNING, "old"), (logging.INFO, "chatter")):
+        record = logging.LogRecord("library", level, "", 0, message, None, None)
+        if record.levelno >= handler.level:
+            handler.handle(record)
+    log.close()
+    [line] = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert (json.loads(line)["type"], json.loads(line)["message"]) == ("Library", "library: old")
+
+
+def test_outside_a_terminal_there_is_one_json_line_per_log_step() -> None:
+    stream = io.StringIO()
+    console = create_console(stream)
+    assert isinstance(console, JsonLines)
+    console.begin(step=0, total_steps=9)
+    console.step(1)
+    console.metrics({"step": 1, "loss": 1.23456789, "eta": "12s"})
+    console.message("info", "Saved", "Saved it.")
+    assert stream.getvalue().splitlines() == [
+        '{"step": 1, "loss": 1.2346, "eta": "12s"}',
+        '{"level": "info", "type": "Saved", "message": "Saved it."}',
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_starts_where_the_run_was() -> None:
+    stream = Terminal()
+    console = create_console(stream)
+    assert isinstance(console, ProgressBar)
+    console.message("warning", "Kind", "look out")
+    console.begin(step=3, total_steps=9)
+    console.step(4)
+    console.metrics({"step": 4, "totalSteps": 9, "loss": 1.23456789})
+    console.close()
+    assert "warning: look out\n" in stream.getvalue()
+    assert "3/9" in stream.getvalue()
+    assert "4/9" in stream.getvalue()
+    assert "loss=1.23" in stream.getvalue()
+
+
+def test_a_failure_has_reason_sentence_and_advice() -> None:
+    termination = failure(DataError("Row 3 is empty.", "Remove it."))
+    assert (termination.outcome, termination.exit_code, termination.reason) == (Outcome.FAILED, 65, "BadData")
+    assert (termination.message, termination.advice) == ("Row 3 is empty.", "Remove it.")
+    assert failure(StopRequested("Stopped.")).outcome is Outcome.INTERRUPTED
+
+
+def test_long_texts_fit_the_limits() -> None:
+    termination = failure(DataError("x" * 5000, "y" * 5000))
+    assert len(termination.message) == 1024
+    assert len(termination.advice) == 512
+
+
+def test_the_termination_message_goes_where_the_environment_says(tmp_path: Path) -> None:
+    target = tmp_path / "termination-log"
+    write_termination(failure(DataError("x" * 1000, "y")), {TERMINATION_LOG_ENV: str(target)})
+    assert len(target.read_bytes()) <= TERMINATION_LIMIT
+    assert Termination.model_validate_json(target.read_bytes()).exit_code == 65
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"outcome": "Failed", "exitCode": 70, "reason": "InternalError"}'])
+def test_only_a_finished_run_has_a_result(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    assert read_result(tmp_path) is None

@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainyard_trainer.report.progress import Pace, percent_done
+
+
+@pytest.mark.parametrize(("step", "total", "percent"), [(0, 3, 0), (1, 3, 33.3), (2999, 3000, 99.9), (3, 3, 100)])
+def test_percent(step: int, total: int, percent: float) -> None:
+    assert percent_done(step, total) == percent
+
+
+@given(st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_only_the_last_step_makes_100_percent(pair: tuple[int, int]) -> None:
+    step, total = pair
+    assert 0 <= percent_done(step, total) <= 100
+    assert (percent_done(step, total) == 100) is (step == total)
+
+
+def test_nothing_is_estimated_before_the_first_step() -> None:
+    pace = Pace(time=5, step=7, tokens=70)
+    assert (pace.steps_per_second, pace.tokens_per_second, pace.remaining_seconds(3)) == (None, None, None)
+
+
+def test_a_resumed_run_counts_its_own_steps_only() -> None:
+    pace = Pace(time=100, step=50, tokens=5000)
+    pace.add(time=102, step=51, tokens=5100)
+    assert (pace.steps_per_second, pace.tokens_per_second, pace.remaining_seconds(9)) == (0.5, 50, 18)
+
+
+def test_a_slow_start_is_forgotten_after_a_minute() -> None:
+    pace = Pace(time=0, step=0, tokens=0)
+    for step in range(1, 201):
+        pace.add(time=1000 + step, step=step, tokens=step)
+    assert pace.steps_per_second == pytest.approx(1.0)
+
+
+def test_ten_steps_count_however_slow_they_are() -> None:
+    pace = Pace(time=0, step=0, tokens=0)
+    for step in range(1, 6):
+        pace.add(time=100 * step, step=step, tokens=step)
+    assert pace.remaining_seconds(2) == 200
