@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob import Phase
 from trainyard_operator.trainingjob import deadlines
@@ -11,7 +13,7 @@ from trainyard_operator.trainingjob.objects import job_suspended
 from trainyard_operator.trainingjob.render import children
 from trainyard_operator.trainingjob.result import failed
 from trainyard_operator.trainingjob.runconfig import InvalidSpecError
-from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, resuming, waiting_reason
+from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, waiting_reason
 
 
 def start_or_run(case: Case) -> Decision | Need:
@@ -65,11 +67,7 @@ def _refused(case: Case, refusal: Refusal) -> Decision:
 
 
 def _resume(case: Case) -> Decision:
-    queued = _queued(case)
-    if queued is not None:
-        return queued
-    reason, message = resuming() if case.history.last else waiting_reason(case)
-    return Decision(phase=Phase.STARTING, reason=reason, message=message, suspend=False)
+    return _queued(case) or replace(_run(case), suspend=False)
 
 
 def _run(case: Case) -> Decision:
