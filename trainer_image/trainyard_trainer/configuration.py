@@ -70,7 +70,7 @@ def _shown(value: Any) -> str:
 def _suggestion(path: Sequence[str | int]) -> str:
     known = _known_fields(path[:-1])
     close = get_close_matches(str(path[-1]), known, n=1)
-    return f"did you mean {close[0]}?" if close else f"remove it (known: {', '.join(known)})"
+    return f"write {close[0]} instead" if close else f"remove it (known: {', '.join(known)})"
 
 
 def _known_fields(path: Sequence[str | int]) -> list[str]:

@@ -1,10 +1,17 @@
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from trainyard_crds.report import Progress, Report
 from trainyard_crds.runconfig import Intake
@@ -137,12 +144,42 @@ def test_an_intake_that_is_not_there(tmp_path: Path) -> None:
     assert problem.kind == "unreachable"
 
 
-def test_a_certificate_the_ca_did_not_sign_is_not_trusted(tmp_path: Path, server: ThreadingHTTPServer) -> None:
-    token = tmp_path / "token"
-    token.write_text("secret")
-    where = Intake(
-        url=f"https://127.0.0.1:{server.server_port}/x", token_file=str(token), ca_file=str(tmp_path / "missing.crt")
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own CA, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
     )
-    problem = create_sender(where)(b"{}")
+    files = directory / f"{name}.crt", directory / f"{name}.key"
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(
+    tmp_path: Path, server: ThreadingHTTPServer
+) -> None:
+    own, key = certificate(tmp_path, "own")
+    other, _ = certificate(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    ca = tmp_path / "ca.crt"
+    plain = intake(tmp_path, server)
+    where = Intake(url=plain.url.replace("http:", "https:"), token_file=plain.token_file, ca_file=str(ca))
+    send = create_sender(where)
+    ca.write_bytes(other.read_bytes())
+    problem = send(b"{}")
     assert problem is not None
-    assert problem.kind == "unreachable"
+    assert "certificate verify failed" in problem.message
+    ca.write_bytes(own.read_bytes())
+    assert send(b"{}") is None
+    assert len(server.RequestHandlerClass.seen) == 1  # type: ignore[attr-defined]

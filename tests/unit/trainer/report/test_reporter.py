@@ -1,0 +1,157 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from trainyard_crds.report import CheckpointStatus, Report, ResolvedModel, Stage
+from trainyard_trainer.errors import DataError, StopRequested
+from trainyard_trainer.report.console import JsonLines
+from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.reporter import Reporter, newest_and_best
+from trainyard_trainer.report.run_log import RunLog
+
+MODEL = ResolvedModel(source="hf://org/name", revision="abc")
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> str:
+        return "2026-01-02T03:04:05Z"
+
+
+class KeepingPoster:
+    def __init__(self) -> None:
+        self.offered: list[tuple[Report, bool]] = []
+
+    def offer(self, report: Report, *, urgent: bool = False) -> None:
+        self.offered.append((Report.model_validate(report.to_json()), urgent))
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def last(self) -> Report:
+        return self.offered[-1][0]
+
+
+class Parts:
+    """A reporter and what it is made of."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = HandClock()
+        self.stdout = io.StringIO()
+        self.poster = KeepingPoster()
+        self.reporter = Reporter(
+            clock=self.clock,
+            console=JsonLines(self.stdout),
+            run_log=RunLog(directory / "log.jsonl", self.clock),
+            metrics_log=MetricsLog(directory / "metrics.jsonl"),
+            poster=self.poster,  # type: ignore[arg-type]
+            gpus=list,
+            owner_epoch=4,
+        )
+
+    def begin(self) -> None:
+        self.reporter.begin(step=0, total_steps=20, epoch=0, tokens=0, model=MODEL, metrics={"packing": 0.9})
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path)
+
+
+def checkpoint(step: int, *, best: bool = False) -> CheckpointStatus:
+    return CheckpointStatus(name=f"step-{step}-e1", step=step, bytes=1, digest="sha256:0", best=best, created_at="t")
+
+
+def test_a_report_is_complete_and_numbered(parts: Parts) -> None:
+    parts.reporter.stage(Stage.TRAINING)
+    parts.begin()
+    parts.clock.seconds = 10
+    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.metrics({"loss": 1.5})
+    parts.reporter.checkpoints([checkpoint(5, best=True)])
+    report = parts.poster.last
+    assert [one.sequence for one, _ in parts.poster.offered] == list(range(1, len(parts.poster.offered) + 1))
+    assert (report.owner_epoch, report.model) == (4, MODEL)
+    assert report.metrics == {"packing": 0.9, "loss": 1.5}
+    assert [one.name for one in report.checkpoints] == ["step-5-e1"]
+    progress = report.progress
+    assert (progress.stage, progress.step, progress.total_steps, progress.percent) == (Stage.TRAINING, 5, 20, 25.0)
+    assert (progress.steps_per_second, progress.tokens_per_second, progress.remaining_seconds) == (0.5, 50.0, 30)
+
+
+def test_stages_are_urgent_and_said_once(parts: Parts) -> None:
+    parts.reporter.stage(Stage.LOADING_MODEL)
+    parts.reporter.stage(Stage.LOADING_MODEL)
+    assert [(one.progress.stage, urgent) for one, urgent in parts.poster.offered] == [(Stage.LOADING_MODEL, True)]
+
+
+def test_steps_between_log_lines_are_reported_every_two_seconds(parts: Parts) -> None:
+    parts.begin()
+    parts.poster.offered.clear()
+    for step in range(1, 11):
+        parts.clock.seconds += 0.5
+        parts.reporter.step_done(step=step, epoch=0, tokens=step)
+    assert [one.progress.step for one, _ in parts.poster.offered] == [4, 8]
+
+
+def test_a_console_line_is_short_and_has_what_is_asked_for(parts: Parts) -> None:
+    parts.begin()
+    parts.clock.seconds = 10
+    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.metrics({"loss": 1.5, "learningRate": 1e-4})
+    line = json.loads(parts.stdout.getvalue())
+    assert line == {
+        "step": 5,
+        "totalSteps": 20,
+        "epoch": 0.25,
+        "loss": 1.5,
+        "learningRate": 0.0001,
+        "tokensPerSecond": 50.0,
+        "eta": "30s",
+    }
+
+
+def test_numbers_that_are_not_finite_are_left_out(parts: Parts) -> None:
+    parts.begin()
+    parts.reporter.metrics({"loss": 1.0, "accuracy": float("nan")})
+    assert parts.poster.last.metrics == {"packing": 0.9, "loss": 1.0}
+
+
+def test_a_warning_is_logged_once_and_stays_in_every_report(parts: Parts) -> None:
+    parts.reporter.warn("GracePeriodTooShort", "x" * 600)
+    parts.reporter.warn("GracePeriodTooShort", "again")
+    parts.reporter.stage(Stage.SAVING)
+    parts.reporter.close()
+    assert parts.poster.last.warnings == {"GracePeriodTooShort": "x" * 512}
+    assert len((parts.directory / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:
+    parts.begin()
+    parts.clock.seconds = 1
+    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.checkpoints([checkpoint(5)])
+    failed, stopped = parts.reporter.ended(DataError("Bad.")), parts.reporter.ended(StopRequested("Stopped."))
+    assert (failed.step, failed.total_steps, failed.model, failed.message) == (5, 20, MODEL, "Bad.")
+    assert stopped.message == "Stopped. The next start goes on from step-5-e1."
+
+
+def test_a_run_that_only_looked_at_its_checkpoints_keeps_their_step(parts: Parts) -> None:
+    parts.reporter.found(step=7, epoch=0.5, metrics={"loss": 1.0})
+    failed = parts.reporter.ended(DataError("Bad."))
+    assert (failed.step, failed.epoch, failed.metrics) == (7, 0.5, {"loss": 1.0})
+
+
+def test_a_report_holds_twenty_checkpoints_and_the_best_is_one_of_them() -> None:
+    statuses = [checkpoint(step, best=step == 1) for step in range(1, 24)]
+    assert [one.step for one in newest_and_best(statuses)] == [1, *range(5, 24)]
+    assert newest_and_best(statuses[:3]) == statuses[:3]

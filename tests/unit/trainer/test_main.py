@@ -1,0 +1,161 @@
+"""The real entry point, in processes of its own where a signal or a kill is the point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
+from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.checkpoint.store import open_store
+from trainyard_trainer.command import run_command
+from trainyard_trainer.stop import StopFlag
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> Termination:
+    """Run a command line in this process; the termination message must agree with the exit code."""
+    log = tmp_path / "termination-log"
+    monkeypatch.setenv(TERMINATION_LOG_ENV, str(log))
+    monkeypatch.setattr(sys, "argv", ["trainyard-trainer", *words])
+    exit_code = run_command(StopFlag())
+    termination = Termination.model_validate_json(log.read_bytes())
+    assert termination.exit_code == exit_code
+    return termination
+
+
+def write_config(tmp_path: Path) -> Path:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run_config(tmp_path / "run").to_json()))
+    return path
+
+
+def process(tmp_path: Path, program: list[str], fault: str = "") -> subprocess.Popen[str]:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", ".")),
+        "OMP_NUM_THREADS": "1",
+        "TOY_FAULT": fault,
+        TERMINATION_LOG_ENV: str(tmp_path / "termination-log"),
+    }
+    return subprocess.Popen([sys.executable, *program], env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+
+
+def toy_program(tmp_path: Path) -> list[str]:
+    return [str(ROOT / "tests/unit/trainer/toy.py"), "train", "--config", str(write_config(tmp_path))]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("whole")
+    assert train_toy(run_config(directory), ToyTask()).exit_code == 0
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "resumed_from"),
+    [
+        pytest.param("kill:rename:2", -signal.SIGKILL, "step-3-e1", id="killed inside a checkpoint write"),
+        pytest.param("term:loss:29", 75, "step-7-e1", id="SIGTERM in the middle of a step"),
+    ],
+)
+def test_a_process_that_dies_is_continued_by_the_next(
+    tmp_path: Path, whole: Path, fault: str, exit_code: int, resumed_from: str
+) -> None:
+    one = process(tmp_path, toy_program(tmp_path), fault)
+    assert one.communicate(timeout=60)
+    assert one.returncode == exit_code
+    if exit_code == 75:
+        termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
+        assert (termination.outcome, termination.exit_code, termination.step) == (Outcome.INTERRUPTED, 75, 7)
+    run = tmp_path / "run"
+    store = open_store(run, files=Files(), keep=2, run_uri=None, pod_uid=None, now="t")
+    assert store.newest is not None
+    assert store.newest.name == resumed_from
+    assert train_toy(run_config(run), ToyTask()).exit_code == 0
+    assert exported(run) == exported(whole)
+    assert metric_lines(run) == metric_lines(whole)
+
+
+def test_sigterm_before_anything_is_imported_ends_with_75(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, sys
+from trainyard_trainer import main, stop
+heavy = {{"torch", "pydantic", "numpy"}} & set(sys.modules)
+assert not heavy, heavy
+install = stop.StopFlag.install
+def installed(flag):
+    install(flag)
+    os.kill(os.getpid(), signal.SIGTERM)
+stop.StopFlag.install = installed
+sys.argv = ["trainer", "train", "--config", {str(write_config(tmp_path))!r}]
+code = main.main()
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    one = process(tmp_path, ["-c", program])
+    one.communicate(timeout=60)
+    assert one.returncode == 75
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train_toy(run_config(tmp_path / "run"), ToyTask())
+    before = (tmp_path / "run/log.jsonl").read_bytes()
+    again = command(monkeypatch, tmp_path, "train", "--config", str(write_config(tmp_path)))
+    assert again == first
+    assert (tmp_path / "run/log.jsonl").read_bytes() == before
+    assert "holds a finished run" in capsys.readouterr().out
+
+
+def test_result_of_a_finished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = train_toy(run_config(tmp_path / "run"), ToyTask())
+    capsys.readouterr()
+    result = command(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
+    assert result == trained
+    assert Termination.model_validate_json(capsys.readouterr().out) == trained
+
+
+def test_result_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = command(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
+    assert (result.exit_code, result.reason) == (66, "NotFound")
+    assert "holds no result of a finished run" in result.message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "The following arguments are required: COMMAND."),
+        (["train"], "The following arguments are required: --config."),
+        (["train", "--config", "x", "--gpus", "2"], "Unrecognized arguments: --gpus 2."),
+        (["fly"], "Argument COMMAND: invalid choice: 'fly'"),
+        (["train", "--config", "/missing/run.json"], "cannot be read: No such file or directory."),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    termination = command(monkeypatch, tmp_path, *words)
+    assert (termination.exit_code, termination.reason) == (64, "BadConfiguration")
+    assert message in termination.message
+
+
+def test_an_error_nobody_foresaw_exits_70(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_path: Path) -> None:
+        raise KeyError("boom")
+
+    monkeypatch.setattr("trainyard_trainer.command.load_config", fail)
+    termination = command(monkeypatch, tmp_path, "train", "--config", "x")
+    assert (termination.exit_code, termination.message) == (70, "The trainer failed unexpectedly: KeyError: 'boom'")
+    assert "Traceback" in capsys.readouterr().err
