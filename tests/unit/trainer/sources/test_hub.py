@@ -1,0 +1,131 @@
+"""The real hub client against a hub on loopback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+
+from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
+from trainyard_crds.runconfig import RunModelSource
+from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
+from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
+
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"weights",
+    "tokenizer.json": b"{}",
+    "chat_template.jinja": b"{{ x }}",
+    "pytorch_model.bin": b"pickle",
+    "modeling_tiny.py": b"code",
+    "consolidated.safetensors": b"weights again",
+    "onnx/model.safetensors": b"weights once more",
+    "data/rows.jsonl": b'{"text": "x"}\n',
+}
+
+
+class Memory(dict):
+    def put(self, key: str, value: str) -> None:
+        self[key] = value
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # The client waits between tries; nothing else of the module asks for the time.
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _seconds: None))
+    with serve(Hub(FILES)) as server:
+        yield server
+
+
+def fetch(hub: Hub, memory: Memory | None = None, *, name: str = "org/tiny", **options: str) -> LocalModel:
+    source = RunModelSource(source=f"hf://{name}", **options)
+    return resolve_model(source, memory if memory is not None else Memory(), lambda: None, endpoint=hub.endpoint)
+
+
+def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: Hub) -> None:
+    model = fetch(hub)
+    names = sorted(path.name for path in model.path.rglob("*") if not path.is_dir())
+    assert names == ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
+    assert (model.name, model.revision, model.reference) == ("hf://org/tiny", COMMIT, "org/tiny")
+    assert {token for _, _, token in hub.requests} == {"Bearer hf_secret"}
+
+
+def test_a_revision_is_resolved_once_for_a_run(hub: Hub) -> None:
+    memory = Memory()
+    assert fetch(hub, memory, revision="v1").revision == COMMIT
+    hub.commit = "d" * 40
+    assert fetch(hub, memory, revision="v1").revision == COMMIT
+    assert fetch(hub, Memory(), revision="v1").revision == hub.commit
+    assert memory == {"commit:model:org/tiny@v1": COMMIT}
+
+
+def test_what_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
+    memory = Memory()
+    path = fetch(hub, memory).path
+    hub.refuse = (503, "")
+    assert fetch(hub, memory).path == path
+
+
+def test_a_dataset_file(hub: Hub) -> None:
+    memory = Memory()
+    file = resolve_file("hf://org/rows/data/rows.jsonl", memory, lambda: None, endpoint=hub.endpoint)
+    assert file.path.read_bytes() == FILES["data/rows.jsonl"]
+    assert file.name == "hf://org/rows/data/rows.jsonl"
+    assert memory == {"commit:dataset:org/rows@main": COMMIT}
+    with pytest.raises(NotFoundError, match=r"no file hf://org/rows/none\.jsonl"):
+        resolve_file("hf://org/rows/none.jsonl", memory, lambda: None, endpoint=hub.endpoint)
+
+
+def test_what_the_hub_does_not_have(hub: Hub) -> None:
+    with pytest.raises(NotFoundError, match="The hub has no model hf://org/none") as caught:
+        fetch(hub, name="org/none")
+    assert "spec.model.source" in caught.value.advice
+    assert "spec.model.credentialsSecret" in caught.value.advice
+    with pytest.raises(NotFoundError, match="no revision 'v9' of hf://org/tiny"):
+        fetch(hub, revision="v9")
+    with pytest.raises(ConfigurationError, match="cannot be a repository"):
+        fetch(hub, name="org/a..b")
+    del hub.files["model.safetensors"]
+    with pytest.raises(NotFoundError, match=r"hf://org/tiny has no \*.safetensors weights"):
+        fetch(hub)
+
+
+@pytest.mark.parametrize("refusal", [(403, "GatedRepo"), (401, "GatedRepo"), (401, ""), (403, "")])
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_refusal_names_the_field_for_credentials(hub: Hub, refusal: tuple[int, str], resolved: bool) -> None:
+    hub.refuse = refusal
+    memory = Memory({"commit:model:org/tiny@main": COMMIT} if resolved else {})
+    with pytest.raises(NotPermittedError, match="does not permit the download of hf://org/tiny") as caught:
+        fetch(hub, memory)
+    assert "spec.model.credentialsSecret" in caught.value.advice
+
+
+def test_a_hub_that_fails(hub: Hub) -> None:
+    hub.refuse = (500, "")
+    with pytest.raises(SourceError, match="HTTP 500"):
+        fetch(hub)
+
+
+def test_a_hub_that_is_gone(hub: Hub) -> None:
+    hub.endpoint = "http://127.0.0.1:9"
+    with pytest.raises(SourceError, match="hf://org/tiny"):
+        fetch(hub)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_dataset_hub_that_is_gone() -> None:
+    memory = Memory({"commit:dataset:org/rows@main": COMMIT})
+    with pytest.raises(SourceError, match=r"cannot be reached, and hf://org/rows/x\.jsonl is not in the cache"):
+        resolve_file("hf://org/rows/x.jsonl", memory, lambda: None, endpoint="http://127.0.0.1:9")
+
+
+def test_a_request_to_stop_is_noticed_while_downloading(hub: Hub) -> None:
+    def poll() -> None:
+        raise StopRequested("Stopped on request.")
+
+    with pytest.raises(StopRequested):
+        resolve_model(RunModelSource(source="hf://org/tiny"), Memory(), poll, endpoint=hub.endpoint)
