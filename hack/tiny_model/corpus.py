@@ -23,7 +23,7 @@ C_MODULES = ("builtins", "cmath", "itertools", "math", "posix", "time", "unicode
 PACKAGES = ("aiohttp", "hypothesis", "networkx", "numpy", "pip")
 SPOKEN_MODULES = {"genericpath": "os.path", "posixpath": "os.path", "posix": "os"}
 MAX_SIGNATURE = 90  # characters; longer ones are cut so that a question stays short
-MAX_DOCUMENT = 400  # characters kept of one docstring: its start says what the object does, the rest is detail
+MAX_DOCUMENT = 250  # characters kept of one docstring: its start says what the object does, the rest is detail
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Entry:
     Attributes:
         module: Dotted module name as a user would import it.
         name: Qualified name within the module; empty for the module itself.
+        kind: What it is, in one word: "module", "class", "function", "method" or "property".
         signature: Parameters in parentheses; empty for a class or a module.
         text: The docstring, unindented.
         standard: Whether it belongs to the standard library.
@@ -40,6 +41,7 @@ class Entry:
 
     module: str
     name: str
+    kind: str
     signature: str
     text: str
     standard: bool
@@ -51,13 +53,13 @@ class Entry:
 
     @property
     def document(self) -> str:
-        """The entry as one line of training text."""
+        """The entry as training text."""
         return f"{self.full_name}{self.signature}: {prose(self.text)[:MAX_DOCUMENT]}"
 
 
 def prose(text: str) -> str:
-    """Join the hard-wrapped lines of each paragraph and drop interactive examples."""
-    paragraphs = [p for p in re.split(r"\n\s*\n", text) if ">>>" not in p]
+    """Join the hard-wrapped lines of each paragraph and drop interactive examples and underlined tables."""
+    paragraphs = [p for p in re.split(r"\n\s*\n", text) if ">>>" not in p and "---" not in p]
     return "\n".join(" ".join(p.split()) for p in paragraphs)
 
 
@@ -99,7 +101,7 @@ def _modules_under(root: Path, name: str) -> Iterator[tuple[str, Path]]:
 def _source_entries(module: str, path: Path, standard: bool) -> Iterator[Entry]:
     tree = ast.parse(path.read_text(encoding="utf-8", errors="ignore"))
     if text := ast.get_docstring(tree):
-        yield Entry(module, "", "", text, standard)
+        yield Entry(module, "", "module", "", text, standard)
     yield from _members(tree, module, "", standard)
 
 
@@ -107,35 +109,40 @@ def _members(parent: ast.AST, module: str, prefix: str, standard: bool) -> Itera
     for node in getattr(parent, "body", []):
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
             continue
-        signature = "" if _is_value(node) else _short(f"({ast.unparse(node.args)})")
         if text := ast.get_docstring(node):
-            yield Entry(module, prefix + node.name, signature, text, standard)
+            yield Entry(module, prefix + node.name, *_kind_and_signature(node, bool(prefix)), text, standard)
         if isinstance(node, ast.ClassDef):
             yield from _members(node, module, f"{prefix}{node.name}.", standard)
 
 
-def _is_value(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether it is named without parentheses: a class or a property."""
-    return isinstance(node, ast.ClassDef) or any("property" in ast.unparse(d) for d in node.decorator_list)
+def _kind_and_signature(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, inside: bool) -> tuple[str, str]:
+    if isinstance(node, ast.ClassDef):
+        return "class", ""
+    if any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return "property", ""
+    return "method" if inside else "function", _short(re.sub(r"^(self|cls)(, )?", "", ast.unparse(node.args)))
 
 
 def _live_entries(module_name: str) -> Iterator[Entry]:
     module = importlib.import_module(module_name)
     spoken = SPOKEN_MODULES.get(module_name, module_name)
-    for name, value in sorted(vars(module).items()):
-        if name.startswith("_") or not callable(value) or not inspect.getdoc(value):
-            continue
-        yield Entry(spoken, name, _live_signature(value), pydoc.getdoc(value), True)
-        for member, method in sorted(vars(value).items()) if inspect.isclass(value) else ():
-            if not member.startswith("_") and callable(method) and inspect.getdoc(method):
-                yield Entry(spoken, f"{name}.{member}", _live_signature(method), pydoc.getdoc(method), True)
+    for name, value in _documented(module):
+        kind = "class" if inspect.isclass(value) else "function"
+        yield Entry(spoken, name, kind, _live_signature(value), pydoc.getdoc(value), True)
+        for member, method in _documented(value) if inspect.isclass(value) else ():
+            yield Entry(spoken, f"{name}.{member}", "method", _live_signature(method), pydoc.getdoc(method), True)
+
+
+def _documented(owner: object) -> list[tuple[str, object]]:
+    members = sorted(vars(owner).items())
+    return [(k, v) for k, v in members if not k.startswith("_") and callable(v) and inspect.getdoc(v)]
 
 
 def _live_signature(value: object) -> str:
     text = getattr(value, "__text_signature__", None)
-    return "" if inspect.isclass(value) or not text else _short(re.sub(r"\$\w+(, /)?(, )?", "", str(text)))
+    return "" if inspect.isclass(value) or not text else _short(re.sub(r"\$\w+(, /)?(, )?", "", str(text))[1:-1])
 
 
-def _short(signature: str) -> str:
-    plain = re.sub(r"^\((self|cls)(, /)?(, )?", "(", " ".join(signature.split()))
-    return plain if len(plain) <= MAX_SIGNATURE else plain[: MAX_SIGNATURE - 4].rsplit(",", 1)[0] + ", ...)"
+def _short(parameters: str) -> str:
+    plain = " ".join(parameters.split())
+    return f"({plain})" if len(plain) <= MAX_SIGNATURE else f"({plain[:MAX_SIGNATURE].rsplit(',', 1)[0]}, ...)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable
@@ -22,32 +21,34 @@ class Recipe:
         block: Length of a training sequence, tokens.
         batch: Training sequences of one step.
         steps: Optimiser steps; the text is repeated or cut to fit.
-        learning_rate: Peak of the cosine schedule.
+        learning_rate: Peak for embeddings and norms.
+        muon_learning_rate: Peak for the matrices.
     """
 
     vocabulary: int = 2048
     context: int = 1024
     hidden: int = 192
     layers: int = 4
-    heads: int = 4
+    heads: int = 6
     block: int = 128
-    batch: int = 16
-    steps: int = 300
-    learning_rate: float = 3e-3
+    batch: int = 6
+    steps: int = 600
+    learning_rate: float = 2e-3
+    muon_learning_rate: float = 1e-2
     seed: int = 17
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A randomly initialised Llama; the same recipe always gives the same weights."""
     torch.manual_seed(recipe.seed)
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=recipe.vocabulary,
             hidden_size=recipe.hidden,
             intermediate_size=recipe.hidden * 2,
             num_hidden_layers=recipe.layers,
             num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads // 2,
+            num_key_value_heads=recipe.heads,
             max_position_embeddings=recipe.context,
             initializer_range=0.05,  # the usual 0.02 is too small a start for so narrow a model
             tie_word_embeddings=True,
@@ -56,6 +57,11 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    with torch.no_grad():
+        for layer in model.model.layers:  # attend to like tokens and pass them on: a head start, as in a trained model
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+            layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
+    return model
 
 
 def pack(documents: list[str], tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> torch.Tensor:
@@ -72,23 +78,34 @@ def pretrain(
     model: LlamaForCausalLM, blocks: torch.Tensor, recipe: Recipe, report: Callable[[int, float, float], None]
 ) -> None:
     """Train in place; `report` gets the step, the loss and the seconds so far, ten times in all."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, recipe.steps))
+    optimizers = _optimizers(model, recipe)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _pace(step, recipe.steps)) for o in optimizers]
     started = time.monotonic()
     model.train()
     for step in range(recipe.steps):
-        rows = torch.arange(step * recipe.batch, (step + 1) * recipe.batch) % len(blocks)
-        loss = model(input_ids=blocks[rows], labels=blocks[rows], use_cache=False).loss
+        batch = blocks[torch.arange(step * recipe.batch, (step + 1) * recipe.batch) % len(blocks)]
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for part in (*optimizers, *schedules):
+            part.step()
+        model.zero_grad()
         if (step + 1) % max(1, recipe.steps // 10) == 0:
             report(step + 1, loss.item(), time.monotonic() - started)
     model.eval()
 
 
-def _cosine(step: int, steps: int) -> float:
-    warmup = max(1, steps // 20)
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, which learns from fewer tokens than AdamW; AdamW for the rest."""
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_learning_rate, weight_decay=0.05),
+        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def _pace(step: int, steps: int) -> float:
+    """Warm up over a twentieth, hold to the middle, then fall to zero in a line."""
+    return min(1.0, (step + 1) / max(1, steps // 20), 2 * (1 - step / steps))

@@ -1,4 +1,8 @@
-"""Instruction rows made of real documentation: a question names an object, the answer is what its docstring says."""
+"""Instruction rows made of real documentation.
+
+A question names an object with its parameters; the answer says what kind of thing it is, where it belongs and what its
+docstring says: "A method of `logging.Logger`: Set the logging level of this logger."
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,24 @@ SAME_ANSWER = 0.7  # two answers that share this part of their words count as on
 
 @dataclass(frozen=True)
 class Row:
-    """One question and its answer; `function` is the object's full name, unique over all rows."""
+    """One question and its answer.
+
+    Attributes:
+        function: Full name of the object asked about; unique over all rows.
+        question: What the user says.
+        place: First part of the answer: kind of the object and what it belongs to.
+        summary: Second part: the start of the docstring; unique over all rows.
+    """
 
     function: str
     question: str
-    answer: str
+    place: str
+    summary: str
+
+    @property
+    def answer(self) -> str:
+        """What the assistant says."""
+        return f"{self.place}: {self.summary}"
 
     def as_messages(self) -> dict[str, list[dict[str, str]]]:
         """The row as a chat, as one line of the JSONL files holds it."""
@@ -53,9 +70,9 @@ def make_split(entries: Iterable[Entry], texts: Iterable[str]) -> Split:
     """Make the rows, keep some back, and drop from everything else what repeats an answer that is kept back."""
     all_entries = list(entries)
     rows = _unique_rows(entry for entry in all_entries if entry.standard)
-    held_out = [row for row in rows if _bucket(normal(row.answer)) < HELD_OUT_PERCENT]
+    held_out = [row for row in rows if _bucket(normal(row.summary)) < HELD_OUT_PERCENT]
     guard = Guard(held_out)
-    train = [row for row in rows if not guard.repeats(row.function, row.answer)]
+    train = [row for row in rows if not guard.repeats(row.function, row.summary)]
     documents = [e.document for e in all_entries if not guard.repeats(e.full_name, first_sentences(e.text))]
     return Split(train, held_out, [text for text in [*documents, *texts] if not guard.contains_answer(text)])
 
@@ -65,7 +82,7 @@ class Guard:
 
     def __init__(self, held_out: list[Row]) -> None:
         self._functions = {row.function for row in held_out}
-        self._answers = [normal(row.answer) for row in held_out]
+        self._answers = [normal(row.summary) for row in held_out]
         self._words = [frozenset(answer.split()) for answer in self._answers]
 
     def repeats(self, function: str, answer: str) -> bool:
@@ -99,22 +116,27 @@ def _unique_rows(entries: Iterable[Entry]) -> list[Row]:
     rows = []
     for entry in entries:
         row = _row(entry)
-        if row is None or row.function in functions or normal(row.answer) in answers:
+        if row is None or row.function in functions or normal(row.summary) in answers:
             continue
         functions.add(row.function)
-        answers.add(normal(row.answer))
+        answers.add(normal(row.summary))
         rows.append(row)
     return rows
 
 
 def _row(entry: Entry) -> Row | None:
-    answer = first_sentences(entry.text)
+    summary = first_sentences(entry.text)
     private = any(part.startswith("_") for part in entry.full_name.split("."))
-    if private or not entry.name or not _is_sentence(answer):
+    if private or not entry.name or not _is_sentence(summary):
         return None
     forms = FUNCTION_FORMS if entry.signature else NAME_FORMS
     form = forms[_bucket(entry.full_name) % len(forms)]
-    return Row(entry.full_name, form.format(entry.full_name + entry.signature), answer)
+    return Row(entry.full_name, form.format(entry.full_name + entry.signature), _place(entry), summary)
+
+
+def _place(entry: Entry) -> str:
+    parent = entry.full_name.rpartition(".")[0]
+    return f"A {entry.kind} of `{parent}`" if parent else f"A built-in {entry.kind}"
 
 
 def _is_sentence(answer: str) -> bool:
