@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from trainyard_crds.trainingjob import Quantization
@@ -76,7 +77,7 @@ def load_base_model(
 
 def recompute_activations(model: Any) -> None:
     """Trade time for memory: keep only each layer's input for the backward pass. Worth it on a GPU."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def _translated(name: str) -> Iterator[None]:
         raise NotFoundError(
             f"The weights of {name} cannot be read: {_first_line(error)}", "Copy the complete model again."
         ) from error
-    except (ValueError, KeyError, ImportError) as error:
+    except (ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
         raise ConfigurationError(
             f"{name} cannot be loaded as a causal language model: {_first_line(error)}",
             "Use a causal language model whose architecture transformers knows; code from a model is never run.",
