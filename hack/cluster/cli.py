@@ -106,7 +106,10 @@ def _load(arguments: argparse.Namespace) -> None:
     if found and found.tier == "kind":
         references = kind.load(name, wanted)
     else:
-        references = images.load(wanted, node.find(name)[1].facts.registry)
+        _, machine = node.find(name)
+        builds = images.load(wanted, machine.facts.registry)
+        machine.forget_images(build.reference for build in builds.values() if build.new_dependencies)
+        references = {image: build.reference for image, build in builds.items()}
     for image, reference in references.items():
         print(f"{image.upper()}_IMAGE={reference}")
 

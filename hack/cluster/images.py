@@ -39,12 +39,25 @@ class Image:
 
 IMAGES = {
     "operator": Image("operator", "Dockerfile.operator", "requirements/operator.txt", 1.5, 1),
-    "trainer": Image("trainer", "Dockerfile.trainer", "requirements/trainer.txt", 23, 7),
+    "trainer": Image("trainer", "Dockerfile.trainer", "requirements/trainer.txt", 20, 7),
 }
 
 
-def load(names: Iterable[str], host: str) -> dict[str, str]:
-    """Build the images that changed, push them and return the reference of each.
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """An image in the registry.
+
+    Attributes:
+        reference: What a pod names it by.
+        new_dependencies: Its dependency layer was built this time, so it shares nothing large with older builds.
+    """
+
+    reference: str
+    new_dependencies: bool
+
+
+def load(names: Iterable[str], host: str) -> dict[str, Build]:
+    """Build the images that changed, push them and return each by its name.
 
     Args:
         names: Keys of `IMAGES`.
@@ -60,21 +73,22 @@ def load(names: Iterable[str], host: str) -> dict[str, str]:
         return {name: _load(IMAGES[name], registry, store) for name in names}
 
 
-def _load(image: Image, registry: Registry, store: "Store") -> str:
+def _load(image: Image, registry: Registry, store: "Store") -> Build:
     with tempfile.TemporaryDirectory(prefix="trainyard-context.") as folder:
         staged = context.stage(ROOT, image.dockerfile, Path(folder) / "context")
         repository = f"trainyard/{image.name}"
         reference = f"{registry.host}/{repository}:{staged.tag}"
         if registry.has(repository, staged.tag):
             say(f"{reference} is there already")
-            return reference
+            return Build(reference, new_dependencies=False)
         local = f"localhost/{repository}:{staged.tag}"
-        _require_space(image, store.has_dependencies(image))
+        build = Build(reference, new_dependencies=not store.has_dependencies(image))
+        _require_space(image, build.new_dependencies)
         store.build(image, staged.folder, local)
         say(f"pushing {reference}")
         store.push(local, reference)
         store.forget_others(repository, staged.tag)
-    return reference
+    return build
 
 
 class Store:
@@ -101,16 +115,20 @@ class Store:
         self._buildah(
             "bud", *options, *pip_options(), f"--file={folder / image.dockerfile}", f"--tag={name}", str(folder)
         )
-        self._marker(image).parent.mkdir(parents=True, exist_ok=True)
-        self._marker(image).touch()
+        marker = self._marker(image)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        for old in marker.parent.glob(f"{image.name}-*"):
+            old.unlink()
+        marker.touch()
 
     def push(self, name: str, reference: str) -> None:
-        """Push an image, uncompressed: compressing takes longer than anything else here.
+        """Push an image in the compression that takes the least time to make and to undo.
 
         Raises:
             ImageError: the registry refused.
         """
-        self._buildah("push", "--tls-verify=false", "--disable-compression", name, f"docker://{reference}")
+        fast = ["--compression-format=zstd", "--compression-level=1"]
+        self._buildah("push", "--tls-verify=false", *fast, name, f"docker://{reference}")
 
     def forget_others(self, repository: str, tag: str) -> None:
         """Remove the older builds of an image; layers that the newest shares stay."""
@@ -163,7 +181,7 @@ def pip_options() -> list[str]:
     """Return what lets pip inside a build use this machine's certificates, index and download cache."""
     downloads = Path(os.environ.get("PIP_CACHE_DIR") or Path.home() / ".cache" / "pip")
     downloads.mkdir(parents=True, exist_ok=True)
-    options = [f"--volume={downloads}:/root/.cache/pip:rw", "--build-arg=PIP_NO_CACHE_DIR=0"]
+    options = [f"--volume={downloads}:/root/.cache/pip:rw", "--build-arg=PIP_CACHE=--cache-dir=/root/.cache/pip"]
     if _CERTIFICATES.exists():
         options += [
             f"--volume={_CERTIFICATES.parent}:{_CERTIFICATES.parent}:ro",
@@ -186,8 +204,8 @@ def default_base(dockerfile: str) -> str:
     return match[1]
 
 
-def _require_space(image: Image, built_before: bool) -> None:
-    needed = 2.0 if built_before else image.gigabytes
+def _require_space(image: Image, new_dependencies: bool) -> None:
+    needed = image.gigabytes if new_dependencies else 1.0
     free = shutil.disk_usage(cache_dir()).free / 1e9
     if free < needed:
         raise DiskSpaceError(

@@ -1,5 +1,6 @@
 """Fake nodes with fake GPUs, run by kwok: scale without machines."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,16 @@ def node(name: str) -> dict[str, Any]:
     }
 
 
-def ready(node: dict[str, Any]) -> bool:
-    """Return whether a node says that it is ready."""
-    conditions = node.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+def ready(node: dict[str, Any], since: dt.datetime | None = None) -> bool:
+    """Return whether a node says that it is ready.
+
+    Args:
+        node: The Node object.
+        since: Older statements do not count: they may be those of a kubelet that ended.
+    """
+    conditions = [one for one in node.get("status", {}).get("conditions", []) if one["type"] == "Ready"]
+    said = [dt.datetime.fromisoformat(one["lastHeartbeatTime"]) for one in conditions if one["status"] == "True"]
+    return any(since is None or heartbeat >= since for heartbeat in said)
 
 
 def _all_ready(plane: ControlPlane, client: Client, names: list[str]) -> bool:

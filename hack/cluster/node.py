@@ -1,11 +1,12 @@
 """The bare node: a kubelet with containerd, network, DNS, registry and volumes on this machine, as root."""
 
+import datetime as dt
 import ipaddress
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cluster import api, binaries, keeper, kwok, network, nodeconfig, packages, pods, ports, settings, storage
@@ -16,7 +17,7 @@ from cluster.nodeconfig import NODE_NAME, NodeFacts
 from cluster.paths import ROOT, cluster_dir
 from cluster.registry import Registry
 from cluster.settings import Settings
-from cluster.shell import say, wait_until, write_atomically
+from cluster.shell import run, say, wait_until, write_atomically
 
 PROCESSES = ("registry", "containerd", "kubelet", "kube-proxy", "coredns", "keeper")
 """In the order in which they start."""
@@ -53,6 +54,7 @@ class Node:
         """
         client = self.plane.client()
         self._configure()
+        begun = None if self._processes.pid("kubelet") else dt.datetime.now(dt.UTC).replace(microsecond=0)
         for name, command in self._commands().items():
             self._processes.start(name, command, self._environment())
             if name == "registry":
@@ -60,7 +62,7 @@ class Node:
                 self._publish_pause()
         client.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/local-kube-proxy", _PROXY_BINDING)
         storage.offer(client, self.facts.state / "volumes")
-        wait_until(self._is_ready, 120, f"node '{NODE_NAME}' becoming ready", self._hint)
+        wait_until(lambda: self._is_ready(begun), 120, f"node '{NODE_NAME}' becoming ready", self._hint)
 
     def kill(self, names: Iterable[str] = PROCESSES) -> None:
         """Kill processes of the node as a crash would; their pods run on. `start` brings them back."""
@@ -71,6 +73,21 @@ class Node:
         """Kill all processes of the node and start them again."""
         self.kill()
         self.start()
+
+    def forget_images(self, references: Iterable[str]) -> None:
+        """Remove from the node the other builds of images; a pod that asks for one pulls it again.
+
+        Only worth it when the dependencies changed: builds that share them share nearly all of their disk, too.
+
+        Args:
+            references: The builds to keep.
+        """
+        keep = list(references)
+        ctr = ["ctr", f"--address={self.facts.containerd_socket}", "--namespace=k8s.io", "images"]
+        listed = [line.split()[:3] for line in run([*ctr, "list"]).splitlines()[1:]]
+        old = stale_images({row[0]: row[2] for row in listed}, keep)
+        if old:
+            run([*ctr, "remove", *old])
 
     def stop(self, grace_seconds: float = 10) -> None:
         """Stop the node as a shutdown of the machine would: its pods get SIGTERM, then SIGKILL, and nothing is left.
@@ -137,7 +154,7 @@ class Node:
     def _environment(self) -> dict[str, str]:
         return {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "PYTHONPATH": str(ROOT / "hack")}
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, since: dt.datetime | None) -> bool:
         for name in PROCESSES:
             self._processes.require(name)
         client = self.plane.client()
@@ -146,7 +163,7 @@ class Node:
         node = client.get(_NODE)
         found = settings.load(self.facts.state)
         gpus = node["status"].get("allocatable", {}).get(keeper.GPU, "0")
-        return kwok.ready(node) and gpus == str(found.fake_gpus if found else 0)
+        return kwok.ready(node, since) and gpus == str(found.fake_gpus if found else 0)
 
     def _hint(self) -> str:
         return f"Last lines of the kubelet:\n{self._processes.last_lines('kubelet')}"
@@ -211,6 +228,19 @@ def stop(name: str = "node", purge: bool = False) -> None:
         network.remove_rules()
         if purge:
             shutil.rmtree(state)
+
+
+def stale_images(digests: dict[str, str], keep: Sequence[str]) -> list[str]:
+    """Return the names of a node's images that are other builds of the ones to keep.
+
+    Args:
+        digests: Manifest digest by name; containerd lists an image by tag, by digest and by its id.
+        keep: References with a tag.
+    """
+    kept = {digests[name] for name in keep if name in digests}
+    repositories = tuple(f"{name.rpartition(':')[0]}:" for name in keep)
+    old = {digest for name, digest in digests.items() if name.startswith(repositories)} - kept
+    return sorted(name for name, digest in digests.items() if digest in old)
 
 
 def _settings(state: Path, fake_gpus: int | None) -> Settings:

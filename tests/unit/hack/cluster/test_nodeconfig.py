@@ -1,12 +1,13 @@
 """The configuration files of the node's programs."""
 
 import dataclasses
+import datetime as dt
 import ipaddress
 import json
 import tomllib
 from pathlib import Path
 
-from cluster import nodeconfig
+from cluster import kwok, node, nodeconfig
 from cluster.nodeconfig import NodeFacts
 
 FACTS = NodeFacts(
@@ -65,3 +66,26 @@ def test_kube_proxy_serves_this_node() -> None:
     proxy = json.loads(nodeconfig.kube_proxy(FACTS, Path("/kc")))
     assert proxy["hostnameOverride"] == nodeconfig.NODE_NAME
     assert proxy["clusterCIDR"] == "10.214.0.0/16"
+
+
+def test_other_builds_of_an_image_are_stale_under_all_their_names() -> None:
+    digests = {
+        "host:1/trainyard/trainer:new": "sha256:a",
+        "host:1/trainyard/trainer:old": "sha256:b",
+        "host:1/trainyard/trainer@sha256:b": "sha256:b",
+        "sha256:id-of-old": "sha256:b",
+        "host:1/trainyard/trainer:same-as-new": "sha256:a",
+        "host:1/pause:1": "sha256:c",
+    }
+    stale = node.stale_images(digests, ["host:1/trainyard/trainer:new"])
+    assert stale == ["host:1/trainyard/trainer:old", "host:1/trainyard/trainer@sha256:b", "sha256:id-of-old"]
+
+
+def test_what_an_ended_kubelet_said_does_not_count() -> None:
+    said = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}
+    machine = {"status": {"conditions": [said]}}
+    moment = dt.datetime(2026, 1, 1, 0, 0, 0, tzinfo=dt.UTC)
+    assert kwok.ready(machine)
+    assert kwok.ready(machine, moment)
+    assert not kwok.ready(machine, moment + dt.timedelta(seconds=1))
+    assert not kwok.ready({"status": {}})
