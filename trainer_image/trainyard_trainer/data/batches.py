@@ -153,7 +153,7 @@ class TextBatches:
     @property
     def longest_row(self) -> int:
         """Tokens of the longest row."""
-        return max(self._lengths[row] for row in self._members)
+        return max(self._lengths[int(row)] for row in self._members)
 
     @property
     def highest_token(self) -> int:
