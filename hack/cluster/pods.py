@@ -13,7 +13,6 @@ from cluster.nodeconfig import BRIDGE
 from cluster.processes import Identity, identify, stat_fields
 from cluster.shell import run
 
-_CNI_RESULTS = Path("/var/lib/cni/results")
 _PARENT = 1
 
 
@@ -42,14 +41,26 @@ def find_shims(socket: Path, proc: Path = Path("/proc")) -> list[Identity]:
     return [shim for shim in found if shim]
 
 
-def remove_networks() -> None:
-    """Remove the network namespaces that the CNI plugins noted for our network, and the notes."""
-    for note in _CNI_RESULTS.glob(f"{BRIDGE}-*"):
-        with contextlib.suppress(ValueError, KeyError):
-            network.remove_namespaces([Path(json.loads(note.read_text())["netns"]).name])
+def remove_networks(notes: Path = Path("/var/lib/cni/results")) -> None:
+    """Remove the network namespaces that the CNI plugins noted for our network, and the notes.
+
+    Args:
+        notes: Where libcni keeps the result of every call.
+    """
+    for note in notes.glob(f"{BRIDGE}-*"):
+        network.remove_namespaces(namespaces_in(note.read_text()))
         identifier = note.name.removeprefix(f"{BRIDGE}-").removesuffix("-eth0")
-        for other in [note, *_CNI_RESULTS.glob(f"*-{identifier}-*")]:
+        for other in [note, *notes.glob(f"*-{identifier}-*")]:
             other.unlink(missing_ok=True)
+
+
+def namespaces_in(note: str) -> list[str]:
+    """Return the names of the network namespaces in libcni's note about a pod; none when the note is damaged."""
+    try:
+        interfaces = json.loads(note)["result"].get("interfaces", [])
+    except (ValueError, KeyError):
+        return []
+    return sorted({Path(one["sandbox"]).name for one in interfaces if one.get("sandbox")})
 
 
 def unmount_under(folders: Iterable[Path]) -> None:

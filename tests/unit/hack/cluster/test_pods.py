@@ -1,0 +1,57 @@
+"""Finding what belongs to the node's pods."""
+
+import json
+from pathlib import Path
+
+from cluster import pods
+
+NOTE = {
+    "kind": "cniCacheV1",
+    "containerId": "1f",
+    "result": {
+        "interfaces": [
+            {"name": "tyard0", "mac": "00"},
+            {"name": "veth1", "mac": "00"},
+            {"name": "eth0", "mac": "00", "sandbox": "/var/run/netns/cni-1"},
+        ]
+    },
+}
+
+
+def test_the_namespace_stands_in_the_result() -> None:
+    assert pods.namespaces_in(json.dumps(NOTE)) == ["cni-1"]
+
+
+def test_a_damaged_note_names_none() -> None:
+    assert pods.namespaces_in("{") == []
+    assert pods.namespaces_in("{}") == []
+
+
+def test_notes_of_our_network_go_with_their_container_s_others(tmp_path: Path) -> None:
+    for name in ("tyard0-1f-eth0", "cni-loopback-1f-lo", "podman-2f-eth0", "cni-loopback-2f-lo"):
+        (tmp_path / name).write_text("{}")
+    pods.remove_networks(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cni-loopback-2f-lo", "podman-2f-eth0"]
+
+
+def test_shims_are_found_by_their_own_socket_only(tmp_path: Path) -> None:
+    boot = tmp_path / "sys" / "kernel" / "random"
+    boot.mkdir(parents=True)
+    (boot / "boot_id").write_text("boot")
+    lines = {
+        10: ["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-address", "/run/ours.sock"],
+        11: ["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-address", "/run/other.sock"],
+        12: ["less", "/run/ours.sock"],
+    }
+    for pid, words in lines.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes("\0".join(words).encode())
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (x) S 1 " + "7 " * 40)
+    assert [shim.pid for shim in pods.find_shims(Path("/run/ours.sock"), tmp_path)] == [10]
+
+
+def test_empty_control_groups_go_from_the_bottom(tmp_path: Path) -> None:
+    for name in ("cpu/kubepods/burstable/pod1", "memory/kubepods", "cpu/system"):
+        (tmp_path / name).mkdir(parents=True)
+    pods.remove_cgroups(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["cpu", "cpu/system", "memory"]
