@@ -1,4 +1,4 @@
-"""The command line: `train` and `result`, and the one place where errors become exit codes."""
+"""The command line: `train`, `result` and `compare`, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainyard_crds.exitcodes import ExitCode
-from trainyard_crds.report import Termination
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.report.termination import failure, read_result, write_termination
@@ -40,6 +41,8 @@ def run_command(stop: StopFlag) -> int:
 def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
     if arguments.command == "result":
         return _result(arguments.run_directory)
+    if arguments.command == "compare":
+        return _compare(arguments, stop)
     config = load_config(arguments.config)
     if (finished := read_result(Path(config.run_directory))) is not None:
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
@@ -57,6 +60,15 @@ def _result(run_directory: Path) -> Termination:
         raise NotFoundError(f"{run_directory} holds no result of a finished run.")
     print(json.dumps(result.to_json()))  # noqa: T201 - our output
     return result
+
+
+def _compare(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
+    from trainyard_trainer.wiring import prepare_environment
+
+    prepare_environment()
+    stop.check()
+    code = compare.run(arguments, stop.check)
+    return Termination(outcome=Outcome.FINISHED, exit_code=code, reason="Compared", message="Compared.")
 
 
 def _internal(error: Exception) -> Termination:
@@ -79,4 +91,5 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
     result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
+    compare.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
     return parser.parse_args(words)

@@ -7,10 +7,12 @@ import torch
 
 from tests.unit.trainer import tiny
 from trainyard_trainer import compare
+from trainyard_trainer.command import run_command
 from trainyard_trainer.data.formats.example import Example, Message
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, StopRequested
 from trainyard_trainer.models.adapter import add_adapter, save_adapter
 from trainyard_trainer.models.full import save_model
+from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.comparison import Comparison, Sample, exchange_questions
 
 
@@ -142,3 +144,20 @@ def test_the_report_is_narrow_and_prints_nothing_dangerous() -> None:
     assert "-75.0 %" in text
     assert "-50.0 %" in text
     assert "(nothing)" in text
+
+
+def test_the_command_line(
+    tiny_model: Path, adapter: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_words(rows: Path) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRAINYARD_TERMINATION_LOG", str(tmp_path / "termination"))
+            patch.setattr("sys.argv", [*words, str(rows)])
+            return run_command(StopFlag())
+
+    words = ["trainyard-trainer", "compare", "--model", str(tiny_model), "--adapter", str(adapter), "--data"]
+    assert run_words(data) == 0
+    assert "Held-out loss: 12 rows" in capsys.readouterr().out
+    assert json.loads((tmp_path / "termination").read_text())["outcome"] == "Finished"
+    assert run_words(tmp_path / "none.jsonl") == 66
+    assert capsys.readouterr().err.startswith("NotFound: There is no file")
