@@ -123,3 +123,10 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
         await reflector.round()
     await reflector.round()
     assert (source.lists, source.versions) == (1, ["50", "77"])
+
+
+async def test_a_refused_watch_is_a_failure_and_not_a_reason_to_list_at_once() -> None:
+    source = Source([ApiRefusedError(500, "etcd")])
+    with pytest.raises(ApiRefusedError):
+        await Reflector(source, JobCache(), Clock()).round()
+    assert source.lists == 1
