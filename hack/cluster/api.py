@@ -95,10 +95,14 @@ def stop(name: str = "api", purge: bool = False) -> None:
     Args:
         name: The cluster's name.
         purge: Also delete its state.
+
+    Raises:
+        ClusterError: it is part of a whole node, which `node.stop` stops.
     """
     if settings.load(cluster_dir(name)) is None:
         return
     with working_on(name) as state:
+        settings.require_tier(state, "api")
         plane = find(name).plane
         plane.processes.stop("kwok")
         plane.stop()

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,6 +113,8 @@ def _build(name: str, target: Path) -> None:
         say(f"  {name} {recipe.version} (about {recipe.seconds} s)")
         _prepare(go, recipe, workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
+        for rubbish in target.parent.glob(f".{name}.*"):
+            shutil.rmtree(rubbish)  # of a build that was killed; the lock says that none is running
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part:
             out = Path(part) / name
             flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip()]

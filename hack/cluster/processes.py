@@ -80,6 +80,8 @@ class Processes:
     def start(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
         """Start a process in a session of its own unless it runs already, and return its pid.
 
+        Its log starts anew; the one of the run before is kept beside it.
+
         Raises:
             StartError: the program cannot be executed.
         """
@@ -88,6 +90,8 @@ class Processes:
             return running
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
+        if self.log(name).exists():
+            self.log(name).replace(self.log(name).with_suffix(".before.log"))
         command = [str(part) for part in argv]
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [

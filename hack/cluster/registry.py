@@ -94,7 +94,7 @@ class Registry:
         except urllib.error.HTTPError:
             raise
         except OSError as failure:
-            raise ImageError(f"the registry {self.host} does not answer: {failure}") from failure
+            raise ImageError(f"the registry {self.host} does not answer; 'up' starts it. ({failure})") from failure
 
 
 def tar_of(program: Path) -> bytes:

@@ -70,3 +70,12 @@ def test_a_process_that_ended_is_reported_with_its_last_lines(tmp_path: Path) ->
 def test_a_program_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="ghost could not be started from '/nowhere/ghost'"):
         Processes(tmp_path).start("ghost", ["/nowhere/ghost"])
+
+
+def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    for word in ("first", "second"):
+        pid = processes.start("says", ["sh", "-c", f"sleep 0.1; echo {word}"])
+        wait_until(lambda pid=pid: identify(pid) is None, 5, "the end of the process")  # type: ignore[misc]
+    assert "second" in processes.last_lines("says")
+    assert "first" in (tmp_path / "logs" / "says.before.log").read_text()
