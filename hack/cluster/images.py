@@ -143,9 +143,8 @@ class Store:
 
     def _marker(self, image: Image) -> Path:
         above_code = (ROOT / image.dockerfile).read_text().split("ENV PATH")[0]
-        return (
-            self._folder / "dependencies" / context.digest_of(image.name, above_code, (ROOT / image.lock).read_text())
-        )
+        key = context.digest_of(above_code, (ROOT / image.lock).read_text())
+        return self._folder / "dependencies" / f"{image.name}-{key}"
 
     def _base(self) -> str:
         if self._buildah("images", "--format={{.ID}}", "--filter=reference=" + _BASE).strip():

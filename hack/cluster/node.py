@@ -1,10 +1,12 @@
 """The bare node: a kubelet with containerd, network, DNS, registry and volumes on this machine, as root."""
 
+import contextlib
 import datetime as dt
 import ipaddress
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,8 +60,10 @@ class Node:
         for name, command in self._commands().items():
             self._processes.start(name, command, self._environment())
             if name == "registry":
-                wait_until(lambda: not ports.is_free(self.facts.ports["registry"]), 20, "the registry listening")
+                wait_until(self._registry_listens, 20, "the registry listening")
                 self._publish_pause()
+            elif name == "containerd":
+                wait_until(self._containerd_listens, 20, "containerd listening")  # the kubelet gives up without it
         client.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/local-kube-proxy", _PROXY_BINDING)
         storage.offer(client, self.facts.state / "volumes")
         wait_until(lambda: self._is_ready(begun), 120, f"node '{NODE_NAME}' becoming ready", self._hint)
@@ -145,6 +149,17 @@ class Node:
             "keeper": [sys.executable, "-m", "cluster.keeper", self.facts.state.name],
         }
         return {name: [str(part) for part in command] for name, command in commands.items()}
+
+    def _registry_listens(self) -> bool:
+        self._processes.require("registry")
+        return not ports.is_free(self.facts.ports["registry"])
+
+    def _containerd_listens(self) -> bool:
+        self._processes.require("containerd")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.facts.containerd_socket))
+            return True
+        return False
 
     def _publish_pause(self) -> None:
         registry = Registry(self.facts.registry)
