@@ -1,0 +1,82 @@
+"""/healthz, /readyz and /metrics over plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_BEAT, LONGEST_LAG = 1.0, 5.0
+
+Check = Callable[[], str | None]
+"""None while all is well, else a sentence that says what is wrong."""
+
+
+class Heartbeat:
+    """Notices when the event loop does not get round to its tasks.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._worst = 0.0
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            began = self._clock()
+            await asyncio.sleep(_BEAT)
+            self._worst = max(0.0, self._clock() - began - _BEAT)
+
+    def check(self) -> str | None:
+        """Whether the last beat came in time."""
+        return f"the event loop was {self._worst:.1f} s late" if self._worst > LONGEST_LAG else None
+
+
+class HealthServer:
+    """Serves the probes.
+
+    Args:
+        checks: What /healthz asks, by name.
+        ready: What /readyz asks.
+        registry: What /metrics shows.
+        port: TCP port.
+    """
+
+    def __init__(self, *, checks: Mapping[str, Check], ready: Check, registry: CollectorRegistry, port: int) -> None:
+        self._checks, self._ready, self._registry, self._port = checks, ready, registry, port
+        application = web.Application()
+        application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/readyz", self._readyz)
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(application, access_log=None)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port cannot be used.
+        """
+        await self._runner.setup()
+        await web.TCPSite(self._runner, port=self._port).start()
+
+    async def stop(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        wrong = [f"{name}: {text}" for name, check in self._checks.items() if (text := check()) is not None]
+        return web.Response(status=503 if wrong else 200, text="\n".join(wrong) or "ok")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        wrong = self._ready()
+        return web.Response(status=503 if wrong else 200, text=wrong or "ok")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

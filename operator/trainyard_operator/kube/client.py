@@ -1,0 +1,223 @@
+"""Requests to the API server with raw JSON documents; the only module that knows kubernetes.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.config import ConfigException
+
+from trainyard_crds.contract import FIELD_MANAGER
+from trainyard_operator.clock import ServerClock, monotonic
+from trainyard_operator.errors import ApiUnreachableError, SettingsError, ThrottledError, refused
+from trainyard_operator.kube.throttle import Gate, TokenBucket
+
+Object = dict[str, Any]
+Query = Sequence[tuple[str, str]]
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+TRAINING_JOBS = "/apis/trainyard.dev/v1alpha1/{namespace}trainingjobs"
+JOBS = "/apis/batch/v1/{namespace}jobs"
+PODS = "/api/v1/{namespace}pods"
+CONFIG_MAPS = "/api/v1/{namespace}configmaps"
+CLAIMS = "/api/v1/{namespace}persistentvolumeclaims"
+SECRETS = "/api/v1/{namespace}secrets"
+LEASES = "/apis/coordination.k8s.io/v1/{namespace}leases"
+EVENTS = "/apis/events.k8s.io/v1/{namespace}events"
+
+_TIMEOUT = 10.0
+_PAGE = "500"
+_RATE, _BURST, _IN_FLIGHT = 200.0, 600.0, 32
+"""Far above what a steady state needs (nothing); a burst of new jobs must not wait for itself."""
+_PAUSE_WITHOUT_RETRY_AFTER = 1.0
+
+
+def path(collection: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+    """URL path of a collection, an object or its subresource."""
+    base = collection.format(namespace=f"namespaces/{quote(namespace, safe='')}/" if namespace else "")
+    parts = [base, *(quote(part, safe="") for part in (name, subresource) if part)]
+    return "/".join(parts)
+
+
+class Kube:
+    """The API server.
+
+    Args:
+        api: The generated client, used for configuration and transport only.
+        clock: Learns the server's time from every answer.
+    """
+
+    def __init__(self, api: Any, clock: ServerClock) -> None:
+        self._api, self._clock = api, clock
+        self._gate = Gate(TokenBucket(_RATE, _BURST, monotonic, asyncio.sleep), _IN_FLIGHT)
+
+    def ungated(self) -> Kube:
+        """The same connection for requests that must not wait behind others."""
+        return Kube(self._api, self._clock)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, url: str, query: Query = ()) -> Object:
+        """One object.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        return await self._json("GET", url, query)
+
+    async def list_all(self, url: str, query: Query = ()) -> tuple[list[Object], str]:
+        """Every object of a collection, page by page, and the version of the list.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        items: list[Object] = []
+        token = ""
+        while True:
+            pages = [("limit", _PAGE), *([("continue", token)] if token else [])]
+            page = await self._json("GET", url, [*query, *pages])
+            items += page["items"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return items, page["metadata"]["resourceVersion"]
+
+    async def create(self, url: str, body: Object) -> Object:
+        """Create an object (POST to its collection).
+
+        Raises:
+            ApiError: see the tree of errors; ConflictError where it exists.
+        """
+        return await self._json("POST", url, [("fieldManager", FIELD_MANAGER)], body)
+
+    async def replace(self, url: str, body: Object) -> Object:
+        """Replace an object (PUT); its resourceVersion must be the current one.
+
+        Raises:
+            ApiError: see the tree of errors; ConflictError where it changed.
+        """
+        return await self._json("PUT", url, [("fieldManager", FIELD_MANAGER)], body)
+
+    async def merge(self, url: str, patch: Object) -> Object:
+        """Merge-patch an object; a `metadata.resourceVersion` in the patch must be the current one.
+
+        Raises:
+            ApiError: see the tree of errors; ConflictError where it changed.
+        """
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        return await self._json("PATCH", url, query, patch, MERGE_PATCH)
+
+    async def apply(self, url: str, body: Object) -> Object:
+        """Server-side apply.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        return await self._json("PATCH", url, [("fieldManager", FIELD_MANAGER), ("force", "true")], body, APPLY)
+
+    async def delete(
+        self, url: str, *, uid: str | None = None, grace: int | None = None, propagation: str = "Background"
+    ) -> None:
+        """Delete an object.
+
+        Args:
+            url: Its path.
+            uid: UID it must have.
+            grace: Seconds its containers get; None leaves it to the object.
+            propagation: What becomes of its dependents.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        await self._send("DELETE", url, (), body, JSON)
+
+    async def text(self, url: str, query: Query) -> str:
+        """A text, such as a log.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        return (await self._send("GET", url, query, None, JSON)).decode(errors="replace")
+
+    async def _json(
+        self, method: str, url: str, query: Query = (), body: Object | None = None, content_type: str = JSON
+    ) -> Object:
+        document: Object = json.loads(await self._send(method, url, query, body, content_type))
+        return document
+
+    async def _send(self, method: str, url: str, query: Query, body: Object | None, content_type: str) -> bytes:
+        headers = {"Accept": JSON if not url.endswith("/log") else "*/*", "Content-Type": content_type}
+        async with self._gate:
+            try:
+                request = await self._api.param_serialize(
+                    method,
+                    url,
+                    query_params=list(query),
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self._api.call_api(*request, _request_timeout=_TIMEOUT)
+                content: bytes = await response.read() or b""
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                reason = str(error) or type(error).__name__
+                raise ApiUnreachableError(f"{method} {url} got no answer: {reason}") from error
+        self._note(response)
+        if response.status >= 400:
+            raise self._refusal(response, content)
+        return content
+
+    def _note(self, response: Any) -> None:
+        date = response.headers.get("Date")
+        if date:
+            self._clock.observe(date, monotonic())
+
+    def _refusal(self, response: Any, content: bytes) -> Exception:
+        reason, message = _answer(content)
+        error = refused(response.status, reason, message)
+        if isinstance(error, ThrottledError):
+            text = response.headers.get("Retry-After", "")
+            self._gate.bucket.pause(float(text) if text.isdigit() else _PAUSE_WITHOUT_RETRY_AFTER)
+        return error
+
+
+def _answer(content: bytes) -> tuple[str, str]:
+    """Reason and message of a Status; the text itself where it is none."""
+    try:
+        status = json.loads(content)
+        return str(status.get("reason", "")), str(status["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", content[:300].decode(errors="replace")
+
+
+async def connect(kubeconfig: str | None, clock: ServerClock) -> Kube:
+    """Connect with a kubeconfig file, or as the pod's service account.
+
+    Raises:
+        SettingsError: neither can be used.
+    """
+    configuration = client.Configuration()
+    try:
+        if kubeconfig is None:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(kubeconfig, client_configuration=configuration)
+    except ConfigException as error:
+        remedy = "Run in a pod with a service account, or set KUBECONFIG to a kubeconfig file."
+        raise SettingsError(f"There is no way to the API server: {error} {remedy}") from error
+    configuration.connection_pool_maxsize = _IN_FLIGHT + 8
+    return Kube(client.ApiClient(configuration), clock)

@@ -1,0 +1,91 @@
+"""Writes Events (events.k8s.io/v1) in the background: best effort, in order, never in the way of the work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from trainyard_operator.clock import ServerClock
+from trainyard_operator.errors import ApiError
+from trainyard_operator.kube.client import EVENTS, Kube, path
+
+logger = logging.getLogger(__name__)
+_WAITING = 5000
+_NOTE_LIMIT = 1024
+
+
+class EventWriter:
+    """Events wait here until they are written.
+
+    Args:
+        kube: The API server.
+        clock: The time on the Events.
+        instance: This process, as `reportingInstance`.
+    """
+
+    def __init__(self, kube: Kube, clock: ServerClock, instance: str) -> None:
+        self._kube, self._clock, self._instance = kube, clock, instance
+        self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_WAITING)
+        self._count = 0
+
+    def write(self, regarding: dict[str, Any], *, kind: str, reason: str, note: str) -> None:
+        """Write one Event soon; it is dropped when thousands wait already.
+
+        Args:
+            regarding: The object it is about.
+            kind: Normal or Warning.
+            reason: CamelCase word.
+            note: Sentence.
+        """
+        namespace, body = regarding["metadata"]["namespace"], self._body(regarding, kind, reason, note)
+        try:
+            self._queue.put_nowait((path(EVENTS, namespace), body))
+        except asyncio.QueueFull:
+            logger.warning("%s/%s: an Event was dropped: %s", namespace, regarding["metadata"]["name"], note)
+
+    async def run(self) -> None:
+        """Write what waits, for ever."""
+        while True:
+            url, body = await self._queue.get()
+            try:
+                await self._kube.create(url, body)
+            except ApiError as error:
+                about = body["regarding"]
+                logger.warning("%s/%s: an Event was not written: %s", about["namespace"], about["name"], error)
+            finally:
+                self._queue.task_done()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing waits, at most that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
+        except TimeoutError:
+            logger.info("%d Events were not written", self._queue.qsize())
+
+    def _body(self, regarding: dict[str, Any], kind: str, reason: str, note: str) -> dict[str, Any]:
+        metadata, now = regarding["metadata"], self._clock.now()
+        self._count += 1
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata['name']}.{int(now.timestamp() * 1e6):x}{self._count % 4096:03x}",
+                "namespace": metadata["namespace"],
+            },
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": kind,
+            "reason": reason,
+            "action": "Reconcile",
+            "note": note[:_NOTE_LIMIT],
+            "reportingController": "trainyard.dev/operator",
+            "reportingInstance": self._instance[:128],
+            "regarding": {
+                "apiVersion": regarding["apiVersion"],
+                "kind": regarding["kind"],
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+        }

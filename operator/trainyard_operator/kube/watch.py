@@ -1,0 +1,107 @@
+"""kopf as transport: lists and watches, and hands every event to the Store and the queue. No I/O, nothing raised."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from trainyard_crds.contract import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard_operator.kube.store import Key, ResourceKind, Store
+
+logger = logging.getLogger(__name__)
+
+RESOURCES = {
+    ResourceKind.TRAINING_JOBS: ("trainyard.dev", "v1alpha1", "trainingjobs"),
+    ResourceKind.JOBS: ("batch", "v1", "jobs"),
+    ResourceKind.PODS: ("", "v1", "pods"),
+}
+SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+
+
+class Watch:
+    """Feeds a Store.
+
+    Args:
+        store: Takes the objects.
+        add: Takes the key of each TrainingJob with news.
+        relisted: Told of each kind whose watch lost its place: what was deleted meanwhile is not reported.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        add: Callable[[Key], None],
+        relisted: Callable[[ResourceKind], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._add, self._relisted, self._clock = store, add, relisted, clock
+        self.last_event: dict[ResourceKind, float] = {}
+
+    def handle(self, kind: ResourceKind, event: Any) -> None:
+        """Take in one watch event."""
+        self.last_event[kind] = self._clock()
+        try:
+            obj = dict(event["object"])
+            take = self._store.remove if event["type"] == "DELETED" else self._store.put
+            key = take(kind, obj)
+            if event["type"] is None:  # part of a list, not of a watch
+                self._relisted(kind)
+        except (KeyError, ValueError, TypeError):
+            logger.exception("an event of %s could not be read", kind)
+            return
+        if key is not None:
+            self._add(key)
+
+    async def run(self, kubeconfig: str | None, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+        """Watch until `stop` is set; returns or raises when kopf ends.
+
+        Args:
+            kubeconfig: Kubeconfig file; None inside a cluster.
+            stop: Ends the watch.
+            on_start: Called once kopf has set itself up, its signal handlers among the rest.
+        """
+        registry = kopf.OperatorRegistry()
+        login = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
+        kopf.on.login(registry=registry)(login)
+
+        async def started(**_: Any) -> None:  # noqa: RUF029 - kopf runs synchronous ones in threads
+            on_start()
+
+        kopf.on.startup(registry=registry, id="started")(started)
+        for kind, (group, version, plural) in RESOURCES.items():
+            self._register(registry, kind, (group, version, plural))
+        await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
+
+    def _register(self, registry: kopf.OperatorRegistry, kind: ResourceKind, resource: tuple[str, str, str]) -> None:
+        async def take(event: kopf.RawEvent, **_: Any) -> None:
+            self.handle(kind, event)
+
+        group, version, plural = resource
+        kopf.on.event(group, version, plural, registry=registry, id=f"watch-{plural}")(take)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 1.0
+    settings.watching.inactivity_timeout = 70
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["jobs"] = SELECTOR
+    settings.watching.label_selectors["pods"] = SELECTOR
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
+    settings.queueing.idle_timeout = 2.0
+    settings.persistence.finalizer = "trainyard.dev/kopf"
+    return settings

@@ -1,0 +1,248 @@
+"""Wiring: settings, signals, leadership, watches, workers, servers. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from trainyard_operator.clock import ServerClock, monotonic
+from trainyard_operator.errors import (
+    ClusterNotReadyError,
+    LeadershipLostError,
+    NotFoundError,
+    OperatorError,
+    SettingsError,
+)
+from trainyard_operator.health import HealthServer, Heartbeat
+from trainyard_operator.kube.client import LEASES, Kube, Object, connect, path
+from trainyard_operator.kube.events import EventWriter
+from trainyard_operator.kube.lease import Elector
+from trainyard_operator.kube.resync import PERIOD, Resync
+from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.kube.watch import Watch
+from trainyard_operator.kube.workqueue import WorkQueue
+from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.settings import Settings, from_environment
+from trainyard_operator.trainingjob.reconcile import Reconciler
+from trainyard_operator.trust import Trust
+from trainyard_operator.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+_WORKERS = 16
+_DRAIN = 5.0
+EXIT_STOPPED, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
+
+
+def main() -> int:
+    """Run the operator until SIGTERM; the exit status."""
+    try:
+        settings = from_environment(os.environ, socket.gethostname())
+        _log_to_stderr(settings.log_level)
+        return asyncio.run(_run(settings))
+    except (SettingsError, ClusterNotReadyError) as error:
+        sys.stderr.write(f"trainyard-operator: {error}\n")
+        return EXIT_MISCONFIGURED
+    except (OperatorError, OSError) as error:
+        sys.stderr.write(f"trainyard-operator: {error}\n")
+        return EXIT_FAILED
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = ServerClock()
+    kube = await connect(settings.kubeconfig, clock)
+    try:
+        await check_cluster(kube)
+        return await Operator(settings, kube, clock, stop).run()
+    finally:
+        await kube.close()
+
+
+async def check_cluster(kube: Kube) -> None:
+    """Make sure that the API server knows TrainingJobs; kopf would wait for ever without a word.
+
+    Raises:
+        ClusterNotReadyError: it does not.
+        ApiError: it did not answer.
+    """
+    try:
+        served = await kube.get("/apis/trainyard.dev/v1alpha1")
+    except NotFoundError:
+        served = {}
+    if all(resource["name"] != "trainingjobs" for resource in served.get("resources", [])):
+        raise ClusterNotReadyError(
+            "the API server does not know TrainingJobs (trainyard.dev/v1alpha1). Install the CRD first: "
+            "kubectl apply --server-side -f crds/manifests/trainingjobs.yaml, or the Helm chart with crds.install=true"
+        )
+
+
+class _Lease:
+    """The Lease's requests, past the gate that holds back the rest: renewal must not wait behind work."""
+
+    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
+        self._kube, self._namespace, self._name = kube.ungated(), namespace, name
+
+    async def read(self) -> Object:
+        return await self._kube.get(path(LEASES, self._namespace, self._name))
+
+    async def create(self, body: Object) -> Object:
+        return await self._kube.create(path(LEASES, self._namespace), body)
+
+    async def update(self, body: Object) -> Object:
+        return await self._kube.replace(path(LEASES, self._namespace, self._name), body)
+
+
+class Operator:
+    """All parts of one process.
+
+    Args:
+        settings: The environment's settings.
+        kube: The API server.
+        clock: The time.
+        stop: Set when the process is asked to end.
+    """
+
+    def __init__(self, settings: Settings, kube: Kube, clock: ServerClock, stop: asyncio.Event) -> None:
+        self._settings, self._stop = settings, stop
+        self._store, self._queue = Store(), WorkQueue[Key](monotonic)
+        self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
+        self._events = EventWriter(kube, clock, settings.identity)
+        self._trust = Trust(kube, self._store, clock, settings)
+        self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
+        self._watch = Watch(self._store, add=self._add, relisted=self._relisted, clock=monotonic)
+        reconciler = Reconciler(kube, self._store, self._events, clock, settings.render)
+        self._workers = Workers(self._queue, reconciler.reconcile, self._metrics)
+        self._elector = Elector(
+            _Lease(kube, settings.namespace, settings.lease_name),
+            name=settings.lease_name,
+            identity=settings.identity,
+            clock=monotonic,
+            now=clock.now,
+            sleep=asyncio.sleep,
+        )
+        self._metrics.registry.register(self._state())
+        self._health = HealthServer(
+            checks={"event loop": self._heartbeat.check, "watches": self._watches},
+            ready=lambda: None,
+            registry=self._metrics.registry,
+            port=settings.health_port,
+        )
+        self._watching = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve probes, wait for leadership, lead until the end; the exit status.
+
+        Raises:
+            OperatorError: the process must end, and be started again.
+        """
+        await self._health.start()
+        heartbeat = asyncio.create_task(self._heartbeat.run())
+        try:
+            if not await self._until_stopped(self._elector.acquire()):
+                await self._lead()
+            return EXIT_STOPPED
+        finally:
+            heartbeat.cancel()
+            await self._elector.release()
+            await self._health.stop()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run until the work is done or the process is asked to end; whether it was asked."""
+        tasks = {asyncio.create_task(work), asyncio.create_task(self._stop.wait())}
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+        return self._stop.is_set()
+
+    async def _lead(self) -> None:
+        """Everything a leader does. The first part that ends on its own ends the process."""
+        # Made before kopf starts: kopf cancels what is made after it, when it ends.
+        kopf_stop = asyncio.Event()
+        holder = asyncio.create_task(self._elector.hold())
+        watcher = asyncio.create_task(self._watch.run(self._settings.kubeconfig, kopf_stop, self._on_kopf_start))
+        stopper = asyncio.create_task(self._stop.wait())
+        parts: list[asyncio.Task[None]] = [
+            asyncio.create_task(part) for part in (self._resync_and_work(), self._trust_after_priming())
+        ]
+        writer = asyncio.create_task(self._events.run())
+        try:
+            await asyncio.wait([holder, watcher, stopper, *parts, writer], return_when=asyncio.FIRST_COMPLETED)
+            for task in (holder, watcher, *parts, writer):
+                if task.done():
+                    task.result()  # raises what ended it
+            if not self._stop.is_set():
+                raise LeadershipLostError("the watches ended; the operator starts again")
+            await self._wind_down(parts)
+        finally:
+            kopf_stop.set()
+            rest = (*parts, writer, stopper, holder)
+            for each in rest:
+                each.cancel()
+            await asyncio.gather(*rest, watcher, return_exceptions=True)
+
+    async def _wind_down(self, parts: list[asyncio.Task[None]]) -> None:
+        """Finish what is in flight, take on nothing new."""
+        for task in parts:
+            task.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        await self._events.drain(_DRAIN)
+
+    async def _resync_and_work(self) -> None:
+        await self._resync.prime()
+        self._watching.set()
+        logger.info("%d TrainingJobs known, working", len(self._store.all_keys()))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._resync.run())
+            for _ in range(_WORKERS):
+                group.create_task(self._workers.run())
+
+    async def _trust_after_priming(self) -> None:
+        await self._watching.wait()  # namespaces are known only then
+        await self._trust.run()
+
+    def _add(self, key: Key) -> None:
+        self._queue.add(key)
+        self._trust.look(key.namespace)
+
+    def _on_kopf_start(self) -> None:
+        """Take the signals back from kopf: the work ends before the watches do."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+
+    def _relisted(self, kind: ResourceKind) -> None:
+        self._resync.ask(kind)
+
+    def _watches(self) -> str | None:
+        if not self._elector.leading:
+            return None
+        late = monotonic() - self._resync.last
+        if late > 3 * PERIOD:
+            return f"the last complete list is {late:.0f} s old"
+        return "lists show changes that the watches do not bring" if self._resync.watch_is_dead else None
+
+    def _state(self) -> State:
+        return State(
+            phases=self._store.count_phases,
+            event_ages=lambda: {kind.value: monotonic() - at for kind, at in self._watch.last_event.items()},
+            queue_depth=lambda: len(self._queue.schedule),
+            leading=lambda: self._elector.leading,
+            missed=lambda: self._resync.missed,
+        )

@@ -1,0 +1,64 @@
+"""Prometheus metrics of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trainyard_crds.trainingjob import Phase
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """Counted as it happens; see `State` for what is read when asked."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.durations = Histogram(
+            "trainyard_reconcile_seconds", "Time of one reconcile.", buckets=_BUCKETS, registry=self.registry
+        )
+        self.errors = Counter(
+            "trainyard_reconcile_errors_total", "Reconciles that failed, by error.", ["error"], registry=self.registry
+        )
+
+
+class State(Collector):
+    """What is read from the running parts at the moment of a scrape.
+
+    Args:
+        phases: Number of TrainingJobs by phase.
+        event_ages: Seconds since the last watch event, by kind.
+        queue_depth: Keys that wait.
+        leading: Whether this process leads.
+        missed: Changes that only a resync showed.
+    """
+
+    def __init__(
+        self,
+        *,
+        phases: Callable[[], dict[str, int]],
+        event_ages: Callable[[], dict[str, float]],
+        queue_depth: Callable[[], int],
+        leading: Callable[[], bool],
+        missed: Callable[[], int],
+    ) -> None:
+        self._phases, self._event_ages, self._queue_depth = phases, event_ages, queue_depth
+        self._leading, self._missed = leading, missed
+
+    def collect(self) -> Iterable[Metric]:
+        """The present values."""
+        jobs = GaugeMetricFamily("trainyard_jobs", "TrainingJobs by phase.", labels=["phase"])
+        counts = self._phases()
+        for phase in Phase:
+            jobs.add_metric([phase.value], counts.get(phase.value, 0))
+        ages = GaugeMetricFamily("trainyard_last_event_age_seconds", "Since the last watch event.", labels=["kind"])
+        for kind, age in self._event_ages().items():
+            ages.add_metric([kind], age)
+        yield from (jobs, ages)
+        yield GaugeMetricFamily("trainyard_queue_depth", "TrainingJobs that wait for a worker.", self._queue_depth())
+        yield GaugeMetricFamily("trainyard_leader", "1 where this process leads.", float(self._leading()))
+        yield GaugeMetricFamily("trainyard_watch_missed", "Changes that only a resync showed.", self._missed())

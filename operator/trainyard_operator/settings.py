@@ -1,0 +1,129 @@
+"""What the environment configures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainyard_operator.errors import SettingsError
+from trainyard_operator.trainingjob.model import RenderSettings
+from trainyard_operator.trainingjob.quantity import whole_units
+
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one operator process.
+
+    Attributes:
+        namespace: The operator's own namespace: Lease, certificates, the gateway's Service.
+        identity: This process among those that compete for the Lease.
+        trainer_image: Image of the trainer.
+        image_pull_policy: `imagePullPolicy` of the trainer's container.
+        gateway_service: Name of the gateway's Service in the operator's namespace.
+        gateway_port: Port of that Service.
+        scratch_size: Size limit of a trainer's home directory.
+        lease_name: Name of the Lease.
+        health_port: Port of /healthz, /readyz and /metrics.
+        kubeconfig: Kubeconfig file; None inside a cluster.
+        log_level: Least severe level that is logged.
+    """
+
+    namespace: str
+    identity: str
+    trainer_image: str
+    image_pull_policy: str
+    gateway_service: str
+    gateway_port: int
+    scratch_size: str
+    lease_name: str
+    health_port: int
+    kubeconfig: str | None
+    log_level: str
+
+    @property
+    def gateway_host(self) -> str:
+        """Name under which pods reach the gateway."""
+        return f"{self.gateway_service}.{self.namespace}.svc"
+
+    @property
+    def gateway_names(self) -> tuple[str, ...]:
+        """Every DNS name of the gateway."""
+        service, host = self.gateway_service, self.gateway_host
+        return service, f"{service}.{self.namespace}", host, f"{host}.cluster.local"
+
+    @property
+    def render(self) -> RenderSettings:
+        """The part that goes into children."""
+        return RenderSettings(
+            trainer_image=self.trainer_image,
+            image_pull_policy=self.image_pull_policy,
+            gateway_url=f"https://{self.gateway_host}:{self.gateway_port}",
+            scratch_size=self.scratch_size,
+        )
+
+
+def from_environment(environment: Mapping[str, str], hostname: str) -> Settings:
+    """Read the TRAINYARD_ variables and KUBECONFIG.
+
+    Args:
+        environment: The process's environment.
+        hostname: Identity where TRAINYARD_IDENTITY is not set; a pod's is its name.
+
+    Raises:
+        SettingsError: a value is missing or cannot be used; names the variable, the value and what is expected.
+    """
+    return Settings(
+        namespace=_name(environment, "TRAINYARD_NAMESPACE", None),
+        identity=environment.get("TRAINYARD_IDENTITY") or hostname,
+        trainer_image=_required(environment, "TRAINYARD_TRAINER_IMAGE", "the image of the trainer"),
+        image_pull_policy=_one_of(environment, "TRAINYARD_IMAGE_PULL_POLICY", "IfNotPresent", _PULL_POLICIES),
+        gateway_service=_name(environment, "TRAINYARD_GATEWAY_SERVICE", "trainyard-gateway"),
+        gateway_port=_port(environment, "TRAINYARD_GATEWAY_PORT", "8443"),
+        scratch_size=_quantity(environment, "TRAINYARD_SCRATCH_SIZE", "100Gi"),
+        lease_name=_name(environment, "TRAINYARD_LEASE_NAME", "trainyard-operator"),
+        health_port=_port(environment, "TRAINYARD_HEALTH_PORT", "8080"),
+        kubeconfig=environment.get("KUBECONFIG") or None,
+        log_level=_one_of(environment, "TRAINYARD_LOG_LEVEL", "INFO", _LOG_LEVELS),
+    )
+
+
+def _required(environment: Mapping[str, str], variable: str, what: str) -> str:
+    value = environment.get(variable, "")
+    if not value:
+        raise SettingsError(f"{variable} is not set; set it to {what}.")
+    return value
+
+
+def _name(environment: Mapping[str, str], variable: str, default: str | None) -> str:
+    value = environment.get(variable) or default or _required(environment, variable, "a Kubernetes name")
+    if not _NAME.fullmatch(value):
+        raise SettingsError(f"{variable} is '{value}'; set a Kubernetes name: lower-case letters, digits and '-'.")
+    return value
+
+
+def _one_of(environment: Mapping[str, str], variable: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(variable) or default
+    if value not in allowed:
+        raise SettingsError(f"{variable} is '{value}'; set one of {', '.join(allowed)}.")
+    return value
+
+
+def _port(environment: Mapping[str, str], variable: str, default: str) -> int:
+    text = environment.get(variable) or default
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+        raise SettingsError(f"{variable} is '{text}'; set a TCP port from 1 to 65535.")
+    return int(text)
+
+
+def _quantity(environment: Mapping[str, str], variable: str, default: str) -> str:
+    text = environment.get(variable) or default
+    try:
+        whole_units(text)
+    except ValueError as error:
+        raise SettingsError(f"{variable}: {error}.") from error
+    return text

@@ -1,0 +1,240 @@
+"""Applies the plan for one TrainingJob: the thin shell between the pure decisions and the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER, child_name
+from trainyard_operator.clock import ServerClock
+from trainyard_operator.errors import (
+    ApiRefusedError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    ForeignObjectError,
+    InvalidError,
+    NotFoundError,
+)
+from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, TRAINING_JOBS, Kube, path
+from trainyard_operator.kube.events import EventWriter
+from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.kube.workqueue import Result
+from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Plan, Refusal, RenderSettings
+from trainyard_operator.trainingjob.plan import plan
+from trainyard_operator.trainingjob.render import CHECK_ROLE, TRAIN_ROLE
+from trainyard_operator.trainingjob.summary import FINAL_KEYS
+
+logger = logging.getLogger(__name__)
+
+_LOG_LINES, _LOG_BYTES = "60", "65536"
+_COLLECTIONS = {"ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim": CLAIMS, "Job": JOBS, "jobs": JOBS, "pods": PODS}
+
+
+class Reconciler:
+    """Brings one TrainingJob after another to where its plan wants it.
+
+    Args:
+        kube: The API server.
+        store: What is known; takes the answers to our own writes at once.
+        events: Writes Events.
+        clock: The time.
+        settings: What goes into children.
+    """
+
+    def __init__(
+        self, kube: Kube, store: Store, events: EventWriter, clock: ServerClock, settings: RenderSettings
+    ) -> None:
+        self._kube, self._store, self._events = kube, store, events
+        self._clock, self._settings = clock, settings
+
+    async def reconcile(self, key: Key) -> Result:
+        """One round for one TrainingJob.
+
+        Raises:
+            ApiError: a request failed in a way that may pass; try again later.
+        """
+        observed = self._observe(key)
+        if observed is None:
+            return Result()
+        planned, observed = await self._plan(key, observed)
+        try:
+            await self._create(planned.create)
+        except (InvalidError, ForbiddenError, BadRequestError, NotFoundError, ForeignObjectError) as error:
+            return await self._refused(observed, error)
+        await self._change_children(observed, planned)
+        return await self._finish(key, observed, planned)
+
+    def _observe(self, key: Key) -> Observed | None:
+        job = self._store.job(key)
+        if job is None:
+            return None
+        name, uid = child_name(key.name, job["metadata"]["uid"]), job["metadata"]["uid"]
+
+        def own(role: str) -> Object | None:
+            children = self._store.children(ResourceKind.JOBS, uid, role)
+            return next((child for child in children if _owned_by(child, uid)), None)
+
+        pods = self._store.children(ResourceKind.PODS, uid, TRAIN_ROLE)
+        check_pods = self._store.children(ResourceKind.PODS, uid, CHECK_ROLE)
+        child = own(TRAIN_ROLE)
+        if child is not None and child["metadata"]["name"] != name:
+            child = None
+        return Observed(job=job, child=child, pods=tuple(pods), check=own(CHECK_ROLE), check_pods=tuple(check_pods))
+
+    async def _plan(self, key: Key, observed: Observed) -> tuple[Plan, Observed]:
+        """The plan, after every look-up it takes."""
+        planned = plan(observed, self._settings, self._clock.now())
+        while planned.need is not None:
+            answer = await self._look_up(key.namespace, planned.need)
+            answers = {**observed.answers, planned.need: answer}
+            fresh = self._observe(key) or observed
+            observed = replace(fresh, answers=answers)
+            planned = plan(observed, self._settings, self._clock.now())
+        return planned, observed
+
+    async def _look_up(self, namespace: str, need: Need) -> object:
+        try:
+            if need.kind == "log":
+                return await self._log(namespace, need.name)
+            found = await self._kube.get(path(_COLLECTIONS[need.kind], namespace, need.name))
+        except (NotFoundError, BadRequestError):
+            return None
+        self._store.put(ResourceKind(need.kind), found)
+        return found
+
+    async def _log(self, namespace: str, pod: str) -> str:
+        query = [("container", TRAINER_CONTAINER), ("tailLines", _LOG_LINES), ("limitBytes", _LOG_BYTES)]
+        return await self._kube.text(path(PODS, namespace, pod, "log"), query)
+
+    # --- children -----------------------------------------------------------------------------------------------------
+
+    async def _create(self, bodies: tuple[Object, ...]) -> None:
+        """What the Job's pod needs first, all at once, then the Job."""
+        jobs = [body for body in bodies if body["kind"] == "Job"]
+        await asyncio.gather(*(self._create_one(body) for body in bodies if body["kind"] != "Job"))
+        for body in jobs:
+            self._store.put(ResourceKind.JOBS, await self._create_one(body))
+
+    async def _create_one(self, body: Object) -> Object:
+        """Create a child, or adopt the one that an earlier round made.
+
+        Raises:
+            ForeignObjectError: an object of that name is not ours.
+        """
+        kind, namespace, name = body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]
+        collection = _COLLECTIONS[kind]
+        try:
+            return await self._kube.create(path(collection, namespace), body)
+        except ConflictError as conflict:
+            if conflict.reason != "AlreadyExists":
+                raise
+        found = await self._kube.get(path(collection, namespace, name))
+        if not _is_ours(found, body):
+            raise ForeignObjectError(
+                f"A {kind} {name} exists in namespace {namespace} and belongs to something else. Delete or rename it."
+            )
+        return found
+
+    async def _change_children(self, observed: Observed, planned: Plan) -> None:
+        if planned.suspend is not None and observed.child is not None:
+            metadata = observed.child["metadata"]
+            patch = {
+                "metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]},
+                "spec": {"suspend": planned.suspend},
+            }
+            url = path(JOBS, metadata["namespace"], metadata["name"])
+            await self._patch_child(url, patch)
+        namespace = observed.job["metadata"]["namespace"]
+        for deletion in planned.delete:
+            await self._delete(namespace, deletion)
+
+    async def _patch_child(self, url: str, patch: Object) -> None:
+        try:
+            self._store.put(ResourceKind.JOBS, await self._kube.merge(url, patch))
+        except ConflictError:
+            # The Job changed meanwhile: look at it as it is now before deciding again.
+            self._store.put(ResourceKind.JOBS, await self._kube.get(url))
+            raise
+
+    async def _delete(self, namespace: str, deletion: Deletion) -> None:
+        url = path(_COLLECTIONS[deletion.kind], namespace, deletion.name)
+        try:
+            await self._kube.delete(url, uid=deletion.uid, grace=deletion.grace)
+        except (NotFoundError, ConflictError) as gone:
+            logger.debug("%s/%s is gone or another: %s", namespace, deletion.name, gone)
+
+    # --- status -------------------------------------------------------------------------------------------------------
+
+    async def _refused(self, observed: Observed, error: Exception) -> Result:
+        """Say in the status what the API server said; try again unless that cannot help."""
+        refusal = _refusal(error)
+        logger.warning("%s/%s: %s", observed.job["metadata"]["namespace"], observed.name, refusal.message)
+        told = replace(observed, refusal=refusal)
+        planned = plan(told, self._settings, self._clock.now())
+        await self._write_status(told, planned)
+        return Result() if refusal.final else Result(failed=True)
+
+    async def _finish(self, key: Key, observed: Observed, planned: Plan) -> Result:
+        await self._write_status(observed, planned)
+        self._forget_departed(key, observed)
+        if planned.note is not None:
+            logger.info("%s: %s: %s", key, planned.note.reason, planned.note.message)
+        return Result(again_after=planned.requeue_after)
+
+    def _forget_departed(self, key: Key, observed: Observed) -> None:
+        """Deleted pods are remembered until the status tells how they ended."""
+        status = (self._store.job(key) or {}).get("status") or {}
+        told = {entry["podUID"] for entry in status.get("attempts", []) if "finishedAt" in entry}
+        gone = [pod for pod in observed.pods if pod.get("gone") and pod["metadata"]["uid"] in told]
+        self._store.forget_departed(observed.uid, gone)
+
+    async def _write_status(self, observed: Observed, planned: Plan) -> None:
+        if planned.status is None:
+            return
+        metadata = observed.job["metadata"]
+        url = path(TRAINING_JOBS, metadata["namespace"], metadata["name"])
+        version = {"resourceVersion": metadata["resourceVersion"]}
+        try:
+            written = await self._patch_status(url, version, planned.status)
+        except ConflictError:
+            self._store.put(ResourceKind.TRAINING_JOBS, await self._kube.get(url))
+            raise
+        except NotFoundError:
+            return  # deleted meanwhile; the watch will say so
+        self._store.put(ResourceKind.TRAINING_JOBS, written)
+        if planned.note is not None:
+            kind, reason, message = planned.note
+            self._events.write(observed.job, kind=kind, reason=reason, note=message)
+
+    async def _patch_status(self, url: str, version: Object, status: Object) -> Object:
+        try:
+            return await self._kube.merge(f"{url}/status", {"metadata": version, "status": status})
+        except InvalidError as error:
+            trusted = {key: value for key, value in status.items() if key not in FINAL_KEYS}
+            if trusted == status:
+                raise
+            # A trainer's last words must not keep the job's end from being written.
+            logger.warning("%s: values of the termination message were left out: %s", url, error)
+            return await self._kube.merge(f"{url}/status", {"metadata": version, "status": trusted})
+
+
+def _owned_by(obj: Object, uid: str) -> bool:
+    return any(entry.get("controller") and entry["uid"] == uid for entry in obj["metadata"].get("ownerReferences", []))
+
+
+def _is_ours(found: Object, body: Object) -> bool:
+    """Whether an existing object is the one this job would have made; a retained claim is known by its label."""
+    uid = body["metadata"]["labels"][JOB_UID_LABEL]
+    if "ownerReferences" in body["metadata"]:
+        return _owned_by(found, uid)
+    return bool((found["metadata"].get("labels") or {}).get(JOB_UID_LABEL) == uid)
+
+
+def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, ApiRefusedError):
+        final = isinstance(error, InvalidError)
+        reason = "InvalidSpec" if final else "CreateForbidden"
+        return Refusal(reason, f"The API server refused the training Job: {error.message}", final)
+    return Refusal("NameTaken", str(error), final=False)
