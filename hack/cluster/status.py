@@ -12,8 +12,6 @@ from cluster.errors import ClusterError
 from cluster.paths import cache_dir, state_dir
 from cluster.registry import Registry
 
-_SHOWN_IMAGES = 6
-
 
 def report() -> str:
     """Return what runs, with versions, kubeconfigs, registry, images and disk used."""
@@ -73,7 +71,9 @@ def _images(name: str) -> Iterator[str]:
         images = registry.images()
     except ClusterError:
         return
-    yield f"  images      {', '.join(images[:_SHOWN_IMAGES])}{' ...' if len(images) > _SHOWN_IMAGES else ''}"
+    repositories = [image.rpartition(":")[0] for image in images]
+    builds = [f"{name} ({repositories.count(name)})" for name in sorted(set(repositories))]
+    yield f"  images      {', '.join(builds)}; 'load' prints the references of the newest"
 
 
 def _cache() -> Iterator[str]:
