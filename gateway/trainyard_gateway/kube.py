@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 
 from trainyard_crds.common import GROUP, VERSION
@@ -154,9 +155,9 @@ async def connect(kubeconfig: str | None) -> Kube:
             config.load_incluster_config(client_configuration=configuration)
         else:
             await config.load_kube_config(kubeconfig, client_configuration=configuration)
-    except config.ConfigException as error:
+    except (config.ConfigException, yaml.YAMLError, OSError) as error:
         remedy = "Run in a pod with a service account, or set KUBECONFIG to a kubeconfig file."
-        raise SettingsError(f"There is no way to the API server: {error} {remedy}") from error
+        raise SettingsError(f"There is no way to the API server: {error}. {remedy}") from error
     return Kube(client.ApiClient(configuration))
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -94,7 +95,7 @@ async def serve(chosen: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the certificate or the way to the API server cannot be used.
+        SettingsError: the certificate, the way to the API server or a port cannot be used.
         ExceptionGroup: a part of the gateway failed.
     """
     certificate = ServingCertificate(chosen.certificate, chosen.key)
@@ -103,16 +104,16 @@ async def serve(chosen: Settings) -> None:
         gateway = Gateway(api)
         app = intake_app(gateway.intake, gateway, gateway.metrics, lambda: datetime.now(UTC))
         health = health_app(gateway, gateway.metrics.registry)
-        servers = [
-            _server(app, chosen.host, chosen.port, certificate.context),
-            _server(health, chosen.host, chosen.health_port, None),
-        ]
+        servers = {
+            _server(app, certificate.context): _listen(chosen.host, chosen.port, "TRAINYARD_PORT"),
+            _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
+        }
         await _run(gateway, certificate, servers)
     finally:
         await api.close()
 
 
-async def _run(gateway: Gateway, certificate: ServingCertificate, servers: list[_Server]) -> None:
+async def _run(gateway: Gateway, certificate: ServingCertificate, servers: dict[_Server, socket.socket]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,7 +121,7 @@ async def _run(gateway: Gateway, certificate: ServingCertificate, servers: list[
     async with asyncio.TaskGroup() as group:
         parts = (gateway.reflector.run(), gateway.writer.run(), certificate.follow())
         background = [group.create_task(part) for part in parts]
-        serving = [group.create_task(server.serve()) for server in servers]
+        serving = [group.create_task(server.serve(sockets=[listener])) for server, listener in servers.items()]
         await stop.wait()
         logger.info("stopping: no new reports are taken, what was accepted is written")
         for server in servers:
@@ -131,11 +132,17 @@ async def _run(gateway: Gateway, certificate: ServingCertificate, servers: list[
             task.cancel()
 
 
-def _server(app: FastAPI, host: str, port: int, context: ssl.SSLContext | None) -> _Server:
+def _listen(host: str, port: int, variable: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise SettingsError(f"{variable}: {host} port {port} cannot be listened on: {error.strerror}.") from error
+
+
+def _server(app: FastAPI, context: ssl.SSLContext | None) -> _Server:
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
