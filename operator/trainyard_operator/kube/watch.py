@@ -19,6 +19,7 @@ RESOURCES = {
     ResourceKind.JOBS: ("batch", "v1", "jobs"),
     ResourceKind.PODS: ("", "v1", "pods"),
 }
+_SETTLE = 0.1
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -70,8 +71,10 @@ class Watch:
         login = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
         kopf.on.login(registry=registry)(login)
 
-        async def started(**_: Any) -> None:  # noqa: RUF029 - kopf runs synchronous ones in threads
-            on_start()
+        # Coroutines, because kopf runs plain functions in threads.
+        async def started(**_: Any) -> None:
+            # kopf takes the signals in the turn of the loop after its start-up handlers were called.
+            asyncio.get_running_loop().call_later(_SETTLE, on_start)
 
         kopf.on.startup(registry=registry, id="started")(started)
         for kind, (group, version, plural) in RESOURCES.items():
