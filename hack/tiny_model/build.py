@@ -8,32 +8,41 @@ from pathlib import Path
 
 import torch
 
-from tiny_model import corpus, pretrain, questions, tokenizer
+from tiny_model import corpus, pretrain, questions, readme, tokenizer
 
 
-def build(folder: Path, recipe: pretrain.Recipe | None = None) -> None:
-    """Write the model, the tokenizer, `train.jsonl`, `heldout.jsonl` and `README.md` into `folder`."""
-    recipe = recipe or pretrain.Recipe()
+def build(folder: Path) -> None:
+    """Write `model/` with its tokenizer, `train.jsonl`, `heldout.jsonl` and `README.md` into `folder`."""
     torch.set_num_threads(1)
     started = time.monotonic()
     print("tiny model: reading documentation strings, about 10 s", flush=True)
-    split = questions.make_split(corpus.load_entries(), corpus.load_prose())
+    write(folder, questions.make_split(corpus.load_entries(), corpus.load_prose()), pretrain.Recipe())
+    print(f"tiny model: wrote {folder} in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def write(folder: Path, split: questions.Split, recipe: pretrain.Recipe) -> None:
+    """Train a tokenizer and a model on the documents of the split, and write everything."""
     tokens = tokenizer.train_tokenizer(split.documents, recipe.vocabulary, recipe.context)
     model = pretrain.new_model(recipe, tokens)
     blocks = pretrain.pack(split.documents, tokens, recipe)
-    megabytes = sum(map(len, split.documents)) / 1e6
+    facts = {
+        "parameters": f"{model.num_parameters() / 1e6:.1f}M",
+        "megabytes": f"{sum(map(len, split.documents)) / 1e6:.1f}",
+        "tokens": f"{recipe.steps * recipe.batch * recipe.block / 1e3:.0f}k",
+        "train": str(len(split.train)),
+        "held_out": str(len(split.held_out)),
+    }
     print(
-        f"tiny model: pre-training {model.num_parameters() / 1e6:.1f}M parameters on {megabytes:.1f} MB of Python"
-        f" documentation ({blocks.numel() / 1e3:.0f}k tokens, {recipe.steps} steps), about 100 s",
+        "tiny model: pre-training {parameters} parameters on {megabytes} MB of Python documentation"
+        " ({tokens} tokens), 1 to 2 minutes".format(**facts),
         flush=True,
     )
     pretrain.pretrain(model, blocks, recipe, _print_step)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokens.save_pretrained(folder)
+    model.save_pretrained(folder / "model")
+    tokens.save_pretrained(folder / "model")
     _write_rows(folder / "train.jsonl", split.train)
     _write_rows(folder / "heldout.jsonl", split.held_out)
-    print(f"tiny model: wrote {folder} in {time.monotonic() - started:.0f} s", flush=True)
+    (folder / "README.md").write_text(readme.render(facts), encoding="utf-8")
 
 
 def _print_step(step: int, loss: float, seconds: float) -> None:
@@ -41,4 +50,4 @@ def _print_step(step: int, loss: float, seconds: float) -> None:
 
 
 def _write_rows(path: Path, rows: list[questions.Row]) -> None:
-    path.write_text("".join(json.dumps(row.as_messages()) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row.as_messages()) + "\n" for row in rows), encoding="utf-8")

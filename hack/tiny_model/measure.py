@@ -51,12 +51,12 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Losses (mean over answer tokens, nats), seconds and a digest of the trained adapter."""
-    tokenizer = AutoTokenizer.from_pretrained(arguments.folder)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.folder / "model")
     train, held_out = (_read(arguments.folder / name) for name in ("train.jsonl", "heldout.jsonl"))
     right = [_encode(tokenizer, chat) for chat in held_out]
     wrong = [_encode(tokenizer, chat) for chat in shuffled(held_out)]
     torch.manual_seed(arguments.seed)
-    model = _load(arguments.folder, arguments.rank)
+    model = _load(arguments.folder / "model", arguments.rank)
     before = {"base": _loss_of(model, right), "base_shuffled": _loss_of(model, wrong)}
     started = time.monotonic()
     last = _fine_tune(model, [_encode(tokenizer, chat) for chat in train], arguments)
@@ -121,7 +121,7 @@ def _fine_tune(model: Any, rows: list[Encoded], arguments: argparse.Namespace) -
             cosine = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
             group["lr"] = arguments.learning_rate * warm * cosine
         total, count = _answer_loss(model, next(batches))
-        (total / count).backward()
+        torch.autograd.backward(total / count)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -32,7 +32,7 @@ class Recipe:
     heads: int = 6
     block: int = 128
     batch: int = 6
-    steps: int = 600
+    steps: int = 420
     learning_rate: float = 2e-3
     muon_learning_rate: float = 1e-2
     seed: int = 17
@@ -69,7 +69,7 @@ def pack(documents: list[str], tokenizer: PreTrainedTokenizerFast, recipe: Recip
     order = list(documents)
     random.Random(recipe.seed).shuffle(order)
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    stream = [token for ids in tokenizer(order).input_ids for token in (begin, *ids, end)]
+    stream = [token for ids in tokenizer(order, verbose=False).input_ids for token in (begin, *ids, end)]
     blocks = len(stream) // recipe.block
     return torch.tensor(stream[: blocks * recipe.block]).view(blocks, recipe.block)
 
@@ -87,8 +87,9 @@ def pretrain(
         loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for part in (*optimizers, *schedules):
-            part.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         model.zero_grad()
         if (step + 1) % max(1, recipe.steps // 10) == 0:
             report(step + 1, loss.item(), time.monotonic() - started)

@@ -7,7 +7,10 @@ docstring says: "A method of `logging.Logger`: Set the logging level of this log
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -82,20 +85,29 @@ class Guard:
 
     def __init__(self, held_out: list[Row]) -> None:
         self._functions = {row.function for row in held_out}
-        self._answers = [normal(row.summary) for row in held_out]
-        self._words = [frozenset(answer.split()) for answer in self._answers]
+        self._by_size: dict[int, list[frozenset[str]]] = defaultdict(list)
+        self._by_start: dict[str, list[str]] = defaultdict(list)
+        for answer in (normal(row.summary) for row in held_out):
+            words = answer.split()
+            self._by_size[len(set(words))].append(frozenset(words))
+            self._by_start[" ".join(words[:2])].append(answer)
 
     def repeats(self, function: str, answer: str) -> bool:
         """Whether this is a held-out function, or its answer is nearly (Jaccard index of words) a held-out one."""
         words = frozenset(normal(answer).split())
+        sizes = range(math.ceil(len(words) * SAME_ANSWER), math.floor(len(words) / SAME_ANSWER) + 1)
         return function in self._functions or any(
-            len(words & other) >= SAME_ANSWER * len(words | other) for other in self._words
+            len(words & other) >= SAME_ANSWER * len(words | other)
+            for size in sizes
+            for other in self._by_size.get(size, ())
         )
 
     def contains_answer(self, text: str) -> bool:
         """Whether any held-out answer stands in the text, whatever its case, punctuation and line breaks."""
-        plain = f" {normal(text)} "
-        return any(f" {answer} " in plain for answer in self._answers)
+        words = normal(text).split()
+        plain = f" {' '.join(words)} "
+        starts = {f"{first} {second}" for first, second in itertools.pairwise(words)} & self._by_start.keys()
+        return any(f" {answer} " in plain for start in starts for answer in self._by_start[start])
 
 
 def normal(text: str) -> str:

@@ -1,0 +1,123 @@
+"""The small model's rows are real, unique and kept apart; building twice gives the same bytes."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tiny_model import build, corpus, pretrain, questions
+from tiny_model.questions import Guard, first_sentences, make_split, normal
+
+SMALL = pretrain.Recipe(vocabulary=400, hidden=32, layers=1, heads=2, block=32, batch=2, steps=3)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return make_split(corpus.load_entries(), corpus.load_prose())
+
+
+@pytest.fixture(scope="module")
+def folder(split, tmp_path_factory):
+    target = tmp_path_factory.mktemp("tiny") / "made"
+    build.write(target, few(split), SMALL)
+    return target
+
+
+def few(split):
+    return dataclasses.replace(split, documents=split.documents[:200])
+
+
+def test_rows_are_many_and_use_the_documentation(split):
+    assert 1500 <= len(split.train) <= 6000
+    assert 150 <= len(split.held_out) <= 600
+    by_function = {row.function: row for row in split.train + split.held_out}
+    row = by_function["os.path.split"]
+    assert "`os.path.split(p)`" in row.question
+    assert row.answer.startswith("A function of `os.path`: Split a pathname.")
+
+
+def test_no_function_and_no_answer_is_on_both_sides(split):
+    assert not {r.function for r in split.train} & {r.function for r in split.held_out}
+    assert not {normal(r.summary) for r in split.train} & {normal(r.summary) for r in split.held_out}
+    assert not {r.question for r in split.train} & {r.question for r in split.held_out}
+
+
+def test_nothing_is_said_twice(split):
+    rows = split.train + split.held_out
+    assert len({normal(row.summary) for row in rows}) == len({row.function for row in rows}) == len(rows)
+
+
+def test_pretraining_text_contains_no_held_out_answer_and_no_held_out_entry(split):
+    text = " ".join(f" {normal(document)} " for document in split.documents)
+    assert [row.function for row in split.held_out if f" {normal(row.summary)} " in text] == []
+    starts = {document.split(":", 1)[0].split("(")[0] for document in split.documents}
+    assert not starts & {row.function for row in split.held_out}
+
+
+def test_a_near_copy_of_a_held_out_answer_is_refused():
+    summary = "Return the area of the given shape."
+    guard = Guard([questions.Row("shapes.area", "Explain `shapes.area`.", "A function of `shapes`", summary)])
+    assert guard.repeats("shapes.other", "Return the AREA of\nthe given shapes, the area of the given shape.")
+    assert guard.repeats("shapes.area", "Something else entirely.")
+    assert not guard.repeats("shapes.other", "Draw a shape on the screen with a pen.")
+    assert guard.contains_answer("Prose. Return the area\n of the GIVEN shape!")
+    assert not guard.contains_answer("Return the area of the given shapeless thing.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Return the number of all\n   shapes. More is said here.", "Return the number of all shapes."),
+        ("Close it. Then wait for the other side.\n\nDetails.", "Close it. Then wait for the other side."),
+        ("Without a full stop", "Without a full stop"),
+    ],
+)
+def test_an_answer_is_whole_sentences_of_the_first_paragraph(text, expected):
+    assert first_sentences(text) == expected
+
+
+def test_examples_and_tables_are_not_prose():
+    assert corpus.prose("Add two\nnumbers.\n\n>>> add(1, 2)\n3\n\nNotes\n-----\nNone.") == "Add two numbers."
+
+
+def test_what_stands_in_the_folder(folder, split):
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (folder / "model").iterdir()}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model", "train.jsonl", "heldout.jsonl", "README.md"}
+    rows = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
+    assert rows == [row.as_messages() for row in split.held_out]
+    readme = (folder / "README.md").read_text()
+    assert f"{len(split.held_out)} held-out" in readme
+    assert "{" not in readme
+
+
+def test_the_template_marks_the_answer_and_its_end(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    chat = [{"role": "user", "content": "What is `x`?"}, {"role": "assistant", "content": "A thing."}]
+    encoded = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [i for i, m in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if m]
+    assert tokenizer.decode(marked) == "A thing.<|end|>"
+    prompt = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
+    assert tokenizer.apply_chat_template(chat, tokenize=False).startswith(prompt)
+    assert prompt == "<|begin|><|user|>What is `x`?<|end|><|assistant|>"
+
+
+def test_the_saved_model_loads_and_knows_its_end_token(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|end|>")
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) == SMALL.vocabulary
+
+
+def test_building_twice_gives_the_same_bytes(folder, split, tmp_path):
+    build.write(tmp_path / "again", few(split), SMALL)
+    assert digests(tmp_path / "again") == digests(folder)
+
+
+def digests(path: Path):
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
