@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: the newest ones and the best one."""
+"""Which checkpoints are kept: the newest ones and the best one; pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
 
 
 def surplus(checkpoints: Sequence[Checkpoint], keep: int) -> list[Checkpoint]:
-    """Checkpoints that are neither among the `keep` newest nor the best, oldest first."""
+    """Checkpoints that are neither among the `keep` newest nor the best, oldest first.
+
+    A step that a resumed run saved again (an interrupted evaluation was made up for) counts once, as its newest.
+    """
     ordered = sorted(checkpoints, key=lambda one: one.order)
-    best = best_of(ordered)
-    return [one for one in ordered[:-keep] if one is not best]
+    newest_of_step = {one.manifest.step: one for one in ordered}
+    kept = [*list(newest_of_step.values())[-keep:], best_of(ordered)]
+    return [one for one in ordered if one not in kept]

@@ -193,6 +193,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_a_step_saved_again_counts_once(tmp_path: Path) -> None:
+    first = open_at(tmp_path, keep=2)
+    save(first, 3)
+    save(first, 6)
+    second = open_at(tmp_path, keep=2)
+    save(second, 6, evalLoss=0.5)
+    assert names(second) == ["step-3-e1", "step-6-e2"]
+
+
 def test_the_index_is_rebuilt_from_the_manifests(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "checkpoints/index.json").write_text("nonsense")
