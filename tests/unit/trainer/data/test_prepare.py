@@ -110,6 +110,7 @@ def test_the_fingerprint_changes_with_rows_and_settings(tmp_path: Path) -> None:
         run(tmp_path, rows, max_length=65).train.fingerprint,
         run(tmp_path, rows, validation=0.2).train.fingerprint,
         run(tmp_path, rows, validation=tiny.questions(3, start=20)).train.fingerprint,
+        run(tmp_path, rows, validation=tiny.questions(3, start=30)).train.fingerprint,
     ]
     assert len(set(prints)) == len(prints)
     assert run(tmp_path, rows).train.fingerprint == prints[0]
