@@ -148,7 +148,8 @@ def _translate(error: Exception, repository: HubRepository, file: str | None) ->
         return SourceError(f"The hub cannot be reached, and {name} is not in the cache.", "Check the pod's network.")
     if _is_refusal(error):
         return NotPermittedError(
-            f"The hub does not permit the download of {name}: it is gated or private, or the token is wrong.",
+            f"The hub does not permit the download of {name}: it is gated or private (or does not exist), or the token"
+            " is wrong.",
             _credentials_advice(repository),
         )
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError):
