@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,9 @@ if TYPE_CHECKING:
 POD_UID_ENV = "POD_UID"
 
 _LIBRARY_ENVIRONMENT = {
-    "BITSANDBYTES_NOWELCOME": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",  # its threads and forked data workers deadlock
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
 }
 
 
@@ -131,13 +129,13 @@ def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termina
     """The termination of a run that did not reach its end."""
     ours = translate(error, run_directory)
     termination = reporter.ended(ours)
-    if type(ours) is TrainerError:
-        text = traceback_of(error)
-        sys.stderr.write(text)
-        reporter.log_quietly("Traceback", text, "error")
-    reporter.log_quietly(termination.reason, termination.message, "info" if _is_stop(ours) else "error")
+    is_unforeseen = type(ours) is TrainerError
+    if is_unforeseen:
+        sys.stderr.write(traceback_of(error))
+    level = "info" if isinstance(ours, StopRequested) else "error"
+    # The volume that ended the run may refuse its log too.
+    with suppress(OSError):
+        if is_unforeseen:
+            reporter.log_quietly("Traceback", traceback_of(error), level)
+        reporter.log_quietly(termination.reason, termination.message, level)
     return termination
-
-
-def _is_stop(error: TrainerError) -> bool:
-    return isinstance(error, StopRequested)

@@ -14,13 +14,12 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
         """Write one line; readers that follow the file see it at once."""
         line = json.dumps({"step": step, "time": time, **metrics}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
-        self._file.flush()
 
     def durable_length(self) -> int:
         """Bytes of the file, all of them on the disk."""

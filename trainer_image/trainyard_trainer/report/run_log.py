@@ -17,7 +17,7 @@ class RunLog:
     """The run's events; safe to use from every thread."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._clock = clock
         self._lock = threading.Lock()
         self.step = 0
@@ -30,7 +30,6 @@ class RunLog:
             if self._file.closed:
                 return
             self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

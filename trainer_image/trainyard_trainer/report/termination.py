@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,8 +51,10 @@ def write_termination(termination: Termination, environ: Mapping[str, str]) -> N
     """Leave the termination message where the kubelet looks for it."""
     path = termination_log(environ)
     if path is not None:
-        # Written in place: the kubelet has mounted this very file.
-        path.write_text(termination.to_message(), encoding="utf-8")
+        try:  # in place: the kubelet has mounted this very file
+            path.write_text(termination.to_message(), encoding="utf-8")
+        except OSError as error:
+            sys.stderr.write(f"The termination message cannot be written to {path}: {error.strerror}.\n")
 
 
 def _cut(text: str, limit: int) -> str:

@@ -122,6 +122,12 @@ def test_a_volume_that_fails_in_a_save(tmp_path: Path, number: int) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["index.json", "step-3-e1"]
 
 
+def test_a_volume_too_full_even_for_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    termination = train_toy(run_config(tmp_path), ToyTask())
+    assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
+
+
 @pytest.mark.parametrize("where", ["publish", "loss"])
 def test_a_trainer_that_was_superseded_commits_nothing_more(tmp_path: Path, where: str) -> None:
     def supersede(call: int) -> None:

@@ -119,6 +119,13 @@ def test_long_texts_fit_the_limits() -> None:
     assert len(termination.advice) == 512
 
 
+def test_a_termination_log_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_termination(failure(DataError("x")), {TERMINATION_LOG_ENV: str(tmp_path)})
+    assert "Is a directory" in capsys.readouterr().err
+
+
 def test_the_termination_message_goes_where_the_environment_says(tmp_path: Path) -> None:
     target = tmp_path / "termination-log"
     write_termination(failure(DataError("x" * 1000, "y")), {TERMINATION_LOG_ENV: str(target)})
