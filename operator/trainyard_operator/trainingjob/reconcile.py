@@ -9,6 +9,7 @@ from dataclasses import replace
 from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER, child_name
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import (
+    ApiError,
     ApiRefusedError,
     BadRequestError,
     ConflictError,
@@ -95,18 +96,23 @@ class Reconciler:
         return planned, observed
 
     async def _look_up(self, namespace: str, need: Need) -> object:
+        if need.kind == "log":
+            return await self._log(namespace, need.name)
         try:
-            if need.kind == "log":
-                return await self._log(namespace, need.name)
             found = await self._kube.get(path(_COLLECTIONS[need.kind], namespace, need.name))
-        except (NotFoundError, BadRequestError):
+        except NotFoundError:
             return None
         self._store.put(ResourceKind(need.kind), found)
         return found
 
-    async def _log(self, namespace: str, pod: str) -> str:
+    async def _log(self, namespace: str, pod: str) -> str | None:
+        """The end of a pod's log; None where it cannot be had, which must not delay what the job became."""
         query = [("container", TRAINER_CONTAINER), ("tailLines", _LOG_LINES), ("limitBytes", _LOG_BYTES)]
-        return await self._kube.text(path(PODS, namespace, pod, "log"), query)
+        try:
+            return await self._kube.text(path(PODS, namespace, pod, "log"), query)
+        except ApiError as error:
+            logger.info("%s/%s: the log cannot be read: %s", namespace, pod, error)
+            return None
 
     # --- children -----------------------------------------------------------------------------------------------------
 

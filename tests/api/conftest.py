@@ -1,0 +1,61 @@
+"""One control plane and one operator for the tests of the operator and the CRD."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import api
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT
+from tests.api.gateway_support import Kubernetes
+from tests.api.operator_support import NODE, Operator, Team
+
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[Kubernetes]:
+    """A control plane with the CRD and the operator's namespace."""
+    cluster = api.start(f"test-operator-{os.getpid()}")
+    try:
+        kubernetes = Kubernetes(cluster)
+        kubernetes.namespace(SYSTEM)
+        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
+        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+        # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
+        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        yield kubernetes
+    finally:
+        cluster.stop(purge=True)
+
+
+@pytest.fixture(scope="session")
+def session_operator(control_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    operator = Operator(control_plane, tmp_path_factory.mktemp("operator"))
+    try:
+        operator.wait_for_leadership()
+        yield operator
+    finally:
+        operator.kill()
+
+
+@pytest.fixture
+def operator(session_operator: Operator) -> Operator:
+    """The operator, running and leading."""
+    if session_operator.process.poll() is not None:
+        session_operator.restart()
+    return session_operator
+
+
+@pytest.fixture
+def team(control_plane: Kubernetes) -> Iterator[Team]:
+    """A namespace of its own for each test."""
+    namespace = f"team-{uuid.uuid4().hex[:8]}"
+    control_plane.namespace(namespace)
+    control_plane.client.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": RESTRICTED}})
+    yield Team(control_plane, namespace)
+    control_plane.client.delete(f"/api/v1/namespaces/{namespace}")

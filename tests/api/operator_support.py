@@ -1,0 +1,289 @@
+"""A real operator process beside a real control plane; the tests play the kubelet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from cluster.client import ApiError
+from cluster.pki import kubeconfig
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT, render
+from tests.api.gateway_support import Kubernetes, free_port, until
+from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
+
+Object = dict[str, Any]
+NODE = "played-node"
+IMAGE = "registry.local/trainyard-trainer:test"
+SPEC: Object = {
+    "task": "llm",
+    "method": "qlora",
+    "model": {"source": "pvc://models/tiny"},
+    "dataset": {"source": "pvc://models/train.jsonl"},
+    "resources": {"gpus": 0, "cpu": "1", "memory": "2Gi"},
+}
+
+
+class Operator:
+    """An operator process with the permissions the chart gives it."""
+
+    def __init__(self, kubernetes: Kubernetes, folder: Path, identity: str = "one", **environment: str) -> None:
+        self.kubernetes, self.folder, self.identity = kubernetes, folder, identity
+        self.health_port = free_port()
+        self._environment = environment
+        self._log = folder / f"operator-{identity}.log"
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+            "KUBECONFIG": str(service_account(self.kubernetes, self.folder)),
+            "TRAINYARD_NAMESPACE": SYSTEM,
+            "TRAINYARD_IDENTITY": self.identity,
+            "TRAINYARD_TRAINER_IMAGE": IMAGE,
+            "TRAINYARD_HEALTH_PORT": str(self.health_port),
+            **self._environment,
+        }
+        command = [sys.executable, "-m", "trainyard_operator"]
+        with self._log.open("a") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True)
+
+    def restart(self) -> None:
+        """Start again after `kill` or `stop`."""
+        self.process = self._start()
+        self.wait_for_leadership()
+
+    def wait_for_leadership(self, seconds: float = 30) -> None:
+        until(lambda: self.process.poll() is not None or "trainyard_leader 1.0" in self.get("/metrics")[1], seconds)
+        assert self.process.poll() is None, self.log()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, refused.read().decode()
+        except OSError:
+            return 0, ""
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+def service_account(kubernetes: Kubernetes, folder: Path) -> Path:
+    """A kubeconfig for the operator's service account, bound to the roles of the chart."""
+    kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+    objects = [
+        entry for entry in render() if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-operator"
+    ]
+    kubernetes.apply(*objects)
+    token = kubernetes.kubectl("create", "token", "trainyard-operator", "-n", SYSTEM, "--duration", "8h")
+    document = json.loads(kubeconfig(kubernetes.cluster.server, "operator", "", "", ""))
+    server, ca = kubernetes.cluster.server, str(kubernetes.cluster.ca)
+    document["clusters"][0]["cluster"] = {"server": server, "certificate-authority": ca}
+    document["users"][0]["user"] = {"token": token}
+    path = folder / "operator.kubeconfig"
+    path.write_text(json.dumps(document))
+    return path
+
+
+class Team:
+    """A namespace under Pod Security `restricted`, and the kubelet of its pods."""
+
+    def __init__(self, kubernetes: Kubernetes, namespace: str) -> None:
+        self.kubernetes, self.client, self.namespace = kubernetes, kubernetes.client, namespace
+
+    def create(self, name: str, **spec: Any) -> TrainingJob:
+        body = {
+            "apiVersion": "trainyard.dev/v1alpha1",
+            "kind": "TrainingJob",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {**SPEC, **spec},
+        }
+        created = self.client.apply(f"{self._path('trainyard.dev/v1alpha1')}/trainingjobs/{name}", body)
+        return TrainingJob(self, name, created["metadata"]["uid"])
+
+    def names(self, plural: str, group: str = "v1") -> list[str]:
+        items = self.client.get(f"{self._path(group)}/{plural}")["items"]
+        return sorted(item["metadata"]["name"] for item in items)
+
+    def _path(self, group: str) -> str:
+        root = f"/api/{group}" if group == "v1" else f"/apis/{group}"
+        return f"{root}/namespaces/{self.namespace}"
+
+
+class TrainingJob:
+    """One TrainingJob of a team."""
+
+    def __init__(self, team: Team, name: str, uid: str) -> None:
+        self.team, self.client, self.name, self.uid = team, team.client, name, uid
+        self.child_name = child_name(name, uid)
+        self.path = f"/apis/trainyard.dev/v1alpha1/namespaces/{team.namespace}/trainingjobs/{name}"
+        self.child_path = f"/apis/batch/v1/namespaces/{team.namespace}/jobs/{self.child_name}"
+
+    def read(self) -> Object:
+        return self.client.get(self.path)
+
+    def status(self) -> Object:
+        status: Object = self.read().get("status", {})
+        return status
+
+    def condition(self, kind: str) -> Object:
+        found = [entry for entry in self.status().get("conditions", []) if entry["type"] == kind]
+        return found[0] if found else {}
+
+    def patch(self, **spec: Any) -> None:
+        self.client.patch(self.path, {"spec": spec})
+
+    def delete(self) -> None:
+        self.client.delete(self.path)
+
+    def wait(self, phase: str, seconds: float = 20) -> Object:
+        """Wait for a phase and return the status."""
+        with contextlib.suppress(AssertionError):
+            return until(lambda: status if (status := self.status()).get("phase") == phase else None, seconds)
+        raise AssertionError(f"not {phase} within {seconds} s: {json.dumps(self.status(), indent=1)}")
+
+    def child(self) -> Object:
+        return self.client.get(self.child_path)
+
+    def pods(self, role: str = "train") -> list[Object]:
+        selector = f"{JOB_NAME_LABEL}%3D{self.name}%2C{ROLE_LABEL}%3D{role}"
+        pods: list[Object] = self.client.get(f"/api/v1/namespaces/{self.team.namespace}/pods?labelSelector={selector}")[
+            "items"
+        ]
+        return pods
+
+    def pod(self, role: str = "train") -> Pod:
+        """Wait for the pod that has not ended."""
+
+        def unfinished() -> Object | None:
+            live = [pod for pod in self.pods(role) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+            return live[0] if live else None
+
+        return Pod(self, until(unfinished)["metadata"]["name"])
+
+    def events(self) -> list[Object]:
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.team.namespace}/events"
+        own = [entry for entry in self.client.get(path)["items"] if entry["regarding"].get("uid") == self.uid]
+        return sorted(own, key=lambda entry: str(entry["eventTime"]))
+
+    def run(self) -> Pod:
+        """Play the kubelet until the job runs."""
+        pod = self.pod()
+        pod.start()
+        self.wait("Running")
+        return pod
+
+    def finish(self, pod: Pod) -> None:
+        """Play the trainer's good end."""
+        pod.end(0, termination("Finished", step=100, message="Training finished after 100 steps."))
+
+
+class Pod:
+    """A pod whose kubelet the test plays."""
+
+    def __init__(self, job: TrainingJob, name: str) -> None:
+        self.kubernetes, self.client, self.name = job.team.kubernetes, job.client, name
+        self.path = f"/api/v1/namespaces/{job.team.namespace}/pods/{name}"
+
+    def read(self) -> Object | None:
+        try:
+            return self.client.get(self.path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def start(self) -> None:
+        """Bind it and let its container run."""
+        self.bind()
+        self._status("Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+
+    def bind(self) -> None:
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self.name}, "target": {"name": NODE}}
+        self.kubernetes.kubectl("create", "--raw", f"{self.path}/binding", "-f", "-", text=json.dumps(body))
+
+    def wait_for_deletion(self) -> None:
+        """Wait until somebody wants it gone."""
+        until(lambda: (pod := self.read()) is None or "deletionTimestamp" in pod["metadata"])
+
+    def waiting(self, reason: str, message: str) -> None:
+        self._status("Pending", {"waiting": {"reason": reason, "message": message}})
+
+    def end(self, exit_code: int, message: str = "", reason: str = "Error") -> None:
+        """End its container, and remove it when it is being deleted."""
+        terminated = {
+            "exitCode": exit_code,
+            "reason": "Completed" if exit_code == 0 else reason,
+            "message": message,
+            "startedAt": "2026-01-01T00:00:00Z",
+            "finishedAt": "2026-01-01T00:01:00Z",
+        }
+        self._status("Failed" if exit_code else "Succeeded", {"terminated": terminated})
+        pod = self.read()
+        if pod is not None and "deletionTimestamp" in pod["metadata"]:
+            self.remove()
+
+    def remove(self) -> None:
+        self.client.delete(self.path, {"gracePeriodSeconds": 0})
+
+    def _status(self, phase: str, state: Object) -> None:
+        container = {
+            "name": "trainer",
+            "image": IMAGE,
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        self.client.patch(f"{self.path}/status", {"status": {"phase": phase, "containerStatuses": [container]}})
+
+
+def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, reason: str = "TrainingFinished") -> str:
+    """A termination message as the trainer writes it."""
+    checkpoint = {
+        "name": f"step-{step}-e1",
+        "step": step,
+        "metrics": {"evalLoss": 0.5},
+        "bytes": 1000,
+        "digest": "sha256:00",
+        "best": True,
+        "createdAt": "2026-01-01T00:00:59Z",
+    }
+    document = {
+        "outcome": outcome,
+        "exitCode": exit_code,
+        "reason": reason,
+        "message": message,
+        "step": step,
+        "totalSteps": 100,
+        "metrics": {"loss": 0.25},
+        "checkpoints": [checkpoint],
+    }
+    return json.dumps(document)
+
+
+def requests_by(kubernetes: Kubernetes, user: str, after: int = 0) -> list[Object]:
+    """Finished requests of a user from the audit log, beginning with its `after`-th line."""
+    lines = kubernetes.cluster.audit_log.read_text().splitlines()[after:]
+    entries = [json.loads(line) for line in lines]
+    return [entry for entry in entries if entry["user"]["username"] == user and entry["stage"] == "ResponseComplete"]

@@ -1,0 +1,238 @@
+"""The operator against a real API server, Job controller and garbage collector; the tests play the kubelet."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import Operator, Team, requests_by, termination
+
+pytestmark = pytest.mark.api
+USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
+
+
+def test_a_job_from_apply_to_succeeded(operator: Operator, team: Team) -> None:
+    job = team.create("life")
+    pod = job.pod()  # the API server and the Job controller took the template under Pod Security `restricted`
+    status = until(lambda: status if (status := job.status()).get("attempts") else None)
+    assert (status["phase"], status["attempts"][0]["pod"]) == ("Starting", pod.name)
+    assert status["attempts"][0]["podUID"]
+    pod.start()
+    assert job.wait("Running")["startTime"]
+    job.finish(pod)
+    status = job.wait("Succeeded")
+    assert (status["summary"]["progress"], status["metrics"]["loss"]) == ("100%", 0.25)
+    assert status["checkpoints"][0]["name"] == "step-100-e1"
+    assert [job.condition(kind)["status"] for kind in ("Complete", "Finished", "Running")] == ["True", "True", "False"]
+    assert [event["reason"] for event in until(lambda: job.events()[2:] and job.events())] == [
+        "Starting",
+        "Running",
+        "Succeeded",
+    ]
+
+
+def test_a_deleted_job_leaves_nothing_but_its_retained_claim(operator: Operator, team: Team) -> None:
+    kept, dropped = team.create("kept"), team.create("dropped", storage={"retain": False})
+    for job in (kept, dropped):
+        job.pod()
+    until(lambda: "trainyard-ca" in team.names("configmaps"))
+    kept.delete()
+    dropped.delete()
+    until(lambda: not (team.names("pods") or team.names("jobs", "batch/v1")))
+    until(lambda: team.names("configmaps") == ["kube-root-ca.crt"])
+    # Nothing protects a claim of a pod that was never scheduled but its finalizer, which goes with the pod.
+    until(lambda: team.names("persistentvolumeclaims") == [kept.child_name])
+
+
+def test_suspension_waits_for_the_pod_and_resumption_reuses_the_job(operator: Operator, team: Team) -> None:
+    job = team.create("pause")
+    pod = job.run()
+    child = job.child()["metadata"]["uid"]
+    job.patch(suspend=True)
+    job.wait("Suspending")
+    pod.wait_for_deletion()
+    time.sleep(1)  # the Job says Suspended by now
+    assert job.status()["phase"] == "Suspending"
+    words = termination("Interrupted", step=42, message="Saved at step 42.", exit_code=75, reason="Interrupted")
+    pod.end(75, words)
+    status = job.wait("Suspended")
+    assert (status["attempts"][0]["exitCode"], status["progress"]["step"]) == (75, 42)
+    assert "eta" not in status["summary"]
+    assert job.condition("Suspended")["status"] == "True"
+    assert job.pods() == []
+    job.patch(suspend=False)
+    second = job.run()
+    assert job.child()["metadata"]["uid"] == child
+    assert [entry["number"] for entry in job.status()["attempts"]] == [1, 2]
+    job.finish(second)
+    job.wait("Succeeded")
+
+
+def test_a_job_suspended_from_the_start_has_no_children_until_it_is_resumed(operator: Operator, team: Team) -> None:
+    job = team.create("later", suspend=True)
+    assert job.wait("Suspended")["conditions"]
+    assert team.names("jobs", "batch/v1") == []
+    job.patch(suspend=False)
+    job.run()
+
+
+def test_a_graceful_stop_saves_and_nothing_can_start_it_again(operator: Operator, team: Team) -> None:
+    job = team.create("stop")
+    pod = job.run()
+    job.patch(stop="Graceful")
+    job.wait("Stopping")
+    pod.wait_for_deletion()
+    words = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
+    pod.end(75, words)
+    status = job.wait("Stopped")
+    assert status["checkpoints"][0]["step"] == 7
+    until(lambda: team.names("jobs", "batch/v1") == [])
+    job.patch(suspend=True)
+    job.patch(suspend=False)
+    time.sleep(1)
+    assert (job.status()["phase"], team.names("jobs", "batch/v1")) == ("Stopped", [])
+
+
+def test_a_forced_stop_does_not_wait_for_the_grace_period(operator: Operator, team: Team) -> None:
+    job = team.create("force", checkpoints={"gracePeriodSeconds": 600})
+    pod = job.run()
+    job.patch(stop="Force")
+    hurried = until(
+        lambda: (found := pod.read()) and found["metadata"].get("deletionGracePeriodSeconds") == 1 and found
+    )
+    assert hurried["metadata"]["deletionTimestamp"]
+    pod.end(137)
+    assert job.wait("Stopped")["phase"] == "Stopped"
+    assert team.names("jobs", "batch/v1") == []
+
+
+def test_bad_data_fails_at_once_with_the_trainers_words(operator: Operator, team: Team) -> None:
+    job = team.create("bad")
+    words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
+    job.run().end(65, words)
+    status = job.wait("Failed")
+    assert (job.condition("Failed")["reason"], status["message"]) == ("BadData", "Line 7 is not JSON.")
+    assert job.condition("Stalled")["status"] == "True"
+    assert len(job.pods()) == 1
+
+
+def test_an_interruption_is_free_and_the_next_pod_is_the_next_attempt(operator: Operator, team: Team) -> None:
+    job = team.create("evicted", retry={"limit": 0})
+    words = termination("Interrupted", step=3, message="Saved at step 3.", exit_code=75, reason="Interrupted")
+    job.run().end(75, words)
+    job.wait("Starting")
+    second = until(lambda: pods[1] if len(pods := job.pods()) == 2 else None, 30)
+    assert second["metadata"]["name"] == until(lambda: job.status()["attempts"][1:])[0]["pod"]
+    assert job.status()["attemptCounts"]["failed"] == 0
+
+
+def test_an_image_that_cannot_be_pulled_fails_after_the_start_deadline(operator: Operator, team: Team) -> None:
+    job = team.create("pull", startDeadlineSeconds=4)
+    pod = job.pod()
+    pod.bind()
+    pod.waiting("ErrImagePull", "not found")
+    until(lambda: "cannot be pulled" in job.status().get("message", ""))
+    status = job.wait("Failed")
+    assert job.condition("Failed")["reason"] == "ImagePullBackOff"
+    assert "startDeadlineSeconds" in status["message"]
+    until(lambda: team.names("jobs", "batch/v1") == [])
+
+
+def test_a_pod_that_left_no_result_is_checked_on_the_volume(operator: Operator, team: Team) -> None:
+    job = team.create("mute")
+    job.run().end(0)
+    check = job.pod("check")
+    check.start()
+    check.end(0, termination("Finished", step=100, message="Training finished."))
+    job.wait("Succeeded")
+
+
+def test_another_owners_job_is_neither_adopted_nor_touched(operator: Operator, team: Team) -> None:
+    job = team.create("taken", suspend=True)
+    job.wait("Suspended")
+    container = {"name": "c", "image": "none"}
+    foreign = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job.child_name},
+        "spec": {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
+    made = team.client.apply(job.child_path, foreign)
+    job.patch(suspend=False)
+    assert "belongs to something else" in job.wait("Pending")["message"]
+    assert job.child()["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+def test_an_operator_that_was_killed_goes_on_from_what_it_finds(operator: Operator, team: Team) -> None:
+    job = team.create("crash")
+    pod = job.run()
+    operator.kill()
+    job.finish(pod)
+    until(lambda: job.child()["status"].get("succeeded") == 1)
+    assert job.status()["phase"] == "Running"
+    operator.restart()
+    job.wait("Succeeded")
+    assert len(job.pods()) == 1
+
+
+def test_an_unchanged_job_costs_no_request(operator: Operator, team: Team, control_plane: Kubernetes) -> None:
+    job = team.create("idle")
+    job.run()
+    until(lambda: len(job.events()) == 2)
+    time.sleep(0.5)
+    before = len(control_plane.cluster.audit_log.read_text().splitlines())
+    job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
+    team.client.patch(job.child_path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
+    time.sleep(2)
+    made = [
+        (entry["verb"], entry["objectRef"]["resource"])
+        for entry in requests_by(control_plane, USER, before)
+        if entry["objectRef"]["resource"] != "leases"
+    ]
+    assert made == []
+
+
+def test_the_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> None:
+    team.create("measured").run()
+    assert operator.get("/healthz") == (200, "ok")
+    assert operator.get("/readyz") == (200, "ok")
+    metrics = operator.get("/metrics")[1]
+    assert 'trainyard_jobs{phase="Running"}' in metrics
+    assert 'trainyard_last_event_age_seconds{kind="pods"}' in metrics
+
+
+def test_a_second_operator_waits_and_takes_over(operator: Operator, team: Team, control_plane: Kubernetes) -> None:
+    second = Operator(control_plane, operator.folder, "two")
+    try:
+        until(lambda: second.get("/readyz")[0] == 200)
+        time.sleep(1)
+        assert "trainyard_leader 0.0" in second.get("/metrics")[1]
+        assert operator.stop() == 0  # releases the Lease
+        second.wait_for_leadership(5)
+        team.create("after").run()
+        assert second.stop() == 0
+    finally:
+        second.kill()
+
+
+def test_leadership_that_was_not_released_is_taken_over_when_it_ran_out(
+    operator: Operator, control_plane: Kubernetes
+) -> None:
+    second = Operator(control_plane, operator.folder, "three")
+    try:
+        until(lambda: second.get("/readyz")[0] == 200)
+        operator.kill()
+        second.wait_for_leadership(25)
+        assert second.stop() == 0
+    finally:
+        second.kill()
+
+
+def test_without_the_crd_it_says_so_and_ends(control_plane: Kubernetes, operator: Operator) -> None:
+    """Checked on the operator's first request, with a server that serves no such group."""
+    lonely = Operator(control_plane, operator.folder, "lonely", TRAINYARD_TRAINER_IMAGE="")
+    assert lonely.process.wait(20) == 2
+    assert "TRAINYARD_TRAINER_IMAGE is not set" in lonely.log()
