@@ -253,3 +253,19 @@ def test_rows_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
         LlmTask().load(run_context(tmp_path, tmp_path / "model"))
     cut = run_context(tmp_path, tmp_path / "model", llm={"maxLength": 16, "overlong": "truncate"})
     assert LlmTask().load(cut).train.num_micro_batches(0) > 0
+
+
+def test_tied_embeddings_come_back_tied(tmp_path: Path) -> None:
+    tied = tiny.make_config()
+    tied.tie_word_embeddings = True
+    save_model(type(tiny.make_model())(tied), tiny.make_tokenizer(), tmp_path / "model")
+    context = run_context(tmp_path, tmp_path / "model", method="full")
+    task = LlmTask()
+    loaded, fresh = task.load(context), task.load(context)
+    train(task, loaded, 2)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    task.save_weights(loaded, saved)
+    task.load_weights(fresh, saved)
+    assert fresh.model.lm_head.weight is fresh.model.get_input_embeddings().weight
+    assert train(task, loaded, 2) == train(task, fresh, 2)
