@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 Object = dict[str, Any]
 
@@ -59,10 +59,6 @@ class Kubectl:
         """Server-side apply, as field manager `demo`."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
         self.run("apply", "--server-side", "--field-manager=demo", "--force-conflicts", "-f", "-", text=text)
-
-    def stream(self, *words: str, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-        """Start kubectl with its output on our terminal or piped by the caller."""
-        return subprocess.Popen(self.command(*words), stdin=stdin or subprocess.PIPE, stdout=subprocess.PIPE)
 
     def wait(
         self, what: str, seen: Callable[[], Any], done: Callable[[Any], bool], seconds: float, every: float = 0.5

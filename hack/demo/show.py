@@ -9,6 +9,7 @@ import yaml
 
 from demo.compare import compare
 from demo.kubectl import Kubectl, KubectlError, Object
+from demo.manifest import load
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "python-docs-qlora.yaml"
@@ -21,7 +22,7 @@ def apply_example(kubectl: Kubectl, model: str | None) -> str:
 
     A job of an earlier demo goes on; one that failed, or of another model, is replaced.
     """
-    job = yaml.safe_load(EXAMPLE.read_text())
+    job = load(EXAMPLE)
     if model:
         job["spec"]["model"] = {"source": model}
         job["metadata"]["name"] += "-hub"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import subprocess
 import tarfile
 from pathlib import Path
 
 from demo.kubectl import Kubectl, KubectlError, claim, pod
 
 _WAIT = "import signal; signal.signal(15, lambda *_: exit(0)); signal.pause()"
-_UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim', filter='data')"
+_UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim')"
 
 
 def fill(kubectl: Kubectl, image: str, name: str, source: Path, size: str = "2Gi") -> None:
@@ -37,13 +39,17 @@ def fill(kubectl: Kubectl, image: str, name: str, source: Path, size: str = "2Gi
 
 
 def _send(kubectl: Kubectl, loader: str, source: Path) -> None:
-    process = kubectl.stream("exec", "-i", loader, "--", "python", "-c", _UNPACK)
-    assert process.stdin is not None
-    with process.stdin, tarfile.open(fileobj=process.stdin, mode="w|") as archive:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as files:
         for path in sorted(source.iterdir()):
-            archive.add(path, arcname=path.name)
-    if process.wait(timeout=300):
-        raise KubectlError(f"copying {source} into the claim failed; see the messages above")
+            files.add(path, arcname=path.name)
+    command = kubectl.command("exec", "-i", loader, "--", "python", "-c", _UNPACK)
+    try:
+        done = subprocess.run(command, input=archive.getvalue(), capture_output=True, timeout=180)
+    except subprocess.TimeoutExpired as late:
+        raise KubectlError(f"copying {source} into the claim took more than 180 s: {late.stderr!r}") from late
+    if done.returncode:
+        raise KubectlError(f"copying {source} into the claim failed: {done.stderr.decode(errors='replace')}")
 
 
 def _digest(source: Path) -> str:

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-import yaml
 
 from demo.compare import compare
+from demo.manifest import load
 from tests.e2e.support import ROOT, Site, condition
 
 NAME = "python-docs"
@@ -17,7 +17,7 @@ NAME = "python-docs"
 @pytest.fixture(scope="module")
 def history(site: Site) -> list[dict[str, Any]]:
     """Every status seen while the example ran, oldest first."""
-    site.kubectl.apply(yaml.safe_load((ROOT / "examples/python-docs-qlora.yaml").read_text()))
+    site.kubectl.apply(load(ROOT / "examples/python-docs-qlora.yaml"))
     seen: list[dict[str, Any]] = []
 
     def look() -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""Reading of manifests as kubectl reads them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from demo.kubectl import Object
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes 1e-4 for text; YAML 1.2, and kubectl, take it for a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load(path: Path) -> Object:
+    """The one object of a file."""
+    document: Object = yaml.load(path.read_text(), Loader=_Loader)
+    return document
