@@ -38,10 +38,10 @@ def main() -> None:
     """Fine-tune, measure and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="what hack/tiny_model wrote")
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--batch-size", type=int, default=8, help="packed sequences of one step")
+    parser.add_argument("--steps", type=int, default=280)
+    parser.add_argument("--batch-size", type=int, default=4, help="packed sequences of one step")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of a packed sequence")
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args()
@@ -55,19 +55,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     train, held_out = (_read(arguments.folder / name) for name in ("train.jsonl", "heldout.jsonl"))
     right = [_encode(tokenizer, chat) for chat in held_out]
     wrong = [_encode(tokenizer, chat) for chat in shuffled(held_out)]
+    sets = {"right": right, "shuffled": wrong}
+    sets |= {f"{name}_docstring": [_docstring_only(tokenizer, row) for row in rows] for name, rows in sets.items()}
     torch.manual_seed(arguments.seed)
     model = _load(arguments.folder / "model", arguments.rank)
-    before = {"base": _loss_of(model, right), "base_shuffled": _loss_of(model, wrong)}
+    base = {name: _loss_of(model, rows) for name, rows in sets.items()}
     started = time.monotonic()
     last = _fine_tune(model, [_encode(tokenizer, chat) for chat in train], arguments)
     seconds = time.monotonic() - started
-    tuned, tuned_shuffled = _loss_of(model, right), _loss_of(model, wrong)
+    tuned = {name: _loss_of(model, rows) for name, rows in sets.items()}
     return {
-        **before,
+        "base": base,
         "tuned": tuned,
-        "tuned_shuffled": tuned_shuffled,
-        "reduction": 1 - tuned / before["base"],
-        "shuffled_over_right": tuned_shuffled / tuned,
+        "reduction": 1 - tuned["right"] / base["right"],
+        "shuffled_over_right": tuned["shuffled"] / tuned["right"],
         "last_train_loss": last,
         "seconds": seconds,
         "adapter_sha256": _digest(model),
@@ -107,6 +108,16 @@ def _encode(tokenizer: Any, chat: Chat) -> Encoded:
     encoded = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
     pairs = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
     return Encoded(encoded["input_ids"], [token if answer else IGNORED for token, answer in pairs])
+
+
+def _docstring_only(tokenizer: Any, row: Encoded) -> Encoded:
+    """The row with labels on the docstring alone, without the place of the object before it."""
+    labels, said = list(row.labels), ""
+    for position, token in enumerate(row.labels):
+        if token != IGNORED and ": " not in said and not said.endswith(":"):
+            said += tokenizer.decode([token])
+            labels[position] = IGNORED
+    return Encoded(row.ids, labels)
 
 
 def _fine_tune(model: Any, rows: list[Encoded], arguments: argparse.Namespace) -> float:

@@ -24,7 +24,7 @@ FUNCTION_FORMS = (
     "I found `{}` in some code. What does it do?",
 )
 NAME_FORMS = ("What is `{}`?", "Explain `{}`.", "Describe `{}` in one sentence.")
-MIN_ANSWER, MAX_ANSWER = 30, 220  # characters
+MIN_ANSWER, MAX_ANSWER = 30, 120  # characters
 HELD_OUT_PERCENT = 9
 SAME_ANSWER = 0.7  # two answers that share this part of their words count as one
 

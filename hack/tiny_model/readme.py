@@ -23,16 +23,30 @@ do?". The answer says what kind of object it is, where it belongs, and the start
 
 {result}
 
-Much of the gain is the form of the answer and the place of the object: the model is far too small to know what an
-unseen function does. That it reads the question shows in the loss with shuffled questions, and in the kind and module
-it names. `python hack/tiny_model/measure.py DIR` measures all this again with plain torch and PEFT.
+Read these numbers for what they are. Most of the gain is the form of the answer and the place of the object, which the
+model reads from the question. On the docstring part alone the loss falls by 10 % (4.23 to 3.81) and shuffled questions
+raise it by 1.3 %: a model this small cannot know what an unseen function does. `python hack/tiny_model/measure.py DIR`
+measures all this again with plain torch and PEFT.
 """
 
 SETTINGS = """\
 task: llm
 method: qlora
+optimization:
+  maxSteps: 280
+  batchSize: 4
+  gradientAccumulation: 1
+  learningRate: 4e-3
+  scheduler: cosine
+  warmupRatio: 0.05
+  precision: fp32
+adapter: {rank: 32, alpha: 64, targets: [all-linear]}
+llm: {maxLength: 256, packing: true, trainOn: completions}
 """
-RESULT = ""
+RESULT = """\
+On one CPU thread this took 70 s of processor time, and lowered the held-out loss of the answers by 43 % (from 4.58 to
+2.59 nats per token, with two seeds; 3e-3 to 5e-3 are all as good, 1e-2 is too high). With the questions shuffled among
+the held-out rows the loss of the same answers is 16 % higher. The NF4 base loses next to nothing: 4.58 against 4.56 in fp32."""
 
 
 def render(facts: dict[str, str]) -> str:
