@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVarTuple, Unpack
 
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
@@ -34,6 +34,7 @@ from trainyard_operator.trust import Trust
 from trainyard_operator.workers import Workers
 
 logger = logging.getLogger(__name__)
+Ts = TypeVarTuple("Ts")
 
 _WORKERS = 16
 _DRAIN = 5.0
@@ -45,7 +46,8 @@ def main() -> int:
     try:
         settings = from_environment(os.environ, socket.gethostname())
         _log_to_stderr(settings.log_level)
-        return asyncio.run(_run(settings))
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            return runner.run(_run(settings))
     except (SettingsError, ClusterNotReadyError) as error:
         sys.stderr.write(f"trainyard-operator: {error}\n")
         return EXIT_MISCONFIGURED
@@ -58,6 +60,20 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Keeps the first handler of each signal: kopf sets its own, but our work must end before its watches do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handled: set[int] = set()
+
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
+        """Set a signal's handler unless it has one."""
+        if sig not in self._handled:
+            self._handled.add(sig)
+            super().add_signal_handler(sig, callback, *args)
 
 
 async def _run(settings: Settings) -> int:
@@ -177,7 +193,7 @@ class Operator:
         # Made before kopf starts: kopf cancels what is made after it, when it ends.
         kopf_stop = asyncio.Event()
         holder = asyncio.create_task(self._elector.hold())
-        watcher = asyncio.create_task(self._watch.run(self._settings.kubeconfig, kopf_stop, self._on_kopf_start))
+        watcher = asyncio.create_task(self._watch.run(self._settings.kubeconfig, kopf_stop))
         stopper = asyncio.create_task(self._stop.wait())
         parts: list[asyncio.Task[None]] = [
             asyncio.create_task(part) for part in (self._resync_and_work(), self._trust_after_priming())
@@ -221,11 +237,6 @@ class Operator:
     def _add(self, key: Key) -> None:
         self._queue.add(key)
         self._trust.look(key.namespace)
-
-    def _on_kopf_start(self) -> None:
-        """Take the signals back from kopf: the work ends before the watches do."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     def _relisted(self, kind: ResourceKind) -> None:
         self._resync.ask(kind)

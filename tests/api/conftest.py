@@ -18,19 +18,34 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[Kubernetes]:
-    """A control plane with the CRD and the operator's namespace."""
+def empty_plane() -> Iterator[Kubernetes]:
+    """A control plane with nothing but the operator's namespace."""
     cluster = api.start(f"test-operator-{os.getpid()}")
     try:
         kubernetes = Kubernetes(cluster)
         kubernetes.namespace(SYSTEM)
-        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
-        # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
-        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         yield kubernetes
     finally:
         cluster.stop(purge=True)
+
+
+@pytest.fixture(scope="session")
+def too_early(empty_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """An operator that was started before the CRD was there, and has ended."""
+    operator = Operator(empty_plane, tmp_path_factory.mktemp("early"), "early")
+    operator.process.wait(20)
+    return operator
+
+
+@pytest.fixture(scope="session")
+def control_plane(empty_plane: Kubernetes, too_early: Operator) -> Kubernetes:
+    """A control plane with the CRD, the operator's namespace and a node."""
+    kubernetes = empty_plane
+    kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
+    kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+    # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
+    kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+    return kubernetes
 
 
 @pytest.fixture(scope="session")

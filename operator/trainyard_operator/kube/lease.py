@@ -98,8 +98,7 @@ class Elector:
         """Take or renew the Lease once."""
         began = self._clock()
         try:
-            # Shorter than the renew deadline: a request that hangs must not outlive the leadership.
-            async with asyncio.timeout(RENEW_DEADLINE / 2):
+            async with asyncio.timeout(self._patience()):
                 held = await self._step()
         except (ApiError, TimeoutError) as error:
             logger.warning(
@@ -158,5 +157,10 @@ class Elector:
         known = int(((self._lease or {}).get("spec") or {}).get("leaseTransitions") or 0)
         return known + (self._holder() != self._identity)
 
+    def _patience(self) -> float:
+        """Seconds a request may take: one that hangs must not outlive the leadership."""
+        left = self._renewed + RENEW_DEADLINE - self._clock() if self.leading else RENEW_DEADLINE
+        return max(0.1, min(RENEW_DEADLINE / 2, left))
+
     def _late(self) -> bool:
-        return self._clock() - self._renewed > RENEW_DEADLINE
+        return self._clock() - self._renewed >= RENEW_DEADLINE

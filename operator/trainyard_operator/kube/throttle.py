@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+_INSTANT = 1e-6
+"""Seconds too short to wait for: rounding must not make a loop of it."""
+
 
 class TokenBucket:
     """Lets `burst` requests through at once and `rate` per second after that.
@@ -30,7 +33,7 @@ class TokenBucket:
             self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
             self._filled = now
             wait = max(self._paused_until - now, (1 - self._tokens) / self._rate)
-            if wait <= 0:
+            if wait < _INSTANT:
                 self._tokens -= 1
                 return
             await self._sleep(wait)

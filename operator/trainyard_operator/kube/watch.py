@@ -19,7 +19,6 @@ RESOURCES = {
     ResourceKind.JOBS: ("batch", "v1", "jobs"),
     ResourceKind.PODS: ("", "v1", "pods"),
 }
-_SETTLE = 0.1
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -59,29 +58,23 @@ class Watch:
         if key is not None:
             self._add(key)
 
-    async def run(self, kubeconfig: str | None, stop: asyncio.Event, on_start: Callable[[], None]) -> None:
+    async def run(self, kubeconfig: str | None, stop: asyncio.Event) -> None:
         """Watch until `stop` is set; returns or raises when kopf ends.
 
         Args:
             kubeconfig: Kubeconfig file; None inside a cluster.
             stop: Ends the watch.
-            on_start: Called once kopf has set itself up, its signal handlers among the rest.
         """
         registry = kopf.OperatorRegistry()
         login = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
         kopf.on.login(registry=registry)(login)
 
-        # Coroutines, because kopf runs plain functions in threads.
-        async def started(**_: Any) -> None:
-            # kopf takes the signals in the turn of the loop after its start-up handlers were called.
-            asyncio.get_running_loop().call_later(_SETTLE, on_start)
-
-        kopf.on.startup(registry=registry, id="started")(started)
         for kind, (group, version, plural) in RESOURCES.items():
             self._register(registry, kind, (group, version, plural))
         await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
 
     def _register(self, registry: kopf.OperatorRegistry, kind: ResourceKind, resource: tuple[str, str, str]) -> None:
+        # A coroutine, because kopf runs plain functions in threads.
         async def take(event: kopf.RawEvent, **_: Any) -> None:
             self.handle(kind, event)
 

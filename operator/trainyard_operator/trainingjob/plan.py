@@ -9,7 +9,7 @@ from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.attempts import history
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Deletion, Need, Observed, Plan, RenderSettings
-from trainyard_operator.trainingjob.objects import job_finished
+from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
@@ -36,7 +36,7 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     ended = decision.phase in FINAL_PHASES
     return Plan(
         create=decision.create,
-        suspend=None if _is_suspended(observed) is decision.suspend else decision.suspend,
+        suspend=_change(observed, decision.suspend),
         delete=decision.delete,
         status=patch or None,
         note=note(observed, decision),
@@ -45,8 +45,10 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     )
 
 
-def _is_suspended(observed: Observed) -> bool | None:
-    return None if observed.child is None else bool(observed.child["spec"].get("suspend", False))
+def _change(observed: Observed, suspend: bool | None) -> bool | None:
+    """The new value of the child's `spec.suspend`; None where there is no child or nothing changes."""
+    unchanged = observed.child is None or job_suspended(observed.child) is suspend
+    return None if unchanged else suspend
 
 
 def _after_the_end(observed: Observed) -> Plan:

@@ -1,0 +1,158 @@
+"""The CustomResourceDefinition on a real API server: what it takes, what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.api.gateway_support import Kubernetes
+from tests.api.operator_support import SPEC, Team
+
+pytestmark = pytest.mark.api
+Object = dict[str, Any]
+
+REFUSED: dict[str, tuple[Object, str]] = {
+    "a misspelt field": ({"imagee": "x"}, 'unknown field "spec.imagee"'),
+    "no task": ({"task": None}, "spec.task: Required value"),
+    "an unknown task": ({"task": "chess"}, 'spec.task: Unsupported value: "chess"'),
+    "no model": ({"model": None}, "spec.model: Required value"),
+    "a model by its name only": (
+        {"model": {"source": "Qwen/Qwen3-0.6B"}},
+        "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B",
+    ),
+    "a model path that leaves its claim": (
+        {"model": {"source": "pvc://models/../secret"}},
+        "must not contain '.' or '..' as a path segment",
+    ),
+    "an absolute path on a claim": ({"model": {"source": "pvc://models//etc"}}, "or an absolute path"),
+    "a revision of a claim": (
+        {"model": {"source": "pvc://models/tiny", "revision": "main"}},
+        "spec.model.revision is only used for hf:// sources; remove it",
+    ),
+    "credentials for a claim": (
+        {"model": {"source": "pvc://models/tiny", "credentialsSecret": {"name": "a", "key": "b"}}},
+        "spec.model.credentialsSecret is only used for hf:// sources; remove it",
+    ),
+    "a dataset without a file": (
+        {"dataset": {"source": "hf://org/name"}},
+        "spec.dataset.source must be pvc://claim/file.jsonl or hf://org/name/file.jsonl",
+    ),
+    "two kinds of validation": (
+        {"dataset": {"source": "pvc://d/t.jsonl", "validation": {"source": "pvc://d/v.jsonl", "fraction": 0.1}}},
+        "takes exactly one of source (a file) and fraction (a share of the rows)",
+    ),
+    "an evaluation of nothing": (
+        {"evaluation": {}},
+        "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
+    ),
+    "an adapter with full": (
+        {"method": "full", "adapter": {"rank": 8}},
+        "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",
+    ),
+    "quantization with lora": (
+        {"method": "lora", "quantization": {}},
+        "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
+    ),
+    "a negative learning rate": ({"optimization": {"learningRate": -1}}, "spec.optimization.learningRate"),
+    "a learning rate as text": ({"optimization": {"learningRate": "1e-4"}}, "must be of type number"),
+    "too many GPUs": ({"resources": {"gpus": 65}}, "spec.resources.gpus"),
+    "memory that is no quantity": (
+        {"resources": {"memory": "8 gigs"}},
+        "must be a Kubernetes quantity such as '500m', '2' or '16Gi'",
+    ),
+    "a GPU resource without a domain": (
+        {"resources": {"gpuResource": "gpu"}},
+        "must be a resource name with a domain, for example nvidia.com/gpu",
+    ),
+    "a size for a claim that exists": (
+        {"storage": {"claimName": "mine", "size": "1Gi"}},
+        "spec.storage.claimName names an existing claim; remove size",
+    ),
+    "all-linear beside another target": (
+        {"adapter": {"targets": ["all-linear", "q_proj"]}},
+        "all-linear already names every linear layer; give it alone",
+    ),
+    "a negative limit of retries": ({"retry": {"limit": -1}}, "spec.retry.limit"),
+    "an unknown way to stop": ({"stop": "Now"}, 'spec.stop: Unsupported value: "Now"'),
+}
+CHANGES: dict[str, tuple[Object, str]] = {
+    "another model": ({"model": {"source": "pvc://models/other"}}, "spec.model is immutable; create a new TrainingJob"),
+    "a block added": ({"llm": {"maxLength": 64}}, "spec.llm is immutable; create a new TrainingJob"),
+    "a block removed": ({"resources": None}, "spec.resources is immutable; create a new TrainingJob"),
+    "a deadline added": ({"activeDeadlineSeconds": 5}, "spec.activeDeadlineSeconds is immutable"),
+    "a stop taken back": ({"stop": None}, "spec.stop cannot be taken back: a stopped job never runs again"),
+}
+
+
+def manifest(team: Team, name: str, spec: Object) -> str:
+    body = {
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": name, "namespace": team.namespace},
+        "spec": {key: value for key, value in {**SPEC, **spec}.items() if value is not None},
+    }
+    return json.dumps(body)
+
+
+def kubectl(kubernetes: Kubernetes, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(kubernetes.cluster.kubectl), "--kubeconfig", str(kubernetes.cluster.kubeconfig), *words]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_mistake_is_refused_by_kubectl_apply_with_a_sentence(
+    mistake: str, control_plane: Kubernetes, team: Team
+) -> None:
+    spec, sentence = REFUSED[mistake]
+    done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "bad", spec))
+    assert done.returncode == 1
+    assert sentence in done.stderr
+
+
+def test_a_name_that_is_too_long_is_refused(control_plane: Kubernetes, team: Team) -> None:
+    done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "x" * 49, {}))
+    assert "metadata.name may have at most 48 characters" in done.stderr
+
+
+@pytest.fixture
+def existing(team: Team) -> Team:
+    team.create("fixed", suspend=True, stop="Graceful")
+    return team
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_may_not_change_is_refused_with_a_sentence(change: str, control_plane: Kubernetes, existing: Team) -> None:
+    patch, sentence = CHANGES[change]
+    words = ["patch", "tj", "fixed", "-n", existing.namespace, "--type=merge", "-p", json.dumps({"spec": patch})]
+    done = kubectl(control_plane, *words)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+
+
+def test_suspend_and_a_harder_stop_may_change(control_plane: Kubernetes, existing: Team) -> None:
+    for spec in ({"suspend": False}, {"suspend": True}, {"stop": "Force"}):
+        words = ["patch", "tj", "fixed", "-n", existing.namespace, "--type=merge", "-p", json.dumps({"spec": spec})]
+        assert kubectl(control_plane, *words).returncode == 0
+
+
+def test_every_field_explains_itself(control_plane: Kubernetes) -> None:
+    served = control_plane.client.get(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trainingjobs.trainyard.dev"
+    )
+    schema = served["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    silent = [path for path, node in fields(schema, "") if not node.get("description") and path != ".metadata"]
+    assert silent == []
+    done = kubectl(control_plane, "explain", "tj.spec.optimization.learningRate")
+    assert "Peak learning rate" in done.stdout
+    assert kubectl(control_plane, "explain", "tj.spec", "--recursive").returncode == 0
+
+
+def fields(schema: Object, path: str) -> list[tuple[str, Object]]:
+    """Every property with its path."""
+    found = []
+    for name, child in schema.get("properties", {}).items():
+        found += [(f"{path}.{name}", child), *fields(child.get("items", child), f"{path}.{name}")]
+    return found

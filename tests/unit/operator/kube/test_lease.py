@@ -1,0 +1,166 @@
+"""Leader election on a fake clock and a Lease with compare-and-swap."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from trainyard_operator.errors import (
+    ApiUnreachableError,
+    ConflictError,
+    LeadershipLostError,
+    NotFoundError,
+)
+from trainyard_operator.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD, Elector
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """Time, and one Lease that is written at its version or not at all."""
+
+    def __init__(self) -> None:
+        self.now, self.lease, self.version, self.reachable = 0.0, None, 0, True
+        self.writers: list[str] = []
+
+    def store(self, body: Object) -> Object:
+        self.version += 1
+        self.lease: Object | None = copy.deepcopy(body)
+        self.lease["metadata"]["resourceVersion"] = str(self.version)
+        self.writers.append(body["spec"]["holderIdentity"])
+        return copy.deepcopy(self.lease)
+
+    async def read(self) -> Object:
+        self.check()
+        if self.lease is None:
+            raise NotFoundError(404, "NotFound", "no such lease")
+        return copy.deepcopy(self.lease)
+
+    async def create(self, body: Object) -> Object:
+        self.check()
+        if self.lease is not None:
+            raise ConflictError(409, "AlreadyExists", "exists")
+        return self.store(body)
+
+    async def update(self, body: Object) -> Object:
+        self.check()
+        assert self.lease is not None
+        if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise ConflictError(409, "Conflict", "changed")
+        return self.store(body)
+
+    def check(self) -> None:
+        if not self.reachable:
+            raise ApiUnreachableError("no answer")
+
+
+class NapsOverError(Exception):
+    """The test has slept enough."""
+
+
+def elector(cluster: Cluster, identity: str, *, naps: int = 100) -> Elector:
+    left = [naps]
+
+    async def sleep(seconds: float) -> None:
+        cluster.now += seconds
+        left[0] -= 1
+        if left[0] < 0:
+            raise NapsOverError
+
+    return Elector(
+        cluster,
+        name="lease",
+        identity=identity,
+        clock=lambda: cluster.now,
+        now=lambda: datetime.fromtimestamp(cluster.now, UTC),
+        sleep=sleep,
+    )
+
+
+async def test_the_first_one_leads_at_once_and_renews() -> None:
+    cluster = Cluster()
+    first = elector(cluster, "first", naps=3)
+    await first.acquire()
+    assert (cluster.now, first.leading) == (0, True)
+    with pytest.raises(NapsOverError):
+        await first.hold()
+    assert cluster.writers == ["first"] * 4
+
+
+async def test_another_waits_until_the_record_stood_still_for_its_duration() -> None:
+    cluster = Cluster()
+    await elector(cluster, "first").acquire()
+    second = elector(cluster, "second")
+    await second.acquire()
+    assert DURATION <= cluster.now <= DURATION + 2 * RETRY_PERIOD
+    assert cluster.lease is not None
+    assert cluster.lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_a_holder_that_renews_is_never_replaced_however_wrong_the_clocks_are() -> None:
+    cluster = Cluster()
+    first = elector(cluster, "first")
+    await first.acquire()
+    second = elector(cluster, "second", naps=30)
+    original = cluster.read
+
+    async def read_and_renew() -> Object:
+        assert await first._try()
+        return await original()
+
+    cluster.read = read_and_renew  # type: ignore[method-assign]
+    with pytest.raises(NapsOverError):
+        await second.acquire()
+    assert not second.leading
+
+
+async def test_a_released_lease_is_taken_at_once() -> None:
+    cluster = Cluster()
+    first = elector(cluster, "first")
+    await first.acquire()
+    await first.release()
+    second = elector(cluster, "second")
+    await second.acquire()
+    assert cluster.now == 0
+
+
+async def test_a_leader_that_cannot_renew_ends_before_another_may_take_over() -> None:
+    cluster = Cluster()
+    first = elector(cluster, "first")
+    await first.acquire()
+    cluster.reachable = False
+    with pytest.raises(LeadershipLostError):
+        await first.hold()
+    assert not first.leading
+    assert RENEW_DEADLINE <= cluster.now < DURATION
+
+
+async def test_a_leader_whose_lease_was_taken_ends_at_its_next_renewal() -> None:
+    cluster = Cluster()
+    first = elector(cluster, "first")
+    await first.acquire()
+    taken = await cluster.read()
+    taken["spec"]["holderIdentity"] = "second"
+    await cluster.update(taken)
+    with pytest.raises(LeadershipLostError):
+        await first.hold()
+    assert cluster.now == RETRY_PERIOD
+
+
+async def test_two_that_create_at_once_have_one_leader() -> None:
+    cluster = Cluster()
+    second = elector(cluster, "second", naps=1)
+    original = cluster.create
+
+    async def create_after_another(body: Object) -> Object:
+        cluster.create = original  # type: ignore[method-assign]
+        await elector(cluster, "first").acquire()
+        return await original(body)
+
+    cluster.create = create_after_another  # type: ignore[method-assign]
+    with pytest.raises(NapsOverError):
+        await second.acquire()
+    assert cluster.writers == ["first"]

@@ -1,0 +1,114 @@
+"""The store: newest version wins, deletions stick, lists drop phantoms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
+
+JOBS, PODS, TRAINING_JOBS = ResourceKind.JOBS, ResourceKind.PODS, ResourceKind.TRAINING_JOBS
+KEY = Key("team", "tune")
+
+
+def training_job(version: int, uid: str = "u1", **status: Any) -> dict[str, Any]:
+    metadata = {"name": "tune", "namespace": "team", "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": metadata | {"managedFields": [1]}, "spec": {"task": "llm"}, "status": status}
+
+
+def pod(version: int, name: str = "p1", namespace: str = "team", owner: str = "u1") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{name}",
+            "resourceVersion": str(version),
+            "labels": {JOB_UID_LABEL: owner, ROLE_LABEL: "train"},
+        },
+        "spec": {"containers": [{"name": "trainer", "image": "i", "env": [{"name": "A", "value": "secret"}]}]},
+        "status": {"phase": "Running"},
+    }
+
+
+def names(store: Store) -> list[str]:
+    return [entry["metadata"]["name"] for entry in store.children(PODS, "u1", "train")]
+
+
+def test_an_older_version_does_not_replace_a_newer_one() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(9, phase="Running"))
+    store.put(TRAINING_JOBS, training_job(8, phase="Starting"))
+    job = store.job(KEY)
+    assert job is not None
+    assert job["status"] == {"phase": "Running"}
+
+
+def test_children_are_found_by_their_owner_in_its_namespace_only() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    assert store.put(PODS, pod(2)) == KEY
+    assert store.put(PODS, pod(3, "forged", namespace="other")) is None
+    assert store.put(PODS, pod(4, "stranger", owner="u9")) is None
+    assert names(store) == ["p1"]
+
+
+def test_a_deleted_pod_is_remembered_until_its_end_was_told() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    store.put(PODS, pod(2))
+    assert store.remove(PODS, pod(3)) == KEY
+    gone = store.children(PODS, "u1", "train")
+    assert [entry["gone"] for entry in gone] == [True]
+    store.forget_departed("u1", gone)
+    assert names(store) == []
+
+
+def test_a_late_event_or_list_does_not_bring_back_what_was_deleted() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    store.remove(TRAINING_JOBS, training_job(5))
+    store.put(TRAINING_JOBS, training_job(4))
+    difference = store.replace(TRAINING_JOBS, [training_job(4)], "4")
+    assert (store.job(KEY), difference.missed) == (None, 0)
+
+
+def test_a_name_that_is_used_again_belongs_to_the_new_object() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1, "old"))
+    store.put(TRAINING_JOBS, training_job(5, "new"))
+    store.remove(TRAINING_JOBS, training_job(6, "old"))
+    job = store.job(KEY)
+    assert job is not None
+    assert job["metadata"]["uid"] == "new"
+
+
+def test_a_list_drops_phantoms_but_not_what_is_newer_than_itself() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    store.put(PODS, pod(2, "phantom"))
+    store.put(PODS, pod(20, "newer"))
+    store.put(PODS, pod(3, "same"))
+    difference = store.replace(PODS, [pod(3, "same"), pod(7, "missed")], "10")
+    assert sorted(name for name in names(store)) == ["missed", "newer", "phantom", "same"]
+    kept = {entry["metadata"]["name"]: entry.get("gone", False) for entry in store.children(PODS, "u1", "train")}
+    assert kept == {"missed": False, "newer": False, "phantom": True, "same": False}
+    assert (difference.keys, difference.missed) == (frozenset({KEY}), 2)
+
+
+def test_an_unchanged_list_changes_nothing() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    difference = store.replace(TRAINING_JOBS, [training_job(1)], "5")
+    assert (difference.keys, difference.missed) == (frozenset(), 0)
+
+
+def test_no_environment_of_a_pod_is_kept_and_trimming_twice_is_trimming_once() -> None:
+    once = trim(PODS, pod(1))
+    assert once["spec"] == {"image": "i"}
+    assert trim(PODS, once) == once
+
+
+def test_the_phases_and_namespaces_are_those_of_the_jobs() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1))
+    assert (store.count_phases(), store.namespaces(), store.all_keys()) == ({"Pending": 1}, {"team"}, [KEY])

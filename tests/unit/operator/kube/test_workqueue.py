@@ -1,0 +1,130 @@
+"""The schedule of keys: pure, so time is a number; and the queue that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from trainyard_operator.kube.workqueue import Result, Schedule, WorkQueue
+
+
+def test_a_key_added_twice_is_worked_on_once() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.add("a")
+    schedule.add("a")
+    assert [schedule.take(0), schedule.take(0)] == ["a", None]
+
+
+def test_a_key_added_while_it_is_worked_on_runs_again_afterwards() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.add("a")
+    schedule.take(0)
+    schedule.add("a")
+    assert schedule.take(0) is None
+    schedule.done("a", 0, Result())
+    assert schedule.take(0) == "a"
+
+
+def test_a_failed_key_waits_twice_as_long_each_time_until_it_succeeds() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.add("a")
+    now, pauses = 0.0, []
+    for _ in range(10):
+        assert schedule.take(now) == "a"
+        schedule.done("a", now, Result(failed=True))
+        due = schedule.next_due()
+        assert due is not None
+        pauses.append(round(due - now, 3))
+        now = due
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0, 15.0]
+    schedule.take(now)
+    schedule.done("a", now, Result())
+    schedule.add("a")
+    schedule.take(now)
+    schedule.done("a", now, Result(failed=True))
+    assert schedule.next_due() == now + 0.1
+
+
+def test_the_earliest_of_several_due_times_wins_and_news_come_before_it() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.add_at("a", 50)
+    schedule.add_at("a", 10)
+    schedule.add_at("a", 30)
+    assert (schedule.take(9), schedule.take(10)) == (None, "a")
+    schedule.done("a", 10, Result(again_after=40))
+    schedule.add("a")
+    assert schedule.take(11) == "a"
+    schedule.done("a", 11, Result())
+    assert (schedule.next_due(), schedule.take(100)) == (None, None)
+
+
+def test_a_server_that_asks_for_patience_gets_it() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.add("a")
+    schedule.take(0)
+    schedule.done("a", 0, Result(failed=True, at_least=7))
+    assert schedule.next_due() == 7
+
+
+async def test_a_worker_wakes_for_news_and_for_what_is_due() -> None:
+    queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop().time)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("a")
+    assert await waiting == "a"
+    queue.done("a", Result(again_after=0.01))
+    assert await asyncio.wait_for(queue.get(), 5) == "a"
+
+
+class Keys(RuleBasedStateMachine):
+    """No key is ever worked on twice at once, and none that was asked for is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule: Schedule[int] = Schedule()
+        self.now = 0.0
+        self.running: set[int] = set()
+        self.wanted: set[int] = set()
+
+    @rule(key=st.integers(0, 3))
+    def add(self, key: int) -> None:
+        self.schedule.add(key)
+        self.wanted.add(key)
+
+    @rule(key=st.integers(0, 3), seconds=st.floats(0, 20))
+    def add_later(self, key: int, seconds: float) -> None:
+        self.schedule.add_at(key, self.now + seconds)
+        self.wanted.add(key)
+
+    @rule()
+    def take(self) -> None:
+        key = self.schedule.take(self.now)
+        if key is not None:
+            assert key not in self.running
+            self.running.add(key)
+            self.wanted.discard(key)
+
+    @rule(failed=st.booleans(), data=st.data())
+    def done(self, failed: bool, data: st.DataObject) -> None:
+        if self.running:
+            key = data.draw(st.sampled_from(sorted(self.running)))
+            self.running.discard(key)
+            self.schedule.done(key, self.now, Result(failed=failed))
+            if failed:
+                self.wanted.add(key)
+
+    @rule(seconds=st.floats(0, 5))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        reachable = len(self.schedule) > 0 or self.schedule.next_due() is not None
+        assert not (self.wanted - self.running) or reachable
+
+
+TestKeys = Keys.TestCase
+TestKeys.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,143 @@
+"""Settings, time, throttling, health, and the watch's way into the store."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from trainyard_operator import clock
+from trainyard_operator.clock import ServerClock
+from trainyard_operator.errors import ConflictError, ServerError, SettingsError, refused
+from trainyard_operator.health import Heartbeat
+from trainyard_operator.kube.client import CONFIG_MAPS, PODS, path
+from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.kube.throttle import TokenBucket
+from trainyard_operator.kube.watch import Watch
+from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.settings import from_environment
+from trainyard_operator.trainingjob.quantity import whole_units
+
+MINIMAL = {"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer:1"}
+
+
+def test_the_defaults_make_a_gateway_url() -> None:
+    settings = from_environment(MINIMAL, "pod-1")
+    assert settings.render.gateway_url == "https://trainyard-gateway.system.svc:8443"
+    assert settings.identity == "pod-1"
+    assert "trainyard-gateway.system.svc" in settings.gateway_names
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"TRAINYARD_NAMESPACE": ""}, "TRAINYARD_NAMESPACE is not set"),
+        ({"TRAINYARD_TRAINER_IMAGE": ""}, "TRAINYARD_TRAINER_IMAGE is not set; set it to the image of the trainer"),
+        ({"TRAINYARD_IMAGE_PULL_POLICY": "Maybe"}, "is 'Maybe'; set one of Always, IfNotPresent, Never"),
+        ({"TRAINYARD_HEALTH_PORT": "70000"}, "TRAINYARD_HEALTH_PORT is '70000'; set a TCP port from 1 to 65535"),
+        ({"TRAINYARD_GATEWAY_SERVICE": "A_B"}, "TRAINYARD_GATEWAY_SERVICE is 'A_B'; set a Kubernetes name"),
+        ({"TRAINYARD_SCRATCH_SIZE": "big"}, "'big' is no Kubernetes quantity"),
+        ({"TRAINYARD_LOG_LEVEL": "LOUD"}, "TRAINYARD_LOG_LEVEL is 'LOUD'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(change: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        from_environment({**MINIMAL, **change}, "pod-1")
+
+
+@pytest.mark.parametrize(("text", "units"), [("500m", 1), ("2", 2), ("1.5Gi", 1610612736), ("3k", 3000)])
+def test_quantities(text: str, units: int) -> None:
+    assert whole_units(text) == units
+
+
+def test_the_servers_time_is_kept_within_what_its_answers_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    server = ServerClock()
+    server.observe("Fri, 02 Jan 2026 10:00:00 GMT", 100.0)
+    assert server.now() == datetime(2026, 1, 2, 10, 0, 0, tzinfo=UTC)
+    now[0] = 130.5
+    assert server.now() == datetime(2026, 1, 2, 10, 0, 30, 500000, tzinfo=UTC)
+    server.observe("Fri, 02 Jan 2026 10:00:30 GMT", 130.5)
+    assert server.now() == datetime(2026, 1, 2, 10, 0, 30, 500000, tzinfo=UTC)
+    server.observe("Fri, 02 Jan 2026 11:00:30 GMT", 130.5)
+    assert server.now() == datetime(2026, 1, 2, 11, 0, 30, tzinfo=UTC)
+    server.observe("nonsense", 130.5)
+
+
+async def test_a_bucket_lets_a_burst_through_and_then_keeps_its_rate() -> None:
+    now = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    bucket = TokenBucket(10, 3, lambda: now[0], sleep)
+    for _ in range(3):
+        await bucket.take()
+    assert now[0] == 0
+    for _ in range(10):
+        await bucket.take()
+    assert now[0] == pytest.approx(1.0)
+    bucket.pause(5)
+    await bucket.take()
+    assert now[0] == pytest.approx(6.0)
+
+
+def test_an_http_status_has_its_error() -> None:
+    assert isinstance(refused(409, "Conflict", "m"), ConflictError)
+    assert isinstance(refused(503, "", "m"), ServerError)
+    assert str(refused(418, "", "short and stout")) == "418: short and stout"
+
+
+def test_paths_are_quoted() -> None:
+    assert path(PODS, "team", "a", "log") == "/api/v1/namespaces/team/pods/a/log"
+    assert path(CONFIG_MAPS) == "/api/v1/configmaps"
+    assert path(PODS, "a/b", "../c") == "/api/v1/namespaces/a%2Fb/pods/..%2Fc"
+
+
+def event(kind: str | None, version: int = 1, **metadata: Any) -> dict[str, Any]:
+    known = {"name": "tune", "namespace": "team", "uid": "u1", "resourceVersion": str(version)}
+    return {"type": kind, "object": {"metadata": known | metadata, "spec": {}}}
+
+
+def test_events_reach_store_and_queue_and_a_relist_asks_for_a_resync() -> None:
+    store, added, relisted = Store(), list[Key](), list[ResourceKind]()
+    watch = Watch(store, add=added.append, relisted=relisted.append, clock=lambda: 5.0)
+    watch.handle(ResourceKind.TRAINING_JOBS, event("ADDED"))
+    watch.handle(ResourceKind.TRAINING_JOBS, event(None, 2))
+    watch.handle(ResourceKind.TRAINING_JOBS, event("DELETED", 3))
+    assert (added, relisted) == ([Key("team", "tune")] * 3, [ResourceKind.TRAINING_JOBS])
+    assert (store.all_keys(), watch.last_event) == ([], {ResourceKind.TRAINING_JOBS: 5.0})
+
+
+def test_an_event_that_cannot_be_read_is_logged_and_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(Store(), add=lambda _: None, relisted=lambda _: None, clock=lambda: 5.0)
+    watch.handle(ResourceKind.PODS, {"type": "ADDED", "object": {}})
+    assert "could not be read" in caplog.text
+
+
+async def test_a_late_event_loop_is_unhealthy() -> None:
+    times = iter([0.0, 9.0])
+    heartbeat = Heartbeat(lambda: next(times))
+    beating = asyncio.create_task(heartbeat.run())
+    with pytest.raises((RuntimeError, StopIteration)):
+        await asyncio.wait_for(beating, 5)
+    assert heartbeat.check() == "the event loop was 8.0 s late"
+
+
+def test_every_phase_has_a_metric() -> None:
+    metrics = Metrics()
+    metrics.registry.register(
+        State(
+            phases=lambda: {"Running": 2},
+            event_ages=lambda: {"pods": 1.5},
+            queue_depth=lambda: 3,
+            leading=lambda: True,
+            missed=lambda: 0,
+        )
+    )
+    assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Running"}) == 2
+    assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Failed"}) == 0
+    assert metrics.registry.get_sample_value("trainyard_leader") == 1

@@ -1,0 +1,131 @@
+"""What holds for every plan, whatever was observed: it settles, it is safe to repeat, and an end is an end."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, World, at, merged, new_pod
+from trainyard_crds.trainingjob import FINAL_PHASES, TrainingJobStatus
+from trainyard_operator.trainingjob.model import Need
+
+WORDS = '{"outcome":"%s","exitCode":%d,"reason":"R","message":"m","step":%d,"totalSteps":9}'
+TIMES = st.integers(0, 59).map(lambda second: f"{DAY}10:00:{second:02d}Z")
+
+
+@st.composite
+def states(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["none", "waiting", "running", "terminated"]))
+    if kind == "none":
+        return {}
+    if kind == "waiting":
+        return {"waiting": {"reason": draw(st.sampled_from(["ErrImagePull", "ContainerCreating", "Odd"]))}}
+    if kind == "running":
+        return {"running": {"startedAt": draw(TIMES)}}
+    code = draw(st.sampled_from([0, 1, 64, 75, 76, 79, 80, 137, 139, 143]))
+    outcome = draw(st.sampled_from(["Finished", "Interrupted", "Failed"]))
+    message = draw(st.sampled_from(["", "Traceback", WORDS % (outcome, code, draw(st.integers(0, 9)))]))
+    return {"terminated": {"exitCode": code, "message": message, "startedAt": draw(TIMES), "finishedAt": draw(TIMES)}}
+
+
+@st.composite
+def pods(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    pod = new_pod(name, draw(TIMES))
+    pod["status"] = {
+        "phase": draw(st.sampled_from(["Pending", "Running", "Succeeded", "Failed"])),
+        "containerStatuses": [{"name": "trainer", "state": draw(states())}],
+    }
+    if draw(st.booleans()):
+        pod["metadata"] |= {"deletionTimestamp": draw(TIMES), "deletionGracePeriodSeconds": draw(st.integers(0, 120))}
+    if draw(st.booleans()):
+        pod["status"]["conditions"] = [
+            {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+        ]
+    if draw(st.booleans()):
+        pod["gone"] = True
+    return pod
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any] | None:
+    if draw(st.booleans()):
+        return None
+    kinds = draw(st.lists(st.sampled_from(["Complete", "Failed", "Suspended"]), unique=True))
+    conditions = [
+        {"type": kind, "status": draw(st.sampled_from(["True", "False"])), "lastTransitionTime": draw(TIMES)}
+        for kind in kinds
+    ]
+    counts = {"active": draw(st.sampled_from([None, 1])), "terminating": draw(st.sampled_from([None, 1]))}
+    return {
+        "metadata": {"name": CHILD, "uid": CHILD_UID, "resourceVersion": "7", "creationTimestamp": draw(TIMES)},
+        "spec": {"suspend": draw(st.booleans()), "backoffLimit": draw(st.integers(0, 3)), "image": "i"},
+        "status": {key: value for key, value in counts.items() if value} | {"conditions": conditions},
+    }
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    world = World()
+    spec: dict[str, Any] = {"suspend": draw(st.booleans()), "startDeadlineSeconds": draw(st.sampled_from([1, 1800]))}
+    spec |= draw(st.sampled_from([{}, {}, {"stop": "Graceful"}, {"stop": "Force"}]))
+    spec |= draw(st.sampled_from([{}, {"activeDeadlineSeconds": 20}]))
+    world.job = merged(world.job, {"spec": spec})
+    if draw(st.booleans()):
+        world.job = merged(world.job, {"status": {"jobName": CHILD}})
+    world.child = draw(jobs())
+    world.pods = {name: draw(pods(name)) for name in draw(st.sampled_from([[], ["a"], ["a", "b"]]))}
+    world.now = at("10:01:00")
+    for name in ("a", "b"):
+        world.answers[Need("pods", f"{CHILD}-{name}")] = None
+        world.answers[Need("log", f"{CHILD}-{name}")] = "the end"
+    world.answers[Need("jobs", CHILD)] = None
+    return world
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_a_plan_settles_and_its_status_is_a_status(world: World) -> None:
+    for _ in range(4):
+        planned = world.plan()
+        assert planned.need is None
+        world.apply(planned)
+    last = world.plan()
+    assert last.status is None
+    assert last.note is None
+    assert not last.create
+    assert last.suspend is None
+    TrainingJobStatus.model_validate(world.job.get("status", {}))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds(), worlds())
+def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: World) -> None:
+    world.apply(world.plan())
+    status = copy.deepcopy(world.job.get("status", {}))
+    if status.get("phase") not in FINAL_PHASES:
+        return
+    later.job = merged(later.job, {"status": status})
+    planned = later.plan()
+    assert (planned.status, planned.create, planned.suspend, planned.note) == (None, (), None, None)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_a_job_is_called_suspended_or_stopped_only_when_nothing_runs(world: World) -> None:
+    world.apply(world.plan())
+    if world.job.get("status", {}).get("phase") not in ("Suspended", "Stopped"):
+        return
+    assert all(pod.get("gone") or pod["status"]["phase"] in ("Succeeded", "Failed") for pod in world.pods.values())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_while_a_pod_runs_the_gateways_fields_are_not_touched(world: World) -> None:
+    planned = world.plan()
+    if planned.status is None or planned.status.get("phase") != "Running":
+        return
+    assert not {"progress", "metrics", "gpus", "checkpoints"} & set(planned.status)
+    assert set(planned.status.get("summary", {})) <= {"gpus"}
