@@ -71,7 +71,7 @@ def up(model: str | None) -> int:
     with _step(5, "the model and the rows, copied into the claim `inputs` (about 20 s)"):
         kubectl.apply(namespace(NAMESPACE))
         volume.fill(kubectl, images["trainer"], "inputs", directory)
-    with _step(6, "kubectl apply -f examples/python-docs-qlora.yaml (about 3 min of training on one core)"):
+    with _step(6, "kubectl apply -f examples/python-docs-qlora.yaml (1 to 3 min of training on one core)"):
         name = show.apply_example(kubectl, model)
         job = follow(kubectl, name, 3600, print)
         show.finished(kubectl, job)

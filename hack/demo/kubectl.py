@@ -122,7 +122,7 @@ def pod(name: str, image: str, command: Sequence[str], claims: dict[str, str], *
         "command": list(command),
         "env": [{"name": "HOME", "value": "/tmp"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
         "volumeMounts": [scratch, *mounts],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "4Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "14Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -146,6 +146,6 @@ def pod(name: str, image: str, command: Sequence[str], claims: dict[str, str], *
             "terminationGracePeriodSeconds": 2,
             "securityContext": security,
             "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}, *volumes],
+            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "40Gi"}}, *volumes],
         },
     }

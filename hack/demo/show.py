@@ -24,8 +24,7 @@ def apply_example(kubectl: Kubectl, model: str | None) -> str:
     """
     job = load(EXAMPLE)
     if model:
-        job["spec"]["model"] = {"source": model}
-        job["metadata"]["name"] += "-hub"
+        _use_hub_model(job, model)
     name = str(job["metadata"]["name"])
     found = kubectl.get("trainingjob", name)
     if found and (found["status"].get("phase") in ("Failed", "Stopped") or _differs(found, job)):
@@ -33,6 +32,17 @@ def apply_example(kubectl: Kubectl, model: str | None) -> str:
         kubectl.run("delete", "trainingjob", name, "--wait=true")
     kubectl.apply(job)
     return name
+
+
+def _use_hub_model(job: Object, model: str) -> None:
+    """The example's settings are for a model of two million parameters; a real one learns slower and needs memory."""
+    spec = job["spec"]
+    job["metadata"]["name"] += "-hub"
+    spec["model"] = {"source": model}
+    spec["optimization"] |= {"learningRate": 2e-4, "maxSteps": 60}
+    spec["adapter"] = {"rank": 16, "alpha": 32}
+    spec["resources"]["memory"] = "14Gi"
+    spec["storage"]["size"] = "20Gi"
 
 
 def _differs(found: Object, job: Object) -> bool:
