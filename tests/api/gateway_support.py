@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cluster.api import Cluster
 from cluster.pki import kubeconfig
@@ -34,7 +34,7 @@ SPEC = {
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], seconds: float = 30) -> T:
+def until(condition: Callable[[], T | Literal[False] | None], seconds: float = 30) -> T:
     """Return the first true result of `condition`; fail after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

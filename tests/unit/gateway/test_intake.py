@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -125,7 +126,11 @@ def test_a_partial_update_goes_on_from_the_last_one_even_when_that_was_not_writt
 
 
 def test_a_finished_or_deleted_job_is_forgotten() -> None:
-    for end in (lambda jobs: jobs.put(job(version=9, phase="Failed")), lambda jobs: jobs.remove(KEY, UID)):
+    ends: tuple[Callable[[JobCache], object], ...] = (
+        lambda jobs: jobs.put(job(version=9, phase="Failed")),
+        lambda jobs: jobs.remove(KEY, UID),
+    )
+    for end in ends:
         setup = Setup()
         setup.intake.accept(job(), caller(), update(5, 50))
         end(setup.jobs)

@@ -12,7 +12,7 @@ from trainyard_gateway.jobs import JobCache
 from trainyard_gateway.metrics import Metrics
 from trainyard_gateway.writer import Writer
 
-SHARE = {"progress": {"stage": "Training", "step": 5}}
+SHARE: dict[str, Any] = {"progress": {"stage": "Training", "step": 5}}
 
 
 class Setup:

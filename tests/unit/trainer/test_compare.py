@@ -1,6 +1,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.comparison import Comparison, Sample, exchange_questions
 
 
-def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict]:
+def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
     parser = argparse.ArgumentParser()
     compare.add_arguments(parser)
     assert compare.run(parser.parse_args([str(word) for word in [*words, "--json"]])) == 0

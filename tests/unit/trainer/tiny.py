@@ -6,7 +6,15 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 MARKED_TEMPLATE = (
@@ -42,7 +50,7 @@ def make_tokenizer(template: str | None = MARKED_TEMPLATE) -> PreTrainedTokenize
     )
 
 
-def make_config(family: str = "llama"):
+def make_config(family: str = "llama") -> PreTrainedConfig:
     sizes = {
         "vocab_size": 346,
         "hidden_size": 128,
@@ -59,7 +67,7 @@ def make_config(family: str = "llama"):
     return (Qwen2Config if family == "qwen2" else LlamaConfig)(**sizes)
 
 
-def make_model(family: str = "llama"):
+def make_model(family: str = "llama") -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(make_config(family), attn_implementation="sdpa").eval()
@@ -73,7 +81,7 @@ def save_tiny_model(directory: Path, template: str | None = MARKED_TEMPLATE) -> 
 
 def questions(count: int, start: int = 0) -> list[dict[str, object]]:
     """Rows of `messages`, all different, of different lengths."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for number in range(start, start + count):
         asked = f"{QUESTIONS[number % 6]} {SUBJECTS[number % 7]} {number}"
         said = " ".join([SUBJECTS[(number * 3) % 7]] * (1 + number % 4))

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -33,7 +35,9 @@ PICKY_TEMPLATE = (
 )
 
 
-def learned(tokenizer: PreTrainedTokenizerFast, example: Example, train_on: str = "completions") -> list[str]:
+def learned(
+    tokenizer: PreTrainedTokenizerFast, example: Example, train_on: Literal["completions", "all"] = "completions"
+) -> list[str]:
     """The runs of tokens that carry loss, as text."""
     encoded = Encoder(tokenizer, train_on, "tiny").encode(ROW, example)
     runs, current = [], []

@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_rows_of_different_windows_are_not_mixed() -> None:
     assert [sorted(members) for members in bins] == [list(range(WINDOW)), list(range(WINDOW, 2 * WINDOW))]
 
 
-def batches(count: int = 40, **changes: object) -> TextBatches:
+def batches(count: int = 40, **changes: Any) -> TextBatches:
     rows = TokenRows.of(Encoded([n + 1] * (3 + n % 9), [True] * (3 + n % 9)) for n in range(count))
     settings = {"batch_size": 2, "max_length": 16, "packing": True, "pad_token": 0, "seed": 1, **changes}
     return TextBatches(rows, range(count), BatchSettings(**settings))

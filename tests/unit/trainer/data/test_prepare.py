@@ -1,9 +1,11 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tests.unit.trainer import tiny
-from trainyard_trainer.data.batches import BatchSettings
+from trainyard_trainer.data.batches import BatchSettings, TextBatches
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.data.reader import RowFile
@@ -13,19 +15,19 @@ from trainyard_trainer.stop import StopFlag
 
 def run(
     tmp_path: Path,
-    rows: list[object],
+    rows: Sequence[object],
     *,
-    validation: list[object] | float | None = None,
+    validation: Sequence[object] | float | None = None,
     max_length: int = 64,
-    overlong: str = "drop",
-    train_on: str = "completions",
+    overlong: Literal["drop", "truncate"] = "drop",
+    train_on: Literal["completions", "all"] = "completions",
     log: list[str] | None = None,
 ) -> Prepared:
-    held: RowFile | float | None = None
-    if isinstance(validation, list):
-        held = RowFile(path=tiny.write_rows(tmp_path / "held.jsonl", validation), name="held.jsonl")
-    elif validation is not None:
+    held: RowFile | float | None
+    if isinstance(validation, float) or validation is None:
         held = validation
+    else:
+        held = RowFile(path=tiny.write_rows(tmp_path / "held.jsonl", validation), name="held.jsonl")
     request = DataRequest(
         train=RowFile(path=tiny.write_rows(tmp_path / "rows.jsonl", rows), name="rows.jsonl"),
         validation=held,
@@ -38,8 +40,9 @@ def run(
     return prepare(request, encoder, log=lambda kind, sentence: lines.append(f"{kind}: {sentence}"))
 
 
-def tokens(batches: object) -> set[tuple[int, ...]]:
+def tokens(batches: TextBatches | None) -> set[tuple[int, ...]]:
     """Every row of some batches."""
+    assert batches is not None
     rows, members = batches._rows, batches._members
     return {tuple(rows.tokens[rows.starts[row] : rows.starts[row + 1]].tolist()) for row in members}
 

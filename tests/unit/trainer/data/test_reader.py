@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.errors import DataError, NotFoundError
 
 DIALOGUE = Example(messages=(Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello")))
-SAME_ROWS: dict[DatasetFormat, dict[str, object]] = {
+SAME_ROWS: dict[DatasetFormat, dict[str, Any]] = {
     "messages": {
         "messages": [
             {"role": "system", "content": "Be kind."},
@@ -32,15 +33,25 @@ SAME_ROWS: dict[DatasetFormat, dict[str, object]] = {
 }
 
 
-def read(path: Path, content: bytes | str, format: DatasetFormat = "auto", **options: int) -> list[Example]:  # noqa: A002
+def read(
+    path: Path,
+    content: bytes | str,
+    format: DatasetFormat = "auto",  # noqa: A002
+    max_rows: int | None = None,
+) -> list[Example]:
     path = path / "rows.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    file = RowFile(path=path, name="pvc://data/rows.jsonl", format=format, **options)
+    file = RowFile(path=path, name="pvc://data/rows.jsonl", format=format, max_rows=max_rows)
     return [example for _, example in file.examples()]
 
 
-def read_rows(path: Path, *rows: object, **options: object) -> list[Example]:
-    return read(path, "".join(json.dumps(row) + "\n" for row in rows), **options)
+def read_rows(
+    path: Path,
+    *rows: object,
+    format: DatasetFormat = "auto",  # noqa: A002
+    max_rows: int | None = None,
+) -> list[Example]:
+    return read(path, "".join(json.dumps(row) + "\n" for row in rows), format, max_rows)
 
 
 @pytest.mark.parametrize("name", SAME_ROWS)
@@ -69,7 +80,7 @@ def test_max_rows_counts_from_the_start(tmp_path: Path) -> None:
 
 
 GOOD = json.dumps(SAME_ROWS["messages"])
-BAD_LINES = {
+BAD_LINES: dict[str, str | bytes] = {
     "not JSON at column 2": "{'text': 'x'}",
     "must be an object but is a list": "[1]",
     "byte 11 of the line is not UTF-8": b'{"text": "\xff"}',

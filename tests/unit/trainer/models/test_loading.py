@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from trainyard_crds.trainingjob import Quantization
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
@@ -19,8 +20,10 @@ def model(tmp_path: Path, tiny_model: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
-def load(directory: Path, **options: object) -> torch.nn.Module:
-    return load_base_model(directory, "pvc://models/tiny", precision="fp32", device=torch.device("cpu"), **options)
+def load(directory: Path, quantization: Quantization | None = None) -> PreTrainedModel:
+    return load_base_model(
+        directory, "pvc://models/tiny", precision="fp32", device=torch.device("cpu"), quantization=quantization
+    )
 
 
 def change_config(directory: Path, **changes: object) -> None:

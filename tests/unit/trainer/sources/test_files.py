@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.trainer.resolved import ResolvedMemory
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources.resolve import resolve_file, resolve_model
@@ -9,7 +10,7 @@ from trainyard_trainer.sources.resolve import resolve_file, resolve_model
 
 def resolve(directory: Path, display: str | None = None) -> str:
     source = RunModelSource(source=f"file://{directory}", display_source=display)
-    return resolve_model(source, {}, lambda: None).name
+    return resolve_model(source, ResolvedMemory(), lambda: None).name
 
 
 def test_a_complete_model_directory(tmp_path: Path) -> None:
@@ -41,6 +42,6 @@ def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
 
 
 def test_a_mounted_claim_is_called_by_its_name(tmp_path: Path) -> None:
-    file = resolve_file("file:///volumes/claims/data/sub/rows.jsonl", {}, lambda: None)
+    file = resolve_file("file:///volumes/claims/data/sub/rows.jsonl", ResolvedMemory(), lambda: None)
     assert file.name == "pvc://data/sub/rows.jsonl"
     assert file.path == Path("/volumes/claims/data/sub/rows.jsonl")

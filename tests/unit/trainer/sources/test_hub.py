@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
+from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
@@ -25,11 +26,6 @@ FILES = {
 }
 
 
-class Memory(dict):
-    def put(self, key: str, value: str) -> None:
-        self[key] = value
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -41,9 +37,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-def fetch(hub: Hub, memory: Memory | None = None, *, name: str = "org/tiny", **options: str) -> LocalModel:
+def fetch(hub: Hub, memory: ResolvedMemory | None = None, *, name: str = "org/tiny", **options: str) -> LocalModel:
     source = RunModelSource(source=f"hf://{name}", **options)
-    return resolve_model(source, memory if memory is not None else Memory(), lambda: None, endpoint=hub.endpoint)
+    return resolve_model(source, memory or ResolvedMemory(), lambda: None, endpoint=hub.endpoint)
 
 
 def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: Hub) -> None:
@@ -55,27 +51,27 @@ def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: H
 
 
 def test_a_revision_is_resolved_once_for_a_run(hub: Hub) -> None:
-    memory = Memory()
+    memory = ResolvedMemory()
     assert fetch(hub, memory, revision="v1").revision == COMMIT
     hub.commit = "d" * 40
     assert fetch(hub, memory, revision="v1").revision == COMMIT
-    assert fetch(hub, Memory(), revision="v1").revision == hub.commit
-    assert memory == {"commit:model:org/tiny@v1": COMMIT}
+    assert fetch(hub, ResolvedMemory(), revision="v1").revision == hub.commit
+    assert memory.values == {"commit:model:org/tiny@v1": COMMIT}
 
 
 def test_what_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
-    memory = Memory()
+    memory = ResolvedMemory()
     path = fetch(hub, memory).path
     hub.refuse = (503, "")
     assert fetch(hub, memory).path == path
 
 
 def test_a_dataset_file(hub: Hub) -> None:
-    memory = Memory()
+    memory = ResolvedMemory()
     file = resolve_file("hf://org/rows/data/rows.jsonl", memory, lambda: None, endpoint=hub.endpoint)
     assert file.path.read_bytes() == FILES["data/rows.jsonl"]
     assert file.name == "hf://org/rows/data/rows.jsonl"
-    assert memory == {"commit:dataset:org/rows@main": COMMIT}
+    assert memory.values == {"commit:dataset:org/rows@main": COMMIT}
     with pytest.raises(NotFoundError, match=r"no file hf://org/rows/none\.jsonl"):
         resolve_file("hf://org/rows/none.jsonl", memory, lambda: None, endpoint=hub.endpoint)
 
@@ -98,7 +94,7 @@ def test_what_the_hub_does_not_have(hub: Hub) -> None:
 @pytest.mark.parametrize("resolved", [False, True])
 def test_a_refusal_names_the_field_for_credentials(hub: Hub, refusal: tuple[int, str], resolved: bool) -> None:
     hub.refuse = refusal
-    memory = Memory({"commit:model:org/tiny@main": COMMIT} if resolved else {})
+    memory = ResolvedMemory({"commit:model:org/tiny@main": COMMIT} if resolved else {})
     with pytest.raises(NotPermittedError, match="does not permit the download of hf://org/tiny") as caught:
         fetch(hub, memory)
     assert "spec.model.credentialsSecret" in caught.value.advice
@@ -118,7 +114,7 @@ def test_a_hub_that_is_gone(hub: Hub) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_dataset_hub_that_is_gone() -> None:
-    memory = Memory({"commit:dataset:org/rows@main": COMMIT})
+    memory = ResolvedMemory({"commit:dataset:org/rows@main": COMMIT})
     with pytest.raises(SourceError, match=r"cannot be reached, and hf://org/rows/x\.jsonl is not in the cache"):
         resolve_file("hf://org/rows/x.jsonl", memory, lambda: None, endpoint="http://127.0.0.1:9")
 
@@ -128,4 +124,4 @@ def test_a_request_to_stop_is_noticed_while_downloading(hub: Hub) -> None:
         raise StopRequested("Stopped on request.")
 
     with pytest.raises(StopRequested):
-        resolve_model(RunModelSource(source="hf://org/tiny"), Memory(), poll, endpoint=hub.endpoint)
+        resolve_model(RunModelSource(source="hf://org/tiny"), ResolvedMemory(), poll, endpoint=hub.endpoint)

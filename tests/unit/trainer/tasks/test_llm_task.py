@@ -1,12 +1,15 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.resolved import ResolvedMemory
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.task import RunContext
@@ -16,14 +19,9 @@ from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmLoaded, LlmTask
 
 
-class Resolved(dict):
-    def put(self, key: str, value: str) -> None:
-        self[key] = value
-
-
 def run_context(tmp_path: Path, directory: Path, *, rows: int = 24, **changes: object) -> RunContext:
     data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(rows))
-    document = {
+    document: dict[str, Any] = {
         "runDirectory": str(tmp_path / "run"),
         "task": "llm",
         "method": "lora",
@@ -35,16 +33,14 @@ def run_context(tmp_path: Path, directory: Path, *, rows: int = 24, **changes: o
     }
     if document["method"] != "full":
         document.setdefault("adapter", {"rank": 8, "alpha": 16})
-    stages, lines = [], []
     return RunContext(
         config=RunConfig.model_validate(document),
         run_directory=tmp_path / "run",
         device=torch.device("cpu"),
         stop=StopFlag(),
-        resolved=Resolved(),
-        stage=stages.append,
-        log=lambda kind, sentence: lines.append((kind, sentence)),
-        metrics={"_stages": stages, "_lines": lines},
+        resolved=ResolvedMemory(),
+        stage=lambda _stage: None,
+        log=lambda _kind, _sentence: None,
     )
 
 
@@ -57,7 +53,7 @@ def train(task: LlmTask, loaded: LlmLoaded, steps: int) -> list[float]:
             epoch, index = epoch + 1, 0
         batch = loaded.train.micro_batch(epoch, index)
         loss = task.loss(loaded, batch) / batch.num_loss_tokens
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
@@ -65,26 +61,36 @@ def train(task: LlmTask, loaded: LlmLoaded, steps: int) -> list[float]:
     return losses
 
 
-def logits(model) -> torch.Tensor:
+def logits(model: torch.nn.Module) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
-        return model(input_ids=torch.arange(40).reshape(2, 20), use_cache=False).logits
+        result: torch.Tensor = model(input_ids=torch.arange(40).reshape(2, 20), use_cache=False).logits
+    return result
+
+
+def language_model(loaded: LlmLoaded) -> PreTrainedModel:
+    """The model as what it is: of a mere module, any attribute may be a tensor."""
+    return cast("PreTrainedModel", loaded.model)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
-    context = run_context(tmp_path, tiny_model, method=method)
+    stages: list[Stage] = []
+    lines: list[tuple[str, str]] = []
+    context = dataclasses.replace(
+        run_context(tmp_path, tiny_model, method=method),
+        stage=stages.append,
+        log=lambda kind, sentence: lines.append((kind, sentence)),
+    )
     task = LlmTask()
     loaded = task.load(context)
     before = task.evaluate(loaded, context)["evalLoss"]
     losses = train(task, loaded, 20)
     assert losses[-1] < 0.6 * losses[0]
     assert task.evaluate(loaded, context)["evalLoss"] < before
-    assert context.metrics["_stages"] == [Stage.DOWNLOADING, Stage.PREPARING_DATA, Stage.LOADING_MODEL]
+    assert stages == [Stage.DOWNLOADING, Stage.PREPARING_DATA, Stage.LOADING_MODEL]
     assert context.metrics["trainRows"] + context.metrics["evalRows"] == 24
-    assert ("DatasetFormat", f"The rows of file://{tmp_path}/rows.jsonl are written as messages.") in context.metrics[
-        "_lines"
-    ]
+    assert ("DatasetFormat", f"The rows of file://{tmp_path}/rows.jsonl are written as messages.") in lines
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
@@ -195,7 +201,7 @@ def test_an_evaluation_changes_nothing(tmp_path: Path, tiny_model: Path, method:
 
 def test_bf16_sets_the_type_of_weights_and_keeps_the_adapter_precise(tmp_path: Path, tiny_model: Path) -> None:
     loaded = LlmTask().load(run_context(tmp_path, tiny_model, optimization={"precision": "bf16"}))
-    assert loaded.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert language_model(loaded).get_input_embeddings().weight.dtype == torch.bfloat16
     (group,) = loaded.parameter_groups
     assert group.name == "adapter"
     assert {parameter.dtype for parameter in group.parameters} == {torch.float32}
@@ -234,7 +240,7 @@ def test_a_mounted_model_keeps_the_name_its_user_gave_it(tmp_path: Path, tiny_mo
     model = {"source": f"file://{tiny_model}", "displaySource": "pvc://models/tiny"}
     loaded = LlmTask().load(run_context(tmp_path, tiny_model, model=model))
     assert loaded.model_source == "pvc://models/tiny"
-    assert loaded.model.active_peft_config.base_model_name_or_path == "pvc://models/tiny"
+    assert language_model(loaded).active_peft_config.base_model_name_or_path == "pvc://models/tiny"
 
 
 def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
@@ -267,5 +273,6 @@ def test_tied_embeddings_come_back_tied(tmp_path: Path) -> None:
     saved.mkdir()
     task.save_weights(loaded, saved)
     task.load_weights(fresh, saved)
-    assert fresh.model.lm_head.weight is fresh.model.get_input_embeddings().weight
+    model = language_model(fresh)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
     assert train(task, loaded, 2) == train(task, fresh, 2)
