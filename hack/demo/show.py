@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import yaml
@@ -80,14 +79,13 @@ def finished(kubectl: Kubectl, job: Object) -> None:
 
 def compared(kubectl: Kubectl, image: str, name: str) -> bool:
     """Print the comparison and whether it shows learning of the material."""
-    report, _, document = compare(kubectl, image, name, as_json=True).rpartition("\n{")
-    loss = json.loads("{" + document)["evalLoss"]
-    print(report)
-    fell, used = bool(loss["after"] <= LOSS_BAR * loss["before"]), bool(loss["after"] < loss["afterShuffled"])
-    drop = 100 * (1 - loss["after"] / loss["before"])
+    found = compare(kubectl, image, name)
+    print(found.report)
+    fell, used = found.after <= LOSS_BAR * found.before, found.after < found.after_shuffled
+    drop = 100 * (1 - found.after / found.before)
     print(f"      [{'ok' if fell else 'NOT SHOWN'}] the held-out loss fell by {drop:.0f} % (at least 30 % expected)")
     print(
-        f"      [{'ok' if used else 'NOT SHOWN'}] with the right question it is {loss['after']:.3f}, "
-        f"with a wrong one {loss['afterShuffled']:.3f}: the model uses the question"
+        f"      [{'ok' if used else 'NOT SHOWN'}] with the right question it is {found.after:.3f}, "
+        f"with a wrong one {found.after_shuffled:.3f}: the model uses the question"
     )
     return fell and used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -64,9 +63,9 @@ def test_the_finished_status_is_worth_reading(history: list[dict[str, Any]]) -> 
 def test_it_learned_the_material_and_not_only_the_format(site: Site, history: list[dict[str, Any]]) -> None:
     metrics = history[-1]["metrics"]
     assert metrics["evalLoss"] <= 0.7 * metrics["baselineEvalLoss"]
-    result = json.loads(compare(site.kubectl, site.images["trainer"], NAME, as_json=True))
-    assert result["evalLoss"]["after"] < result["evalLoss"]["afterShuffled"]
-    assert result["evalLoss"]["after"] <= 0.7 * result["evalLoss"]["before"]
+    found = compare(site.kubectl, site.images["trainer"], NAME)
+    assert found.after < found.after_shuffled
+    assert found.after <= 0.7 * found.before
 
 
 def test_one_event_per_transition(site: Site, history: list[dict[str, Any]]) -> None:
