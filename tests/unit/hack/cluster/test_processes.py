@@ -13,6 +13,10 @@ from cluster.shell import wait_until
 SLEEP = ["sleep", "60"]
 
 
+def wait_for_end(pid: int) -> None:
+    wait_until(lambda: identify(pid) is None, 5, "the end of the process")
+
+
 def test_stat_of_a_program_with_brackets_and_blanks_in_its_name() -> None:
     assert stat_fields("12 (a) (b c) S 1 12 12") == ["S", "1", "12", "12"]
 
@@ -62,7 +66,7 @@ def test_a_damaged_record_counts_as_not_running(tmp_path: Path) -> None:
 def test_a_process_that_ended_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
     pid = processes.start("fails", ["sh", "-c", "sleep 0.1; echo no such thing; exit 3"])
-    wait_until(lambda: identify(pid) is None, 5, "the end of the process")
+    wait_for_end(pid)
     with pytest.raises(StartError, match="no such thing"):
         processes.require("fails")
 
@@ -76,6 +80,6 @@ def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
     for word in ("first", "second"):
         pid = processes.start("says", ["sh", "-c", f"sleep 0.1; echo {word}"])
-        wait_until(lambda pid=pid: identify(pid) is None, 5, "the end of the process")  # type: ignore[misc]
+        wait_for_end(pid)
     assert "second" in processes.last_lines("says")
     assert "first" in (tmp_path / "logs" / "says.before.log").read_text()

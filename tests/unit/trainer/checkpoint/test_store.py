@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,7 @@ def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     store = open_at(tmp_path)
     save(store, 3)
     save(store, 6)

@@ -98,10 +98,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        self.handler: type[Handler] = type("OneHandler", (Handler,), {"seen": []})
+        super().__init__(("127.0.0.1", 0), self.handler)
+
+
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    handler = type("OneHandler", (Handler,), {"seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def server() -> Iterator[Server]:
+    server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -110,28 +115,26 @@ def server() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def intake(tmp_path: Path, server: ThreadingHTTPServer) -> Intake:
+def intake(tmp_path: Path, server: Server) -> Intake:
     token = tmp_path / "token"
     token.write_text("secret\n")
     return Intake(url=f"http://127.0.0.1:{server.server_port}/a/b?c=d", token_file=str(token))
 
 
-def test_the_body_goes_to_the_url_as_it_is_with_the_token_as_it_is_now(
-    tmp_path: Path, server: ThreadingHTTPServer
-) -> None:
+def test_the_body_goes_to_the_url_as_it_is_with_the_token_as_it_is_now(tmp_path: Path, server: Server) -> None:
     where = intake(tmp_path, server)
     send = create_sender(where)
     assert send(b"{}") is None
     Path(where.token_file).write_text("rotated")
     assert send(b"{}") is None
-    assert server.RequestHandlerClass.seen == [  # type: ignore[attr-defined]
+    assert server.handler.seen == [
         ("/a/b?c=d", "Bearer secret", b"{}"),
         ("/a/b?c=d", "Bearer rotated", b"{}"),
     ]
 
 
-def test_a_refusal_names_status_and_reason(tmp_path: Path, server: ThreadingHTTPServer) -> None:
-    server.RequestHandlerClass.status = 403  # type: ignore[attr-defined]
+def test_a_refusal_names_status_and_reason(tmp_path: Path, server: Server) -> None:
+    server.handler.status = 403
     problem = create_sender(intake(tmp_path, server))(b"{}")
     assert problem == Problem("HTTP 403", "The progress intake refused a report with HTTP 403: token of another pod")
 
@@ -164,9 +167,7 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
     return files
 
 
-def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(
-    tmp_path: Path, server: ThreadingHTTPServer
-) -> None:
+def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(tmp_path: Path, server: Server) -> None:
     own, key = certificate(tmp_path, "own")
     other, _ = certificate(tmp_path, "other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -182,4 +183,4 @@ def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(
     assert "certificate verify failed" in problem.message
     ca.write_bytes(own.read_bytes())
     assert send(b"{}") is None
-    assert len(server.RequestHandlerClass.seen) == 1  # type: ignore[attr-defined]
+    assert len(server.handler.seen) == 1

@@ -53,7 +53,7 @@ class Parts:
             console=JsonLines(self.stdout),
             run_log=RunLog(directory / "log.jsonl", self.clock),
             metrics_log=MetricsLog(directory / "metrics.jsonl"),
-            poster=self.poster,  # type: ignore[arg-type]
+            poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an IntakePoster
             gpus=list,
             owner_epoch=4,
         )
