@@ -196,6 +196,13 @@ def test_an_unchanged_job_costs_no_request(operator: Operator, team: Team, contr
     assert made == []
 
 
+def test_the_operator_is_never_refused_what_it_asks_for(control_plane: Kubernetes, operator: Operator) -> None:
+    """After all that came before: the chart's roles are enough."""
+    made = requests_by(control_plane, USER)
+    refused = [entry for entry in made if entry["annotations"].get("authorization.k8s.io/decision") != "allow"]
+    assert refused == []
+
+
 def test_the_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> None:
     team.create("measured").run()
     assert operator.get("/healthz") == (200, "ok")

@@ -64,6 +64,10 @@ class Reconciler:
             await self._create(planned.create)
         except (InvalidError, ForbiddenError, BadRequestError, NotFoundError, ForeignObjectError) as error:
             return await self._refused(observed, error)
+        if planned.create:
+            # The status follows in a round of its own: in a burst every job gets its children first, and the pod is
+            # often there by then, which saves a write.
+            return Result(again_after=0.0)
         await self._change_children(observed, planned)
         return await self._finish(key, observed, planned)
 
