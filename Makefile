@@ -64,7 +64,7 @@ lock: venv ## Resolve the lock files anew from pyproject.toml.
 
 PYTEST = .venv/bin/python -m pytest --quiet
 
-.PHONY: test test-unit test-api test-e2e
+.PHONY: test test-unit test-api test-e2e test-gpu
 test: ## All tiers.
 	@$(MAKE) test-unit
 	@$(MAKE) test-api
@@ -82,6 +82,10 @@ test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and sc
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTEST) tests/e2e
+
+test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
+	@echo "== tier: gpu =="
+	@$(PYTEST) tests/gpu
 
 # --- demo -------------------------------------------------------------------------------------------------------------
 

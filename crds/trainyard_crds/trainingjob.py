@@ -279,7 +279,7 @@ class TolerationSpec(SpecModel):
 class Resources(SpecModel):
     """What the training pod asks for."""
 
-    gpus: int = Field(default=1, ge=0, le=64, description="GPUs of the pod; 0 trains on the CPU.")
+    gpus: int = Field(default=1, ge=0, le=1, description="GPUs of the pod: 1, or 0 to train on the CPU.")
     gpu_resource: str = Field(
         default="nvidia.com/gpu",
         min_length=3,

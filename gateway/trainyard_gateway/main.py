@@ -18,7 +18,8 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from trainyard_gateway import kube, logs, settings
+from trainyard_crds import logs
+from trainyard_gateway import kube, settings
 from trainyard_gateway.app import health_app, intake_app
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.intake import Intake, Schedule
@@ -80,7 +81,7 @@ def main() -> int:
     """
     try:
         chosen = settings.from_environment(os.environ)
-        logs.configure(chosen.log_level)
+        logs.configure(chosen.log_level, quiet=["uvicorn"])
         asyncio.run(serve(chosen))
     except SettingsError as error:
         print(f"trainyard-gateway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple, Unpack
 
+from trainyard_crds import logs
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ClusterNotReadyError,
@@ -45,7 +46,8 @@ def main() -> int:
     """Run the operator until SIGTERM; the exit status."""
     try:
         settings = from_environment(os.environ, socket.gethostname())
-        _log_to_stderr(settings.log_level)
+        # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
+        logs.configure(settings.log_level, quiet=["kopf"])
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(_run(settings))
     except (SettingsError, ClusterNotReadyError) as error:
@@ -54,12 +56,6 @@ def main() -> int:
     except (OperatorError, OSError) as error:
         sys.stderr.write(f"trainyard-operator: {error}\n")
         return EXIT_FAILED
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
 
 
 class _Loop(asyncio.SelectorEventLoop):

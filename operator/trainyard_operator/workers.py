@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from trainyard_crds import logs
 from trainyard_operator.errors import ConflictError, OperatorError
 from trainyard_operator.kube.store import Key
 from trainyard_operator.kube.workqueue import Result, WorkQueue
@@ -29,21 +30,25 @@ class Workers:
         """Work for ever; a failure of one key delays that key only."""
         while True:
             key = await self._queue.get()
-            result = Result(failed=True)
-            try:
-                with self._metrics.durations.time():
-                    result = await self._reconcile(key)
-            except ConflictError as error:
-                # The Gateway or the Job controller wrote at the same time; what changed has been read again.
-                logger.debug("%s: %s", key, error)
-            except OperatorError as error:
-                self._count(error)
-                logger.warning("%s: will be tried again: %s", key, error)
-            except Exception as error:  # a defect in one job's handling must not stop the others
-                self._count(error)
-                logger.exception("%s: unexpected error, will be tried again", key)
-            finally:
-                self._queue.done(key, result)
+            with logs.about(key.namespace, key.name):
+                await self._work(key)
+
+    async def _work(self, key: Key) -> None:
+        result = Result(failed=True)
+        try:
+            with self._metrics.durations.time():
+                result = await self._reconcile(key)
+        except ConflictError as error:
+            # The Gateway or the Job controller wrote at the same time; what changed has been read again.
+            logger.debug("%s", error)
+        except OperatorError as error:
+            self._count(error)
+            logger.warning("will be tried again: %s", error)
+        except Exception as error:  # a defect in one job's handling must not stop the others
+            self._count(error)
+            logger.exception("unexpected error, will be tried again")
+        finally:
+            self._queue.done(key, result)
 
     def _count(self, error: Exception) -> None:
         self._metrics.errors.labels(type(error).__name__).inc()

@@ -115,7 +115,7 @@ class Reconciler:
         try:
             return await self._kube.text(path(PODS, namespace, pod, "log"), query)
         except ApiError as error:
-            logger.info("%s/%s: the log cannot be read: %s", namespace, pod, error)
+            logger.info("the log of pod %s cannot be read: %s", pod, error)
             return None
 
     # --- children -----------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Reconciler:
     async def _refused(self, observed: Observed, error: Exception) -> Result:
         """Say in the status what the API server said; try again unless that cannot help."""
         refusal = _refusal(error)
-        logger.warning("%s/%s: %s", observed.job["metadata"]["namespace"], observed.name, refusal.message)
+        logger.warning("%s", refusal.message, extra={"reason": refusal.reason})
         told = replace(observed, refusal=refusal)
         planned = plan(told, self._settings, self._clock.now())
         await self._write_status(told, planned)
@@ -190,7 +190,7 @@ class Reconciler:
         await self._write_status(observed, planned)
         self._forget_departed(key, observed)
         if planned.note is not None:
-            logger.info("%s: %s: %s", key, planned.note.reason, planned.note.message)
+            logger.info("%s: %s", planned.note.reason, planned.note.message)
         return Result(again_after=planned.requeue_after)
 
     def _forget_departed(self, key: Key, observed: Observed) -> None:
@@ -226,7 +226,7 @@ class Reconciler:
             if trusted == status:
                 raise
             # A trainer's last words must not keep the job's end from being written.
-            logger.warning("%s: values of the termination message were left out: %s", url, error)
+            logger.warning("values of the termination message were left out: %s", error)
             return await self._kube.merge(f"{url}/status", {"metadata": version, "status": trusted})
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from trainyard_crds.logs import JsonFormatter
 from trainyard_gateway import settings
 from trainyard_gateway.errors import SettingsError
-from trainyard_gateway.logs import JsonFormatter
 
 
 def test_everything_has_a_default_that_fits_the_chart() -> None:

@@ -23,7 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
         "method": "qlora",
         "model": {"source": "hf://org/model", "revision": "main", "credentialsSecret": {"name": "hub", "key": "token"}},
         "resources": {
-            "gpus": 2,
+            "gpus": 1,
             "gpuResource": "amd.com/gpu",
             "cpu": "8",
             "memory": "64Gi",
