@@ -23,15 +23,17 @@ class Cluster:
     """Time, and one Lease that is written at its version or not at all."""
 
     def __init__(self) -> None:
-        self.now, self.lease, self.version, self.reachable = 0.0, None, 0, True
+        self.now, self.version, self.reachable = 0.0, 0, True
+        self.lease: Object | None = None
         self.writers: list[str] = []
 
     def store(self, body: Object) -> Object:
         self.version += 1
-        self.lease: Object | None = copy.deepcopy(body)
-        self.lease["metadata"]["resourceVersion"] = str(self.version)
+        stored = copy.deepcopy(body)
+        stored["metadata"]["resourceVersion"] = str(self.version)
+        self.lease = stored
         self.writers.append(body["spec"]["holderIdentity"])
-        return copy.deepcopy(self.lease)
+        return copy.deepcopy(stored)
 
     async def read(self) -> Object:
         self.check()
@@ -111,7 +113,7 @@ async def test_a_holder_that_renews_is_never_replaced_however_wrong_the_clocks_a
         assert await first._try()
         return await original()
 
-    cluster.read = read_and_renew  # type: ignore[method-assign]
+    cluster.read = read_and_renew  # type: ignore[method-assign] # one call is to be overtaken
     with pytest.raises(NapsOverError):
         await second.acquire()
     assert not second.leading
@@ -156,11 +158,11 @@ async def test_two_that_create_at_once_have_one_leader() -> None:
     original = cluster.create
 
     async def create_after_another(body: Object) -> Object:
-        cluster.create = original  # type: ignore[method-assign]
+        cluster.create = original  # type: ignore[method-assign] # one call is to be overtaken
         await elector(cluster, "first").acquire()
         return await original(body)
 
-    cluster.create = create_after_another  # type: ignore[method-assign]
+    cluster.create = create_after_another  # type: ignore[method-assign] # one call is to be overtaken
     with pytest.raises(NapsOverError):
         await second.acquire()
     assert cluster.writers == ["first"]

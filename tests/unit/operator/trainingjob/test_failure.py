@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.world import merged, new_pod
-from trainyard_crds.exitcodes import EXIT_CODES, OnExit
+from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit
 from trainyard_operator.trainingjob.failure import ending
 from trainyard_operator.trainingjob.redact import redact, tail
 
@@ -17,14 +17,15 @@ EVICTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason
 def ended(code: int, *, message: str = "", reason: str = "Error", **pod: Any) -> dict[str, Any]:
     state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
     status = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": state}]}
-    return merged(merged(new_pod("a", "2026-01-02T10:00:00Z"), {"status": status}), pod)
+    result: dict[str, Any] = merged(merged(new_pod("a", "2026-01-02T10:00:00Z"), {"status": status}), pod)
+    return result
 
 
 @pytest.mark.parametrize("code", list(EXIT_CODES))
-def test_an_exit_code_of_the_table_has_its_reason_and_action(code: int) -> None:
+def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> None:
     end = ending(ended(code), "8Gi")
     assert end is not None
-    meaning = EXIT_CODES[code]  # type: ignore[index]
+    meaning = EXIT_CODES[code]
     assert (end.reason, end.action, end.message) == (meaning.reason, meaning.action, meaning.description)
 
 
