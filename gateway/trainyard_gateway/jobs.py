@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from trainyard_crds.trainingjob import FINAL_PHASES
+from trainyard_crds.trainingjob_status import FINAL_PHASES
 from trainyard_gateway.errors import ApiError, ApiRefusedError
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob import Phase, TrainingJobSpec
+from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import condition, parse_time

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from trainyard_crds.report import Termination
-from trainyard_crds.trainingjob import Phase
+from trainyard_crds.trainingjob_status import Phase
 
 Object = dict[str, Any]
 """An object of the Kubernetes API as JSON."""

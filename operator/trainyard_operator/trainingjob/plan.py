@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob import FINAL_PHASES
+from trainyard_crds.trainingjob_status import FINAL_PHASES
 from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.attempts import history
 from trainyard_operator.trainingjob.case import Case

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trainyard_crds.report import Outcome, Termination
-from trainyard_crds.trainingjob import Phase, Retry
+from trainyard_crds.trainingjob import Retry
+from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.failure import parse_termination
 from trainyard_operator.trainingjob.model import Decision, Need, Object, Observed, RenderSettings

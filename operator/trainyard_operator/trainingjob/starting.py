@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trainyard_crds.contract import child_name
-from trainyard_crds.trainingjob import Phase
+from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob import deadlines
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.contract import child_name
-from trainyard_crds.trainingjob import FINAL_PHASES, Phase, Resources
+from trainyard_crds.trainingjob import Resources
+from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.conditions import conditions
 from trainyard_operator.trainingjob.model import Decision, Note, Object, Observed

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob import Phase, Stop
+from trainyard_crds.trainingjob import Stop
+from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Deletion, Object
 from trainyard_operator.trainingjob.objects import parse_time, pod_ended

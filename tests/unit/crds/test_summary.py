@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard_crds.summary import eta_text, loss_text, progress_summary, progress_text, step_text
-from trainyard_crds.trainingjob import Summary
+from trainyard_crds.trainingjob_status import Summary
 
 
 @pytest.mark.parametrize(

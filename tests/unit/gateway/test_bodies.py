@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard_crds.trainingjob import TrainingJobStatus
+from trainyard_crds.trainingjob_status import TrainingJobStatus
 from trainyard_gateway.bodies import Update, kubeflow_update, report_update
 from trainyard_gateway.errors import Refusal
 

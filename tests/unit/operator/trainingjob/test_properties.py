@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, World, at, merged, new_pod
-from trainyard_crds.trainingjob import FINAL_PHASES, TrainingJobStatus
+from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.trainingjob.model import Need
 
 WORDS = '{"outcome":"%s","exitCode":%d,"reason":"R","message":"m","step":%d,"totalSteps":9}'
