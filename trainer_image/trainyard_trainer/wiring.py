@@ -15,9 +15,10 @@ from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
+from trainyard_trainer.checkpoint.workspace import Workspace
 from trainyard_trainer.clock import Clock, SystemClock
 from trainyard_trainer.cpus import cpu_limit
-from trainyard_trainer.errors import StopRequested, TrainerError
+from trainyard_trainer.errors import StopRequested, SupersededError, TrainerError
 from trainyard_trainer.faults import traceback_of, translate
 from trainyard_trainer.report.console import create_console
 from trainyard_trainer.report.gpu import create_gpu_sampler
@@ -77,13 +78,14 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
             config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter
         )
         termination = reporter.finished(session.run(create_task(config)))
-        write_result(run_directory, termination, files)
+        write_result(run_directory, termination, store.workspace)
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
-        termination = _ended(reporter, error, run_directory)
+        termination = _ended(reporter, _cause(error, store), run_directory)
     finally:
         reporter.close()
+        store.close()
     return termination
 
 
@@ -100,7 +102,7 @@ def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, 
     run_directory = Path(config.run_directory)
     with storage_errors(run_directory):
         run_log = RunLog(run_directory / "log.jsonl", clock)
-        metrics_log = MetricsLog(run_directory / "metrics.jsonl")
+        metrics_log = MetricsLog(run_directory / "metrics.jsonl", store.workspace)
     console = create_console(sys.stdout)
 
     logging.getLogger().addHandler(LibraryHandler(run_log))
@@ -119,10 +121,23 @@ def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, 
     )
 
 
-def write_result(run_directory: Path, termination: Termination, files: Files) -> None:
+def write_result(run_directory: Path, termination: Termination, workspace: Workspace) -> None:
     """Leave result.json: from now on the run is finished, whatever happens to its process."""
     with storage_errors(run_directory):
-        files.write_atomically(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+        workspace.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+
+
+def _cause(error: Exception, store: CheckpointStore) -> Exception:
+    """That a newer trainer took over explains whatever is missing all of a sudden; a stop is a stop."""
+    if isinstance(error, StopRequested):
+        return error
+    try:
+        store.check_ownership()
+    except SupersededError as superseded:
+        return superseded
+    except OSError:
+        return error
+    return error
 
 
 def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termination:

@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("fault", "exit_code", "resumed_from"),
     [
-        pytest.param("kill:rename:2", -signal.SIGKILL, "step-3-e1", id="killed inside a checkpoint write"),
+        pytest.param("kill:rename:6", -signal.SIGKILL, "step-3-e1", id="killed inside a checkpoint write"),
         pytest.param("term:loss:29", 75, "step-7-e1", id="SIGTERM in the middle of a step"),
     ],
 )

@@ -50,13 +50,6 @@ class Files:
         path.write_bytes(data)
         self.fsync(path)
 
-    def write_atomically(self, path: Path, data: bytes) -> None:
-        """Replace a file: readers see the old content or the new one."""
-        temporary = path.with_name(TEMPORARY_PREFIX + path.name)
-        self.write(temporary, data)
-        temporary.replace(path)
-        self.fsync(path.parent)
-
     def create(self, path: Path, data: bytes) -> None:
         """Write a file that must not exist yet.
 
@@ -82,21 +75,12 @@ class Files:
                 self.fsync(path)
             self.fsync(Path(parent))
 
-    def remove_tree(self, directory: Path) -> None:
-        """Remove a directory; what an interruption leaves has a temporary name."""
-        if not directory.name.startswith(TEMPORARY_PREFIX):
-            hidden = directory.with_name(TEMPORARY_PREFIX + directory.name)
-            directory.rename(hidden)
-            directory = hidden
-        shutil.rmtree(directory, ignore_errors=True)
-
-    def remove_leftovers(self, directory: Path) -> None:
-        """Remove what interrupted writes left in a directory."""
-        for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
-            if path.is_dir():
-                self.remove_tree(path)
-            else:
-                path.unlink(missing_ok=True)
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory or a file that nobody looks at any more; what cannot be removed stays."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Who owns a run directory: the trainer with the highest number. The number is the fence, whatever the volume allows.
 
-A trainer that was cut off may still be writing when its successor starts. It cannot be stopped, so its late commits are
-made invisible: a checkpoint counts only if the newest owner made it or found it when it took over.
+A trainer that was cut off may still be writing when its successor starts. It cannot be stopped, so its successor takes
+its workspace away (workspace.py), and a checkpoint counts only if the newest owner made it or inherited it.
 """
 
 from __future__ import annotations
@@ -21,35 +21,52 @@ class OwnerRecord(StatusModel):
 
     epoch: int = Field(ge=1)
     pod_uid: str | None = None
-    inherited: list[str] = []
-    """Names of the checkpoints that counted and verified when it took over."""
+    inherited: list[str] | None = None
+    """Names of the checkpoints that counted and verified when it took over; None until it knows."""
     created_at: str
 
 
 def newest_owner(directory: Path) -> OwnerRecord | None:
     """The newest owner that finished taking over, or None.
 
-    A torn record belongs to a trainer that died before it did anything else, so the one before it still decides.
+    One that did not has committed nothing and, as far as anybody can tell, inherited nothing: the one before it still
+    decides. So it is with a torn record.
     """
     for epoch in sorted(_epochs(directory), reverse=True):
         try:
-            return OwnerRecord.model_validate_json((directory / f"{epoch}.json").read_bytes())
+            record = OwnerRecord.model_validate_json((directory / f"{epoch}.json").read_bytes())
         except ValidationError:
             continue
+        if record.inherited is not None:
+            return record
     return None
 
 
 def counts(name: str, owner_epoch: int, owner: OwnerRecord | None) -> bool:
     """Whether a verified checkpoint belongs to the run; all do while nobody ever owned the directory."""
-    return owner is None or owner_epoch == owner.epoch or name in owner.inherited
+    return owner is None or owner_epoch == owner.epoch or name in (owner.inherited or ())
 
 
 class Ownership:
     """This trainer's claim on a run directory."""
 
-    def __init__(self, directory: Path, epoch: int) -> None:
+    def __init__(self, directory: Path, record: OwnerRecord) -> None:
         self._directory = directory
-        self.epoch = epoch
+        self._record = record
+
+    @property
+    def epoch(self) -> int:
+        """This trainer's number."""
+        return self._record.epoch
+
+    @property
+    def path(self) -> Path:
+        """The file of its record."""
+        return self._directory / f"{self.epoch}.json"
+
+    def inheriting(self, names: Iterable[str]) -> bytes:
+        """The content of its record once it knows what it inherits."""
+        return _content(self._record.model_copy(update={"inherited": sorted(names)}))
 
     def check(self) -> None:
         """Make sure that nobody took over.
@@ -64,19 +81,28 @@ class Ownership:
             )
 
 
-def take_over(
-    directory: Path, *, files: Files, inherited: Iterable[str], pod_uid: str | None, created_at: str
-) -> Ownership:
-    """Become the newest owner; of several that try at once the last one wins."""
-    names = sorted(inherited)
+def claim(directory: Path, *, files: Files, beyond: int, pod_uid: str | None, created_at: str) -> Ownership:
+    """Become the newest owner, which fences all others off; of several that try at once the last one wins.
+
+    Args:
+        directory: The directory of the records.
+        files: Writes the record.
+        beyond: The number will be greater; the greatest one that a checkpoint bears.
+        pod_uid: The pod this trainer runs in.
+        created_at: The time.
+    """
     while True:
-        epoch = max(_epochs(directory), default=0) + 1
-        record = OwnerRecord(epoch=epoch, pod_uid=pod_uid, inherited=names, created_at=created_at)
+        epoch = max(beyond, *_epochs(directory), 0) + 1
+        record = OwnerRecord(epoch=epoch, pod_uid=pod_uid, created_at=created_at)
         try:
-            files.create(directory / f"{epoch}.json", record.model_dump_json(by_alias=True, exclude_none=True).encode())
+            files.create(directory / f"{epoch}.json", _content(record))
         except FileExistsError:
             continue
-        return Ownership(directory, epoch)
+        return Ownership(directory, record)
+
+
+def _content(record: OwnerRecord) -> bytes:
+    return record.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
 def _epochs(directory: Path) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard_crds.report import CheckpointStatus
-from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files, storage_errors
+from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.index import index_document
 from trainyard_trainer.checkpoint.manifest import (
     MANIFEST,
@@ -23,8 +23,9 @@ from trainyard_trainer.checkpoint.manifest import (
     owner_epoch_of,
     read_verified,
 )
-from trainyard_trainer.checkpoint.owner import OwnerRecord, Ownership, counts, newest_owner, take_over
+from trainyard_trainer.checkpoint.owner import OwnerRecord, Ownership, claim, counts, newest_owner
 from trainyard_trainer.checkpoint.retention import best_of, surplus
+from trainyard_trainer.checkpoint.workspace import Workspace, open_workspace, superseded_if_gone
 from trainyard_trainer.errors import ConfigurationError, StorageError
 
 CHECKPOINTS = "checkpoints"
@@ -54,6 +55,7 @@ class CheckpointStore:
         run_directory: Path,
         files: Files,
         ownership: Ownership,
+        workspace: Workspace,
         checkpoints: list[Checkpoint],
         keep: int,
         run_uri: str | None,
@@ -62,6 +64,7 @@ class CheckpointStore:
         self._directory = run_directory / CHECKPOINTS
         self._files = files
         self._ownership = ownership
+        self.workspace = workspace
         self._checkpoints = checkpoints
         self._keep = keep
         self._run_uri = run_uri
@@ -106,29 +109,21 @@ class CheckpointStore:
             SupersededError: A newer trainer owns the run directory; nothing was committed.
         """
         self._ownership.check()
+        temporary = self.workspace.path(checkpoint_name(draft.step, self.owner_epoch))
         try:
-            with storage_errors(self._run_directory):
-                checkpoint = self._commit(draft, write)
-        except FileNotFoundError:
-            # A newer trainer removes what the older ones left half-written.
-            self._ownership.check()
-            raise
+            with storage_errors(self._run_directory), superseded_if_gone(self._ownership):
+                checkpoint = self._commit(draft, temporary, write)
         except StorageError:
             # A full volume gets back the room of what could not be finished.
-            self._files.remove_tree(
-                self._directory / f"{TEMPORARY_PREFIX}{checkpoint_name(draft.step, self.owner_epoch)}"
-            )
+            self._files.remove_tree(temporary)
             raise
         self._checkpoints.append(checkpoint)
-        self._ownership.check()
         with storage_errors(self._run_directory):
             self._remove_surplus()
             self._write_index()
         return checkpoint
 
-    def _commit(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
-        name = checkpoint_name(draft.step, self.owner_epoch)
-        temporary, final = self._directory / f"{TEMPORARY_PREFIX}{name}", self._directory / name
+    def _commit(self, draft: Draft, temporary: Path, write: Callable[[Path, Path], None]) -> Checkpoint:
         (temporary / WEIGHTS).mkdir(parents=True)
         (temporary / STATE).mkdir()
         write(temporary / WEIGHTS, temporary / STATE)
@@ -137,13 +132,13 @@ class CheckpointStore:
         data = manifest.to_bytes()
         self._files.write(temporary / MANIFEST, data)
         self._files.fsync(temporary)
-        self._ownership.check()
-        self._files.rename(temporary, final)
+        final = self._directory / temporary.name
+        self.workspace.publish(temporary, final)
         return Checkpoint(directory=final, manifest=manifest, digest=digest_of(data))
 
     def _remove_surplus(self) -> None:
         for checkpoint in surplus(self._checkpoints, self._keep):
-            self._files.remove_tree(checkpoint.directory)
+            self.workspace.discard(checkpoint.directory)
             self._checkpoints.remove(checkpoint)
 
     def remove_foreign(self) -> list[str]:
@@ -155,11 +150,15 @@ class CheckpointStore:
             if path.name not in counted and 0 < owner_epoch_of(path.name) < self.owner_epoch
         ]
         for path in foreign:
-            self._files.remove_tree(path)
+            self.workspace.discard(path)
         return sorted(path.name for path in foreign)
 
     def _write_index(self) -> None:
-        self._files.write_atomically(self._directory / "index.json", index_document(self._checkpoints))
+        self.workspace.replace(self._directory / "index.json", index_document(self._checkpoints))
+
+    def close(self) -> None:
+        """Leave nothing temporary behind."""
+        self.workspace.close()
 
 
 def open_store(
@@ -170,26 +169,23 @@ def open_store(
     Raises:
         ConfigurationError: The run directory cannot be a directory.
         StorageError: The volume is full, read-only or broken.
+        SupersededError: A newer trainer took over at the same time.
     """
     directory, owners = run_directory / CHECKPOINTS, run_directory / OWNERS
     with storage_errors(run_directory):
         _make_directories(run_directory, directory, owners)
-        predecessor = newest_owner(owners)
-        while True:
-            before = _names(directory)
-            checkpoints = _counted(directory, before, predecessor)
-            ownership = take_over(
-                owners, files=files, inherited=(one.name for one in checkpoints), pod_uid=pod_uid, created_at=now
-            )
-            # Verifying takes time; the predecessor may have committed and removed in it. From now on it notices us.
-            if _names(directory) == before:
-                break
-        files.remove_leftovers(directory)
-        files.write_atomically(directory / "index.json", index_document(checkpoints))
+        beyond = max((owner_epoch_of(name) for name in _names(directory)), default=0)
+        ownership = claim(owners, files=files, beyond=beyond, pod_uid=pod_uid, created_at=now)
+        with superseded_if_gone(ownership):
+            workspace = open_workspace(directory, files=files, ownership=ownership)
+            checkpoints = _counted(directory, newest_owner(owners))
+        workspace.replace(ownership.path, ownership.inheriting(one.name for one in checkpoints))
+        workspace.replace(directory / "index.json", index_document(checkpoints))
     return CheckpointStore(
         run_directory=run_directory,
         files=files,
         ownership=ownership,
+        workspace=workspace,
         checkpoints=checkpoints,
         keep=keep,
         run_uri=run_uri,
@@ -210,6 +206,7 @@ def _names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if is_checkpoint_name(path.name)}
 
 
-def _counted(directory: Path, names: set[str], owner: OwnerRecord | None) -> list[Checkpoint]:
+def _counted(directory: Path, owner: OwnerRecord | None) -> list[Checkpoint]:
+    names = _names(directory)
     verified = (read_verified(directory / name) for name in names if counts(name, owner_epoch_of(name), owner))
     return sorted((one for one in verified if one is not None), key=lambda one: one.order)

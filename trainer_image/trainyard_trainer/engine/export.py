@@ -6,33 +6,41 @@ import hashlib
 from pathlib import Path
 
 from trainyard_crds.report import ExportStatus
-from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files, storage_errors
+from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.manifest import FileEntry, describe_files
+from trainyard_trainer.checkpoint.workspace import Workspace
 from trainyard_trainer.engine.task import Loaded, Task
 
 EXPORTS = "exports"
 
 
 def export_model(
-    *, task: Task, loaded: Loaded, weights: Path, run_directory: Path, run_uri: str, files: Files
+    *,
+    task: Task,
+    loaded: Loaded,
+    weights: Path,
+    run_directory: Path,
+    run_uri: str,
+    files: Files,
+    workspace: Workspace,
 ) -> ExportStatus:
     """Make `exports/<format>/` from a checkpoint's weights.
 
     Raises:
         StorageError: The volume is full, read-only or broken.
+        SupersededError: A newer trainer owns the run directory; its export is left alone.
     """
     exports = run_directory / EXPORTS
-    temporary = exports / f"{TEMPORARY_PREFIX}export"
+    temporary = workspace.path("export")
     with storage_errors(run_directory):
         exports.mkdir(exist_ok=True)
-        files.remove_leftovers(exports)
         temporary.mkdir()
         name = task.export(loaded, weights, temporary)
         files.publish(temporary)
         target = exports / name
         if target.exists():  # of an attempt that ended before it could write the result
-            files.remove_tree(target)
-        files.rename(temporary, target)
+            workspace.discard(target)
+        workspace.publish(temporary, target)
     entries = describe_files(target)
     return ExportStatus(
         format=name,

@@ -91,7 +91,7 @@ class Engine:
 
     def _begin(self) -> None:
         if (checkpoint := self._store.newest) is None:
-            self._reporter.metrics_log.cut(0)
+            self._reporter.metrics_log.begin(0)
         else:
             self._resume(checkpoint)
         self._loaded.model.train()
@@ -115,7 +115,7 @@ class Engine:
         self._task.load_weights(self._loaded, checkpoint.weights)
         self._state, self._rng, length = read_state(checkpoint.state, optimizer=self._optimizer, window=self._window)
         restore_rng(self._rng, self._context.device)
-        self._reporter.metrics_log.cut(length)
+        self._reporter.metrics_log.begin(length)
         self._saved_step = self._state.step
         self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trainyard_trainer.checkpoint.files import Files, storage_errors
+from trainyard_trainer.checkpoint.files import storage_errors
+from trainyard_trainer.checkpoint.workspace import Workspace
 
 
 class ResolvedFile:
     """Key and value texts that every later start of the run finds again."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, workspace: Workspace) -> None:
         self._path = path
-        self._files = files
+        self._workspace = workspace
         self._values: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def get(self, key: str) -> str | None:
@@ -24,4 +25,4 @@ class ResolvedFile:
         """Remember a value for every later start of this run."""
         self._values[key] = value
         with storage_errors(self._path.parent):
-            self._files.write_atomically(self._path, json.dumps(self._values, indent=1).encode())
+            self._workspace.replace(self._path, json.dumps(self._values, indent=1).encode())

@@ -46,7 +46,7 @@ class Session:
             run_directory=self._run_directory,
             device=device,
             stop=stop,
-            resolved=ResolvedFile(self._run_directory / "resolved.json", files),
+            resolved=ResolvedFile(self._run_directory / "resolved.json", store.workspace),
             stage=reporter.stage,
             log=reporter.log,
         )
@@ -90,5 +90,6 @@ class Session:
             run_directory=self._run_directory,
             run_uri=self._config.run_uri or self._run_directory.absolute().as_uri(),
             files=self._files,
+            workspace=self._store.workspace,
         )
         return [export]

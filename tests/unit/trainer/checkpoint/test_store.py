@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_the_manifest_is_written_after_everything_else_is_durable(tmp_path: Path
     store = open_at(tmp_path, files=Recorded())
     calls.clear()
     save(store, 3)
-    temporary = ".tmp-step-3-e1"
+    temporary = "step-3-e1"
     payload = {"model.safetensors", "weights", "state.json", "state", temporary}
     before = calls[: calls.index("manifest.json")]
     assert set(before) == payload
@@ -121,30 +122,29 @@ def test_a_stale_trainer_notices_in_a_save(tmp_path: Path) -> None:
     assert names(open_at(tmp_path)) == []
 
 
-def test_a_commit_while_the_successor_verifies_is_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predecessor = open_at(tmp_path, keep=1)
-    save(predecessor, 3)
-    original = Files.create
-    calls: list[Path] = []
-
-    def create(files: Files, path: Path, data: bytes) -> None:
-        if not calls:
-            calls.append(path)
-            save(predecessor, 4)
-        original(files, path, data)
-
-    monkeypatch.setattr(Files, "create", create)
-    store = open_at(tmp_path, keep=1)
-    assert names(store) == ["step-4-e1"]
-    assert store.owner_epoch == 3
-    assert names(open_at(tmp_path)) == ["step-4-e1"]
-
-
 def test_a_trainer_that_died_while_it_took_over_changes_nothing(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "owner/2.json").write_text('{"epoch": 2, "inher')
     store = open_at(tmp_path)
     assert (store.owner_epoch, names(store)) == (3, ["step-3-e1"])
+
+
+def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
+    save(open_at(tmp_path), 3)
+    (tmp_path / "owner/1.json").unlink()
+    (tmp_path / "checkpoints/step-3-e1/manifest.json").unlink()
+    store = open_at(tmp_path)
+    assert store.remove_foreign() == ["step-3-e1"]
+    save(store, 3)
+    assert names(store) == ["step-3-e2"]
+
+
+def test_a_checkpoint_that_somebody_removed_is_not_missed(tmp_path: Path) -> None:
+    store = open_at(tmp_path, keep=1)
+    save(store, 3)
+    shutil.rmtree(tmp_path / "checkpoints/step-3-e1")
+    save(store, 6)
+    assert names(store) == ["step-6-e1"]
 
 
 def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_the_index_is_rebuilt_from_the_manifests(tmp_path: Path) -> None:
 def test_leftovers_of_interrupted_writes_go_and_nothing_else(tmp_path: Path) -> None:
     open_at(tmp_path)
     checkpoints = tmp_path / "checkpoints"
-    (checkpoints / ".tmp-step-9-e1/weights").mkdir(parents=True)
-    (checkpoints / ".tmp-index.json").write_text("")
+    (checkpoints / ".tmp-e1/step-9-e1/weights").mkdir(parents=True)
+    (checkpoints / ".tmp-file").write_text("")
     (checkpoints / "notes").mkdir()
-    open_at(tmp_path)
+    open_at(tmp_path).close()
     assert sorted(path.name for path in checkpoints.iterdir()) == ["index.json", "notes"]
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.trainer.workspaces import make_workspace
 from trainyard_crds.contract import TERMINATION_LIMIT, TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
-from trainyard_trainer.errors import DataError, StopRequested
+from trainyard_trainer.errors import DataError, StopRequested, SupersededError
 from trainyard_trainer.report.console import JsonLines, ProgressBar, create_console
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
@@ -27,27 +28,46 @@ class Terminal(io.StringIO):
         return True
 
 
+def metrics_log(directory: Path, length: int = 0) -> MetricsLog:
+    """As a start of the run makes it."""
+    log = MetricsLog(directory / "metrics.jsonl", make_workspace(directory))
+    log.begin(length)
+    return log
+
+
+def steps_in(directory: Path) -> list[tuple[int, float]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
 def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    first = MetricsLog(path)
+    first = metrics_log(tmp_path)
     first.append(step=1, time="t", metrics={"loss": 1.0})
     length = first.durable_length()
     first.append(step=2, time="t", metrics={"loss": 9.0})
     first.close()
-    second = MetricsLog(path)
-    second.cut(length)
+    second = metrics_log(tmp_path, length)
     second.append(step=2, time="t", metrics={"loss": 0.5})
     second.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5)]
+    assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
+
+
+def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> None:
+    stale = metrics_log(tmp_path)
+    stale.append(step=1, time="t", metrics={"loss": 1.0})
+    successor = metrics_log(tmp_path, stale.durable_length())
+    stale.append(step=2, time="t", metrics={"loss": 9.0})
+    successor.append(step=2, time="t", metrics={"loss": 0.5})
+    with pytest.raises(SupersededError):
+        stale.begin(0)
+    assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
 
 
 def test_a_file_shorter_than_the_checkpoint_remembers_is_left_alone(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.append(step=1, time="t", metrics={})
+    log = metrics_log(tmp_path)
+    log.append(step=1, time="t", metrics={"loss": 1.0})
     length = log.durable_length()
-    log.cut(length + 100)
-    assert log.durable_length() == length
+    assert metrics_log(tmp_path, length + 100).durable_length() == length
 
 
 def test_log_lines(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.trainer.workspaces import make_workspace
 from trainyard_crds.report import CheckpointStatus, Report, ResolvedModel, Stage
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.report.console import JsonLines
@@ -40,6 +41,12 @@ class KeepingPoster:
         return self.offered[-1][0]
 
 
+def started_metrics_log(directory: Path) -> MetricsLog:
+    metrics_log = MetricsLog(directory / "metrics.jsonl", make_workspace(directory))
+    metrics_log.begin(0)
+    return metrics_log
+
+
 class Parts:
     """A reporter and what it is made of."""
 
@@ -52,7 +59,7 @@ class Parts:
             clock=self.clock,
             console=JsonLines(self.stdout),
             run_log=RunLog(directory / "log.jsonl", self.clock),
-            metrics_log=MetricsLog(directory / "metrics.jsonl"),
+            metrics_log=started_metrics_log(directory),
             poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an IntakePoster
             gpus=list,
             owner_epoch=4,

@@ -1,0 +1,145 @@
+"""Two trainers on one run directory, one of them paused or dead at every instant of what it does there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.checkpoint.test_store import names, open_at, save
+from tests.unit.trainer.toy import Killed
+from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.checkpoint.manifest import read_verified
+from trainyard_trainer.checkpoint.owner import Ownership
+from trainyard_trainer.checkpoint.store import CheckpointStore
+from trainyard_trainer.errors import SupersededError
+
+INSTANTS = [
+    *((Files, name) for name in ("fsync", "rename", "write", "create", "publish", "remove_tree")),
+    *((Path, name) for name in ("rename", "mkdir", "unlink", "iterdir", "read_bytes")),
+    (Ownership, "check"),
+]
+"""What a trainer calls on its way; it can be paused before and after each."""
+
+
+@contextmanager
+def paused(number: int, action: Callable[[], None]) -> Iterator[list[int]]:
+    """Run `action` at an instant; yields a list that is empty when there are not so many instants."""
+    ticks = count()
+    happened: list[int] = []
+
+    def tick() -> None:
+        if not happened and next(ticks) == number:
+            happened.append(number)
+            action()
+
+    def wrap(original: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **options: object) -> object:
+            tick()
+            result = original(*args, **options)
+            tick()
+            return result
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in INSTANTS:
+            patch.setattr(owner, name, wrap(getattr(owner, name)))
+        yield happened
+
+
+def missing(directory: Path, store: CheckpointStore) -> list[str]:
+    """Checkpoints that a store lists and that are gone or damaged."""
+    return [one for one in names(store) if read_verified(directory / "checkpoints" / one) is None]
+
+
+def stale_save(directory: Path, instant: int) -> bool:
+    """A trainer that keeps one checkpoint is paused in its second save while a successor takes over.
+
+    Returns:
+        Whether there was such an instant.
+    """
+    stale, successors = open_at(directory, keep=1), []
+    save(stale, 3)
+    with paused(instant, lambda: successors.append(open_at(directory, keep=1))) as happened:
+        try:
+            save(stale, 6)
+        except SupersededError:
+            assert happened
+    if happened:
+        [successor] = successors
+        assert successor.newest is not None
+        assert missing(directory, successor) == []
+        with pytest.raises(SupersededError):
+            save(stale, 9)
+        assert missing(directory, successor) == []
+        save(successor, 9)
+        assert names(open_at(directory)) == ["step-9-e2"]
+    return bool(happened)
+
+
+def test_a_trainer_paused_in_a_save_takes_nothing_from_its_successor(tmp_path: Path) -> None:
+    instants = next(number for number in count() if not stale_save(tmp_path / str(number), number))
+    assert instants > 40
+
+
+def dying_successor(directory: Path, instant: int) -> bool:
+    """A successor dies while it takes over, just after its predecessor tried to save.
+
+    Returns:
+        Whether there was such an instant.
+    """
+    predecessor, saved = open_at(directory, keep=1), [3]
+    save(predecessor, 3)
+
+    def save_and_die() -> None:
+        try:
+            save(predecessor, 6)
+            saved.append(6)
+        except SupersededError:
+            pass
+        raise Killed
+
+    with paused(instant, save_and_die) as happened:
+        try:
+            open_at(directory)
+        except Killed:
+            assert happened
+    third = open_at(directory)
+    assert third.newest is not None
+    assert third.newest.manifest.step >= saved[-1]
+    assert missing(directory, third) == []
+    return bool(happened)
+
+
+def test_a_successor_that_dies_while_it_takes_over_loses_nothing(tmp_path: Path) -> None:
+    instants = next(number for number in count() if not dying_successor(tmp_path / str(number), number))
+    assert instants > 30
+
+
+def two_successors(directory: Path, instant: int) -> bool:
+    """Two trainers take over at the same time.
+
+    Returns:
+        Whether there was such an instant.
+    """
+    save(open_at(directory), 3)
+    newer: list[CheckpointStore] = []
+    older: list[CheckpointStore] = []
+    with paused(instant, lambda: newer.append(open_at(directory))) as happened, suppress(SupersededError):
+        older.append(open_at(directory))
+    for store in older:
+        if newer and store.owner_epoch < newer[0].owner_epoch:
+            with pytest.raises(SupersededError):
+                save(store, 6)
+        else:
+            save(store, 6)
+    assert names(open_at(directory))[0] == "step-3-e1"
+    assert all(missing(directory, store) == [] for store in newer)
+    return bool(happened)
+
+
+def test_of_two_that_take_over_at_once_one_goes_on(tmp_path: Path) -> None:
+    instants = next(number for number in count() if not two_successors(tmp_path / str(number), number))
+    assert instants > 30
