@@ -160,7 +160,9 @@ def tools_go(packages: Iterable[str]) -> str:
 
 
 def _go(go: str, cwd: Path, *args: str) -> str:
-    env = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod", "GOWORK": "off"}
+    # Caches of its own, so that deleting ours leaves nothing of a build behind; writable, so that it can be deleted.
+    caches = {"GOMODCACHE": str(cache_dir() / "go/mod"), "GOCACHE": str(cache_dir() / "go/build")}
+    env = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -modcacherw", "GOWORK": "off", **caches}
     cwd.mkdir(parents=True, exist_ok=True)
     return run(["nice", go, *args], env=env, cwd=cwd, error=BuildError)
 
