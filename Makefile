@@ -64,7 +64,7 @@ lock: venv ## Resolve the lock files anew from pyproject.toml.
 
 PYTEST = .venv/bin/python -m pytest --quiet
 
-.PHONY: test test-unit test-api test-e2e test-gpu
+.PHONY: test test-unit test-api test-e2e test-gpu campaign-trainer
 test: ## All tiers.
 	@$(MAKE) test-unit
 	@$(MAKE) test-api
@@ -86,6 +86,11 @@ test-e2e: venv ## On a real node: kubelet, containers, images (root; the first r
 test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
 	@echo "== tier: gpu =="
 	@$(PYTEST) tests/gpu
+
+# Kills, stops and resurrects trainers; CI takes a sample in the unit tier. Another seed every time; SEED=7 repeats one.
+campaign-trainer: venv ## Trainers killed, stopped and resurrected at every instant: 400 trials, about 15 minutes.
+	@echo "== campaign: trainer (offline, no cluster) =="
+	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 # --- demo -------------------------------------------------------------------------------------------------------------
 

@@ -21,11 +21,15 @@ TEMPORARY_PREFIX = ".tmp-"
 _CHUNK = 1 << 20
 _READABLE = 0o444
 
+_CHECK_VOLUME = "Check the volume and the node it is attached to."
 _STORAGE_FAULTS = {
     errno.ENOSPC: ("is full", "Use a larger volume (storage.size) or keep fewer checkpoints (checkpoints.keep)."),
     errno.EDQUOT: ("has used up its quota", "Raise the quota or keep fewer checkpoints (checkpoints.keep)."),
     errno.EROFS: ("is read-only", "Make the volume writable, or use another one."),
-    errno.EIO: ("failed with an I/O error", "Check the volume and the node it is attached to."),
+    errno.EIO: ("failed with an I/O error", _CHECK_VOLUME),
+    errno.EUCLEAN: ("is damaged", _CHECK_VOLUME),
+    errno.EBADMSG: ("is damaged", _CHECK_VOLUME),
+    errno.ESTALE: ("was taken away from this node", _CHECK_VOLUME),
 }
 
 

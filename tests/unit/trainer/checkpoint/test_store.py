@@ -239,6 +239,8 @@ def test_a_run_directory_that_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
+        (OSError(errno.EUCLEAN, "Structure needs cleaning"), "The volume of /run is damaged."),
+        (OSError(errno.ESTALE, "Stale file handle"), "The volume of /run was taken away from this node."),
         (OSError(errno.EROFS, "Read-only file system"), "The volume of /run is read-only."),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "The volume of /run is full."),
         (PermissionError(errno.EACCES, "Permission denied", "/run/x"), "may not write to /run/x."),

@@ -1,52 +1,17 @@
 """Two trainers on one run directory, one of them paused or dead at every instant of what it does there."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.campaign.instants import paused
 from tests.unit.trainer.checkpoint.test_store import names, open_at, save
 from tests.unit.trainer.toy import Killed
-from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.manifest import read_verified
-from trainyard_trainer.checkpoint.owner import Ownership
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.errors import SupersededError
-
-INSTANTS = [
-    *((Files, name) for name in ("fsync", "rename", "write", "create", "publish", "remove_tree")),
-    *((Path, name) for name in ("rename", "mkdir", "unlink", "iterdir", "read_bytes")),
-    (Ownership, "check"),
-]
-"""What a trainer calls on its way; it can be paused before and after each."""
-
-
-@contextmanager
-def paused(number: int, action: Callable[[], None]) -> Iterator[list[int]]:
-    """Run `action` at an instant; yields a list that is empty when there are not so many instants."""
-    ticks = count()
-    happened: list[int] = []
-
-    def tick() -> None:
-        if not happened and next(ticks) == number:
-            happened.append(number)
-            action()
-
-    def wrap(original: Callable[..., object]) -> Callable[..., object]:
-        def wrapped(*args: object, **options: object) -> object:
-            tick()
-            result = original(*args, **options)
-            tick()
-            return result
-
-        return wrapped
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in INSTANTS:
-            patch.setattr(owner, name, wrap(getattr(owner, name)))
-        yield happened
 
 
 def missing(directory: Path, store: CheckpointStore) -> list[str]:

@@ -1,0 +1,46 @@
+"""`python -m tests.campaign`: kills, stops and resurrects trainers, and says what it found.
+
+Every failure prints the seed and the trial; `--seed` repeats the choices (the instants of a kill by time differ).
+"""
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from tests.campaign.plan import CampaignError, run_campaign
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="default: a random one")
+    parser.add_argument("--count", type=int, default=400, help="trials (default 400)")
+    parser.add_argument("--seconds", type=float, default=900, help="stop after so many seconds (default 900)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(
+        f"campaign-trainer: seed {arguments.seed}, {arguments.count} trials, at most {arguments.seconds:.0f} s",
+        flush=True,
+    )
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="campaign-") as directory:
+        try:
+            campaign = run_campaign(
+                Path(directory), seed=arguments.seed, count=arguments.count, seconds=arguments.seconds
+            )
+        except CampaignError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+    print(f"{campaign.trials:5}  trials; a straight run has {campaign.reference('lora').instants} instants")
+    for what, number in sorted(campaign.tally.items()):
+        print(f"{number:5}  {what}")
+    print("steps lost by a kill: " + ", ".join(f"{n} x {lost}" for lost, n in sorted(campaign.steps_lost.items())))
+    print(f"all runs ended with the bits of the straight one; {time.monotonic() - started:.0f} s")
+    return 0
+
+
+sys.exit(main())

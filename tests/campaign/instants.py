@@ -1,0 +1,53 @@
+"""The instants of a trainer's way: before and after each call by which it reads or changes the run directory."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.checkpoint.owner import Ownership
+
+CALLS = [
+    *((Files, name) for name in ("fsync", "rename", "write", "create", "publish", "remove_tree")),
+    *((Path, name) for name in ("rename", "mkdir", "unlink", "iterdir", "read_bytes")),
+    (Ownership, "check"),
+]
+
+
+@contextmanager
+def every_instant(tick: Callable[[str], None]) -> Iterator[None]:
+    """Let `tick` run at each instant inside; it is told which."""
+
+    def wrap(owner: type, name: str) -> Callable[..., object]:
+        original = getattr(owner, name)
+
+        def wrapped(*args: object, **options: object) -> object:
+            tick(f"before {owner.__name__}.{name}")
+            result: object = original(*args, **options)
+            tick(f"after {owner.__name__}.{name}")
+            return result
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in CALLS:
+            patch.setattr(owner, name, wrap(owner, name))
+        yield
+
+
+@contextmanager
+def paused(number: int, action: Callable[[], None]) -> Iterator[list[int]]:
+    """Run `action` at the instant of that number (from 0); yields a list that is empty when there are not so many."""
+    ticks = count()
+    happened: list[int] = []
+
+    def tick(_instant: str) -> None:
+        if not happened and next(ticks) == number:
+            happened.append(number)
+            action()
+
+    with every_instant(tick):
+        yield happened

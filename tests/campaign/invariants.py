@@ -1,0 +1,53 @@
+"""What must be true of a run directory, whatever happened to its trainers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.unit.trainer.toy import metric_lines
+from trainyard_trainer.checkpoint.manifest import is_checkpoint_name, owner_epoch_of, read_verified
+from trainyard_trainer.checkpoint.owner import counts, newest_owner
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run leaves, without what depends on the clock and on how many starts it took."""
+
+    export: dict[str, bytes]
+    weights: dict[str, bytes]
+    metrics: list[dict[str, float]]
+
+
+def outcome_of(run: Path) -> Outcome:
+    """Outcome of a finished run; leftovers are an error."""
+    assert (run / "result.json").exists(), "the run has no result"
+    assert not list(run.rglob(".tmp-*")), "the run has leftovers"
+    [export] = (run / "exports").iterdir()
+    last = json.loads((run / "checkpoints/index.json").read_text())["last"]
+    return Outcome(
+        _contents(export, but=()), _contents(run / "checkpoints" / last / "weights", but=()), metric_lines(run)
+    )
+
+
+def _contents(directory: Path, but: tuple[str, ...]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.name not in but}
+
+
+def resumable(run: Path) -> tuple[str, int] | None:
+    """Name and step of the checkpoint a trainer that starts now resumes from; None for the start of the run."""
+    if not (run / "owner").is_dir() or not (run / "checkpoints").is_dir():
+        return None
+    owner = newest_owner(run / "owner")
+    names = [path.name for path in (run / "checkpoints").iterdir() if is_checkpoint_name(path.name)]
+    counted = [name for name in names if counts(name, owner_epoch_of(name), owner)]
+    verified = [one for one in (read_verified(run / "checkpoints" / name) for name in counted) if one is not None]
+    newest = max(verified, key=lambda one: one.order, default=None)
+    return None if newest is None else (newest.name, newest.manifest.step)
+
+
+def resumed_from(run: Path) -> list[str]:
+    """Checkpoints the starts of a run resumed from, oldest first."""
+    if not (run / "log.jsonl").exists():
+        return []
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [e["message"].removeprefix("Resumed from ").rstrip(".") for e in events if e["type"] == "Resumed"]

@@ -1,0 +1,173 @@
+"""Trainers forked from a process that has imported everything: a start costs a load of the tiny model."""
+
+import mmap
+import os
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.campaign.instants import every_instant
+from tests.unit.trainer import tiny
+from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.command import run_command
+from trainyard_trainer.report.reporter import Reporter
+from trainyard_trainer.stop import StopFlag
+
+INTERVAL = 3
+"""checkpoints.everySteps."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A tiny model and rows to train it on."""
+
+    model: Path
+    rows: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> "Material":
+        """In a process of its own: training a tokenizer leaves threads behind, and those must not be forked."""
+        directory.mkdir(parents=True, exist_ok=True)
+        rows = tiny.write_rows(directory / "rows.jsonl", tiny.questions(24))
+        pid = os.fork()
+        if pid == 0:
+            tiny.save_tiny_model(directory / "model")
+            os._exit(0)
+        _pid, status = os.waitpid(pid, 0)
+        assert status == 0, "the tiny model could not be made"
+        return cls(directory / "model", rows)
+
+    def config(self, run_directory: Path, method: str) -> RunConfig:
+        """10 steps, saved every 3 and evaluated every 5; one checkpoint is kept, and the best."""
+        return RunConfig.model_validate(
+            {
+                "runDirectory": str(run_directory),
+                "task": "llm",
+                "method": method,
+                "model": {"source": f"file://{self.model}"},
+                "dataset": {"source": f"file://{self.rows}", "validation": {"fraction": 0.2}},
+                "optimization": {
+                    "precision": "fp32",
+                    "learningRate": 0.005,
+                    "epochs": 2,
+                    "maxSteps": 10,
+                    "batchSize": 1,
+                    "gradientAccumulation": 2,
+                    "loggingSteps": 1,
+                },
+                "adapter": None if method == "full" else {"rank": 4, "dropout": 0.1},
+                "llm": {"maxLength": 64, "packing": False},
+                "evaluation": {"everySteps": 5, "baseline": True},
+                "checkpoints": {"everySteps": INTERVAL, "keep": 1},
+            }
+        )
+
+
+class Shared:
+    """Two numbers that outlive the trainer that wrote them."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 16)
+
+    @property
+    def step(self) -> int:
+        """Steps the trainer has done."""
+        return int(struct.unpack_from("q", self._memory, 0)[0])
+
+    @step.setter
+    def step(self, value: int) -> None:
+        struct.pack_into("q", self._memory, 0, value)
+
+    @property
+    def instants(self) -> int:
+        """Instants the trainer has passed."""
+        return int(struct.unpack_from("q", self._memory, 8)[0])
+
+    @instants.setter
+    def instants(self, value: int) -> None:
+        struct.pack_into("q", self._memory, 8, value)
+
+
+class Trainer:
+    """A forked trainer."""
+
+    def __init__(self, config: RunConfig, *, strike: signal.Signals | None = None, at: int | None = None) -> None:
+        """Start it; it sends itself the signal `strike` at the instant number `at`."""
+        self.shared = Shared()
+        self.run_directory = Path(config.run_directory)
+        assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be forked safely"
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _train(config, self.shared, strike, at)
+        self._code: int | None = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it is still there."""
+        if self._code is None:
+            os.kill(self.pid, number)
+
+    def stopped_or_ended(self) -> bool:
+        """Wait until it is stopped (true) or has ended (false)."""
+        _pid, status = os.waitpid(self.pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            return True
+        self._code = os.waitstatus_to_exitcode(status)
+        return False
+
+    def wait(self) -> int:
+        """Wait until it has ended; the exit code, negative for a signal."""
+        while self._code is None:
+            self.stopped_or_ended()
+        return self._code
+
+
+def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at: int | None) -> None:
+    """The child: the command line as a pod runs it, everything it says in a file; never returns."""
+    code = 99
+    try:
+        here = Path(config.run_directory).parent
+        output = os.open(here / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        path = here / "run.json"
+        path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        os.environ[TERMINATION_LOG_ENV] = str(here / f"termination-{os.getpid()}")
+        sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
+        _remember_steps(shared)
+        stop = StopFlag()
+        stop.install()
+        with every_instant(_striker(shared, strike, at)):
+            code = run_command(stop)
+    except BaseException:  # noqa: BLE001 - a forked child must not run on in its parent's code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _striker(shared: Shared, strike: signal.Signals | None, at: int | None) -> Callable[[str], None]:
+    def tick(instant: str) -> None:
+        number = shared.instants
+        shared.instants = number + 1
+        if strike is not None and number == at:
+            os.write(2, f"{strike.name} {instant} (instant {number})\n".encode())
+            os.kill(os.getpid(), strike)
+
+    return tick
+
+
+def _remember_steps(shared: Shared) -> None:
+    original = Reporter.step_done
+
+    def step_done(reporter: Reporter, *, step: int, epoch: float, tokens: int) -> None:
+        shared.step = step
+        original(reporter, step=step, epoch=epoch, tokens=tokens)
+
+    Reporter.step_done = step_done  # type: ignore[method-assign,assignment] # mypy takes it for bound
