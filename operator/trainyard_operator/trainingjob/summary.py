@@ -37,9 +37,10 @@ def _others(metrics: Object, termination: Termination) -> list[tuple[str, float]
 
 def _progress(known: Object, termination: Termination | None, now: datetime) -> Object:
     """The last progress; what only holds for a running pod (the time left) is cleared."""
-    if termination is None:
+    finished = termination is not None and termination.outcome is Outcome.FINISHED
+    if termination is None or (termination.total_steps is None and not finished):
+        # A trainer that ended before its first step knows nothing of what an earlier attempt reached.
         return known | {"remainingSeconds": None} if known else {}
-    finished = termination.outcome is Outcome.FINISHED
     step, total = max(0, termination.step), termination.total_steps
     percent = 100.0 if finished else round(min(100.0, 100 * step / total), 1) if total and total > 0 else None
     values = {
