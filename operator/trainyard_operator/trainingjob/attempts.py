@@ -15,6 +15,7 @@ from trainyard_operator.trainingjob.objects import (
     container_state,
     format_time,
     is_running,
+    job_finished,
     job_suspended,
     pod_ended,
     seconds_between,
@@ -64,7 +65,9 @@ class History:
 
 def history(observed: Observed, now: datetime) -> History | Need:
     """The attempts with every pod's news, or the pod to look up before one may be called lost."""
-    pods, lost = _pods(observed), _vanished(observed)
+    pods, lost = _current(observed), _vanished(observed)
+    if isinstance(pods, Need):
+        return pods
     if isinstance(lost, Need):
         return lost
     by_uid = {pod["metadata"]["uid"]: pod for pod in [*pods, *lost]}
@@ -94,6 +97,23 @@ def memory_limit(observed: Observed) -> str:
     """Memory limit of the trainer's container as the user wrote it."""
     default: str = Resources.model_fields["memory"].default
     return str((observed.spec.get("resources") or {}).get("memory", default))
+
+
+def _current(observed: Observed) -> list[Object] | Need:
+    """The training Job's own pods. Those that seem to go on after its end are looked up: their watch is late."""
+    pods = _pods(observed)
+    if not job_finished(observed.child):
+        return pods
+    current = []
+    for pod in pods:
+        need = Need("pods", pod["metadata"]["name"])
+        if pod_ended(pod):
+            current.append(pod)
+        elif need not in observed.answers:
+            return need
+        elif (found := observed.answers[need]) is not None and found["metadata"]["uid"] == pod["metadata"]["uid"]:
+            current.append(found)
+    return current
 
 
 def _pods(observed: Observed) -> list[Object]:

@@ -212,7 +212,9 @@ class Reconciler:
             self._store.put(ResourceKind.TRAINING_JOBS, await self._kube.get(url))
             raise
         except NotFoundError:
-            return  # deleted meanwhile; the watch will say so
+            # Deleted, and the watch is late: whoever still believed in it would try again at once.
+            self._store.remove(ResourceKind.TRAINING_JOBS, observed.job)
+            return
         self._store.put(ResourceKind.TRAINING_JOBS, written)
         if planned.note is not None:
             kind, reason, message = planned.note
