@@ -66,7 +66,8 @@ class Trust:
     async def _wait(self, seconds: float) -> bool:
         """Wait for news of a namespace, at most that long; whether there were any."""
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         except TimeoutError:
             return False
         self._wake.clear()

@@ -81,7 +81,8 @@ class Resync:
         """Wait for the period or for a request; the kinds to list."""
         period = _SUSPICIOUS_PERIOD if any(self._strikes.values()) else PERIOD
         try:
-            await asyncio.wait_for(self._wake.wait(), period * random.uniform(0.9, 1.1))
+            async with asyncio.timeout(period * random.uniform(0.9, 1.1)):
+                await self._wake.wait()
         except TimeoutError:
             return tuple(ResourceKind)
         self._wake.clear()

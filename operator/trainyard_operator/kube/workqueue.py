@@ -150,7 +150,9 @@ class WorkQueue(Generic[K]):
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wakers.add(waker)
         try:
-            await asyncio.wait_for(waker, seconds)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with the result.
+            async with asyncio.timeout(seconds):
+                await waker
         except TimeoutError:
             pass
         finally:

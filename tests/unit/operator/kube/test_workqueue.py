@@ -128,3 +128,20 @@ class Keys(RuleBasedStateMachine):
 
 TestKeys = Keys.TestCase
 TestKeys.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+async def test_a_cancelled_worker_ends_though_a_key_comes_at_that_moment() -> None:
+    queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
+    queue.schedule.add_at("later", 60.0)
+
+    async def work() -> None:
+        while True:
+            queue.done(await queue.get(), Result())
+
+    worker = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    queue.add("now")
+    await asyncio.sleep(0)
+    worker.cancel()
+    done, _ = await asyncio.wait({worker}, timeout=1)
+    assert done
