@@ -147,6 +147,7 @@ class Operator:
             now=clock.now,
             sleep=asyncio.sleep,
         )
+        kube.fence(self._elector.check)
         self._metrics.registry.register(self._state())
         self._health = HealthServer(
             checks={"event loop": self._heartbeat.check, "watches": self._watches},

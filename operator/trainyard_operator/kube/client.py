@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -58,6 +58,11 @@ class Kube:
     def __init__(self, api: Any, clock: ServerClock) -> None:
         self._api, self._clock = api, clock
         self._gate = Gate(TokenBucket(_RATE, _BURST, monotonic, asyncio.sleep), _IN_FLIGHT)
+        self._before_write: Callable[[], None] = lambda: None
+
+    def fence(self, check: Callable[[], None]) -> None:
+        """Call `check` at the last moment before each write; what it raises keeps the write from being sent."""
+        self._before_write = check
 
     def ungated(self) -> Kube:
         """The same connection for requests that must not wait behind others."""
@@ -162,6 +167,8 @@ class Kube:
     async def _send(self, method: str, url: str, query: Query, body: Object | None, content_type: str) -> bytes:
         headers = {"Accept": JSON if not url.endswith("/log") else "*/*", "Content-Type": content_type}
         async with self._gate:
+            if method != "GET":
+                self._before_write()
             try:
                 request = await self._api.param_serialize(
                     method,

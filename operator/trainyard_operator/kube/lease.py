@@ -82,6 +82,15 @@ class Elector:
                 self.leading = False
                 raise LeadershipLostError(f"the Lease {self._name} could not be renewed; another operator may lead now")
 
+    def check(self) -> None:
+        """Make sure that no other process can lead at this moment; a process that was paused does not know yet.
+
+        Raises:
+            LeadershipLostError: the Lease is not held, or was renewed too long ago.
+        """
+        if not self.leading or self._late():
+            raise LeadershipLostError(f"the Lease {self._name} was not renewed in time; another operator may lead now")
+
     async def release(self) -> None:
         """Let another process lead at once; failing that, it waits for the Lease to run out."""
         if not self.leading or self._lease is None:

@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 
 from trainyard_crds.contract import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,7 @@ class Watch:
             stop: Ends the watch.
         """
         registry = kopf.OperatorRegistry()
-        login = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
-        kopf.on.login(registry=registry)(login)
+        kopf.on.login(registry=registry)(Login(kubeconfig, Pacer(self._clock, asyncio.sleep)).session)
 
         for kind, (group, version, plural) in RESOURCES.items():
             self._register(registry, kind, (group, version, plural))

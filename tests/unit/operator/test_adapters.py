@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import kopf
 import pytest
 
 from trainyard_operator import clock
 from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ConflictError, ServerError, SettingsError, refused
+from trainyard_operator.errors import ConflictError, LeadershipLostError, ServerError, SettingsError, refused
 from trainyard_operator.health import Heartbeat
-from trainyard_operator.kube.client import CONFIG_MAPS, PODS, path
+from trainyard_operator.kube.client import CONFIG_MAPS, PODS, Kube, path
+from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.throttle import TokenBucket
 from trainyard_operator.kube.watch import Watch
@@ -83,6 +87,74 @@ async def test_a_bucket_lets_a_burst_through_and_then_keeps_its_rate() -> None:
     bucket.pause(5)
     await bucket.take()
     assert now[0] == pytest.approx(6.0)
+
+
+async def test_watches_of_one_resource_are_a_second_apart_whatever_the_others_do() -> None:
+    now, waited = [0.0], list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    pacer = Pacer(lambda: now[0], sleep)
+    await pacer.wait("pods")
+    await pacer.wait("jobs")
+    assert waited == []
+    await pacer.wait("pods")
+    await pacer.wait("pods")
+    assert waited == [1.0, 2.0]
+    now[0] = 10.0
+    await pacer.wait("pods")
+    assert waited == [1.0, 2.0]
+
+
+async def test_the_login_gives_new_credentials_and_never_those_that_were_refused(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+
+    def write(token: str) -> None:
+        document = {
+            "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        kubeconfig.write_text(json.dumps(document))
+
+    async def sleep(_: float) -> None:
+        return
+
+    login, told = Login(str(kubeconfig), Pacer(lambda: 0.0, sleep)), {"settings": kopf.OperatorSettings()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        for token in ("first", "second"):
+            write(token)
+            session = await login.session(**told)
+            assert session is not None
+            assert session.aiohttp_session.headers["Authorization"] == f"Bearer {token}"
+            assert await login.session(**told) is None
+            await session.aiohttp_session.close()
+
+
+class Silent:
+    """An API client that is never reached."""
+
+    async def param_serialize(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a request was made")
+
+
+async def test_a_leader_whose_lease_is_old_does_not_write() -> None:
+    kube = Kube(Silent(), ServerClock())
+
+    def check() -> None:
+        raise LeadershipLostError("old")
+
+    kube.fence(check)
+    for write in (kube.create, kube.replace, kube.merge, kube.apply):
+        with pytest.raises(LeadershipLostError):
+            await write("/api/v1/x", {})
+    with pytest.raises(LeadershipLostError):
+        await kube.delete("/api/v1/x")
+    with pytest.raises(AssertionError, match="was made"):
+        await kube.get("/api/v1/x")
 
 
 def test_an_http_status_has_its_error() -> None:
