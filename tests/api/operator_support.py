@@ -75,17 +75,22 @@ class Operator:
         return self.process.wait(20)
 
     def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, refused.read().decode()
-        except OSError:
-            return 0, ""
+        return fetch(self.health_port, path)
 
     def log(self) -> str:
         return self._log.read_text()
+
+
+def fetch(port: int, path: str) -> tuple[int, str]:
+    """Status and text of an operator's answer; 0 where there is none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def service_account(kubernetes: Kubernetes, folder: Path) -> Path:

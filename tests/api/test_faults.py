@@ -1,0 +1,251 @@
+"""The operator behind a proxy that breaks its requests; `make campaign-operator` runs every position."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import api
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import Team, TrainingJob, service_account
+from tests.faults.bench import Bench, bench, prepare
+from tests.faults.campaign import RESYNC, answers, events, kills, run
+from tests.faults.plan import Request
+from tests.faults.process import OperatorProcess
+from tests.faults.proxy import Proxy, watches_by_resource
+from tests.faults.scenarios import SCENARIOS, final_state
+
+pytestmark = pytest.mark.api
+SEED = int(os.environ.get("TRAINYARD_SEED") or random.randrange(10**6))
+LIVES = [name for name in SCENARIOS if name != "delete"]
+"""Deletion waits half a minute for the garbage collector of a new control plane: the campaign has it."""
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Kubernetes]:
+    cluster = api.start(f"test-faults-{os.getpid()}")
+    try:
+        yield prepare(cluster)
+    finally:
+        cluster.stop(purge=True)
+
+
+@pytest.fixture(scope="module")
+def on(plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with bench(plane, tmp_path_factory.mktemp("bench"), RESYNC) as made:
+        yield made
+
+
+@pytest.fixture
+def team(on: Bench) -> Iterator[Team]:
+    with on.team() as made:
+        yield made
+
+
+def work(requests: list[Request]) -> list[str]:
+    """What was asked for beside watches, the Lease and the lists of the resync."""
+    return [
+        each.label
+        for each in requests
+        if not each.watch and each.resource != "leases" and not (each.method == "GET" and not each.namespace)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "size", "at_once"), [(kills, 8, 1), (answers, 12, 4), (events, 8, 4)])
+def test_a_fault_at_any_point_changes_nothing_in_the_end(on: Bench, kind: Any, size: int, at_once: int) -> None:
+    cases = [case for scenario in LIVES for case in kind(on, scenario)]
+    outcomes = run(random.Random(SEED).sample(cases, size), at_once)
+    problems = [f"{outcome.what}: {outcome.problems}" for outcome in outcomes if outcome.problems]
+    assert problems == [], f"again with TRAINYARD_SEED={SEED}"
+    assert sum(outcome.reached for outcome in outcomes) >= size // 2
+
+
+def test_an_outage_of_the_api_server_changes_nothing(on: Bench, team: Team) -> None:
+    reference = on.reference("succeed")
+    job = team.create("life")
+    pod = job.run()
+    on.proxy.down = True
+    try:
+        job.finish(pod)
+        first = len(on.proxy.requests)
+        time.sleep(7)  # shorter than the operator's patience with its Lease
+        assert on.proxy.busiest_second(first) <= 20
+    finally:
+        on.proxy.down = False
+    job.wait("Succeeded", 40)
+    until(lambda: final_state(team) == reference.state)
+    if not on.operator.process.is_alive():
+        on.operator.start()
+
+
+def test_a_stale_api_server_makes_no_second_job(on: Bench, team: Team) -> None:
+    """A new process reads lists from before the job began, and no events."""
+    job = team.create("life", suspend=True)
+    job.wait("Suspended")
+    on.operator.crash()
+    on.operator.wait_for_leadership()
+    job.patch(suspend=False)
+    pod = job.run()
+    on.proxy.stale = True
+    try:
+        on.operator.crash()
+        on.operator.wait_for_leadership()
+        time.sleep(3)
+        assert len(job.pods()) == 1
+        child = job.child()["metadata"]["uid"]
+    finally:
+        on.proxy.stale = False
+    job.finish(pod)
+    job.wait("Succeeded", 40)
+    assert (job.child()["metadata"]["uid"], len(job.pods())) == (child, 1)
+    assert [entry["pod"] for entry in job.status()["attempts"]] == [pod.name]
+
+
+def test_watches_that_are_closed_at_once_are_not_reopened_at_once(on: Bench) -> None:
+    on.proxy.closes_watches = True
+    try:
+        on.operator.crash()
+        on.operator.wait_for_leadership()
+        first = len(on.proxy.requests)
+        time.sleep(5)
+        counts = watches_by_resource(on.proxy.requests[first:])
+    finally:
+        on.proxy.closes_watches = False
+    assert set(counts) == {"trainingjobs", "jobs", "pods"}
+    assert max(counts.values()) <= 6, counts
+
+
+def test_another_trainer_image_is_for_new_jobs_only(on: Bench, team: Team) -> None:
+    running, suspended, waiting = team.create("running"), team.create("suspended"), team.create("waiting")
+    pod = running.run()
+    paused = suspended.run()
+    suspended.patch(suspend=True)
+    paused.wait_for_deletion()
+    paused.end(75)
+    suspended.wait("Suspended")
+    waiting.wait("Starting")
+    time.sleep(1)
+    jobs = (running, suspended, waiting)
+    before = [_template(job) for job in jobs]
+    first = len(on.proxy.requests)
+    on.operator.environment["TRAINYARD_TRAINER_IMAGE"] = "registry.local/trainyard-trainer:newer"
+    on.operator.crash()
+    on.operator.wait_for_leadership()
+    for job in jobs:
+        job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
+    time.sleep(2)
+    assert [_template(job) for job in jobs] == before
+    assert on.proxy.writes(team.namespace, first) == []
+    suspended.patch(suspend=False)
+    suspended.finish(suspended.run())
+    suspended.wait("Succeeded")
+    assert _template(suspended)[1:] == before[1][1:]
+    running.finish(pod)
+    running.wait("Succeeded")
+    team.create("new").pod()
+    assert "newer" in json.dumps(_template_of_only(team, "new"))
+
+
+def _template(job: TrainingJob) -> tuple[str, str, str]:
+    child = job.child()
+    metadata = child["metadata"]
+    return metadata["resourceVersion"], metadata["uid"], json.dumps(child["spec"]["template"], sort_keys=True)
+
+
+def _template_of_only(team: Team, name: str) -> Any:
+    jobs = team.client.get(f"/apis/batch/v1/namespaces/{team.namespace}/jobs")["items"]
+    return [job["spec"]["template"] for job in jobs if job["metadata"]["name"].startswith(f"{name}-")]
+
+
+def test_two_hundred_idle_jobs_cost_no_request(on: Bench, team: Team) -> None:
+    active = [team.create(f"active-{number}") for number in range(10)]
+    idle = [team.create(f"idle-{number}", suspend=True) for number in range(190)]
+    for job in idle[::20]:
+        job.wait("Suspended", 40)
+    for job in active:
+        job.run()
+    idle[-1].wait("Suspended", 40)
+    time.sleep(1.5)
+    first = len(on.proxy.requests)
+    for job in (*active, *idle):
+        job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
+    time.sleep(RESYNC + 1)
+    assert work(on.proxy.requests[first:]) == []
+
+
+def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Kubernetes, team: Team) -> None:
+    """SIGSTOP is the worst partition: the old leader wakes with work in its queue and an old idea of the Lease."""
+    job, idle = team.create("handed-over"), [team.create(f"awaited-{number}", suspend=True) for number in range(10)]
+    pod = job.run()
+    log = plane.cluster.audit_log
+    start = log.stat().st_size
+    folder = on.operator.log_file.parent
+    with Proxy(plane.cluster.server, plane.cluster.ca, folder / "second", name="second") as proxy:
+        second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "two")
+        try:
+            on.operator.signal(signal.SIGSTOP)
+            job.patch(suspend=True)  # work that wakes the old leader up
+            second.wait_for_leadership(40)
+            pod.wait_for_deletion()
+            pod.end(75)
+            job.wait("Suspended")
+            for each in idle:  # both see these at the same time
+                each.patch(suspend=False)
+            on.operator.signal(signal.SIGCONT)
+            until(lambda: not on.operator.process.is_alive(), 20)
+            writers = _writers(log, start)
+            assert second.stop() == 0
+        finally:
+            second.kill()
+            on.operator.crash()
+    after = writers[writers.index("second") :]
+    assert after == ["second"] * len(after)
+    assert len(after) > 3
+
+
+def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, plane: Kubernetes, team: Team) -> None:
+    on.operator.wait_for_leadership()
+    job = team.create("cut-off")
+    pod = job.run()
+    log = plane.cluster.audit_log
+    folder = on.operator.log_file.parent
+    with Proxy(plane.cluster.server, plane.cluster.ca, folder / "third", name="third") as proxy:
+        second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "three")
+        try:
+            on.proxy.down = True
+            start = log.stat().st_size
+            job.finish(pod)
+            second.wait_for_leadership(40)
+            assert not on.operator.process.is_alive()
+            on.proxy.down = False
+            job.wait("Succeeded")
+            writers = _writers(log, start)
+            assert second.stop() == 0
+        finally:
+            on.proxy.down = False
+            second.kill()
+            on.operator.crash()
+    assert set(writers[writers.index("third") :]) == {"third"}
+
+
+def _writers(log: Path, start: int) -> list[str]:
+    """User agents of the operators' writes, in order, the Lease excepted."""
+    with log.open() as lines:
+        lines.seek(start)
+        entries = [json.loads(line) for line in lines.read().splitlines()]
+    return [
+        str(entry.get("userAgent"))
+        for entry in entries
+        if entry["user"]["username"].endswith(":trainyard-operator")
+        and entry["stage"] == "ResponseComplete"
+        and entry["verb"] not in ("get", "list", "watch")
+        and entry["objectRef"]["resource"] != "leases"
+    ]

@@ -1,0 +1,242 @@
+"""An operator behind a proxy: learns a run without faults, repeats it with one, compares what is left."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import api
+from cluster.client import ApiError
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import NODE, Team, service_account
+from tests.faults.plan import KILLS, Action, Fault, Request, WatchFault
+from tests.faults.process import OperatorProcess
+from tests.faults.proxy import Proxy, busiest_second
+from tests.faults.scenarios import NAME, SCENARIOS, event_reasons, final_state
+
+Object = dict[str, Any]
+REQUESTS_PER_SECOND = 50
+"""What one job may cost in any second; a run without faults needs up to 30."""
+_CALM = 0.5
+"""Seconds after which an operator that has nothing to do has done it."""
+_SETTLING = 30.0
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """One write of a scenario: the n-th that does this.
+
+    Attributes:
+        scenario: Key of SCENARIOS.
+        label: What the write does.
+        occurrence: Which one of those, from 1.
+    """
+
+    scenario: str
+    label: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.scenario}: {self.label} #{self.occurrence}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A run without faults.
+
+    Attributes:
+        positions: Its writes.
+        events: Watch events by resource.
+        state: What was left.
+        reasons: Events written about the job.
+    """
+
+    positions: tuple[Position, ...]
+    events: dict[str, int]
+    state: Object
+    reasons: Counter[str]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """A run with a fault.
+
+    Attributes:
+        what: The fault, in words.
+        reached: Whether it happened.
+        problems: What was different; empty when all is well.
+        lost: Attempts whose end nobody saw: the pod was removed while no operator ran. The status says so.
+        seconds: How long it took.
+    """
+
+    what: str
+    reached: bool
+    problems: list[str] = field(default_factory=list)
+    lost: int = 0
+    seconds: float = 0.0
+
+
+class Bench:
+    """One control plane, one proxy, one operator.
+
+    Args:
+        kubernetes: The control plane, prepared.
+        proxy: In front of it.
+        operator: Behind the proxy.
+    """
+
+    def __init__(self, kubernetes: Kubernetes, proxy: Proxy, operator: OperatorProcess) -> None:
+        self.kubernetes, self.proxy, self.operator = kubernetes, proxy, operator
+        self._references: dict[str, Reference] = {}
+        proxy.kill = operator.crash
+
+    def reference(self, scenario: str) -> Reference:
+        """The run without faults, made once."""
+        if scenario not in self._references:
+            with self.team() as team:
+                SCENARIOS[scenario](team)
+                time.sleep(2 * _CALM)
+                writes = self.proxy.writes(team.namespace)
+                events = {kind: count for (kind, space), count in self.proxy.events.items() if space == team.namespace}
+                self._references[scenario] = Reference(
+                    positions=tuple(_positions(scenario, writes)),
+                    events=events,
+                    state=final_state(team),
+                    reasons=Counter(event_reasons(team)),
+                )
+        return self._references[scenario]
+
+    def strike(self, position: Position, action: Action) -> Outcome:
+        """Repeat a scenario with a fault at one of its writes."""
+        with self.team() as team:
+            fault = Fault(
+                action=action,
+                at=lambda request: request.namespace == team.namespace and request.label == position.label,
+                nth=position.occurrence,
+            )
+            self.proxy.faults.append(fault)
+            try:
+                return self._run(position.scenario, team, f"{action}: {position}", fault, kills=action in KILLS)
+            finally:
+                self.proxy.faults.remove(fault)
+
+    def miss(self, scenario: str, resource: str, nth: int, hold: float | None) -> Outcome:
+        """Repeat a scenario without one of its watch events, or with all late from there on."""
+        with self.team() as team:
+            fault = WatchFault(resource=resource, namespace=team.namespace, nth=nth, hold=hold)
+            self.proxy.watch_faults.append(fault)
+            done = "dropped" if hold is None else f"held for {hold:.0f} s"
+            try:
+                return self._run(scenario, team, f"{scenario}: event {nth} of {resource} {done}", fault)
+            finally:
+                self.proxy.watch_faults.remove(fault)
+
+    def _run(self, scenario: str, team: Team, what: str, fault: Fault | WatchFault, *, kills: bool = False) -> Outcome:
+        reference, began, starts = self.reference(scenario), time.monotonic(), self.operator.starts
+        outcome = Outcome(what=what, reached=False)
+        try:
+            SCENARIOS[scenario](team)
+        except AssertionError as late:
+            outcome.problems.append(f"it did not go on: {late}")
+        time.sleep(_CALM)
+        outcome.reached = bool(fault.done)
+        if kills and outcome.reached:
+            self.operator.wait_for_leadership()
+            time.sleep(_CALM)
+        expected = reference.state
+        if kills:
+            outcome.lost, expected = without_lost_ends(expected, final_state(team))
+        outcome.problems += self._differences(team, reference, expected)
+        if self.operator.starts > starts + kills or not self.operator.process.is_alive():
+            outcome.problems.append("the operator ended on its own")
+            self.operator.crash()
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+    def _differences(self, team: Team, reference: Reference, expected: Object) -> list[str]:
+        problems = []
+        try:
+            until(lambda: final_state(team) == expected, _SETTLING)
+        except AssertionError:
+            found = final_state(team)
+            problems += [
+                f"{key}: {json.dumps(found[key])}, not {json.dumps(expected[key])}"
+                for key in found
+                if found[key] != expected[key]
+            ]
+        surplus = Counter(event_reasons(team)) - reference.reasons
+        if surplus:
+            problems.append(f"Events that a run without faults does not have: {dict(surplus)}")
+        rate = busiest_second(each.at for each in self.proxy.requests if each.namespace == team.namespace)
+        if rate > REQUESTS_PER_SECOND:
+            problems.append(f"{rate} requests in one second, at most {REQUESTS_PER_SECOND} allowed")
+        return problems
+
+    @contextmanager
+    def team(self) -> Iterator[Team]:
+        """A namespace of its own."""
+        namespace = f"{NAME}-{uuid.uuid4().hex[:8]}"
+        self.kubernetes.namespace(namespace)
+        try:
+            yield Team(self.kubernetes, namespace)
+        finally:
+            self.kubernetes.client.delete(f"/api/v1/namespaces/{namespace}")
+
+
+def without_lost_ends(expected: Object, found: Object) -> tuple[int, Object]:
+    """How many attempts were recorded as PodLost, and what is expected then: all else is the same."""
+    expected = copy.deepcopy(expected)
+    lost = 0
+    for wanted, job in zip(expected["jobs"], found["jobs"], strict=False):
+        for number, attempt in enumerate(job["status"].get("attempts", [])[: len(wanted["status"]["attempts"])]):
+            if attempt.get("reason") == "PodLost":
+                wanted["status"]["attempts"][number] = attempt
+                lost += 1
+    return lost, expected
+
+
+def _positions(scenario: str, writes: list[Request]) -> Iterator[Position]:
+    seen: Counter[str] = Counter()
+    for write in writes:
+        seen[write.label] += 1
+        yield Position(scenario, write.label, seen[write.label])
+
+
+def prepare(cluster: api.Cluster) -> Kubernetes:
+    """Install the CRD, the operator's namespace and a node without a kubelet."""
+    kubernetes = Kubernetes(cluster)
+    kubernetes.namespace(SYSTEM)
+    kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
+    until(lambda: _serves_trainingjobs(kubernetes))
+    kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+    return kubernetes
+
+
+def _serves_trainingjobs(kubernetes: Kubernetes) -> bool:
+    try:
+        return kubernetes.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
+    except ApiError:  # 429 while the storage of the new kind is being made
+        return False
+
+
+@contextmanager
+def bench(kubernetes: Kubernetes, folder: Path, resync_period: float | None = None) -> Iterator[Bench]:
+    """A proxy and an operator that leads, for as long as the context lasts."""
+    account = service_account(kubernetes, folder)
+    with Proxy(kubernetes.cluster.server, kubernetes.cluster.ca, folder) as proxy:
+        operator = OperatorProcess(proxy.kubeconfig(account), folder, resync_period=resync_period)
+        try:
+            operator.wait_for_leadership()
+            yield Bench(kubernetes, proxy, operator)
+        finally:
+            operator.kill()

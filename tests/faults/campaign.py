@@ -1,0 +1,125 @@
+"""Every write x every fault x every scenario, and every watch event, as a table: `make campaign-operator`."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import api
+from tests.faults.bench import Bench, Outcome, bench, prepare
+from tests.faults.plan import KILLS, Action
+from tests.faults.scenarios import SCENARIOS
+
+_AT_ONCE = 6
+"""Runs side by side where a fault hits one job only."""
+RESYNC = 4.0
+HOLD = 2.0
+ANSWERS = tuple(action for action in Action if action not in KILLS)
+
+_HEAD = "| class: scenario | cases | not reached | differences | ends not seen | longest |\n|---|---|---|---|---|---|\n"
+
+Case = Callable[[], Outcome]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    outcomes: list[Outcome]
+
+    def __str__(self) -> str:
+        bad = sum(bool(outcome.problems) for outcome in self.outcomes)
+        missed = sum(not outcome.reached for outcome in self.outcomes)
+        lost = sum(outcome.lost for outcome in self.outcomes)
+        longest = max((outcome.seconds for outcome in self.outcomes), default=0.0)
+        return f"| {self.name} | {len(self.outcomes)} | {missed} | {bad} | {lost} | {longest:.1f} s |"
+
+
+def kills(on: Bench, scenario: str) -> list[Case]:
+    """kill -9 at each write, in three ways."""
+    return [
+        lambda position=position, action=action: on.strike(position, action)  # type: ignore[misc]
+        for position in on.reference(scenario).positions
+        for action in KILLS
+    ]
+
+
+def answers(on: Bench, scenario: str) -> list[Case]:
+    """Each write refused, reset, or its reply lost."""
+    return [
+        lambda position=position, action=action: on.strike(position, action)  # type: ignore[misc]
+        for position in on.reference(scenario).positions
+        for action in ANSWERS
+    ]
+
+
+def events(on: Bench, scenario: str) -> list[Case]:
+    """Each watch event dropped, and held."""
+    return [
+        lambda kind=kind, nth=nth, hold=hold: on.miss(scenario, kind, nth, hold)  # type: ignore[misc]
+        for kind, count in sorted(on.reference(scenario).events.items())
+        for nth in range(1, count + 1)
+        for hold in (None, HOLD)
+    ]
+
+
+CLASSES: dict[str, tuple[Callable[[Bench, str], list[Case]], int]] = {
+    "kills": (kills, 1),
+    "answers": (answers, _AT_ONCE),
+    "events": (events, _AT_ONCE),
+}
+
+
+def run(cases: Iterable[Case], at_once: int) -> list[Outcome]:
+    """Run cases, several at once; tell of each that went wrong."""
+    with ThreadPoolExecutor(at_once) as pool:
+        outcomes = []
+        for outcome in pool.map(lambda case: case(), cases):
+            outcomes.append(outcome)
+            for problem in outcome.problems:
+                sys.stderr.write(f"{outcome.what}\n  {problem}\n")
+        return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=CLASSES, action="append", help="class of faults (default: all)")
+    parser.add_argument("--scenario", choices=SCENARIOS, action="append", help="scenario (default: all)")
+    parser.add_argument("--sample", type=int, help="at most that many cases of a class and scenario")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    chosen = parser.parse_args()
+    sys.stdout.write(f"seed {chosen.seed}\n\n{_HEAD}")
+    cluster = api.start(f"campaign-{chosen.seed}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _campaign(cluster, Path(folder), chosen)
+    finally:
+        cluster.stop(purge=True)
+
+
+def _campaign(cluster: api.Cluster, folder: Path, chosen: argparse.Namespace) -> int:
+    picks, failed = random.Random(chosen.seed), 0
+    kubernetes = prepare(cluster)
+    for name in chosen.only or CLASSES:
+        cases_of, at_once = CLASSES[name]
+        with bench(kubernetes, folder, RESYNC if name == "events" else None) as on:
+            for scenario in chosen.scenario or SCENARIOS:
+                cases = cases_of(on, scenario)
+                if chosen.sample:
+                    cases = picks.sample(cases, min(chosen.sample, len(cases)))
+                row = Row(name=f"{name}: {scenario}", outcomes=run(cases, at_once))
+                failed += sum(bool(outcome.problems) for outcome in row.outcomes)
+                sys.stdout.write(f"{row}\n")
+                sys.stdout.flush()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Lives of one TrainingJob, with the test as its kubelet, and what is left of it in the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tests.api.gateway_support import until
+from tests.api.operator_support import Team, TrainingJob, termination
+
+Object = dict[str, Any]
+NAME = "life"
+PATIENCE = 60.0
+"""Seconds a step may take: a killed operator starts again first."""
+
+_TIMES = re.compile(r"(Time|At|Timestamp)$")
+_PRIVATE = {"podUID", "pod", "uid", "eta", "elapsed", "runningSeconds", "currentEpoch"}
+
+
+def succeed(team: Team) -> TrainingJob:
+    """Created, runs, succeeds."""
+    job = team.create(NAME)
+    job.finish(_run(job))
+    job.wait("Succeeded", PATIENCE)
+    return job
+
+
+def suspend_and_resume(team: Team) -> TrainingJob:
+    """Runs, is suspended, resumed, succeeds."""
+    job = team.create(NAME)
+    pod = _run(job)
+    job.patch(suspend=True)
+    pod.wait_for_deletion()
+    pod.end(75, termination("Interrupted", step=42, message="Saved at step 42.", exit_code=75, reason="Interrupted"))
+    job.wait("Suspended", PATIENCE)
+    job.patch(suspend=False)
+    job.finish(_run(job))
+    job.wait("Succeeded", PATIENCE)
+    return job
+
+
+def stop(team: Team) -> TrainingJob:
+    """Runs, is stopped gracefully."""
+    job = team.create(NAME)
+    pod = _run(job)
+    job.patch(stop="Graceful")
+    pod.wait_for_deletion()
+    pod.end(75, termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted"))
+    job.wait("Stopped", PATIENCE)
+    until(lambda: not team.names("jobs", "batch/v1"), PATIENCE)
+    return job
+
+
+def fail(team: Team) -> TrainingJob:
+    """Runs, finds bad data, fails."""
+    job = team.create(NAME)
+    words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
+    _run(job).end(65, words)
+    job.wait("Failed", PATIENCE)
+    return job
+
+
+def delete(team: Team) -> TrainingJob:
+    """Runs, is deleted; its pod ends."""
+    job = team.create(NAME)
+    pod = _run(job)
+    until(lambda: "trainyard-ca" in team.names("configmaps"), PATIENCE)
+    job.delete()
+    until(lambda: not team.names("jobs", "batch/v1"), PATIENCE)
+    pod.wait_for_deletion()
+    if pod.read() is not None:
+        pod.end(75)
+    until(lambda: not team.names("pods") and team.names("configmaps") == ["kube-root-ca.crt"], PATIENCE)
+    return job
+
+
+SCENARIOS: dict[str, Callable[[Team], TrainingJob]] = {
+    "succeed": succeed,
+    "resume": suspend_and_resume,
+    "stop": stop,
+    "fail": fail,
+    "delete": delete,
+}
+
+
+def _run(job: TrainingJob) -> Any:
+    pod = job.pod()
+    pod.start()
+    job.wait("Running", PATIENCE)
+    return pod
+
+
+def final_state(team: Team) -> Object:
+    """Everything of a namespace that must be the same whatever happened on the way."""
+    return {
+        "jobs": [_trainingjob(each) for each in _items(team, "apis/trainyard.dev/v1alpha1", "trainingjobs")],
+        "children": [_child(each) for each in _items(team, "apis/batch/v1", "jobs")],
+        "pods": sorted(_pod(each) for each in _items(team, "api/v1", "pods")),
+        "configmaps": sorted(_nameless(name) for name in team.names("configmaps")),
+        "claims": sorted(_nameless(name) for name in team.names("persistentvolumeclaims")),
+    }
+
+
+def event_reasons(team: Team) -> list[str]:
+    """Reasons of the Events about the TrainingJob, oldest first."""
+    events = _items(team, "apis/events.k8s.io/v1", "events")
+    own = [each for each in events if each["regarding"]["kind"] == "TrainingJob"]
+    return [str(each["reason"]) for each in sorted(own, key=lambda each: str(each["eventTime"]))]
+
+
+def _items(team: Team, group: str, plural: str) -> list[Object]:
+    items: list[Object] = team.client.get(f"/{group}/namespaces/{team.namespace}/{plural}")["items"]
+    return items
+
+
+def _trainingjob(job: Object) -> Object:
+    return {"finalizers": job["metadata"].get("finalizers"), "status": normalise(job.get("status", {}))}
+
+
+def _child(job: Object) -> Object:
+    metadata, status = job["metadata"], job.get("status", {})
+    return {
+        "name": _nameless(metadata["name"]),
+        "labels": sorted(metadata["labels"]),
+        "owners": [owner["name"] for owner in metadata["ownerReferences"]],
+        "suspend": job["spec"].get("suspend", False),
+        "conditions": sorted(each["type"] for each in status.get("conditions", []) if each["status"] == "True"),
+        "counts": {key: status[key] for key in ("active", "failed", "succeeded") if key in status},
+    }
+
+
+def _pod(pod: Object) -> str:
+    return f"{pod['metadata']['labels'].get('trainyard.dev/role')} {pod['status'].get('phase')}"
+
+
+def normalise(value: Any) -> Any:
+    """A value without times, uids and generated names."""
+    if isinstance(value, dict):
+        kept = {key: each for key, each in value.items() if key not in _PRIVATE and not _TIMES.search(key)}
+        return {key: normalise(each) for key, each in kept.items()}
+    if isinstance(value, list):
+        return [normalise(each) for each in value]
+    return _nameless(value) if isinstance(value, str) else value
+
+
+def _nameless(text: str) -> str:
+    return re.sub(rf"{NAME}-[0-9a-f]{{8}}(-[a-z0-9]{{5,10}})?", NAME, text)
