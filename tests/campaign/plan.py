@@ -30,6 +30,7 @@ def run_campaign(directory: Path, *, seed: int, count: int, seconds: float) -> C
     """
     campaign = Campaign(directory, Material.make(directory / "material"))
     warm_up(campaign)
+    campaign.reference("lora")
     deadline = time.monotonic() + seconds
     for description, trial in islice(_trials(campaign, random.Random(seed)), count):
         if time.monotonic() > deadline:
