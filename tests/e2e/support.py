@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo import install
 from demo.kubectl import Kubectl, Object
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,12 @@ class Site:
     kubectl: Kubectl
     images: dict[str, str]
     inputs: Path
+    audit_start: int = 0
+    """Length of the API server's audit log when the tier began."""
+
+    def upgrade(self, **images: str) -> None:
+        """Install the chart again with other images."""
+        install.install(self.kubectl, self.kubectl.program.parent / "helm", self.images | images)
 
     def job(self, name: str) -> Object:
         found = self.kubectl.get("trainingjob", name)
