@@ -153,27 +153,29 @@ class Bench:
         if kills and outcome.reached:
             self.operator.wait_for_leadership()
             time.sleep(_CALM)
-        expected = reference.state
-        if kills:
-            outcome.lost, expected = without_lost_ends(expected, final_state(team))
-        outcome.problems += self._differences(team, reference, expected)
+        outcome.problems += self._differences(team, reference, outcome if kills else None)
         if self.operator.starts > starts + kills or not self.operator.process.is_alive():
             outcome.problems.append("the operator ended on its own")
             self.operator.crash()
         outcome.seconds = time.monotonic() - began
         return outcome
 
-    def _differences(self, team: Team, reference: Reference, expected: Object) -> list[str]:
+    def _differences(self, team: Team, reference: Reference, killed: Outcome | None) -> list[str]:
+        found, expected = reference.state, reference.state
+
+        def same() -> bool:
+            nonlocal found, expected
+            found, expected = final_state(team), reference.state
+            if killed is not None:
+                killed.lost, expected = without_lost_ends(expected, found)
+            return found == expected
+
         problems = []
         try:
-            until(lambda: final_state(team) == expected, _SETTLING)
+            until(same, _SETTLING)
         except AssertionError:
-            found = final_state(team)
-            problems += [
-                f"{key}: {json.dumps(found[key])}, not {json.dumps(expected[key])}"
-                for key in found
-                if found[key] != expected[key]
-            ]
+            different = [key for key in found if found[key] != expected[key]]
+            problems += [f"{key}: {json.dumps(found[key])}, not {json.dumps(expected[key])}" for key in different]
         surplus = Counter(event_reasons(team)) - reference.reasons
         if surplus:
             problems.append(f"Events that a run without faults does not have: {dict(surplus)}")

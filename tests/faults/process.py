@@ -83,6 +83,11 @@ class OperatorProcess:
             self.kill()
             self.start()
 
+    def revive(self) -> None:
+        """Start again if it ended, as a kubelet would."""
+        if not self.process.is_alive():
+            self.start()
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
