@@ -114,14 +114,27 @@ class SecretKey(SpecModel):
     )
 
 
-Quantity = Annotated[
+_POSITIVE = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)"
+
+CpuQuantity = Annotated[
+    str,
+    Field(
+        max_length=32,
+        json_schema_extra=rules(
+            cel(f"self.matches(r'^{_POSITIVE}m?$')", "must be a number of cores above 0, for example '2' or '500m'")
+        ),
+    ),
+]
+
+ByteQuantity = Annotated[
     str,
     Field(
         max_length=32,
         json_schema_extra=rules(
             cel(
-                r"self.matches(r'^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$')",
-                "must be a Kubernetes quantity such as '500m', '2' or '16Gi'",
+                # A bare number is bytes: one of few digits is a forgotten unit.
+                f"self.matches(r'^({_POSITIVE}([kMGTP]|[KMGTP]i)|[1-9][0-9]{{6,}})$')",
+                "must be a size above 0 with its unit, for example 500Mi or 16Gi; the unit is Gi or G, not GB",
             )
         ),
     ),

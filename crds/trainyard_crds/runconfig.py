@@ -26,7 +26,11 @@ from trainyard_crds.trainingjob import (
 class RunModelSource(SpecModel):
     """The base model: hf://org/name or file:///directory."""
 
-    source: str = Field(pattern=r"^(hf://[^/]+/[^/]+|file:///.+)$", max_length=1024)
+    source: str = Field(
+        pattern=r"^(hf://[^/]+/[^/]+|file:///[^\x00]+)$",
+        max_length=1024,
+        description="hf://org/name or file:///directory",
+    )
     revision: str | None = None
     display_source: str | None = None
     """The source as the user wrote it, when the operator replaced it by a mounted path."""
@@ -35,7 +39,12 @@ class RunModelSource(SpecModel):
 class RunValidation(SpecModel):
     """Held-out rows: exactly one of source and fraction."""
 
-    source: str | None = Field(default=None, pattern=r"^(hf://[^/]+/[^/]+/.+|file:///.+)$", max_length=1024)
+    source: str | None = Field(
+        default=None,
+        pattern=r"^(hf://[^/]+/[^/]+/.+|file:///[^\x00]+)$",
+        max_length=1024,
+        description="hf://org/name/file.jsonl or file:///path/file.jsonl",
+    )
     fraction: float | None = Field(default=None, gt=0, le=0.5)
 
     @model_validator(mode="after")
@@ -48,10 +57,20 @@ class RunValidation(SpecModel):
 class RunDataset(SpecModel):
     """The training rows: hf://org/name/file or file:///file."""
 
-    source: str = Field(pattern=r"^(hf://[^/]+/[^/]+/.+|file:///.+)$", max_length=1024)
+    source: str = Field(
+        pattern=r"^(hf://[^/]+/[^/]+/.+|file:///[^\x00]+)$",
+        max_length=1024,
+        description="hf://org/name/file.jsonl or file:///path/file.jsonl",
+    )
     format: DatasetFormat = "auto"
     max_rows: int | None = Field(default=None, ge=1)
     validation: RunValidation | None = None
+
+    @model_validator(mode="after")
+    def _validation_is_another_file(self) -> RunDataset:
+        if self.validation is not None and self.validation.source == self.source:
+            raise ValueError("validation.source is the training file itself; name another file, or use fraction")
+        return self
 
 
 class Identity(SpecModel):

@@ -120,11 +120,21 @@ def _translate(node: Schema) -> Schema:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in node:
             result[bound], result[exclusive] = node[exclusive], True
+    _say_fractions_by_rule(result)
     if result.get("default", 0) is None:
         del result["default"]
     if "description" in result:
         result["description"] = _describe(result)
     return result
+
+
+def _say_fractions_by_rule(node: Schema) -> None:
+    """The API server's own sentence cuts a bound to a whole number ("at most 0"); a CEL rule says it as it is."""
+    maximum = node.get("maximum")
+    if isinstance(maximum, float) and not maximum.is_integer():
+        del node["maximum"]
+        rule = cel(f"self <= {maximum}", f"must be at most {maximum}")
+        node["x-kubernetes-validations"] = [*node.get("x-kubernetes-validations", []), rule]
 
 
 def _describe(node: Schema) -> str:

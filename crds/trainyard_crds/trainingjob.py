@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import (
+    ByteQuantity,
     Column,
+    CpuQuantity,
     DnsName,
     Kind,
-    Quantity,
     SecretKey,
     SpecModel,
     cel,
@@ -22,10 +23,11 @@ from trainyard_crds.trainingjob_status import TrainingJobStatus
 
 _HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
 _HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
-_PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\x00]+"
+_PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/(?s:.+)"
 _NO_ESCAPE = cel(
-    r"!self.matches(r'(^|/)[.][.]?(/|$)') && !self.matches(r'^pvc://[^/]*//')",
-    "must not contain '.' or '..' as a path segment or an absolute path; name the file from the root of the claim",
+    r"!self.matches(r'(^|/)[.][.]?(/|$)') && !self.matches(r'^(hf|pvc)://.*//') && !self.matches(r'[\x00-\x1f\x7f]')",
+    "must not contain '.', '..', '//' or control characters in its path; "
+    "write the path from the root of the claim, for example pvc://claim/folder/file",
 )
 
 
@@ -55,7 +57,8 @@ class Model(SpecModel):
         json_schema_extra=rules(
             cel(
                 f"self.matches(r'^({_HF_MODEL}|{_PVC})$')",
-                "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B",
+                "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B; "
+                "a revision goes into spec.model.revision, files from elsewhere onto a claim",
             ),
             _NO_ESCAPE,
         ),
@@ -78,7 +81,7 @@ def _dataset_source(field: str) -> dict[str, Any]:
     return rules(
         cel(
             f"self.matches(r'^({_HF_FILE}|{_PVC})$')",
-            f"{field} must be pvc://claim/file.jsonl or hf://org/name/file.jsonl",
+            f"{field} must be pvc://claim/file.jsonl or hf://org/name/file.jsonl; files from elsewhere go onto a claim",
         ),
         _NO_ESCAPE,
     )
@@ -113,6 +116,16 @@ class Validation(SpecModel):
 
 class Dataset(SpecModel):
     """The training rows."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
+                "spec.dataset.validation.source is the training file itself, so the evaluation would say nothing; "
+                "name another file, or use fraction",
+            )
+        )
+    )
 
     source: str = Field(
         min_length=1,
@@ -289,8 +302,8 @@ class Resources(SpecModel):
             )
         ),
     )
-    cpu: Quantity = Field(default="2", description="CPU cores requested and allowed; torch uses as many threads.")
-    memory: Quantity = Field(default="8Gi", description="Memory requested and allowed, /dev/shm included.")
+    cpu: CpuQuantity = Field(default="2", description="CPU cores requested and allowed; torch uses as many threads.")
+    memory: ByteQuantity = Field(default="8Gi", description="Memory requested and allowed, /dev/shm included.")
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels a node must have."
     )
@@ -318,7 +331,7 @@ class Storage(SpecModel):
     claim_name: DnsName | None = Field(
         default=None, description="An existing PersistentVolumeClaim. Default: one is made for this job."
     )
-    size: Quantity | None = Field(default=None, description="Size of the claim that is made. Default: 10Gi.")
+    size: ByteQuantity | None = Field(default=None, description="Size of the claim that is made. Default: 10Gi.")
     storage_class_name: DnsName | None = Field(
         default=None, description="Storage class of the claim that is made. Default: the cluster's default class."
     )
@@ -367,7 +380,8 @@ class TrainingJobSpec(SpecModel):
             ),
             cel(
                 "!has(oldSelf.stop) || (has(self.stop) && (oldSelf.stop == self.stop || self.stop == 'Force'))",
-                "spec.stop cannot be taken back: a stopped job never runs again; it may only go from Graceful to Force",
+                "spec.stop cannot be taken back: a stopped job never runs again (create a new TrainingJob); "
+                "it may only go from Graceful to Force",
             ),
         )
     )

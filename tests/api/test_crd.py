@@ -25,9 +25,9 @@ REFUSED: dict[str, tuple[Object, str]] = {
     ),
     "a model path that leaves its claim": (
         {"model": {"source": "pvc://models/../secret"}},
-        "must not contain '.' or '..' as a path segment",
+        "must not contain '.', '..', '//' or control characters in its path",
     ),
-    "an absolute path on a claim": ({"model": {"source": "pvc://models//etc"}}, "or an absolute path"),
+    "an absolute path on a claim": ({"model": {"source": "pvc://models//etc"}}, "'//' or control characters"),
     "a revision of a claim": (
         {"model": {"source": "pvc://models/tiny", "revision": "main"}},
         "spec.model.revision is only used for hf:// sources; remove it",
@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "too many GPUs": ({"resources": {"gpus": 65}}, "spec.resources.gpus"),
     "memory that is no quantity": (
         {"resources": {"memory": "8 gigs"}},
-        "must be a Kubernetes quantity such as '500m', '2' or '16Gi'",
+        "must be a size above 0 with its unit, for example 500Mi or 16Gi",
     ),
     "a GPU resource without a domain": (
         {"resources": {"gpuResource": "gpu"}},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.errors import ConfigurationError
@@ -32,7 +33,8 @@ def load_config(path: Path) -> RunConfig:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigurationError(
-            f"The run config {path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}."
+            f"The run config {path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.",
+            "Correct that place: JSON has no comments, no comma behind the last entry, and names in double quotes.",
         ) from error
     try:
         return RunConfig.model_validate(document)
@@ -57,6 +59,10 @@ def _problem(details: dict[str, Any]) -> str:
         case "value_error":
             sentence = message.removeprefix("Value error, ")
             return f"{field}: {sentence}" if field else sentence
+        case "string_pattern_mismatch":
+            return f"{field} is {_shown(details['input'])} but must be {_block(path[:-1])[str(path[-1])].description}"
+        case "model_type":
+            return f"{field or 'the document'} is {_shown(details['input'])} but must be an object: {{...}}"
         case _:
             rule = message.replace("Input should", "must", 1).replace("String should", "must", 1)
             return f"{field or 'the document'} is {_shown(details['input'])} but {rule}"
@@ -74,7 +80,11 @@ def _suggestion(path: Sequence[str | int]) -> str:
 
 
 def _known_fields(path: Sequence[str | int]) -> list[str]:
-    """CamelCase names of the fields of the block at a path."""
+    return sorted(_block(path))
+
+
+def _block(path: Sequence[str | int]) -> dict[str, FieldInfo]:
+    """The fields of the block at a path by their camelCase names."""
     model: type[BaseModel] = RunConfig
     for part in path:
         by_alias = {field.alias: field for field in model.model_fields.values()}
@@ -83,4 +93,4 @@ def _known_fields(path: Sequence[str | int]) -> list[str]:
             for kind in (by_alias[str(part)].annotation, *getattr(by_alias[str(part)].annotation, "__args__", ()))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
-    return sorted(field.alias or name for name, field in model.model_fields.items())
+    return {field.alias or name: field for name, field in model.model_fields.items()}

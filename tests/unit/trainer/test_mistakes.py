@@ -14,7 +14,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from tests.corpus.corpus import DataCase, data
+from mistakes import DataCase, data
 from tests.unit.trainer import tiny
 from tests.unit.trainer.sources.hub_server import Hub, serve
 from trainyard_crds.contract import TERMINATION_LOG_ENV
@@ -70,8 +70,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _seconds: None))
     with serve(Hub({"config.json": b"{}", "model.safetensors": b"weights"})) as server:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", server.endpoint)
+        template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield server
+
+
+@pytest.fixture
+def run_case(
+    tmp_path: Path, tiny_model: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[DataCase], Termination]:
+    """Trains what a case says."""
+    return lambda case: train(prepare(case, tmp_path, tiny_model, hub), tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -87,16 +96,13 @@ def _same_logging() -> Iterator[None]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_mistake_ends_with_its_exit_code_and_sentence(
     name: str,
+    run_case: Callable[[DataCase], Termination],
     tmp_path: Path,
-    tiny_model: Path,
-    hub: Hub,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
     case = CASES[name]
-    run_config = prepare(case, tmp_path, tiny_model, hub)
-    termination = train(run_config, tmp_path, monkeypatch)
+    termination = run_case(case)
     out, err = capfd.readouterr()
     said = (warnings(out) if case.exit_code == 0 else err.strip()).replace(str(tmp_path), "/work")
     if request.config.getoption("--update-goldens"):
@@ -158,9 +164,11 @@ def train(run_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def warnings(out: str) -> str:
-    """The warnings among a run's events."""
+    """What a run that goes on says about its data."""
     events = [json.loads(line) for line in out.splitlines()]
-    return "\n".join(f"{event['type']}: {event['message']}" for event in events if event.get("level") == "warning")
+    return "\n".join(
+        f"{event['type']}: {event['message']}" for event in events if event.get("type") == "ValidationOverlap"
+    )
 
 
 def test_every_sentence_is_expected_by_a_case() -> None:

@@ -118,7 +118,7 @@ class _Preparation:
             self.log(
                 "ValidationOverlap",
                 f"{shared} of {len(held.digests)} validation rows are training rows too: the evaluation loss will look"
-                " better than it is.",
+                " better than it is. Remove them from one of the two files.",
             )
 
     def _settings(self, evaluation: TextBatches | None) -> dict[str, object]:

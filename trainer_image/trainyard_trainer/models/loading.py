@@ -116,4 +116,4 @@ def _check_complete(name: str, report: dict[str, Any]) -> None:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return (lines[0][:300].rstrip(" .:") if lines else type(error).__name__) + "."
