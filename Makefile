@@ -38,7 +38,7 @@ types: venv ## mypy --strict on all packages.
 	@.venv/bin/mypy
 
 imports: venv ## The import rules of the house (import-linter).
-	@.venv/bin/lint-imports --no-cache | tail -n +1 | grep -vE '^$$|^(=|-)+$$' | tail -n 12
+	@out=$$(.venv/bin/lint-imports --no-cache) || { echo "$$out"; exit 1; }; echo "$$out" | grep 'Contracts:'
 
 generated: venv ## Fail when CRDs, docs or schemas are not what the models say.
 	@.venv/bin/python hack/generate.py --check || { echo "generated files are stale; run: make generate"; exit 1; }
@@ -76,7 +76,7 @@ test-unit: venv ## Offline tests, about a minute.
 
 test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and scheduler.
 	@echo "== tier: api (real control plane; the first run builds it, about 6 minutes) =="
-	@$(PYTHON) hack/cluster build api
+	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(PYTEST) tests/api
 
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
