@@ -50,7 +50,7 @@ def authorize(job: Job, caller: Caller) -> None:
     if not caller.pod.startswith(f"{child_name(job.key.name, job.uid)}-"):
         raise _forbidden("ForeignPod", f"pod {caller.pod} is no pod of TrainingJob {job.key}")
     if job.finished:
-        raise Refusal(410, "JobFinished", f"TrainingJob {job.key} is finished; nothing more is written to its status")
+        raise _ended(job.key)
     known = any(attempt.pod_uid == caller.pod_uid for attempt in job.attempts)
     if known and caller.pod_uid != job.current_pod():
         raise _forbidden("AttemptEnded", f"the attempt of pod {caller.pod} has ended; only the current pod may report")
@@ -103,8 +103,11 @@ class Intake:
         """Make an update the newest of its job; the same one again changes nothing.
 
         Raises:
-            Refusal: 409, a newer one was accepted before.
+            Refusal: 409, a newer one was accepted before; 410, the job ended while the body was on its way.
         """
+        current = self._jobs.get(job.key)
+        if current is None or current.uid != job.uid or current.finished:
+            raise _ended(job.key)  # it is forgotten already; what came back now would be kept for ever
         last = self._last.get(job.uid)
         if last is not None and last.pod_uid == caller.pod_uid and last.partial == update.partial:
             if update.order is not None and last.order is not None and update.order < last.order:
@@ -116,12 +119,17 @@ class Intake:
         share = update.share(before)
         self._last[job.uid] = _Last(caller.pod_uid, update.partial, update.order, share)
         pending = Pending(job.key, job.uid, caller.pod_uid, share)
-        self._schedule.offer(job.uid, pending, share["progress"]["stage"])
+        written = current.share.get("progress", {}).get("stage")
+        self._schedule.offer(job.uid, pending, share["progress"]["stage"], written=written)
 
     def forget(self, uid: str) -> None:
         """Forget a job that is gone or finished."""
         self._last.pop(uid, None)
         self._schedule.forget(uid)
+
+
+def _ended(key: JobKey) -> Refusal:
+    return Refusal(410, "JobFinished", f"TrainingJob {key} is finished; nothing more is written to its status")
 
 
 def _forbidden(reason: str, message: str) -> Refusal:

@@ -53,9 +53,16 @@ class WriteSchedule(Generic[K, T]):
     _entries: dict[K, _Entry[T]] = field(default_factory=dict, init=False)
     _slot: float = field(default=0.0, init=False)
 
-    def offer(self, key: K, update: T, stage: str) -> None:
-        """Make `update` the newest of its job; an older one that still waits is forgotten."""
-        self._entries.setdefault(key, _Entry()).pending = (update, stage)
+    def offer(self, key: K, update: T, stage: str, *, written: str | None = None) -> None:
+        """Make `update` the newest of its job; an older one that still waits is forgotten.
+
+        Args:
+            key: The job.
+            update: What is to be written.
+            stage: The stage it tells of.
+            written: The stage that stands in the status, for a job that this schedule has not written yet.
+        """
+        self._entries.setdefault(key, _Entry(stage=written)).pending = (update, stage)
 
     def next(self, now: float) -> tuple[K, T] | None:
         """The update to write now, which stays pending until `start` or `drop`; None when none may be written."""

@@ -125,15 +125,41 @@ def test_a_partial_update_goes_on_from_the_last_one_even_when_that_was_not_writt
     assert written_step(setup.schedule) == 50
 
 
+ENDS: tuple[Callable[[JobCache], object], ...] = (
+    lambda jobs: jobs.put(job(version=9, phase="Failed")),
+    lambda jobs: jobs.remove(KEY, UID),
+)
+
+
 def test_a_finished_or_deleted_job_is_forgotten() -> None:
-    ends: tuple[Callable[[JobCache], object], ...] = (
-        lambda jobs: jobs.put(job(version=9, phase="Failed")),
-        lambda jobs: jobs.remove(KEY, UID),
-    )
-    for end in ends:
+    for end in ENDS:
         setup = Setup()
         setup.intake.accept(job(), caller(), update(5, 50))
         end(setup.jobs)
         assert not setup.schedule.busy
+        setup.jobs.put(job(version=12))
         setup.intake.accept(job(), caller(), update(1, 10))
         assert written_step(setup.schedule) == 10
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_job_that_ends_while_a_body_is_on_its_way_is_not_remembered(end: Callable[[JobCache], object]) -> None:
+    setup = Setup()
+    end(setup.jobs)
+    with pytest.raises(Refusal) as caught:
+        setup.intake.accept(job(), caller(), update(5, 50))
+    assert (caught.value.code, caught.value.reason) == (410, "JobFinished")
+    assert not setup.schedule.busy
+
+
+def test_a_gateway_that_begins_anew_knows_which_stage_is_written() -> None:
+    """Else every first report would count as a change, and the real changes would wait among them."""
+    setup = Setup()
+    second = "bbbbbbbb-0000-0000-0000-000000000000"
+    progress = {"stage": "Training", "step": 1}
+    setup.jobs.put(job(version=8, progress=progress))
+    other = job(uid=second, key=JobKey("team", "other"), progress=progress | {"stage": "Saving"})
+    setup.jobs.put(other)
+    setup.intake.accept(job(), caller(), update(1, 10))
+    setup.intake.accept(other, caller(), update(1, 20))
+    assert written_step(setup.schedule) == 20
