@@ -16,6 +16,8 @@ from trainyard_operator.trainingjob.redact import redact, tail
 _MESSAGE_LIMIT = 1024
 _LAST_WORDS_LIMIT = 300
 _START_FAILURES = ("StartError", "ContainerCannotRun")
+_UNSEEN_ENDS = ("Unknown", "ContainerStatusUnknown")
+"""What the container runtime and the kubelet say of a container they find gone; the exit code is made up (255, 137)."""
 _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Evicted", "The pod was evicted, for example by a drain of its node."),
     "PreemptionByScheduler": ("Preempted", "The pod gave way to one of higher priority."),
@@ -126,6 +128,8 @@ def _explain(pod: Object, terminated: Object, termination: Termination | None, m
         return (*disrupted, "")
     if termination is not None:
         return termination.reason, termination.message, termination.advice
+    if word in _UNSEEN_ENDS:
+        return "NodeRestarted", "The container was gone when its node, or the node's container runtime, came back.", ""
     if code > 128:
         return _killed(pod, code)
     return _unexplained(code, terminated.get("message") or "")

@@ -36,6 +36,8 @@ def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> 
         (ended(137), "Signal9", OnExit.COUNT, "SIGKILL"),
         (ended(139), "Signal11", OnExit.COUNT, "SIGSEGV"),
         (ended(200), "Signal72", OnExit.COUNT, "signal 72"),
+        (ended(255, reason="Unknown"), "NodeRestarted", OnExit.COUNT, "node"),
+        (ended(137, reason="ContainerStatusUnknown"), "NodeRestarted", OnExit.COUNT, "node"),
         (ended(1, message="ImportError: no"), "UnknownExitCode", OnExit.COUNT, "Its last words: ImportError: no"),
         (ended(143, status=EVICTED), "Evicted", OnExit.IGNORE, "evicted"),
         (ended(75, status=EVICTED), "Evicted", OnExit.IGNORE, "evicted"),
