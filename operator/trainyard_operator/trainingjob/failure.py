@@ -128,10 +128,8 @@ def _explain(pod: Object, terminated: Object, termination: Termination | None, m
         return (*disrupted, "")
     if termination is not None:
         return termination.reason, termination.message, termination.advice
-    if word in _UNSEEN_ENDS:
-        return "NodeRestarted", "The container was gone when its node, or the node's container runtime, came back.", ""
     if code > 128:
-        return _killed(pod, code)
+        return _killed(pod, code, word)
     return _unexplained(code, terminated.get("message") or "")
 
 
@@ -143,8 +141,10 @@ def _out_of_memory(memory: str) -> tuple[str, str, str]:
     )
 
 
-def _killed(pod: Object, code: int) -> tuple[str, str, str]:
-    """A death by signal, as shells number it: 128 + signal."""
+def _killed(pod: Object, code: int, word: str) -> tuple[str, str, str]:
+    """A death by signal, as shells number it: 128 + signal; or one that nobody saw."""
+    if word in _UNSEEN_ENDS:
+        return "NodeRestarted", "The container was gone when its node, or the node's container runtime, came back.", ""
     number = code - 128
     known = {int(entry): entry.name for entry in signal.Signals}
     message = f"The container was ended by {known.get(number, f'signal {number}')} (exit code {code})."
