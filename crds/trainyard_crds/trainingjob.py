@@ -24,11 +24,32 @@ from trainyard_crds.trainingjob_status import TrainingJobStatus
 _HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
 _HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
 _PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/(?s:.+)"
+_MAY_IDENTIFY = (
+    r"({0}.matches(r'^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@') || "
+    r"(!{0}.startsWith('pvc://') && {0}.contains('://') && {0}.contains('?')))"
+)
+"""A user name or password, or a query such as ?token=..., in {0}. Refused by a rule of the object around the field: the
+error of a field's own rule repeats the value, and the API server's audit log keeps it."""
+_ESCAPES = r"(^|/)[.][.]?(/|$)|^(hf|pvc)://.*//|[\x00-\x1f\x7f]"
 _NO_ESCAPE = cel(
-    r"!self.matches(r'(^|/)[.][.]?(/|$)') && !self.matches(r'^(hf|pvc)://.*//') && !self.matches(r'[\x00-\x1f\x7f]')",
+    f"!self.matches(r'{_ESCAPES}') || {_MAY_IDENTIFY.format('self')}",
     "must not contain '.', '..', '//' or control characters in its path; "
     "write the path from the root of the claim, for example pvc://claim/folder/file",
 )
+
+
+def _well_formed(pattern: str, message: str) -> dict[str, str]:
+    return cel(f"self.matches(r'^({pattern})$') || {_MAY_IDENTIFY.format('self')}", message)
+
+
+def _no_secret(field: str, write: str) -> dict[str, str]:
+    """For the object that holds `source`."""
+    return cel(
+        f"!has(self.source) || !{_MAY_IDENTIFY.format('self.source')}",
+        f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which everybody who "
+        f"may see the TrainingJob could read; {write}",
+        field_path=".source",
+    )
 
 
 class Model(SpecModel):
@@ -36,6 +57,10 @@ class Model(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            _no_secret(
+                "spec.model.source",
+                "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
+            ),
             cel(
                 "!has(self.credentialsSecret) || self.source.startsWith('hf://')",
                 "spec.model.credentialsSecret is only used for hf:// sources; remove it",
@@ -55,8 +80,8 @@ class Model(SpecModel):
             "tokenizer, safetensors weights) on a PersistentVolumeClaim of this namespace."
         ),
         json_schema_extra=rules(
-            cel(
-                f"self.matches(r'^({_HF_MODEL}|{_PVC})$')",
+            _well_formed(
+                f"{_HF_MODEL}|{_PVC}",
                 "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B; "
                 "a revision goes into spec.model.revision, files from elsewhere onto a claim",
             ),
@@ -74,13 +99,14 @@ class Model(SpecModel):
     )
 
 
+_ROWS = "write pvc://claim/file.jsonl or hf://org/name/file.jsonl; a hub token goes into a Secret"
 DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text"]
 
 
 def _dataset_source(field: str) -> dict[str, Any]:
     return rules(
-        cel(
-            f"self.matches(r'^({_HF_FILE}|{_PVC})$')",
+        _well_formed(
+            f"{_HF_FILE}|{_PVC}",
             f"{field} must be pvc://claim/file.jsonl or hf://org/name/file.jsonl; files from elsewhere go onto a claim",
         ),
         _NO_ESCAPE,
@@ -92,10 +118,11 @@ class Validation(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            _no_secret("spec.dataset.validation.source", _ROWS),
             cel(
                 "has(self.source) != has(self.fraction)",
                 "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
-            )
+            ),
         )
     )
 
@@ -119,11 +146,12 @@ class Dataset(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            _no_secret("spec.dataset.source", _ROWS),
             cel(
                 "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
                 "spec.dataset.validation.source is the training file itself, so the evaluation would say nothing; "
                 "name another file, or use fraction",
-            )
+            ),
         )
     )
 
