@@ -24,6 +24,7 @@ from trainyard_gateway.app import health_app, intake_app
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.intake import Intake, Schedule
 from trainyard_gateway.jobs import JobCache, Reflector
+from trainyard_gateway.listener import BoundedListener
 from trainyard_gateway.metrics import Metrics
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
@@ -105,8 +106,10 @@ async def serve(chosen: Settings) -> None:
         gateway = Gateway(api)
         app = intake_app(gateway.intake, gateway, gateway.metrics, lambda: datetime.now(UTC))
         health = health_app(gateway, gateway.metrics.registry)
-        servers = {
-            _server(app, certificate.context): _listen(chosen.host, chosen.port, "TRAINYARD_PORT"),
+        listening = _listen(chosen.host, chosen.port, "TRAINYARD_PORT")
+        intake = BoundedListener(listening, clock=time.monotonic, refused=gateway.metrics.connections_refused.inc)
+        servers: dict[_Server, socket.socket] = {
+            _server(app, certificate.context): intake,
             _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
         }
         await _run(gateway, certificate, servers)

@@ -29,6 +29,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.connections_refused = Counter(
+            "trainyard_gateway_connections_refused",
+            "Connections closed at once because too many were open.",
+            registry=self.registry,
+        )
         known = Gauge("trainyard_gateway_jobs", "TrainingJobs the gateway knows.", registry=self.registry)
         known.set_function(jobs)
         age = Gauge(

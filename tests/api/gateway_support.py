@@ -12,12 +12,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster import api
 from cluster.api import Cluster
 from cluster.pki import kubeconfig
 from tests.api.chart_support import NAMESPACE as SYSTEM
@@ -86,8 +91,14 @@ class Kubernetes:
         created = self.client.apply(_job_path(namespace, name), body)
         return Job(self, namespace, name, created["metadata"]["uid"])
 
-    def token(self, namespace: str, audience: str, *bound: str) -> str:
-        return self.kubectl("create", "token", "default", "-n", namespace, "--audience", audience, *bound)
+    def token(self, namespace: str, audience: str, pod: tuple[str, str] | None = None) -> str:
+        """A token of the default account for an audience, bound to a pod (name, UID) as the kubelet does it."""
+        spec: dict[str, Any] = {"audiences": [audience]}
+        if pod is not None:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": pod[0], "uid": pod[1]}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token"
+        answer = json.loads(self.client._request("POST", path, {"spec": spec}))
+        return str(answer["status"]["token"])
 
 
 @dataclass(frozen=True)
@@ -117,16 +128,9 @@ class Job:
             "spec": {"containers": [{"name": "trainer", "image": "none"}]},
         }
         made = self.kubernetes.client.apply(f"/api/v1/namespaces/{namespace}/pods/{name}", body)
-        bound = (
-            "--bound-object-kind",
-            "Pod",
-            "--bound-object-name",
-            name,
-            "--bound-object-uid",
-            made["metadata"]["uid"],
-        )
-        token = self.kubernetes.token(namespace, audience or progress_audience(self.uid), *bound)
-        return Pod(name, made["metadata"]["uid"], token)
+        uid = made["metadata"]["uid"]
+        token = self.kubernetes.token(namespace, audience or progress_audience(self.uid), (name, uid))
+        return Pod(name, uid, token)
 
     def record(self, *pods: Pod, ended: int = 0, **status: Any) -> None:
         """Write the attempts as the operator does; the first `ended` of them are over."""
@@ -149,17 +153,31 @@ class Job:
 
 
 class Gateway:
-    """A gateway process with the permissions the chart gives it and a certificate of the cluster's authority."""
+    """A gateway process with the permissions the chart gives it and a certificate of the cluster's authority.
 
-    def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
+    Args:
+        kubernetes: Its control plane.
+        folder: Where its certificate, kubeconfig and log go.
+        through: Makes a kubeconfig that leads through a proxy out of the real one.
+    """
+
+    def __init__(
+        self, kubernetes: Kubernetes, folder: Path, *, through: Callable[[Path], Path] = lambda direct: direct
+    ) -> None:
         self.port, self.health_port, self.ca = free_port(), free_port(), kubernetes.cluster.ca
         self.folder, self.kubernetes = folder, kubernetes
         self._context = ssl.create_default_context(cafile=str(self.ca))
         self._serving_pair()
+        self._kubeconfig = through(self._service_account())
         self.log = (folder / "gateway.log").open("w")
         self.process = self._start()
-        until(lambda: self.process.poll() is not None or self.plain("/readyz")[0] == 200)
+        until(lambda: self.process.poll() is not None or self.plain("/healthz")[0])
         assert self.process.poll() is None, self.log_text()
+
+    def wait_until_ready(self) -> Gateway:
+        """Wait until it knows the TrainingJobs."""
+        until(lambda: self.plain("/readyz")[0] == 200)
+        return self
 
     def url(self, path: str) -> str:
         return f"https://127.0.0.1:{self.port}{path}"
@@ -194,6 +212,10 @@ class Gateway:
         self.log.close()
         return code
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A value it shows to Prometheus; 0 where there is no such row."""
+        return sample(self.plain("/metrics")[1], name, **labels)
+
     def log_text(self) -> str:
         return (self.folder / "gateway.log").read_text()
 
@@ -201,7 +223,7 @@ class Gateway:
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'gateway'}",
-            "KUBECONFIG": str(self._service_account()),
+            "KUBECONFIG": str(self._kubeconfig),
             "TRAINYARD_HOST": "127.0.0.1",
             "TRAINYARD_PORT": str(self.port),
             "TRAINYARD_HEALTH_PORT": str(self.health_port),
@@ -233,6 +255,28 @@ class Gateway:
         path = self.folder / "kubeconfig"
         path.write_text(json.dumps(document))
         return path
+
+
+@contextmanager
+def control_plane(name: str) -> Iterator[Kubernetes]:
+    """A control plane with the CRD and the namespaces of the gateway's tests."""
+    cluster = api.start(name)
+    try:
+        kubernetes = Kubernetes(cluster)
+        kubernetes.apply(yaml.safe_load((ROOT / "crds/manifests/trainingjobs.yaml").read_text()))
+        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+        for namespace in (NAMESPACE, FOREIGN, SYSTEM):
+            kubernetes.namespace(namespace)
+        yield kubernetes
+    finally:
+        cluster.stop(purge=True)
+
+
+def sample(text: str, name: str, **labels: str) -> float:
+    """A value of a Prometheus exposition; 0 where there is no such row."""
+    families = text_string_to_metric_families(text)
+    samples = [one for family in families for one in family.samples if (one.name, one.labels) == (name, labels)]
+    return samples[0].value if samples else 0.0
 
 
 def free_port() -> int:

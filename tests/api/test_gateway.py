@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.chart_support import ROOT, named, render
-from tests.api.gateway_support import FOREIGN, NAMESPACE, Gateway, Job, Kubernetes, Pod, report, until
+from tests.api.chart_support import named, render
+from tests.api.gateway_support import FOREIGN, NAMESPACE, Gateway, Job, Kubernetes, Pod, control_plane, report, until
 from trainyard_crds.contract import kubeflow_path, progress_audience, progress_path
 
 pytestmark = pytest.mark.api
@@ -23,21 +21,13 @@ pytestmark = pytest.mark.api
 
 @pytest.fixture(scope="module")
 def kubernetes() -> Iterator[Kubernetes]:
-    cluster = api.start("test-gateway")
-    try:
-        kubernetes = Kubernetes(cluster)
-        kubernetes.apply(yaml.safe_load((ROOT / "crds/manifests/trainingjobs.yaml").read_text()))
-        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
-        for name in (NAMESPACE, FOREIGN, SYSTEM):
-            kubernetes.namespace(name)
+    with control_plane("test-gateway") as kubernetes:
         yield kubernetes
-    finally:
-        cluster.stop(purge=True)
 
 
 @pytest.fixture(scope="module")
 def gateway(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = Gateway(kubernetes, tmp_path_factory.mktemp("gateway"))
+    gateway = Gateway(kubernetes, tmp_path_factory.mktemp("gateway")).wait_until_ready()
     try:
         yield gateway
         text = gateway.log_text()
@@ -198,7 +188,7 @@ def test_a_new_object_of_the_same_name_is_another_job(gateway: Gateway, job: Job
 
 
 def test_what_was_accepted_is_written_before_the_process_ends(kubernetes: Kubernetes, job: Job, tmp_path: Path) -> None:
-    gateway = Gateway(kubernetes, tmp_path)
+    gateway = Gateway(kubernetes, tmp_path).wait_until_ready()
     pod = job.pod()
     job.record(pod)
     accepted(gateway, job, pod, 1, 1)
