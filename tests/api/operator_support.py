@@ -19,6 +19,7 @@ from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
 from tests.api.gateway_support import Kubernetes, free_port, until
 from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
+from trainyard_crds.summary import progress_summary
 
 Object = dict[str, Any]
 NODE = "played-node"
@@ -197,6 +198,19 @@ class TrainingJob:
         pod.start()
         self.wait("Running")
         return pod
+
+    def report(self, words: str) -> None:
+        """Play the gateway: a trainer's last report, which it makes before its container ends."""
+        last = json.loads(words)
+        progress = {"stage": "Training", "step": last["step"], "totalSteps": last["totalSteps"]}
+        progress |= {"percent": 100.0 * last["step"] / last["totalSteps"], "updatedAt": "2026-01-01T00:01:00Z"}
+        status = {
+            "progress": progress,
+            "metrics": last["metrics"],
+            "checkpoints": last["checkpoints"],
+            "summary": progress_summary(progress, last["metrics"]),
+        }
+        self.client.patch(f"{self.path}/status", {"status": status})
 
     def finish(self, pod: Pod) -> None:
         """Play the trainer's good end."""

@@ -105,7 +105,7 @@ class Bench:
         if scenario not in self._references:
             with self.team() as team:
                 SCENARIOS[scenario](team)
-                time.sleep(2 * _CALM)
+                self.calm(team.namespace, 2 * _CALM)
                 writes = self.proxy.writes(team.namespace)
                 events = {kind: count for (kind, space), count in self.proxy.events.items() if space == team.namespace}
                 self._references[scenario] = Reference(
@@ -141,6 +141,33 @@ class Bench:
             finally:
                 self.proxy.watch_faults.remove(fault)
 
+    def calm(self, namespace: str, seconds: float = _CALM) -> None:
+        """Wait until nothing was asked about a namespace for some time."""
+        until(lambda: all(time.monotonic() - each.at > seconds for each in self._latest(namespace)))
+
+    def _latest(self, namespace: str) -> list[Request]:
+        return [each for each in self.proxy.requests if each.namespace == namespace and not each.watch][-1:]
+
+    def wait_for_lists(self, after: int, times: int = 1) -> None:
+        """Wait until a resync has listed every kind, and has waited for late events, that often from a request on.
+
+        A new process lists twice before its first resync: once itself, once through kopf.
+        """
+
+        def listed() -> bool:
+            lists = Counter(each.resource for each in self.proxy.requests[after:] if each.is_list_of_all)
+            return all(lists[kind] > times for kind in ("trainingjobs", "jobs", "pods"))
+
+        until(listed)
+
+    def wait_for_renewals(self, after: int, times: int) -> None:
+        """Wait until the Lease was renewed that often (each 2 s) from a request on."""
+
+        def renewed() -> bool:
+            return sum(each.is_write and each.resource == "leases" for each in self.proxy.requests[after:]) >= times
+
+        until(renewed)
+
     def _run(self, scenario: str, team: Team, what: str, fault: Fault | WatchFault, *, kills: bool = False) -> Outcome:
         reference, began, starts = self.reference(scenario), time.monotonic(), self.operator.starts
         outcome = Outcome(what=what, reached=False)
@@ -148,11 +175,11 @@ class Bench:
             SCENARIOS[scenario](team)
         except AssertionError as late:
             outcome.problems.append(f"it did not go on: {late}")
-        time.sleep(_CALM)
+        self.calm(team.namespace)
         outcome.reached = bool(fault.done)
         if kills and outcome.reached:
             self.operator.wait_for_leadership()
-            time.sleep(_CALM)
+            self.calm(team.namespace)
         outcome.problems += self._differences(team, reference, outcome if kills else None)
         if self.operator.starts > starts + kills or not self.operator.process.is_alive():
             outcome.problems.append("the operator ended on its own")

@@ -19,8 +19,8 @@ from tests.faults.scenarios import SCENARIOS
 _AT_ONCE = 6
 """Runs side by side where a fault hits one job only."""
 RESYNC = 4.0
-HOLD = 0.2
-"""Less than the grace a resync of this bench gives a late event (0.3 s): later than that it is a lost one."""
+HOLD = 2.0
+"""Less than a resync of this bench waits for a late event (2.5 s): later than that it is a lost one."""
 ANSWERS = tuple(action for action in Action if action not in KILLS)
 
 _HEAD = "| class: scenario | cases | not reached | differences | ends not seen | longest |\n|---|---|---|---|---|---|\n"

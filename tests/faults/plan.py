@@ -43,6 +43,11 @@ class Request:
         return self.method not in READS
 
     @property
+    def is_list_of_all(self) -> bool:
+        """Whether it lists a kind in all namespaces."""
+        return self.method == "GET" and not (self.watch or self.namespace or self.name)
+
+    @property
     def label(self) -> str:
         """What this request does, the same in every run."""
         return " ".join(part for part in (self.method, self.resource, self.about) if part)

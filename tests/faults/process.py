@@ -31,7 +31,7 @@ def _run(environment: dict[str, str], log: str, resync_period: float | None) -> 
 
     if resync_period is not None:
         resync.PERIOD = resync._SUSPICIOUS_PERIOD = resync_period
-        resync._GRACE = 0.3
+        resync.GRACE = 2.5
     sys.exit(main.main())
 
 

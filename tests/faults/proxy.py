@@ -11,7 +11,7 @@ import logging
 import ssl
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -48,7 +48,7 @@ class Proxy:
         faults: What is done to requests.
         watch_faults: What is done to events.
         down: Resets every connection, streams as well, while set.
-        stale: Lists are answered as they were last, and no event is passed on, while set.
+        stale: Resources whose lists are answered as `keep_lists` kept them and whose events wait.
         closes_watches: Ends each stream as soon as it began, while set.
     """
 
@@ -59,10 +59,12 @@ class Proxy:
         self.events: Counter[tuple[str, str]] = Counter()
         self.faults: list[Fault] = []
         self.watch_faults: list[WatchFault] = []
-        self.down = self.stale = self.closes_watches = False
+        self.down = self.closes_watches = False
+        self.stale: frozenset[str] = frozenset()
         self._server, self._ca, self._folder = server, ca, folder
         self._authority = Authority(folder / "authority")
         self._lists: dict[str, tuple[bytes, str]] = {}
+        self._kept: dict[str, tuple[bytes, str]] = {}
         self._streams: dict[asyncio.Task[None], web.BaseRequest] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -91,6 +93,10 @@ class Proxy:
     def writes(self, namespace: str, after: int = 0) -> list[Request]:
         """Writes to a namespace, from the `after`-th request on."""
         return [each for each in self.requests[after:] if each.is_write and each.namespace == namespace]
+
+    def keep_lists(self) -> None:
+        """Remember the last answer to each list, for `stale`."""
+        self._kept = dict(self._lists)
 
     def busiest_second(self, after: int = 0) -> int:
         """Most requests in any one second, from the `after`-th request on."""
@@ -169,8 +175,8 @@ class Proxy:
 
     async def _forward(self, incoming: web.BaseRequest, request: Request, body: bytes) -> web.StreamResponse:
         is_list = request.method == "GET" and request.resource and not request.name
-        if is_list and self.stale and incoming.path in self._lists:
-            content, kind = self._lists[incoming.path]
+        if is_list and request.resource in self.stale and incoming.path in self._kept:
+            content, kind = self._kept[incoming.path]
             return web.Response(body=content, headers={"Content-Type": kind})
         answer = await self._ask(incoming, body)
         if is_list and isinstance(answer.body, bytes):
@@ -215,24 +221,35 @@ class Proxy:
         async with self._upstream.get(url, headers=self._headers(incoming)) as answer:
             stream.set_status(answer.status)
             await stream.prepare(incoming)
-            while line := await answer.content.readline():
-                while self.stale:  # noqa: ASYNC110 set from another thread
-                    await asyncio.sleep(0.05)
-                if await self._passes(request.resource, line):
-                    await stream.write(line)
+            async with asyncio.TaskGroup() as late:
+                held: dict[str, list[bytes]] = {}
+                while line := await answer.content.readline():
+                    while request.resource in self.stale:  # noqa: ASYNC110 set from another thread
+                        await asyncio.sleep(0.05)
+                    event = json.loads(line)
+                    namespace = event.get("object", {}).get("metadata", {}).get("namespace", "")
+                    fault = self._struck(request.resource, namespace, event)
+                    if namespace in held:
+                        held[namespace].append(line)
+                    elif fault is None:
+                        await stream.write(line)
+                    elif fault.hold is not None:
+                        held[namespace] = [line]
+                        late.create_task(_release(stream, held, namespace, fault.hold))
 
-    async def _passes(self, resource: str, line: bytes) -> bool:
-        event = json.loads(line)
-        namespace = event.get("object", {}).get("metadata", {}).get("namespace", "")
+    def _struck(self, resource: str, namespace: str, event: Any) -> WatchFault | None:
         if event["type"] == "BOOKMARK":
-            return True
+            return None
         self.events[resource, namespace] += 1
-        for fault in self.watch_faults:
-            if fault.strikes(resource, event):
-                if fault.hold is None:
-                    return False
-                await asyncio.sleep(fault.hold)
-        return True
+        return next((fault for fault in self.watch_faults if fault.strikes(resource, event)), None)
+
+
+async def _release(stream: web.StreamResponse, held: dict[str, list[bytes]], namespace: str, after: float) -> None:
+    """Pass on a namespace's events in their order, late; those of others, which other runs look at, go by."""
+    await asyncio.sleep(after)
+    while held[namespace]:
+        await stream.write(held[namespace].pop(0))
+    del held[namespace]
 
 
 def busiest_second(moments: Iterable[float]) -> int:
@@ -244,15 +261,6 @@ def busiest_second(moments: Iterable[float]) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
-
-
-def watches_by_resource(requests: Iterable[Request]) -> dict[str, int]:
-    """Number of watch requests of each resource."""
-    counts: dict[str, int] = defaultdict(int)
-    for request in requests:
-        if request.watch:
-            counts[request.resource] += 1
-    return dict(counts)
 
 
 def _abort(incoming: web.BaseRequest) -> web.Response:

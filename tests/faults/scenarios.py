@@ -46,7 +46,9 @@ def stop(team: Team) -> TrainingJob:
     pod = _run(job)
     job.patch(stop="Graceful")
     pod.wait_for_deletion()
-    pod.end(75, termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted"))
+    words = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
+    job.report(words)
+    pod.end(75, words)
     job.wait("Stopped", PATIENCE)
     until(lambda: not team.names("jobs", "batch/v1"), PATIENCE)
     return job

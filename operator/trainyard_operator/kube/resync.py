@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 PERIOD = 300.0
 _SUSPICIOUS_PERIOD = 30.0
-_GRACE = 2.0
-"""Seconds a live watch gets to bring what a list shows."""
+GRACE = 10.0
+"""Seconds a live watch gets to bring what a list shows. How a pod ended is only in the event of its deletion: a resync
+that did not wait for it would call the pod lost."""
 _STRIKES = 2
 _RETRY = 5.0
 
@@ -69,10 +70,11 @@ class Resync:
         while True:
             kinds = await self._next()
             try:
-                for kind in kinds:
-                    await self._compare(kind)
-            except ApiError as error:
-                logger.warning("a resync failed, next try in %.0f s: %s", _RETRY, error)
+                async with asyncio.TaskGroup() as group:
+                    for kind in kinds:
+                        group.create_task(self._compare(kind))
+            except* ApiError as errors:
+                logger.warning("a resync failed, next try in %.0f s: %s", _RETRY, errors.exceptions[0])
                 self._asked |= set(kinds)
                 await asyncio.sleep(_RETRY)
                 self._wake.set()
@@ -90,7 +92,7 @@ class Resync:
         return asked
 
     async def _compare(self, kind: ResourceKind) -> None:
-        missed = await self._list(kind, grace=_GRACE)
+        missed = await self._list(kind, grace=GRACE)
         self.missed += missed
         self._strikes[kind] = self._strikes.get(kind, 0) + 1 if missed else 0
         if missed:

@@ -68,6 +68,8 @@ class Reconciler:
             # The status follows in a round of its own: in a burst every job gets its children first, and the pod is
             # often there by then, which saves a write.
             return Result(again_after=0.0)
+        if (planned.suspend is not None or planned.delete) and not await self._is_current(observed):
+            return Result(again_after=0.0)
         await self._change_children(observed, planned)
         return await self._finish(key, observed, planned)
 
@@ -146,6 +148,20 @@ class Reconciler:
                 f"A {kind} {name} exists in namespace {namespace} and belongs to something else. Delete or rename it."
             )
         return found
+
+    async def _is_current(self, observed: Observed) -> bool:
+        """Whether the plan was made from the TrainingJob as it is now: a late watch must not start or end a run."""
+        metadata = observed.job["metadata"]
+        try:
+            now = await self._kube.get(path(TRAINING_JOBS, metadata["namespace"], metadata["name"]))
+        except NotFoundError:
+            self._store.remove(ResourceKind.TRAINING_JOBS, observed.job)
+            return False
+        if now["metadata"]["uid"] != metadata["uid"]:
+            self._store.remove(ResourceKind.TRAINING_JOBS, observed.job)
+        self._store.put(ResourceKind.TRAINING_JOBS, now)
+        same: bool = now["metadata"].get("generation") == metadata.get("generation")
+        return same and "deletionTimestamp" not in now["metadata"]
 
     async def _change_children(self, observed: Observed, planned: Plan) -> None:
         if planned.suspend is not None and observed.child is not None:
