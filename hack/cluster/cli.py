@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="delete what it stored, too: objects, volumes, images")
     _with_name(down, "node and api").set_defaults(run=_down)
 
+    reboot = commands.add_parser("reboot", help="cut the node's power and switch it on again: its pods die, too")
+    _with_name(reboot, "node").set_defaults(run=lambda arguments: node.reboot(arguments.name or "node"))
+
     commands.add_parser("status", help="show what runs").set_defaults(run=lambda _: print(status.report()))
 
     load = commands.add_parser("load", help="build the images and push them where the node pulls them")

@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import json
+import signal
 from pathlib import Path
 
 from cluster.client import Client
@@ -111,9 +112,19 @@ class ControlPlane:
         for name in reversed(PROCESSES):
             self.processes.stop(name)
 
+    def kill(self) -> None:
+        """Kill all parts as a crash of the machine would; `start` brings them back."""
+        for name in PROCESSES:
+            self.processes.stop(name, sig=signal.SIGKILL)
+
+    @property
+    def etcd_url(self) -> str:
+        """Where etcd answers on this machine, without TLS and to anybody."""
+        return f"http://127.0.0.1:{self._ports['etcd']}"
+
     def etcd(self) -> list[str]:
         """Return etcd's command line; only a node's data is worth waiting for the disk."""
-        client, peer = (f"http://127.0.0.1:{self._ports[name]}" for name in ("etcd", "etcd-peer"))
+        client, peer = self.etcd_url, f"http://127.0.0.1:{self._ports['etcd-peer']}"
         throwaway = [] if self._address.gateway else ["--unsafe-no-fsync"]
         return [
             str(self._binaries / "etcd"),
@@ -133,7 +144,7 @@ class ControlPlane:
         private, public = self.authority.signing_pair("service-accounts")
         return [
             str(self._binaries / "kube-apiserver"),
-            f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
+            f"--etcd-servers={self.etcd_url}",
             f"--secure-port={self._ports['apiserver']}",
             *self._listen(),
             f"--service-cluster-ip-range={self._address.services}",
@@ -144,7 +155,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={private}",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             "--allow-privileged=true",
             f"--audit-policy-file={self.state / 'conf' / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",

@@ -11,7 +11,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cluster import api, binaries, keeper, kwok, network, nodeconfig, packages, pods, ports, settings, storage
+from cluster import (
+    api,
+    binaries,
+    controlplane,
+    keeper,
+    kwok,
+    network,
+    nodeconfig,
+    packages,
+    pods,
+    ports,
+    settings,
+    storage,
+)
 from cluster.api import Cluster
 from cluster.controlplane import ControlPlane
 from cluster.errors import ClusterError, StartError
@@ -104,6 +117,32 @@ class Node:
         pods.stop_all(self.facts.containerd_socket, grace_seconds)
         for name in ("containerd", "registry"):
             self._processes.stop(name)
+        self._forget()
+
+    def reboot(self) -> None:
+        """Cut the machine's power and switch it on again: this node is the whole cluster, its control plane included.
+
+        Every process is killed at once, those in the pods too, so that nobody sees another end. What lives in memory
+        is dropped: sockets, mounts (memory-backed volumes, tokens), network namespaces, addresses, firewall rules.
+        Files stay, also those that were written but not synced: a loss of the disk's cache is not part of it.
+
+        Raises:
+            StartError: a part did not start again; the text has its last lines.
+        """
+        for name in (*PROCESSES, *controlplane.PROCESSES):
+            self._processes.signal(name, signal.SIGKILL)
+        pods.kill_all(self.facts.containerd_socket)
+        self.kill()
+        self.plane.kill()
+        self._forget()
+        network.remove_bridge()
+        network.remove_rules()
+        network.add_bridge(self.facts.gateway, self.facts.pods.prefixlen)
+        self.plane.start()
+        self.start()
+
+    def _forget(self) -> None:
+        """Drop what a machine that is switched off does not keep."""
         pods.remove_networks()
         pods.unmount_under([self.facts.state, self.facts.runtime])
         pods.remove_cgroups()
@@ -223,6 +262,23 @@ def find(name: str = "node") -> tuple[Cluster, Node]:
     if found is None or found.tier != "node":
         raise ClusterError(f"cluster '{name}' has no bare node.")
     return cluster, _node(cluster.state, cluster.binaries, found)
+
+
+def reboot(name: str = "node") -> None:
+    """Cut a whole node's power and switch it on again.
+
+    Args:
+        name: The cluster's name.
+
+    Raises:
+        ClusterError: there is no such node, it does not run, or a part did not start again.
+    """
+    with api.working_on(name) as state:
+        cluster, node = find(name)
+        if not ControlPlane.is_running(state):
+            raise StartError(f"node '{name}' does not run; start it by 'up --name {name}'.")
+        say(f"rebooting the node '{cluster.name}' (15 to 40 s)")
+        node.reboot()
 
 
 def stop(name: str = "node", purge: bool = False) -> None:
