@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,13 @@ _WATCH_SECONDS = 290
 # The server sends a bookmark about once a minute, so a longer silence means a dead connection.
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, sock_connect=10, sock_read=100)
 _PAGE = 500
+_VERBS = {
+    "create": ("POST", "tokenreviews"),
+    "list": ("GET", "trainingjobs"),
+    "watch": ("GET", "trainingjobs"),
+    "patch": ("PATCH", "trainingjobs/status"),
+}
+"""HTTP method and resource of each verb we use."""
 
 Document = dict[str, Any]
 
@@ -36,6 +43,11 @@ class Kube:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._answered: Callable[[str, str, str], None] = lambda verb, resource, code: None
+
+    def observe(self, answered: Callable[[str, str, str], None]) -> None:
+        """Call `answered` with verb, resource and HTTP status (`none` without an answer) of every request."""
+        self._answered = answered
 
     async def close(self) -> None:
         """Close all connections."""
@@ -52,7 +64,7 @@ class Kube:
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [audience]},
         }
-        review = await self._request("POST", _REVIEWS, body=body)
+        review = await self._request("create", _REVIEWS, body=body)
         status: Document = review.get("status", {})
         return status
 
@@ -65,7 +77,7 @@ class Kube:
         items: list[Document] = []
         query: list[tuple[str, str]] = [("limit", str(_PAGE))]
         while True:
-            page = await self._request("GET", _JOBS, query)
+            page = await self._request("list", _JOBS, query)
             items += page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -84,7 +96,7 @@ class Kube:
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(_WATCH_SECONDS)),
         ]
-        response = await self._send("GET", _JOBS, query, None, timeout=_WATCH_TIMEOUT)
+        response = await self._send("watch", _JOBS, query, None, timeout=_WATCH_TIMEOUT)
         try:
             rest = b""
             async for chunk in response.response.content.iter_any():
@@ -103,26 +115,26 @@ class Kube:
             ApiError: the API server refused (409: the resourceVersion is stale) or did not answer.
         """
         query = [("fieldManager", "trainyard-gateway"), ("fieldValidation", "Strict")]
-        return await self._request("PATCH", f"{_job_path(key)}/status", query, dict(patch), _MERGE_PATCH)
+        return await self._request("patch", f"{_job_path(key)}/status", query, dict(patch), _MERGE_PATCH)
 
     async def _request(
         self,
-        method: str,
+        verb: str,
         path: str,
         query: list[tuple[str, str]] | None = None,
         body: Document | None = None,
         content_type: str = _JSON,
     ) -> Document:
-        response = await self._send(method, path, query or [], body, content_type=content_type)
+        response = await self._send(verb, path, query or [], body, content_type=content_type)
         try:
             document: Document = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiUnreachableError(f"the answer to {method} {path} broke off: {_text(error)}") from error
+            raise ApiUnreachableError(f"the answer to {_VERBS[verb][0]} {path} broke off: {_text(error)}") from error
         return document
 
     async def _send(
         self,
-        method: str,
+        verb: str,
         path: str,
         query: list[tuple[str, str]],
         body: Document | None,
@@ -131,15 +143,19 @@ class Kube:
         timeout: aiohttp.ClientTimeout = _REQUEST_TIMEOUT,  # noqa: ASYNC109 - handed to the HTTP client
     ) -> Any:
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        (method, resource), code = _VERBS[verb], "none"
         try:
-            method, url, headers, body, form = await self._api.param_serialize(
+            request = await self._api.param_serialize(
                 method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
             )
-            response = await self._api.call_api(method, url, headers, body, form, _request_timeout=timeout)
+            response = await self._api.call_api(*request, _request_timeout=timeout)
+            code = str(response.status)
             if response.status >= 400:
                 raise ApiRefusedError(response.status, _message(await response.read()))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnreachableError(f"{method} {path} got no answer: {_text(error)}") from error
+        finally:
+            self._answered(verb, resource, code)
         return response
 
 

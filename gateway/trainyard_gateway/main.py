@@ -50,7 +50,8 @@ class Gateway:
         jobs = JobCache()
         self.intake = Intake(jobs, Tokens(api, time.monotonic), schedule)
         self.reflector = Reflector(api, jobs, time.monotonic)
-        self.metrics = Metrics(partial(len, jobs), self.silence)
+        self.metrics = Metrics(partial(len, jobs), self.silence, lambda: schedule.overdue(time.monotonic()))
+        api.observe(self.metrics.count_api_request)
         self.writer = Writer(api, jobs, schedule, self.metrics, time.monotonic)
 
     def silence(self) -> float:

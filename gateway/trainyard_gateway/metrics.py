@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 
 class Metrics:
@@ -13,10 +13,12 @@ class Metrics:
     Args:
         jobs: Returns the number of TrainingJobs known.
         silence: Returns the seconds since the watch was last heard of.
+        overdue: Returns the number of jobs whose turn to be written has come and that still wait.
     """
 
-    def __init__(self, jobs: Callable[[], float], silence: Callable[[], float]) -> None:
+    def __init__(self, jobs: Callable[[], float], silence: Callable[[], float], overdue: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.reports = Counter(
             "trainyard_gateway_reports",
             "Reports received, by body (trainyard, kubeflow) and result (Accepted or the reason of the refusal).",
@@ -27,6 +29,12 @@ class Metrics:
             "trainyard_gateway_status_writes",
             "Status patches sent, by outcome (written, retry, dropped).",
             ["outcome"],
+            registry=self.registry,
+        )
+        self.api_requests = Counter(
+            "trainyard_gateway_api_requests",
+            "Requests to the API server, by verb, resource and code (HTTP status, or none where no answer came).",
+            ["verb", "resource", "code"],
             registry=self.registry,
         )
         self.connections_refused = Counter(
@@ -42,3 +50,13 @@ class Metrics:
             registry=self.registry,
         )
         age.set_function(silence)
+        late = Gauge(
+            "trainyard_gateway_writes_overdue",
+            "TrainingJobs whose turn to be written has come and that wait for the rate or for the API server.",
+            registry=self.registry,
+        )
+        late.set_function(overdue)
+
+    def count_api_request(self, verb: str, resource: str, code: str) -> None:
+        """A request to the API server was answered, or was not."""
+        self.api_requests.labels(verb, resource, code).inc()

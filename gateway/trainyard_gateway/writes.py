@@ -117,6 +117,10 @@ class WriteSchedule(Generic[K, T]):
         for entry in self._entries.values():
             entry.due = 0.0
 
+    def overdue(self, now: float) -> int:
+        """How many updates may be written by now as far as their own job is concerned."""
+        return sum(entry.due <= now for _, entry in self._waiting())
+
     @property
     def busy(self) -> bool:
         """Whether any update is pending or in flight."""

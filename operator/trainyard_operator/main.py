@@ -253,4 +253,5 @@ class Operator:
             queue_depth=lambda: len(self._queue.schedule),
             leading=lambda: self._elector.leading,
             missed=lambda: self._resync.missed,
+            list_age=lambda: monotonic() - self._resync.last,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from trainyard_crds.trainingjob_status import Phase
@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.durations = Histogram(
             "trainyard_reconcile_seconds", "Time of one reconcile.", buckets=_BUCKETS, registry=self.registry
         )
@@ -35,6 +36,7 @@ class State(Collector):
         queue_depth: Keys that wait.
         leading: Whether this process leads.
         missed: Changes that only a resync showed.
+        list_age: Seconds since everything was listed last.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class State(Collector):
         queue_depth: Callable[[], int],
         leading: Callable[[], bool],
         missed: Callable[[], int],
+        list_age: Callable[[], float],
     ) -> None:
         self._phases, self._event_ages, self._queue_depth = phases, event_ages, queue_depth
-        self._leading, self._missed = leading, missed
+        self._leading, self._missed, self._list_age = leading, missed, list_age
 
     def collect(self) -> Iterable[Metric]:
         """The present values."""
@@ -61,4 +64,5 @@ class State(Collector):
         yield from (jobs, ages)
         yield GaugeMetricFamily("trainyard_queue_depth", "TrainingJobs that wait for a worker.", self._queue_depth())
         yield GaugeMetricFamily("trainyard_leader", "1 where this process leads.", float(self._leading()))
-        yield GaugeMetricFamily("trainyard_watch_missed", "Changes that only a resync showed.", self._missed())
+        yield GaugeMetricFamily("trainyard_last_list_age_seconds", "Since everything was listed.", self._list_age())
+        yield CounterMetricFamily("trainyard_watch_missed", "Changes that only a list showed.", self._missed())

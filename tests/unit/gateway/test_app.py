@@ -26,7 +26,7 @@ class Setup:
     def __init__(self) -> None:
         self.is_ready = self.is_alive = True
         self.jobs, self.schedule, self.reviewer = JobCache(), Schedule(), FakeReviewer(review())
-        self.metrics = Metrics(lambda: len(self.jobs), lambda: 3.0)
+        self.metrics = Metrics(lambda: len(self.jobs), lambda: 3.0, lambda: 0.0)
         intake = Intake(self.jobs, Tokens(self.reviewer, Clock()), self.schedule)
         self.jobs.put(job())
         app = intake_app(intake, self, self.metrics, lambda: NOW)

@@ -23,7 +23,7 @@ class Setup:
             Schedule(),
             Clock(),
         )
-        self.metrics = Metrics(lambda: 0, lambda: 0)
+        self.metrics = Metrics(lambda: 0, lambda: 0, lambda: 0)
         self.writer = Writer(self.api, self.jobs, self.schedule, self.metrics, self.clock)
         self.jobs.put(job(**status))
         self.schedule.offer(UID, Pending(KEY, UID, POD_UID, SHARE), "Training")

@@ -31,6 +31,17 @@ def test_the_first_update_is_due_at_once_and_the_next_after_the_interval() -> No
     assert schedule.delay(110.0) is None
 
 
+def test_what_waits_for_the_rate_is_overdue_and_what_waits_for_its_interval_is_not() -> None:
+    schedule = Schedule()
+    for key in ("a", "b", "c"):
+        schedule.offer(key, 0, "Training")
+    assert schedule.overdue(0.0) == 3
+    write(schedule, 0.0)
+    schedule.offer("a", 1, "Training")
+    assert schedule.overdue(0.0) == 2
+    assert schedule.overdue(10.0) == 3
+
+
 def test_only_the_newest_update_is_kept() -> None:
     schedule = Schedule()
     for number in range(5):

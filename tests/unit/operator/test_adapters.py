@@ -207,9 +207,12 @@ def test_every_phase_has_a_metric() -> None:
             event_ages=lambda: {"pods": 1.5},
             queue_depth=lambda: 3,
             leading=lambda: True,
-            missed=lambda: 0,
+            missed=lambda: 5,
+            list_age=lambda: 7.5,
         )
     )
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Running"}) == 2
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Failed"}) == 0
     assert metrics.registry.get_sample_value("trainyard_leader") == 1
+    assert metrics.registry.get_sample_value("trainyard_watch_missed_total") == 5
+    assert metrics.registry.get_sample_value("trainyard_last_list_age_seconds") == 7.5
