@@ -91,7 +91,7 @@ class Kube:
             ApiError: the API server refused or the connection failed.
         """
         query = [
-            ("watch", "1"),
+            ("watch", "true"),
             ("resourceVersion", version),
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(_WATCH_SECONDS)),

@@ -13,7 +13,7 @@ class Metrics:
     Args:
         jobs: Returns the number of TrainingJobs known.
         silence: Returns the seconds since the watch was last heard of.
-        overdue: Returns the number of jobs whose turn to be written has come and that still wait.
+        overdue: Returns the number of jobs that wait for the rate or for another try.
     """
 
     def __init__(self, jobs: Callable[[], float], silence: Callable[[], float], overdue: Callable[[], float]) -> None:
@@ -52,7 +52,7 @@ class Metrics:
         age.set_function(silence)
         late = Gauge(
             "trainyard_gateway_writes_overdue",
-            "TrainingJobs whose turn to be written has come and that wait for the rate or for the API server.",
+            "TrainingJobs whose turn to be written has come and that wait for the rate or for another try.",
             registry=self.registry,
         )
         late.set_function(overdue)

@@ -118,8 +118,8 @@ class WriteSchedule(Generic[K, T]):
             entry.due = 0.0
 
     def overdue(self, now: float) -> int:
-        """How many updates may be written by now as far as their own job is concerned."""
-        return sum(entry.due <= now for _, entry in self._waiting())
+        """How many updates wait for the rate, or for another try, rather than for their job's interval."""
+        return sum(entry.due <= now or entry.failures > 0 for _, entry in self._waiting())
 
     @property
     def busy(self) -> bool:

@@ -42,6 +42,15 @@ def test_what_waits_for_the_rate_is_overdue_and_what_waits_for_its_interval_is_n
     assert schedule.overdue(10.0) == 3
 
 
+def test_what_could_not_be_written_is_overdue_until_it_is() -> None:
+    schedule = Schedule()
+    schedule.offer("a", 1, "Training")
+    write(schedule, 0.0, Outcome.RETRY)
+    assert schedule.overdue(0.1) == 1
+    write(schedule, 1.0)
+    assert schedule.overdue(60.0) == 0
+
+
 def test_only_the_newest_update_is_kept() -> None:
     schedule = Schedule()
     for number in range(5):

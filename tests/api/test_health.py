@@ -1,0 +1,270 @@
+"""What a platform engineer sees of operator and gateway: probes and metrics, against a real API server."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.api.chart_support import ROOT
+from tests.api.gateway_support import Gateway, Job, Kubernetes, Pod, control_plane, sample, until
+from tests.api.operator_support import NODE, Team, fetch, service_account
+from tests.faults.plan import Action, Fault, Request
+from tests.faults.process import OperatorProcess
+from tests.faults.proxy import Proxy
+from trainyard_crds.contract import kubeflow_path, progress_path
+from trainyard_crds.trainingjob_status import Phase
+from trainyard_gateway.listener import LIMIT
+
+pytestmark = pytest.mark.api
+DEAD = "watches: lists show changes that the watches do not bring"
+MEMORY = 400e6
+"""Bytes the gateway may have with all the connections it takes; the chart allows 512 MiB."""
+KINDS = frozenset({"trainingjobs", "jobs", "pods"})
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Kubernetes]:
+    with control_plane(f"test-health-{os.getpid()}") as kubernetes:
+        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        yield kubernetes
+
+
+@pytest.fixture
+def proxy(plane: Kubernetes, tmp_path: Path) -> Iterator[Proxy]:
+    with Proxy(plane.cluster.server, plane.cluster.ca, tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def operator(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator behind the proxy that lists every second, so that a test need not wait for minutes."""
+    account = proxy.kubeconfig(service_account(plane, tmp_path))
+    operator = OperatorProcess(account, tmp_path, resync_period=1.0)
+    try:
+        operator.wait_for_leadership()
+        yield operator
+        assert operator.stop() == 0
+    finally:
+        operator.kill()
+
+
+@pytest.fixture
+def gateway(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway behind the proxy, not ready yet: the API server is away since before it began."""
+    proxy.down = True
+    gateway = Gateway(plane, tmp_path, through=proxy.kubeconfig)
+    yield gateway
+    proxy.down = False
+    assert gateway.stop() == 0
+
+
+@pytest.fixture
+def team(plane: Kubernetes) -> Iterator[Team]:
+    name = f"team-{os.urandom(4).hex()}"
+    plane.namespace(name)
+    yield Team(plane, name)
+    plane.client.delete(f"/api/v1/namespaces/{name}")
+
+
+def healthz(operator: OperatorProcess) -> tuple[int, str]:
+    return fetch(operator.health_port, "/healthz")
+
+
+def rows(text: str) -> set[str]:
+    """Names of the samples of our own metrics, without the derived ones."""
+    names = {one.name for family in text_string_to_metric_families(text) for one in family.samples}
+    return {name for name in names if name.startswith("trainyard_") and not name.endswith(("_bucket", "_created"))}
+
+
+def test_an_operator_whose_watches_are_dead_says_so_until_they_live(
+    operator: OperatorProcess, proxy: Proxy, team: Team
+) -> None:
+    job = team.create("watched")
+    job.run()
+    assert healthz(operator) == (200, "ok")
+    proxy.stale = KINDS  # no event is passed on; lists stay true, for none was kept
+    counter = itertools.count()
+
+    def dead() -> bool:
+        job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": str(next(counter))}}})
+        return healthz(operator) == (503, DEAD)
+
+    until(dead, 60)
+    later = team.create("unwatched")
+    until(lambda: team.client.exists(later.child_path), 30)  # lists still let it work
+    proxy.stale = frozenset()
+    until(lambda: healthz(operator) == (200, "ok"), 60)
+    assert operator.starts == 1
+    assert value(operator, "trainyard_watch_missed_total") >= 2
+
+
+def metrics(operator: OperatorProcess) -> str:
+    return fetch(operator.health_port, "/metrics")[1]
+
+
+def value(operator: OperatorProcess, name: str, **labels: str) -> float:
+    return sample(metrics(operator), name, **labels)
+
+
+def test_every_row_of_the_operator_tells_the_truth(
+    operator: OperatorProcess, proxy: Proxy, plane: Kubernetes, team: Team
+) -> None:
+    proxy.faults.append(Fault(action=Action.ERROR, at=lambda request: request.label == "POST jobs"))
+    team.create("runs").run()
+    team.create("waits", suspend=True).wait("Suspended")
+    assert value(operator, "trainyard_reconcile_errors_total", error="ServerError") == 1
+    until(lambda: phases_shown(operator) == phases(plane))
+    assert phases(plane)["Running"] >= 1
+    assert value(operator, "trainyard_leader") == 1
+    assert value(operator, "trainyard_watch_missed_total") == 0
+    assert 0 <= value(operator, "trainyard_last_list_age_seconds") < 20  # it lists every second
+    until(lambda: value(operator, "trainyard_queue_depth") == 0)
+    before = value(operator, "trainyard_reconcile_seconds_count")
+    runs = until(lambda: value(operator, "trainyard_last_event_age_seconds", kind="trainingjobs"))
+    team.create("late", suspend=True).wait("Suspended")
+    assert value(operator, "trainyard_reconcile_seconds_count") > before
+    assert value(operator, "trainyard_reconcile_seconds_sum") > 0
+    assert runs > 0
+    proxy.stale = KINDS
+    ages = {kind: value(operator, "trainyard_last_event_age_seconds", kind=kind) for kind in KINDS}
+    assert all(0 < age < 60 for age in ages.values()), ages
+    until(lambda: all(value(operator, "trainyard_last_event_age_seconds", kind=kind) > ages[kind] for kind in KINDS))
+    proxy.stale = frozenset()
+    assert value(operator, "process_resident_memory_bytes") > 10e6
+    assert rows(metrics(operator)) == documented("trainyard_") - documented("trainyard_gateway_")
+
+
+def phases(plane: Kubernetes) -> Counter[str]:
+    """TrainingJobs by phase, as the API server has them."""
+    items = plane.client.get("/apis/trainyard.dev/v1alpha1/trainingjobs")["items"]
+    return Counter(item["status"]["phase"] for item in items)
+
+
+def phases_shown(operator: OperatorProcess) -> Counter[str]:
+    text = metrics(operator)
+    shown = {str(phase): int(sample(text, "trainyard_jobs", phase=str(phase))) for phase in Phase}
+    return Counter({phase: count for phase, count in shown.items() if count})
+
+
+def documented(prefix: str) -> set[str]:
+    """Names in the tables of docs/metrics.md."""
+    found = re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    return {name for name in found if name.startswith(prefix)}
+
+
+# --- the gateway ------------------------------------------------------------------------------------------------------
+
+
+def running_job(plane: Kubernetes, name: str) -> tuple[Job, Pod]:
+    job = plane.job(name)
+    pod = job.pod()
+    job.record(pod, phase="Running")
+    return job, pod
+
+
+def test_a_gateway_without_the_api_server_is_alive_and_not_ready(
+    gateway: Gateway, proxy: Proxy, plane: Kubernetes
+) -> None:
+    job, pod = running_job(plane, "early")
+    assert gateway.plain("/healthz") == (200, "ok")
+    assert gateway.plain("/readyz") == (503, "the TrainingJobs were not listed yet")
+    answer = gateway.report(job, pod, 1, 10)
+    assert (answer.code, answer.reason, answer.headers["retry-after"]) == (503, "NotReady", "2")
+    proxy.down = False
+    gateway.wait_until_ready()
+    until(lambda: gateway.report(job, pod, 1, 10).code == 200)
+    until(lambda: job.status().get("progress"))
+
+
+def test_a_gateway_that_loses_the_api_server_keeps_what_it_takes(
+    gateway: Gateway, proxy: Proxy, plane: Kubernetes
+) -> None:
+    job, pod = running_job(plane, "known")
+    unknown, stranger = running_job(plane, "unknown")
+    proxy.down = False
+    gateway.wait_until_ready()
+    until(lambda: gateway.report(job, pod, 1, 10).code == 200)
+    until(lambda: job.status().get("progress"))
+    proxy.down = True
+    until(lambda: "watching TrainingJobs failed" in gateway.log_text())
+    assert gateway.report(job, pod, 2, 20).code == 200  # whose token it knows
+    answer = gateway.report(unknown, stranger, 1, 10)
+    assert (answer.code, answer.reason, answer.headers["retry-after"]) == (503, "ApiUnavailable", "5")
+    until(lambda: gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") >= 1)
+    assert gateway.metric("trainyard_gateway_writes_overdue") == 1
+    assert gateway.metric("trainyard_gateway_watch_silence_seconds") > 1
+    assert (gateway.plain("/healthz"), gateway.plain("/readyz")) == ((200, "ok"), (200, "ok"))
+    assert job.status()["progress"]["step"] == 10
+    proxy.down = False
+    until(lambda: job.status()["progress"]["step"] == 20, 40)
+    assert gateway.metric("trainyard_gateway_writes_overdue") == 0
+
+
+def test_every_row_of_the_gateway_tells_the_truth(gateway: Gateway, proxy: Proxy, plane: Kubernetes) -> None:
+    job, pod = running_job(plane, "counted")
+    lost = len(proxy.requests)
+    proxy.down = False
+    gateway.wait_until_ready()
+    path = progress_path(job.namespace, job.name)
+    conflict = Fault(action=Action.CONFLICT, at=lambda request: request.method == "PATCH")
+    proxy.faults.append(conflict)
+    assert gateway.report(job, pod, 1, 10).code == 200
+    assert gateway.post(kubeflow_path(job.namespace, job.name), {"trainerStatus": {}}, pod.token).code == 200
+    for body in (b"{", {"sequence": 1}):
+        assert gateway.post(path, body, pod.token).code >= 400
+    assert gateway.post(path, {}, None).code == 401
+    until(lambda: gateway.metric("trainyard_gateway_status_writes_total", outcome="written"))
+    counted = {
+        ("trainyard", "Accepted"): 1, ("kubeflow", "Accepted"): 1, ("trainyard", "InvalidJson"): 1,
+        ("trainyard", "InvalidBody"): 1, ("trainyard", "TokenMissing"): 1,
+    }  # fmt: skip
+    reports = "trainyard_gateway_reports_total"
+    assert {key: gateway.metric(reports, body=key[0], result=key[1]) for key in counted} == counted
+    assert gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") == conflict.done == 1
+    assert gateway.metric("trainyard_gateway_jobs") == sum(phases(plane).values())
+    assert 0 <= gateway.metric("trainyard_gateway_watch_silence_seconds") < 60
+    assert gateway.metric("process_resident_memory_bytes") > 10e6
+    until(lambda: requests_shown(gateway) == requests_seen(proxy.requests[lost:]))
+    requests = "trainyard_gateway_api_requests_total"
+    assert gateway.metric(requests, verb="patch", resource="trainingjobs/status", code="409") == 1
+    assert gateway.metric(requests, verb="list", resource="trainingjobs", code="none") >= 1  # it was down
+    assert rows(gateway.plain("/metrics")[1]) == documented("trainyard_gateway_")
+
+
+def requests_shown(gateway: Gateway) -> Counter[tuple[str, str]]:
+    """Answered requests by verb and resource, as the metrics have them."""
+    families = text_string_to_metric_families(gateway.plain("/metrics")[1])
+    samples = [one for each in families for one in each.samples if one.name == "trainyard_gateway_api_requests_total"]
+    counts: Counter[tuple[str, str]] = Counter()
+    for one in (one for one in samples if one.labels["code"] != "none"):
+        counts[one.labels["verb"], one.labels["resource"]] += int(one.value)
+    return counts
+
+
+def requests_seen(requests: list[Request]) -> Counter[tuple[str, str]]:
+    """The same, as the proxy saw them."""
+    verbs = {"GET": "list", "POST": "create", "PATCH": "patch"}
+    return Counter(("watch" if each.watch else verbs[each.method], each.resource) for each in requests)
+
+
+def test_idle_connections_neither_fill_the_memory_nor_keep_reports_out(
+    gateway: Gateway, proxy: Proxy, plane: Kubernetes
+) -> None:
+    job, pod = running_job(plane, "besieged")
+    proxy.down = False
+    gateway.wait_until_ready()
+    with ExitStack() as idle:
+        for _ in range(LIMIT + 50):
+            idle.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10))
+        until(lambda: gateway.metric("trainyard_gateway_connections_refused_total") == 50)
+        assert gateway.metric("process_resident_memory_bytes") < MEMORY
+    until(lambda: gateway.report(job, pod, 1, 10).code == 200)
