@@ -16,7 +16,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
 from trainyard_trainer.checkpoint.workspace import Workspace
-from trainyard_trainer.clock import Clock, SystemClock
+from trainyard_trainer.clock import Clock, SystemClock, process_began
 from trainyard_trainer.cpus import cpu_limit
 from trainyard_trainer.errors import StopRequested, SupersededError, TrainerError
 from trainyard_trainer.faults import traceback_of, translate
@@ -26,6 +26,7 @@ from trainyard_trainer.report.intake import IntakePoster, create_sender
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
+from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, Startup
 from trainyard_trainer.report.termination import RESULT_FILE
 from trainyard_trainer.stop import StopFlag
 
@@ -64,6 +65,8 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     device = choose_device(config.gpus)
     stop.check()
     clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
+    startup = Startup(process_began(clock))
+    startup.enter(RUN_DIRECTORY, clock.monotonic())
     store = open_store(
         run_directory,
         files=files,
@@ -72,7 +75,8 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
     )
-    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(device))
+    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(device), startup=startup)
+    startup.enter(IMPORTS, clock.monotonic())
     try:
         session = Session(
             config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter
@@ -97,7 +101,9 @@ def prepare_environment() -> None:
     logging.captureWarnings(capture=True)
 
 
-def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, gpu_uuids: list[str]) -> Reporter:
+def create_reporter(
+    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpu_uuids: list[str], startup: Startup
+) -> Reporter:
     """The run's reporter, listening to the libraries' warnings too."""
     run_directory = Path(config.run_directory)
     with storage_errors(run_directory):
@@ -118,6 +124,7 @@ def create_reporter(config: RunConfig, *, clock: Clock, store: CheckpointStore, 
         poster=poster,
         gpus=create_gpu_sampler(gpu_uuids),
         owner_epoch=store.owner_epoch,
+        startup=startup,
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from trainyard_crds.trainingjob import Adapter
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
+from trainyard_trainer.models.libraries import import_bitsandbytes
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -33,6 +34,7 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
     Raises:
         ConfigurationError: a target is no module of the model that can take an adapter.
     """
+    import_bitsandbytes()
     from peft import LoraConfig, get_peft_model
 
     targets = list(adapter.targets)
@@ -97,6 +99,7 @@ def attach_adapter(model: Any, directory: Path, name: str) -> Any:
         ConfigurationError: the adapter does not fit the model.
         NotFoundError: the directory holds no safetensors adapter.
     """
+    import_bitsandbytes()
     from peft import PeftModel
 
     for file in (CONFIG_FILE, WEIGHTS_FILE):

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from trainyard_crds.trainingjob import Quantization
+from trainyard_trainer.models.libraries import import_bitsandbytes
 
 
 def quantization_config(quantization: Quantization, compute_dtype: torch.dtype) -> Any:
     """What transformers loads a model in 4 bits with."""
+    import_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -28,8 +30,7 @@ def keep_weights_as_loaded(model: nn.Module) -> None:
     There, the first forward pass in evaluation mode rewrites a 4-bit weight in a layout with bf16 scales, and nothing
     undoes it: the logits of later training differ, and merging gives garbage. With this, an evaluation is bit-neutral.
     """
-    import bitsandbytes
-
+    bitsandbytes = import_bitsandbytes()
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False

@@ -27,6 +27,7 @@ from trainyard_trainer.report.intake import IntakePoster
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.progress import Pace, percent_done
 from trainyard_trainer.report.run_log import RunLog
+from trainyard_trainer.report.startup import Startup
 from trainyard_trainer.report.termination import failure
 
 _MOST_CHECKPOINTS = 20
@@ -48,8 +49,10 @@ class Reporter:
         poster: IntakePoster | None,
         gpus: GpuSampler,
         owner_epoch: int,
+        startup: Startup,
     ) -> None:
         self._clock = clock
+        self._startup = startup
         self._console = console
         self._run_log = run_log
         self.metrics_log = metrics_log
@@ -69,6 +72,7 @@ class Reporter:
     def stage(self, stage: Stage) -> None:
         """The run does something else from now on."""
         if stage is not self._progress.stage:
+            self._startup.stage(stage, self._clock.monotonic())
             self._update(stage=stage)
             self._offer(urgent=True)
 
@@ -131,6 +135,8 @@ class Reporter:
             tokens_per_second=self._pace.tokens_per_second,
         )
         self._console.step(step)
+        if started := self._startup.first_step_done(self._clock.monotonic()):
+            self.log_quietly("Started", started)
         if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
             self._offer()
 

@@ -11,6 +11,7 @@ from trainyard_trainer.report.console import JsonLines
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.reporter import Reporter, newest_and_best
 from trainyard_trainer.report.run_log import RunLog
+from trainyard_trainer.report.startup import Startup
 
 MODEL = ResolvedModel(source="hf://org/name", revision="abc")
 
@@ -63,6 +64,7 @@ class Parts:
             poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an IntakePoster
             gpus=list,
             owner_epoch=4,
+            startup=Startup(self.clock.monotonic() - 5),
         )
 
     def begin(self) -> None:
@@ -140,6 +142,18 @@ def test_a_warning_is_logged_once_and_stays_in_every_report(parts: Parts) -> Non
     parts.reporter.close()
     assert parts.poster.last.warnings == {"GracePeriodTooShort": "x" * 512}
     assert len((parts.directory / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_first_step_of_a_start_tells_what_took_how_long(parts: Parts) -> None:
+    parts.begin()
+    parts.clock.seconds = 3
+    parts.reporter.stage(Stage.TRAINING)
+    parts.clock.seconds = 4
+    for step in (1, 2):
+        parts.reporter.step_done(step=step, epoch=0, tokens=1)
+    (line,) = (parts.directory / "log.jsonl").read_text().splitlines()
+    expected = "The first step was done 9.00 s after the process began: imports 8.00 s, first step 1.00 s."
+    assert (json.loads(line)["type"], json.loads(line)["message"]) == ("Started", expected)
 
 
 def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:

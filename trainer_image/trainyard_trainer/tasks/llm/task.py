@@ -19,6 +19,7 @@ from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, Ru
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.models.adapter import add_adapter, load_adapter, save_adapter
 from trainyard_trainer.models.full import load_model_weights, save_model
+from trainyard_trainer.models.libraries import import_libraries
 from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
 from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm import export as exports
@@ -46,6 +47,8 @@ class LlmTask:
             TrainerError: the model or the rows cannot be had or used; StopRequested when asked to stop.
         """
         config = context.config
+        import_libraries(adapter=config.adapter is not None)
+        context.stop.check()
         context.stage(Stage.DOWNLOADING)
         base = resolve_model(config.model, context.resolved, context.stop.check)
         train, validation = _fetch_rows(context)
