@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import node
 from demo import inputs, install, volume
 from demo.kubectl import Kubectl, KubectlError, namespace
 from tests.e2e.support import ROOT, Site
@@ -70,10 +70,10 @@ def site(kubectl: Kubectl, rows: Path) -> Iterator[Site]:
     images = dict(line.split("=", 1) for line in printed if "_IMAGE=" in line)
     images = {name.removesuffix("_IMAGE").lower(): reference for name, reference in images.items()}
     programs = kubectl.program.parent
-    audit_start = node.find()[0].audit_log.stat().st_size
+    began = dt.datetime.now(dt.UTC).isoformat()
     install.install(kubectl, programs / "helm", images)
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=300)
     kubectl.apply(namespace(NAMESPACE))
     volume.fill(kubectl, images["trainer"], "inputs", rows)
-    yield Site(kubectl=kubectl, images=images, inputs=rows, audit_start=audit_start)
+    yield Site(kubectl=kubectl, images=images, inputs=rows, began=began)
     kubectl.run("delete", "namespace", NAMESPACE, "--wait=true", timeout=300)

@@ -20,8 +20,8 @@ class Site:
     kubectl: Kubectl
     images: dict[str, str]
     inputs: Path
-    audit_start: int = 0
-    """Length of the API server's audit log when the tier began."""
+    began: str = ""
+    """When the tier began, as the API server's audit log writes times."""
 
     def upgrade(self, **images: str) -> None:
         """Install the chart again with other images."""
@@ -37,6 +37,18 @@ class Site:
 
     def pods(self, name: str) -> list[Object]:
         return self.kubectl.items("pods", "-l", f"trainyard.dev/trainingjob={name}")
+
+    def scale(self, component: str, replicas: int) -> None:
+        """Let that many pods of the operator or the gateway run, and wait until they do."""
+        name = f"trainyard-{component}"
+        self.kubectl.run("scale", f"deploy/{name}", "-n", install.NAMESPACE, f"--replicas={replicas}")
+        pods = ("pods", "-n", install.NAMESPACE, "-l", f"app.kubernetes.io/name={name}")
+        self.kubectl.wait(
+            f"{replicas} pods of {name} are ready",
+            lambda: [condition(pod["status"], "Ready").get("status") for pod in self.kubectl.items(*pods)],
+            lambda ready: ready == ["True"] * replicas,
+            120,
+        )
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         self.kubectl.run("patch", "trainingjob", name, "--type=merge", "-p", json.dumps({"spec": spec}))

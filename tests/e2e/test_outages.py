@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cluster import node
-from demo.install import NAMESPACE
 from demo.kubectl import Object
 from tests.e2e.support import Site, condition, training_job
 
@@ -40,22 +39,11 @@ def straight(site: Site) -> dict[str, Any]:
 @pytest.fixture
 def no_gateway(site: Site) -> Iterator[None]:
     """No gateway runs."""
-    scale(site, 0)
+    site.scale("gateway", 0)
     try:
         yield
     finally:
-        scale(site, 1)
-
-
-def scale(site: Site, replicas: int) -> None:
-    site.kubectl.run("scale", "deploy/trainyard-gateway", "-n", NAMESPACE, f"--replicas={replicas}")
-    pods = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
-    site.kubectl.wait(
-        f"{replicas} pods of the gateway are ready",
-        lambda: [condition(pod["status"], "Ready").get("status") for pod in site.kubectl.items(*pods)],
-        lambda ready: ready == ["True"] * replicas,
-        120,
-    )
+        site.scale("gateway", 1)
 
 
 def test_a_job_finishes_with_everything_in_its_status_while_no_gateway_runs(

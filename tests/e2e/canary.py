@@ -1,0 +1,107 @@
+"""Where a secret might be seen: every place of the cluster and of the node that is not a Secret."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cluster import node
+from demo.install import NAMESPACE
+from tests.e2e.support import Site
+from trainyard_crds.contract import progress_path
+
+_PAGE = 500
+_LARGEST_FILE = 5_000_000
+_SECRETS = b"/registry/secrets/"
+
+
+def places(site: Site) -> Iterator[tuple[str, bytes]]:
+    """Each place's name and content: objects, events, metrics, logs of pods and of the node, volumes, etcd."""
+    yield "objects", objects(site).encode()
+    for name, path in metrics(site).items():
+        yield name, site.kubectl.run("get", "--raw", path).encode()
+    state = node.find()[0].state
+    yield from _files(Path("/var/log/pods").rglob("*.log*"), limit=None)
+    yield from _files((state / "logs").iterdir(), limit=None)
+    yield from _files((state / "volumes").rglob("*"), limit=_LARGEST_FILE)
+    for key, value in etcd():
+        if not key.startswith(_SECRETS):
+            yield f"etcd {key.decode(errors='replace')}", key + value
+
+
+def spellings(secret: str) -> list[bytes]:
+    """The secret, and in base64 at each of the three offsets it may have in a longer text."""
+    cut = [base64.b64encode(b" " * shift + secret.encode())[4 if shift else 0 : -4] for shift in range(3)]
+    return [secret.encode(), *cut]
+
+
+def objects(site: Site) -> str:
+    """Every object of every kind but Secrets, Events among them."""
+    listed = site.kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
+    kinds = [kind for kind in listed if kind != "secrets" and not kind.startswith("componentstatuses")]
+    return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=300)
+
+
+def metrics(site: Site) -> dict[str, str]:
+    """Paths of the metrics of our own parts, of the kubelet and of the API server."""
+    pods = site.kubectl.items("pods", "-n", NAMESPACE)
+    names = [pod["metadata"]["name"] for pod in pods]
+    ours = {f"metrics of {name}": f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics" for name in names}
+    return ours | {"metrics of the kubelet": "/api/v1/nodes/trainyard/proxy/metrics", "metrics of the API": "/metrics"}
+
+
+def etcd() -> Iterator[tuple[bytes, bytes]]:
+    """Every key and value that etcd holds, as stored."""
+    url, start = f"{node.find()[0].plane.etcd_url}/v3/kv/range", b"\0"
+    while True:
+        query = {"key": _text(start), "range_end": _text(b"\0"), "limit": _PAGE}
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(query).encode()), timeout=30) as answer:
+            page = json.load(answer)
+        for entry in page["kvs"]:
+            yield base64.b64decode(entry["key"]), base64.b64decode(entry.get("value", ""))
+        if not page.get("more"):
+            return
+        start = base64.b64decode(page["kvs"][-1]["key"]) + b"\0"
+
+
+def answers(site: Site, secret: str) -> dict[str, str]:
+    """What the gateway answers to requests that carry the secret where clients put credentials."""
+    pods = site.kubectl.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
+    address = f"https://{pods[0]['status']['podIP']}:8443"
+    path = address + progress_path(site.kubectl.namespace, "unreachable")
+    basic = base64.b64encode(f"user:{secret}".encode()).decode()
+    requests = {
+        "bearer": urllib.request.Request(path, b"{}", {"Authorization": f"Bearer {secret}"}),
+        "basic": urllib.request.Request(path, b"{}", {"Authorization": f"Basic {basic}"}),
+        "query": urllib.request.Request(f"{path}?token={secret}", b"{}"),
+        "cookie": urllib.request.Request(address, None, {"Cookie": f"token={secret}"}),
+        "body": urllib.request.Request(path, json.dumps({"token": secret}).encode()),
+    }
+    return {name: _ask(request) for name, request in requests.items()}
+
+
+def _ask(request: urllib.request.Request) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=10) as answer:
+            return f"{answer.headers}{answer.read().decode()}"
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return f"{refused.headers}{refused.read().decode()}"
+
+
+def _files(paths: Iterable[Path], limit: int | None) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        if path.is_file() and (limit is None or path.stat().st_size <= limit):
+            yield str(path), path.read_bytes()
+
+
+def _text(key: bytes) -> str:
+    return base64.b64encode(key).decode()

@@ -1,0 +1,153 @@
+"""What happened while no operator ran is found when it is back, and what it lost is made again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cluster import node
+from cluster.client import ApiError
+from demo.install import NAMESPACE
+from demo.kubectl import Object
+from tests.e2e.support import Site, condition, training_job
+
+UNTOUCHED = ("pod-vanished", "job-vanished", "half-made")
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What was there before it, and what the operator cannot know when it comes back."""
+
+    authority: str
+    statuses: dict[str, dict[str, Any]]
+    kept: dict[str, str]
+    """UIDs of the ConfigMap and the claim of `half-made`."""
+
+
+@pytest.fixture(scope="module")
+def outage(site: Site) -> Outage:
+    """Three jobs train. Then no operator runs, and one job's pod vanishes, another's Job, the third loses its Job and
+    its status, as if an operator had been killed on the way; the certificate authority and the Lease are lost."""
+    for name in UNTOUCHED:
+        site.kubectl.apply(short_of_cpu(training_job(name, steps=60 if name == "half-made" else 100_000)))
+    before = {name: site.wait_step(name, 1) for name in UNTOUCHED}
+    found = Outage(authority=authority(site), statuses=before, kept=children(site, "half-made"))
+    site.scale("operator", 0)
+    try:
+        site.kubectl.run("delete", "pod", before["pod-vanished"]["attempts"][0]["pod"], "--force", "--grace-period=0")
+        for name in ("job-vanished", "half-made"):
+            site.kubectl.run("delete", "job", before[name]["jobName"], "--cascade=foreground", "--wait=true")
+        wipe = '[{"op": "remove", "path": "/status"}]'
+        site.kubectl.run("patch", "trainingjob", "half-made", "--subresource=status", "--type=json", "-p", wipe)
+        site.kubectl.run("delete", "secret", "trainyard-ca", "-n", NAMESPACE)
+        site.kubectl.run("delete", "lease", "trainyard-operator", "-n", NAMESPACE)
+    finally:
+        site.scale("operator", 1)
+    return found
+
+
+def short_of_cpu(job: Object) -> Object:
+    """Several at once on a small machine; the kill comes soon, which is not what is tested here."""
+    job["spec"]["resources"]["cpu"] = "250m"
+    job["spec"]["checkpoints"]["gracePeriodSeconds"] = 5
+    return job
+
+
+def authority(site: Site) -> str:
+    """The certificate that the gateway's is verified by, as the namespace's pods have it."""
+    found = site.kubectl.get("configmap", "trainyard-ca")
+    return str(found["data"]["ca.crt"]) if found else ""
+
+
+def children(site: Site, name: str) -> dict[str, str]:
+    selector = f"trainyard.dev/trainingjob={name}"
+    found = site.kubectl.items("configmaps,persistentvolumeclaims", "-l", selector)
+    return {entry["kind"]: entry["metadata"]["uid"] for entry in found}
+
+
+def test_half_made_children_are_adopted(site: Site, outage: Outage) -> None:
+    status = site.wait_phase("half-made", "Succeeded", seconds=300)
+    assert set(outage.kept) == {"ConfigMap", "PersistentVolumeClaim"}
+    assert children(site, "half-made") == outage.kept
+    assert status["progress"]["step"] == 60
+
+
+def test_a_job_that_vanished_is_not_made_again(site: Site, outage: Outage) -> None:
+    status = site.wait_phase("job-vanished", "Failed", seconds=60)
+    assert condition(status, "Failed")["reason"] == "JobDeleted"
+    assert outage.statuses["job-vanished"]["jobName"] in status["message"]
+    assert site.kubectl.get("job", status["jobName"]) is None
+
+
+def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, outage: Outage) -> None:
+    status = site.kubectl.wait(
+        "the second attempt runs",
+        lambda: site.status("pod-vanished"),
+        lambda status: status["phase"] == "Running" and len(status["attempts"]) == 2,
+        120,
+    )
+    lost = status["attempts"][0]
+    assert (lost["podUID"], lost["reason"]) == (outage.statuses["pod-vanished"]["attempts"][0]["podUID"], "PodLost")
+    assert status["attemptCounts"]["failed"] == 0
+
+
+def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Outage) -> None:
+    site.kubectl.wait(
+        "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), 60
+    )
+    lease = site.kubectl.get("lease", "trainyard-operator", "-n", NAMESPACE)
+    assert lease
+    assert lease["spec"]["holderIdentity"].startswith("trainyard-operator-")
+    # Within about a minute the kubelet brings new files to running pods: the gateway's pair, the trainer's authority.
+    site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, 180)
+    step = site.status("pod-vanished").get("progress", {}).get("step", 0)
+    status = site.wait_step("pod-vanished", step + 60, seconds=300)
+    assert status["phase"] == "Running"
+    site.patch("pod-vanished", {"stop": "Force"})
+    site.wait_phase("pod-vanished", "Stopped")
+
+
+def is_trusted(site: Site, ca: str) -> bool:
+    """Whether the gateway shows a certificate of that authority."""
+    pods = site.kubectl.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
+    context = ssl.create_default_context(cadata=ca)
+    address, name = (pods[0]["status"]["podIP"], 8443), f"trainyard-gateway.{NAMESPACE}.svc"
+    try:
+        with socket.create_connection(address, 5) as plain, context.wrap_socket(plain, server_hostname=name):
+            return True
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def test_an_object_that_changes_all_the_time_does_not_keep_a_job_from_its_end(site: Site) -> None:
+    over = threading.Event()
+    storm = threading.Thread(target=touch, args=(site, "touched", over))
+    site.kubectl.apply(training_job("touched", steps=5))
+    storm.start()
+    try:
+        status = site.wait_phase("touched", "Succeeded")
+    finally:
+        over.set()
+        storm.join()
+    assert [a["exitCode"] for a in status["attempts"]] == [0]
+    events = site.kubectl.items("events.events.k8s.io", "--field-selector", "regarding.name=touched")
+    reasons = [e["reason"] for e in events if e["regarding"]["kind"] == "TrainingJob"]
+    assert sorted(reasons) == ["Running", "Starting", "Succeeded"]
+    assert int(site.job("touched")["metadata"]["annotations"]["touched"]) > 50
+
+
+def touch(site: Site, name: str, over: threading.Event) -> None:
+    """Change the object's version as fast as requests can be made, so that the operator's is often an old one."""
+    client = node.find()[0].client()
+    path = f"/apis/trainyard.dev/v1alpha1/namespaces/{site.kubectl.namespace}/trainingjobs/{name}"
+    count = 0
+    while not over.is_set():
+        count += 1
+        with contextlib.suppress(ApiError):  # the server gives up on a patch when too many others come between
+            client.patch(path, {"metadata": {"annotations": {"touched": str(count)}}})
