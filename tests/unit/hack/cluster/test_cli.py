@@ -28,6 +28,8 @@ def test_errors_are_sentences(
     monkeypatch.setenv("TRAINYARD_STATE", str(tmp_path))
     assert cli.main(["kubeconfig", "--name", "nobody"]) == 1
     assert "cluster: error: cluster 'nobody' has no kubeconfig yet" in capsys.readouterr().err
+    assert cli.main(["reboot", "--name", "nobody"]) == 1
+    assert "there is no cluster 'nobody'" in capsys.readouterr().err
     assert cli.main(["up", "--kwok", "3"]) == 1
     assert "use it with --api-only" in capsys.readouterr().err
     assert cli.main(["up", "--name", "Bad"]) == 1
