@@ -100,6 +100,24 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 	@TRAINYARD_OUTAGE_SECONDS=30 TRAINYARD_IDLE_JOBS=1000 $(PYTEST) tests/api/test_faults.py
 	@PYTHONPATH=$(PYTHONPATH):. .venv/bin/python -m tests.faults.campaign $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
 
+# --- benchmarks -------------------------------------------------------------------------------------------------------
+
+# JSON=FILE also writes the report there; QUICK=1 does little of everything. On an otherwise idle machine, or say so.
+BENCH = PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m benchmarks
+BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+.PHONY: bench bench-operator bench-trainer
+bench: ## All benchmarks, one table each.
+	@$(MAKE) bench-operator
+	@$(MAKE) bench-trainer
+
+bench-operator: venv ## Latency, writes, idle cost and restart of operator and gateway: about 8 minutes.
+	@$(PYTHON) hack/cluster build api >/dev/null
+	@$(BENCH).operator $(BENCH_OPTIONS)
+
+bench-trainer: venv ## Start, checkpoint stall and recovery of the trainer: about 6 minutes, no cluster.
+	@$(BENCH).trainer $(BENCH_OPTIONS)
+
 # --- demo -------------------------------------------------------------------------------------------------------------
 
 .PHONY: demo clean-demo

@@ -1,0 +1,362 @@
+"""What a TrainingJob costs and how fast the operator is: `python -m benchmarks.operator`, about 8 minutes.
+
+A real kube-apiserver, etcd, controller manager and scheduler with fake nodes (kwok), a real operator and a real gateway
+with the chart's permissions, each a process of its own. The peer's figures were measured with the same control plane,
+the same raised client limits of its controllers, the same fake nodes and the same clock (arrival of a watch line at
+one client process).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.api.gateway_support import Gateway, Kubernetes
+from tests.api.operator_support import Operator
+
+from benchmarks import audit, peer
+from benchmarks.follow import TRAINING_JOBS, Followed, following
+from benchmarks.plane import (
+    LONG,
+    REPORTED,
+    SHORT,
+    Api,
+    client,
+    control_plane,
+    prepare_namespace,
+    training_job,
+    wait_for,
+)
+from benchmarks.process import Usage, usage
+from benchmarks.report import NONE, Report, machine, p50_p99
+from benchmarks.trainers import PlayedTrainers
+
+_NOTES = f"""\
+peer: {peer.NAME}, measured on such a machine (2 cores, control plane, kwok and client on it), two runs; its webhooks \
+on, its client limits as shipped. A dash: not measured there.
+p50 / p99 in ms, from the answer to the create call to the arrival of the watch line at one independent client.
+writes: create, update, patch and delete requests of the audit log in the jobs' namespace, failed ones included, \
+divided by the jobs. Ours are the operator's and the gateway's, Events apart; everybody is all but the client.
+A TokenReview and a TokenRequest write nothing and are not counted as writes."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done.
+
+    Attributes:
+        jobs: TrainingJobs of a latency run.
+        reported: TrainingJobs whose trainers report.
+        held: TrainingJobs that are there while nothing happens.
+        idle: Seconds of watching that nothing happens.
+    """
+
+    jobs: int = 100
+    reported: int = 20
+    held: int = 1000
+    idle: int = 60
+
+
+QUICK = Scale(jobs=10, reported=3, held=30, idle=5)
+
+
+@dataclass
+class Bench:
+    """Everything a section needs."""
+
+    kubernetes: Kubernetes
+    api: Api
+    operator: Operator
+    gateway: Gateway
+    report: Report
+    scale: Scale
+
+    async def requests(self, since: str, containing: str) -> list[audit.Request]:
+        """Requests since a moment; the log is written a little later."""
+        until_moment = audit.now()
+        await asyncio.sleep(0.5)
+        log = self.kubernetes.cluster.audit_log
+        return audit.requests(log, since=since, until=until_moment, containing=containing)
+
+
+# --- latency ----------------------------------------------------------------------------------------------------------
+
+
+async def paced(
+    bench: Bench, followed: Followed, *, namespace: str, count: int, per_second: float, prefix: str
+) -> None:
+    """Create jobs at a rate."""
+    began, calls = time.monotonic(), []
+    for number in range(count):
+        await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
+        body = training_job(namespace, f"{prefix}-{number:03d}", gpus=1)
+        calls.append(asyncio.create_task(followed.create(bench.api, body)))
+    await asyncio.gather(*calls)
+
+
+async def burst(bench: Bench, followed: Followed, *, namespace: str, count: int, prefix: str) -> None:
+    """Create jobs all at once."""
+    await bench.api.warm()
+    bodies = [training_job(namespace, f"{prefix}-{number:03d}", gpus=1) for number in range(count)]
+    await asyncio.gather(*(followed.create(bench.api, body) for body in bodies))
+
+
+Create = Callable[[Followed], Awaitable[None]]
+
+
+async def latency(bench: Bench, name: str, create: Create, bar: str, other: peer.Latency) -> None:
+    """Follow jobs from the create call to their end, and count what they cost."""
+    since, before = audit.now(), usage(bench.operator.process.pid)
+    async with following(bench.api, SHORT) as followed:
+        await create(followed)
+        uids = set(followed.at["answered"])
+        await wait_for(lambda: followed.all_at("succeeded", uids), 120, f"{name}: all {len(uids)} jobs Succeeded")
+        await asyncio.sleep(2)
+    add = bench.report.add
+    add(f"{name}: create call (ms)", p50_p99(followed.create_calls), peer=other.call)
+    add(f"{name}: -> child Job seen (ms)", p50_p99(followed.between("answered", "child")), bar, other.child)
+    add(f"{name}: -> pod Running (ms)", p50_p99(followed.between("answered", "running")), peer=other.running)
+    ended = p50_p99(followed.between("complete", "succeeded"))
+    add(f"{name}: Job Complete -> Succeeded (ms)", ended, peer=other.ended)
+    cpu = (usage(bench.operator.process.pid).cpu - before.cpu) / len(uids) * 1000
+    add(f"{name}: CPU of the operator per job (ms)", f"{cpu:.0f}", peer=other.cpu)
+    found = await bench.requests(since, f'"namespace":"{SHORT}"')
+    what = f"{name}, pod of 3 s, no reports"
+    add_writes(bench, what, found, len(uids), ours=other.ours, everybody=other.everybody)
+
+
+def add_writes(
+    bench: Bench, name: str, found: list[audit.Request], jobs: int, *, ours: str = NONE, everybody: str = NONE
+) -> None:
+    """Two lines of writes per job."""
+    writes = [
+        each
+        for each in found
+        if each.verb in audit.WRITES and each.who != "client" and not each.resource.endswith("/token")
+    ]
+    own = [each for each in writes if each.who in ("operator", "gateway")]
+    events = [each for each in own if each.resource == "events"]
+    by_whom = Counter(each.who for each in own if each.resource != "events")
+    parts = ", ".join(f"{who} {count / jobs:.1f}" for who, count in sorted(by_whom.items()))
+    text = f"{(len(own) - len(events)) / jobs:.1f} (+ {len(events) / jobs:.1f} Events); {parts}"
+    refused = sum(each.code >= 400 for each in own) / jobs
+    bench.report.add(f"writes per job, ours ({name})", f"{text}; refused {refused:.2f}", "<= 12", ours)
+    bench.report.add(f"writes per job, everybody ({name})", f"{len(writes) / jobs:.1f}", "<= 20", everybody)
+    labels = Counter(f"{each.who}: {each.label}" for each in writes)
+    listed = "; ".join(f"{label} {count / jobs:.2f}" for label, count in sorted(labels.items()))
+    bench.report.notes.append(f"writes per job ({name}): {listed}")
+
+
+# --- a job's life with reports ----------------------------------------------------------------------------------------
+
+
+async def reported_lives(bench: Bench) -> None:
+    """Jobs of 12 s whose trainers report to the gateway."""
+    since, count = audit.now(), bench.scale.reported
+    async with following(bench.api, REPORTED) as followed:
+        trainers = PlayedTrainers(bench.api, bench.gateway)
+        followed.on_running = trainers.start
+        await paced(bench, followed, namespace=REPORTED, count=count, per_second=2, prefix="reported")
+        uids = set(followed.at["answered"])
+        await wait_for(lambda: followed.all_at("succeeded", uids), 120, f"all {count} reported jobs Succeeded")
+        await trainers.close()
+        await asyncio.sleep(2)
+    found = await bench.requests(since, f'"namespace":"{REPORTED}"')
+    sent = trainers.accepted / count
+    add_writes(bench, f"pod of 12 s, {sent:.1f} reports accepted per job", found, count)
+    reviews = [
+        each
+        for each in await bench.requests(since, audit.SERVICE_ACCOUNTS["gateway"])
+        if each.resource == "tokenreviews"
+    ]
+    bench.report.add("TokenReviews per job", f"{len(reviews) / count:.1f}")
+    if trainers.refused:
+        bench.report.notes.append(f"reports refused: {dict(trainers.refused)}")
+
+
+# --- many jobs at rest ------------------------------------------------------------------------------------------------
+
+
+async def held(bench: Bench, namespace: str, *, suspend: bool) -> None:
+    """Many jobs that need nothing: what operator and gateway use, and what they ask for."""
+    count, kind = bench.scale.held, "suspended" if suspend else "running"
+    empty = _usages(bench)
+    async with following(bench.api, namespace) as followed:
+        began = time.monotonic()
+        await _fill(bench, followed, namespace, count, suspend=suspend)
+        uids = set(followed.at["answered"])
+        if not suspend:
+            if await wait_for(lambda: followed.all_at("child", uids), 180, f"{count} child Jobs"):
+                last = max(followed.at["child"].values()) - began
+                bench.report.add(
+                    f"{count} TrainingJobs created: last child Job after (s)", f"{last:.1f}", peer=peer.FILLED
+                )
+            await wait_for(lambda: followed.all_at("running", uids), 240, f"{count} pods Running")
+    await _until_quiet(bench)
+    first, since = _usages(bench), audit.now()
+    await asyncio.sleep(bench.scale.idle)
+    second = _usages(bench)
+    for part, before in first.items():
+        after = second[part]
+        name, share = f"{count} {kind}: {part}", 100 * (after.cpu - before.cpu) / bench.scale.idle
+        rss = f"{empty[part].rss:.0f} -> {after.rss:.0f} (peak {after.peak:.0f})"
+        bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, "<= 200", peer.RSS if suspend else NONE)
+        what = f"{name}: idle CPU (% of a core, {bench.scale.idle} s)"
+        bench.report.add(what, f"{share:.2f}", peer=peer.IDLE_CPU if suspend else NONE)
+        asked = await bench.requests(since, audit.SERVICE_ACCOUNTS[part])
+        what = f"{name}: API requests in {bench.scale.idle} s"
+        bench.report.add(what, _listed(asked), "none but the Lease", peer.IDLE_WRITES if suspend else NONE)
+
+
+def _listed(requests: list[audit.Request]) -> str:
+    lease = sum(each.resource == "leases" for each in requests)
+    others = Counter(each.label for each in requests if each.resource != "leases")
+    text = ", ".join(f"{label} {number}" for label, number in sorted(others.items())) or "none"
+    return f"{text}; {lease} of the Lease"
+
+
+async def _fill(bench: Bench, followed: Followed, namespace: str, count: int, *, suspend: bool) -> None:
+    gate = asyncio.Semaphore(50)
+
+    async def create(number: int) -> None:
+        async with gate:
+            body = training_job(namespace, f"held-{number:04d}", gpus=0, suspend=suspend)
+            await followed.create(bench.api, body)
+
+    await asyncio.gather(*(create(number) for number in range(count)))
+
+
+def _usages(bench: Bench) -> dict[str, Usage]:
+    return {"operator": usage(bench.operator.process.pid), "gateway": usage(bench.gateway.process.pid)}
+
+
+async def _until_quiet(bench: Bench) -> None:
+    """Wait until the operator has used next to no CPU for 5 s, and the gateway neither."""
+    for _ in range(60):
+        before = _usages(bench)
+        await asyncio.sleep(5)
+        after = _usages(bench)
+        if all(after[part].cpu - before[part].cpu < 0.2 for part in before):
+            return
+
+
+async def restarts(bench: Bench, kind: str) -> None:
+    """A TrainingJob is created at the moment the operator starts again."""
+    ways: dict[str, Callable[[], object]] = {"SIGTERM": bench.operator.stop, "kill -9": bench.operator.kill}
+    for number, (way, end) in enumerate(ways.items()):
+        async with following(bench.api, SHORT) as followed:
+            end()
+            began = time.monotonic()
+            start = asyncio.get_running_loop().run_in_executor(None, bench.operator.restart)
+            uid = await followed.create(bench.api, training_job(SHORT, f"restart-{kind}-{number}", gpus=1))
+            await wait_for(lambda: uid in followed.at["child"], 60, "the first child Job after a restart")  # noqa: B023
+            await start
+            seconds = followed.at["child"].get(uid, float("nan")) - began
+        what = f"{bench.scale.held} {kind}: restart ({way}) -> first new child Job (s)"
+        bench.report.add(what, f"{seconds:.2f}", "< 5", peer.RESTART)
+
+
+async def remove_all(bench: Bench, namespace: str) -> None:
+    """Delete a namespace's TrainingJobs and wait until they and their pods are gone."""
+    await bench.api.delete(TRAINING_JOBS.format(namespace))
+    for _ in range(240):
+        left = [
+            len((await bench.api.get(f"{path}?limit=1"))["items"])
+            for path in (TRAINING_JOBS.format(namespace), f"/api/v1/namespaces/{namespace}/pods")
+        ]
+        if not any(left):
+            return
+        await asyncio.sleep(0.5)
+    bench.report.notes.append(f"{namespace} was not empty 120 s after its TrainingJobs were deleted")
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+SECTIONS = ("paced", "burst", "reported", "suspended", "running")
+
+
+async def run(bench: Bench, sections: set[str]) -> None:
+    """All sections, in an order in which none disturbs the next."""
+    count = bench.scale.jobs
+    async with following(bench.api, SHORT) as followed:
+        await paced(bench, followed, namespace=SHORT, count=3, per_second=5, prefix="warm")
+        uids = set(followed.at["answered"])
+        await wait_for(lambda: followed.all_at("succeeded", uids), 60, "the warm-up")
+    if "paced" in sections:
+        steady = functools.partial(paced, bench, namespace=SHORT, count=count, per_second=5, prefix="paced")
+        await latency(bench, f"{count} jobs, 5/s", steady, "20 / 40", peer.PACED)
+    if "burst" in sections:
+        at_once = functools.partial(burst, bench, namespace=SHORT, count=count, prefix="burst")
+        await latency(bench, f"burst of {count}", at_once, "p99 < 1000", peer.BURST)
+    if "reported" in sections:
+        await reported_lives(bench)
+    for namespace in (SHORT, REPORTED):
+        await remove_all(bench, namespace)
+    for kind in ("suspended", "running"):
+        if kind in sections:
+            await at_rest(bench, kind)
+
+
+async def at_rest(bench: Bench, kind: str) -> None:
+    """Fresh processes, many jobs, a minute of nothing, restarts."""
+    await asyncio.to_thread(_start_afresh, bench)
+    await asyncio.sleep(3)
+    await held(bench, LONG, suspend=kind == "suspended")
+    await restarts(bench, kind)
+    await remove_all(bench, SHORT)
+    await remove_all(bench, LONG)
+
+
+def _start_afresh(bench: Bench) -> None:
+    bench.operator.stop()
+    bench.operator.restart()
+    bench.gateway.stop()
+    folder = bench.gateway.folder
+    bench.gateway = Gateway(bench.kubernetes, folder)
+
+
+async def measure(kubernetes: Kubernetes, folder: Path, report: Report, scale: Scale, sections: set[str]) -> None:
+    """Start operator and gateway, run the sections, end them."""
+    for part in ("operator", "gateway"):
+        (folder / part).mkdir()
+    operator = Operator(kubernetes, folder / "operator")
+    try:
+        operator.wait_for_leadership()
+        async with client(kubernetes) as api:
+            bench = Bench(kubernetes, api, operator, Gateway(kubernetes, folder / "gateway"), report, scale)
+            try:
+                await run(bench, sections)
+            finally:
+                bench.gateway.stop()
+    finally:
+        operator.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.operator", description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument("--quick", action="store_true", help="few jobs and seconds: does it work at all?")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="section (default: all)")
+    chosen = parser.parse_args()
+    report = Report("Operator and gateway", machine("kopf", "kubernetes", "aiohttp"), notes=_NOTES.splitlines())
+    scale = QUICK if chosen.quick else Scale()
+    try:
+        with control_plane(f"bench-{os.getpid()}") as kubernetes, tempfile.TemporaryDirectory() as folder:
+            for namespace in (SHORT, REPORTED, LONG):
+                prepare_namespace(kubernetes, namespace)
+            asyncio.run(measure(kubernetes, Path(folder), report, scale, set(chosen.only or SECTIONS)))
+    finally:  # what was measured before a failure is worth reading too
+        report.setup["load average after (1, 5, 15 min)"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+        report.publish(chosen.json)
+
+
+if __name__ == "__main__":
+    main()
