@@ -53,7 +53,7 @@ class Followed:
         seen = self.at[step]
         return all(uid in seen for uid in uids)
 
-    def take_job(self, _kind: str, obj: Object, at: float) -> None:
+    def take_job(self, obj: Object, at: float) -> None:
         """A watch event of a Job."""
         uid = obj["metadata"].get("labels", {}).get(JOB_UID_LABEL, "")
         self.at["child"].setdefault(uid, at)
@@ -61,14 +61,14 @@ class Followed:
         if any(each["type"] == "Complete" and each["status"] == "True" for each in conditions):
             self.at["complete"].setdefault(uid, at)
 
-    def take_pod(self, _kind: str, obj: Object, at: float) -> None:
+    def take_pod(self, obj: Object, at: float) -> None:
         """A watch event of a pod."""
         uid = obj["metadata"].get("labels", {}).get(JOB_UID_LABEL, "")
         if obj.get("status", {}).get("phase") == "Running" and uid not in self.at["running"]:
             self.at["running"][uid] = at
             self.on_running(obj)
 
-    def take_training_job(self, _kind: str, obj: Object, at: float) -> None:
+    def take_training_job(self, obj: Object, at: float) -> None:
         """A watch event of a TrainingJob."""
         if obj.get("status", {}).get("phase") == "Succeeded":
             self.at["succeeded"].setdefault(str(obj["metadata"]["uid"]), at)

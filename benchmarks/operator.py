@@ -128,6 +128,8 @@ async def latency(bench: Bench, name: str, create: Create, bar: str, other: peer
     add(f"{name}: Job Complete -> Succeeded (ms)", ended, peer=other.ended)
     cpu = (usage(bench.operator.process.pid).cpu - before.cpu) / len(uids) * 1000
     add(f"{name}: CPU of the operator per job (ms)", f"{cpu:.0f}", peer=other.cpu)
+    bench.report.notes += [f"{name}: a watch of the client broke: {each}" for each in bench.api.broken_watches]
+    bench.api.broken_watches.clear()
     found = await bench.requests(since, f'"namespace":"{SHORT}"')
     what = f"{name}, pod of 3 s, no reports"
     add_writes(bench, what, found, len(uids), ours=other.ours, everybody=other.everybody)

@@ -155,6 +155,7 @@ class Api:
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server, self._session = server, session
+        self.broken_watches: list[str] = []
 
     async def create(self, path: str, body: Object) -> Object:
         """POST an object; what was created."""
@@ -178,14 +179,29 @@ class Api:
         """Open as many connections as a burst uses."""
         await asyncio.gather(*(self.get("/version") for _ in range(_CONNECTIONS - 10)))
 
-    async def watch(self, path: str, take: Callable[[str, Object, float], None]) -> None:
-        """Hand over every event (type, object, monotonic seconds of its arrival) until cancelled."""
+    async def watch(self, path: str, take: Callable[[Object, float], None]) -> None:
+        """Hand over every object with news (monotonic seconds of its arrival) until cancelled.
+
+        A watch that the server ends is opened again and said to have ended: what came meanwhile is seen late.
+        """
+        while True:
+            reason = "the server ended it"
+            try:
+                reason = await self._watch_once(path, take) or reason
+            except aiohttp.ClientError as error:
+                reason = str(error) or type(error).__name__
+            self.broken_watches.append(f"{path}: {reason}")
+
+    async def _watch_once(self, path: str, take: Callable[[Object, float], None]) -> str | None:
         options = {"watch": "true", "timeoutSeconds": "3600"}
         async with self._session.get(self._server + path, params=options) as answer:
             async for line in answer.content:
                 at = time.monotonic()
                 event = json.loads(line)
-                take(event["type"], event["object"], at)
+                if event["type"] == "ERROR":
+                    return str(event["object"].get("message"))
+                take(event["object"], at)
+        return None
 
 
 @asynccontextmanager
