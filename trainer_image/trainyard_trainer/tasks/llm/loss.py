@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainyard_trainer.data.batches import TextBatch
+from trainyard_trainer.memory.chunks import rows_per_chunk
+from trainyard_trainer.tasks.llm.chunked import loss_in_head
 
 
-def summed_loss(model: Any, batch: TextBatch) -> Tensor:
+def summed_loss(model: Any, batch: TextBatch, chunk_rows: int | None = None) -> Tensor:
     """Sum of the cross-entropy over the batch's loss tokens; scalar, fp32, differentiable.
 
     The head runs on the N positions that carry loss, not on all B * T: with completions only, most of the largest
@@ -22,9 +24,41 @@ def summed_loss(model: Any, batch: TextBatch) -> Tensor:
     Args:
         model: A causal language model of transformers, with or without a PEFT adapter.
         batch: The batch, on the model's device.
+        chunk_rows: Rows whose logits exist at a time, as `rows_in_chunks` says; None computes them all at once.
     """
-    logits = selected_logits(model, batch)
-    return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+    if chunk_rows is None:
+        return functional.cross_entropy(selected_logits(model, batch).float(), batch.labels, reduction="sum")
+    head = _linear_head(model)
+    assert head is not None
+    with loss_in_head(head, batch.loss_positions, batch.labels, chunk_rows):
+        loss: Tensor = model(**_inputs(batch)).logits
+    return loss.reshape(())
+
+
+def rows_in_chunks(model: Any, device: torch.device) -> int | None:
+    """How many rows' logits may be computed at a time; None where the head's output is not the logits as they are.
+
+    Some architectures cap, scale or cut what the head gives, and an adapter may sit on the head: there, the model has
+    to be asked for its logits. It is found out by asking for two positions. Modes and random state are left as found.
+    """
+    head = _linear_head(model)
+    if head is None:
+        return None
+    given: list[tuple[Tensor, Tensor]] = []
+    handle = head.register_forward_hook(lambda _head, _inputs, output: given.append((output, output.clone())))
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = model(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=device), use_cache=False).logits
+    finally:
+        handle.remove()
+    untouched = len(given) == 1 and logits is given[0][0] and torch.equal(*given[0])
+    return rows_per_chunk(head.out_features) if untouched else None
+
+
+def _linear_head(model: Any) -> nn.Linear | None:
+    """The output head where it is a plain matrix, trained or not."""
+    head = model.get_output_embeddings()
+    return head if type(head) is nn.Linear else None
 
 
 def selected_logits(model: Any, batch: TextBatch) -> Tensor:
@@ -33,12 +67,14 @@ def selected_logits(model: Any, batch: TextBatch) -> Tensor:
     Without a cache and without a mask, attention keeps packed rows apart by their restarting positions alone; with
     either of them it would not.
     """
-    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
-    if batch.attention_mask is not None:
-        inputs["attention_mask"] = batch.attention_mask
     with _head_on(model.get_output_embeddings(), batch.loss_positions):
-        logits: Tensor = model(**inputs).logits
+        logits: Tensor = model(**_inputs(batch)).logits
     return logits.reshape(len(batch.labels), -1)
+
+
+def _inputs(batch: TextBatch) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+    return inputs if batch.attention_mask is None else {**inputs, "attention_mask": batch.attention_mask}
 
 
 @contextmanager
