@@ -11,6 +11,7 @@ import kopf
 
 from trainyard_crds.contract import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard_operator.kube.login import Login, Pacer
+from trainyard_operator.kube.stateless import NoDiffBase, NoProgress
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 
 logger = logging.getLogger(__name__)
@@ -100,4 +101,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
     settings.queueing.idle_timeout = 2.0
     settings.persistence.finalizer = "trainyard.dev/kopf"
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     return settings
