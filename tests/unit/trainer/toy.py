@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,12 @@ class ToyTask:
             batch = self._data.micro_batch(0, 0)
             return {"evalLoss": float(self.loss(loaded, batch).item()) / batch.num_loss_tokens}
 
-    def save_weights(self, loaded: Loaded, directory: Path) -> None:
+    def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
+        return loaded.model.state_dict()
+
+    def save_weights(self, loaded: Loaded, weights: Mapping[str, Tensor], directory: Path) -> None:
         self._called("save_weights")
-        save_file(loaded.model.state_dict(), directory / "model.safetensors")
+        save_file(dict(weights), directory / "model.safetensors")
 
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
         self._called("load_weights")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from functools import partial
 
 import torch
 
@@ -18,8 +18,9 @@ from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.plan import StepPlan
 from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
+from trainyard_trainer.engine.saver import Saver
 from trainyard_trainer.engine.schedule import learning_rate_factor
-from trainyard_trainer.engine.state import TrainingState, read_state, write_state
+from trainyard_trainer.engine.state import TrainingState, pack_state, read_state
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.engine.window import LossWindow
 from trainyard_trainer.errors import DataError, StopRequested
@@ -59,8 +60,13 @@ class Engine:
         self._window = LossWindow(context.device)
         self._rng = capture_rng(context.device)
         self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
-        self._saved_step = 0
-        self._saved_at = clock.monotonic()
+        self._saver = Saver(
+            store=store,
+            write_weights=partial(task.save_weights, loaded),
+            reporter=reporter,
+            clock=clock,
+            grace=self._grace,
+        )
         self._unsaved_best = False
 
     def train(self) -> Checkpoint:
@@ -76,18 +82,26 @@ class Engine:
             SupersededError: A newer trainer owns the run directory.
         """
         try:
+            self._make_steps()
+        finally:
+            self._saver.close()
+        checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
+        assert checkpoint is not None
+        return checkpoint
+
+    def _make_steps(self) -> None:
+        try:
             self._begin()
             while self._state.step < self._plan.total_steps:
                 self._step()
                 self._settle()
         except StopRequested:
             # The unfinished step is dropped: its weights were never changed and its generators' states not kept.
-            if self._state.step > self._saved_step or self._unsaved_best:
+            if self._state.step > self._saver.saved_step or self._unsaved_best:
                 self._save()
+            self._saver.flush()
             raise
-        checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
-        assert checkpoint is not None
-        return checkpoint
+        self._saver.flush()
 
     def _begin(self) -> None:
         if (checkpoint := self._store.newest) is None:
@@ -116,7 +130,7 @@ class Engine:
         self._state, self._rng, length = read_state(checkpoint.state, optimizer=self._optimizer, window=self._window)
         restore_rng(self._rng, self._context.device)
         self._reporter.metrics_log.begin(length)
-        self._saved_step = self._state.step
+        self._saver.saved_step = self._state.step
         self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
 
     def _step(self) -> None:
@@ -155,13 +169,14 @@ class Engine:
 
     def _settle(self) -> None:
         """Do what is due at the current step; after a resume, only what was not done before."""
+        self._saver.poll()
         state = self._state
         if self._due.log(state.step) and state.logged_step != state.step:
             self._log()
         if self._due.evaluation(state.step) and state.evaluated_step != state.step:
             self._evaluate()
-        due = self._due.save(state.step, seconds_since_save=self._clock.monotonic() - self._saved_at)
-        if (due and self._saved_step != state.step) or self._unsaved_best:
+        due = self._due.save(state.step, seconds_since_save=self._saver.seconds_since_save)
+        if (due and self._saver.saved_step != state.step) or self._unsaved_best:
             self._save()
 
     def _log(self) -> None:
@@ -201,8 +216,7 @@ class Engine:
 
     def _save(self) -> None:
         self._window.check_finite()
-        self._reporter.stage(Stage.SAVING)
-        started, state = self._clock.monotonic(), self._state
+        state = self._state
         settings = training_settings(self._config)
         draft = Draft(
             step=state.step,
@@ -214,22 +228,12 @@ class Engine:
             metrics=state.own_metrics(),
             created_at=self._clock.now(),
         )
-        checkpoint = self._store.save(draft, self._write)
-        self._saved_step, self._saved_at, self._unsaved_best = state.step, self._clock.monotonic(), False
-        self._grace.save_took(self._saved_at - started)
-        if warning := self._grace.warning():
-            self._reporter.warn("GracePeriodTooShort", warning)
-        self._reporter.log("CheckpointSaved", f"Saved {checkpoint.name}.")
-        self._reporter.checkpoints(self._store.statuses())
-        self._reporter.stage(Stage.TRAINING)
-
-    def _write(self, weights: Path, directory: Path) -> None:
-        self._task.save_weights(self._loaded, weights)
-        write_state(
-            directory,
-            state=self._state,
+        tensors, document = pack_state(
+            state=state,
             optimizer=self._optimizer,
             window=self._window,
             rng=self._rng,
-            metrics_length=self._reporter.metrics_log.durable_length(),
+            metrics_length=self._reporter.metrics_log.length,
         )
+        self._saver.save(draft, weights=self._task.weights(self._loaded), state=tensors, document=document)
+        self._unsaved_best = False

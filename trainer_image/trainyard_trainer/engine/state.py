@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,14 @@ class TrainingState:
         return {name: value for name, value in self.metrics.items() if name not in self.evaluation}
 
 
-def write_state(
-    directory: Path,
-    *,
-    state: TrainingState,
-    optimizer: Optimizer,
-    window: LossWindow,
-    rng: RngState,
-    metrics_length: int,
-) -> None:
-    """Write everything but the weights.
+def pack_state(
+    *, state: TrainingState, optimizer: Optimizer, window: LossWindow, rng: RngState, metrics_length: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything but the weights: tensors (the run's own, no copies) and JSON values (copies).
 
     Args:
-        directory: Where to.
         state: Where the run is.
-        optimizer: Its state is written, its settings come from the config.
+        optimizer: Its state is packed, its settings come from the config.
         window: Losses not yet logged.
         rng: The generators as they were when the last step was done.
         metrics_length: Bytes of metrics.jsonl that belong to this state.
@@ -75,6 +69,11 @@ def write_state(
         "windowTokens": num_tokens,
         "metricsLength": metrics_length,
     }
+    return tensors, document
+
+
+def write_state(directory: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write what `pack_state` gave, or a copy of it."""
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory / _TENSORS)
     (directory / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
 

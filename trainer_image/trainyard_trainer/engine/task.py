@@ -6,7 +6,7 @@ addressed by (epoch, index), so a run resumes at the exact sample without replay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -106,8 +106,14 @@ class Task(Protocol):
     def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
         """Metrics on the held-out rows; `evalLoss` (mean per loss token) among them. Leaves modes and RNGs as found."""
 
-    def save_weights(self, loaded: Loaded, directory: Path) -> None:
-        """Write the trained weights as safetensors, in the form a user loads: a PEFT or a transformers directory."""
+    def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
+        """The trained weights by name: the tensors that training changes, no copies. Runs between two steps."""
+
+    def save_weights(self, loaded: Loaded, weights: Mapping[str, Tensor], directory: Path) -> None:
+        """Write a copy of `weights` as safetensors, in the form a user loads: a PEFT or a transformers directory.
+
+        Runs in another thread while training goes on: it must not read the model's tensors, nor change anything.
+        """
 
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
         """Put back what `save_weights` wrote, bit for bit."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from trainyard_crds.trainingjob import Adapter
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
@@ -57,12 +58,26 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
     return peft_model
 
 
-def save_adapter(model: Any, directory: Path) -> None:
-    """Write a PEFT directory; the same adapter gives the same bytes."""
+def adapter_weights(model: Any) -> dict[str, Tensor]:
+    """The adapter's tensors, no copies, named as in a PEFT directory."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Of the whole model's state PEFT would choose the same ones, after packing every quantised weight of the base.
+    trainable = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    weights: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trainable, save_embedding_layers=False)
+    return weights
+
+
+def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a PEFT directory; the same adapter gives the same bytes.
+
+    Args:
+        model: A model with an adapter.
+        directory: Where to.
+        weights: A copy of its `adapter_weights` to write; default: as they are now.
+    """
+    weights = adapter_weights(model) if weights is None else weights
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {**model.active_peft_config.to_dict(), "inference_mode": True}
     document = json.dumps(config, indent=2, sort_keys=True, default=_plain)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.models.quiet import quiet_libraries
 
 
-def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Write a transformers directory: safetensors weights, config and tokenizer."""
+def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a transformers directory: safetensors weights, config and tokenizer.
+
+    Args:
+        model: A model of transformers.
+        tokenizer: Its tokenizer.
+        directory: Where to.
+        weights: A copy of its state to write, tied weights tied; default: as it is now.
+    """
     quiet_libraries()
-    model.save_pretrained(str(directory))
+    model.save_pretrained(str(directory), state_dict=None if weights is None else dict(weights))
     tokenizer.save_pretrained(str(directory))
 
 

@@ -41,11 +41,14 @@ class MetricsLog:
         line = json.dumps({"step": step, "time": time, **metrics}, allow_nan=False)
         _write(self._open_file(), line.encode() + b"\n")
 
-    def durable_length(self) -> int:
-        """Bytes of the file, all of them on the disk."""
-        file = self._open_file()
-        os.fsync(file.fileno())
-        return file.tell()
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return self._open_file().tell()
+
+    def sync(self) -> None:
+        """Force what was written to the disk; another thread may do it."""
+        os.fsync(self._open_file().fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -9,7 +9,7 @@ from torch import nn
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.plan import Cursor
 from trainyard_trainer.engine.rng import RngState, capture_rng, restore_rng, seed_everything, undisturbed
-from trainyard_trainer.engine.state import TrainingState, read_state, write_state
+from trainyard_trainer.engine.state import TrainingState, pack_state, read_state, write_state
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.engine.window import LossWindow
 from trainyard_trainer.errors import DataError
@@ -64,7 +64,8 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     make_step(groups, optimizer)
     window.add(step=1, loss_sum=torch.tensor(2.5), num_tokens=5, grad_norm=torch.tensor(1.0))
     state = TrainingState(step=1, cursor=Cursor(2, 3), tokens=7, metrics={"loss": 0.1}, evaluated_step=1, best_loss=0.1)
-    write_state(tmp_path, state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
+    packed = pack_state(state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
+    write_state(tmp_path, *packed)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
 
     copies = two_groups()

@@ -43,7 +43,7 @@ def steps_in(directory: Path) -> list[tuple[int, float]]:
 def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Path) -> None:
     first = metrics_log(tmp_path)
     first.append(step=1, time="t", metrics={"loss": 1.0})
-    length = first.durable_length()
+    length = first.length
     first.append(step=2, time="t", metrics={"loss": 9.0})
     first.close()
     second = metrics_log(tmp_path, length)
@@ -55,7 +55,7 @@ def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Pa
 def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> None:
     stale = metrics_log(tmp_path)
     stale.append(step=1, time="t", metrics={"loss": 1.0})
-    successor = metrics_log(tmp_path, stale.durable_length())
+    successor = metrics_log(tmp_path, stale.length)
     stale.append(step=2, time="t", metrics={"loss": 9.0})
     successor.append(step=2, time="t", metrics={"loss": 0.5})
     with pytest.raises(SupersededError):
@@ -66,8 +66,8 @@ def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> N
 def test_a_file_shorter_than_the_checkpoint_remembers_is_left_alone(tmp_path: Path) -> None:
     log = metrics_log(tmp_path)
     log.append(step=1, time="t", metrics={"loss": 1.0})
-    length = log.durable_length()
-    assert metrics_log(tmp_path, length + 100).durable_length() == length
+    length = log.length
+    assert metrics_log(tmp_path, length + 100).length == length
 
 
 def test_log_lines(tmp_path: Path) -> None:

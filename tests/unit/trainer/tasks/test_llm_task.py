@@ -61,6 +61,10 @@ def train(task: LlmTask, loaded: LlmLoaded, steps: int) -> list[float]:
     return losses
 
 
+def save(task: LlmTask, loaded: LlmLoaded, directory: Path) -> None:
+    task.save_weights(loaded, task.weights(loaded), directory)
+
+
 def logits(model: torch.nn.Module) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
@@ -101,7 +105,7 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, tiny_model: Path, m
     train(task, loaded, 3)
     saved = tmp_path / "saved"
     saved.mkdir()
-    task.save_weights(loaded, saved)
+    save(task, loaded, saved)
     assert any(saved.glob("*.safetensors"))
     wanted = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     fresh = task.load(context)
@@ -123,7 +127,7 @@ def test_plain_peft_gives_the_same_logits(tmp_path: Path, tiny_model: Path, meth
     saved, exported = tmp_path / "saved", tmp_path / "exported"
     saved.mkdir()
     exported.mkdir()
-    task.save_weights(loaded, saved)
+    save(task, loaded, saved)
     assert task.export(loaded, saved, exported) == "adapter"
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -156,7 +160,7 @@ def test_a_full_model_is_exported_as_a_transformers_directory(tmp_path: Path, ti
     saved, exported = tmp_path / "saved", tmp_path / "exported"
     saved.mkdir()
     exported.mkdir()
-    task.save_weights(loaded, saved)
+    save(task, loaded, saved)
     assert task.export(loaded, saved, exported) == "model"
     theirs = AutoModelForCausalLM.from_pretrained(exported)
     assert torch.equal(logits(theirs), logits(loaded.model))
@@ -170,12 +174,12 @@ def test_the_same_seed_gives_the_same_adapter_and_files(tmp_path: Path, tiny_mod
     for number in range(2):
         directory = tmp_path / str(number)
         directory.mkdir()
-        task.save_weights(task.load(context), directory)
+        save(task, task.load(context), directory)
         files.append([path.read_bytes() for path in sorted(directory.iterdir())])
     assert files[0] == files[1]
     assert torch.equal(state, torch.random.get_rng_state())
     other = run_context(tmp_path, tiny_model, optimization={"precision": "fp32", "seed": 7})
-    task.save_weights(task.load(other), directory)
+    save(task, task.load(other), directory)
     first, second = (
         load_file(tmp_path / "0" / "adapter_model.safetensors"),
         load_file(directory / "adapter_model.safetensors"),
@@ -271,7 +275,7 @@ def test_tied_embeddings_come_back_tied(tmp_path: Path) -> None:
     train(task, loaded, 2)
     saved = tmp_path / "saved"
     saved.mkdir()
-    task.save_weights(loaded, saved)
+    save(task, loaded, saved)
     task.load_weights(fresh, saved)
     model = language_model(fresh)
     assert model.lm_head.weight is model.get_input_embeddings().weight

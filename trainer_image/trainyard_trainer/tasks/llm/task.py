@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.models.adapter import add_adapter, load_adapter, save_adapter
+from trainyard_trainer.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.models.full import load_model_weights, save_model
 from trainyard_trainer.models.libraries import import_libraries
 from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
@@ -89,13 +89,19 @@ class LlmTask:
         assert evaluation is not None
         return {"evalLoss": mean_loss(loaded.model, evaluation, context.device, context.stop.check)}
 
-    def save_weights(self, loaded: Loaded, directory: Path) -> None:
+    def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
+        """The adapter's tensors, or the whole model's for `full`."""
+        if _ours(loaded).config.method == "full":
+            return loaded.model.state_dict()
+        return adapter_weights(loaded.model)
+
+    def save_weights(self, loaded: Loaded, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write a PEFT directory, or a transformers directory for `full`."""
         ours = _ours(loaded)
         if ours.config.method == "full":
-            save_model(ours.model, ours.tokenizer, directory)
+            save_model(ours.model, ours.tokenizer, directory, weights)
         else:
-            save_adapter(ours.model, directory)
+            save_adapter(ours.model, directory, weights)
 
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
         """Put back what `save_weights` wrote, bit for bit."""

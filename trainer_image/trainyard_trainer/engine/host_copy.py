@@ -1,0 +1,97 @@
+"""A copy of tensors in host memory, taken between two steps without waiting for the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ALIGNMENT = 64
+"""Bytes; more than any element type needs."""
+
+
+class HostCopy:
+    """Memory for one copy, used again for every next one: a run's state is held twice, never three times."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, dtype=np.uint8)
+        self._is_pinned = False
+
+    def take(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], None]]:
+        """Copy tensors; the copy before is overwritten.
+
+        Tensors of a GPU are copied in the order of its stream, so a later step cannot change what is copied. Tensors
+        that are the same (tied weights) are the same in the copy.
+
+        Returns:
+            Contiguous tensors on the CPU by name, and what to call before they are read: it waits for the GPU.
+        """
+        places, size = _layout(tensors)
+        on_gpu = [tensor for tensor in tensors.values() if tensor.is_cuda]
+        if size > len(self._memory):
+            self.release()
+            self._memory = np.empty(size, dtype=np.uint8)
+            if on_gpu:
+                self._pin()
+        copies: dict[int, Tensor] = {}
+        for name, tensor in tensors.items():
+            if (place := places[name]) not in copies:
+                copies[place] = self._tensor_at(place, tensor)
+                copies[place].copy_(tensor.detach(), non_blocking=True)
+        return {name: copies[place] for name, place in places.items()}, _wait_for(on_gpu)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        if self._is_pinned:
+            _check(_cudart().cudaHostUnregister(self._memory.ctypes.data))
+            self._is_pinned = False
+        self._memory = np.empty(0, dtype=np.uint8)
+
+    def _pin(self) -> None:
+        # torch's own allocator of pinned memory rounds every tensor up to a power of two.
+        _check(_cudart().cudaHostRegister(self._memory.ctypes.data, len(self._memory), 0))
+        self._is_pinned = True
+
+    def _tensor_at(self, place: int, like: Tensor) -> Tensor:
+        # From numpy, so that every tensor has a storage of its own: writers take one storage for one tensor.
+        memory = torch.from_numpy(self._memory[place : place + like.nbytes])
+        return memory.view(like.dtype).view(like.shape)
+
+
+def _cudart() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+def _check(result: Any) -> None:
+    torch.cuda.check_error(int(result))
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    """Where each tensor lies, in bytes, and the size of the whole."""
+    places: dict[str, int] = {}
+    known: dict[tuple[object, ...], int] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        identity = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.nbytes == 0 or identity not in known:
+            known[identity] = size
+            size += -(-max(1, tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT
+        places[name] = known[identity]
+    return places, size
+
+
+def _wait_for(on_gpu: list[Tensor]) -> Callable[[], None]:
+    events = []
+    for device in {tensor.device for tensor in on_gpu}:
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        events.append(event)
+
+    def wait() -> None:
+        for event in events:
+            event.synchronize()
+
+    return wait

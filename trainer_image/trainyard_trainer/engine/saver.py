@@ -1,0 +1,153 @@
+"""Checkpoints off the step path: a step waits for a copy to host memory, a thread writes, hashes and publishes it.
+
+The thread has at most one checkpoint. A save that comes while it is busy waits: none is skipped, and there is never
+more than one copy. The thread alone uses the store from `save` until its end was seen here, and whatever it raises is
+raised here, in the thread of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from trainyard_crds.report import CheckpointStatus, Stage
+from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_trainer.checkpoint.store import Draft
+from trainyard_trainer.checkpoint.writer import Writer
+from trainyard_trainer.clock import Clock
+from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.host_copy import HostCopy
+from trainyard_trainer.engine.state import write_state
+from trainyard_trainer.errors import TrainerError
+from trainyard_trainer.report.reporter import Reporter
+
+_WEIGHTS, _STATE = "weights:", "state:"
+
+
+class Store(Protocol):
+    """What a saver needs of `CheckpointStore`."""
+
+    def save(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
+        """Commit a checkpoint, then remove those that are not kept."""
+
+    def statuses(self) -> list[CheckpointStatus]:
+        """The checkpoints that count, oldest first."""
+
+
+class Saver:
+    """Saves a run.
+
+    Args:
+        store: Where checkpoints go.
+        write_weights: Writes a copy of the weights into a directory; runs in the thread.
+        reporter: Is told of a checkpoint once it is published.
+        clock: Measures how long that takes.
+        grace: Is told how long that takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        write_weights: Callable[[Mapping[str, Tensor], Path], None],
+        reporter: Reporter,
+        clock: Clock,
+        grace: GraceMeter,
+    ) -> None:
+        self._store = store
+        self._write_weights = write_weights
+        self._reporter = reporter
+        self._clock = clock
+        self._grace = grace
+        self._copy = HostCopy()
+        self._writer: Writer[tuple[Checkpoint, float]] = Writer()
+        self._saved_at = clock.monotonic()
+        self.saved_step = 0
+        """The step of the newest checkpoint, published or on its way."""
+
+    @property
+    def seconds_since_save(self) -> float:
+        """Since the newest copy was taken, or since the start."""
+        return self._clock.monotonic() - self._saved_at
+
+    def save(
+        self, draft: Draft, *, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], document: dict[str, Any]
+    ) -> None:
+        """Copy the run as it is now and let the thread make a checkpoint of it.
+
+        Args:
+            draft: What the manifest says beside the files.
+            weights: The weights themselves; they may change as soon as this returns.
+            state: The tensors of the rest of the state, likewise.
+            document: The rest of the state as JSON values.
+
+        Raises:
+            StorageError: The checkpoint before could not be written.
+            SupersededError: A newer trainer owns the run directory.
+        """
+        self.flush()
+        self._saved_at = self._clock.monotonic()
+        self.saved_step = draft.step
+        copies, wait = self._copy.take(_prefixed(_WEIGHTS, weights) | _prefixed(_STATE, state))
+        self._writer.start(lambda: self._write(draft, copies, document, wait))
+
+    def poll(self) -> None:
+        """Tell of a checkpoint that was published in the meantime.
+
+        Raises:
+            StorageError: It could not be written.
+            SupersededError: A newer trainer owns the run directory.
+        """
+        self._tell(self._writer.take(wait=False))
+
+    def flush(self) -> None:
+        """Wait until the checkpoint in flight, if there is one, is published; raises what `poll` does."""
+        if self._writer.is_busy:
+            self._reporter.stage(Stage.SAVING)
+            self._tell(self._writer.take(wait=True))
+            self._reporter.stage(Stage.TRAINING)
+        else:
+            self.poll()
+
+    def close(self) -> None:
+        """End the thread after what it has in hand, and tell of that; for a run that ends with an error of its own."""
+        self._writer.close()
+        with suppress(TrainerError, OSError):  # the error that ends the run says more; often it is the same
+            self.poll()
+        self._copy.release()
+
+    def _write(
+        self, draft: Draft, copies: dict[str, Tensor], document: dict[str, Any], wait: Callable[[], None]
+    ) -> tuple[Checkpoint, float]:
+        """In the thread: the checkpoint, and the seconds from the beginning of its copy until it was published."""
+
+        def write(weights: Path, state: Path) -> None:
+            wait()
+            self._reporter.metrics_log.sync()
+            self._write_weights(_without_prefix(_WEIGHTS, copies), weights)
+            write_state(state, _without_prefix(_STATE, copies), document)
+
+        started = self._saved_at
+        return self._store.save(draft, write), self._clock.monotonic() - started
+
+    def _tell(self, published: tuple[Checkpoint, float] | None) -> None:
+        if published is None:
+            return
+        checkpoint, seconds = published
+        self._grace.save_took(seconds)
+        if warning := self._grace.warning():
+            self._reporter.warn("GracePeriodTooShort", warning)
+        self._reporter.log("CheckpointSaved", f"Saved {checkpoint.name}.")
+        self._reporter.checkpoints(self._store.statuses())
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
