@@ -49,6 +49,10 @@ KUBEFLOW_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 KUBEFLOW_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - a variable's name; its value is a path
 TERMINATION_LOG_ENV = "TRAINYARD_TERMINATION_LOG"
 
+# Credentials of object storage: keys of a Secret and variables of the trainer.
+S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+S3_SESSION_TOKEN = "AWS_SESSION_TOKEN"  # noqa: S105 - a variable's name
+
 NAME_LIMIT = 48
 """Longest TrainingJob name: `<name>-<uid8>` must stay a label value and leave room for the pod's suffix."""
 

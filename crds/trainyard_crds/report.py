@@ -38,6 +38,9 @@ class Progress(StatusModel):
     total_steps: int | None = Field(default=None, ge=0, description="Optimizer steps of the whole run.")
     epoch: float | None = Field(default=None, ge=0, description="Passes over the training data done.")
     percent: float | None = Field(default=None, ge=0, le=100, description="Share of the steps done, 0 to 100.")
+    stage_percent: float | None = Field(
+        default=None, ge=0, le=100, description="Share of the current stage done, where it says so: a download, a copy."
+    )
     remaining_seconds: int | None = Field(default=None, ge=0, description="Estimated seconds until the end.")
     steps_per_second: float | None = Field(default=None, ge=0, description="Optimizer steps per second, recent.")
     tokens_per_second: float | None = Field(
@@ -72,10 +75,14 @@ class CheckpointStatus(StatusModel):
 class ExportStatus(StatusModel):
     """One artefact of a finished run."""
 
-    format: str = Field(max_length=32, description="`adapter` (PEFT directory) or `model` (transformers directory).")
+    format: str = Field(max_length=32, description="adapter, model, merged or gguf, as in spec.exports.")
     uri: str = Field(max_length=1024, description="Where it lies: pvc://claim/path.")
     bytes: int = Field(ge=0, description="Size of all its files in bytes.")
     digest: str = Field(max_length=128, description="`sha256:` digest over its files' names and digests.")
+    destination: str | None = Field(default=None, max_length=1024, description="Where a copy lies: s3://bucket/folder.")
+    message: str | None = Field(
+        default=None, max_length=256, description="How far it is from the trained model, in a sentence."
+    )
 
 
 class ResolvedModel(StatusModel):

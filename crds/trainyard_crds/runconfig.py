@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from trainyard_crds.common import SpecModel
+from trainyard_crds.exports import Export
+from trainyard_crds.sources import Sha256
 from trainyard_crds.trainingjob import (
     Adapter,
     Checkpoints,
@@ -22,14 +24,17 @@ from trainyard_crds.trainingjob import (
     TrainingJobSpec,
 )
 
+_FILE = r"^(hf://[^/]+/[^/]+/.+|s3://[^/]+/[^\x00?#]+|https?://[^/@?#]+/[^\x00?#]+|file:///[^\x00]+)$"
+_FILE_FORMS = "hf://org/name/file.jsonl, s3://bucket/file.jsonl, https://host/file.jsonl or file:///path/file.jsonl"
+
 
 class RunModelSource(SpecModel):
-    """The base model: hf://org/name or file:///directory."""
+    """The base model: hf://org/name, s3://bucket/path or file:///directory."""
 
     source: str = Field(
-        pattern=r"^(hf://[^/]+/[^/]+|file:///[^\x00]+)$",
+        pattern=r"^(hf://[^/]+/[^/]+|s3://[^/]+/[^\x00?#]+|file:///[^\x00]+)$",
         max_length=1024,
-        description="hf://org/name or file:///directory",
+        description="hf://org/name, s3://bucket/path or file:///directory",
     )
     revision: str | None = None
     display_source: str | None = None
@@ -41,10 +46,11 @@ class RunValidation(SpecModel):
 
     source: str | None = Field(
         default=None,
-        pattern=r"^(hf://[^/]+/[^/]+/.+|file:///[^\x00]+)$",
+        pattern=_FILE,
         max_length=1024,
-        description="hf://org/name/file.jsonl or file:///path/file.jsonl",
+        description=_FILE_FORMS,
     )
+    sha256: str | None = Sha256
     fraction: float | None = Field(default=None, gt=0, le=0.5)
 
     @model_validator(mode="after")
@@ -55,13 +61,14 @@ class RunValidation(SpecModel):
 
 
 class RunDataset(SpecModel):
-    """The training rows: hf://org/name/file or file:///file."""
+    """The training rows."""
 
     source: str = Field(
-        pattern=r"^(hf://[^/]+/[^/]+/.+|file:///[^\x00]+)$",
+        pattern=_FILE,
         max_length=1024,
-        description="hf://org/name/file.jsonl or file:///path/file.jsonl",
+        description=_FILE_FORMS,
     )
+    sha256: str | None = Sha256
     format: DatasetFormat = "auto"
     max_rows: int | None = Field(default=None, ge=1)
     validation: RunValidation | None = None
@@ -79,6 +86,13 @@ class Identity(SpecModel):
     namespace: str
     name: str
     uid: str
+
+
+class RunS3(SpecModel):
+    """Object storage; its credentials are AWS_ACCESS_KEY_ID and its companions in the environment, if there are any."""
+
+    endpoint: str | None = Field(default=None, description="Address of the service. Default: that of AWS.")
+    region: str = "us-east-1"
 
 
 class Intake(SpecModel):
@@ -108,13 +122,15 @@ class RunConfig(SpecModel):
     llm: Llm = Llm()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
+    exports: list[Export] = Field(min_length=1, description="Default: the adapter, or the model with full.")
+    s3: RunS3 = RunS3()
     progress: Intake | None = None
     gpus: int = Field(default=0, ge=0, description="GPUs the pod was given; 0 trains on the CPU.")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_method_blocks(cls, data: Any) -> Any:
-        """Leave `adapter` and `quantization` filled exactly where the method uses them."""
+        """Leave `adapter` and `quantization` filled exactly where the method uses them, and `exports` always."""
         if not isinstance(data, dict):
             return data
         method = data.get("method", "lora")
@@ -123,6 +139,8 @@ class RunConfig(SpecModel):
             filled["adapter"] = {}
         if method == "qlora" and filled.get("quantization") is None:
             filled["quantization"] = {}
+        if filled.get("exports") is None:
+            filled["exports"] = [{"format": "model" if method == "full" else "adapter"}]
         return filled
 
     @model_validator(mode="after")
@@ -133,6 +151,21 @@ class RunConfig(SpecModel):
             raise ValueError("quantization has no effect without method: qlora; remove it, or use method: qlora")
         return self
 
+    @model_validator(mode="after")
+    def _exports_fit_method(self) -> RunConfig:
+        formats = [export.format for export in self.exports]
+        if len(set(formats)) < len(formats):
+            raise ValueError("exports names a format twice; name each once")
+        if self.method == "full" and {"adapter", "merged"} & set(formats):
+            raise ValueError(
+                "method: full trains no adapter that could be exported or merged; use format model or gguf"
+            )
+        if self.method != "full" and "model" in formats:
+            raise ValueError("format: model is for method: full; use format: merged for a whole model")
+        if self.method != "qlora" and any(export.base for export in self.exports):
+            raise ValueError("exports[].base has no effect without method: qlora; remove it")
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """The camelCase document without unset (None) fields."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
@@ -140,6 +173,16 @@ class RunConfig(SpecModel):
 
 def training_blocks(spec: TrainingJobSpec) -> dict[str, Any]:
     """The blocks a RunConfig takes from a spec as they are; unset ones get their models' defaults."""
-    blocks = ("task", "method", "optimization", "adapter", "quantization", "llm", "evaluation", "checkpoints")
+    blocks = (
+        "task",
+        "method",
+        "optimization",
+        "adapter",
+        "quantization",
+        "llm",
+        "evaluation",
+        "checkpoints",
+        "exports",
+    )
     values = {name: getattr(spec, name) for name in blocks}
     return {name: value for name, value in values.items() if value is not None}

@@ -19,37 +19,9 @@ from trainyard_crds.common import (
     rules,
 )
 from trainyard_crds.contract import NAME_LIMIT
+from trainyard_crds.exports import Export
+from trainyard_crds.sources import S3, Sha256, dataset_source, model_source, no_secret, sha256_of_downloads
 from trainyard_crds.trainingjob_status import TrainingJobStatus
-
-_HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
-_HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
-_PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/(?s:.+)"
-_MAY_IDENTIFY = (
-    r"({0}.matches(r'^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@') || "
-    r"(!{0}.startsWith('pvc://') && {0}.contains('://') && {0}.contains('?')))"
-)
-"""A user name or password, or a query such as ?token=..., in {0}. Refused by a rule of the object around the field: the
-error of a field's own rule repeats the value, and the API server's audit log keeps it."""
-_ESCAPES = r"(^|/)[.][.]?(/|$)|^(hf|pvc)://.*//|[\x00-\x1f\x7f]"
-_NO_ESCAPE = cel(
-    f"!self.matches(r'{_ESCAPES}') || {_MAY_IDENTIFY.format('self')}",
-    "must not contain '.', '..', '//' or control characters in its path; "
-    "write the path from the root of the claim, for example pvc://claim/folder/file",
-)
-
-
-def _well_formed(pattern: str, message: str) -> dict[str, str]:
-    return cel(f"self.matches(r'^({pattern})$') || {_MAY_IDENTIFY.format('self')}", message)
-
-
-def _no_secret(field: str, write: str) -> dict[str, str]:
-    """For the object that holds `source`."""
-    return cel(
-        f"!has(self.source) || !{_MAY_IDENTIFY.format('self.source')}",
-        f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which everybody who "
-        f"may see the TrainingJob could read; {write}",
-        field_path=".source",
-    )
 
 
 class Model(SpecModel):
@@ -57,7 +29,7 @@ class Model(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            _no_secret(
+            no_secret(
                 "spec.model.source",
                 "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
             ),
@@ -76,17 +48,10 @@ class Model(SpecModel):
         min_length=1,
         max_length=512,
         description=(
-            "Where the model is: hf://org/name on the model hub, or pvc://claim/path for a directory (config.json, "
-            "tokenizer, safetensors weights) on a PersistentVolumeClaim of this namespace."
+            "Where the model is: hf://org/name on the model hub, or a directory (config.json, tokenizer, safetensors "
+            "weights): pvc://claim/path on a PersistentVolumeClaim of this namespace, s3://bucket/path in spec.s3."
         ),
-        json_schema_extra=rules(
-            _well_formed(
-                f"{_HF_MODEL}|{_PVC}",
-                "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B; "
-                "a revision goes into spec.model.revision, files from elsewhere onto a claim",
-            ),
-            _NO_ESCAPE,
-        ),
+        json_schema_extra=model_source("spec.model.source"),
     )
     revision: str | None = Field(
         default=None,
@@ -99,18 +64,8 @@ class Model(SpecModel):
     )
 
 
-_ROWS = "write pvc://claim/file.jsonl or hf://org/name/file.jsonl; a hub token goes into a Secret"
-DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text"]
-
-
-def _dataset_source(field: str) -> dict[str, Any]:
-    return rules(
-        _well_formed(
-            f"{_HF_FILE}|{_PVC}",
-            f"{field} must be pvc://claim/file.jsonl or hf://org/name/file.jsonl; files from elsewhere go onto a claim",
-        ),
-        _NO_ESCAPE,
-    )
+_ROWS = "write pvc://claim/file.jsonl, hf://org/name/file.jsonl or s3://bucket/file.jsonl; secrets go into a Secret"
+DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text", "tokenized"]
 
 
 class Validation(SpecModel):
@@ -118,7 +73,8 @@ class Validation(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            _no_secret("spec.dataset.validation.source", _ROWS),
+            no_secret("spec.dataset.validation.source", _ROWS),
+            sha256_of_downloads("spec.dataset.validation"),
             cel(
                 "has(self.source) != has(self.fraction)",
                 "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
@@ -130,9 +86,10 @@ class Validation(SpecModel):
         default=None,
         min_length=1,
         max_length=512,
-        description="A file of held-out rows: pvc://claim/path or hf://org/name/path, in the dataset's format.",
-        json_schema_extra=_dataset_source("spec.dataset.validation.source"),
+        description="A file of held-out rows, named as in spec.dataset.source, in the dataset's format.",
+        json_schema_extra=dataset_source("spec.dataset.validation.source"),
     )
+    sha256: str | None = Sha256
     fraction: float | None = Field(
         default=None,
         gt=0,
@@ -146,7 +103,8 @@ class Dataset(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            _no_secret("spec.dataset.source", _ROWS),
+            no_secret("spec.dataset.source", _ROWS),
+            sha256_of_downloads("spec.dataset"),
             cel(
                 "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
                 "spec.dataset.validation.source is the training file itself, so the evaluation would say nothing; "
@@ -158,14 +116,19 @@ class Dataset(SpecModel):
     source: str = Field(
         min_length=1,
         max_length=512,
-        description="A JSON Lines file: pvc://claim/path, or hf://org/name/path in a dataset repository of the hub.",
-        json_schema_extra=_dataset_source("spec.dataset.source"),
+        description=(
+            "A JSON Lines file: pvc://claim/path, hf://org/name/path in a dataset repository of the hub, s3://bucket/key "
+            "in spec.s3, or https://host/path."
+        ),
+        json_schema_extra=dataset_source("spec.dataset.source"),
     )
+    sha256: str | None = Sha256
     format: DatasetFormat = Field(
         default="auto",
         description=(
             "How a row is written: messages (role, content), sharegpt (conversations of from, value), alpaca "
-            "(instruction, input, output), query-response, text. auto looks at the first rows."
+            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto looks at the first "
+            "rows."
         ),
     )
     max_rows: int | None = Field(
@@ -260,8 +223,12 @@ class Llm(SpecModel):
         default=True,
         description="Put several rows into one sequence of maxLength, each seeing only itself: no padding is computed.",
     )
-    overlong: Literal["drop", "truncate"] = Field(
-        default="drop", description="What happens to rows longer than maxLength; the count is reported."
+    overlong: Literal["drop", "truncate", "split"] = Field(
+        default="drop",
+        description=(
+            "What happens to rows longer than maxLength; the count is reported. split cuts rows of text or tokens into "
+            "several and drops conversations: a piece of one would be an answer without its question."
+        ),
     )
     train_on: Literal["completions", "all"] = Field(
         default="completions", description="Which tokens carry loss: the assistant's answers, or every token."
@@ -407,6 +374,27 @@ class TrainingJobSpec(SpecModel):
                 "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
             ),
             cel(
+                "!has(self.exports) || self.method != 'full' || "
+                "!self.exports.exists(e, e.format in ['adapter', 'merged'])",
+                "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or "
+                "gguf",
+            ),
+            cel(
+                "!has(self.exports) || self.method == 'full' || !self.exports.exists(e, e.format == 'model')",
+                "spec.exports: format: model is for method: full; use format: merged for a whole model",
+            ),
+            cel(
+                "!has(self.exports) || self.method == 'qlora' || !self.exports.exists(e, has(e.base))",
+                "spec.exports[].base has no effect without method: qlora; remove it",
+            ),
+            cel(
+                "!has(self.s3) || self.model.source.startsWith('s3://') || self.dataset.source.startsWith('s3://') || "
+                "(has(self.dataset.validation) && has(self.dataset.validation.source) && "
+                "self.dataset.validation.source.startsWith('s3://')) || "
+                "(has(self.exports) && self.exports.exists(e, has(e.destination)))",
+                "spec.s3 has no effect without an s3:// source or destination; remove it",
+            ),
+            cel(
                 "!has(oldSelf.stop) || (has(self.stop) && (oldSelf.stop == self.stop || self.stop == 'Force'))",
                 "spec.stop cannot be taken back: a stopped job never runs again (create a new TrainingJob); "
                 "it may only go from Graceful to Force",
@@ -431,6 +419,14 @@ class TrainingJobSpec(SpecModel):
     llm: Llm | None = Field(default=None, description="Settings of language models. Default: its defaults.")
     evaluation: Evaluation | None = Field(default=None, description="When to evaluate. Default: its defaults.")
     checkpoints: Checkpoints | None = Field(default=None, description="When to save. Default: its defaults.")
+    exports: list[Export] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4,
+        description="What the finished run leaves, each format once. Default: the adapter, or the model with full.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["format"]},
+    )
+    s3: S3 | None = Field(default=None, description="Object storage of s3:// sources and destinations.")
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
     storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
     suspend: bool = Field(

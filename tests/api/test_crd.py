@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "no model": ({"model": None}, "spec.model: Required value"),
     "a model by its name only": (
         {"model": {"source": "Qwen/Qwen3-0.6B"}},
-        "spec.model.source must be hf://org/name or pvc://claim/path, for example hf://Qwen/Qwen3-0.6B",
+        "spec.model.source must be hf://org/name, pvc://claim/path or s3://bucket/path, for example hf://Qwen/Qwen3-0.6B",
     ),
     "a model path that leaves its claim": (
         {"model": {"source": "pvc://models/../secret"}},
@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Object, str]] = {
     ),
     "a dataset without a file": (
         {"dataset": {"source": "hf://org/name"}},
-        "spec.dataset.source must be pvc://claim/file.jsonl or hf://org/name/file.jsonl",
+        "spec.dataset.source must be pvc://claim/file.jsonl, hf://org/name/file.jsonl, s3://bucket/file.jsonl",
     ),
     "two kinds of validation": (
         {"dataset": {"source": "pvc://d/t.jsonl", "validation": {"source": "pvc://d/v.jsonl", "fraction": 0.1}}},
@@ -55,6 +55,50 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "quantization with lora": (
         {"method": "lora", "quantization": {}},
         "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
+    ),
+    "merging without an adapter": (
+        {"method": "full", "exports": [{"format": "merged"}]},
+        "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or gguf",
+    ),
+    "a model of an adapter": (
+        {"exports": [{"format": "model"}]},
+        "spec.exports: format: model is for method: full; use format: merged for a whole model",
+    ),
+    "a dequantized base that was never quantized": (
+        {"exports": [{"format": "merged", "base": "dequantized"}]},
+        "spec.exports[].base has no effect without method: qlora; remove it",
+    ),
+    "a base of an adapter": (
+        {"method": "qlora", "exports": [{"format": "adapter", "base": "original"}]},
+        "spec.exports[].base has no effect on this format",
+    ),
+    "a type of a merged model": (
+        {"exports": [{"format": "merged", "type": "f16"}]},
+        "spec.exports[].type has no effect on this format",
+    ),
+    "a format twice": (
+        {"exports": [{"format": "gguf", "type": "f16"}, {"format": "gguf", "type": "f32"}]},
+        "spec.exports[1]: Duplicate value",
+    ),
+    "a destination that is no bucket": (
+        {"exports": [{"format": "adapter", "destination": "/data"}]},
+        "must be s3://bucket/folder, for example s3://models/support-bot",
+    ),
+    "a destination with a key": (
+        {"exports": [{"format": "adapter", "destination": "s3://key:hunter2@bucket/folder"}]},
+        "spec.exports[].destination must not hold a user name, password or token",
+    ),
+    "object storage without a use": (
+        {"s3": {"region": "eu-west-1"}},
+        "spec.s3 has no effect without an s3:// source or destination; remove it",
+    ),
+    "an endpoint with a bucket": (
+        {"model": {"source": "s3://models/tiny"}, "s3": {"endpoint": "https://minio:9000/models"}},
+        "spec.s3.endpoint must be http:// or https://, a host and maybe a port",
+    ),
+    "a digest of a file on a claim": (
+        {"dataset": {"source": "pvc://d/t.jsonl", "sha256": "0" * 64}},
+        "spec.dataset.sha256 is only used for s3:// and https:// sources; remove it",
     ),
     "a negative learning rate": ({"optimization": {"learningRate": -1}}, "spec.optimization.learningRate"),
     "a learning rate as text": ({"optimization": {"learningRate": "1e-4"}}, "must be of type number"),

@@ -13,6 +13,8 @@ from trainyard_crds.contract import (
     KUBEFLOW_TOKEN_ENV,
     KUBEFLOW_URL_ENV,
     RUN_VOLUME,
+    S3_CREDENTIALS,
+    S3_SESSION_TOKEN,
     SCRATCH_DIRECTORIES,
     TERMINATION_LOG,
     TERMINATION_LOG_ENV,
@@ -22,6 +24,7 @@ from trainyard_crds.contract import (
     kubeflow_path,
     progress_audience,
 )
+from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob import Checkpoints, Resources, TrainingJobSpec
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.quantity import whole_units
@@ -134,13 +137,28 @@ def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, sett
         env.append(_env("NVIDIA_VISIBLE_DEVICES", "void"))
     secret = spec.model.credentials_secret
     if secret is not None:
-        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-        env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return env
+        env.append(_secret_env("HF_TOKEN", secret.name, secret.key))
+    return [*env, *_s3_env(spec.s3)]
+
+
+def _s3_env(s3: S3 | None) -> list[Object]:
+    """The credentials' own names are the Secret's keys; a session token is there for temporary ones only."""
+    if s3 is None or s3.credentials_secret is None:
+        return []
+    name = s3.credentials_secret.name
+    always = [_secret_env(key, name, key) for key in S3_CREDENTIALS]
+    return [*always, _secret_env(S3_SESSION_TOKEN, name, S3_SESSION_TOKEN, optional=True)]
 
 
 def _env(name: str, value: str) -> Object:
     return {"name": name, "value": value}
+
+
+def _secret_env(variable: str, secret: str, key: str, *, optional: bool = False) -> Object:
+    reference: Object = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _field_env(name: str, path: str) -> Object:

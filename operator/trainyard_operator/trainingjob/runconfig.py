@@ -24,9 +24,11 @@ from trainyard_crds.runconfig import (
     RunConfig,
     RunDataset,
     RunModelSource,
+    RunS3,
     RunValidation,
     training_blocks,
 )
+from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob import Dataset, Model, Resources, Storage, TrainingJobSpec
 from trainyard_operator.trainingjob.model import Object
 
@@ -64,6 +66,7 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
             run_uri=run_uri(job),
             model=_model(spec.model),
             dataset=_dataset(spec.dataset),
+            s3=_s3(spec.s3),
             gpus=(spec.resources or Resources()).gpus,
             progress=Intake(
                 url=gateway_url + progress_path(namespace, name),
@@ -110,11 +113,19 @@ def _model(model: Model) -> RunModelSource:
 def _dataset(dataset: Dataset) -> RunDataset:
     held_out = dataset.validation
     validation = held_out and RunValidation(
-        source=held_out.source and _local(held_out.source), fraction=held_out.fraction
+        source=held_out.source and _local(held_out.source), sha256=held_out.sha256, fraction=held_out.fraction
     )
     return RunDataset(
-        source=_local(dataset.source), format=dataset.format, max_rows=dataset.max_rows, validation=validation
+        source=_local(dataset.source),
+        sha256=dataset.sha256,
+        format=dataset.format,
+        max_rows=dataset.max_rows,
+        validation=validation,
     )
+
+
+def _s3(s3: S3 | None) -> RunS3:
+    return RunS3() if s3 is None else RunS3(endpoint=s3.endpoint, region=s3.region)
 
 
 def _local(source: str) -> str:

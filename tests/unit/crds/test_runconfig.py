@@ -26,6 +26,12 @@ def test_blocks_are_there_exactly_where_the_method_uses_them(method: str, adapte
     assert config.optimization.learning_rate == 1e-4
 
 
+@pytest.mark.parametrize(("method", "format_"), [("lora", "adapter"), ("qlora", "adapter"), ("full", "model")])
+def test_what_training_makes_is_exported_when_nothing_is_asked(method: str, format_: str) -> None:
+    config = RunConfig.model_validate({**MINIMAL, "method": method})
+    assert [export.format for export in config.exports] == [format_]
+
+
 def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
     config = RunConfig.model_validate({**MINIMAL, "optimization": {"learningRate": "1e-4"}})
     assert config.optimization.learning_rate == 1e-4
@@ -37,6 +43,12 @@ def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
         ({"method": "full", "adapter": {"rank": 8}}, "adapter has no effect with method: full"),
         ({"quantization": {}}, "quantization has no effect without method: qlora"),
         ({"dataset": {"source": "file:///d", "validation": {}}}, "exactly one of source"),
+        ({"exports": [{"format": "model"}]}, "format: model is for method: full"),
+        ({"method": "full", "exports": [{"format": "merged"}]}, "no adapter that could be exported or merged"),
+        ({"exports": [{"format": "merged", "base": "original"}]}, "base has no effect without method: qlora"),
+        ({"exports": [{"format": "gguf"}, {"format": "gguf", "type": "f16"}]}, "names a format twice"),
+        ({"exports": []}, "at least 1 item"),
+        ({"dataset": {"source": "https://me@host/rows.jsonl"}}, "should match pattern"),
         ({"optimisation": {}}, "Extra inputs are not permitted"),
     ],
 )

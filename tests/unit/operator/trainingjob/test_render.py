@@ -40,6 +40,17 @@ CASES: dict[str, dict[str, Any]] = {
         "dataset": {"source": "pvc://rows/train.jsonl", "validation": {"source": "pvc://rows/held.jsonl"}},
         "evaluation": {"everySteps": 10},
     },
+    "object-storage": {
+        "method": "qlora",
+        "model": {"source": "s3://models/tiny"},
+        "dataset": {
+            "source": "https://files.example/train.jsonl",
+            "sha256": "a" * 64,
+            "validation": {"source": "s3://rows/held.jsonl", "sha256": "b" * 64},
+        },
+        "exports": [{"format": "merged", "base": "dequantized", "destination": "s3://models/out"}, {"format": "gguf"}],
+        "s3": {"endpoint": "https://minio.storage:9000", "credentialsSecret": {"name": "storage"}},
+    },
 }
 
 
@@ -69,7 +80,11 @@ def test_the_run_config_is_one_the_trainer_takes_and_the_pod_mounts_what_it_name
     sources = [config.model.source, config.dataset.source, (validation.source if validation else None) or ""]
     for source in sources:
         path = source.removeprefix("file://")
-        assert source == "" or source.startswith("hf://") or any(path.startswith(f"{mount}/") for mount in mounts)
+        assert (
+            source == ""
+            or source.startswith(("hf://", "s3://", "https://"))
+            or any(path.startswith(f"{mount}/") for mount in mounts)
+        )
     assert config.run_directory.startswith("/volumes/run/trainyard/")
     assert config.progress is not None
     assert config.progress.url.startswith(SETTINGS.gateway_url)

@@ -1,0 +1,61 @@
+"""What a finished run leaves to use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from trainyard_crds.common import SpecModel, cel, rules
+from trainyard_crds.sources import no_secret, s3_destination
+
+ExportFormat = Literal["adapter", "model", "merged", "gguf"]
+ExportBase = Literal["original", "dequantized"]
+GgufType = Literal["bf16", "f16", "f32", "q8_0"]
+
+
+class Export(SpecModel):
+    """One artefact that is made when training has ended."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            no_secret(
+                "spec.exports[].destination",
+                "write s3://bucket/folder and name a Secret in spec.s3.credentialsSecret",
+                "destination",
+            ),
+            cel(
+                "!has(self.base) || self.format in ['merged', 'gguf']",
+                "spec.exports[].base has no effect on this format; remove it, or use format: merged or gguf",
+            ),
+            cel(
+                "!has(self.type) || self.format == 'gguf'",
+                "spec.exports[].type has no effect on this format; remove it, or use format: gguf",
+            ),
+        )
+    )
+
+    format: ExportFormat = Field(
+        description=(
+            "adapter (PEFT directory; lora, qlora), model (transformers directory; full), merged (the adapter merged "
+            "into its base model, a transformers directory; lora, qlora), gguf (one file for llama.cpp)."
+        )
+    )
+    base: ExportBase | None = Field(
+        default=None,
+        description=(
+            "What a qlora adapter is merged into: original, the base model as it was downloaded, or dequantized, the "
+            "4-bit one it was trained on. Either way the difference to the trained model is measured. "
+            "Default: original."
+        ),
+    )
+    type: GgufType | None = Field(
+        default=None, description="How a gguf file stores matrices; vectors are always f32. Default: bf16."
+    )
+    destination: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="Folder the export is copied to as well, s3://bucket/folder. Default: the run's volume only.",
+        json_schema_extra=s3_destination("spec.exports[].destination"),
+    )

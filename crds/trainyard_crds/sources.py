@@ -1,0 +1,130 @@
+"""Where models and rows come from and results go to: the forms of a source and the rules about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from trainyard_crds.common import DnsName, SpecModel, cel, rules
+
+_HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
+_HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
+_PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/(?s:.+)"
+_S3 = r"s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]/[^?#]+"
+_HTTPS = r"https://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/[^?#]+"
+_MAY_IDENTIFY = (
+    r"({0}.matches(r'^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@') || "
+    r"(!{0}.startsWith('pvc://') && {0}.contains('://') && {0}.contains('?')))"
+)
+"""A user name or password, or a query such as ?token=..., in {0}. Refused by a rule of the object around the field: the
+error of a field's own rule repeats the value, and the API server's audit log keeps it."""
+_ESCAPES = r"(^|/)[.][.]?(/|$)|^(hf|pvc|s3|https)://.*//|[\x00-\x1f\x7f]"
+_NO_ESCAPE = cel(
+    f"!self.matches(r'{_ESCAPES}') || {_MAY_IDENTIFY.format('self')}",
+    "must not contain '.', '..', '//' or control characters in its path; "
+    "write the path from the root of the claim or bucket, for example pvc://claim/folder/file",
+)
+
+
+def no_secret(field: str, write: str, name: str = "source") -> dict[str, str]:
+    """A rule for the object that holds a source or destination: it names nobody and holds no token.
+
+    Args:
+        field: The field's path, for the message.
+        write: What to write instead.
+        name: Name of the field in the object.
+    """
+    return cel(
+        f"!has(self.{name}) || !{_MAY_IDENTIFY.format(f'self.{name}')}",
+        f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which everybody who "
+        f"may see the TrainingJob could read; {write}",
+        field_path=f".{name}",
+    )
+
+
+def _well_formed(pattern: str, message: str) -> dict[str, Any]:
+    formed = cel(f"self.matches(r'^({pattern})$') || {_MAY_IDENTIFY.format('self')}", message)
+    return rules(formed, _NO_ESCAPE)
+
+
+def model_source(field: str) -> dict[str, Any]:
+    """The rules of a field that names a model's directory."""
+    return _well_formed(
+        f"{_HF_MODEL}|{_PVC}|{_S3}",
+        f"{field} must be hf://org/name, pvc://claim/path or s3://bucket/path, for example hf://Qwen/Qwen3-0.6B; "
+        "a revision goes into spec.model.revision, files from elsewhere onto a claim",
+    )
+
+
+def dataset_source(field: str) -> dict[str, Any]:
+    """The rules of a field that names a file with rows."""
+    return _well_formed(
+        f"{_HF_FILE}|{_PVC}|{_S3}|{_HTTPS}",
+        f"{field} must be pvc://claim/file.jsonl, hf://org/name/file.jsonl, s3://bucket/file.jsonl or "
+        "https://host/file.jsonl; files from elsewhere go onto a claim",
+    )
+
+
+def s3_destination(field: str) -> dict[str, Any]:
+    """The rules of a field that names where files are copied to."""
+    return _well_formed(_S3, f"{field} must be s3://bucket/folder, for example s3://models/support-bot")
+
+
+Sha256 = Field(
+    default=None,
+    min_length=64,
+    max_length=64,
+    description="SHA-256 of the file (64 lower-case hex digits); another file is refused. For s3:// and https:// only.",
+    json_schema_extra=rules(
+        cel("self.matches(r'^[0-9a-f]{64}$')", "must be 64 lower-case hex digits, as sha256sum prints them")
+    ),
+)
+"""The field of a downloaded file's digest."""
+
+
+def sha256_of_downloads(field: str) -> dict[str, str]:
+    """A rule for the object that holds `source` and `sha256`."""
+    return cel(
+        "!has(self.sha256) || (has(self.source) && (self.source.startsWith('s3://') || "
+        "self.source.startsWith('https://')))",
+        f"{field}.sha256 is only used for s3:// and https:// sources; remove it",
+    )
+
+
+class S3Secret(SpecModel):
+    """A Secret with credentials for object storage."""
+
+    name: DnsName = Field(
+        description=(
+            "Name of a Secret in this namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+            "AWS_SESSION_TOKEN where the credentials have one."
+        )
+    )
+
+
+class S3(SpecModel):
+    """The object storage of the job's s3:// sources and destinations."""
+
+    endpoint: str | None = Field(
+        default=None,
+        min_length=8,
+        max_length=253,
+        description="Address of the service, for example https://minio.storage:9000. Default: that of AWS.",
+        json_schema_extra=rules(
+            cel(
+                r"self.matches(r'^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?$')",
+                "spec.s3.endpoint must be http:// or https://, a host and maybe a port, for example "
+                "https://minio.storage:9000; the bucket goes into the source",
+            )
+        ),
+    )
+    region: str = Field(
+        default="us-east-1",
+        min_length=1,
+        max_length=64,
+        description="Region of the buckets; most services other than AWS ignore it.",
+    )
+    credentials_secret: S3Secret | None = Field(
+        default=None, description="Credentials. Default: none, for buckets that everybody may read."
+    )
