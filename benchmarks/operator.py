@@ -79,12 +79,12 @@ class Bench:
     report: Report
     scale: Scale
 
-    async def requests(self, since: str, containing: str) -> list[audit.Request]:
-        """Requests since a moment; the log is written a little later."""
-        until_moment = audit.now()
+    async def requests(self, since: str, containing: str, until: str = "") -> list[audit.Request]:
+        """Requests from one moment to another, or to now; the log is written a little later."""
+        until = until or audit.now()
         await asyncio.sleep(0.5)
         log = self.kubernetes.cluster.audit_log
-        return audit.requests(log, since=since, until=until_moment, containing=containing)
+        return audit.requests(log, since=since, until=until, containing=containing)
 
 
 # --- latency ----------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ async def held(bench: Bench, namespace: str, *, suspend: bool) -> None:
     await _until_quiet(bench)
     first, since = _usages(bench), audit.now()
     await asyncio.sleep(bench.scale.idle)
-    second = _usages(bench)
+    second, until = _usages(bench), audit.now()
     for part, before in first.items():
         after = second[part]
         name, share = f"{count} {kind}: {part}", 100 * (after.cpu - before.cpu) / bench.scale.idle
@@ -213,7 +213,7 @@ async def held(bench: Bench, namespace: str, *, suspend: bool) -> None:
         bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, "<= 200", peer.RSS if suspend else NONE)
         what = f"{name}: idle CPU (% of a core, {bench.scale.idle} s)"
         bench.report.add(what, f"{share:.2f}", peer=peer.IDLE_CPU if suspend else NONE)
-        asked = await bench.requests(since, audit.SERVICE_ACCOUNTS[part])
+        asked = await bench.requests(since, audit.SERVICE_ACCOUNTS[part], until)
         what = f"{name}: API requests in {bench.scale.idle} s"
         bench.report.add(what, _listed(asked), "none but the Lease", peer.IDLE_WRITES if suspend else NONE)
 
@@ -302,9 +302,12 @@ async def run(bench: Bench, sections: set[str]) -> None:
         await reported_lives(bench)
     for namespace in (SHORT, REPORTED):
         await remove_all(bench, namespace)
-    for kind in ("suspended", "running"):
-        if kind in sections:
-            await at_rest(bench, kind)
+    if "suspended" in sections:
+        await at_rest(bench, "suspended")
+        await remove_all(bench, LONG)
+        await remove_all(bench, SHORT)
+    if "running" in sections:
+        await at_rest(bench, "running")
 
 
 async def at_rest(bench: Bench, kind: str) -> None:
@@ -313,8 +316,6 @@ async def at_rest(bench: Bench, kind: str) -> None:
     await asyncio.sleep(3)
     await held(bench, LONG, suspend=kind == "suspended")
     await restarts(bench, kind)
-    await remove_all(bench, SHORT)
-    await remove_all(bench, LONG)
 
 
 def _start_afresh(bench: Bench) -> None:
