@@ -119,7 +119,7 @@ async def latency(bench: Bench, name: str, create: Create, bar: str, other: peer
         await create(followed)
         uids = set(followed.at["answered"])
         await wait_for(lambda: followed.all_at("succeeded", uids), 120, f"{name}: all {len(uids)} jobs Succeeded")
-        await asyncio.sleep(2)
+        await _until_quiet(bench)  # Events are written one after the other
     add = bench.report.add
     add(f"{name}: create call (ms)", p50_p99(followed.create_calls), peer=other.call)
     add(f"{name}: -> child Job seen (ms)", p50_p99(followed.between("answered", "child")), bar, other.child)
@@ -170,7 +170,7 @@ async def reported_lives(bench: Bench) -> None:
         uids = set(followed.at["answered"])
         await wait_for(lambda: followed.all_at("succeeded", uids), 120, f"all {count} reported jobs Succeeded")
         await trainers.close()
-        await asyncio.sleep(2)
+        await _until_quiet(bench)
     found = await bench.requests(since, f'"namespace":"{REPORTED}"')
     sent = trainers.accepted / count
     add_writes(bench, f"pod of 12 s, {sent:.1f} reports accepted per job", found, count)
