@@ -92,6 +92,13 @@ class ResolvedModel(StatusModel):
     revision: str | None = Field(default=None, max_length=128, description="The commit the revision resolved to.")
 
 
+class MemoryEstimate(StatusModel):
+    """What a run is predicted to need of one device, said before anything is loaded."""
+
+    bytes: int = Field(ge=0, description="Predicted peak of the memory of one GPU (of the process, on a CPU).")
+    basis: str = Field(max_length=256, description="What the prediction is made from.")
+
+
 class Report(StatusModel):
     """Body of one progress POST. Lists are complete, never deltas; only the newest report matters."""
 
@@ -104,6 +111,7 @@ class Report(StatusModel):
     gpus: Annotated[list[Gpu], Field(max_length=64)] = []
     checkpoints: Annotated[list[CheckpointStatus], Field(max_length=20)] = []
     model: ResolvedModel | None = None
+    memory_estimate: MemoryEstimate | None = None
     warnings: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=8)] = {}
     """Reason (CamelCase) -> sentence, for example GracePeriodTooShort."""
 
@@ -151,6 +159,7 @@ class Termination(StatusModel):
     epoch: float | None = None
     metrics: Metrics = {}
     model: ResolvedModel | None = None
+    memory_estimate: MemoryEstimate | None = None
     checkpoints: list[CheckpointStatus] = []
     exports: list[ExportStatus] = []
 

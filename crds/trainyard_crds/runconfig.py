@@ -152,6 +152,22 @@ class RunConfig(SpecModel):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_without_effect(self) -> RunConfig:
+        if self.optimization.optimizer == "paged_adamw8bit" and self.gpus == 0:
+            raise ValueError(
+                "optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit"
+            )
+        if self.evaluation.early_stopping is not None and self.dataset.validation is None:
+            raise ValueError("evaluation.earlyStopping needs held-out rows: set dataset.validation.source or .fraction")
+        both = set(self.adapter.targets) & set(self.adapter.modules_to_save or ()) if self.adapter else set()
+        if both:
+            raise ValueError(
+                f"adapter.modulesToSave and .targets both name {min(both)}; one that is trained whole needs no "
+                "adapter: remove it from targets"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _exports_fit_method(self) -> RunConfig:
         formats = [export.format for export in self.exports]
         if len(set(formats)) < len(formats):

@@ -166,6 +166,13 @@ class Optimization(SpecModel):
     max_grad_norm: float = Field(
         default=1.0, ge=0, le=1_000_000, description="Gradients are scaled down to this global norm; 0 switches it off."
     )
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = Field(
+        default="adamw",
+        description=(
+            "adamw, or with its two moments in 8 bits (bitsandbytes: a quarter of their memory): adamw8bit, and "
+            "paged_adamw8bit, whose moments may move to host memory when the GPU's is short."
+        ),
+    )
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16", description="Type of the weights and activations. fp32 is faster on most CPUs."
     )
@@ -185,12 +192,50 @@ AdapterTarget = Annotated[
 ]
 
 
+ModuleName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        json_schema_extra=rules(
+            cel(
+                r"self.matches(r'^[-\w.]+$') && self != 'all-linear'",
+                "must be the name of a module, for example embed_tokens or lm_head",
+            )
+        ),
+    ),
+]
+
+
 class Adapter(SpecModel):
     """The LoRA adapter (PEFT's terms)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.modulesToSave) || !self.modulesToSave.exists(m, m in self.targets)",
+                "spec.adapter.modulesToSave and .targets name the same module; one that is trained whole needs no "
+                "adapter: remove it from targets",
+            )
+        )
+    )
 
     rank: int = Field(default=16, ge=1, le=1024, description="Rank r of the update matrices.")
     alpha: float = Field(default=32, gt=0, le=4096, description="The update is scaled by alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    use_rslora: bool = Field(
+        default=False, description="Scale the update by alpha / sqrt(rank) (rank-stabilised LoRA): for high ranks."
+    )
+    modules_to_save: list[ModuleName] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description=(
+            "Modules trained whole and saved with the adapter, for example embed_tokens and lm_head for new tokens. "
+            "Default: none."
+        ),
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     targets: list[AdapterTarget] = Field(
         default=["all-linear"],
         min_length=1,
@@ -235,6 +280,14 @@ class Llm(SpecModel):
     )
 
 
+class EarlyStopping(SpecModel):
+    """When a run ends before its last step because it no longer improves."""
+
+    patience: int = Field(
+        ge=1, le=10_000, description="Evaluations in a row without a lower evalLoss after which the run is finished."
+    )
+
+
 class Evaluation(SpecModel):
     """When the model is evaluated on the validation rows."""
 
@@ -245,6 +298,11 @@ class Evaluation(SpecModel):
         description="Steps between two evaluations, one more at the end. Default: at every periodic checkpoint.",
     )
     baseline: bool = Field(default=False, description="Evaluate once before training too, to compare with.")
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="Finish before the last step, with the best checkpoint, when evalLoss no longer falls. "
+        "Default: never.",
+    )
 
 
 class Checkpoints(SpecModel):
@@ -368,6 +426,11 @@ class TrainingJobSpec(SpecModel):
             cel(
                 "!has(self.quantization) || self.method == 'qlora'",
                 "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
+            ),
+            cel(
+                "!has(self.optimization) || self.optimization.optimizer != 'paged_adamw8bit' || "
+                "!has(self.resources) || self.resources.gpus > 0",
+                "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
             ),
             cel(
                 "!has(self.evaluation) || has(self.dataset.validation)",

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from trainyard_crds.common import Condition, StatusModel, Timestamp
-from trainyard_crds.report import CheckpointStatus, ExportStatus, Gpu, Metrics, Progress, ResolvedModel
+from trainyard_crds.report import CheckpointStatus, ExportStatus, Gpu, MemoryEstimate, Metrics, Progress, ResolvedModel
 
 
 class Phase(StrEnum):
@@ -100,6 +100,9 @@ class TrainingJobStatus(StatusModel):
         max_length=64,
         description="The run's GPUs as NVML sees them.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    memory_estimate: MemoryEstimate | None = Field(
+        default=None, description="What the run is predicted to need of one device, to compare with gpus."
     )
     checkpoints: list[CheckpointStatus] = Field(
         default=[],

@@ -48,6 +48,22 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"evaluation": {}},
         "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
     ),
+    "early stopping without an evaluation": (
+        {"evaluation": {"earlyStopping": {"patience": 2}}},
+        "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
+    ),
+    "a module trained whole and by an adapter": (
+        {"adapter": {"targets": ["q_proj"], "modulesToSave": ["embed_tokens", "q_proj"]}},
+        "spec.adapter.modulesToSave and .targets name the same module",
+    ),
+    "every linear layer trained whole": (
+        {"adapter": {"modulesToSave": ["all-linear"]}},
+        "must be the name of a module, for example embed_tokens or lm_head",
+    ),
+    "paging without a GPU": (
+        {"optimization": {"optimizer": "paged_adamw8bit"}, "resources": {"gpus": 0}},
+        "paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
+    ),
     "an adapter with full": (
         {"method": "full", "adapter": {"rank": 8}},
         "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",

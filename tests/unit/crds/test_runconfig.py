@@ -50,6 +50,9 @@ def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
         ({"exports": []}, "at least 1 item"),
         ({"dataset": {"source": "https://me@host/rows.jsonl"}}, "should match pattern"),
         ({"optimisation": {}}, "Extra inputs are not permitted"),
+        ({"optimization": {"optimizer": "paged_adamw8bit"}}, "paged_adamw8bit has no effect without a GPU"),
+        ({"evaluation": {"earlyStopping": {"patience": 2}}}, "earlyStopping needs held-out rows"),
+        ({"adapter": {"targets": ["q_proj"], "modulesToSave": ["q_proj"]}}, "both name q_proj"),
     ],
 )
 def test_what_has_no_effect_is_refused(change: dict[str, Any], sentence: str) -> None:
