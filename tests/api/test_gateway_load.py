@@ -171,7 +171,7 @@ def check_order(writes: list[Write], changing: list[Trainer]) -> None:
     """The changes came last, when many others waited, and were written before those."""
     names = {trainer.job.name for trainer in changing}
     for trainer in changing:
-        assert len(overtaken(trainer, writes, names)) <= 2, trainer.job.name  # those in flight
+        assert len(overtaken(trainer, writes, names)) <= RATE, trainer.job.name  # a second's writes are on their way
     last_change = max(next(write.at for write in writes if write.job == name) for name in names)
     waited = {write.job for write in writes if write.at > last_change} - names
     assert len(waited) > JOBS / 4
