@@ -3,6 +3,7 @@
 TrainerError            ends the run with an exit code, a sentence and advice
 |- ConfigurationError   64  the run config cannot work
 |- DataError            65  the dataset, or the run directory's data, does not fit
+|  `- RowError              one row of it; carries file, row, field and kind
 |- NotFoundError        66  a model, dataset or checkpoint was not found
 |- SourceError          69  a source did not answer
 |- StorageError         73  the run directory's volume is full or read-only
@@ -40,6 +41,18 @@ class DataError(TrainerError):
     """The dataset, or the data a run directory was made with, does not fit."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+class RowError(DataError):
+    """One row is wrong; `kind` is a stable CamelCase name to count by, `field` is None where the whole row is meant."""
+
+    def __init__(self, problem: str, remedy: str, *, file: str, row: int, kind: str, field: str | None = None) -> None:
+        super().__init__(f"{file}, row {row}: {problem}.", remedy)
+        self.problem = problem
+        self.file = file
+        self.row = row
+        self.kind = kind
+        self.field = field
 
 
 class NotFoundError(TrainerError):

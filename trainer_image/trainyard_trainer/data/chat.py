@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any
 
+import numpy as np
 from jinja2 import TemplateError
 
-from trainyard_trainer.data.formats.example import Example, Message, Row
-from trainyard_trainer.errors import ConfigurationError, DataError
+from trainyard_trainer.data.formats.example import Example, Message, Row, TrainOn
+from trainyard_trainer.errors import ConfigurationError, RowError
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PROBE = (Message("user", "question"), Message("assistant", "answer"))
@@ -32,11 +36,32 @@ class Encoded:
         """At most its first `length` tokens."""
         return Encoded(self.tokens[:length], self.loss[:length])
 
+    def pieces(self, length: int) -> list[Encoded]:
+        """The row in pieces of at most `length` tokens, at least 2.
+
+        Each piece begins with the last token of the one before, there to predict from: so every token that carries
+        loss does so once.
+        """
+        starts = range(0, max(1, len(self.tokens) - 1), length - 1)
+        return [
+            Encoded(self.tokens[at : at + length], [at == 0 and self.loss[0], *self.loss[at + 1 : at + length]])
+            for at in starts
+        ]
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A row as text, and the character ranges that carry loss; None where all of it does."""
+
+    text: str
+    spans: Sequence[tuple[int, int]] | None
+    is_conversation: bool
+
 
 class Encoder:
     """Renders conversations with the tokenizer's own chat template and tokenises them."""
 
-    def __init__(self, tokenizer: Any, train_on: Literal["completions", "all"], model_name: str) -> None:
+    def __init__(self, tokenizer: Any, train_on: TrainOn, model_name: str) -> None:
         self._tokenizer = tokenizer
         self._train_on = train_on
         self._model_name = model_name
@@ -47,23 +72,103 @@ class Encoder:
         """The chat template, once a conversation was encoded with it."""
         return self._template
 
-    def encode(self, row: Row, example: Example) -> Encoded:
-        """Tokens of a row and which of them carry loss.
+    @property
+    def identity(self) -> str | None:
+        """SHA-256 (hex) over whatever decides the tokens of a row; None where the tokenizer cannot be compared."""
+        if not self._tokenizer.is_fast:
+            return None
+        parts = (
+            self._tokenizer.backend_tokenizer.to_str(),
+            str(self._tokenizer.chat_template),
+            json.dumps(self._tokenizer.special_tokens_map, sort_keys=True, default=str),
+            self._train_on,
+            version("transformers"),
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-        Text rows end with the end-of-sequence token and carry loss everywhere; so do conversations with `all`.
+    def encode(self, row: Row, example: Example) -> Encoded:
+        """Tokens of a row and which of them carry loss; as `encode_all`."""
+        return self.encode_all([(row, example)])[0]
+
+    def encode_all(self, examples: Sequence[tuple[Row, Example]]) -> list[Encoded]:
+        """Tokens of each row and which of them carry loss; many at a time are several times faster than one by one.
+
+        Text rows end with the end-of-sequence token and carry loss everywhere; so do conversations with `all`, but for
+        the answers that have `loss: false`. Rows of tokens stay as they are.
 
         Raises:
             ConfigurationError: the tokenizer has no usable chat template, or one whose answers cannot be found again.
-            DataError: the chat template refuses the conversation.
+            RowError: the chat template refuses a conversation.
         """
+        rendered = [None if example.tokens else self._render_example(row, example) for row, example in examples]
+        tokenized = self._tokenize([text for text in rendered if text is not None])
+        return [
+            Encoded(list(example.tokens), list(example.token_loss)) if text is None else next(tokenized)
+            for (_, example), text in zip(examples, rendered, strict=True)
+        ]
+
+    def _render_example(self, row: Row, example: Example) -> _Rendered:
         if example.text is not None:
-            return self._encode_text(example.text)
+            return _Rendered(example.text, None, is_conversation=False)
         if self._template is None:
             self._template = self._usable_template()
-        if self._train_on == "completions" and _GENERATION_MARK.search(self._template):
-            return self._encode_marked(row, example.messages)
-        text, spans = self._answer_spans(row, example.messages)
-        return self._encode_spans(text, spans)
+        if (example.train_on or self._train_on) == "completions":
+            return self._render_completions(row, example.messages, self._template)
+        if all(message.loss for message in example.messages):
+            return _Rendered(self._render_row(row, example.messages), None, is_conversation=True)
+        return self._render_all_but(row, example.messages)
+
+    def _render_completions(self, row: Row, messages: Sequence[Message], template: str) -> _Rendered:
+        """Loss on the answers, but for those with `loss: false`."""
+        if _GENERATION_MARK.search(template):
+            text, spans = self._marked_spans(row, messages, template)
+            chosen = [message.loss for message in messages if message.role == "assistant"]
+            if all(chosen):
+                return _Rendered(text, spans, is_conversation=True)
+            if len(spans) == len(chosen):
+                kept = [span for span, loss in zip(spans, chosen, strict=True) if loss]
+                return _Rendered(text, kept, is_conversation=True)
+        text = self._render_row(row, messages)
+        spans = self._answer_spans(row, messages, text, loss=True)
+        return _Rendered(text, spans, is_conversation=True)
+
+    def _render_all_but(self, row: Row, messages: Sequence[Message]) -> _Rendered:
+        """Loss on everything but the answers with `loss: false`."""
+        text = self._render_row(row, messages)
+        spans, at = [], 0
+        for begin, end in self._answer_spans(row, messages, text, loss=False):
+            spans.append((at, begin))
+            at = end
+        return _Rendered(text, [*spans, (at, len(text))], is_conversation=True)
+
+    def _tokenize(self, rendered: Sequence[_Rendered]) -> Iterator[Encoded]:
+        """Tokens of texts, in their order."""
+        conversations = iter(self._tokenize_conversations([one for one in rendered if one.is_conversation]))
+        texts = iter(self._tokenize_texts([one.text for one in rendered if not one.is_conversation]))
+        for one in rendered:
+            yield next(conversations if one.is_conversation else texts)
+
+    def _tokenize_texts(self, texts: list[str]) -> list[Encoded]:
+        if not texts:
+            return []
+        end = self._tokenizer.eos_token_id
+        rows = [list(tokens) for tokens in self._tokenizer(texts)["input_ids"]]
+        for tokens in rows:
+            if end is not None and tokens[-1:] != [end]:
+                tokens.append(end)
+        return [Encoded(tokens, [True] * len(tokens)) for tokens in rows]
+
+    def _tokenize_conversations(self, rendered: list[_Rendered]) -> list[Encoded]:
+        if not rendered:
+            return []
+        texts = [one.text for one in rendered]
+        offsets = any(one.spans is not None for one in rendered)
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=offsets)
+        places = encoded["offset_mapping"] if offsets else [()] * len(texts)
+        return [
+            Encoded(list(tokens), _loss_marks(len(tokens), place, one.spans))
+            for tokens, place, one in zip(encoded["input_ids"], places, rendered, strict=True)
+        ]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens that ask for the answer to `messages`."""
@@ -71,13 +176,6 @@ class Encoder:
             self._template = self._usable_template()
         text = self._render(messages, ask=True)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _encode_text(self, text: str) -> Encoded:
-        tokens = list(self._tokenizer(text)["input_ids"])
-        end = self._tokenizer.eos_token_id
-        if end is not None and tokens[-1:] != [end]:
-            tokens.append(end)
-        return Encoded(tokens, [True] * len(tokens))
 
     def _usable_template(self) -> str:
         if self._tokenizer.chat_template is None:
@@ -106,39 +204,39 @@ class Encoder:
         except (TemplateError, TypeError) as error:
             raise self._refusal(row, error) from error
 
-    def _refusal(self, row: Row, error: Exception) -> DataError:
+    def _refusal(self, row: Row, error: Exception) -> RowError:
         problem = f"the chat template of {self._model_name} refuses the conversation: {error}".rstrip(".")
-        return row.error(problem, "Write the turns as the model's template wants them, or remove the row.")
+        remedy = "Write the turns as the model's template wants them, or remove the row."
+        return row.error(problem, remedy, kind="TemplateRefused")
 
-    def _encode_marked(self, row: Row, messages: Sequence[Message]) -> Encoded:
-        """The template itself marks what the assistant writes."""
+    def _marked_spans(self, row: Row, messages: Sequence[Message], template: str) -> tuple[str, list[tuple[int, int]]]:
+        """The rendered conversation, and where the template's own marks say that the assistant writes."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            encoded = self._tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+            texts, spans = render_jinja_template(
+                conversations=[turns],
+                chat_template=template,
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+            )
         except (TemplateError, TypeError) as error:
             raise self._refusal(row, error) from error
-        return Encoded(list(encoded["input_ids"]), [bool(mark) for mark in encoded["assistant_masks"]])
+        return str(texts[0]), [(int(begin), int(end)) for begin, end in spans[0]]
 
-    def _encode_spans(self, text: str, spans: Sequence[tuple[int, int]]) -> Encoded:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        tokens = list(encoded["input_ids"])
-        if self._train_on == "all":
-            return Encoded(tokens, [True] * len(tokens))
-        starts = [start for start, _ in encoded["offset_mapping"]]
-        return Encoded(tokens, [any(begin <= start < end for begin, end in spans) for start in starts])
-
-    def _answer_spans(self, row: Row, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-        """The rendered conversation and the character range of each answer, its end-of-turn token included."""
-        text = self._render_row(row, messages)
-        if self._train_on == "all":
-            return text, []
-        numbers = [number for number, message in enumerate(messages) if message.role == "assistant"]
-        return text, [self._answer_span(row, messages, number, text) for number in numbers]
+    def _answer_spans(self, row: Row, messages: Sequence[Message], text: str, *, loss: bool) -> list[tuple[int, int]]:
+        """The character range of each answer whose `loss` is as given, its end-of-turn token included."""
+        numbers = [
+            number for number, message in enumerate(messages) if message.role == "assistant" and message.loss is loss
+        ]
+        return [self._answer_span(row, messages, number, text) for number in numbers]
 
     def _answer_span(self, row: Row, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
         """Where answer `number` stands: after the rendering of all before it that asks for it."""
         before = self._render_row(row, messages[:number], ask=True)
-        through = self._render_row(row, messages[: number + 1])
+        is_last = number + 1 == len(messages)
+        through = text if is_last else self._render_row(row, messages[: number + 1])
         content = messages[number].content.strip()
         # Some templates write the last answer differently from earlier ones (an empty <think> block, for example):
         # then an earlier answer is its bare content and what closes a turn.
@@ -159,3 +257,15 @@ class Encoder:
         token = self._tokenizer.eos_token
         found = text.rfind(token, start, end) if token else -1
         return end if found < 0 else found + len(token)
+
+
+def _loss_marks(length: int, places: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]] | None) -> list[bool]:
+    """Which tokens begin within one of the spans."""
+    if spans is None:
+        return [True] * length
+    starts = np.fromiter((start for start, _ in places), np.int64, length)
+    marks = np.zeros(length, np.bool_)
+    for begin, end in spans:
+        marks |= (starts >= begin) & (starts < end)
+    found: list[bool] = marks.tolist()
+    return found

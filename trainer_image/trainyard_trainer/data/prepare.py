@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from trainyard_trainer.data.batches import BatchSettings, TextBatches
 from trainyard_trainer.data.chat import Encoder
+from trainyard_trainer.data.formats.example import TrainOn
 from trainyard_trainer.data.reader import RowFile
-from trainyard_trainer.data.rows import TokenizedFile, tokenize_file
+from trainyard_trainer.data.rows import Overlong, TokenizedFile, tokenize_file
 from trainyard_trainer.data.split import held_out
 from trainyard_trainer.errors import DataError
 
@@ -21,8 +21,8 @@ class DataRequest:
     train: RowFile
     validation: RowFile | float | None
     """Held-out rows: a file, or a share of the training rows."""
-    overlong: Literal["drop", "truncate"]
-    train_on: Literal["completions", "all"]
+    overlong: Overlong
+    train_on: TrainOn
     batches: BatchSettings
 
 
@@ -78,7 +78,7 @@ class _Preparation:
     def _tokenize(self, file: RowFile) -> TokenizedFile:
         found = file.resolve_format()
         if file.format == "auto":
-            self.log("DatasetFormat", f"The rows of {file.name} are written as {found}.")
+            self.log("DatasetFormat", f"The rows of {file.name} ({file.kind}) are written as {found}.")
         tokenized = tokenize_file(
             replace(file, format=found),
             self.encoder,
@@ -96,6 +96,8 @@ class _Preparation:
             self.log("RowsDropped", f"{file.dropped} of {file.seen} rows of {name} are {limit} and were left out.")
         if file.truncated:
             self.log("RowsTruncated", f"{file.truncated} of {file.seen} rows of {name} are {limit} and were cut.")
+        if file.split:
+            self.log("RowsSplit", f"{file.split} of {file.seen} rows of {name} are {limit} and became several.")
         if file.without_loss:
             problem = "have no token to learn within the limit and were left out"
             self.log("RowsWithoutLoss", f"{file.without_loss} of {file.seen} rows of {name} {problem}.")
@@ -162,5 +164,6 @@ def _metrics(files: list[TokenizedFile], train: TextBatches, evaluation: TextBat
         "packingEfficiency": round(train.efficiency, 4),
         "rowsDropped": float(sum(file.dropped + file.without_loss for file in files)),
         "rowsTruncated": float(sum(file.truncated for file in files)),
+        "rowsSplit": float(sum(file.split for file in files)),
     }
     return metrics if evaluation is None else {**metrics, "evalRows": float(len(evaluation))}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainyard_trainer.data.chat import Encoded, Encoder
+from trainyard_trainer.data.formats.example import Example, Row
 from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.errors import DataError
+
+Overlong = Literal["drop", "truncate", "split"]
+_BATCH_ROWS = 512
+"""Rows tokenised in one call."""
 
 
 @dataclass(frozen=True)
@@ -61,39 +67,53 @@ class TokenizedFile:
 
     rows: TokenRows
     digests: list[bytes]
-    """SHA-256 of the content of each usable row."""
+    """SHA-256 of the content of each usable row; pieces of a split row have the same."""
     seen: int
     dropped: int
     """Rows left out because they are longer than the limit."""
     truncated: int
+    split: int
+    """Rows that became several, because they are longer than the limit."""
     without_loss: int
     """Rows left out because no token of them carries loss (within the limit)."""
     longest: int
+    """Tokens of the longest row, whether it could be used or not."""
+    template: str | None
+    """The chat template, where a conversation was written with it."""
 
 
 class _Collector:
-    def __init__(self, max_length: int, overlong: Literal["drop", "truncate"]) -> None:
+    def __init__(self, max_length: int, overlong: Overlong) -> None:
         self.max_length = max_length
         self.overlong = overlong
         self.digests: list[bytes] = []
-        self.lengths: list[int] = []
-        self.dropped = self.truncated = self.without_loss = 0
+        self.lengths = array("i")
+        self.dropped = self.truncated = self.split = self.without_loss = 0
 
-    def accept(self, encoded: Encoded, digest: bytes) -> Encoded | None:
-        """The row as it is used, or None."""
+    def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
+        """The rows as they are used."""
+        while batch := list(islice(examples, _BATCH_ROWS)):
+            for encoded, (_, example) in zip(encoder.encode_all(batch), batch, strict=True):
+                yield from self._accept(encoded, example)
+
+    def _accept(self, encoded: Encoded, example: Example) -> Iterator[Encoded]:
         length = len(encoded.tokens)
         self.lengths.append(length)
-        if length > self.max_length:
-            if self.overlong == "drop":
-                self.dropped += 1
-                return None
-            encoded = encoded.cut(self.max_length)
-        if not encoded.has_loss:
+        is_long = length > self.max_length
+        # A piece of a conversation would be an answer without its question.
+        if is_long and (self.overlong == "drop" or (self.overlong == "split" and example.messages)):
+            self.dropped += 1
+            return
+        pieces = encoded.pieces(self.max_length) if is_long and self.overlong == "split" else [encoded]
+        usable = [piece for piece in (piece.cut(self.max_length) for piece in pieces) if piece.has_loss]
+        if not usable:
             self.without_loss += 1
-            return None
-        self.truncated += length > self.max_length
-        self.digests.append(digest)
-        return encoded
+            return
+        self.truncated += is_long and self.overlong == "truncate"
+        self.split += len(pieces) > 1
+        digest = example.digest
+        self.digests += [digest] * len(usable)
+        yield from usable
 
 
 def tokenize_file(
@@ -101,7 +121,7 @@ def tokenize_file(
     encoder: Encoder,
     *,
     max_length: int,
-    overlong: Literal["drop", "truncate"],
+    overlong: Overlong,
     poll: Callable[[], None] = lambda: None,
 ) -> TokenizedFile:
     """Tokenise every row of a file.
@@ -119,8 +139,7 @@ def tokenize_file(
         NotFoundError: there is no such file.
     """
     collector = _Collector(max_length, overlong)
-    used = (collector.accept(encoder.encode(row, example), example.digest) for row, example in file.examples(poll))
-    rows = TokenRows.of(row for row in used if row is not None)
+    rows = TokenRows.of(collector.used(encoder, file.examples(poll)))
     if not len(rows):
         raise _nothing_usable(file.name, collector)
     return TokenizedFile(
@@ -129,8 +148,10 @@ def tokenize_file(
         seen=len(collector.lengths),
         dropped=collector.dropped,
         truncated=collector.truncated,
+        split=collector.split,
         without_loss=collector.without_loss,
         longest=max(collector.lengths),
+        template=encoder.template,
     )
 
 

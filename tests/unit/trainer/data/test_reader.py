@@ -69,6 +69,38 @@ def test_text_input_and_history(tmp_path: Path) -> None:
     assert [message.content for message in example.messages] == ["And 2?", "3", "And 3?", "4"]
 
 
+def test_rows_of_tokens_say_which_carry_loss(tmp_path: Path) -> None:
+    def loss(row: object) -> tuple[bool, ...]:
+        (example,) = read_rows(tmp_path, row)
+        assert example.tokens == (5, 6, 7)
+        return example.token_loss
+
+    assert loss({"input_ids": [5, 6, 7], "text": "both"}) == (True, True, True)
+    assert loss({"input_ids": [5, 6, 7], "labels": [-100, -100, 7]}) == (False, False, True)
+    assert loss({"input_ids": [5, 6, 7], "loss_mask": [0, 1, 0]}) == (False, True, False)
+
+
+def test_a_row_may_choose_what_it_teaches(tmp_path: Path) -> None:
+    turns: list[dict[str, object]] = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "loss": False},
+        {"role": "assistant", "content": "c"},
+    ]
+    (example,) = read_rows(tmp_path, {"messages": turns, "trainOn": "all"})
+    assert example.train_on == "all"
+    assert [message.loss for message in example.messages] == [True, False, True]
+    plain = [{key: value for key, value in turn.items() if key != "loss"} for turn in turns]
+    assert read_rows(tmp_path, {"messages": plain})[0].digest == example.digest
+    for bad, problem in (
+        ({**turns[1], "loss": "no"}, r"'messages\[1\].loss' is text"),
+        ({"role": "user", "content": "x", "loss": False}, "stands at a user turn"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            read_rows(tmp_path, {"messages": [turns[0], bad, turns[2]]})
+    with pytest.raises(DataError, match="every answer has loss: false"):
+        read_rows(tmp_path, {"messages": turns[:2]})
+
+
 def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf\n{"text": "one"}\r\n\n  \n{"text": "two"}'
     assert [example.text for example in read(tmp_path, content)] == ["one", "two"]
@@ -83,7 +115,7 @@ GOOD = json.dumps(SAME_ROWS["messages"])
 BAD_LINES: dict[str, str | bytes] = {
     "not JSON at column 2": "{'text': 'x'}",
     "must be an object but is a list": "[1]",
-    "byte 11 of the line is not UTF-8": b'{"text": "\xff"}',
+    "byte 11 of the row is not UTF-8": b'{"text": "\xff"}',
     "JSON of an extreme size": '{"text": ' + "9" * 5000 + "}",
     "field 'messages' is missing": '{"text": "x"}',
     "field 'messages' must be a list but is text": '{"messages": "x"}',
@@ -123,6 +155,16 @@ def test_a_wrong_row_is_named_with_what_to_do(tmp_path: Path, problem: str) -> N
         ("query-response", {"query": "x", "response": "y", "history": ["z"]}, "'history' must be a list of"),
         ("sharegpt", {"conversations": [{"from": "bot", "value": "x"}]}, "'bot', an unknown role"),
         ("text", {"text": ""}, "'text' is empty"),
+        ("tokenized", {"input_ids": []}, "'input_ids' is empty"),
+        ("tokenized", {"input_ids": [1, True]}, "'input_ids[1]' must be a whole number but is true or false"),
+        ("tokenized", {"input_ids": [1, -2]}, "has an impossible token"),
+        ("tokenized", {"input_ids": [1, 2], "labels": [1]}, "'labels' has 1 entries, but 'input_ids' has 2"),
+        ("tokenized", {"input_ids": [1, 2], "labels": [2, -100]}, "'labels[0]' is 2, but 'input_ids[0]' is 1"),
+        ("tokenized", {"input_ids": [1, 2], "labels": [1, -100]}, "no token carries loss"),
+        ("tokenized", {"input_ids": [1, 2], "loss_mask": [0, 2]}, "other numbers than 0 and 1"),
+        ("tokenized", {"input_ids": [1, 2], "loss_mask": [0, 1], "labels": [1, 2]}, "both 'labels' and 'loss_mask'"),
+        ("tokenized", {"input_ids": [1, 2], "attention_mask": [1, 0]}, "'attention_mask' hides tokens"),
+        ("query-response", {"query": "x", "response": "y", "trainOn": "me"}, "field 'trainOn' is 'me'"),
     ],
 )
 def test_each_format_refuses_what_is_not_its_own(
@@ -160,7 +202,10 @@ turns = st.lists(
     max_size=4,
 )
 fields = st.sampled_from(
-    ["messages", "conversations", "instruction", "input", "output", "query", "response", "history", "text", "system"]
+    [
+        *("messages", "conversations", "instruction", "input", "output", "query", "response", "history", "text"),
+        *("system", "input_ids", "labels", "loss_mask", "attention_mask", "trainOn"),
+    ]
 )
 row_values = st.dictionaries(fields, json_values | turns, max_size=6)
 
@@ -174,7 +219,7 @@ def test_a_parser_gives_an_example_or_a_data_error(name: DatasetFormat, values: 
     if example is None:
         assert sentence.startswith("rows.jsonl, row 1: ")
     else:
-        assert example.text or any(message.role == "assistant" for message in example.messages)
+        assert example.text or example.tokens or any(message.role == "assistant" for message in example.messages)
         assert len(example.digest) == 32
 
 

@@ -9,7 +9,7 @@ def parse(row: Row) -> Example:
     """Instruction and input, a blank line between them, are the question; output is the answer.
 
     Raises:
-        DataError: a field is missing or not text.
+        RowError: a field is missing or not text.
     """
     instruction, given = row.text("instruction"), row.text("input", optional=True)
     question = f"{instruction}\n\n{given}" if given else instruction

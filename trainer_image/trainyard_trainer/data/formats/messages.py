@@ -14,23 +14,25 @@ def parse(row: Row) -> Example:
     """The conversation of a row.
 
     Raises:
-        DataError: a turn is not an object with a known role and a text, or the turns make no conversation.
+        RowError: a turn is not an object with a known role and a text, or the turns make no conversation.
     """
     return row.conversation([_message(row, number, turn) for number, turn in row.objects("messages")])
 
 
 def _message(row: Row, number: int, turn: Mapping[str, Any]) -> Message:
     role = role_of(row, f"messages[{number}].role", turn.get("role"), ROLES)
-    return Message(role, row.checked_text(turn.get("content"), f"messages[{number}].content"))
+    content = row.checked_text(turn.get("content"), f"messages[{number}].content")
+    return Message(role, content, row.loss_of(turn, role, f"messages[{number}].loss"))
 
 
 def role_of(row: Row, field: str, value: object, roles: Mapping[str, Role]) -> Role:
     """The role that `value` names.
 
     Raises:
-        DataError: it names none of `roles`.
+        RowError: it names none of `roles`.
     """
     if isinstance(value, str) and value in roles:
         return roles[value]
     found = f"'{value[:40]}'" if isinstance(value, str) else kind_of(value)
-    raise row.error(f"field '{field}' is {found}, an unknown role", f"Use one of {', '.join(roles)}.")
+    problem, remedy = f"field '{field}' is {found}, an unknown role", f"Use one of {', '.join(roles)}."
+    raise row.error(problem, remedy, kind="UnknownRole", field=field)

@@ -9,6 +9,6 @@ def parse(row: Row) -> Example:
     """The conversation of a row, earlier pairs first.
 
     Raises:
-        DataError: a field is missing or not text.
+        RowError: a field is missing or not text.
     """
     return row.dialogue([*row.history(), (row.text("query"), row.text("response"))])

@@ -21,7 +21,7 @@ def parse(row: Row) -> Example:
     """The conversation of a row.
 
     Raises:
-        DataError: a turn is not an object with a known speaker and a text, or the turns make no conversation.
+        RowError: a turn is not an object with a known speaker and a text, or the turns make no conversation.
     """
     system = row.text("system", optional=True)
     messages = [Message("system", system)] if system else []
@@ -31,4 +31,5 @@ def parse(row: Row) -> Example:
 
 def _message(row: Row, number: int, turn: Mapping[str, Any]) -> Message:
     role = role_of(row, f"conversations[{number}].from", turn.get("from"), ROLES)
-    return Message(role, row.checked_text(turn.get("value"), f"conversations[{number}].value"))
+    content = row.checked_text(turn.get("value"), f"conversations[{number}].value")
+    return Message(role, content, row.loss_of(turn, role, f"conversations[{number}].loss"))

@@ -9,9 +9,9 @@ def parse(row: Row) -> Example:
     """The text of a row.
 
     Raises:
-        DataError: it is missing, not text, or empty.
+        RowError: it is missing, not text, or empty.
     """
     text = row.text("text")
     if not text:
-        raise row.error("field 'text' is empty", "Write the text, or remove the row.")
+        raise row.error("field 'text' is empty", "Write the text, or remove the row.", kind="EmptyText", field="text")
     return Example(text=text)

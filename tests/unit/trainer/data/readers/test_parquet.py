@@ -1,0 +1,58 @@
+"""Parquet through pyarrow, which not every environment has."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainyard_trainer.data.formats.example import Row
+from trainyard_trainer.data.reader import RowFile
+from trainyard_trainer.data.readers import parquet
+from trainyard_trainer.errors import DataError
+
+pa: Any = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pq: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> RowFile:
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=300)
+    return RowFile(path=path, name=path.name)
+
+
+def test_nested_columns_are_rows_and_others_are_not_read(tmp_path: Path) -> None:
+    rows = [{"messages": TURNS, "image": b"x", "id": number, "trainOn": None} for number in range(1000)]
+    found = list(write(tmp_path / "rows.parquet", rows).rows())
+    assert found == [Row("rows.parquet", at + 1, {"messages": TURNS, "trainOn": None}) for at in range(1000)]
+    file = RowFile(path=tmp_path / "rows.parquet", name="rows.parquet")
+    assert (file.kind, file.resolve_format()) == ("Parquet", "messages")
+
+
+def test_tables_have_nulls_where_a_row_has_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.parquet", [{"messages": None, "text": "one"}, {"messages": None, "text": "two"}])
+    assert [example.text for _, example in file.examples()] == ["one", "two"]
+
+
+def test_columns_of_no_format_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 1: its fields \('question'\) fit no format"):
+        write(tmp_path / "rows.parquet", [{"question": "x"}]).resolve_format()
+
+
+@pytest.mark.parametrize("keep", [20, 200, -1])
+def test_a_truncated_file_is_a_sentence(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "rows.parquet"
+    write(path, [{"text": "one" * number} for number in range(100)])
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"rows.parquet is not a complete Parquet file: "):
+        list(RowFile(path=path, name="rows.parquet").rows())
+    path.write_bytes(path.read_bytes()[:keep] + b"PAR1")
+    with pytest.raises(DataError, match=r"rows.parquet is not a complete Parquet file: "):
+        list(RowFile(path=path, name="rows.parquet").rows())
+
+
+def test_a_huge_row_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LONGEST_ROW", 50)
+    first, second = write(tmp_path / "rows.parquet", [{"text": "x" * 60}, {"text": "x"}]).rows()
+    assert not isinstance(first, Row)
+    assert isinstance(second, Row)
