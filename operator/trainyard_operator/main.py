@@ -133,6 +133,7 @@ class Operator:
         self._settings, self._stop = settings, stop
         self._store, self._queue = Store(), WorkQueue[Key](monotonic)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
+        kube.count(self._metrics.count_api_request)
         self._events = EventWriter(kube, clock, settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
@@ -244,7 +245,8 @@ class Operator:
         late = monotonic() - self._resync.last
         if late > 3 * PERIOD:
             return f"the last complete list is {late:.0f} s old"
-        return "lists show changes that the watches do not bring" if self._resync.watch_is_dead else None
+        dead = " and ".join(self._resync.dead_watches)
+        return f"lists of {dead} show changes that the watch does not bring" if dead else None
 
     def _state(self) -> State:
         return State(

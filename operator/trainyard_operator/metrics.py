@@ -25,6 +25,16 @@ class Metrics:
         self.errors = Counter(
             "trainyard_reconcile_errors_total", "Reconciles that failed, by error.", ["error"], registry=self.registry
         )
+        self.api_requests = Counter(
+            "trainyard_api_requests",
+            "Requests to the API server beside the watches, by verb, resource and code (none where no answer came).",
+            ["verb", "resource", "code"],
+            registry=self.registry,
+        )
+
+    def count_api_request(self, verb: str, resource: str, code: str) -> None:
+        """A request to the API server was answered, or was not."""
+        self.api_requests.labels(verb, resource, code).inc()
 
 
 class State(Collector):

@@ -25,7 +25,7 @@ from trainyard_crds.trainingjob_status import Phase
 from trainyard_gateway.listener import LIMIT
 
 pytestmark = pytest.mark.api
-DEAD = "watches: lists show changes that the watches do not bring"
+DEAD = "watches: lists of trainingjobs show changes that the watch does not bring"
 MEMORY = 400e6
 """Bytes the gateway may have with all the connections it takes; the chart allows 512 MiB."""
 KINDS = frozenset({"trainingjobs", "jobs", "pods"})
@@ -125,6 +125,11 @@ def test_every_row_of_the_operator_tells_the_truth(
     until(lambda: phases_shown(operator) == phases(plane))
     assert phases(plane)["Running"] >= 1
     assert value(operator, "trainyard_leader") == 1
+    assert value(operator, "trainyard_api_requests_total", verb="POST", resource="jobs", code="500") == 1
+    assert value(operator, "trainyard_api_requests_total", verb="POST", resource="jobs", code="201") >= 1
+    assert (
+        value(operator, "trainyard_api_requests_total", verb="PATCH", resource="trainingjobs/status", code="200") >= 3
+    )
     assert value(operator, "trainyard_watch_missed_total") == 0
     assert 0 <= value(operator, "trainyard_last_list_age_seconds") < 20  # it lists every second
     until(lambda: value(operator, "trainyard_queue_depth") == 0)

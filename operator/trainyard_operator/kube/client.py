@@ -47,6 +47,15 @@ def path(collection: str, namespace: str | None = None, name: str | None = None,
     return "/".join(parts)
 
 
+def resource_of(url: str) -> str:
+    """Plural name, and subresource, of what a URL path asks for: `pods`, `pods/log`; empty for none."""
+    parts = url.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]  # /api/v1/... and /apis/GROUP/VERSION/...
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
+        parts = parts[2:]
+    return "/".join(parts[::2][:2])
+
+
 class Kube:
     """The API server.
 
@@ -59,6 +68,11 @@ class Kube:
         self._api, self._clock = api, clock
         self._gate = Gate(TokenBucket(_RATE, _BURST, monotonic, asyncio.sleep), _IN_FLIGHT)
         self._before_write: Callable[[], None] = lambda: None
+        self._count: Callable[[str, str, str], None] = lambda verb, resource, code: None
+
+    def count(self, count: Callable[[str, str, str], None]) -> None:
+        """Call `count` with verb, resource and code of each request; the code is `none` where no answer came."""
+        self._count = count
 
     def fence(self, check: Callable[[], None]) -> None:
         """Call `check` at the last moment before each write; what it raises keeps the write from being sent."""
@@ -66,7 +80,9 @@ class Kube:
 
     def ungated(self) -> Kube:
         """The same connection for requests that must not wait behind others."""
-        return Kube(self._api, self._clock)
+        other = Kube(self._api, self._clock)
+        other.count(self._count)
+        return other
 
     async def close(self) -> None:
         """Close the connections."""
@@ -181,8 +197,10 @@ class Kube:
                 response = await self._api.call_api(*request, _request_timeout=_TIMEOUT)
                 content: bytes = await response.read() or b""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._count(method, resource_of(url), "none")
                 reason = str(error) or type(error).__name__
                 raise ApiUnreachableError(f"{method} {url} got no answer: {reason}") from error
+        self._count(method, resource_of(url), str(response.status))
         self._note(response)
         if response.status >= 400:
             raise self._refusal(response, content)

@@ -42,7 +42,7 @@ class EventWriter:
         try:
             self._queue.put_nowait((path(EVENTS, namespace), body))
         except asyncio.QueueFull:
-            logger.warning("%s/%s: an Event was dropped: %s", namespace, regarding["metadata"]["name"], note)
+            logger.warning("an Event was dropped: %s", note, extra=_about(regarding["metadata"]))
 
     async def run(self) -> None:
         """Write what waits, for ever."""
@@ -51,8 +51,7 @@ class EventWriter:
             try:
                 await self._kube.create(url, body)
             except ApiError as error:
-                about = body["regarding"]
-                logger.warning("%s/%s: an Event was not written: %s", about["namespace"], about["name"], error)
+                logger.warning("an Event was not written: %s", error, extra=_about(body["regarding"]))
             finally:
                 self._queue.task_done()
 
@@ -89,3 +88,8 @@ class EventWriter:
                 "uid": metadata["uid"],
             },
         }
+
+
+def _about(regarding: dict[str, Any]) -> dict[str, str]:
+    """The job of a log line; Events are written outside the work on a job."""
+    return {"namespace": regarding["namespace"], "job": regarding["name"]}

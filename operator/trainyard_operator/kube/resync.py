@@ -44,9 +44,9 @@ class Resync:
         self.missed = 0
 
     @property
-    def watch_is_dead(self) -> bool:
-        """Whether list after list brought news that the watch had not."""
-        return any(count >= _STRIKES for count in self._strikes.values())
+    def dead_watches(self) -> list[ResourceKind]:
+        """Kinds of which list after list brought news that the watch had not."""
+        return [kind for kind, count in self._strikes.items() if count >= _STRIKES]
 
     def ask(self, kind: ResourceKind) -> None:
         """List a kind soon: its watch lost its place."""
