@@ -11,7 +11,7 @@ from typing import Any
 from cluster.client import Client
 from cluster.nodeconfig import NODE_NAME
 
-COUNT = 16
+COUNT = 48
 SIZE = "100Gi"
 _VOLUMES = "/api/v1/persistentvolumes"
 _CLASS = "/apis/storage.k8s.io/v1/storageclasses/local"
