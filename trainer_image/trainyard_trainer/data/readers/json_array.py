@@ -84,14 +84,13 @@ class _Scanner:
 
     def _open(self) -> bool:
         """Go behind the array's first bracket."""
-        while True:
-            self._buffer = self._buffer.removeprefix(BYTE_ORDER_MARK).lstrip()
-            if self._buffer:
-                self._at = 1
-                return self._buffer.startswith(b"[")
-            if not (chunk := self._stream.read(_CHUNK)):
-                return False
-            self._buffer = chunk
+        while len(self._buffer) < len(BYTE_ORDER_MARK) and (chunk := self._stream.read(_CHUNK)):
+            self._buffer += chunk
+        self._buffer = self._buffer.removeprefix(BYTE_ORDER_MARK).lstrip()
+        while not self._buffer and (chunk := self._stream.read(_CHUNK)):
+            self._buffer = chunk.lstrip()
+        self._at = 1
+        return self._buffer.startswith(b"[")
 
     def _next_mark(self, start: int) -> tuple[bytes, int] | None:
         """The comma or bracket that ends the element which begins at `start`, and where it begins now; None at the end.
