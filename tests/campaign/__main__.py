@@ -35,10 +35,13 @@ def main() -> int:
         except CampaignError as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
-    print(f"{campaign.trials:5}  trials; a straight run has {campaign.reference('lora').instants} instants")
+    instants = ", ".join(f"{n} of the {thread}" for thread, n in campaign.reference("lora").instants.items())
+    print(f"{campaign.trials:5}  trials; instants of a straight run: {instants}")
     for what, number in sorted(campaign.tally.items()):
         print(f"{number:5}  {what}")
-    print("steps lost by a kill: " + ", ".join(f"{n} x {lost}" for lost, n in sorted(campaign.steps_lost.items())))
+    for when, lost in (("no", campaign.steps_lost), ("a", campaign.steps_lost_in_flight)):
+        counts = ", ".join(f"{n} x {steps}" for steps, n in sorted(lost.items())) or "none"
+        print(f"steps lost by a kill with {when} checkpoint in flight: {counts}")
     print(f"all runs ended with the bits of the straight one; {time.monotonic() - started:.0f} s")
     return 0
 

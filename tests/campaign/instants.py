@@ -1,7 +1,9 @@
 """The instants of a trainer's way: before and after each call by which it reads or changes the run directory."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +17,35 @@ CALLS = [
     *((Path, name) for name in ("rename", "mkdir", "unlink", "iterdir", "read_bytes")),
     (Ownership, "check"),
 ]
+
+
+STEPS, WRITER = "steps", "writer"
+"""The threads of a trainer: the one that makes the steps, and the one that writes checkpoints."""
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One instant of one thread.
+
+    Each thread passes the same instants in every run; where the other one is meanwhile depends on the machine, unless
+    `lead` says it.
+    """
+
+    thread: str
+    number: int
+    """From 0."""
+    lead: int | None = None
+    """Of the writer's instants: the writer stays there until so many steps were made beyond the checkpoint it writes,
+    or until the steps wait for it."""
+
+    def __str__(self) -> str:
+        behind = "" if self.lead is None else f", {self.lead} steps behind"
+        return f"{self.number} of the {self.thread}{behind}"
+
+
+def current_thread() -> str:
+    """Which of the two this is."""
+    return STEPS if threading.current_thread() is threading.main_thread() else WRITER
 
 
 @contextmanager

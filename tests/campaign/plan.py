@@ -5,13 +5,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 
+from tests.campaign.instants import STEPS, WRITER, Instant
 from tests.campaign.trials import Campaign, resurrect, strike_at_instant, strike_at_random
-from tests.campaign.warm import Material
+from tests.campaign.warm import INTERVAL, Material
 from trainyard_trainer import wiring
 from trainyard_trainer.stop import StopFlag
 
@@ -52,29 +54,42 @@ def warm_up(campaign: Campaign) -> None:
 
 
 def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:
-    """In turn: a signal at an instant of a trainer's way, signals at random times, a trainer that comes back.
+    """In turn: a signal at an instant, signals at random times, a trainer that comes back, the first and the third
+    again with a writer that is held back at the instant while the steps go on.
 
-    The instants are all instants of a straight run in a random order, and again from the beginning.
+    The instants are all instants of both threads of a straight run in a random order, and again from the beginning.
     """
-    struck, resurrected = _instants(campaign, rng), _instants(campaign, rng)
+    struck, resurrected = (_instants(campaign, rng, STEPS, WRITER) for _ in range(2))
+    behind = _instants(campaign, rng, WRITER)
     number = 0
     while True:
         name, own = f"trial-{number}", random.Random(rng.random())
-        kind = number % 3
+        kind = number % 4
         if kind == 0:
             at, strike = next(struck), own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             yield f"{strike.name} at instant {at}", partial(strike_at_instant, campaign, name, "lora", strike, at)
         elif kind == 1:
             yield "signals at random times", partial(strike_at_random, campaign, name, own)
-        else:
+        elif kind == 2:
             at = next(resurrected)
             yield f"resurrected at instant {at}", partial(resurrect, campaign, name, "lora", at, own)
+        else:
+            at = replace(next(behind), lead=own.randint(1, INTERVAL))
+            yield _with_steps_ahead(campaign, name, at, own)
         number += 1
 
 
-def _instants(campaign: Campaign, rng: random.Random) -> Iterator[int]:
+def _with_steps_ahead(campaign: Campaign, name: str, at: Instant, own: random.Random) -> Trial:
+    strike = own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+    if strike is signal.SIGSTOP:
+        return f"resurrected at instant {at}", partial(resurrect, campaign, name, "lora", at, own)
+    return f"{strike.name} at instant {at}", partial(strike_at_instant, campaign, name, "lora", strike, at)
+
+
+def _instants(campaign: Campaign, rng: random.Random, *threads: str) -> Iterator[Instant]:
+    instants = campaign.reference("lora").instants_of(*threads)
     while True:
-        yield from rng.sample(range(campaign.reference("lora").instants), campaign.reference("lora").instants)
+        yield from rng.sample(instants, len(instants))
 
 
 def _outputs(directory: Path) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.campaign.instants import STEPS, WRITER, Instant
 from tests.campaign.invariants import Outcome, outcome_of, resumable, resumed_from
 from tests.campaign.warm import INTERVAL, Material, Trainer
 from trainyard_crds.exitcodes import ExitCode
@@ -22,7 +23,12 @@ class Reference:
 
     outcome: Outcome
     seconds: float
-    instants: int
+    instants: dict[str, int]
+    """Of each thread."""
+
+    def instants_of(self, *threads: str) -> list[Instant]:
+        """All instants of some threads."""
+        return [Instant(thread, number) for thread in threads for number in range(self.instants[thread])]
 
 
 @dataclass
@@ -34,6 +40,8 @@ class Campaign:
     references: dict[str, Reference] = field(default_factory=dict)
     tally: Counter[str] = field(default_factory=Counter)
     steps_lost: Counter[int] = field(default_factory=Counter)
+    steps_lost_in_flight: Counter[int] = field(default_factory=Counter)
+    """The same of kills that found a checkpoint on its way."""
     trials: int = 0
 
     def reference(self, method: str) -> Reference:
@@ -44,7 +52,9 @@ class Campaign:
             trainer = Trainer(config)
             assert trainer.wait() == ExitCode.FINISHED, "the straight run failed"
             self.references[method] = Reference(
-                outcome_of(trainer.run_directory), time.monotonic() - started, trainer.shared.instants
+                outcome_of(trainer.run_directory),
+                time.monotonic() - started,
+                {thread: trainer.shared.instants(thread) for thread in (STEPS, WRITER)},
             )
         return self.references[method]
 
@@ -77,7 +87,12 @@ class Campaign:
         assert resumed_from(run)[len(resumes) :] == expected, f"it did not resume from {expected}"
 
     def struck(self, trainer: Trainer, strike: signal.Signals, before: int) -> None:
-        """What must hold when a trainer that began at the step `before` has ended."""
+        """What must hold when a trainer that began at the step `before` has ended.
+
+        A kill loses at most the steps since the newest published checkpoint. That is one interval; while a checkpoint
+        is in flight it is the interval before that one and the steps made since. As the next save waits for it, these
+        are an interval at most, too.
+        """
         code, run = trainer.wait(), trainer.run_directory
         if (run / "result.json").exists():
             assert code in (ExitCode.FINISHED, -strike), f"a finished run ended with {code}"
@@ -85,18 +100,23 @@ class Campaign:
         expected = ExitCode.INTERRUPTED if strike is signal.SIGTERM else -signal.SIGKILL
         assert code == expected, f"{strike.name} ended with {code}"
         found = resumable(run)
-        lost = max(trainer.shared.step, before) - (found[1] if found else 0)
-        allowed = 0 if strike is signal.SIGTERM else INTERVAL
+        step, in_flight = max(trainer.shared.step, before), trainer.shared.in_flight
+        lost = step - (found[1] if found else 0)
+        since = step - in_flight if in_flight else 0
+        assert since <= INTERVAL, f"{since} steps were made while a checkpoint was in flight"
+        allowed = 0 if strike is signal.SIGTERM else INTERVAL + since
         assert 0 <= lost <= allowed, f"{strike.name} lost {lost} steps, allowed are {allowed}"
-        self.steps_lost[lost] += strike is signal.SIGKILL
+        if strike is signal.SIGKILL:
+            (self.steps_lost_in_flight if in_flight else self.steps_lost)[lost] += 1
 
 
-def strike_at_instant(campaign: Campaign, name: str, method: str, strike: signal.Signals, instant: int) -> None:
+def strike_at_instant(campaign: Campaign, name: str, method: str, strike: signal.Signals, instant: Instant) -> None:
     """A trainer gets a signal at an instant of its way; the next one goes on."""
     config = campaign.config(name, method)
     trainer = Trainer(config, strike=strike, at=instant)
     campaign.struck(trainer, strike, before=0)
-    campaign.tally[f"{strike.name} at an instant"] += 1
+    where = f"an instant of the {instant.thread}" + ("" if instant.lead is None else ", the steps ahead")
+    campaign.tally[f"{strike.name} at {where}"] += 1
     campaign.finish(config, method)
 
 
@@ -131,7 +151,7 @@ def _pause(trainer: Trainer, seconds: float, campaign: Campaign) -> None:
         campaign.tally["SIGSTOP and SIGCONT at a random time"] += 1
 
 
-def resurrect(campaign: Campaign, name: str, method: str, instant: int, rng: random.Random) -> None:
+def resurrect(campaign: Campaign, name: str, method: str, instant: Instant, rng: random.Random) -> None:
     """A trainer is stopped at an instant, a successor runs, the old one goes on while it runs or after it."""
     config = campaign.config(name, method)
     old = Trainer(config, strike=signal.SIGSTOP, at=instant)

@@ -7,14 +7,21 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.campaign.instants import every_instant
+from tests.campaign.instants import STEPS, WRITER, Instant, current_thread, every_instant
+from tests.campaign.meeting import Meeting
 from tests.unit.trainer import tiny
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_trainer.checkpoint.store import CheckpointStore, Draft
+from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.command import run_command
+from trainyard_trainer.engine.saver import Saver
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.stop import StopFlag
 
@@ -69,35 +76,54 @@ class Material:
 
 
 class Shared:
-    """Two numbers that outlive the trainer that wrote them."""
+    """Numbers that outlive the trainer that wrote them."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 16)
+        self._memory = mmap.mmap(-1, 32)
 
     @property
     def step(self) -> int:
         """Steps the trainer has done."""
-        return int(struct.unpack_from("q", self._memory, 0)[0])
+        return self._get(0)
 
     @step.setter
     def step(self, value: int) -> None:
-        struct.pack_into("q", self._memory, 0, value)
+        self._set(0, value)
 
     @property
-    def instants(self) -> int:
-        """Instants the trainer has passed."""
-        return int(struct.unpack_from("q", self._memory, 8)[0])
+    def in_flight(self) -> int:
+        """Step of the checkpoint that was handed to the writer and not yet published; 0 when there is none."""
+        return self._get(1)
 
-    @instants.setter
-    def instants(self, value: int) -> None:
-        struct.pack_into("q", self._memory, 8, value)
+    @in_flight.setter
+    def in_flight(self, value: int) -> None:
+        self._set(1, value)
+
+    def instants(self, thread: str) -> int:
+        """Instants a thread of the trainer has passed."""
+        return self._get(_PLACES[thread])
+
+    def pass_instant(self, thread: str) -> int:
+        """One more; its number, from 0. No two threads count in the same place."""
+        number = self.instants(thread)
+        self._set(_PLACES[thread], number + 1)
+        return number
+
+    def _get(self, place: int) -> int:
+        return int(struct.unpack_from("q", self._memory, 8 * place)[0])
+
+    def _set(self, place: int, value: int) -> None:
+        struct.pack_into("q", self._memory, 8 * place, value)
+
+
+_PLACES = {STEPS: 2, WRITER: 3}
 
 
 class Trainer:
     """A forked trainer."""
 
-    def __init__(self, config: RunConfig, *, strike: signal.Signals | None = None, at: int | None = None) -> None:
-        """Start it; it sends itself the signal `strike` at the instant number `at`."""
+    def __init__(self, config: RunConfig, *, strike: signal.Signals | None = None, at: Instant | None = None) -> None:
+        """Start it; it sends itself the signal `strike` at the instant `at`."""
         self.shared = Shared()
         self.run_directory = Path(config.run_directory)
         assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be forked safely"
@@ -127,7 +153,7 @@ class Trainer:
         return self._code
 
 
-def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at: int | None) -> None:
+def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at: Instant | None) -> None:
     """The child: the command line as a pod runs it, everything it says in a file; never returns."""
     code = 99
     try:
@@ -139,10 +165,12 @@ def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at:
         path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
         os.environ[TERMINATION_LOG_ENV] = str(here / f"termination-{os.getpid()}")
         sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
-        _remember_steps(shared)
+        meeting = Meeting(at.lead if at else None)
+        _remember_steps(shared, meeting)
+        _remember_saves(shared, meeting)
         stop = StopFlag()
         stop.install()
-        with every_instant(_striker(shared, strike, at)):
+        with every_instant(_striker(shared, strike, at, meeting)):
             code = run_command(stop)
     except BaseException:  # noqa: BLE001 - a forked child must not run on in its parent's code
         traceback.print_exc()
@@ -152,22 +180,56 @@ def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at:
         os._exit(code)
 
 
-def _striker(shared: Shared, strike: signal.Signals | None, at: int | None) -> Callable[[str], None]:
+def _striker(
+    shared: Shared, strike: signal.Signals | None, at: Instant | None, meeting: Meeting
+) -> Callable[[str], None]:
     def tick(instant: str) -> None:
-        number = shared.instants
-        shared.instants = number + 1
-        if strike is not None and number == at:
-            os.write(2, f"{strike.name} {instant} (instant {number})\n".encode())
-            os.kill(os.getpid(), strike)
+        thread = current_thread()
+        number = shared.pass_instant(thread)
+        if strike is not None and at is not None and (thread, number) == (at.thread, at.number):
+            with meeting.held_back(shared.in_flight):
+                os.write(2, f"{strike.name} {instant} (instant {at})\n".encode())
+                os.kill(os.getpid(), strike)
 
     return tick
 
 
-def _remember_steps(shared: Shared) -> None:
+def _remember_saves(shared: Shared, meeting: Meeting) -> None:
+    handed: list[int] = []
+    save, start, take, publish = Saver.save, Writer.start, Writer.take, CheckpointStore.save
+
+    def remember_step(saver: Saver, draft: Draft, **rest: Any) -> None:
+        handed.append(draft.step)
+        save(saver, draft, **rest)
+
+    def hand_over(writer: Writer[Any], job: Callable[[], Any]) -> None:
+        shared.in_flight = handed[-1]
+        start(writer, job)
+
+    def wait(writer: Writer[Any], *, wait: bool) -> Any:
+        with meeting.steps_wait() if wait else nullcontext():
+            return take(writer, wait=wait)
+
+    def published(store: CheckpointStore, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
+        checkpoint = publish(store, draft, write)
+        shared.in_flight = 0
+        return checkpoint
+
+    for owner, name, replacement in (
+        (Saver, "save", remember_step),
+        (Writer, "start", hand_over),
+        (Writer, "take", wait),
+        (CheckpointStore, "save", published),
+    ):
+        setattr(owner, name, replacement)
+
+
+def _remember_steps(shared: Shared, meeting: Meeting) -> None:
     original = Reporter.step_done
 
     def step_done(reporter: Reporter, *, step: int, epoch: float, tokens: int) -> None:
         shared.step = step
+        meeting.step_made(step)
         original(reporter, step=step, epoch=epoch, tokens=tokens)
 
     Reporter.step_done = step_done  # type: ignore[method-assign,assignment] # mypy takes it for bound

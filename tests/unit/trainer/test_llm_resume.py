@@ -1,12 +1,14 @@
 """A language model that was interrupted in training ends with the bits of one that was not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.toy import metric_lines
+from tests.unit.trainer.engine.test_background_saves import FakeClock
+from tests.unit.trainer.toy import Killed, metric_lines
 from trainyard_crds.report import Outcome, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
@@ -15,7 +17,7 @@ from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
 
-def config(tmp_path: Path, model: Path, name: str, method: str, packing: bool = True) -> RunConfig:
+def config(tmp_path: Path, model: Path, name: str, method: str, packing: bool = True, **blocks: Any) -> RunConfig:
     data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(40))
     return RunConfig.model_validate(
         {
@@ -29,6 +31,7 @@ def config(tmp_path: Path, model: Path, name: str, method: str, packing: bool = 
             "llm": {"maxLength": 64, "packing": packing},
             "evaluation": {"everySteps": 2, "baseline": True},
             "checkpoints": {"everySteps": 3},
+            **blocks,
         }
     )
 
@@ -85,3 +88,42 @@ def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, tiny_model: Path) 
     termination = train(run)
     assert termination.exit_code == 65
     assert termination.outcome is Outcome.FAILED
+
+
+class TickingTask(LlmTask):
+    """Half a minute passes in every micro-batch; dies at one of them."""
+
+    def __init__(self, clock: FakeClock, dies_at: int | None = None) -> None:
+        self._clock = clock
+        self._left = dies_at
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        self._clock.pass_seconds(30)
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
+        return super().loss(loaded, batch)
+
+
+def test_a_run_saved_by_the_clock_and_killed_ends_with_the_same_bits(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(wiring, "SystemClock", lambda: clock)
+    tasks = iter(
+        [TickingTask(clock), TickingTask(clock, dies_at=11), TickingTask(clock, dies_at=2), TickingTask(clock)]
+    )
+    monkeypatch.setattr(wiring, "create_task", lambda _config: next(tasks))
+    by_the_clock = {"everySteps": 1000, "everyMinutes": 2}
+    whole, killed = (
+        config(tmp_path, tiny_model, name, "lora", checkpoints=by_the_clock) for name in ("whole", "killed")
+    )
+    assert wiring.train(whole, stop=StopFlag(), environ={}).outcome is Outcome.FINISHED
+    for _ in range(2):
+        with pytest.raises(Killed):
+            wiring.train(killed, stop=StopFlag(), environ={})
+    assert wiring.train(killed, stop=StopFlag(), environ={}).outcome is Outcome.FINISHED
+    assert "Resumed from step-" in Path(killed.run_directory, "log.jsonl").read_text()
+    assert exported(killed) == exported(whole)
+    assert metric_lines(Path(killed.run_directory)) == metric_lines(Path(whole.run_directory))

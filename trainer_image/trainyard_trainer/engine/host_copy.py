@@ -11,6 +11,8 @@ from torch import Tensor
 
 _ALIGNMENT = 64
 """Bytes; more than any element type needs."""
+_PORTABLE = 1
+"""cudaHostRegisterPortable: pinned for every device."""
 
 
 class HostCopy:
@@ -52,7 +54,7 @@ class HostCopy:
 
     def _pin(self) -> None:
         # torch's own allocator of pinned memory rounds every tensor up to a power of two.
-        _check(_cudart().cudaHostRegister(self._memory.ctypes.data, len(self._memory), 0))
+        _check(_cudart().cudaHostRegister(self._memory.ctypes.data, len(self._memory), _PORTABLE))
         self._is_pinned = True
 
     def _tensor_at(self, place: int, like: Tensor) -> Tensor:
@@ -66,7 +68,8 @@ def _cudart() -> Any:
 
 
 def _check(result: Any) -> None:
-    torch.cuda.check_error(int(result))
+    if int(result) != 0:
+        raise torch.cuda.CudaError(int(result))
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:

@@ -1,0 +1,126 @@
+"""Checkpoints that a thread writes while the steps go on, and those that are due by the clock."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
+from trainyard_trainer import wiring
+from trainyard_trainer.stop import StopFlag
+
+
+def at(number: int, action: Callable[[], object]) -> Callable[[int], None]:
+    def strike(call: int) -> None:
+        if call == number:
+            action()
+
+    return strike
+
+
+def saved(run_directory: Path) -> list[tuple[str, int]]:
+    """What was told of checkpoints, and the step the run was at when it was."""
+    events = [json.loads(line) for line in (run_directory / "log.jsonl").read_text().splitlines()]
+    return [(event["message"], event["step"]) for event in events if event["type"] == "CheckpointSaved"]
+
+
+def test_steps_are_made_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    in_step_5 = Event()
+
+    def write_slowly(_call: int) -> None:
+        assert in_step_5.wait(30), "the steps wait for the writer"
+
+    task = ToyTask(has_evaluation=False, hooks={"save_weights": write_slowly, "loss": at(16, in_step_5.set)})
+    assert train_toy(run_config(tmp_path), task).exit_code == 0
+    message, step = saved(tmp_path)[0]
+    assert message == "Saved step-3-e1."
+    assert step >= 5
+
+
+def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Path) -> None:
+    stop, stopped = StopFlag(), Event()
+
+    def request() -> None:
+        stop.request()
+        stopped.set()
+
+    def write_slowly(_call: int) -> None:
+        assert stopped.wait(30)
+
+    task = ToyTask(hooks={"save_weights": write_slowly, "loss": at(18, request)})
+    termination = train_toy(run_config(tmp_path), task, stop)
+    assert termination.exit_code == 75
+    assert [one.name for one in termination.checkpoints] == ["step-3-e1", "step-4-e1"]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_save_at_the_latest(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "no")
+
+    termination = train_toy(run_config(tmp_path), ToyTask(hooks={"save_weights": at(2, refuse)}))
+    assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
+    assert termination.message == f"The volume of {tmp_path} is full."
+    assert termination.step in range(6, 10)
+    assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
+
+
+class FakeClock:
+    """A clock that only its test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> str:
+        return "2026-01-02T03:04:05.000Z"
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class RecordedData(ToyData):
+    """Remembers which micro-batches were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int]] = []
+
+    def micro_batch(self, epoch: int, index: int) -> ToyBatch:
+        self.asked.append((epoch, index))
+        return super().micro_batch(epoch, index)
+
+
+def test_a_run_saved_by_the_clock_goes_on_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(wiring, "SystemClock", lambda: clock)
+    checkpoints = {"everySteps": 1000, "everyMinutes": 1, "keep": 20}
+    data = {name: RecordedData() for name in ("whole", "killed", "resumed")}
+
+    def start(name: str, directory: Path, killed_at: int = 0) -> None:
+        def micro_step(call: int) -> None:
+            clock.pass_seconds(13)
+            if call == killed_at:
+                raise Killed
+
+        task = ToyTask(has_evaluation=False, data=data[name], hooks={"loss": micro_step})
+        train_toy(run_config(directory, checkpoints=checkpoints), task)
+
+    start("whole", tmp_path / "whole")
+    # A pass has steps of 4, 4 and 2 micro-batches, so of 52, 52 and 26 seconds.
+    assert [message for message, _ in saved(tmp_path / "whole")] == [
+        f"Saved step-{step}-e1." for step in (2, 4, 6, 8, 10, 12)
+    ]
+    with pytest.raises(Killed):
+        start("killed", tmp_path / "run", killed_at=28)
+    start("resumed", tmp_path / "run")
+    assert "Resumed from step-6-e1." in (tmp_path / "run/log.jsonl").read_text()
+    whole, resumed = data["whole"].asked, data["resumed"].asked
+    assert resumed == whole[-len(resumed) :]
+    assert resumed[0] == (2, 0)
+    assert exported(tmp_path / "run") == exported(tmp_path / "whole")
+    assert metric_lines(tmp_path / "run") == metric_lines(tmp_path / "whole")

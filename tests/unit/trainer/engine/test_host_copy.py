@@ -1,0 +1,57 @@
+import torch
+
+from trainyard_trainer.engine.host_copy import HostCopy
+
+
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {
+        "matrix": torch.full((3, 5), value),
+        "transposed": torch.arange(6.0).reshape(2, 3).t() + value,
+        "half": torch.full((7,), value, dtype=torch.bfloat16),
+        "step": torch.tensor(value),
+        "flags": torch.tensor([True, False, True]),
+        "bytes": torch.arange(3, dtype=torch.uint8),
+        "empty": torch.empty(0, 4),
+        "nothing": torch.empty(0),
+    }
+
+
+def test_a_copy_is_equal_contiguous_and_stays_when_the_tensors_change() -> None:
+    tensors = state(2.0)
+    expected = {name: tensor.clone() for name, tensor in tensors.items()}
+    copies, wait = HostCopy().take(tensors)
+    wait()
+    for tensor in tensors.values():
+        tensor.zero_()
+    assert list(copies) == list(expected)
+    for name, tensor in expected.items():
+        assert copies[name].dtype == tensor.dtype
+        assert torch.equal(copies[name], tensor), name
+        assert copies[name].is_contiguous()
+
+
+def test_the_memory_is_used_again() -> None:
+    copy = HostCopy()
+    first, _wait = copy.take(state(1.0))
+    places = {name: tensor.data_ptr() for name, tensor in first.items()}
+    second, _wait = copy.take(state(2.0))
+    assert {name: tensor.data_ptr() for name, tensor in second.items()} == places
+    assert torch.equal(second["matrix"], state(2.0)["matrix"])
+
+
+def test_a_state_that_grew_gets_more_memory() -> None:
+    copy = HostCopy()
+    copy.take({"weights": torch.ones(2)})
+    copies, _wait = copy.take({"weights": torch.ones(2), "moments": torch.full((4000,), 3.0)})
+    assert torch.equal(copies["moments"], torch.full((4000,), 3.0))
+
+
+def test_tied_tensors_are_one_in_the_copy_and_others_have_a_storage_of_their_own() -> None:
+    weights = torch.randn(4, 4)
+    tensors = {"embedding": weights, "head": weights.detach(), "part": weights[:2], "turned": weights.t()}
+    copies, _wait = HostCopy().take(tensors)
+    assert copies["head"].data_ptr() == copies["embedding"].data_ptr()
+    storages = {tensor.untyped_storage().data_ptr() for tensor in copies.values()}
+    assert len(storages) == 3
+    assert torch.equal(copies["part"], weights[:2])
+    assert torch.equal(copies["turned"], weights.t())
