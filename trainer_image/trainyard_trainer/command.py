@@ -1,4 +1,4 @@
-"""The command line: `train`, `result` and `compare`, and the one place where errors become exit codes."""
+"""The command line: `train`, `result`, `compare` and `data`, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
+from trainyard_trainer.data import cli as data
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.report.termination import failure, read_result, write_termination
 from trainyard_trainer.stop import StopFlag
@@ -43,6 +44,8 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
         return _result(arguments.run_directory)
     if arguments.command == "compare":
         return _compare(arguments, stop)
+    if arguments.command == "data":
+        return _data(arguments, stop)
     config = load_config(arguments.config)
     if (finished := read_result(Path(config.run_directory))) is not None:
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
@@ -71,6 +74,11 @@ def _compare(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
     return Termination(outcome=Outcome.FINISHED, exit_code=code, reason="Compared", message="Compared.")
 
 
+def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
+    data.run(arguments, stop.check)
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Finished", message="Finished.")
+
+
 def _internal(error: Exception) -> Termination:
     """An error nobody foresaw: the traceback for the log, a sentence for the termination message."""
     from trainyard_trainer.faults import internal_error, traceback_of
@@ -92,4 +100,5 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
     compare.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
+    data.add_arguments(commands.add_parser("data", help="validate, convert, split and measure datasets"))
     return parser.parse_args(words)

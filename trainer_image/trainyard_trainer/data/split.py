@@ -15,10 +15,16 @@ def held_out(digests: Sequence[bytes], fraction: float) -> list[bool]:
         digests: SHA-256 of each row's content, at least one.
         fraction: Share of the rows to hold out, in (0, 1).
     """
-    limit = int(fraction * 2**64)
-    threshold = max(limit, min(map(_position, digests)) + 1)
-    return [_position(digest) < threshold for digest in digests]
+    positions = [position(digest) for digest in digests]
+    limit = threshold(fraction, min(positions))
+    return [at < limit for at in positions]
 
 
-def _position(digest: bytes) -> int:
+def position(digest: bytes) -> int:
+    """Where a row stands in 0..2^64 - 1, as if at random."""
     return int.from_bytes(digest[:8], "big")
+
+
+def threshold(fraction: float, smallest: int) -> int:
+    """The first position that is not held out, where `smallest` is the smallest of all."""
+    return max(int(fraction * 2**64), smallest + 1)
