@@ -37,14 +37,14 @@ class Update:
         order: Grows from one report of a pod to the next; None when the body has nothing of the kind.
         progress: `status.progress` (JSON).
         metrics: `status.metrics`.
-        lists: `gpus` and `checkpoints` (JSON) where the body knows them.
+        parts: `gpus`, `checkpoints` and `memoryEstimate` (JSON) where the body knows them.
         partial: Whether `progress` lacks what did not change, as a Kubeflow body does.
     """
 
     order: float | None
     progress: Mapping[str, Any]
     metrics: Mapping[str, float]
-    lists: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
 
     def share(self, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Update:
             carried = {key: value for key, value in before.get("progress", {}).items() if key not in _VOLATILE}
             progress = carried | progress
         summary = progress_summary(progress, self.metrics)
-        return {"progress": progress, "metrics": dict(self.metrics), **self.lists, "summary": summary}
+        return {"progress": progress, "metrics": dict(self.metrics), **self.parts, "summary": summary}
 
 
 _VOLATILE = ("remainingSeconds", "stepsPerSecond", "tokensPerSecond")
@@ -80,8 +80,8 @@ def report_update(body: bytes, now: datetime) -> Update:
         entry["createdAt"] = _time(entry["createdAt"], now, f"checkpoints.{index}.createdAt")
     progress = document["progress"]
     progress["updatedAt"] = _time(progress.get("updatedAt"), now, "progress.updatedAt")
-    lists = {"gpus": document["gpus"], "checkpoints": document["checkpoints"]}
-    return Update(report.sequence, progress, document["metrics"], lists)
+    parts = {name: document[name] for name in ("gpus", "checkpoints", "memoryEstimate") if name in document}
+    return Update(report.sequence, progress, document["metrics"], parts)
 
 
 def kubeflow_update(body: bytes, now: datetime) -> Update:

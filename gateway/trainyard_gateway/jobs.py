@@ -14,7 +14,7 @@ from trainyard_gateway.errors import ApiError, ApiRefusedError
 
 logger = logging.getLogger(__name__)
 
-SHARE_KEYS = ("progress", "metrics", "gpus", "checkpoints", "summary")
+SHARE_KEYS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
 _FINAL_CONDITIONS = {"Finished", "Complete", "Failed", "Stopped"}
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0
 

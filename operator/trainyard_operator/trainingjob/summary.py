@@ -13,7 +13,7 @@ from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import format_time, parse_time
 
 _METRICS_LIMIT, _CHECKPOINTS_LIMIT = 64, 20
-FINAL_KEYS = ("progress", "metrics", "checkpoints", "exports", "model")
+FINAL_KEYS = ("progress", "metrics", "checkpoints", "exports", "model", "memoryEstimate")
 """Status fields that come from a termination message."""
 
 
@@ -66,6 +66,8 @@ def _artefacts(termination: Termination) -> Object:
         values["exports"] = [export.to_json() for export in termination.exports[:_CHECKPOINTS_LIMIT]]
     if termination.model is not None:
         values["model"] = termination.model.to_json()
+    if termination.memory_estimate is not None:
+        values["memoryEstimate"] = termination.memory_estimate.to_json()
     return values
 
 

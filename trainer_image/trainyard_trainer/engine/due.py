@@ -13,6 +13,7 @@ class Due:
         self._logging_steps = config.optimization.logging_steps
         self._save_steps = config.checkpoints.every_steps
         self._save_minutes = config.checkpoints.every_minutes
+        self._patience = config.evaluation.early_stopping.patience if config.evaluation.early_stopping else None
         self._evaluation_steps = (config.evaluation.every_steps or self._save_steps) if has_evaluation else None
 
     def log(self, step: int) -> bool:
@@ -27,3 +28,7 @@ class Due:
         """Whether a checkpoint is saved after the step."""
         is_late = self._save_minutes is not None and seconds_since_save >= 60 * self._save_minutes
         return step == self._total_steps or step % self._save_steps == 0 or is_late
+
+    def early_end(self, evaluations_since_best: int) -> bool:
+        """Whether the run has gone on without improving for as long as it may."""
+        return self._patience is not None and evaluations_since_best >= self._patience

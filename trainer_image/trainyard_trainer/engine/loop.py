@@ -55,7 +55,7 @@ class Engine:
             max_steps=config.optimization.max_steps,
         )
         self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
-        self._optimizer = create_optimizer(loaded.parameter_groups)
+        self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
         self._state = TrainingState()
         self._window = LossWindow(context.device)
         self._rng = capture_rng(context.device)
@@ -85,6 +85,11 @@ class Engine:
             self._make_steps()
         finally:
             self._saver.close()
+        if self._ends_early and self._state.step < self._plan.total_steps:
+            self._reporter.stopped_early(
+                f"evalLoss has not fallen below {self._state.best_loss:.6g} "
+                f"in {self._state.evaluations_since_best} evaluations (evaluation.earlyStopping)"
+            )
         checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
         assert checkpoint is not None
         return checkpoint
@@ -92,7 +97,7 @@ class Engine:
     def _make_steps(self) -> None:
         try:
             self._begin()
-            while self._state.step < self._plan.total_steps:
+            while self._state.step < self._plan.total_steps and not self._ends_early:
                 self._step()
                 self._settle()
         except StopRequested:
@@ -102,6 +107,10 @@ class Engine:
             self._saver.flush()
             raise
         self._saver.flush()
+
+    @property
+    def _ends_early(self) -> bool:
+        return self._due.early_end(self._state.evaluations_since_best)
 
     def _begin(self) -> None:
         if (checkpoint := self._store.newest) is None:
@@ -175,7 +184,7 @@ class Engine:
             self._log()
         if self._due.evaluation(state.step) and state.evaluated_step != state.step:
             self._evaluate()
-        due = self._due.save(state.step, seconds_since_save=self._saver.seconds_since_save)
+        due = self._ends_early or self._due.save(state.step, seconds_since_save=self._saver.seconds_since_save)
         if (due and self._saver.saved_step != state.step) or self._unsaved_best:
             self._save()
 
@@ -193,8 +202,9 @@ class Engine:
         state.evaluated_step = state.step
         state.metrics |= state.evaluation
         loss = state.evaluation[BEST_METRIC]
+        state.evaluations_since_best += 1
         if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, self._unsaved_best = loss, True
+            state.best_loss, state.evaluations_since_best, self._unsaved_best = loss, 0, True
         self._reporter.metrics(state.evaluation)
         self._reporter.stage(Stage.TRAINING)
 

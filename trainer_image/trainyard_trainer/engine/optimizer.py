@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -14,8 +15,20 @@ _BETAS = (0.9, 0.999)
 """As transformers and PEFT examples use; runs are short, so the slower second moment does no harm."""
 
 
-def create_optimizer(groups: Sequence[ParameterGroup]) -> Optimizer:
-    """AdamW over the groups, all in one kernel per step."""
+_QUANTIZATION_MAPS = ("qmap1", "qmap2")
+"""Constants of bitsandbytes that it keeps with every parameter's state."""
+
+
+def create_optimizer(
+    groups: Sequence[ParameterGroup], kind: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = "adamw"
+) -> Optimizer:
+    """AdamW over the groups.
+
+    Args:
+        groups: What to train.
+        kind: `adamw` makes a step in one kernel; the others (bitsandbytes) hold both moments in 8 bits, with a scale
+            for every 256 values, in tensors of at least 4096 values; `paged_adamw8bit` lets them move to host memory.
+    """
     parameters = [
         {
             "name": group.name,
@@ -25,7 +38,13 @@ def create_optimizer(groups: Sequence[ParameterGroup]) -> Optimizer:
         }
         for group in groups
     ]
-    return AdamW(parameters, betas=_BETAS, fused=True)
+    if kind == "adamw":
+        return AdamW(parameters, betas=_BETAS, fused=True)
+    import bitsandbytes
+
+    is_paged = kind == "paged_adamw8bit"
+    optimizer: Optimizer = bitsandbytes.optim.AdamW8bit(parameters, betas=_BETAS, is_paged=is_paged)
+    return optimizer
 
 
 def set_learning_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup], factor: float) -> dict[str, float]:
@@ -59,9 +78,10 @@ def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
     """The optimizer's state: tensors by `<parameter>.<key>`, and the other values likewise."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
+    for index, (_, _, parameter) in enumerate(_parameters(optimizer)):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if key not in _QUANTIZATION_MAPS:
+                (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
     return tensors, scalars
 
 
@@ -71,4 +91,29 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: 
     for name, value in {**tensors, **scalars}.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if isinstance(optimizer, AdamW):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    else:
+        _fill_buffers(optimizer, state)
+
+
+def _fill_buffers(optimizer: Any, state: dict[int, dict[str, Any]]) -> None:
+    """Copy values into the buffers bitsandbytes makes itself: by its own loading, paged ones would stay on the GPU."""
+    for index, (group, place, parameter) in enumerate(_parameters(optimizer)):
+        if index not in state:
+            continue
+        optimizer.init_state(optimizer.param_groups[group], parameter, group, place)
+        own = optimizer.state[parameter]
+        with torch.no_grad():
+            for key, value in state[index].items():
+                if isinstance(value, Tensor):
+                    own[key].copy_(value)
+                else:
+                    own[key] = value
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[tuple[int, int, nn.Parameter]]:
+    """(group, place in the group, parameter), in the order `state_dict` counts them in."""
+    for number, group in enumerate(optimizer.param_groups):
+        for place, parameter in enumerate(group["params"]):
+            yield number, place, parameter

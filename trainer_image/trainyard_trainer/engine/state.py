@@ -39,6 +39,8 @@ class TrainingState:
     logged_step: int | None = None
     best_loss: float | None = None
     """Lowest evaluation loss so far."""
+    evaluations_since_best: int = 0
+    """Evaluations in a row without a lower loss."""
 
     def own_metrics(self) -> dict[str, float]:
         """Metrics that belong to the current step: an older evaluation says nothing about these weights."""

@@ -27,13 +27,14 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
 
     Args:
         model: A causal language model of transformers.
-        adapter: Rank, alpha, dropout and targets.
+        adapter: Rank, alpha, dropout, targets, and what is trained whole.
         seed: Seed of the initial weights.
         base: What the adapter names as its base model.
         revision: The base model's commit, if it has one.
 
     Raises:
-        ConfigurationError: a target is no module of the model that can take an adapter.
+        ConfigurationError: a target is no module of the model that can take an adapter, or a module that is to be
+            trained whole is not there or stored in 4 bits.
     """
     import_bitsandbytes()
     from peft import LoraConfig, get_peft_model
@@ -42,11 +43,16 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
     everything = targets == ["all-linear"]
     if not everything:
         _check_targets(model, targets)
+    whole = list(adapter.modules_to_save or ())
+    _check_whole(model, whole)
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules="all-linear" if everything else targets,
+        use_rslora=adapter.use_rslora,
+        modules_to_save=whole or None,
+        ensure_weight_tying=bool(whole) and _is_tied(model),
         task_type="CAUSAL_LM",
         bias="none",
     )
@@ -59,13 +65,15 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
 
 
 def adapter_weights(model: Any) -> dict[str, Tensor]:
-    """The adapter's tensors, no copies, named as in a PEFT directory."""
+    """The adapter's tensors, no copies, named as in a PEFT directory; tied ones under their first name only."""
     from peft import get_peft_model_state_dict
 
     # Of the whole model's state PEFT would choose the same ones, after packing every quantised weight of the base.
-    trainable = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    named = model.named_parameters(remove_duplicate=False)
+    trainable = {name: tensor for name, tensor in named if tensor.requires_grad}
     weights: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trainable, save_embedding_layers=False)
-    return weights
+    first = {id(tensor): name for name, tensor in reversed(weights.items())}
+    return {name: tensor for name, tensor in weights.items() if first[id(tensor)] == name}
 
 
 def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -90,13 +98,13 @@ def load_adapter(model: Any, directory: Path) -> None:
     Raises:
         NotFoundError: the directory holds no weights for this adapter.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise NotFoundError(f"{directory} holds no adapter: {WEIGHTS_FILE} is missing.")
     state = load_file(path)
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    own = adapter_weights(model)
     if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in own.items()}:
         raise NotFoundError(f"The adapter in {directory} has other tensors than this model's adapter.")
     set_peft_model_state_dict(model, state)
@@ -144,6 +152,28 @@ def _check_targets(model: nn.Module, targets: list[str]) -> None:
                 f"spec.adapter.targets names '{target}', but the model has no such linear layer.",
                 f"Use all-linear, or some of: {', '.join(short)}.",
             )
+
+
+def _check_whole(model: nn.Module, names: list[str]) -> None:
+    """PEFT passes over a name it does not find, and 4-bit weights cannot be trained."""
+    for wanted in names:
+        found = [one for name, one in model.named_modules() if name == wanted or name.endswith(f".{wanted}")]
+        if not found:
+            raise ConfigurationError(
+                f"spec.adapter.modulesToSave names '{wanted}', but the model has no such module.",
+                "Name a module of the model, for example embed_tokens or lm_head.",
+            )
+        if not all(parameter.is_floating_point() for one in found for parameter in one.parameters()):
+            raise ConfigurationError(
+                f"spec.adapter.modulesToSave names '{wanted}', whose weights are stored in 4 bits and cannot be "
+                "trained whole.",
+                "Use method: lora, or name modules that stay as they are: embed_tokens, lm_head, norms.",
+            )
+
+
+def _is_tied(model: Any) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embedding.weight
 
 
 def _takes_adapter(module: nn.Module) -> bool:

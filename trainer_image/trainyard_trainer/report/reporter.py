@@ -68,13 +68,20 @@ class Reporter:
         self._checkpoints: Sequence[CheckpointStatus] = ()
         self._model: ResolvedModel | None = None
         self._warnings: dict[str, str] = {}
+        self._early_end = ""
 
     def stage(self, stage: Stage) -> None:
         """The run does something else from now on."""
         if stage is not self._progress.stage:
             self._startup.stage(stage, self._clock.monotonic())
-            self._update(stage=stage)
+            self._update(stage=stage, stage_percent=None)
             self._offer(urgent=True)
+
+    def stage_progress(self, percent: float) -> None:
+        """The current stage is done to this share, 0 to 100."""
+        self._update(stage_percent=round(percent, 1))
+        if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
+            self._offer()
 
     def log(self, kind: str, message: str, level: str = "info") -> None:
         """Something happened that a user may want to know."""
@@ -165,6 +172,11 @@ class Reporter:
         message = f"{termination.message} The next start goes on from {saved}."
         return termination.model_copy(update={"message": message})
 
+    def stopped_early(self, why: str) -> None:
+        """The run has made its last step before it was due; its end is told with the reason."""
+        self._early_end = f" of {self._progress.total_steps}: {why}"
+        self.log("StoppedEarly", f"Stopped after step {self._progress.step}{self._early_end}.")
+
     def finished(self, exports: list[ExportStatus]) -> Termination:
         """The termination of a run that reached its end."""
         made = ", ".join(f"{export.format} in {export.uri}" for export in exports)
@@ -172,7 +184,7 @@ class Reporter:
             outcome=Outcome.FINISHED,
             exit_code=0,
             reason=EXIT_CODES[ExitCode.FINISHED].reason,
-            message=f"Trained {self._progress.step} steps; {made}."[:_MESSAGE_LIMIT],
+            message=f"Trained {self._progress.step} steps{self._early_end}; {made}."[:_MESSAGE_LIMIT],
             exports=exports,
         ).model_copy(update=self._snapshot())
 

@@ -2,6 +2,7 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -210,3 +211,47 @@ def interrupt(run_directory: Path) -> None:
     """Make four steps and stop."""
     stop = StopFlag()
     train_toy(run_config(run_directory), ToyTask(hooks={"loss": at(18, stop.request)}), stop)
+
+
+NO_LONGER_FALLING = [0.5, 0.4, 0.6, 0.41, 0.39, 0.3]
+
+
+def patient(patience: int) -> dict[str, Any]:
+    evaluation = {"everySteps": 2, "earlyStopping": {"patience": patience}}
+    return {"evaluation": evaluation, "dataset": {"validation": {"fraction": 0.1}}}
+
+
+def test_a_run_that_no_longer_improves_ends_with_its_best_checkpoint(tmp_path: Path) -> None:
+    config = run_config(tmp_path, **patient(2))
+    termination = train_toy(config, ToyTask(evaluations=NO_LONGER_FALLING))
+    assert (termination.exit_code, termination.step, termination.total_steps) == (0, 8, 12)
+    wanted = "Trained 8 steps of 12: evalLoss has not fallen below 0.4 in 2 evaluations (evaluation.earlyStopping);"
+    assert termination.message.startswith(wanted)
+    [best] = [one for one in termination.checkpoints if one.best]
+    assert best.step == 4
+    weights = tmp_path / f"checkpoints/{best.name}/weights/model.safetensors"
+    assert (tmp_path / "exports/model/model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_more_patience_goes_on_to_the_end(tmp_path: Path) -> None:
+    config = run_config(tmp_path, **patient(3))
+    termination = train_toy(config, ToyTask(evaluations=NO_LONGER_FALLING))
+    assert (termination.step, termination.message.split(";")[0]) == (12, "Trained 12 steps")
+
+
+@pytest.mark.parametrize("at_loss", [14, 22, 26])
+def test_a_run_interrupted_before_its_early_end_ends_there_too(tmp_path: Path, at_loss: int) -> None:
+    changes = {**patient(2), "checkpoints": {"everySteps": 5}}
+    whole = train_toy(run_config(tmp_path / "whole", **changes), ToyTask(evaluations=NO_LONGER_FALLING))
+    stop, run = StopFlag(), tmp_path / "resumed"
+    interrupted = train_toy(
+        run_config(run, **changes),
+        ToyTask(evaluations=NO_LONGER_FALLING, hooks={"loss": at(at_loss, stop.request)}),
+        stop,
+    )
+    assert interrupted.exit_code == 75
+    done = sum("evalLoss" in line for line in metric_lines(run))
+    resumed = train_toy(run_config(run, **changes), ToyTask(evaluations=NO_LONGER_FALLING[done:]))
+    assert (resumed.step, resumed.message.split(";")[0]) == (8, whole.message.split(";")[0])
+    final = "exports/model/model.safetensors"
+    assert (run / final).read_bytes() == (tmp_path / "whole" / final).read_bytes()

@@ -52,12 +52,14 @@ def rows_in_chunks(model: Any, device: torch.device) -> int | None:
     finally:
         handle.remove()
     untouched = len(given) == 1 and logits is given[0][0] and torch.equal(*given[0])
-    return rows_per_chunk(head.out_features) if untouched else None
+    return rows_per_chunk(len(head.weight)) if untouched else None
 
 
 def _linear_head(model: Any) -> nn.Linear | None:
-    """The output head where it is a plain matrix, trained or not."""
+    """The output head where it is a plain matrix: frozen, trained, or PEFT's copy that is trained whole."""
     head = model.get_output_embeddings()
+    if type(head).__name__ == "ModulesToSaveWrapper":
+        head = head.modules_to_save[head.active_adapters[0]]
     return head if type(head) is nn.Linear else None
 
 
