@@ -24,7 +24,7 @@ from trainyard_trainer.models.loading import load_base_model, load_tokenizer, re
 from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm import export as exports
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
-from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, summed_loss
+from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, rows_in_chunks, summed_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class LlmLoaded(Loaded):
     base: LocalModel
     tokenizer: Any
     evaluation: TextBatches | None
+    chunk_rows: int | None
+    """Rows whose logits exist at a time; None where the architecture needs them all at once."""
 
 
 class LlmTask:
@@ -76,18 +78,20 @@ class LlmTask:
             base=base,
             tokenizer=tokenizer,
             evaluation=prepared.evaluation,
+            chunk_rows=rows_in_chunks(model, context.device),
         )
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
         """Sum of the cross-entropy over the batch's loss tokens; scalar, fp32."""
         assert isinstance(batch, TextBatch)
-        return summed_loss(loaded.model, batch.to(next(loaded.model.parameters()).device))
+        device = next(loaded.model.parameters()).device
+        return summed_loss(loaded.model, batch.to(device), _ours(loaded).chunk_rows)
 
     def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
         """`evalLoss`: mean cross-entropy per loss token of the held-out rows, in nats."""
-        evaluation = _ours(loaded).evaluation
-        assert evaluation is not None
-        return {"evalLoss": mean_loss(loaded.model, evaluation, context.device, context.stop.check)}
+        rows, poll, chunk_rows = _ours(loaded).evaluation, context.stop.check, _ours(loaded).chunk_rows
+        assert rows is not None
+        return {"evalLoss": mean_loss(loaded.model, rows, context.device, poll, chunk_rows=chunk_rows)}
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
         """The adapter's tensors, or the whole model's for `full`."""
