@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
 from trainyard_trainer.checkpoint.files import Files
-from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
+from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.main import main
 from trainyard_trainer.stop import StopFlag
 
@@ -141,10 +142,12 @@ class ToyTask:
         self._called("load_weights")
         loaded.model.load_state_dict(load_file(directory / "model.safetensors"))
 
-    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
+    def export(
+        self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
+    ) -> ExportNotes:
         self._called("export")
-        save_file(load_file(checkpoint_weights / "model.safetensors"), directory / "model.safetensors")
-        return "model"
+        save_file(load_file(weights / "model.safetensors"), directory / "model.safetensors")
+        return ExportNotes(message=f"Made as {request.format}.")
 
 
 def run_config(run_directory: Path, **blocks: Any) -> RunConfig:

@@ -12,7 +12,7 @@ from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.compatibility import check_settings, training_settings
-from trainyard_trainer.engine.export import export_model
+from trainyard_trainer.engine.export import Exporter
 from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import ResolvedFile
 from trainyard_trainer.engine.rng import seed_everything
@@ -49,6 +49,7 @@ class Session:
             resolved=ResolvedFile(self._run_directory / "resolved.json", store.workspace),
             stage=reporter.stage,
             log=reporter.log,
+            progress=reporter.stage_progress,
         )
 
     def run(self, task: Task) -> list[ExportStatus]:
@@ -83,13 +84,13 @@ class Session:
         chosen = engine.train()
         self._context.stop.check()
         self._reporter.stage(Stage.EXPORTING)
-        export = export_model(
+        exporter = Exporter(
             task=task,
             loaded=loaded,
-            weights=chosen.weights,
-            run_directory=self._run_directory,
+            context=self._context,
+            checkpoint=chosen,
             run_uri=self._config.run_uri or self._run_directory.absolute().as_uri(),
             files=self._files,
             workspace=self._store.workspace,
         )
-        return [export]
+        return [exporter.export(request) for request in self._config.exports]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.stop import StopFlag
@@ -78,6 +79,8 @@ class RunContext:
     """Announce what is being done."""
     log: Callable[[str, str], None]
     """Log (type, sentence), for example ("RowsDropped", "12 of 300 rows are longer than ...")."""
+    progress: Callable[[float], None] = lambda _percent: None
+    """Share of the current stage done, 0 to 100: of a download or a copy."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics known before the first step (packing efficiency, dropped rows); reported with every report."""
 
@@ -92,6 +95,16 @@ class Loaded:
     parameter_groups: Sequence[ParameterGroup]
     model_source: str
     model_revision: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportNotes:
+    """What a task says about an export it made."""
+
+    message: str | None = None
+    """A sentence for the log and the status."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the record of the export says beside the files; no times, no paths."""
 
 
 class Task(Protocol):
@@ -118,5 +131,7 @@ class Task(Protocol):
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
         """Put back what `save_weights` wrote, bit for bit."""
 
-    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
-        """Make the deliverable from a checkpoint's weights in an empty directory; returns its format name."""
+    def export(
+        self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
+    ) -> ExportNotes:
+        """Make an export from a checkpoint's weights in an empty directory; polls `context.stop`."""

@@ -128,7 +128,8 @@ def test_plain_peft_gives_the_same_logits(tmp_path: Path, tiny_model: Path, meth
     saved.mkdir()
     exported.mkdir()
     save(task, loaded, saved)
-    assert task.export(loaded, saved, exported) == "adapter"
+    assert context.config.exports[0].format == "adapter"
+    task.export(loaded, context, context.config.exports[0], saved, exported)
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -161,7 +162,8 @@ def test_a_full_model_is_exported_as_a_transformers_directory(tmp_path: Path, ti
     saved.mkdir()
     exported.mkdir()
     save(task, loaded, saved)
-    assert task.export(loaded, saved, exported) == "model"
+    assert context.config.exports[0].format == "model"
+    task.export(loaded, context, context.config.exports[0], saved, exported)
     theirs = AutoModelForCausalLM.from_pretrained(exported)
     assert torch.equal(logits(theirs), logits(loaded.model))
 

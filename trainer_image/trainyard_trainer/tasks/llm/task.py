@@ -9,21 +9,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.data.batches import BatchSettings, TextBatch, TextBatches
+from trainyard_trainer.data.cache import TokenCache
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.data.reader import RowFile
-from trainyard_trainer.engine.task import Loaded, MicroBatch, ParameterGroup, RunContext
+from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.models.full import load_model_weights, save_model
 from trainyard_trainer.models.libraries import import_libraries
 from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
 from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
-from trainyard_trainer.tasks.llm import export as exports
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
+from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
 from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, rows_in_chunks, summed_loss
 
 
@@ -53,17 +55,20 @@ class LlmTask:
         context.stop.check()
         context.stage(Stage.DOWNLOADING)
         base = resolve_model(config.model, context.resolved, context.stop.check)
+        check_exports(config, base)
         train, validation = _fetch_rows(context)
         context.stop.check()
         context.stage(Stage.PREPARING_DATA)
         tokenizer = load_tokenizer(base.path, base.name)
         request = _request(config, train, validation, _pad_token(tokenizer))
         encoder = Encoder(tokenizer, config.llm.train_on, base.name)
-        prepared = prepare(request, encoder, poll=context.stop.check, log=context.log)
+        cache = TokenCache(context.run_directory / "cache")
+        prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
         model = _load_model(context, base)
         context.stop.check()
+        check_merges(config, model, base)
         _check_tokens(model, base, prepared)
         _check_lengths(model, base, prepared)
         _check_packing(context, model)
@@ -114,10 +119,18 @@ class LlmTask:
         else:
             load_adapter(loaded.model, directory)
 
-    def export(self, loaded: Loaded, checkpoint_weights: Path, directory: Path) -> str:
-        """Copy a checkpoint's weights with the tokenizer and a README; `adapter` or `model`."""
+    def export(
+        self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
+    ) -> ExportNotes:
+        """Write the export that was asked for; `tasks.llm.export` says what is in it."""
         ours = _ours(loaded)
-        return exports.export(ours.config, ours.base, ours.tokenizer, checkpoint_weights, directory)
+        if request.format == "merged":
+            self.load_weights(loaded, weights)  # the best checkpoint need not be the last, and it is compared with
+        probe = first_batch(ours.train)
+        source = ExportSource(
+            config=ours.config, base=ours.base, tokenizer=ours.tokenizer, model=ours.model, probe=probe
+        )
+        return write_export(source, context, request, weights, directory)
 
 
 def _ours(loaded: Loaded) -> LlmLoaded:

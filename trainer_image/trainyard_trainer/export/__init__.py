@@ -1,0 +1,1 @@
+"""What a finished run leaves to use, one file per format."""
