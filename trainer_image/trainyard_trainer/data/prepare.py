@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trainyard_trainer.data.batches import BatchSettings, TextBatches
+from trainyard_trainer.data.cache import TokenCache
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.formats.example import TrainOn
 from trainyard_trainer.data.reader import RowFile
@@ -47,13 +48,18 @@ class Prepared:
 
 class _Preparation:
     def __init__(
-        self, request: DataRequest, encoder: Encoder, poll: Callable[[], None], log: Callable[[str, str], None]
+        self,
+        request: DataRequest,
+        encoder: Encoder,
+        cache: TokenCache | None,
+        poll: Callable[[], None],
+        log: Callable[[str, str], None],
     ) -> None:
         self.request = request
         self.encoder = encoder
+        self.cache = cache
         self.poll = poll
         self.log = log
-        self.formats: list[str] = []
 
     def run(self) -> Prepared:
         train = self._tokenize(self.request.train)
@@ -68,7 +74,7 @@ class _Preparation:
             members, rest = self._split(train, self.request.validation)
             evaluation = TextBatches(train.rows, rest, self.request.batches, shuffle=False)
         batches = TextBatches(train.rows, members, self.request.batches)
-        fingerprint = batches.fingerprint(self._settings(evaluation))
+        fingerprint = batches.fingerprint(self._settings(files, evaluation))
         return Prepared(
             train=TrainBatches(batches, fingerprint),
             evaluation=evaluation,
@@ -76,19 +82,38 @@ class _Preparation:
         )
 
     def _tokenize(self, file: RowFile) -> TokenizedFile:
-        found = file.resolve_format()
+        tokenized = self._tokenize_once(file)
         if file.format == "auto":
-            self.log("DatasetFormat", f"The rows of {file.name} ({file.kind}) are written as {found}.")
-        tokenized = tokenize_file(
-            replace(file, format=found),
+            self.log("DatasetFormat", f"The rows of {file.name} ({file.kind}) are written as {tokenized.format}.")
+        self._log_losses(file.name, tokenized)
+        return tokenized
+
+    def _tokenize_once(self, file: RowFile) -> TokenizedFile:
+        """Tokenised now, or by an earlier start of this run."""
+        identity = self.encoder.identity
+        if self.cache is None or identity is None:
+            return self._tokenize_now(file)
+        limit, overlong = self.request.batches.max_length, self.request.overlong
+        key = self.cache.key(file, identity, limit, overlong, self.poll)
+        if (kept := self.cache.load(key)) is not None:
+            self.log("TokensReused", f"An earlier start of this run tokenised {file.name}; its tokens are used again.")
+            return kept
+        tokenized = self._tokenize_now(file)
+        try:
+            self.cache.store(key, tokenized)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.log("TokensNotKept", f"The tokens of {file.name} cannot be kept for a resumed run: {why}.")
+        return tokenized
+
+    def _tokenize_now(self, file: RowFile) -> TokenizedFile:
+        return tokenize_file(
+            file,
             self.encoder,
             max_length=self.request.batches.max_length,
             overlong=self.request.overlong,
             poll=self.poll,
         )
-        self.formats.append(found)
-        self._log_losses(file.name, tokenized)
-        return tokenized
 
     def _log_losses(self, name: str, file: TokenizedFile) -> None:
         limit = f"longer than spec.llm.maxLength {self.request.batches.max_length} (longest: {file.longest} tokens)"
@@ -123,11 +148,11 @@ class _Preparation:
                 " better than it is. Remove them from one of the two files.",
             )
 
-    def _settings(self, evaluation: TextBatches | None) -> dict[str, object]:
+    def _settings(self, files: list[TokenizedFile], evaluation: TextBatches | None) -> dict[str, object]:
         """Whatever else decides what is computed; the held-out rows too, because the best checkpoint rests on them."""
         return {
-            "formats": self.formats,
-            "template": self.encoder.template,
+            "formats": [file.format for file in files],
+            "template": next((file.template for file in files if file.template is not None), None),
             "overlong": self.request.overlong,
             "trainOn": self.request.train_on,
             "evaluation": evaluation.fingerprint({}) if evaluation else None,
@@ -138,6 +163,7 @@ def prepare(
     request: DataRequest,
     encoder: Encoder,
     *,
+    cache: TokenCache | None = None,
     poll: Callable[[], None] = lambda: None,
     log: Callable[[str, str], None] = lambda _type, _sentence: None,
 ) -> Prepared:
@@ -146,6 +172,7 @@ def prepare(
     Args:
         request: What to read and how.
         encoder: Turns a row into tokens.
+        cache: Keeps the tokens for a later start of the run; None keeps nothing.
         poll: Called before each row; may raise.
         log: Takes (type, sentence) about what was found.
 
@@ -154,7 +181,7 @@ def prepare(
         DataError: a row is wrong, or none can be used.
         NotFoundError: there is no such file.
     """
-    return _Preparation(request, encoder, poll, log).run()
+    return _Preparation(request, encoder, cache, poll, log).run()
 
 
 def _metrics(files: list[TokenizedFile], train: TextBatches, evaluation: TextBatches | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainyard_crds.trainingjob import DatasetFormat
 from trainyard_trainer.data.formats.detect import PARSERS, detect
 from trainyard_trainer.data.formats.example import Example, Row
-from trainyard_trainer.data.readers.files import kind_of_path, read_rows
+from trainyard_trainer.data.readers.files import digest_of, kind_of_path, read_rows
 from trainyard_trainer.errors import DataError, RowError
 
 ROWS_LOOKED_AT = 20
@@ -35,6 +35,17 @@ class RowFile:
             NotFoundError: there is no such file.
         """
         return kind_of_path(self.path, self.name)
+
+    def digest(self, poll: Callable[[], None] = lambda: None) -> str:
+        """SHA-256 (hex) of the file's bytes.
+
+        Args:
+            poll: Called again and again; may raise.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        return digest_of(self.path, self.name, poll)
 
     def resolve_format(self) -> DatasetFormat:
         """The format of the rows; `auto` looks at the first ones.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard_crds.trainingjob import DatasetFormat
 from trainyard_trainer.data.chat import Encoded, Encoder
 from trainyard_trainer.data.formats.example import Example, Row
 from trainyard_trainer.data.reader import RowFile
@@ -66,6 +67,7 @@ class TokenizedFile:
     """The usable rows of one file, and what became of the others."""
 
     rows: TokenRows
+    format: DatasetFormat
     digests: list[bytes]
     """SHA-256 of the content of each usable row; pieces of a split row have the same."""
     seen: int
@@ -138,12 +140,15 @@ def tokenize_file(
         DataError: a row is wrong, or none can be used.
         NotFoundError: there is no such file.
     """
+    found = file.resolve_format()
+    file = replace(file, format=found)
     collector = _Collector(max_length, overlong)
     rows = TokenRows.of(collector.used(encoder, file.examples(poll)))
     if not len(rows):
         raise _nothing_usable(file.name, collector)
     return TokenizedFile(
         rows=rows,
+        format=found,
         digests=collector.digests,
         seen=len(collector.lengths),
         dropped=collector.dropped,

@@ -187,7 +187,8 @@ def test_the_commands_need_no_torch(tmp_path: Path) -> None:
     path = tiny.write_rows(tmp_path / "rows.jsonl", [ask("Hi")])
     code = (
         "import sys; from trainyard_trainer.command import run_command; from trainyard_trainer.stop import StopFlag;"
-        "code = run_command(StopFlag()); heavy = {'torch', 'transformers'} & set(sys.modules); sys.exit(code or len(heavy))"
+        "code = run_command(StopFlag()); heavy = {'torch', 'transformers'} & set(sys.modules);"
+        "sys.exit(code or len(heavy))"
     )
     for words in (["validate"], ["stats"], ["convert", "--to", "messages", "--output", str(tmp_path / "out.jsonl")]):
         command = [sys.executable, "-c", code, "data", words[0], str(path), *words[1:]]

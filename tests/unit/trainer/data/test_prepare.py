@@ -1,14 +1,18 @@
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.trainer import tiny
 from trainyard_trainer.data.batches import BatchSettings, TextBatches
-from trainyard_trainer.data.chat import Encoder
+from trainyard_trainer.data.cache import TokenCache
+from trainyard_trainer.data.chat import Encoded, Encoder
+from trainyard_trainer.data.formats.example import TrainOn
 from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.data.reader import RowFile
+from trainyard_trainer.data.rows import Overlong
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.stop import StopFlag
 
@@ -19,9 +23,10 @@ def run(
     *,
     validation: Sequence[object] | float | None = None,
     max_length: int = 64,
-    overlong: Literal["drop", "truncate"] = "drop",
-    train_on: Literal["completions", "all"] = "completions",
+    overlong: Overlong = "drop",
+    train_on: TrainOn = "completions",
     log: list[str] | None = None,
+    cache: TokenCache | None = None,
 ) -> Prepared:
     held: RowFile | float | None
     if isinstance(validation, float) or validation is None:
@@ -37,7 +42,7 @@ def run(
     )
     lines = log if log is not None else []
     encoder = Encoder(tiny.make_tokenizer(), train_on, "tiny")
-    return prepare(request, encoder, log=lambda kind, sentence: lines.append(f"{kind}: {sentence}"))
+    return prepare(request, encoder, cache=cache, log=lambda kind, sentence: lines.append(f"{kind}: {sentence}"))
 
 
 def tokens(batches: TextBatches | None) -> set[tuple[int, ...]]:
@@ -131,3 +136,92 @@ def test_a_request_to_stop_is_noticed_between_rows(tmp_path: Path) -> None:
     )
     with pytest.raises(StopRequested):
         prepare(request, Encoder(tiny.make_tokenizer(), "all", "tiny"), poll=stop.check)
+
+
+def test_long_texts_are_split_without_losing_a_token(tmp_path: Path) -> None:
+    log: list[str] = []
+    texts = [{"text": " ".join(f"{number}" for number in range(count))} for count in (3, 40, 200)]
+    whole = run(tmp_path, texts, max_length=2000)
+    split = run(tmp_path, texts, overlong="split", max_length=32, log=log)
+    assert split.train.batches.num_loss_tokens == whole.train.batches.num_loss_tokens
+    assert max(len(row) for row in tokens(split.train.batches)) == 32
+    assert split.metrics["rowsSplit"] == 2
+    assert any(line.startswith("RowsSplit: 2 of 3 rows of rows.jsonl are longer") for line in log)
+    conversation = {"query": "x " * 100, "response": "the moon"}
+    assert run(tmp_path, [conversation, *tiny_pairs(3)], overlong="split").metrics["rowsDropped"] == 1
+
+
+def tiny_pairs(count: int) -> list[dict[str, str]]:
+    return [{"query": f"who is {number}", "response": "the moon"} for number in range(count)]
+
+
+def test_pieces_of_a_held_out_text_are_held_out_together(tmp_path: Path) -> None:
+    texts = [{"text": letter * 60} for letter in "ABCDEFGHIJKL"]
+    prepared = run(tmp_path, texts, validation=0.4, overlong="split", max_length=16)
+    end = tiny.make_tokenizer().eos_token_id
+    train, held = (
+        {token for row in tokens(part) for token in row} - {end}
+        for part in (prepared.train.batches, prepared.evaluation)
+    )
+    assert len(train | held) == 12
+    assert not train & held
+
+
+@given(st.integers(2, 60), st.integers(2, 20))
+def test_each_token_of_a_split_row_is_learnt_once(length: int, limit: int) -> None:
+    row = Encoded(list(range(length)), [number % 3 > 0 for number in range(length)])
+    pieces = row.pieces(limit)
+    assert all(1 < len(piece.tokens) <= limit for piece in pieces)
+    learnt = [token for piece in pieces for token, loss in zip(piece.tokens[1:], piece.loss[1:], strict=True) if loss]
+    assert learnt == [number for number in range(1, length) if number % 3 > 0]
+
+
+def test_rows_of_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
+    prepared = run(tmp_path, [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}])
+    assert tokens(prepared.train.batches) == {(5, 6, 7, 8)}
+    assert prepared.train.batches.num_loss_tokens == 2
+
+
+def test_a_resumed_run_does_not_tokenise_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    cache = TokenCache(tmp_path / "cache")
+    rows = tiny.questions(12)
+    first = run(tmp_path, rows, validation=0.2, cache=cache)
+    assert [path.name.startswith("tokens-") for path in cache.directory.iterdir()] == [True]
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode_all", lambda *_arguments: pytest.fail("tokenised again"))
+        second = run(tmp_path, rows, validation=0.2, cache=cache, log=log)
+    assert any(line.startswith("TokensReused") for line in log)
+    assert second.train.fingerprint == first.train.fingerprint == run(tmp_path, rows, validation=0.2).train.fingerprint
+    assert second.metrics == first.metrics
+    others = (
+        run(tmp_path, rows[1:], cache=cache),
+        run(tmp_path, rows, cache=cache, train_on="all"),
+        run(tmp_path, rows, cache=cache, max_length=65),
+        run(tmp_path, rows, cache=cache, overlong="truncate"),
+    )
+    assert len(list(cache.directory.iterdir())) == 5
+    assert len({other.train.fingerprint for other in others} | {first.train.fingerprint}) == 5
+
+
+@pytest.mark.parametrize("place", [-1, -40, 100, 400])
+def test_damaged_tokens_are_made_anew(tmp_path: Path, place: int) -> None:
+    log: list[str] = []
+    cache = TokenCache(tmp_path / "cache")
+    wanted = run(tmp_path, tiny.questions(12), cache=cache).train.fingerprint
+    (path,) = cache.directory.iterdir()
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert run(tmp_path, tiny.questions(12), cache=cache, log=log).train.fingerprint == wanted
+    assert not any("TokensReused" in line for line in log)
+    run(tmp_path, tiny.questions(12), cache=cache, log=log)
+    assert any("TokensReused" in line for line in log)
+    assert len(list(cache.directory.iterdir())) == 1
+
+
+def test_a_volume_that_takes_no_tokens_does_not_end_the_run(tmp_path: Path) -> None:
+    log: list[str] = []
+    (tmp_path / "cache").write_text("a file")
+    assert run(tmp_path, tiny.questions(3), cache=TokenCache(tmp_path / "cache"), log=log).metrics["trainRows"] == 3
+    assert any(line.startswith("TokensNotKept") for line in log)

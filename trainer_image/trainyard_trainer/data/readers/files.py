@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from trainyard_trainer.data.readers import delimited, json_array, jsonl, parquet
 from trainyard_trainer.data.readers.container import HEAD, NAMES, ROW_KINDS, Kind, RowKind, kind_of_file
 from trainyard_trainer.errors import DataError, NotFoundError, RowError
 
+_CHUNK = 1 << 20
 _READERS: Mapping[RowKind, Callable[[BinaryIO, str], Iterator[Row | RowError]]] = {
     "jsonl": jsonl.read,
     "json": json_array.read,
@@ -49,6 +51,16 @@ def kind_of_path(path: Path, name: str) -> str:
     with _opened(path, name) as stream:
         kind: Kind = kind_of_file(stream.read(HEAD), name)
     return NAMES[kind]
+
+
+def digest_of(path: Path, name: str, poll: Callable[[], None]) -> str:
+    """SHA-256 (hex) of a file, calling `poll` again and again; raises NotFoundError as `read_rows` does."""
+    digest = hashlib.sha256()
+    with _opened(path, name) as stream:
+        while chunk := stream.read(_CHUNK):
+            poll()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

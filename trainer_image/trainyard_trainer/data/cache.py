@@ -1,0 +1,107 @@
+"""Tokenised files kept in the run directory, so that a resumed run does not tokenise again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files
+from trainyard_trainer.data.reader import RowFile
+from trainyard_trainer.data.rows import Overlong, TokenizedFile, TokenRows
+
+_VERSION = 1
+"""Changes whenever the same rows and settings come to give other tokens."""
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """One file per tokenised dataset file, named by what it was made from and believed only if its hash is right."""
+
+    directory: Path
+
+    def key(self, file: RowFile, identity: str, max_length: int, overlong: Overlong, poll: Callable[[], None]) -> str:
+        """SHA-256 (hex) over whatever decides the tokens: the file's content, the tokenizer's identity, the settings.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        document = {
+            "version": _VERSION,
+            "content": file.digest(poll),
+            "suffix": file.path.suffix,
+            "format": file.format,
+            "maxRows": file.max_rows,
+            "tokenizer": identity,
+            "maxLength": max_length,
+            "overlong": overlong,
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def load(self, key: str) -> TokenizedFile | None:
+        """What was stored under a key; None where there is nothing, or nothing whole."""
+        try:
+            with safe_open(str(self._path(key)), framework="numpy") as stored:
+                facts = json.loads((stored.metadata() or {})["facts"])
+                checksum = facts.pop("checksum")
+                parts = {name: stored.get_tensor(name) for name in ("tokens", "loss", "starts", "digests")}
+            rows = TokenRows(parts["tokens"], parts["loss"].astype(np.bool_), parts["starts"])
+            content = parts["digests"].tobytes()
+            digests = [content[at : at + _DIGEST_BYTES] for at in range(0, len(content), _DIGEST_BYTES)]
+            found = TokenizedFile(rows=rows, digests=digests, **facts)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+            return None
+        return found if checksum == _checksum(found, key) else None
+
+    def store(self, key: str, file: TokenizedFile) -> None:
+        """Keep a tokenised file, whole or not at all.
+
+        Raises:
+            OSError: the volume does not take it.
+        """
+        self.directory.mkdir(exist_ok=True)
+        for leftover in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+        digests = np.frombuffer(b"".join(file.digests), np.uint8)
+        parts: dict[str, NDArray[Any]] = {
+            "tokens": file.rows.tokens,
+            "loss": file.rows.loss.astype(np.uint8),
+            "starts": file.rows.starts,
+            "digests": digests,
+        }
+        facts = json.dumps({**_facts(file), "checksum": _checksum(file, key)})
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=self.directory)
+        os.close(descriptor)
+        temporary, files = Path(name), Files()
+        try:
+            save_file(parts, name, metadata={"facts": facts})
+            files.fsync(temporary)
+            files.rename(temporary, self._path(key))
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.directory / f"tokens-{key[:16]}.safetensors"
+
+
+def _facts(file: TokenizedFile) -> dict[str, object]:
+    return {name: value for name, value in vars(file).items() if name not in {"rows", "digests"}}
+
+
+def _checksum(file: TokenizedFile, key: str) -> str:
+    digest = hashlib.sha256(json.dumps([key, file.rows.digest, _facts(file)], sort_keys=True).encode())
+    digest.update(b"".join(file.digests))
+    return digest.hexdigest()
