@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.unit.trainer.toy import metric_lines
+from tests.unit.trainer.toy import event_lines, metric_lines
 from trainyard_trainer.checkpoint.manifest import is_checkpoint_name, owner_epoch_of, read_verified
 from trainyard_trainer.checkpoint.owner import counts, newest_owner
 
@@ -16,6 +16,7 @@ class Outcome:
     export: dict[str, bytes]
     weights: dict[str, bytes]
     metrics: list[dict[str, float]]
+    events: list[tuple[int, str, float]]
 
 
 def outcome_of(run: Path) -> Outcome:
@@ -25,7 +26,10 @@ def outcome_of(run: Path) -> Outcome:
     [export] = (run / "exports").iterdir()
     last = json.loads((run / "checkpoints/index.json").read_text())["last"]
     return Outcome(
-        _contents(export, but=()), _contents(run / "checkpoints" / last / "weights", but=()), metric_lines(run)
+        _contents(export, but=()),
+        _contents(run / "checkpoints" / last / "weights", but=()),
+        metric_lines(run),
+        event_lines(run),
     )
 
 

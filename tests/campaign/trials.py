@@ -77,6 +77,7 @@ class Campaign:
         assert found.export == expected.export, "the export differs from the straight run's"
         assert found.weights == expected.weights, "the last weights differ from the straight run's"
         assert found.metrics == expected.metrics, "metrics.jsonl differs from the straight run's"
+        assert found.events == expected.events, "the event file differs from the straight run's"
 
     def _start_and_wait(self, config: RunConfig, code: int) -> None:
         run = Path(config.run_directory)

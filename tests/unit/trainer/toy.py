@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
 from torch import Tensor, nn
 
 from trainyard_crds.exports import Export
@@ -184,6 +186,17 @@ def metric_lines(run_directory: Path) -> list[dict[str, float]]:
     return [
         {name: value for name, value in json.loads(line).items() if name not in ("time", "tokensPerSecond")}
         for line in lines
+    ]
+
+
+def event_lines(run_directory: Path) -> list[tuple[int, str, float]]:
+    """What TensorBoard's own reader finds, file after file, without what depends on the clock."""
+    return [
+        (event.step, value.tag, tensor_util.make_ndarray(value.tensor).item())
+        for path in sorted((run_directory / "tensorboard").iterdir())
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag != "tokensPerSecond"
     ]
 
 

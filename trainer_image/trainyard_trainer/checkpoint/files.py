@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -85,6 +86,12 @@ class Files:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def write_whole(file: io.FileIO, data: bytes) -> None:
+    """Write all of it; a volume that fills up takes a part without an error, and refuses the rest."""
+    while data:
+        data = data[file.write(data) :]
 
 
 def sha256_of(path: Path) -> str:

@@ -36,6 +36,11 @@ class Workspace:
         self._files = files
         self._ownership = ownership
 
+    @property
+    def owner_epoch(self) -> int:
+        """The owner's number."""
+        return self._ownership.epoch
+
     def path(self, name: str) -> Path:
         """Where something is written before it is published."""
         return self._directory / name

@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from trainyard_trainer.checkpoint.files import write_whole
 from trainyard_trainer.checkpoint.workspace import Workspace
+from trainyard_trainer.report.tensorboard import EventFile
 
 
 class MetricsLog:
@@ -15,12 +20,13 @@ class MetricsLog:
 
     A checkpoint remembers the file's length. A start goes on in a file of its own, which begins with what its
     checkpoint had seen and takes the place of the old one: a trainer that was cut off writes into a file that nobody
-    sees any more.
+    sees any more. The event file for TensorBoard beside it holds the same lines.
     """
 
     def __init__(self, path: Path, workspace: Workspace) -> None:
         self._path = path
         self._workspace = workspace
+        self._events = EventFile(path.parent, workspace)
         self._file: io.FileIO | None = None
 
     def begin(self, length: int) -> None:
@@ -32,14 +38,16 @@ class MetricsLog:
         kept = self._path.read_bytes()[:length] if length else b""
         temporary = self._workspace.path(self._path.name)
         self._file = self._workspace.create(temporary)
-        _write(self._file, kept)
+        write_whole(self._file, kept)
         os.fsync(self._file.fileno())
         self._workspace.publish(temporary, self._path)
+        self._events.begin(_lines_of(kept))
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
         """Write one line; readers that follow the file see it at once."""
-        line = json.dumps({"step": step, "time": time, **metrics}, allow_nan=False)
-        _write(self._open_file(), line.encode() + b"\n")
+        line = {"step": step, "time": time, **metrics}
+        write_whole(self._open_file(), json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._events.append(line)
 
     @property
     def length(self) -> int:
@@ -51,7 +59,8 @@ class MetricsLog:
         os.fsync(self._open_file().fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close both files."""
+        self._events.close()
         if self._file is not None:
             self._file.close()
 
@@ -60,7 +69,8 @@ class MetricsLog:
         return self._file
 
 
-def _write(file: io.FileIO, data: bytes) -> None:
-    """Write all of it; a volume that fills up takes a part without an error, and refuses the rest."""
-    while data:
-        data = data[file.write(data) :]
+def _lines_of(data: bytes) -> Iterator[dict[str, Any]]:
+    """Its lines; those that a volume damaged are left out."""
+    for line in data.splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.trainer.toy import Killed, ToyTask, count_calls, exported, metric_lines, run_config, train_toy
+from tests.unit.trainer.toy import (
+    Killed,
+    ToyTask,
+    count_calls,
+    event_lines,
+    exported,
+    metric_lines,
+    run_config,
+    train_toy,
+)
 from trainyard_crds.report import Outcome
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.stop import StopFlag
@@ -43,6 +52,7 @@ def stop_at(number: int, stop: StopFlag) -> Callable[[int], None]:
 def assert_same(directory: Path, whole: Path) -> None:
     assert exported(directory) == exported(whole)
     assert metric_lines(directory) == metric_lines(whole)
+    assert event_lines(directory) == event_lines(whole)
     assert not list(directory.rglob(".tmp-*"))
 
 

@@ -14,6 +14,8 @@ from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
 from trainyard_trainer.report.termination import failure, read_result, write_termination
 
+NOW = "2026-01-02T03:04:05.250Z"
+
 
 class FixedClock:
     def monotonic(self) -> float:
@@ -42,22 +44,22 @@ def steps_in(directory: Path) -> list[tuple[int, float]]:
 
 def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Path) -> None:
     first = metrics_log(tmp_path)
-    first.append(step=1, time="t", metrics={"loss": 1.0})
+    first.append(step=1, time=NOW, metrics={"loss": 1.0})
     length = first.length
-    first.append(step=2, time="t", metrics={"loss": 9.0})
+    first.append(step=2, time=NOW, metrics={"loss": 9.0})
     first.close()
     second = metrics_log(tmp_path, length)
-    second.append(step=2, time="t", metrics={"loss": 0.5})
+    second.append(step=2, time=NOW, metrics={"loss": 0.5})
     second.close()
     assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
 
 
 def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> None:
     stale = metrics_log(tmp_path)
-    stale.append(step=1, time="t", metrics={"loss": 1.0})
+    stale.append(step=1, time=NOW, metrics={"loss": 1.0})
     successor = metrics_log(tmp_path, stale.length)
-    stale.append(step=2, time="t", metrics={"loss": 9.0})
-    successor.append(step=2, time="t", metrics={"loss": 0.5})
+    stale.append(step=2, time=NOW, metrics={"loss": 9.0})
+    successor.append(step=2, time=NOW, metrics={"loss": 0.5})
     with pytest.raises(SupersededError):
         stale.begin(0)
     assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
@@ -65,7 +67,7 @@ def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> N
 
 def test_a_file_shorter_than_the_checkpoint_remembers_is_left_alone(tmp_path: Path) -> None:
     log = metrics_log(tmp_path)
-    log.append(step=1, time="t", metrics={"loss": 1.0})
+    log.append(step=1, time=NOW, metrics={"loss": 1.0})
     length = log.length
     assert metrics_log(tmp_path, length + 100).length == length
 
