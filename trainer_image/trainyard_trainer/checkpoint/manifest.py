@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights"
 STATE = "state"
 
+_UNSEALED = "0" * 64
 _NAME = re.compile(r"step-(\d+)-e(\d+)")
 
 
@@ -50,6 +51,8 @@ class Manifest(StatusModel):
     metrics: Metrics = {}
     created_at: str
     files: dict[str, FileEntry]
+    seal: str = Field(default=_UNSEALED, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the manifest's own bytes with zeros in this place: a flipped bit in a setting's name is damage too."""
 
     @property
     def name(self) -> str:
@@ -57,8 +60,10 @@ class Manifest(StatusModel):
         return checkpoint_name(self.step, self.owner_epoch)
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
-        return self.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+        """The file's content, sealed."""
+        unsealed = self.model_copy(update={"seal": _UNSEALED})
+        data = unsealed.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+        return _with_seal(data, _UNSEALED, hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +148,23 @@ def read_verified(directory: Path) -> Checkpoint | None:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
         return None
-    if manifest.name != directory.name or not all(
-        _matches(directory, path, entry) for path, entry in manifest.files.items()
+    if (
+        not _is_sealed(data, manifest.seal)
+        or manifest.name != directory.name
+        or not all(_matches(directory, path, entry) for path, entry in manifest.files.items())
     ):
         return None
     return Checkpoint(directory=directory, manifest=manifest, digest=digest_of(data))
+
+
+def _is_sealed(data: bytes, seal: str) -> bool:
+    return hashlib.sha256(_with_seal(data, seal, _UNSEALED)).hexdigest() == seal
+
+
+def _with_seal(data: bytes, old: str, new: str) -> bytes:
+    """The manifest's bytes with another seal; it is the last thing in them."""
+    before, _old, after = data.rpartition(old.encode())
+    return before + new.encode() + after
 
 
 def _matches(directory: Path, relative: str, entry: FileEntry) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from trainyard_trainer.checkpoint.files import Files, storage_errors
-from trainyard_trainer.checkpoint.manifest import CursorEntry
+from trainyard_trainer.checkpoint.manifest import CursorEntry, Manifest
 from trainyard_trainer.checkpoint.store import CheckpointStore, Draft, open_store
 from trainyard_trainer.errors import ConfigurationError, StorageError, SupersededError
 
@@ -40,6 +40,12 @@ def write(weights: Path, state: Path) -> None:
 
 def save(store: CheckpointStore, step: int, **metrics: float) -> None:
     store.save(draft(step, **metrics), write)
+
+
+def forge(checkpoint: Path, old: str, new: str) -> None:
+    """Another text in a manifest that is sealed again."""
+    path = checkpoint / "manifest.json"
+    path.write_bytes(Manifest.model_validate_json(path.read_text().replace(old, new)).to_bytes())
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -139,6 +145,12 @@ def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
     assert names(store) == ["step-3-e2"]
 
 
+def test_a_manifest_that_was_sealed_again_counts(tmp_path: Path) -> None:
+    save(open_at(tmp_path), 3)
+    forge(tmp_path / "checkpoints/step-3-e1", '"method"', '"methot"')
+    assert names(open_at(tmp_path)) == ["step-3-e1"]
+
+
 def test_a_checkpoint_that_somebody_removed_is_not_missed(tmp_path: Path) -> None:
     store = open_at(tmp_path, keep=1)
     save(store, 3)
@@ -164,8 +176,12 @@ def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
         pytest.param(lambda path: path.rename(path.with_name("step-9-e1")), id="another step's name"),
         pytest.param(
             lambda path: (path / "manifest.json").write_text(
-                (path / "manifest.json").read_text().replace("state/state.json", "../../../outside")
+                (path / "manifest.json").read_text().replace('"method"', '"methot"')
             ),
+            id="another setting's name",
+        ),
+        pytest.param(
+            lambda path: forge(path, "state/state.json", "../../../outside"),
             id="a file outside",
         ),
     ],
