@@ -8,17 +8,17 @@ from functools import partial
 import torch
 
 from trainyard_crds.report import ResolvedModel, Stage
-from trainyard_trainer.checkpoint.manifest import Checkpoint, CursorEntry
+from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.retention import BEST_METRIC
-from trainyard_trainer.checkpoint.store import CheckpointStore, Draft
+from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.compatibility import check_fingerprint, settings_hash, training_settings
+from trainyard_trainer.engine.compatibility import check_fingerprint
 from trainyard_trainer.engine.due import Due
 from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.plan import StepPlan
 from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
-from trainyard_trainer.engine.saver import Saver
+from trainyard_trainer.engine.saver import Saver, draft_of
 from trainyard_trainer.engine.schedule import learning_rate_factor
 from trainyard_trainer.engine.state import TrainingState, pack_state, read_state
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
@@ -227,15 +227,11 @@ class Engine:
     def _save(self) -> None:
         self._window.check_finite()
         state = self._state
-        settings = training_settings(self._config)
-        draft = Draft(
-            step=state.step,
+        draft = draft_of(
+            state,
+            config=self._config,
             epoch=self._plan.epochs_done(state.cursor),
-            cursor=CursorEntry(**vars(state.cursor)),
             data_fingerprint=self._loaded.train.fingerprint,
-            config_hash=settings_hash(settings),
-            config=settings,
-            metrics=state.own_metrics(),
             created_at=self._clock.now(),
         )
         tensors, document = pack_state(

@@ -15,17 +15,34 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from trainyard_crds.report import CheckpointStatus, Stage
-from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.manifest import Checkpoint, CursorEntry
 from trainyard_trainer.checkpoint.store import Draft
 from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.clock import Clock
+from trainyard_trainer.engine.compatibility import settings_hash, training_settings
 from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.host_copy import HostCopy
-from trainyard_trainer.engine.state import write_state
+from trainyard_trainer.engine.state import TrainingState, write_state
 from trainyard_trainer.errors import TrainerError
 from trainyard_trainer.report.reporter import Reporter
 
 _WEIGHTS, _STATE = "weights:", "state:"
+
+
+def draft_of(state: TrainingState, *, config: RunConfig, epoch: float, data_fingerprint: str, created_at: str) -> Draft:
+    """What the manifest of a checkpoint of this state says beside its files."""
+    settings = training_settings(config)
+    return Draft(
+        step=state.step,
+        epoch=epoch,
+        cursor=CursorEntry(**vars(state.cursor)),
+        data_fingerprint=data_fingerprint,
+        config_hash=settings_hash(settings),
+        config=settings,
+        metrics=state.own_metrics(),
+        created_at=created_at,
+    )
 
 
 class Store(Protocol):
