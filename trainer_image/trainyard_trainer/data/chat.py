@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from jinja2 import TemplateError
 
 from trainyard_trainer.data.formats.example import Example, Message, Row, TrainOn
@@ -161,13 +160,15 @@ class Encoder:
     def _tokenize_conversations(self, rendered: list[_Rendered]) -> list[Encoded]:
         if not rendered:
             return []
-        texts = [one.text for one in rendered]
-        offsets = any(one.spans is not None for one in rendered)
-        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=offsets)
-        places = encoded["offset_mapping"] if offsets else [()] * len(texts)
+        encoded = self._tokenizer(
+            [one.text for one in rendered],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
         return [
-            Encoded(list(tokens), _loss_marks(len(tokens), place, one.spans))
-            for tokens, place, one in zip(encoded["input_ids"], places, rendered, strict=True)
+            Encoded(list(tokens), _loss_marks(encoding, one))
+            for tokens, encoding, one in zip(encoded["input_ids"], encoded.encodings, rendered, strict=True)
         ]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -259,13 +260,24 @@ class Encoder:
         return end if found < 0 else found + len(token)
 
 
-def _loss_marks(length: int, places: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]] | None) -> list[bool]:
+def _loss_marks(encoding: Any, rendered: _Rendered) -> list[bool]:
     """Which tokens begin within one of the spans."""
-    if spans is None:
+    length = len(encoding.ids)
+    if rendered.spans is None:
         return [True] * length
-    starts = np.fromiter((start for start, _ in places), np.int64, length)
-    marks = np.zeros(length, np.bool_)
-    for begin, end in spans:
-        marks |= (starts >= begin) & (starts < end)
-    found: list[bool] = marks.tolist()
-    return found
+    marks = [False] * length
+    for begin, end in rendered.spans:
+        first = _first_token(encoding, begin, len(rendered.text))
+        last = _first_token(encoding, end, len(rendered.text))
+        marks[first:last] = [True] * (last - first)
+    return marks
+
+
+def _first_token(encoding: Any, at: int, length: int) -> int:
+    """The first token that begins at character `at` of `length` or behind it."""
+    while at < length:
+        token: int | None = encoding.char_to_token(at)
+        if token is not None:
+            return token + (encoding.token_to_chars(token)[0] < at)
+        at += 1  # a character that no token stands for
+    return len(encoding.ids)

@@ -1,6 +1,9 @@
+from dataclasses import replace
 from typing import Literal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.unit.trainer import tiny
@@ -8,6 +11,7 @@ from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.formats.example import Example, Message, Row
 from trainyard_trainer.errors import ConfigurationError, DataError
 
+TOKENIZERS = {template: tiny.make_tokenizer(template) for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)}
 ROW = Row("rows.jsonl", 7, {})
 SINGLE = Example(messages=(Message("user", "who painted the moon"), Message("assistant", "a blue whale")))
 MULTI = Example(
@@ -121,3 +125,60 @@ def test_the_prompt_is_what_stands_before_an_answer() -> None:
     prompt = encoder.prompt(SINGLE.messages[:1])
     assert encoded.tokens[: len(prompt)] == prompt
     assert encoded.loss.index(True) == len(prompt)
+
+
+def test_answers_with_loss_false_are_read_but_not_learnt() -> None:
+    messages = (*MULTI.messages[:2], Message("assistant", "a blue whale", loss=False), *MULTI.messages[3:])
+    for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
+        tokenizer = tiny.make_tokenizer(template)
+        assert learned(tokenizer, Example(messages=messages)) == ["this river<|end|>"]
+        before, after = learned(tokenizer, Example(messages=messages), "all")
+        assert before == "<|begin|><|system|>be brief<|end|><|user|>who painted the moon<|end|><|assistant|>"
+        assert after == "<|user|>when was born<|end|><|assistant|>this river<|end|>"
+
+
+def test_a_row_may_learn_more_or_less_than_the_others() -> None:
+    tokenizer = tiny.make_tokenizer()
+    assert learned(tokenizer, replace(SINGLE, train_on="completions"), "all") == ["a blue whale<|end|>"]
+    (everything,) = learned(tokenizer, replace(SINGLE, train_on="all"))
+    assert everything.startswith("<|begin|><|user|>who")
+
+
+def test_rows_of_tokens_need_no_tokenizer() -> None:
+    encoded = Encoder(None, "completions", "none").encode(ROW, Example(tokens=(5, 6), token_loss=(False, True)))
+    assert (encoded.tokens, encoded.loss) == ([5, 6], [False, True])
+
+
+words = st.text(st.sampled_from("abé \n\U0001f600<|"), max_size=12)
+examples = st.one_of(
+    st.builds(Example, text=words.filter(bool)),
+    st.builds(Example, tokens=st.just((7, 8)), token_loss=st.just((True, True))),
+    st.builds(
+        lambda asked, said, loss, train_on: Example(
+            messages=(
+                *(Message("user", asked), Message("assistant", said, loss)),
+                *(Message("user", said), Message("assistant", asked + "!")),
+            ),
+            train_on=train_on,
+        ),
+        *(words, words.filter(bool), st.booleans(), st.sampled_from([None, "all", "completions"])),
+    ),
+)
+
+
+@pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
+@given(some=st.lists(examples, max_size=6))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the machine may be busy
+def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Example]) -> None:
+    encoder = Encoder(TOKENIZERS[template], "completions", "tiny")
+    together = encoder.encode_all([(ROW, example) for example in some])
+    assert together == [encoder.encode(ROW, example) for example in some]
+    assert all(len(encoded.tokens) == len(encoded.loss) for encoded in together)
+
+
+@given(words, words.filter(bool))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_loss_begins_and_ends_with_the_answer_whatever_it_holds(asked: str, said: str) -> None:
+    tokenizer = TOKENIZERS[tiny.MARKED_TEMPLATE]
+    example = Example(messages=(Message("user", asked), Message("assistant", said)))
+    assert learned(tokenizer, example) == [f"{said}<|end|>"]

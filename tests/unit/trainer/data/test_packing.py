@@ -1,5 +1,7 @@
 from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +79,17 @@ def test_efficiency_is_the_share_of_real_tokens() -> None:
     assert TextBatches(rows, range(4), settings, shuffle=False).efficiency == 1.0
     padded = BatchSettings(batch_size=2, max_length=12, packing=False, pad_token=0, seed=0)
     assert TextBatches(rows, range(4), padded, shuffle=False).efficiency == 24 / (2 * 8 + 2 * 6)
+
+
+@pytest.mark.parametrize("kind", ["chats", "short and long", "uniform"])
+def test_rows_of_mixed_lengths_fill_the_sequences(kind: str) -> None:
+    random = np.random.default_rng(0)
+    drawn = {
+        "chats": random.lognormal(5.5, 0.9, 3000),
+        "short and long": np.concatenate([random.integers(20, 200, 2500), random.integers(1200, 2000, 500)]),
+        "uniform": random.integers(10, 1000, 3000),
+    }[kind]
+    rows = [int(length) for length in np.clip(drawn, 5, 2048)]
+    order = [int(row) for row in random.permutation(len(rows))]
+    sequences = list(pack(order, rows, 2048))
+    assert sum(rows) / (len(sequences) * 2048) >= 0.97
