@@ -31,8 +31,7 @@ def waiting_reason(case: Case) -> tuple[str, str]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and scheduled["status"] == "False":
         return _unscheduled(scheduled)
-    # One text from the pod's creation to its start: each change would be one more write per job.
-    return "PodPending", f"The pod {pod['metadata']['name']} gets its node, image and volumes."
+    return _starting(child_name(case.observed.name, case.observed.uid))
 
 
 def resuming() -> tuple[str, str]:
@@ -40,11 +39,16 @@ def resuming() -> tuple[str, str]:
     return "Resuming", "The job resumes where it was."
 
 
+def _starting(name: str) -> tuple[str, str]:
+    """One text from the Job's creation to the container's start: each change would be one more write per job."""
+    return "JobCreated", f"The Job {name} starts its pod, which gets its node, image and volumes."
+
+
 def _no_pod(case: Case) -> tuple[str, str]:
     name = child_name(case.observed.name, case.observed.uid)
     waited = None if case.child is None else start_seconds(case)
     if waited is None or waited < NO_POD_SECONDS:
-        return "JobCreated", f"The Job {name} makes its pod."
+        return _starting(name)
     text = (
         f"The Job {name} gets no pod; a ResourceQuota or an admission policy may refuse it: kubectl describe job {name}"
     )
