@@ -204,7 +204,8 @@ def _holds_rows(archive: str, member: str) -> bool:
         DataError: no honest archive has such a name, or it is that of an archive.
     """
     path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or "\\" in member or member[1:2] == ":" or not member.isprintable():
+    leaves = path.is_absolute() or ".." in path.parts or any(part[1:2] == ":" for part in path.parts)
+    if leaves or "\\" in member or not member.isprintable():
         problem = f"{archive} holds a member that would leave the folder it is unpacked in: {member[:80]!a}."
         raise DataError(problem, "Pack it anew, with relative names.")
     if path.suffix.lower() in _ARCHIVES:

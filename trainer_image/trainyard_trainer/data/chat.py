@@ -278,6 +278,7 @@ def _first_token(encoding: Any, at: int, length: int) -> int:
     while at < length:
         token: int | None = encoding.char_to_token(at)
         if token is not None:
-            return token + (encoding.token_to_chars(token)[0] < at)
+            begins_before = bool(encoding.token_to_chars(token)[0] < at)
+            return token + begins_before
         at += 1  # a character that no token stands for
     return len(encoding.ids)
