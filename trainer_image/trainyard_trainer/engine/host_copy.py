@@ -20,6 +20,8 @@ class HostCopy:
 
     def __init__(self) -> None:
         self._memory = np.empty(0, dtype=np.uint8)
+        self._copies: dict[int, Tensor] = {}
+        """By their place in the memory."""
         self._is_pinned = False
 
     def take(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], None]]:
@@ -38,24 +40,32 @@ class HostCopy:
             self._memory = np.empty(size, dtype=np.uint8)
             if on_gpu:
                 self._pin()
-        copies: dict[int, Tensor] = {}
-        for name, tensor in tensors.items():
-            if (place := places[name]) not in copies:
-                copies[place] = self._tensor_at(place, tensor)
-                copies[place].copy_(tensor.detach(), non_blocking=True)
-        return {name: copies[place] for name, place in places.items()}, _wait_for(on_gpu)
+        originals = {place: tensors[name].detach() for name, place in places.items()}
+        if not self._fits(originals):
+            self._copies = {place: self._tensor_at(place, tensor) for place, tensor in originals.items()}
+        for place, tensor in originals.items():
+            self._copies[place].copy_(tensor, non_blocking=True)
+        return {name: self._copies[place] for name, place in places.items()}, _wait_for(on_gpu)
 
     def release(self) -> None:
         """Give the memory back."""
         if self._is_pinned:
             _check(_cudart().cudaHostUnregister(self._memory.ctypes.data))
             self._is_pinned = False
+        self._copies = {}
         self._memory = np.empty(0, dtype=np.uint8)
 
     def _pin(self) -> None:
         # torch's own allocator of pinned memory rounds every tensor up to a power of two.
         _check(_cudart().cudaHostRegister(self._memory.ctypes.data, len(self._memory), _PORTABLE))
         self._is_pinned = True
+
+    def _fits(self, originals: Mapping[int, Tensor]) -> bool:
+        """Whether the tensors are of the same shapes and types as those of the copy before."""
+        return self._copies.keys() == originals.keys() and all(
+            (copy.shape, copy.dtype) == (originals[place].shape, originals[place].dtype)
+            for place, copy in self._copies.items()
+        )
 
     def _tensor_at(self, place: int, like: Tensor) -> Tensor:
         # From numpy, so that every tensor has a storage of its own: writers take one storage for one tensor.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from trainyard_crds.report import ResolvedModel, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
@@ -67,6 +69,7 @@ class Engine:
             clock=clock,
             grace=self._grace,
         )
+        self._weights: Mapping[str, Tensor] | None = None
         self._unsaved_best = False
 
     def train(self) -> Checkpoint:
@@ -241,5 +244,6 @@ class Engine:
             rng=self._rng,
             metrics_length=self._reporter.metrics_log.length,
         )
-        self._saver.save(draft, weights=self._task.weights(self._loaded), state=tensors, document=document)
+        self._weights = self._weights or self._task.weights(self._loaded)
+        self._saver.save(draft, weights=self._weights, state=tensors, document=document)
         self._unsaved_best = False

@@ -120,7 +120,7 @@ class Task(Protocol):
         """Metrics on the held-out rows; `evalLoss` (mean per loss token) among them. Leaves modes and RNGs as found."""
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
-        """The trained weights by name: the tensors that training changes, no copies. Runs between two steps."""
+        """The trained weights by name: the very tensors that training changes. Asked for once, by the first save."""
 
     def save_weights(self, loaded: Loaded, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write a copy of `weights` as safetensors, in the form a user loads: a PEFT or a transformers directory.

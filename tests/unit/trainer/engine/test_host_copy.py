@@ -46,6 +46,16 @@ def test_a_state_that_grew_gets_more_memory() -> None:
     assert torch.equal(copies["moments"], torch.full((4000,), 3.0))
 
 
+def test_a_state_of_other_shapes_and_types_fits_into_the_same_memory() -> None:
+    copy = HostCopy()
+    copy.take({"a": torch.ones(16), "b": torch.ones(16)})
+    for other in (torch.full((4, 4), 2.0), torch.full((16,), 2, dtype=torch.int32)):
+        copies, _wait = copy.take({"a": other, "b": torch.zeros(16)})
+        assert copies["a"].dtype == other.dtype
+        assert torch.equal(copies["a"], other)
+        assert torch.equal(copies["b"], torch.zeros(16))
+
+
 def test_tied_tensors_are_one_in_the_copy_and_others_have_a_storage_of_their_own() -> None:
     weights = torch.randn(4, 4)
     tensors = {"embedding": weights, "head": weights.detach(), "part": weights[:2], "turned": weights.t()}
