@@ -117,8 +117,9 @@ class Dataset(SpecModel):
         min_length=1,
         max_length=512,
         description=(
-            "A JSON Lines file: pvc://claim/path, hf://org/name/path in a dataset repository of the hub, s3://bucket/key "
-            "in spec.s3, or https://host/path."
+            "A file of rows (JSON Lines, JSON array, CSV, Parquet, or a .zip, .tar, .tar.gz or .gz of them): "
+            "pvc://claim/path, hf://org/name/path in a dataset repository of the hub, s3://bucket/key in spec.s3, or "
+            "https://host/path."
         ),
         json_schema_extra=dataset_source("spec.dataset.source"),
     )
@@ -127,8 +128,8 @@ class Dataset(SpecModel):
         default="auto",
         description=(
             "How a row is written: messages (role, content), sharegpt (conversations of from, value), alpaca "
-            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto looks at the first "
-            "rows."
+            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto looks at the "
+            "first rows."
         ),
     )
     max_rows: int | None = Field(
