@@ -40,7 +40,7 @@ class TokenCache:
         document = {
             "version": _VERSION,
             "content": file.digest(poll),
-            "suffix": file.path.suffix,
+            "name": file.name,
             "format": file.format,
             "maxRows": file.max_rows,
             "tokenizer": identity,
