@@ -80,7 +80,9 @@ def report_update(body: bytes, now: datetime) -> Update:
         entry["createdAt"] = _time(entry["createdAt"], now, f"checkpoints.{index}.createdAt")
     progress = document["progress"]
     progress["updatedAt"] = _time(progress.get("updatedAt"), now, "progress.updatedAt")
-    parts = {name: document[name] for name in ("gpus", "checkpoints", "memoryEstimate") if name in document}
+    parts: dict[str, Any] = {
+        name: document[name] for name in ("gpus", "checkpoints", "memoryEstimate") if name in document
+    }
     return Update(report.sequence, progress, document["metrics"], parts)
 
 

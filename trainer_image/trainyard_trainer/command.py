@@ -1,4 +1,4 @@
-"""The command line: `train`, `result`, `compare` and `data`, and the one place where errors become exit codes."""
+"""The command line (`train`, `plan`, `result`, `compare`, `data`), and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
+from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
 from trainyard_trainer.data import cli as data
@@ -47,6 +48,8 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
     if arguments.command == "data":
         return _data(arguments, stop)
     config = load_config(arguments.config)
+    if arguments.command == "plan":
+        return _plan(config)
     if (finished := read_result(Path(config.run_directory))) is not None:
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
         return finished
@@ -79,6 +82,23 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Finished", message="Finished.")
 
 
+def _plan(config: RunConfig) -> Termination:
+    """Print the memory plan; only files of the model's directory are read, and no weights of them."""
+    from trainyard_trainer.memory.plan import table
+    from trainyard_trainer.memory.shape import read_shape
+    from trainyard_trainer.sources.files import SCHEME, check_model_directory, local_path
+
+    source, name = config.model.source, config.model.display_source or config.model.source
+    if not source.startswith(SCHEME):
+        raise ConfigurationError(
+            f"The plan reads a model on this machine, not {name}.",
+            "Download the model and set model.source: file:///...",
+        )
+    check_model_directory(local_path(source), name)
+    print(table(config, read_shape(local_path(source), name)))  # noqa: T201 - our output
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
+
+
 def _internal(error: Exception) -> Termination:
     """An error nobody foresaw: the traceback for the log, a sentence for the termination message."""
     from trainyard_trainer.faults import internal_error, traceback_of
@@ -99,6 +119,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
     result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
+    plan = commands.add_parser("plan", help="predict a run's memory and say what would lower it; loads no weights")
+    plan.add_argument("config", type=Path, help="the run config, a JSON file")
     compare.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
     data.add_arguments(commands.add_parser("data", help="validate, convert, split and measure datasets"))
     return parser.parse_args(words)

@@ -49,6 +49,7 @@ class Session:
             resolved=ResolvedFile(self._run_directory / "resolved.json", store.workspace),
             stage=reporter.stage,
             log=reporter.log,
+            memory=reporter.memory,
             progress=reporter.stage_progress,
         )
 

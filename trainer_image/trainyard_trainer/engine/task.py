@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainyard_crds.exports import Export
-from trainyard_crds.report import Stage
+from trainyard_crds.report import MemoryEstimate, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.stop import StopFlag
 
@@ -81,6 +81,8 @@ class RunContext:
     """Log (type, sentence), for example ("RowsDropped", "12 of 300 rows are longer than ...")."""
     progress: Callable[[float], None] = lambda _percent: None
     """Share of the current stage done, 0 to 100: of a download or a copy."""
+    memory: Callable[[MemoryEstimate, str], None] = lambda _estimate, _advice: None
+    """Report the predicted peak of one device, and what to say should it not be enough."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics known before the first step (packing efficiency, dropped rows); reported with every report."""
 

@@ -11,6 +11,7 @@ from trainyard_crds.report import (
     CheckpointStatus,
     ExportStatus,
     Gpu,
+    MemoryEstimate,
     Outcome,
     Progress,
     Report,
@@ -20,7 +21,7 @@ from trainyard_crds.report import (
 )
 from trainyard_crds.summary import eta_text
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.errors import TrainerError
+from trainyard_trainer.errors import GpuMemoryError, TrainerError
 from trainyard_trainer.report.console import Console
 from trainyard_trainer.report.gpu import GpuSampler
 from trainyard_trainer.report.intake import IntakePoster
@@ -69,6 +70,8 @@ class Reporter:
         self._model: ResolvedModel | None = None
         self._warnings: dict[str, str] = {}
         self._early_end = ""
+        self._memory: MemoryEstimate | None = None
+        self._memory_advice = ""
 
     def stage(self, stage: Stage) -> None:
         """The run does something else from now on."""
@@ -166,11 +169,18 @@ class Reporter:
     def ended(self, error: TrainerError) -> Termination:
         """The termination of a run that ended with this error, or on request."""
         termination = failure(error).model_copy(update=self._snapshot())
+        if isinstance(error, GpuMemoryError) and self._memory_advice:
+            termination = termination.model_copy(update={"advice": self._memory_advice[:_WARNING_LIMIT]})
         if termination.outcome is not Outcome.INTERRUPTED:
             return termination
         saved = self._checkpoints[-1].name if self._checkpoints else "the beginning"
         message = f"{termination.message} The next start goes on from {saved}."
         return termination.model_copy(update={"message": message})
+
+    def memory(self, estimate: MemoryEstimate, advice: str) -> None:
+        """What the run is predicted to need of one device, and what would help if that is not there."""
+        self._memory, self._memory_advice = estimate, advice
+        self._offer()
 
     def stopped_early(self, why: str) -> None:
         """The run has made its last step before it was due; its end is told with the reason."""
@@ -204,6 +214,7 @@ class Reporter:
             "epoch": self._progress.epoch,
             "metrics": dict(self._metrics),
             "model": self._model,
+            "memory_estimate": self._memory,
             "checkpoints": list(self._checkpoints),
         }
 
@@ -224,6 +235,7 @@ class Reporter:
             gpus=self._gpus,
             checkpoints=newest_and_best(self._checkpoints),
             model=self._model,
+            memory_estimate=self._memory,
             warnings=dict(self._warnings),
         )
         self._poster.offer(report, urgent=urgent)

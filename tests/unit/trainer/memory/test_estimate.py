@@ -1,0 +1,177 @@
+"""The predicted peak against the bytes a real step holds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from tests.unit.trainer import tiny
+from tests.unit.trainer.memory.live import LiveBytes
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.data.batches import TextBatch
+from trainyard_trainer.engine.optimizer import create_optimizer
+from trainyard_trainer.engine.task import ParameterGroup
+from trainyard_trainer.errors import NotFoundError
+from trainyard_trainer.memory.chunks import rows_per_chunk
+from trainyard_trainer.memory.estimate import Recompute, estimate
+from trainyard_trainer.memory.shape import ModelShape, read_shape
+from trainyard_trainer.models.adapter import add_adapter
+from trainyard_trainer.models.loading import recompute_activations
+from trainyard_trainer.tasks.llm.loss import summed_loss
+
+VOCABULARY, BATCH, LENGTH = 8000, 2, 96
+
+
+def run(method: str, **blocks: dict[str, Any]) -> RunConfig:
+    document: dict[str, Any] = {
+        "runDirectory": "/run",
+        "task": "llm",
+        "method": method,
+        "model": {"source": "file:///model"},
+        "dataset": {"source": "file:///rows"},
+        "optimization": {"precision": "fp32", "batchSize": BATCH, "gradientAccumulation": 2},
+        "llm": {"maxLength": LENGTH},
+    }
+    return RunConfig.model_validate(
+        {
+            name: {**document.get(name, {}), **blocks.get(name, {})} if name in blocks else value
+            for name, value in {**document, **{name: {} for name in blocks if name not in document}}.items()
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 50 million random parameters."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+    )
+    path = tmp_path_factory.mktemp("fifty")
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    return path
+
+
+def full_batch() -> TextBatch:
+    """Two rows packed into each sequence, a loss on every token."""
+    count = BATCH * LENGTH
+    return TextBatch(
+        input_ids=torch.zeros((BATCH, LENGTH), dtype=torch.int64),
+        position_ids=torch.arange(LENGTH // 2).repeat(2).repeat(BATCH, 1),
+        attention_mask=None,
+        loss_positions=torch.arange(count),
+        labels=torch.zeros(count, dtype=torch.int64),
+        num_tokens=count,
+    )
+
+
+def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> int:
+    """Most bytes held in the second optimizer step."""
+    dtype = torch.float32 if config.optimization.precision == "fp32" else torch.bfloat16
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
+    if recompute == "full":
+        recompute_activations(model)
+    if config.adapter is not None:
+        model = add_adapter(model, config.adapter, seed=0, base="fifty", revision=None)
+    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
+    optimizer = create_optimizer([group], config.optimization.optimizer)
+    batch, live = full_batch(), LiveBytes()
+    for parameter in model.parameters():
+        live.hold(parameter)
+    with live:
+        for micro_steps in (1, config.optimization.gradient_accumulation):
+            live.peak = live.now
+            for _ in range(micro_steps):
+                torch.autograd.backward(summed_loss(model, batch, rows_per_chunk(VOCABULARY)))
+            optimizer.step()
+            optimizer.zero_grad()
+    return live.peak
+
+
+@pytest.mark.parametrize(
+    ("method", "recompute", "blocks"),
+    [
+        pytest.param("full", "none", {}, id="full"),
+        pytest.param("full", "full", {}, id="full, recomputed"),
+        pytest.param("full", "none", {"optimization": {"gradientAccumulation": 1}}, id="full, no accumulation"),
+        pytest.param("full", "none", {"optimization": {"optimizer": "adamw8bit"}}, id="full, 8-bit optimizer"),
+        pytest.param("lora", "none", {"adapter": {"rank": 16}}, id="lora"),
+        pytest.param("lora", "full", {"adapter": {"rank": 16}}, id="lora, recomputed"),
+        pytest.param("lora", "none", {"adapter": {"dropout": 0.1}}, id="lora, dropout"),
+        pytest.param("lora", "none", {"optimization": {"precision": "bf16"}}, id="lora, bf16"),
+        pytest.param("lora", "none", {"adapter": {"modulesToSave": ["lm_head"]}}, id="lora, head trained whole"),
+        pytest.param("lora", "none", {"adapter": {"targets": ["q_proj", "v_proj"]}}, id="lora, two targets"),
+    ],
+)
+def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
+    directory: Path, method: str, recompute: Recompute, blocks: dict[str, dict[str, Any]]
+) -> None:
+    config = run(method, **blocks)
+    predicted = estimate(config, read_shape(directory, "fifty"), recompute)
+    measured = measured_peak(directory, config, recompute)
+    assert predicted.peak == pytest.approx(measured, rel=0.1), predicted.parts
+
+
+def llama_8b() -> ModelShape:
+    """Llama-3.1-8B by its published numbers."""
+    layer = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
+    layer |= {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
+    tensors: dict[str, tuple[int, ...]] = {
+        f"layers.{number}.{name}.weight": shape for number in range(32) for name, shape in layer.items()
+    }
+    tensors |= {"embed_tokens.weight": (128256, 4096), "lm_head.weight": (128256, 4096)}
+    return ModelShape(
+        hidden=4096,
+        intermediate=14336,
+        layers=32,
+        queries=4096,
+        vocabulary=128256,
+        gated=True,
+        normed_heads=False,
+        tensors=tensors,
+    )
+
+
+def test_the_known_numbers_of_an_8b_model() -> None:
+    shape = llama_8b()
+    assert shape.parameters == pytest.approx(8.03e9, rel=0.001)
+    changes: dict[str, dict[str, Any]] = {
+        "optimization": {"precision": "bf16", "batchSize": 1},
+        "llm": {"maxLength": 2048},
+    }
+    parts = estimate(run("qlora", **changes), shape, "full").parts
+    gib = {name: size / 2**30 for name, size in parts.items()}
+    assert gib["weights"] + gib["quantisation constants"] == pytest.approx(3.35 + 1.96, abs=0.1)
+    assert gib["activations"] == pytest.approx(0.5, abs=0.05)
+    assert parts["adapters"] == 4 * 41_943_040
+
+
+def test_a_gpu_has_a_context_too() -> None:
+    cpu = estimate(run("lora"), llama_8b(), "none")
+    gpu = estimate(run("lora").model_copy(update={"gpus": 1}), llama_8b(), "none")
+    assert "CUDA context" not in cpu.parts
+    assert gpu.peak > cpu.peak
+
+
+def test_headers_are_read_and_nothing_else(tmp_path: Path) -> None:
+    tiny.save_tiny_model(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    length = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
+    weights.write_bytes(weights.read_bytes()[:length])
+    assert read_shape(tmp_path, "tiny").parameters == tiny.make_model().num_parameters()
+
+
+@pytest.mark.parametrize("broken", ["config.json", "model.safetensors"])
+def test_what_says_too_little_is_named(tmp_path: Path, broken: str) -> None:
+    tiny.save_tiny_model(tmp_path)
+    (tmp_path / broken).write_text("{}")
+    with pytest.raises(NotFoundError, match="memory of tiny cannot be predicted"):
+        read_shape(tmp_path, "tiny")

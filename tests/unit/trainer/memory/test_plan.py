@@ -1,0 +1,107 @@
+"""What is said of the estimate: table, advice, report, and the choice of recomputing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.trainer.memory.test_estimate import llama_8b, run
+from tests.unit.trainer.test_llm_resume import config as llm_config
+from trainyard_crds.report import Termination
+from trainyard_trainer import wiring
+from trainyard_trainer.engine.task import Loaded, MicroBatch
+from trainyard_trainer.memory.devices import peak_flops
+from trainyard_trainer.memory.estimate import estimate
+from trainyard_trainer.memory.plan import advice, choose_recompute, table
+from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm.task import LlmTask
+
+LARGE = run("lora", optimization={"precision": "bf16", "batchSize": 4}, llm={"maxLength": 4096})
+
+
+def test_activations_are_kept_where_they_fit_with_room_to_spare() -> None:
+    needed = estimate(LARGE, llama_8b(), "none").peak
+    assert choose_recompute(LARGE, llama_8b(), 2 * needed) == "none"
+    assert choose_recompute(LARGE, llama_8b(), int(1.05 * needed)) == "full"
+    assert choose_recompute(LARGE, llama_8b(), None) == "none"
+
+
+def test_advice_names_what_saves_most_first_and_is_true() -> None:
+    first, second, *_ = advice(LARGE, llama_8b(), "full")
+    assert first.startswith("use method: qlora (saves ")
+    assert second.startswith(("set optimization.batchSize: 2 and gradientAccumulation: ", "set llm.maxLength: 2048"))
+    half = LARGE.model_copy(update={"llm": LARGE.llm.model_copy(update={"max_length": 2048})})
+    saved = estimate(LARGE, llama_8b(), "full").peak - estimate(half, llama_8b(), "full").peak
+    [said] = [one for one in advice(LARGE, llama_8b(), "full") if "maxLength" in one]
+    assert f"{saved / 2**30:.2f} GiB" in said
+
+
+def test_the_table_adds_up() -> None:
+    lines = table(LARGE.model_copy(update={"gpus": 1}), llama_8b()).splitlines()
+    assert lines[0].split() == ["part", "activations", "kept", "recomputed"]
+    assert any(line.startswith("peak") and line.endswith("GiB") for line in lines)
+    assert "What would lower the peak most:" in lines
+
+
+def plan(path: Path) -> subprocess.CompletedProcess[str]:
+    program = (
+        "import sys; from trainyard_trainer.command import run_command; from trainyard_trainer.stop import StopFlag;"
+        f"sys.argv = ['trainyard-trainer', 'plan', {str(path)!r}]; code = run_command(StopFlag());"
+        "assert not {'torch', 'transformers'} & sys.modules.keys(); sys.exit(code)"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=False)
+
+
+def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "run.json"
+    document = llm_config(tmp_path, tiny_model, "run", "lora").to_json()
+    path.write_text(json.dumps(document))
+    done = plan(path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "activations" in done.stdout
+    assert "peak" in done.stdout
+    path.write_text(json.dumps({**document, "model": {"source": "hf://org/name"}}))
+    refused = plan(path)
+    assert refused.returncode == 64
+    assert "Download the model" in refused.stderr
+
+
+class TooLarge(LlmTask):
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def train(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, task: LlmTask) -> Termination:
+    monkeypatch.setattr(wiring, "create_task", lambda _config: task)
+    return wiring.train(llm_config(tmp_path, model, "run", "lora"), stop=StopFlag(), environ={})
+
+
+def test_memory_that_is_too_small_ends_with_advice_from_the_plan(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    termination = train(tmp_path, tiny_model, monkeypatch, TooLarge())
+    assert (termination.exit_code, termination.reason) == (79, "OutOfGPUMemory")
+    assert "saves" in termination.advice
+    assert "Predicted peak: " in termination.advice
+
+
+def test_the_estimate_is_part_of_what_a_run_reports(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    termination = train(tmp_path, tiny_model, monkeypatch, LlmTask())
+    assert termination.memory_estimate is not None
+    assert termination.memory_estimate.bytes > 1_000_000
+    assert termination.memory_estimate.basis.startswith("lora, fp32, 1 x 64 tokens per forward pass, adamw")
+
+
+def test_the_most_particular_name_of_a_gpu_counts() -> None:
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("NVIDIA L40S") == 362e12
+    assert peak_flops("Some other GPU") is None

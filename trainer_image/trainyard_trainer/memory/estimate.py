@@ -1,0 +1,218 @@
+"""Peak memory of a run on one device, part by part; pure arithmetic over a model's shape and a run config.
+
+What autograd keeps is counted as transformers' decoder layers, PEFT's adapters and SDPA attention keep it; tests hold
+the sum against what a real step keeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.memory.chunks import rows_per_chunk
+from trainyard_trainer.memory.shape import ModelShape
+
+Recompute = Literal["none", "full"]
+
+_FP32 = 4
+_CUDA_CONTEXT = 500 * 2**20
+"""Driver, kernels and cuBLAS workspace of one process."""
+_LEAST_8BIT_SIZE = 4096
+"""bitsandbytes keeps 32-bit moments of smaller tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Bytes by part, all of which exist at the same time at the peak."""
+
+    parts: dict[str, int]
+    recompute: Recompute
+
+    @property
+    def peak(self) -> int:
+        """Their sum."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run config with the numbers that follow from it."""
+
+    config: RunConfig
+    shape: ModelShape
+    width: int = field(init=False)
+    """Bytes of a value of the base model and its activations."""
+    adapted: dict[str, tuple[int, int]] = field(init=False)
+    whole: int = field(init=False)
+    """Values trained whole: all in full training, those of modulesToSave beside an adapter."""
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        set_field(self, "width", 4 if self.config.optimization.precision == "fp32" else 2)
+        set_field(self, "adapted", _adapted(self.config, self.shape))
+        set_field(self, "whole", _trained_whole(self.config, self.shape))
+
+    @property
+    def tokens(self) -> int:
+        return self.config.optimization.batch_size * self.config.llm.max_length
+
+    @property
+    def rank(self) -> int:
+        return self.config.adapter.rank if self.config.adapter else 0
+
+    @property
+    def adapter_sizes(self) -> list[int]:
+        return [size * self.rank for pair in self.adapted.values() for size in pair]
+
+    @property
+    def head_is_trained(self) -> bool:
+        saved = (self.config.adapter.modules_to_save or ()) if self.config.adapter else ()
+        return self.config.method == "full" or "lm_head" in saved
+
+
+def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Estimate:
+    """Predicted peak of a training step.
+
+    Every sequence counts as `llm.maxLength` tokens, all of which may carry loss.
+
+    Args:
+        config: The run.
+        shape: Its base model.
+        recompute: Whether each layer's activations are kept, or only its input.
+    """
+    run = _Run(config, shape)
+    parts = {"weights": _weights(run), "quantisation constants": _constants(run)}
+    parts |= {"adapters": _FP32 * sum(run.adapter_sizes), "modules trained whole": _copies(run)}
+    gradients = run.width * run.whole + parts["adapters"]
+    parts |= {"optimizer": _moments(run), "gradients": gradients}
+    activations, working = _activations(run, recompute)
+    head = _head(run)
+    if run.config.optimization.gradient_accumulation == 1 and config.method == "full":
+        # Gradients grow while activations go: whichever is larger is there at the peak, never the two.
+        gradients = max(0, gradients + working - activations - head)
+        parts["gradients"] = gradients
+    parts |= {"activations": activations, "logits and working memory": max(head, working)}
+    parts["CUDA context"] = _CUDA_CONTEXT if config.gpus else 0
+    return Estimate(parts={name: size for name, size in parts.items() if size}, recompute=recompute)
+
+
+def _adapted(config: RunConfig, shape: ModelShape) -> dict[str, tuple[int, int]]:
+    if config.adapter is None:
+        return {}
+    linear, targets = shape.linear(), config.adapter.targets
+    if targets == ["all-linear"]:
+        return linear
+    return {name: pair for name, pair in linear.items() if any(_is_named(name, target) for target in targets)}
+
+
+def _trained_whole(config: RunConfig, shape: ModelShape) -> int:
+    if config.method == "full":
+        return shape.parameters
+    saved = (config.adapter.modules_to_save or ()) if config.adapter else ()
+    return sum(
+        prod(size)
+        for name, size in shape.tensors.items()
+        if any(_is_named(name.rpartition(".")[0], one) for one in saved)
+    )
+
+
+def _is_named(module: str, name: str) -> bool:
+    return module == name or module.endswith(f".{name}")
+
+
+def _quantized(run: _Run) -> int:
+    """Values stored in 4 bits."""
+    return sum(rows * columns for rows, columns in run.shape.linear().values()) if run.config.quantization else 0
+
+
+def _weights(run: _Run) -> int:
+    quantized = _quantized(run)
+    return quantized // 2 + run.width * (run.shape.parameters - quantized)
+
+
+def _constants(run: _Run) -> int:
+    """One scale for 64 values, fp32, or 8 bits with an fp32 scale for 256 of them."""
+    blocks = _quantized(run) // 64
+    if run.config.quantization and run.config.quantization.double_quant:
+        return blocks + _FP32 * (blocks // 256)
+    return _FP32 * blocks
+
+
+def _copies(run: _Run) -> int:
+    """PEFT trains a copy of a module and keeps the original."""
+    return 0 if run.config.method == "full" else run.width * run.whole
+
+
+def _moments(run: _Run) -> int:
+    if run.config.optimization.optimizer == "adamw":
+        return 2 * (run.width * run.whole + _FP32 * sum(run.adapter_sizes))
+    small = sum(size for size in run.adapter_sizes if size < _LEAST_8BIT_SIZE)
+    large = run.whole + sum(run.adapter_sizes) - small
+    return 2 * (_FP32 * small + large + _FP32 * (large // 256))
+
+
+def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
+    """Bytes kept for the backward pass, and the most that a layer's backward pass needs beside them."""
+    shape, tokens = run.shape, run.tokens
+    layer = tokens * _layer_bytes_per_token(run)
+    mask = (
+        run.config.optimization.batch_size * run.config.llm.max_length**2 * (1 + (run.width if run.config.gpus else 0))
+    )
+    working = tokens * run.width * (2 * shape.intermediate + shape.hidden)
+    if run.config.quantization:
+        working += run.width * max(rows * columns for rows, columns in shape.linear().values())
+    if recompute == "full":
+        return shape.layers * tokens * shape.hidden * run.width + mask, layer + working
+    return shape.layers * layer + mask, working
+
+
+def _layer_bytes_per_token(run: _Run) -> int:
+    """What one layer keeps.
+
+    A norm keeps its input in fp32, and in full training its result before the weight. Attention keeps queries, keys and
+    values (repeated to as many heads as queries) and its result; the feed-forward part its gate, that behind the
+    activation, and the other half.
+    """
+    shape, width = run.shape, run.width
+    full = run.config.method == "full"
+    kept = 2 * shape.hidden * (_FP32 + (width if full else 0))
+    if shape.normed_heads:
+        kept += 2 * shape.queries * (_FP32 + (width if full else 0))
+    kept += 4 * shape.queries * width + (3 if shape.gated else 2) * shape.intermediate * width
+    return kept + _linear_inputs(run)
+
+
+def _linear_inputs(run: _Run) -> int:
+    """What linear layers keep of their inputs, per token: all in full training, else those with an adapter."""
+    shape, width = run.shape, run.width
+    if run.config.method == "full":
+        return width * (2 * shape.hidden + shape.queries + shape.intermediate)
+    inputs = [columns for _, columns in run.adapted.values()]
+    own_copy = width != _FP32 or (run.config.adapter is not None and run.config.adapter.dropout > 0)
+    if own_copy:  # PEFT raises each adapter's input to fp32, and dropout makes one of its own, with a mask
+        mask = 1 if run.config.adapter and run.config.adapter.dropout else 0
+        kept = sum(inputs) * (_FP32 + mask) // shape.layers
+    else:
+        kept = _FP32 * sum(_distinct_inputs(run.adapted)) // shape.layers
+    return kept + _FP32 * run.rank * len(inputs) // shape.layers
+
+
+def _distinct_inputs(adapted: dict[str, tuple[int, int]]) -> list[int]:
+    """Query, key and value read the same tensor, and so do gate and up."""
+    shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
+    seen: dict[str, int] = {}
+    for name, (_, columns) in adapted.items():
+        parent, _, last = name.rpartition(".")
+        seen[f"{parent}.{shared.get(last, last)}"] = columns
+    return list(seen.values())
+
+
+def _head(run: _Run) -> int:
+    """The final norm, a chunk of logits with their gradient, and the gradients the loss keeps."""
+    shape, tokens, width = run.shape, run.tokens, run.width
+    rows = min(tokens, rows_per_chunk(shape.vocabulary))
+    logits = rows * shape.vocabulary * (_FP32 + (width if width != _FP32 else 0))
+    hidden = tokens * shape.hidden * (_FP32 + (width if run.config.method == "full" else 0) + 3 * width)
+    return logits + hidden + (_FP32 * shape.vocabulary * shape.hidden if run.head_is_trained else 0)

@@ -1,0 +1,102 @@
+"""The numbers of a model that decide its memory, from config.json and the heads of its weight files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from trainyard_trainer.errors import NotFoundError
+
+_MOST_HEADER_BYTES = 100_000_000
+"""As the safetensors library allows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """A decoder-only language model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    queries: int
+    """Heads times their width."""
+    vocabulary: int
+    gated: bool
+    """Whether the feed-forward part has a gate (SwiGLU and the like)."""
+    normed_heads: bool
+    """Whether queries and keys have norms of their own."""
+    tensors: Mapping[str, tuple[int, ...]]
+    """Shape of every stored tensor by name."""
+
+    @property
+    def parameters(self) -> int:
+        """Values of all tensors."""
+        return sum(prod(shape) for shape in self.tensors.values())
+
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """(outputs, inputs) of the linear layers of the blocks, by module name: what adapters and 4 bits apply to."""
+        return {
+            name.removesuffix(".weight"): (shape[0], shape[1])
+            for name, shape in self.tensors.items()
+            if len(shape) == 2 and name.endswith(".weight") and not _is_vocabulary(name)
+        }
+
+
+def read_shape(directory: Path, name: str) -> ModelShape:
+    """The shape of the model in a directory.
+
+    Args:
+        directory: With config.json and *.safetensors.
+        name: How messages call the model.
+
+    Raises:
+        NotFoundError: one of them is missing or unreadable.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        tensors: dict[str, tuple[int, ...]] = {}
+        for path in sorted(directory.glob("*.safetensors")):
+            tensors |= _header(path)
+        if not tensors:
+            raise NotFoundError(f"The model {name} has no *.safetensors files.", "Copy the complete model.")
+        return _shape(config.get("text_config") or config, tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise NotFoundError(
+            f"The memory of {name} cannot be predicted: config.json or the head of a *.safetensors file says too little"
+            f" ({type(error).__name__}: {error}).",
+            "Copy the complete model again; only decoder-only language models are known.",
+        ) from error
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors a safetensors file says it has: 8 bytes of length, then JSON."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _MOST_HEADER_BYTES:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _shape(config: Mapping[str, Any], tensors: dict[str, tuple[int, ...]]) -> ModelShape:
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    names = tuple(tensors)
+    return ModelShape(
+        hidden=hidden,
+        intermediate=int(config["intermediate_size"]),
+        layers=int(config["num_hidden_layers"]),
+        queries=heads * int(config.get("head_dim") or hidden // heads),
+        vocabulary=int(config["vocab_size"]),
+        gated=any("gate" in name for name in names),
+        normed_heads=any("q_norm" in name for name in names),
+        tensors=tensors,
+    )
+
+
+def _is_vocabulary(name: str) -> bool:
+    return any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
