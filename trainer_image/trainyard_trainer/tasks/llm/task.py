@@ -27,6 +27,7 @@ from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
 from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, rows_in_chunks, summed_loss
+from trainyard_trainer.tasks.llm.memory import plan_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class LlmTask:
         prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
-        model = _load_model(context, base)
+        model = _load_model(context, base, recompute=plan_memory(context, base) == "full")
         context.stop.check()
         check_merges(config, model, base)
         _check_tokens(model, base, prepared)
@@ -175,7 +176,7 @@ def _pad_token(tokenizer: Any) -> int:
     return int(next(token for token in candidates if token is not None))
 
 
-def _load_model(context: RunContext, base: LocalModel) -> Any:
+def _load_model(context: RunContext, base: LocalModel, *, recompute: bool) -> Any:
     """The model as the method trains it, in training mode."""
     config = context.config
     model = load_base_model(
@@ -185,7 +186,7 @@ def _load_model(context: RunContext, base: LocalModel) -> Any:
         device=context.device,
         quantization=config.quantization,
     )
-    if context.device.type == "cuda":
+    if recompute:
         recompute_activations(model)
     if config.adapter is not None:
         seed = config.optimization.seed
