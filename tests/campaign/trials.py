@@ -68,6 +68,8 @@ class Campaign:
         run = Path(config.run_directory)
         if not (run / "result.json").exists():
             self._start_and_wait(config, ExitCode.FINISHED)
+        elif list(run.rglob(".tmp-*")):  # killed after its last word: a pod that was killed is started again
+            assert Trainer(config).wait() == ExitCode.FINISHED, "a finished run cannot be started again"
         self.check_outcome(run, method)
         shutil.rmtree(run.parent)
 

@@ -51,6 +51,7 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
     if arguments.command == "plan":
         return _plan(config)
     if (finished := read_result(Path(config.run_directory))) is not None:
+        _clear_leftovers(Path(config.run_directory))
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
         return finished
     stop.check()
@@ -58,6 +59,15 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
     from trainyard_trainer.wiring import train
 
     return train(config, stop=stop, environ=environ)
+
+
+def _clear_leftovers(run_directory: Path) -> None:
+    """Of a trainer that was killed between its result and its end."""
+    from trainyard_trainer.checkpoint.files import Files
+    from trainyard_trainer.checkpoint.store import CHECKPOINTS
+    from trainyard_trainer.checkpoint.workspace import clear_workspaces
+
+    clear_workspaces(run_directory / CHECKPOINTS, Files())
 
 
 def _result(run_directory: Path) -> Termination:

@@ -159,3 +159,13 @@ def test_an_error_nobody_foresaw_exits_70(
     termination = command(monkeypatch, tmp_path, "train", "--config", "x")
     assert (termination.exit_code, termination.message) == (70, "The trainer failed unexpectedly: KeyError: 'boom'")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_trainer_killed_after_its_result_leaves_nothing_once_it_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path)
+    assert train_toy(run_config(tmp_path / "run"), ToyTask()).exit_code == 0
+    (tmp_path / "run/checkpoints/.tmp-e1/removed-step-3-e1").mkdir(parents=True)
+    assert command(monkeypatch, tmp_path, "train", "--config", str(path)).exit_code == 0
+    assert not list((tmp_path / "run").rglob(".tmp-*"))

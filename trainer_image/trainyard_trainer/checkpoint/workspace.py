@@ -130,6 +130,12 @@ def open_workspace(directory: Path, *, files: Files, ownership: Ownership) -> Wo
     return Workspace(own, files=files, ownership=ownership)
 
 
+def clear_workspaces(directory: Path, files: Files) -> None:
+    """Remove the workspaces of a run that is finished; who still has one has nothing to publish any more."""
+    for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        files.remove_tree(path)
+
+
 def _is_of(name: str, epoch: int) -> bool:
     """Whether a leftover's name is that of a workspace of this owner or a newer one."""
     found = _NAME.fullmatch(name)
