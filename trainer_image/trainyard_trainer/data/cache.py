@@ -70,7 +70,7 @@ class TokenCache:
         Raises:
             OSError: the volume does not take it.
         """
-        self.directory.mkdir(exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
             leftover.unlink(missing_ok=True)
         digests = np.frombuffer(b"".join(file.digests), np.uint8)

@@ -94,7 +94,7 @@ def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
     assert task.evaluate(loaded, context)["evalLoss"] < before
     assert stages == [Stage.DOWNLOADING, Stage.PREPARING_DATA, Stage.LOADING_MODEL]
     assert context.metrics["trainRows"] + context.metrics["evalRows"] == 24
-    assert ("DatasetFormat", f"The rows of file://{tmp_path}/rows.jsonl are written as messages.") in lines
+    assert ("DatasetFormat", f"The rows of file://{tmp_path}/rows.jsonl (JSON Lines) are written as messages.") in lines
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
