@@ -5,11 +5,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
 from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_trainer import wiring
+from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.stop import StopFlag
 
 
@@ -57,14 +59,45 @@ def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Pa
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_save_at_the_latest(tmp_path: Path) -> None:
-    def refuse() -> None:
-        raise OSError(errno.ENOSPC, "no")
-
     termination = train_toy(run_config(tmp_path), ToyTask(hooks={"save_weights": at(2, refuse)}))
     assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
     assert termination.message == f"The volume of {tmp_path} is full."
     assert termination.step in range(6, 10)
     assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
+
+
+def refuse() -> None:
+    raise OSError(errno.ENOSPC, "no")
+
+
+def test_a_stop_whose_checkpoint_cannot_be_written_does_not_pass_for_saved(tmp_path: Path) -> None:
+    stop = StopFlag()
+    task = ToyTask(hooks={"loss": at(18, stop.request), "save_weights": at(2, refuse)})
+    termination = train_toy(run_config(tmp_path), task, stop)
+    assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
+    assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
+
+
+def test_a_failed_write_ends_the_run_at_the_next_step_not_at_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers: list[Writer[Any]] = []
+    start = Writer.start
+
+    def start_and_remember(writer: Writer[Any], job: Callable[[], Any]) -> None:
+        writers.append(writer)
+        start(writer, job)
+
+    def wait_for_the_writer() -> None:
+        while writers[0].is_busy:
+            pass
+
+    monkeypatch.setattr(Writer, "start", start_and_remember)
+    # The ninth step begins with micro-batch 29, after a save at the eighth.
+    hooks = {"save_weights": at(1, refuse), "loss": at(29, wait_for_the_writer)}
+    config = run_config(tmp_path, checkpoints={"everySteps": 8})
+    termination = train_toy(config, ToyTask(has_evaluation=False, hooks=hooks))
+    assert (termination.exit_code, termination.step) == (73, 9)
 
 
 class FakeClock:
