@@ -23,6 +23,7 @@ from trainyard_trainer.data.rows import Overlong, TokenizedFile, TokenRows
 _VERSION = 1
 """Changes whenever the same rows and settings come to give other tokens."""
 _DIGEST_BYTES = 32
+_READABLE = 0o644
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class TokenCache:
         temporary, files = Path(name), Files()
         try:
             save_file(parts, name, metadata={"facts": facts})
+            temporary.chmod(_READABLE)
             files.fsync(temporary)
             files.rename(temporary, self._path(key))
         except SafetensorError as error:

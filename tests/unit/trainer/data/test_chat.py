@@ -127,6 +127,14 @@ def test_the_prompt_is_what_stands_before_an_answer() -> None:
     assert encoded.loss.index(True) == len(prompt)
 
 
+def test_a_token_that_begins_before_the_answer_carries_no_loss() -> None:
+    glued = "{% for message in messages %}{% if message['role'] == 'assistant' %}{% generation %}"
+    glued += "{{ message['content'] + eos_token }}{% endgeneration %}"
+    glued += "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+    example = Example(messages=(Message("user", "what is t"), Message("assistant", "he colour")))
+    assert learned(tiny.make_tokenizer(glued), example) == [" colour<|end|>"]
+
+
 def test_answers_with_loss_false_are_read_but_not_learnt() -> None:
     messages = (*MULTI.messages[:2], Message("assistant", "a blue whale", loss=False), *MULTI.messages[3:])
     for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):

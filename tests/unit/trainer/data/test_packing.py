@@ -30,6 +30,10 @@ def test_no_two_bins_could_be_one_beyond_what_best_fit_leaves(rows: list[int], c
     assert len(fullness) < 2 or fullness[0] + fullness[1] > capacity
 
 
+def test_a_row_goes_where_it_leaves_the_least_room() -> None:
+    assert list(pack(range(3), [7, 5, 3], 10)) == [[0, 2], [1]]
+
+
 def test_rows_of_different_windows_are_not_mixed() -> None:
     bins = list(pack(range(2 * WINDOW), [1] * (2 * WINDOW), WINDOW))
     assert [sorted(members) for members in bins] == [list(range(WINDOW)), list(range(WINDOW, 2 * WINDOW))]
