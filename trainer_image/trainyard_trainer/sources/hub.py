@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,11 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 """Weights, configuration and tokenizer; no pickles, no code."""
 _OTHER_FORMATS = ("*/*", "consolidated*")
 """The same weights once more; what transformers loads is in the root."""
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file in a model's directory is one that a model is loaded from."""
+    return any(fnmatch(name, pattern) for pattern in MODEL_FILES) and not name.startswith("consolidated")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,13 +127,20 @@ def _translated(name: str) -> Iterator[None]:
 def _translate(error: exceptions.BaseError, name: str) -> TrainerError:
     if isinstance(error, exceptions.NotFoundError):
         return _not_found(name)
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+    if _is_refusal(error):
         return NotPermittedError(f"The server does not permit access to {name}.", _permission_advice(name))
     if isinstance(error, exceptions.PreconditionError):
         return SourceError(f"{name} changed while it was downloaded.", "Start again when it is complete.")
     if isinstance(error, exceptions.InvalidPathError):
         return ConfigurationError(f"{name} is no path that object storage takes.", "Correct it.")
     return SourceError(f"{name} cannot be reached: {_reason(error)}.", "It is worth trying again.")
+
+
+def _is_refusal(error: exceptions.BaseError) -> bool:
+    """Of a listing, the client gives the refusal only in its text."""
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return True
+    return any(status in str(error) for status in ("401 Unauthorized", "403 Forbidden"))
 
 
 def _not_found(name: str) -> NotFoundError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainyard_crds.runconfig import RunModelSource
+from trainyard_crds.runconfig import RunModelSource, RunS3
 from trainyard_trainer.engine.task import Resolved
-from trainyard_trainer.sources import files, hub
+from trainyard_trainer.errors import DataError, NotFoundError
+from trainyard_trainer.sources import files, hub, objects
+from trainyard_trainer.sources.download import Downloader, cache_directory, fingerprint
+from trainyard_trainer.sources.s3 import split_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,31 @@ class LocalFile:
     """The source as the user wrote it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How sources that are not on this machine are reached."""
+
+    s3: RunS3 = field(default_factory=RunS3)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    endpoint: str | None = None
+    """Address of the hub, where it is not the usual one."""
+    cache: Path | None = None
+    """Where s3:// and https:// files are kept; default: the user's cache."""
+    progress: Callable[[float], None] = lambda _percent: None
+    """Told the share of a download done, 0 to 100."""
+
+    def downloader(self, poll: Callable[[], None]) -> Downloader:
+        """Fetches files into the cache."""
+        return Downloader(cache=self.cache or cache_directory(), poll=poll, progress=self.progress)
+
+    def bucket(self, url: str) -> tuple[objects.Remote, str]:
+        """The bucket of an s3:// URL, and the key."""
+        bucket, key = split_url(url)
+        return objects.open_bucket(bucket, self.s3, self.environ), key
+
+
 def resolve_model(
-    model: RunModelSource, resolved: Resolved, poll: Callable[[], None], *, endpoint: str | None = None
+    model: RunModelSource, resolved: Resolved, poll: Callable[[], None], access: Access | None = None
 ) -> LocalModel:
     """Fetch a base model.
 
@@ -45,19 +72,24 @@ def resolve_model(
         model: Where it is.
         resolved: Remembers the commit of a hub model.
         poll: Called again and again while downloading; may raise.
-        endpoint: Address of the hub, where it is not the usual one.
+        access: How to reach it. Default: the usual hub, AWS.
 
     Raises:
+        DataError: it is another model than the run began with.
         NotFoundError: there is no such model, or it has no safetensors weights.
         NotPermittedError: the hub wants other credentials.
         SourceError: the hub cannot be reached or failed.
     """
+    access = access or Access()
     name = model.display_source or files.display_name(model.source)
-    if not model.source.startswith(hub.SCHEME):
-        path, revision = files.local_path(model.source), None
+    revision: str | None = None
+    if model.source.startswith(objects.S3_SCHEME):
+        path = _fetch_directory(model.source, resolved, poll, access)
+    elif not model.source.startswith(hub.SCHEME):
+        path = files.local_path(model.source)
     else:
         repository = hub.HubRepository(
-            kind="model", name=model.source.removeprefix(hub.SCHEME), revision=model.revision, endpoint=endpoint
+            kind="model", name=model.source.removeprefix(hub.SCHEME), revision=model.revision, endpoint=access.endpoint
         )
         revision = repository.commit(resolved)
         path = hub.fetch_model(repository, revision, poll)
@@ -66,12 +98,51 @@ def resolve_model(
 
 
 def resolve_file(
-    source: str, resolved: Resolved, poll: Callable[[], None], *, endpoint: str | None = None
+    source: str,
+    resolved: Resolved,
+    poll: Callable[[], None],
+    access: Access | None = None,
+    *,
+    sha256: str | None = None,
 ) -> LocalFile:
-    """Fetch one dataset file; arguments and errors as in `resolve_model`. A local file is looked for by its reader."""
+    """Fetch one dataset file; errors as in `resolve_model`. A local file is looked for by its reader.
+
+    Args:
+        source: Where it is.
+        resolved: Remembers the commit of a hub file.
+        poll: Called again and again while downloading; may raise.
+        access: How to reach it. Default: the usual hub, AWS.
+        sha256: The digest a downloaded file must have, hex.
+
+    Raises:
+        DataError: it has another digest.
+    """
+    access = access or Access()
     name = files.display_name(source)
+    if source.startswith((objects.S3_SCHEME, *objects.WEB_SCHEMES)):
+        is_object = source.startswith(objects.S3_SCHEME)
+        remote, key = access.bucket(source) if is_object else objects.open_web(source)
+        return LocalFile(path=access.downloader(poll).fetch(remote, remote.look_up(key), sha256), name=name)
     if not source.startswith(hub.SCHEME):
         return LocalFile(path=files.local_path(source), name=name)
     owner, repository_name, file = source.removeprefix(hub.SCHEME).split("/", 2)
-    repository = hub.HubRepository(kind="dataset", name=f"{owner}/{repository_name}", endpoint=endpoint)
+    repository = hub.HubRepository(kind="dataset", name=f"{owner}/{repository_name}", endpoint=access.endpoint)
     return LocalFile(path=hub.fetch_file(repository, file, repository.commit(resolved), poll), name=name)
+
+
+def _fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
+    """A model's directory in object storage: the files in it that a model is loaded from."""
+    remote, folder = access.bucket(source)
+    found = [(file, file.key.removeprefix(f"{folder}/")) for file in remote.list(folder)]
+    wanted = [(file, name) for file, name in found if "/" not in name and hub.is_model_file(name)]
+    if not wanted:
+        raise NotFoundError(f"There is no model in {source}.", "Check spec.model.source and spec.s3.")
+    digest, key = fingerprint(remote, [file for file, _name in wanted]), f"files:{source}"
+    if (before := resolved.get(key)) not in {None, digest}:
+        raise DataError(
+            f"The model {source} is not the one this run began with: its files changed.",
+            "Put the old ones back, or start a new run (a new TrainingJob, or another runDirectory).",
+        )
+    if before is None:
+        resolved.put(key, digest)
+    return access.downloader(poll).fetch_all(remote, [(remote.look_up(file.key), name) for file, name in wanted])

@@ -11,7 +11,7 @@ from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
-from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
+from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 
 FILES = {
     "config.json": b"{}",
@@ -39,7 +39,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def fetch(hub: Hub, memory: ResolvedMemory | None = None, *, name: str = "org/tiny", **options: str) -> LocalModel:
     source = RunModelSource(source=f"hf://{name}", **options)
-    return resolve_model(source, memory or ResolvedMemory(), lambda: None, endpoint=hub.endpoint)
+    return resolve_model(source, memory or ResolvedMemory(), lambda: None, Access(endpoint=hub.endpoint))
 
 
 def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: Hub) -> None:
@@ -68,12 +68,12 @@ def test_what_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
 
 def test_a_dataset_file(hub: Hub) -> None:
     memory = ResolvedMemory()
-    file = resolve_file("hf://org/rows/data/rows.jsonl", memory, lambda: None, endpoint=hub.endpoint)
+    file = resolve_file("hf://org/rows/data/rows.jsonl", memory, lambda: None, Access(endpoint=hub.endpoint))
     assert file.path.read_bytes() == FILES["data/rows.jsonl"]
     assert file.name == "hf://org/rows/data/rows.jsonl"
     assert memory.values == {"commit:dataset:org/rows@main": COMMIT}
     with pytest.raises(NotFoundError, match=r"no file hf://org/rows/none\.jsonl"):
-        resolve_file("hf://org/rows/none.jsonl", memory, lambda: None, endpoint=hub.endpoint)
+        resolve_file("hf://org/rows/none.jsonl", memory, lambda: None, Access(endpoint=hub.endpoint))
 
 
 def test_what_the_hub_does_not_have(hub: Hub) -> None:
@@ -116,7 +116,7 @@ def test_a_hub_that_is_gone(hub: Hub) -> None:
 def test_a_dataset_hub_that_is_gone() -> None:
     memory = ResolvedMemory({"commit:dataset:org/rows@main": COMMIT})
     with pytest.raises(SourceError, match=r"cannot be reached, and hf://org/rows/x\.jsonl is not in the cache"):
-        resolve_file("hf://org/rows/x.jsonl", memory, lambda: None, endpoint="http://127.0.0.1:9")
+        resolve_file("hf://org/rows/x.jsonl", memory, lambda: None, Access(endpoint="http://127.0.0.1:9"))
 
 
 def test_a_request_to_stop_is_noticed_while_downloading(hub: Hub) -> None:
@@ -124,4 +124,4 @@ def test_a_request_to_stop_is_noticed_while_downloading(hub: Hub) -> None:
         raise StopRequested("Stopped on request.")
 
     with pytest.raises(StopRequested):
-        resolve_model(RunModelSource(source="hf://org/tiny"), ResolvedMemory(), poll, endpoint=hub.endpoint)
+        resolve_model(RunModelSource(source="hf://org/tiny"), ResolvedMemory(), poll, Access(endpoint=hub.endpoint))

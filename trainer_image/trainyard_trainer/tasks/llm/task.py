@@ -23,7 +23,7 @@ from trainyard_trainer.models.adapter import adapter_weights, add_adapter, load_
 from trainyard_trainer.models.full import load_model_weights, save_model
 from trainyard_trainer.models.libraries import import_libraries
 from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
-from trainyard_trainer.sources.resolve import LocalModel, resolve_file, resolve_model
+from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
 from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, rows_in_chunks, summed_loss
@@ -55,7 +55,7 @@ class LlmTask:
         import_libraries(adapter=config.adapter is not None)
         context.stop.check()
         context.stage(Stage.DOWNLOADING)
-        base = resolve_model(config.model, context.resolved, context.stop.check)
+        base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
         check_exports(config, base)
         train, validation = _fetch_rows(context)
         context.stop.check()
@@ -139,19 +139,23 @@ def _ours(loaded: Loaded) -> LlmLoaded:
     return loaded
 
 
+def _access(context: RunContext) -> Access:
+    return Access(s3=context.config.s3, progress=context.progress)
+
+
 def _fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
     dataset = context.config.dataset
 
-    def fetch(source: str, max_rows: int | None) -> RowFile:
-        file = resolve_file(source, context.resolved, context.stop.check)
+    def fetch(source: str, sha256: str | None, max_rows: int | None) -> RowFile:
+        file = resolve_file(source, context.resolved, context.stop.check, _access(context), sha256=sha256)
         return RowFile(path=file.path, name=file.name, format=dataset.format, max_rows=max_rows)
 
-    train = fetch(dataset.source, dataset.max_rows)
+    train = fetch(dataset.source, dataset.sha256, dataset.max_rows)
     if dataset.validation is None:
         return train, None
     if dataset.validation.source is None:
         return train, dataset.validation.fraction
-    return train, fetch(dataset.validation.source, None)
+    return train, fetch(dataset.validation.source, dataset.validation.sha256, None)
 
 
 def _request(config: RunConfig, train: RowFile, validation: RowFile | float | None, pad_token: int) -> DataRequest:

@@ -1,0 +1,41 @@
+"""A real S3 server on loopback, with signatures and permissions checked."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard_crds.runconfig import RunS3
+
+ROOT = Path(__file__).parents[4]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The server; its bucket is called models."""
+
+    s3: RunS3
+    environ: dict[str, str]
+
+
+@contextmanager
+def serve() -> Iterator[Storage]:
+    made = subprocess.run([ROOT / "hack/venv", "moto"], stdout=subprocess.PIPE, text=True, check=True)
+    python = Path(made.stdout.strip()) / "bin/python"
+    command = [str(python), "-I", str(Path(__file__).with_name("moto_process.py"))]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        found = json.loads(process.stdout.readline())
+        yield Storage(
+            RunS3(endpoint=found["endpoint"]),
+            {"AWS_ACCESS_KEY_ID": found["id"], "AWS_SECRET_ACCESS_KEY": found["secret"]},
+        )
+    finally:
+        process.stdin.close()
+        process.wait(30)
