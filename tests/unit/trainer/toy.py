@@ -180,13 +180,13 @@ def exported(run_directory: Path) -> bytes:
     return (run_directory / "exports/model/model.safetensors").read_bytes()
 
 
+OF_THE_CLOCK = ("time", "tokensPerSecond", "dataWait", "mfu")
+
+
 def metric_lines(run_directory: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what depends on the clock."""
     lines = (run_directory / "metrics.jsonl").read_text().splitlines()
-    return [
-        {name: value for name, value in json.loads(line).items() if name not in ("time", "tokensPerSecond")}
-        for line in lines
-    ]
+    return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_CLOCK} for line in lines]
 
 
 def event_lines(run_directory: Path) -> list[tuple[int, str, float]]:
@@ -196,7 +196,7 @@ def event_lines(run_directory: Path) -> list[tuple[int, str, float]]:
         for path in sorted((run_directory / "tensorboard").iterdir())
         for event in EventFileLoader(str(path)).Load()
         for value in event.summary.value
-        if value.tag != "tokensPerSecond"
+        if value.tag not in OF_THE_CLOCK
     ]
 
 

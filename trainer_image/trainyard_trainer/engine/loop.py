@@ -24,6 +24,7 @@ from trainyard_trainer.engine.saver import Saver, draft_of
 from trainyard_trainer.engine.schedule import learning_rate_factor
 from trainyard_trainer.engine.state import TrainingState, pack_state, read_state
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
+from trainyard_trainer.engine.throughput import Throughput
 from trainyard_trainer.engine.window import LossWindow
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.report.reporter import Reporter
@@ -70,6 +71,7 @@ class Engine:
             grace=self._grace,
         )
         self._weights: Mapping[str, Tensor] | None = None
+        self._throughput = Throughput(clock, loaded.flops_per_token, context.device)
         self._unsaved_best = False
 
     def train(self) -> Checkpoint:
@@ -89,10 +91,7 @@ class Engine:
         finally:
             self._saver.close()
         if self._ends_early and self._state.step < self._plan.total_steps:
-            self._reporter.stopped_early(
-                f"evalLoss has not fallen below {self._state.best_loss:.6g} "
-                f"in {self._state.evaluations_since_best} evaluations (evaluation.earlyStopping)"
-            )
+            self._reporter.stopped_early(self._state.best_loss, self._state.evaluations_since_best)
         checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
         assert checkpoint is not None
         return checkpoint
@@ -134,6 +133,7 @@ class Engine:
         elif self._config.evaluation.baseline and self._loaded.has_evaluation:
             self._measure_baseline()
         self._reporter.stage(Stage.TRAINING)
+        self._throughput.begin(self._state.tokens)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         manifest = checkpoint.manifest
@@ -149,7 +149,8 @@ class Engine:
         started = self._clock.monotonic()
         state, stop = self._state, self._context.stop
         cursors, next_cursor = self._plan.step(state.cursor)
-        batches = [self._loaded.train.micro_batch(cursor.epoch, cursor.index) for cursor in cursors]
+        with self._throughput.waiting():
+            batches = [self._loaded.train.micro_batch(cursor.epoch, cursor.index) for cursor in cursors]
         num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
         rates = set_learning_rates(self._optimizer, self._loaded.parameter_groups, self._factor(state.step + 1))
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._context.device)
@@ -171,12 +172,9 @@ class Engine:
         self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), tokens=state.tokens)
 
     def _factor(self, step: int) -> float:
-        options = self._config.optimization
+        options, total = self._config.optimization, self._plan.total_steps
         return learning_rate_factor(
-            step,
-            total_steps=self._plan.total_steps,
-            warmup_ratio=options.warmup_ratio,
-            scheduler=options.scheduler,
+            step, total_steps=total, warmup_ratio=options.warmup_ratio, scheduler=options.scheduler
         )
 
     def _settle(self) -> None:
@@ -197,7 +195,8 @@ class Engine:
         state.metrics |= self._window.take()
         state.logged_step = state.step
         names = ("loss", "gradNorm", *(name for name in state.metrics if name.lower().endswith("learningrate")))
-        self._reporter.metrics({name: state.metrics[name] for name in names if name in state.metrics})
+        metrics = {name: state.metrics[name] for name in names if name in state.metrics}
+        self._reporter.metrics(metrics, self._throughput.take(state.tokens))
 
     def _evaluate(self) -> None:
         state = self._state

@@ -97,6 +97,8 @@ class Loaded:
     parameter_groups: Sequence[ParameterGroup]
     model_source: str
     model_revision: str | None
+    flops_per_token: float | None = None
+    """Operations of forward and backward pass for a token, where the task knows them."""
 
 
 @dataclass(frozen=True, kw_only=True)

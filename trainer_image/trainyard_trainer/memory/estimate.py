@@ -216,3 +216,14 @@ def _head(run: _Run) -> int:
     logits = rows * shape.vocabulary * (_FP32 + (width if width != _FP32 else 0))
     hidden = tokens * shape.hidden * (_FP32 + (width if run.config.method == "full" else 0) + 3 * width)
     return logits + hidden + (_FP32 * shape.vocabulary * shape.hidden if run.head_is_trained else 0)
+
+
+def flops_per_token(config: RunConfig, shape: ModelShape) -> float:
+    """Operations of a training step for one token, without attention's products and without what is recomputed.
+
+    A weight costs a multiplication and an addition in the forward pass, as much for its input's gradient, and as much
+    again for its own where it is trained.
+    """
+    run = _Run(config, shape)
+    weights = sum(rows * columns for rows, columns in shape.linear().values()) + shape.vocabulary * shape.hidden
+    return 6.0 * weights if config.method == "full" else 4.0 * weights + 6.0 * sum(run.adapter_sizes)

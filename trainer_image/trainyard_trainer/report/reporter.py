@@ -65,6 +65,7 @@ class Reporter:
         self._progress = Progress()
         self._pace: Pace | None = None
         self._metrics: dict[str, float] = {}
+        self._speed: dict[str, float] = {}
         self._gpus: list[Gpu] = []
         self._checkpoints: Sequence[CheckpointStatus] = ()
         self._model: ResolvedModel | None = None
@@ -150,13 +151,19 @@ class Reporter:
         if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
             self._offer()
 
-    def metrics(self, values: dict[str, float]) -> None:
-        """Metrics were measured at the current step."""
+    def metrics(self, values: dict[str, float], speed: dict[str, float] | None = None) -> None:
+        """Metrics were measured at the current step.
+
+        Args:
+            values: Of the model; they belong to the run and its checkpoints.
+            speed: Of this start of the run (`dataWait`, `mfu`): shown while it lasts.
+        """
         finite = _finite(values)
         self._metrics.update(finite)
+        self._speed = speed if speed is not None else self._speed
         self._gpus = self._sample_gpus()
-        speed = self._progress.tokens_per_second
-        line = finite if speed is None else {**finite, "tokensPerSecond": speed}
+        rate = self._progress.tokens_per_second
+        line = {**finite, **(speed or {}), **({} if rate is None else {"tokensPerSecond": rate})}
         self.metrics_log.append(step=self._progress.step, time=self._clock.now(), metrics=line)
         self._console.metrics(self._console_line(finite))
         self._offer()
@@ -182,9 +189,17 @@ class Reporter:
         self._memory, self._memory_advice = estimate, advice
         self._offer()
 
-    def stopped_early(self, why: str) -> None:
-        """The run has made its last step before it was due; its end is told with the reason."""
-        self._early_end = f" of {self._progress.total_steps}: {why}"
+    def stopped_early(self, best_loss: float | None, evaluations: int) -> None:
+        """The run has made its last step before it was due; its end is told with the reason.
+
+        Args:
+            best_loss: The lowest evaluation loss.
+            evaluations: How many in a row were not lower.
+        """
+        self._early_end = (
+            f" of {self._progress.total_steps}: evalLoss has not fallen below {best_loss:.6g} in {evaluations} "
+            "evaluations (evaluation.earlyStopping)"
+        )
         self.log("StoppedEarly", f"Stopped after step {self._progress.step}{self._early_end}.")
 
     def finished(self, exports: list[ExportStatus]) -> Termination:
@@ -231,7 +246,7 @@ class Reporter:
             sequence=self._sequence,
             owner_epoch=self._owner_epoch,
             progress=self._progress.model_copy(update={"updated_at": self._clock.now()}),
-            metrics=dict(self._metrics),
+            metrics={**self._metrics, **self._speed},
             gpus=self._gpus,
             checkpoints=newest_and_best(self._checkpoints),
             model=self._model,

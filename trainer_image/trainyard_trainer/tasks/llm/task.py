@@ -67,7 +67,8 @@ class LlmTask:
         prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
-        model = _load_model(context, base, recompute=plan_memory(context, base) == "full")
+        planned = plan_memory(context, base)
+        model = _load_model(context, base, recompute=planned.recompute == "full")
         context.stop.check()
         check_merges(config, model, base)
         _check_tokens(model, base, prepared)
@@ -85,6 +86,7 @@ class LlmTask:
             tokenizer=tokenizer,
             evaluation=prepared.evaluation,
             chunk_rows=rows_in_chunks(model, context.device),
+            flops_per_token=planned.flops_per_token,
         )
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
