@@ -143,4 +143,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
         fault = storage_fault(error, directory)
         if fault is None:
             raise
-        raise fault from error
+        try:
+            raise fault from error
+        finally:
+            del fault  # a circle through this frame would keep the model and its mapped files until the next collection

@@ -35,7 +35,10 @@ class Writer(Generic[T]):
         if self._job is None or (self.is_busy and not wait):
             return None
         job, self._job = self._job, None
-        return job.result()
+        try:
+            return job.result()
+        finally:
+            del job  # its error would know this frame, which knows the job: a circle that keeps model and files
 
     def close(self) -> None:
         """End the thread, after its job."""

@@ -1,6 +1,7 @@
 """Checkpoints that a thread writes while the steps go on, and those that are due by the clock."""
 
 import errno
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_a_failed_write_ends_the_run_at_the_next_step_not_at_the_next_save(
     config = run_config(tmp_path, checkpoints={"everySteps": 8})
     termination = train_toy(config, ToyTask(has_evaluation=False, hooks=hooks))
     assert (termination.exit_code, termination.step) == (73, 9)
+
+
+def test_a_run_that_a_full_volume_ended_holds_nothing_of_the_volume(tmp_path: Path) -> None:
+    stop = StopFlag()
+    train_toy(run_config(tmp_path), ToyTask(hooks={"loss": at(18, stop.request)}), stop)
+    gc.disable()
+    try:
+        assert train_toy(run_config(tmp_path), ToyTask(hooks={"save_weights": at(1, refuse)})).exit_code == 73
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
 
 
 class FakeClock:
