@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Object, str]] = {
         "spec.exports: format: model is for method: full; use format: merged for a whole model",
     ),
     "a dequantized base that was never quantized": (
-        {"exports": [{"format": "merged", "base": "dequantized"}]},
+        {"method": "lora", "exports": [{"format": "merged", "base": "dequantized"}]},
         "spec.exports[].base has no effect without method: qlora; remove it",
     ),
     "a base of an adapter": (

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ def test_a_merged_adapter_gives_the_trained_models_logits(tmp_path: Path, family
     assert notes.facts["logitDifference"]["sameTopToken"] == 1.0
     assert notes.facts["baseModel"]["weights"] == weights_digest(model)
     assert notes.facts["mergedInto"] == "original"
+
+
+@pytest.mark.parametrize("change", [{"useRslora": True}, {"modulesToSave": ["lm_head"]}, {"alpha": 3}])
+def test_every_setting_of_the_adapter_is_merged(tmp_path: Path, tiny_model: Path, change: dict[str, Any]) -> None:
+    run = trained(tmp_path, tiny_model, adapter={"rank": 8, **change})
+    assert run.export(tmp_path / "out", format="merged").facts["logitDifference"]["maximum"] < FP32_TOLERANCE
 
 
 def test_a_model_in_many_files_is_merged_into_as_many(tmp_path: Path) -> None:
