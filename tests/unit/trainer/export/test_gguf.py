@@ -64,6 +64,19 @@ def test_matrices_are_stored_as_asked_and_vectors_as_f32(tmp_path: Path, tiny_mo
         assert (tensor - wanted[name]).abs().max() <= ROUNDING[type_] * max(1.0, float(wanted[name].abs().max()))
 
 
+def test_another_base_than_the_trained_one_is_said(tmp_path: Path, tiny_model: Path) -> None:
+    run = trained(tmp_path, tiny_model, method="qlora")
+    assert "Merged into the original base model" in (run.export(tmp_path / "a", format="gguf").message or "")
+    assert run.export(tmp_path / "b", format="gguf", base="dequantized").message is None
+    merged = run.export(tmp_path / "c", format="merged", base="dequantized")
+    run.export(tmp_path / "d", format="gguf", base="dequantized", type="f32")
+    config = json.loads((tiny_model / "config.json").read_text())
+    wanted = tensors_of(tmp_path / "c")
+    found = dict(read_gguf(tmp_path / "d/model-f32.gguf", wanted, config))
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    assert merged.facts["mergedInto"] == "dequantized"
+
+
 def test_the_file_describes_model_and_tokenizer(tmp_path: Path, tiny_model: Path) -> None:
     run = trained(tmp_path, tiny_model)
     notes = run.export(tmp_path / "gguf", format="gguf")

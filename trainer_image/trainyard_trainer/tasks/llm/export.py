@@ -167,7 +167,15 @@ def _notes(source: ExportSource, request: Export, difference: Difference | None)
         facts["mergedInto"] = merged_into
     if difference is not None:
         facts["logitDifference"] = difference.facts
-    return ExportNotes(message=None if difference is None else difference.sentence, facts=facts)
+    message = difference.sentence if difference is not None else _unmeasured(source.config, request)
+    return ExportNotes(message=message, facts=facts)
+
+
+def _unmeasured(config: RunConfig, request: Export) -> str | None:
+    """A 4-bit base that was exchanged for another one is never passed over in silence."""
+    if config.method != "qlora" or request.base == "dequantized":
+        return None
+    return "Merged into the original base model, not the 4-bit one it was trained on; format merged measures how far."
 
 
 def _merged_into(config: RunConfig, request: Export) -> str | None:
