@@ -11,7 +11,6 @@ from typing import Any
 
 from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files, storage_errors
 from trainyard_trainer.data.convert import Target
-from trainyard_trainer.data.readers.parquet import import_pyarrow
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
 
 _BATCH_ROWS = 1024
@@ -67,7 +66,9 @@ def _jsonl(path: Path) -> Iterator[WriteRow]:
 
 @contextmanager
 def _parquet(path: Path, target: Target) -> Iterator[WriteRow]:
-    pa, parquet = import_pyarrow()
+    import pyarrow as pa
+    from pyarrow import parquet
+
     schema = _schema(pa, target)
     batch: list[Mapping[str, object]] = []
     with path.open("wb") as file, parquet.ParquetWriter(file, schema) as table:

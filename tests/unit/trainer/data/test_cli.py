@@ -102,6 +102,17 @@ def test_a_converted_row_says_the_same(
             convert(Row("rows.jsonl", 1, {}), example, target)
 
 
+@pytest.mark.parametrize("target", ["messages", "sharegpt", "alpaca", "query-response"])
+def test_a_conversion_to_parquet_and_back_says_the_same(run: Run, tmp_path: Path, target: str) -> None:
+    rows = [{"query": "Hi", "response": "Hello", "system": "Be kind."}, {"query": "Bye", "response": "See you"}]
+    path, table, output = tmp_path / "rows.jsonl", tmp_path / "rows.parquet", tmp_path / "out.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert run("convert", path, "--to", target, "--output", table)[0] == 0
+    assert table.read_bytes()[:4] == b"PAR1"
+    assert run("convert", table, "--to", "query-response", "--output", output)[0] == 0
+    assert [{key: value for key, value in row.items() if value} for row in read(output)] == rows
+
+
 def test_conversion_writes_all_or_nothing(run: Run, tmp_path: Path) -> None:
     path, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     path.write_text("instruction,input,output\nAdd,1 and 2,3\nHi,,Hello\n")

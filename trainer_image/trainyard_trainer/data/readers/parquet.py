@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from trainyard_trainer.data.formats.detect import FIELDS
 from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, too_long
-from trainyard_trainer.errors import ConfigurationError, DataError, RowError
+from trainyard_trainer.errors import DataError, RowError
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256
@@ -30,7 +30,9 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
     if stream.read() != _MAGIC:
         raise _incomplete(file, "it does not end as one, so it was cut off.")
     stream.seek(0)
-    pa, parquet = import_pyarrow()
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
         table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         columns = [name for name in table.schema_arrow.names if name in FIELDS]
@@ -45,21 +47,6 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
 
 def _incomplete(file: str, why: str) -> DataError:
     return DataError(f"{file} is not a complete Parquet file: {why}", "Copy it again, or write it anew.")
-
-
-def import_pyarrow() -> Any:
-    """The modules `pyarrow` and `pyarrow.parquet`.
-
-    Raises:
-        ConfigurationError: they are not installed.
-    """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        problem = "Parquet files need the Python package pyarrow, which is not installed here."
-        raise ConfigurationError(problem, "Install pyarrow, or use JSON Lines.") from error
-    return pa, parquet
 
 
 def _size(values: dict[str, Any]) -> int:

@@ -1,9 +1,10 @@
-"""Parquet through pyarrow, which not every environment has."""
+"""Parquet files: read by row group, refused where damaged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from trainyard_trainer.data.formats.example import Row
@@ -11,8 +12,6 @@ from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.data.readers import parquet
 from trainyard_trainer.errors import DataError
 
-pa: Any = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-pq: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
