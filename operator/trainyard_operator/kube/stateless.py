@@ -28,8 +28,9 @@ class NoDiffBase(kopf.DiffBaseStorage):
 class NoProgress(kopf.ProgressStorage):
     """Remembers no handler's progress: handlers of raw events have none."""
 
-    def fetch(self, *, key: object, body: kopf.Body) -> None:
+    def fetch(self, *, key: object, body: kopf.Body) -> kopf.ProgressRecord | None:
         """There is no progress."""
+        return None
 
     def store(self, *, key: object, record: object, body: kopf.Body, patch: kopf.Patch) -> None:
         """Keep nothing."""

@@ -40,7 +40,7 @@ def test_a_control_plane_alone_listens_on_loopback(tmp_path: Path) -> None:
     assert "--bind-address=127.0.0.1" in command
     assert "--endpoint-reconciler-type=none" in command
     assert "--authorization-mode=Node,RBAC" in command
-    assert "--enable-admission-plugins=NodeRestriction" in command
+    assert "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement" in command
 
 
 def test_a_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
