@@ -128,9 +128,12 @@ class Trainer:
         self.run_directory = Path(config.run_directory)
         assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be forked safely"
         sys.stdout.flush()
+        # Without a handler SIGTERM would end a forked process, and it does not end the first process of a container.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self.pid = os.fork()
         if self.pid == 0:
             _train(config, self.shared, strike, at)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         self._code: int | None = None
 
     def signal(self, number: signal.Signals) -> None:
@@ -170,6 +173,7 @@ def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at:
         _remember_saves(shared, meeting)
         stop = StopFlag()
         stop.install()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         with every_instant(_striker(shared, strike, at, meeting)):
             code = run_command(stop)
     except BaseException:  # noqa: BLE001 - a forked child must not run on in its parent's code
