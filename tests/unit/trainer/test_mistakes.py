@@ -13,6 +13,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mistakes import DataCase, data
 from tests.unit.trainer import tiny
@@ -53,6 +54,14 @@ def _unknown_architecture(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({**config, "model_type": "tinyllama9"}))
 
 
+def _no_number(model: Path) -> None:
+    """In the embedding of the letter Z: only rows that have it are affected."""
+    path = model / "model.safetensors"
+    weights = load_file(path)
+    weights["model.embed_tokens.weight"][tiny.make_tokenizer().convert_tokens_to_ids("Z")] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+
+
 SPOILS: dict[str, Callable[[Path], None]] = {
     "no weights": _no_weights,
     "pickled weights": _pickled_weights,
@@ -60,6 +69,7 @@ SPOILS: dict[str, Callable[[Path], None]] = {
     "no tokenizer": _no_tokenizer,
     "no chat template": _no_chat_template,
     "unknown architecture": _unknown_architecture,
+    "no number": _no_number,
 }
 
 

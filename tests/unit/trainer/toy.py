@@ -61,6 +61,9 @@ class ToyData:
         rows = self._rows[(index * 3 + epoch) % len(self._rows)]
         return ToyBatch(rows, rows.sum(-1) + 0.1)
 
+    def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
+        return [("toy.jsonl", (index * 3 + epoch) % len(self._rows) + 1)]
+
 
 class ToyTask:
     """`hooks` maps a method's name to what is called, with the number of the call (1 for the first), before it runs.

@@ -133,11 +133,16 @@ class TextBatches:
         Raises:
             IndexError: the pass has fewer.
         """
-        size = self._settings.batch_size
-        sequences = self._plan(epoch)[index * size : (index + 1) * size]
-        if not sequences or index < 0:
-            raise IndexError(index)
+        sequences = self._sequences(epoch, index)
         return collate(self._rows, sequences, packed=self._settings.packing, pad_token=self._settings.pad_token)
+
+    def rows_of(self, epoch: int, index: int) -> list[int]:
+        """The rows of a micro-batch, as numbers into the `TokenRows`.
+
+        Raises:
+            IndexError: the pass has fewer.
+        """
+        return [row for sequence in self._sequences(epoch, index) for row in sequence]
 
     @property
     def num_tokens(self) -> int:
@@ -176,6 +181,13 @@ class TextBatches:
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
         digest.update(self._members.tobytes())
         return digest.hexdigest()
+
+    def _sequences(self, epoch: int, index: int) -> list[list[int]]:
+        size = self._settings.batch_size
+        sequences = self._plan(epoch)[index * size : (index + 1) * size]
+        if not sequences or index < 0:
+            raise IndexError(index)
+        return sequences
 
     def _make_plan(self, epoch: int) -> list[list[int]]:
         """The sequences of one pass, each a list of row numbers."""

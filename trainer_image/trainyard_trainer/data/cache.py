@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files
 from trainyard_trainer.data.reader import RowFile
-from trainyard_trainer.data.rows import Overlong, TokenizedFile, TokenRows
+from trainyard_trainer.data.rows import Origins, Overlong, TokenizedFile, TokenRows
 
 _VERSION = 1
 """Changes whenever the same rows and settings come to give other tokens."""
@@ -55,12 +55,13 @@ class TokenCache:
         try:
             with safe_open(str(self._path(key)), framework="numpy") as stored:
                 facts = json.loads((stored.metadata() or {})["facts"])
-                checksum = facts.pop("checksum")
-                parts = {name: stored.get_tensor(name) for name in ("tokens", "loss", "starts", "digests")}
+                checksum, files = facts.pop("checksum"), tuple(facts.pop("files"))
+                parts = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
             rows = TokenRows(parts["tokens"], parts["loss"].astype(np.bool_), parts["starts"])
             content = parts["digests"].tobytes()
             digests = [content[at : at + _DIGEST_BYTES] for at in range(0, len(content), _DIGEST_BYTES)]
-            found = TokenizedFile(rows=rows, digests=digests, **facts)
+            origins = Origins(files, parts["file_of"], parts["numbers"])
+            found = TokenizedFile(rows=rows, origins=origins, digests=digests, **facts)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
             return None
         return found if checksum == _checksum(found, key) else None
@@ -80,6 +81,8 @@ class TokenCache:
             "loss": file.rows.loss.astype(np.uint8),
             "starts": file.rows.starts,
             "digests": digests,
+            "file_of": file.origins.file_of,
+            "numbers": file.origins.numbers,
         }
         facts = json.dumps({**_facts(file), "checksum": _checksum(file, key)})
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=self.directory)
@@ -100,10 +103,12 @@ class TokenCache:
 
 
 def _facts(file: TokenizedFile) -> dict[str, object]:
-    return {name: value for name, value in vars(file).items() if name not in {"rows", "digests"}}
+    facts = {name: value for name, value in vars(file).items() if name not in {"rows", "origins", "digests"}}
+    return {**facts, "files": file.origins.files}
 
 
 def _checksum(file: TokenizedFile, key: str) -> str:
     digest = hashlib.sha256(json.dumps([key, file.rows.digest, _facts(file)], sort_keys=True).encode())
-    digest.update(b"".join(file.digests))
+    for part in (b"".join(file.digests), file.origins.file_of.tobytes(), file.origins.numbers.tobytes()):
+        digest.update(part)
     return digest.hexdigest()

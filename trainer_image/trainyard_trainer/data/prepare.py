@@ -10,7 +10,7 @@ from trainyard_trainer.data.cache import TokenCache
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.formats.example import TrainOn
 from trainyard_trainer.data.reader import RowFile
-from trainyard_trainer.data.rows import Overlong, TokenizedFile, tokenize_file
+from trainyard_trainer.data.rows import Origins, Overlong, TokenizedFile, tokenize_file
 from trainyard_trainer.data.split import held_out
 from trainyard_trainer.errors import DataError
 
@@ -30,11 +30,16 @@ class DataRequest:
 class TrainBatches:
     """Training batches with the fingerprint a run directory is bound to."""
 
-    def __init__(self, batches: TextBatches, fingerprint: str) -> None:
+    def __init__(self, batches: TextBatches, fingerprint: str, origins: Origins) -> None:
         self.batches = batches
+        self._origins = origins
         self.fingerprint = fingerprint
         self.num_micro_batches = batches.num_micro_batches
         self.micro_batch = batches.micro_batch
+
+    def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
+        """File and row number of each row of a micro-batch."""
+        return [self._origins[row] for row in self.batches.rows_of(epoch, index)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class _Preparation:
         batches = TextBatches(train.rows, members, self.request.batches)
         fingerprint = batches.fingerprint(self._settings(files, evaluation))
         return Prepared(
-            train=TrainBatches(batches, fingerprint),
+            train=TrainBatches(batches, fingerprint, train.origins),
             evaluation=evaluation,
             metrics=_metrics(files, batches, evaluation),
         )

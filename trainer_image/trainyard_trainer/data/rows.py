@@ -62,11 +62,26 @@ class TokenRows:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Where each of some rows stands: the file (a member, in an archive) and its number there, from 1."""
+
+    files: tuple[str, ...]
+    file_of: NDArray[np.int32]
+    """By row, an index into `files`."""
+    numbers: NDArray[np.int64]
+
+    def __getitem__(self, row: int) -> tuple[str, int]:
+        return self.files[int(self.file_of[row])], int(self.numbers[row])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizedFile:
     """The usable rows of one file, and what became of the others."""
 
     rows: TokenRows
+    origins: Origins
+    """Of each usable row; pieces of a split row have the same."""
     format: DatasetFormat
     digests: list[bytes]
     """SHA-256 of the content of each usable row; pieces of a split row have the same."""
@@ -89,16 +104,24 @@ class _Collector:
         self.max_length = max_length
         self.overlong = overlong
         self.digests: list[bytes] = []
+        self.files: dict[str, int] = {}
+        self.file_of = array("i")
+        self.numbers = array("q")
         self.lengths = array("i")
         self.dropped = self.truncated = self.split = self.without_loss = 0
 
     def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
         """The rows as they are used."""
         while batch := list(islice(examples, _BATCH_ROWS)):
-            for encoded, (_, example) in zip(encoder.encode_all(batch), batch, strict=True):
-                yield from self._accept(encoded, example)
+            for encoded, (row, example) in zip(encoder.encode_all(batch), batch, strict=True):
+                yield from self._accept(encoded, row, example)
 
-    def _accept(self, encoded: Encoded, example: Example) -> Iterator[Encoded]:
+    @property
+    def origins(self) -> Origins:
+        """Of the rows that are used."""
+        return Origins(tuple(self.files), np.array(self.file_of, np.int32), np.array(self.numbers, np.int64))
+
+    def _accept(self, encoded: Encoded, row: Row, example: Example) -> Iterator[Encoded]:
         length = len(encoded.tokens)
         self.lengths.append(length)
         is_long = length > self.max_length
@@ -115,6 +138,8 @@ class _Collector:
         self.split += len(pieces) > 1
         digest = example.digest
         self.digests += [digest] * len(usable)
+        self.file_of.extend([self.files.setdefault(row.file, len(self.files))] * len(usable))
+        self.numbers.extend([row.line] * len(usable))
         yield from usable
 
 
@@ -148,6 +173,7 @@ def tokenize_file(
         raise _nothing_usable(file.name, collector)
     return TokenizedFile(
         rows=rows,
+        origins=collector.origins,
         format=found,
         digests=collector.digests,
         seen=len(collector.lengths),

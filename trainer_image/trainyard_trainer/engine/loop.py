@@ -60,7 +60,7 @@ class Engine:
         self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
         self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
         self._state = TrainingState()
-        self._window = LossWindow(context.device)
+        self._window = LossWindow(context.device, loaded.train)
         self._rng = capture_rng(context.device)
         self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
         self._saver = Saver(
@@ -153,12 +153,12 @@ class Engine:
             batches = [self._loaded.train.micro_batch(cursor.epoch, cursor.index) for cursor in cursors]
         num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
         rates = set_learning_rates(self._optimizer, self._loaded.parameter_groups, self._factor(state.step + 1))
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self._context.device)
+        losses = []
         for batch in batches:
             stop.check()
             loss = self._task.loss(self._loaded, batch)
             torch.autograd.backward(loss / max(1, num_loss_tokens))
-            loss_sum += loss.detach()
+            losses.append(loss.detach())
         norm = clip_gradients(self._loaded.parameter_groups, self._config.optimization.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -166,7 +166,7 @@ class Engine:
         state.cursor = next_cursor
         state.tokens += sum(batch.num_tokens for batch in batches)
         state.metrics |= rates
-        self._window.add(step=state.step, loss_sum=loss_sum, num_tokens=num_loss_tokens, grad_norm=norm)
+        self._window.add(step=state.step, cursors=cursors, losses=losses, num_tokens=num_loss_tokens, grad_norm=norm)
         self._rng = capture_rng(self._context.device)
         self._grace.step_took(self._clock.monotonic() - started)
         self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), tokens=state.tokens)

@@ -45,6 +45,9 @@ class TrainData(Protocol):
     def micro_batch(self, epoch: int, index: int) -> MicroBatch:
         """One micro-batch; the order differs from epoch to epoch."""
 
+    def origins(self, epoch: int, index: int) -> Sequence[tuple[str, int]]:
+        """File and row number (from 1) of each row of a micro-batch, as a user finds them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:

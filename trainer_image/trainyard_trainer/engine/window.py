@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from trainyard_trainer.engine.plan import Cursor
+from trainyard_trainer.engine.task import TrainData
 from trainyard_trainer.errors import DataError
+
+_MOST_ROWS = 40
+"""Rows a sentence names."""
 
 
 class LossWindow:
-    """Sums over the steps since the last log line, and the first step that was not finite."""
+    """Sums over the steps since the last log line, and the first micro-batch whose loss was not finite."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, data: TrainData) -> None:
+        self._data = data
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._num_tokens = 0
         self._grad_norm = torch.zeros((), device=device)
         self._first_bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._bad_batch = torch.full((), -1, dtype=torch.int64, device=device)
+        """Number of the micro-batch within that step, from 0; -1 where only the gradient was not finite."""
+        self._unchecked: dict[int, Sequence[Cursor]] = {}
+        """Micro-batches by step, of the steps that nobody has waited for yet."""
 
-    def add(self, *, step: int, loss_sum: Tensor, num_tokens: int, grad_norm: Tensor) -> None:
+    def add(
+        self, *, step: int, cursors: Sequence[Cursor], losses: Sequence[Tensor], num_tokens: int, grad_norm: Tensor
+    ) -> None:
         """Take in a step.
 
         Args:
             step: Its number, 1 for the first.
-            loss_sum: Sum of the loss over its loss tokens; scalar.
-            num_tokens: How many those are.
+            cursors: Its micro-batches.
+            losses: Sum of the loss over the loss tokens of each; scalars.
+            num_tokens: How many loss tokens they have together.
             grad_norm: Norm of its gradients before clipping; scalar.
         """
-        self._loss_sum += loss_sum
+        summed = torch.stack(list(losses)).to(self._loss_sum.device, torch.float64)
+        self._loss_sum += summed.sum()
         self._num_tokens += num_tokens
         self._grad_norm = grad_norm.to(self._loss_sum.device)
-        good = torch.isfinite(loss_sum) & torch.isfinite(self._grad_norm) | (self._first_bad_step > 0)
-        self._first_bad_step = torch.where(good, self._first_bad_step, step)
+        self._unchecked[step] = cursors
+        bad = ~torch.isfinite(summed)
+        is_first = (bad.any() | ~torch.isfinite(self._grad_norm)) & (self._first_bad_step == 0)
+        self._first_bad_step = torch.where(is_first, step, self._first_bad_step)
+        place = torch.where(bad.any(), bad.int().argmax(), -1)
+        self._bad_batch = torch.where(is_first, place, self._bad_batch)
 
     def check_finite(self) -> None:
         """Make sure that training has not diverged; waits for the GPU.
 
         Raises:
-            DataError: A loss or a gradient was infinite or not a number.
+            DataError: A loss or a gradient was infinite or not a number; the rows it came from are named.
         """
         step = int(self._first_bad_step.item())
-        if step > 0:
-            raise DataError(
-                f"The loss or its gradient became infinite or not a number in step {step}.",
-                "Lower optimization.learningRate, or raise optimization.warmupRatio; the last checkpoint is good.",
-            )
+        if step == 0:
+            self._unchecked.clear()
+            return
+        cursors, place = self._unchecked[step], int(self._bad_batch.item())
+        what = "The loss" if place >= 0 else "The gradient"
+        rows = self._rows(cursors if place < 0 else [cursors[place]])
+        raise DataError(
+            f"{what} became infinite or not a number in step {step}, in the batch of {rows}.",
+            "Look at these rows; lower optimization.learningRate, or raise optimization.warmupRatio; the last "
+            "checkpoint is good.",
+        )
 
     def take(self) -> dict[str, float]:
         """The metrics of the window, which starts anew; waits for the GPU.
@@ -67,3 +93,12 @@ class LossWindow:
         """Put back what `pack` gave."""
         self._loss_sum.copy_(loss_sum)
         self._num_tokens = num_tokens
+
+    def _rows(self, cursors: Sequence[Cursor]) -> str:
+        """The rows of micro-batches in words: "train.jsonl, rows 3, 8, 9"."""
+        origins = {origin for cursor in cursors for origin in self._data.origins(cursor.epoch, cursor.index)}
+        named = sorted(origins)[:_MOST_ROWS]
+        files = {file: [str(row) for name, row in named if name == file] for file, _ in named}
+        text = "; ".join(f"{file}, row{'s' if len(rows) > 1 else ''} {', '.join(rows)}" for file, rows in files.items())
+        more = len(origins) - len(named)
+        return f"{text} and {more} more" if more else text

@@ -151,6 +151,24 @@ def test_long_texts_are_split_without_losing_a_token(tmp_path: Path) -> None:
     assert run(tmp_path, [conversation, *tiny_pairs(3)], overlong="split").metrics["rowsDropped"] == 1
 
 
+def test_every_row_of_a_micro_batch_is_traced_to_its_line(tmp_path: Path) -> None:
+    lengths = {"A": 9, "B": 200, "C": 5, "D": 40, "E": 7, "F": 3}
+    texts = [{"text": letter * length} for letter, length in lengths.items()]
+    train = run(tmp_path, texts, max_length=32, overlong="split", train_on="all").train
+    tokenizer = tiny.make_tokenizer()
+    lines = set()
+    for epoch in (0, 1):
+        for index in range(train.num_micro_batches(epoch)):
+            batch, origins = train.micro_batch(epoch, index), train.origins(epoch, index)
+            letters = set(tokenizer.decode(batch.input_ids[0])) & set("ABCDEF")
+            assert letters == {"ABCDEF"[line - 1] for _, line in origins}
+            lines |= set(origins)
+    assert lines == {("rows.jsonl", line) for line in range(1, 7)}
+    dropped = run(tmp_path, texts, max_length=32, train_on="all").train
+    kept = {line for index in range(dropped.num_micro_batches(0)) for _, line in dropped.origins(0, index)}
+    assert kept == {1, 3, 5, 6}
+
+
 def tiny_pairs(count: int) -> list[dict[str, str]]:
     return [{"query": f"who is {number}", "response": "the moon"} for number in range(count)]
 
@@ -194,6 +212,8 @@ def test_a_resumed_run_does_not_tokenise_again(tmp_path: Path, monkeypatch: pyte
     assert any(line.startswith("TokensReused") for line in log)
     assert second.train.fingerprint == first.train.fingerprint == run(tmp_path, rows, validation=0.2).train.fingerprint
     assert second.metrics == first.metrics
+    batches = range(first.train.num_micro_batches(0))
+    assert [second.train.origins(0, at) for at in batches] == [first.train.origins(0, at) for at in batches]
     others = (
         run(tmp_path, rows[1:], cache=cache),
         run(tmp_path, rows, cache=cache, train_on="all"),

@@ -97,7 +97,9 @@ def test_a_loss_that_is_no_number_names_its_step_and_leaves_the_last_checkpoint(
     config = run_config(tmp_path, optimization={"loggingSteps": 100, "gradientAccumulation": 5})
     termination = train_toy(config, ToyTask(has_evaluation=False, bad_loss=22))
     assert (termination.exit_code, termination.reason) == (65, "BadData")
-    assert "in step 5" in termination.message
+    assert termination.message == (
+        "The loss became infinite or not a number in step 5, in the batch of toy.jsonl, row 6."
+    )
     assert "optimization.learningRate" in termination.advice
     assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
 

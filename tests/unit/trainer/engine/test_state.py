@@ -1,4 +1,5 @@
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.unit.trainer.toy import ToyData
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.plan import Cursor
 from trainyard_trainer.engine.rng import RngState, capture_rng, restore_rng, seed_everything, undisturbed
@@ -60,9 +62,9 @@ def make_step(groups: list[ParameterGroup], optimizer: torch.optim.Optimizer) ->
 
 def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     groups = two_groups()
-    optimizer, window = create_optimizer(groups), LossWindow(CPU)
+    optimizer, window = create_optimizer(groups), LossWindow(CPU, ToyData())
     make_step(groups, optimizer)
-    window.add(step=1, loss_sum=torch.tensor(2.5), num_tokens=5, grad_norm=torch.tensor(1.0))
+    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], num_tokens=5, grad_norm=torch.tensor(1.0))
     state = TrainingState(step=1, cursor=Cursor(2, 3), tokens=7, metrics={"loss": 0.1}, evaluated_step=1, best_loss=0.1)
     packed = pack_state(state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
     write_state(tmp_path, *packed)
@@ -71,7 +73,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     copies = two_groups()
     for copy, group in zip(copies, groups, strict=True):
         copy.parameters[0].data.copy_(group.parameters[0])
-    fresh, empty = create_optimizer(copies), LossWindow(CPU)
+    fresh, empty = create_optimizer(copies), LossWindow(CPU, ToyData())
     restored, _rng, length = read_state(tmp_path, optimizer=fresh, window=empty)
     assert (restored, length) == (state, 11)
     assert empty.take() == {"loss": 0.5, "gradNorm": 0.0}
@@ -107,16 +109,57 @@ def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float
 
 @pytest.mark.parametrize(("loss", "norm"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")])
 def test_the_first_step_that_is_not_finite_is_named(loss: str, norm: str) -> None:
-    window = LossWindow(CPU)
+    window = LossWindow(CPU, ToyData())
+    add = partial(window.add, cursors=[Cursor()], num_tokens=1)
     for step, (loss_sum, grad_norm) in enumerate([("1", "1"), ("1", "1"), (loss, norm), ("1", "1"), (loss, norm)], 1):
-        window.add(
-            step=step, loss_sum=torch.tensor(float(loss_sum)), num_tokens=1, grad_norm=torch.tensor(float(grad_norm))
-        )
+        add(step=step, losses=[torch.tensor(float(loss_sum))], grad_norm=torch.tensor(float(grad_norm)))
+        if step == 1:
+            window.check_finite()
     with pytest.raises(DataError, match="in step 3"):
         window.take()
 
 
+class TwoFiles(ToyData):
+    """Micro-batch i holds rows 10 * i + 1 and + 2 of one file, and row 1 of another."""
+
+    def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
+        return [("a.jsonl", 10 * index + 2), ("a.jsonl", 10 * index + 1), ("b.jsonl", 1)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "rows"),
+    [
+        (["1", "nan", "inf"], ("The loss became", "a.jsonl, rows 11, 12; b.jsonl, row 1")),
+        (["1", "1", "-inf"], ("The loss became", "a.jsonl, rows 21, 22; b.jsonl, row 1")),
+        (["1", "1", "1"], ("The gradient became", "a.jsonl, rows 1, 2, 11, 12, 21, 22; b.jsonl, row 1")),
+    ],
+)
+def test_the_rows_of_the_first_micro_batch_that_is_not_finite_are_named(
+    losses: list[str], rows: tuple[str, str]
+) -> None:
+    window = LossWindow(CPU, TwoFiles())
+    cursors = [Cursor(0, index) for index in range(3)]
+    found = [torch.tensor(float(loss)) for loss in losses]
+    window.add(step=7, cursors=cursors, losses=found, num_tokens=3, grad_norm=torch.tensor(float("nan")))
+    with pytest.raises(DataError) as caught:
+        window.check_finite()
+    assert caught.value.message.startswith(rows[0])
+    assert caught.value.message.endswith(f" {rows[1]}.")
+
+
+def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
+    class Many(ToyData):
+        def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
+            return [("a.jsonl", row) for row in range(1, 101)]
+
+    window = LossWindow(CPU, Many())
+    nan = torch.tensor(float("nan"))
+    window.add(step=1, cursors=[Cursor()], losses=[nan], num_tokens=1, grad_norm=nan)
+    with pytest.raises(DataError, match=r"rows 1, 2, .*, 40 and 60 more\.$"):
+        window.take()
+
+
 def test_a_window_without_loss_tokens_has_no_loss() -> None:
-    window = LossWindow(CPU)
-    window.add(step=1, loss_sum=torch.tensor(0.0), num_tokens=0, grad_norm=torch.tensor(0.0))
+    window = LossWindow(CPU, ToyData())
+    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(0.0)], num_tokens=0, grad_norm=torch.tensor(0.0))
     assert window.take() == {"gradNorm": 0.0}
