@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -38,6 +38,9 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 """Weights, configuration and tokenizer; no pickles, no code."""
 _OTHER_FORMATS = ("*/*", "consolidated*")
 """The same weights once more; what transformers loads is in the root."""
+
+_BYTE_ORDER_MARK = "\ufeff"
+_WRONG_CHARACTER = "has a character in place {} that no token has: a space, a control character or no ASCII"
 
 
 def is_model_file(name: str) -> bool:
@@ -134,6 +137,7 @@ def _polling_progress(poll: Callable[[], None]) -> type[tqdm]:
 @contextmanager
 def _translated(repository: HubRepository, file: str | None = None) -> Iterator[None]:
     try:
+        _check_token()
         yield
     except TrainerError:
         raise
@@ -143,6 +147,24 @@ def _translated(repository: HubRepository, file: str | None = None) -> Iterator[
         ) from error
     except (OSError, httpx2.HTTPError) as error:
         raise _translate(error, repository, file) from error
+
+
+def _check_token() -> None:
+    """Refuse a token that no HTTP header can carry; the message tells nothing of it.
+
+    Raises:
+        NotPermittedError: it has a character that no token has.
+    """
+    token = get_token() or ""
+    wrong = next((place for place, character in enumerate(token, 1) if not "!" <= character <= "~"), None)
+    if wrong is None:
+        return
+    what = "begins with a byte-order mark" if token.startswith(_BYTE_ORDER_MARK) else _WRONG_CHARACTER.format(wrong)
+    raise NotPermittedError(
+        f"The hub token {what}.",
+        "Write the token alone, as plain ASCII, into the key of the Secret that spec.model.credentialsSecret names "
+        "(outside a pod: HF_TOKEN), for example with kubectl create secret generic --from-literal=token=...",
+    )
 
 
 def _translate(error: Exception, repository: HubRepository, file: str | None) -> TrainerError:

@@ -100,6 +100,36 @@ def test_a_refusal_names_the_field_for_credentials(hub: Hub, refusal: tuple[int,
     assert "spec.model.credentialsSecret" in caught.value.advice
 
 
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("\ufeffhf_secret", "begins with a byte-order mark"),
+        ("\udcff\udcfehf_secret", "has a character in place 1 "),
+        ("hf_secr\u00e9t", "has a character in place 8"),
+        ("hf_secret hf_other", "has a character in place 10"),
+        ("hf_secret\thf_other", "has a character in place 10"),
+    ],
+)
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_token_that_no_request_can_carry(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str, problem: str, resolved: bool
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    memory = ResolvedMemory({"commit:model:org/tiny@main": COMMIT} if resolved else {})
+    with pytest.raises(NotPermittedError) as caught:
+        fetch(hub, memory)
+    assert caught.value.message.startswith(f"The hub token {problem}")
+    assert "spec.model.credentialsSecret" in caught.value.advice
+    assert "hf_" not in str(caught.value.__cause__) + caught.value.message + caught.value.advice
+    assert hub.requests == []
+
+
+def test_space_around_a_token_is_no_part_of_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", " hf_secret\r\n")
+    fetch(hub)
+    assert {token for _, _, token in hub.requests} == {"Bearer hf_secret"}
+
+
 def test_a_hub_that_fails(hub: Hub) -> None:
     hub.refuse = (500, "")
     with pytest.raises(SourceError, match="HTTP 500"):
