@@ -181,13 +181,19 @@ def test_idle_jobs_cost_no_request(on: Bench, team: Team) -> None:
         job.run()
     idle[-1].wait("Suspended", 40)
 
-    # Namespaces of earlier tests are still being deleted, which makes work of its own.
+    # Namespaces of earlier tests are still being deleted; what becomes of the jobs in them is work.
+    until(lambda: _namespaces_with_jobs(team) == {team.namespace}, 120)
     until(lambda: not work([each for each in on.proxy.requests[-300:] if each.at > time.monotonic() - 2]), 120)
     first = len(on.proxy.requests)
     for job in (*active, *idle):
         job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     on.wait_for_lists(len(on.proxy.requests))
     assert work(on.proxy.requests[first:]) == []
+
+
+def _namespaces_with_jobs(team: Team) -> set[str]:
+    jobs = team.client.get("/apis/trainyard.dev/v1alpha1/trainingjobs")["items"]
+    return {job["metadata"]["namespace"] for job in jobs}
 
 
 def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Kubernetes, team: Team) -> None:
