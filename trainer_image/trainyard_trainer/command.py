@@ -64,10 +64,12 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
 def _clear_leftovers(run_directory: Path) -> None:
     """Of a trainer that was killed between its result and its end."""
     from trainyard_trainer.checkpoint.files import Files
-    from trainyard_trainer.checkpoint.store import CHECKPOINTS
+    from trainyard_trainer.checkpoint.store import CACHE, CHECKPOINTS
     from trainyard_trainer.checkpoint.workspace import clear_workspaces
 
     clear_workspaces(run_directory / CHECKPOINTS, Files())
+    if (run_directory / CACHE).is_dir():
+        Files().remove_tree(run_directory / CACHE)
 
 
 def _result(run_directory: Path) -> Termination:

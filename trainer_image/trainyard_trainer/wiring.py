@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
-from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
+from trainyard_trainer.checkpoint.store import CACHE, CheckpointStore, open_store
 from trainyard_trainer.checkpoint.workspace import Workspace
 from trainyard_trainer.clock import Clock, SystemClock, process_began
 from trainyard_trainer.cpus import cpu_limit
@@ -83,6 +83,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         )
         termination = reporter.finished(session.run(create_task(config)))
         write_result(run_directory, termination, store.workspace)
+        drop_cache(run_directory, store.workspace)
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
@@ -132,6 +133,13 @@ def write_result(run_directory: Path, termination: Termination, workspace: Works
     """Leave result.json: from now on the run is finished, whatever happens to its process."""
     with storage_errors(run_directory):
         workspace.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+
+
+def drop_cache(run_directory: Path, workspace: Workspace) -> None:
+    """Remove what only a later start would have used; the run is finished whether or not that can be done."""
+    with suppress(OSError, SupersededError):
+        if (run_directory / CACHE).exists():
+            workspace.discard(run_directory / CACHE)
 
 
 def _cause(error: Exception, store: CheckpointStore) -> Exception:

@@ -73,7 +73,9 @@ def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path, tiny_model: Pat
     resumed = config(tmp_path, tiny_model, "resumed", method, packing)
     assert train(resumed, interrupted_at=7).outcome is Outcome.INTERRUPTED
     assert train(resumed, interrupted_at=5).outcome is Outcome.INTERRUPTED
+    assert (Path(resumed.run_directory) / "cache").exists()
     assert train(resumed).outcome is Outcome.FINISHED
+    assert not (Path(resumed.run_directory) / "cache").exists()
     assert exported(resumed) == exported(whole)
     lines = metric_lines(Path(whole.run_directory))
     assert metric_lines(Path(resumed.run_directory)) == lines

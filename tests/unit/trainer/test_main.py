@@ -111,9 +111,11 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     first = train_toy(run_config(tmp_path / "run"), ToyTask())
     before = (tmp_path / "run/log.jsonl").read_bytes()
+    (tmp_path / "run/cache").mkdir()  # left by a trainer killed behind its result
     again = command(monkeypatch, tmp_path, "train", "--config", str(write_config(tmp_path)))
     assert again == first
     assert (tmp_path / "run/log.jsonl").read_bytes() == before
+    assert not (tmp_path / "run/cache").exists()
     assert "holds a finished run" in capsys.readouterr().out
 
 

@@ -30,6 +30,8 @@ from trainyard_trainer.errors import ConfigurationError, StorageError
 
 CHECKPOINTS = "checkpoints"
 OWNERS = "owner"
+CACHE = "cache"
+"""What a later start of the run would have to compute again; of no use once the run has finished."""
 
 
 @dataclass(frozen=True, kw_only=True)

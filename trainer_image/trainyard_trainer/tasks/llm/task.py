@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.store import CACHE
 from trainyard_trainer.data.batches import BatchSettings, TextBatch, TextBatches
 from trainyard_trainer.data.cache import TokenCache
 from trainyard_trainer.data.chat import Encoder
@@ -63,7 +64,7 @@ class LlmTask:
         tokenizer = load_tokenizer(base.path, base.name)
         request = _request(config, train, validation, _pad_token(tokenizer))
         encoder = Encoder(tokenizer, config.llm.train_on, base.name)
-        cache = TokenCache(context.run_directory / "cache")
+        cache = TokenCache(context.run_directory / CACHE)
         prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
