@@ -8,17 +8,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
-from trainyard_crds.runconfig import RunConfig
+from trainyard_crds.runconfig import RunConfig, RunModelSource
 from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
 from trainyard_trainer.data import cli as data
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.report.termination import failure, read_result, write_termination
 from trainyard_trainer.stop import StopFlag
+
+if TYPE_CHECKING:
+    from trainyard_trainer.memory.shape import ModelShape
 
 
 def run_command(stop: StopFlag) -> int:
@@ -95,20 +98,36 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
 
 
 def _plan(config: RunConfig) -> Termination:
-    """Print the memory plan; only files of the model's directory are read, and no weights of them."""
+    """Print the memory plan."""
     from trainyard_trainer.memory.plan import table
-    from trainyard_trainer.memory.shape import read_shape
-    from trainyard_trainer.sources.files import SCHEME, check_model_directory, local_path
 
-    source, name = config.model.source, config.model.display_source or config.model.source
-    if not source.startswith(SCHEME):
+    print(table(config, _shape(config.model)))  # noqa: T201 - our output
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
+
+
+def _shape(model: RunModelSource) -> ModelShape:
+    """The shape of a model on this machine or on the hub; no weights are read."""
+    from trainyard_trainer.memory.shape import read_shape, shape_of
+    from trainyard_trainer.sources import files
+
+    source, name = model.source, model.display_source or model.source
+    if source.startswith(files.SCHEME):
+        files.check_model_directory(files.local_path(source), name)
+        return read_shape(files.local_path(source), name)
+
+    from trainyard_trainer.wiring import prepare_environment
+
+    prepare_environment()
+    from trainyard_trainer.sources import hub
+
+    if not source.startswith(hub.SCHEME):
         raise ConfigurationError(
-            f"The plan reads a model on this machine, not {name}.",
+            f"The plan reads a model on this machine or on the hub, not {name}.",
             "Download the model and set model.source: file:///...",
         )
-    check_model_directory(local_path(source), name)
-    print(table(config, read_shape(local_path(source), name)))  # noqa: T201 - our output
-    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
+    repository = hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=model.revision)
+    heads = hub.read_heads(repository)
+    return shape_of(heads.config, heads.tensors, name)
 
 
 def _internal(error: Exception) -> Termination:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -57,14 +58,36 @@ def read_shape(directory: Path, name: str) -> ModelShape:
     Raises:
         NotFoundError: one of them is missing or unreadable.
     """
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    with _translated(name):
+        config = (directory / "config.json").read_bytes()
         tensors: dict[str, tuple[int, ...]] = {}
         for path in sorted(directory.glob("*.safetensors")):
             tensors |= _header(path)
         if not tensors:
             raise NotFoundError(f"The model {name} has no *.safetensors files.", "Copy the complete model.")
-        return _shape(config.get("text_config") or config, tensors)
+        return shape_of(config, tensors, name)
+
+
+def shape_of(config: bytes, tensors: Mapping[str, tuple[int, ...]], name: str) -> ModelShape:
+    """The shape of a model whose weights are elsewhere.
+
+    Args:
+        config: Its config.json.
+        tensors: Shape of every stored tensor by name.
+        name: How messages call the model.
+
+    Raises:
+        NotFoundError: config.json is unreadable or says too little.
+    """
+    with _translated(name):
+        values = json.loads(config)
+        return _shape(values.get("text_config") or values, tensors)
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise NotFoundError(
             f"The memory of {name} cannot be predicted: config.json or the head of a *.safetensors file says too little"
@@ -83,7 +106,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
-def _shape(config: Mapping[str, Any], tensors: dict[str, tuple[int, ...]]) -> ModelShape:
+def _shape(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> ModelShape:
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     names = tuple(tensors)
     return ModelShape(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx2
 from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
@@ -18,12 +18,13 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    NotASafetensorsRepoError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    SafetensorsParsingError,
 )
 from tqdm import tqdm
 
-from trainyard_trainer.engine.task import Resolved
 from trainyard_trainer.errors import (
     ConfigurationError,
     NotFoundError,
@@ -32,6 +33,9 @@ from trainyard_trainer.errors import (
     StorageError,
     TrainerError,
 )
+
+if TYPE_CHECKING:  # the plan of a model's memory needs the hub, and no torch
+    from trainyard_trainer.engine.task import Resolved
 
 SCHEME = "hf://"
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -104,6 +108,44 @@ def fetch_model(repository: HubRepository, commit: str, poll: Callable[[], None]
             tqdm_class=_polling_progress(poll),
         )
     return Path(directory)
+
+
+@dataclass(frozen=True)
+class ModelHeads:
+    """What a model says of itself without its weights."""
+
+    config: bytes
+    """config.json."""
+    tensors: Mapping[str, tuple[int, ...]]
+    """Shape of every tensor of its safetensors files by name."""
+
+
+def read_heads(repository: HubRepository) -> ModelHeads:
+    """Fetch config.json and the first bytes of the weight files, which say what is in them; no weights.
+
+    Raises:
+        NotFoundError: the model has no safetensors weights, or their heads are unreadable.
+        TrainerError: see `fetch_model`.
+    """
+    api, name = HfApi(endpoint=repository.endpoint), f"{SCHEME}{repository.name}"
+    with _translated(repository):
+        commit = api.repo_info(repository.name, revision=repository.revision).sha
+    with _translated(repository, "config.json"):
+        config = hf_hub_download(repository.name, "config.json", revision=commit, endpoint=repository.endpoint)
+    with _translated(repository):
+        try:
+            found = api.get_safetensors_metadata(repository.name, revision=commit).files_metadata.values()
+            tensors = {tensor: tuple(entry.shape) for file in found for tensor, entry in file.tensors.items()}
+        except NotASafetensorsRepoError as error:
+            raise NotFoundError(
+                f"The model {name} has no *.safetensors weights.", "Use a model that is stored as safetensors."
+            ) from error
+        except (SafetensorsParsingError, ValueError, AttributeError, TypeError) as error:
+            raise NotFoundError(
+                f"The heads of the *.safetensors files of {name} cannot be read: {_first_line(error)}",
+                "Use another revision of the model (model.revision).",
+            ) from error
+    return ModelHeads(Path(config).read_bytes(), tensors)
 
 
 def fetch_file(repository: HubRepository, file: str, commit: str, poll: Callable[[], None]) -> Path:

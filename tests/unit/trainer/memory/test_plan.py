@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.unit.trainer import tiny
 from tests.unit.trainer.memory.test_estimate import llama_8b, run
+from tests.unit.trainer.sources.hub_server import Hub, serve
 from tests.unit.trainer.test_llm_resume import config as llm_config
 from trainyard_crds.report import Termination
 from trainyard_trainer import wiring
@@ -48,13 +51,13 @@ def test_the_table_adds_up() -> None:
     assert "What would lower the peak most:" in lines
 
 
-def plan(path: Path) -> subprocess.CompletedProcess[str]:
+def plan(path: Path, environ: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
     program = (
         "import sys; from trainyard_trainer.command import run_command; from trainyard_trainer.stop import StopFlag;"
         f"sys.argv = ['trainyard-trainer', 'plan', {str(path)!r}]; code = run_command(StopFlag());"
         "assert not {'torch', 'transformers'} & sys.modules.keys(); sys.exit(code)"
     )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environ}
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=False)
 
 
@@ -66,10 +69,35 @@ def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert "activations" in done.stdout
     assert "peak" in done.stdout
-    path.write_text(json.dumps({**document, "model": {"source": "hf://org/name"}}))
+    path.write_text(json.dumps({**document, "model": {"source": "s3://bucket/name"}}))
     refused = plan(path)
     assert refused.returncode == 64
     assert "Download the model" in refused.stderr
+
+
+@pytest.mark.parametrize("shard", ["1GB", "300KB"])
+def test_a_model_of_the_hub_is_planned_without_its_weights(tmp_path: Path, tiny_model: Path, shard: str) -> None:
+    stored = tmp_path / "stored"
+    tiny.make_model().save_pretrained(stored, max_shard_size=shard)
+    path = tmp_path / "run.json"
+    document = llm_config(tmp_path, tiny_model, "run", "lora").to_json()
+    path.write_text(json.dumps(document))
+    wanted = plan(path).stdout
+    path.write_text(json.dumps({**document, "model": {"source": "hf://org/tiny"}}))
+    # A head is fetched as the first 100 kB of its file; zeros behind the weights make weights worth not fetching.
+    files = {one.name: one.read_bytes() + bytes(5_000_000 * (one.suffix == ".safetensors")) for one in stored.iterdir()}
+    with serve(Hub(files)) as hub:
+        environ = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
+        done = plan(path, environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == wanted
+        shards = sum(name.endswith(".safetensors") for name in files)
+        assert (shards > 1) == (shard == "300KB")
+        assert hub.sent < 150_000 * shards
+        hub.refuse = (403, "GatedRepo")
+        refused = plan(path, environ)
+    assert refused.returncode == 77
+    assert "does not permit the download of hf://org/tiny" in refused.stderr
 
 
 class TooLarge(LlmTask):

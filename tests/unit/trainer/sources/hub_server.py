@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ class Hub:
         self.refuse: tuple[int, str] | None = None
         self.requests: list[tuple[str, str, str | None]] = []
         self.endpoint = ""
+        self.sent = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +66,12 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.files.get(parts[1])
         if content is None:
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-        return self._send(200, content, {"X-Repo-Commit": parts[0], "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+        headers = {"X-Repo-Commit": parts[0], "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
+            first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+            part = {"Content-Range": f"bytes {first}-{last}/{len(content)}", **headers}
+            return self._send(206, content[first : last + 1], part)
+        return self._send(200, content, headers)
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)
@@ -72,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
+            self.hub.sent += len(body)
             self.wfile.write(body)
 
 

@@ -1,5 +1,7 @@
 """The real hub client against a hub on loopback."""
 
+import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
+from trainyard_trainer.sources.hub import HubRepository, ModelHeads, read_heads
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 
 FILES = {
@@ -128,6 +131,53 @@ def test_space_around_a_token_is_no_part_of_it(hub: Hub, monkeypatch: pytest.Mon
     monkeypatch.setenv("HF_TOKEN", " hf_secret\r\n")
     fetch(hub)
     assert {token for _, _, token in hub.requests} == {"Bearer hf_secret"}
+
+
+def heads(hub: Hub) -> ModelHeads:
+    return read_heads(HubRepository(kind="model", name="org/tiny", endpoint=hub.endpoint))
+
+
+def header(**tensors: list[int] | None) -> bytes:
+    entries = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()}
+    content = json.dumps(entries).encode()
+    return struct.pack("<Q", len(content)) + content
+
+
+def test_a_head_longer_than_the_first_request_is_read_whole(hub: Hub) -> None:
+    many = {f"tensor_{number}": [number, 2] for number in range(3000)}
+    hub.files["model.safetensors"] = header(**many)
+    assert len(hub.files["model.safetensors"]) > 200_000
+    assert heads(hub).tensors == {name: tuple(shape) for name, shape in many.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model.safetensors": None}, r"hf://org/tiny has no \*.safetensors weights"),
+        ({"model.safetensors": b"weights"}, "heads .* of hf://org/tiny cannot be read: .* too small"),
+        ({"model.safetensors": b"x" * 100}, "heads .* of hf://org/tiny cannot be read: .* too big"),
+        ({"model.safetensors": struct.pack("<Q", 3) + b"abc"}, "heads .* of hf://org/tiny cannot be read: .* not json"),
+        (
+            {"model.safetensors": None, "model.safetensors.index.json": b"["},
+            "heads .* of hf://org/tiny cannot be read: Expecting value",
+        ),
+        ({"model.safetensors": struct.pack("<Q", 2) + b"[]"}, "heads .* of hf://org/tiny cannot be read: "),
+        ({"model.safetensors": header(one=None)}, "heads .* of hf://org/tiny cannot be read: "),
+        ({"config.json": None}, "The hub has no file hf://org/tiny/config.json"),
+    ],
+)
+def test_heads_that_cannot_be_read(hub: Hub, change: dict[str, bytes | None], sentence: str) -> None:
+    hub.files = {name: content for name, content in {**hub.files, **change}.items() if content is not None}
+    with pytest.raises(NotFoundError, match=sentence):
+        heads(hub)
+
+
+def test_heads_of_a_model_that_is_not_there(hub: Hub) -> None:
+    with pytest.raises(NotFoundError, match="The hub has no model hf://org/none"):
+        read_heads(HubRepository(kind="model", name="org/none", endpoint=hub.endpoint))
+    hub.refuse = (500, "")
+    with pytest.raises(SourceError, match="HTTP 500"):
+        heads(hub)
 
 
 def test_a_hub_that_fails(hub: Hub) -> None:
