@@ -108,10 +108,11 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 BENCH = PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m benchmarks
 BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
-.PHONY: bench bench-operator bench-trainer
+.PHONY: bench bench-operator bench-trainer bench-training bench-gpu
 bench: ## All benchmarks, one table each.
 	@$(MAKE) bench-operator
 	@$(MAKE) bench-trainer
+	@$(MAKE) bench-training
 
 bench-operator: venv ## Latency, writes, idle cost and restart of operator and gateway: about 8 minutes.
 	@$(PYTHON) hack/cluster build api >/dev/null
@@ -119,6 +120,12 @@ bench-operator: venv ## Latency, writes, idle cost and restart of operator and g
 
 bench-trainer: venv ## Start, checkpoint stall and recovery of the trainer: about 6 minutes, no cluster.
 	@$(BENCH).trainer $(BENCH_OPTIONS)
+
+bench-training: venv ## Speed and memory of training beside transformers.Trainer: about 6 minutes, CPU only.
+	@$(BENCH).training $(BENCH_OPTIONS)
+
+bench-gpu: venv ## The same for an 8B model on a GPU; says so where there is none.
+	@$(BENCH).gpu.training $(if $(JSON),--json $(JSON))
 
 # --- demo -------------------------------------------------------------------------------------------------------------
 

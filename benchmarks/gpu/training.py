@@ -1,0 +1,202 @@
+"""An 8B model on one GPU, by us and by `transformers.Trainer`: `python -m benchmarks.gpu.training --json FILE`.
+
+Random weights of Llama-3.1-8B, of which only the shape matters here. About 15 minutes on an H200 and 20 GB of disk;
+`--only` does a part. `--shape tiny --device cpu` runs the same code on a small model, to see whether it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.contest import OURS, Case, Result, Side, SideError, compare, gpu_peak, predicted, run_side
+from benchmarks.report import Report, machine
+from benchmarks.workload import SHAPES, describe, make_model, row_lengths, rows, rows_per_step, some_lengths, write_rows
+
+CAP = 8 * 2**30
+"""Bytes of the small GPU that the large one is made out to be."""
+_PEERS = (
+    Side("Trainer", recompute=True),
+    Side("Trainer, grouped", grouped=True, recompute=True),
+    Side("Trainer, grouped, activations kept", grouped=True),
+)
+_NOTES = """\
+Real tokens are those of rows, without padding; the speed is that of a whole run from its first micro-batch on, \
+after a tiny pass that does what happens once in a process. Every side is a new process, with the same rows, weights, \
+initial adapter, learning rates and optimizer, and as many steps.
+The peer's batch holds as many rows as have, on average, as many tokens as our step. It recomputes activations, as \
+its recipe for 4 bits does, but for one that keeps them, should they fit; we do as our memory plan says.
+MFU: what the method needs, without what is computed twice and attention's products, for the data sheet's dense bf16.
+Under the cap torch gets no more than it (the context of CUDA comes on top), and is told that the GPU has no more."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done.
+
+    Attributes:
+        shape: Name of the model's shape.
+        device: cuda or cpu.
+        length: Tokens of the longest row and of a packed sequence.
+        sequences: Packed sequences of a micro-batch.
+        steps: Steps of a run.
+    """
+
+    shape: str
+    device: str
+    length: int = 4096
+    sequences: int = 4
+    steps: int = 24
+
+    @property
+    def precision(self) -> Literal["bf16", "fp32"]:
+        """What the device is good at."""
+        return "bf16" if self.device == "cuda" else "fp32"
+
+
+class Workshop:
+    """Makes the model and rows below a folder.
+
+    Args:
+        folder: An empty one.
+        scale: How much.
+    """
+
+    def __init__(self, folder: Path, scale: Scale) -> None:
+        self.folder, self.scale = folder, scale
+        self._vocabulary = SHAPES[scale.shape].vocabulary
+        context = max(scale.length, 4096)
+        make_model(
+            folder / "model", SHAPES[scale.shape], precision=scale.precision, device=scale.device, context=context
+        )
+        write_rows(folder / "held-out.jsonl", rows(row_lengths("mixed", 8, scale.length), self._vocabulary, seed=2))
+
+    def case(self, method: Literal["lora", "qlora"], length: int, sequences: int) -> Case:
+        """A run on rows of mixed length."""
+        scale, tokens = self.scale, sequences * length
+        path, lengths = self.folder / f"{length}.jsonl", some_lengths("mixed", scale.steps, tokens, length)
+        write_rows(path, rows(lengths, self._vocabulary, seed=1))
+        return Case(
+            model=str(self.folder / "model"),
+            rows=str(path),
+            held_out=str(self.folder / "held-out.jsonl"),
+            method=method,
+            precision=scale.precision,
+            max_length=length,
+            sequences=sequences,
+            rows_per_batch=rows_per_step(lengths, tokens),
+            max_steps=scale.steps,
+            gpus=int(scale.device == "cuda"),
+        )
+
+
+def qlora(report: Report, workshop: Workshop) -> None:
+    """4 bits, packed 4096."""
+    _contest(report, workshop, "qlora", ">= 1.3; H200 >= 10k tokens/s")
+
+
+def lora(report: Report, workshop: Workshop) -> None:
+    """The base model in bf16."""
+    _contest(report, workshop, "lora", ">= 1.3; H200 >= 13k tokens/s")
+
+
+def _contest(report: Report, workshop: Workshop, method: Literal["lora", "qlora"], bar: str) -> None:
+    scale = workshop.scale
+    case = workshop.case(method, scale.length, scale.sequences)
+    name = f"{method}, packed {scale.length}"
+    found = {OURS.name: [run_side(OURS, case, workshop.folder / method / "ours")]}
+    for number, side in enumerate(_PEERS):
+        if result := _tried(report, name, side, case, workshop.folder / method / str(number)):
+            found[side.name] = [result]
+    ours = found[OURS.name][0]
+    compare(report, name, found, bar)
+    _memory(report, name, ours)
+
+
+def capped(report: Report, workshop: Workshop) -> None:
+    """4 bits on a GPU of 8 GiB."""
+    scale = workshop.scale
+    length = scale.length // 2
+    case = workshop.case("qlora", length, 1)
+    if scale.device == "cuda":
+        case = replace(case, cap=CAP)
+    name = f"qlora, {length} tokens, GPU of 8 GiB"
+    result = _tried(report, name, OURS, case, workshop.folder / "capped")
+    if result is None:
+        return
+    report.add(f"{name}: real tokens/s", f"{result.speed:.0f}", "H200: >= 5k")
+    if result.reserved:
+        report.add(f"{name}: peak, allocated / reserved (GiB)", gpu_peak(result), "<= 7.4")
+    _memory(report, name, result)
+
+
+def _tried(report: Report, name: str, side: Side, case: Case, folder: Path) -> Result | None:
+    """A side that may not fit."""
+    try:
+        return run_side(side, case, folder)
+    except SideError as error:
+        report.notes.append(f"{name}: {error}")
+        print(f"  {name}: {error}", flush=True)
+        return None
+
+
+def _memory(report: Report, name: str, result: Result) -> None:
+    if result.measured:
+        predicted(report, name, result)
+
+
+SECTIONS: dict[str, Callable[[Report, Workshop], None]] = {"qlora": qlora, "lora": lora, "capped": capped}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.training", description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b", help="of the model (default: %(default)s)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only to see whether it works")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="section (default: all)")
+    chosen = parser.parse_args()
+    if chosen.device == "cuda" and not _gpus():
+        print("There is no GPU that torch can use here, so nothing was measured.")
+        return
+    small = {} if chosen.device == "cuda" else {"length": 128, "sequences": 4, "steps": 4}
+    scale = Scale(chosen.shape, chosen.device, **small)
+    report = Report("Training on a GPU", _setup(scale), notes=_NOTES.splitlines())
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            workshop = Workshop(Path(folder), scale)
+            for section in chosen.only or SECTIONS:
+                SECTIONS[section](report, workshop)
+    finally:  # what was measured before a failure is worth reading too
+        report.publish(chosen.json)
+
+
+def _gpus() -> list[str]:
+    """Name, memory and driver of each."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def _setup(scale: Scale) -> dict[str, str]:
+    tokens = scale.length * scale.sequences
+    lengths = some_lengths("mixed", scale.steps, tokens, scale.length)
+    return machine("torch", "transformers", "peft", "bitsandbytes", "accelerate") | {
+        "GPU": "; ".join(_gpus()) if scale.device == "cuda" else "none",
+        "model": f"{SHAPES[scale.shape]}, {scale.precision}, random weights",
+        "training": "LoRA rank 16, all linear layers, no dropout; AdamW, cosine without warm-up; loss on every token",
+        "rows": describe(lengths),
+        "a step": f"{scale.sequences} x {scale.length} tokens packed; the peer's {rows_per_step(lengths, tokens)} rows",
+        "steps": f"{scale.steps}, once",
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the training benchmarks train on: models with random weights, and rows of random but learnable tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+_SHORTEST = 8
+_SUCCESSION = 0.75
+"""Share of the tokens that follow from the one before: what there is to learn."""
+
+Lengths = Literal["mixed", "equal"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama by its numbers."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+
+
+SHAPES = {
+    "tiny": Shape(hidden=128, intermediate=344, layers=2, heads=4, key_value_heads=2, vocabulary=1024),
+    "small": Shape(hidden=256, intermediate=688, layers=4, heads=4, key_value_heads=2, vocabulary=8192),
+    "llama-3.1-8b": Shape(hidden=4096, intermediate=14336, layers=32, heads=32, key_value_heads=8, vocabulary=128256),
+}
+
+
+def make_model(directory: Path, shape: Shape, *, precision: str, device: str, context: int) -> None:
+    """Write a random Llama and a tokenizer, which nothing uses as the rows are tokens already.
+
+    Args:
+        directory: Where to.
+        shape: Its numbers.
+        precision: bf16 or fp32, of the weights on disk.
+        device: Where the numbers are drawn: 8 billion of them take a minute on a CPU.
+        context: Positions it has.
+    """
+    from trainyard_trainer.models.quiet import quiet_libraries
+
+    quiet_libraries()
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from tiny_model.tokenizer import train_tokenizer
+
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: Any = AutoModelForCausalLM.from_config(
+            config, dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        )
+    model.save_pretrained(directory, max_shard_size="4GB")
+    train_tokenizer(["the rows are tokens already"], 300, context).save_pretrained(directory)
+
+
+def row_lengths(kind: Lengths, count: int, longest: int) -> list[int]:
+    """Tokens of each row: all `longest`, or log-normal about a seventh of it (sigma 1), as rows of chats are."""
+    if kind == "equal":
+        return [longest] * count
+    chance, middle = random.Random(1), math.log(longest / 7)
+    return [min(longest, max(_SHORTEST, round(chance.lognormvariate(middle, 1.0)))) for _ in range(count)]
+
+
+def some_lengths(kind: Lengths, steps: int, tokens: int, longest: int) -> list[int]:
+    """Lengths of rows for so many steps of so many tokens; of mixed ones four times as many.
+
+    `transformers` groups rows by length within 50 batches, or within a quarter of all rows where that is less, the
+    longest first. A quarter of mixed rows as steps is therefore one such group: every length is seen, as in a long run.
+    """
+    if kind == "equal":
+        return row_lengths(kind, steps * tokens // longest, longest)
+    mean = sum(row_lengths(kind, 10_000, longest)) / 10_000
+    return row_lengths(kind, 4 * steps * round(tokens / mean) + 4, longest)
+
+
+def rows_per_step(lengths: Sequence[int], tokens: int) -> int:
+    """Rows that have so many tokens on average."""
+    return max(1, round(tokens * len(lengths) / sum(lengths)))
+
+
+def describe(lengths: Sequence[int]) -> str:
+    """Their number and their distribution."""
+    mean, middle = sum(lengths) / len(lengths), sorted(lengths)[len(lengths) // 2]
+    return f"{len(lengths)}, log-normal (sigma 1): mean {mean:.0f}, median {middle}, longest {max(lengths)} tokens"
+
+
+def rows(lengths: Sequence[int], vocabulary: int, *, seed: int) -> Iterator[list[int]]:
+    """Rows of tokens: three of four follow from the one before, the others are drawn, small numbers more often."""
+    chance = random.Random(seed)
+    for length in lengths:
+        row = [_drawn(chance, vocabulary)]
+        while len(row) < length:
+            follows = chance.random() < _SUCCESSION
+            row.append((5 * row[-1] + 7) % min(vocabulary, 512) if follows else _drawn(chance, vocabulary))
+        yield row
+
+
+def write_rows(path: Path, made: Iterator[list[int]]) -> None:
+    """JSON Lines of tokenised rows; every token carries loss."""
+    with path.open("w") as file:
+        for row in made:
+            file.write(json.dumps({"input_ids": row}) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, list[int]]]:
+    """What `write_rows` wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _drawn(chance: random.Random, vocabulary: int) -> int:
+    return int(vocabulary * chance.random() ** 4)
