@@ -98,6 +98,15 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
     return Estimate(parts={name: size for name, size in parts.items() if size}, recompute=recompute)
 
 
+def checkpoint_copy(config: RunConfig, shape: ModelShape) -> int:
+    """Bytes of host memory, beside the peak, for the copy a checkpoint is written from: trained weights and moments.
+
+    It is kept from the first checkpoint to the end of the run.
+    """
+    run = _Run(config, shape)
+    return run.width * run.whole + _FP32 * sum(run.adapter_sizes) + _moments(run)
+
+
 def _adapted(config: RunConfig, shape: ModelShape) -> dict[str, tuple[int, int]]:
     if config.adapter is None:
         return {}

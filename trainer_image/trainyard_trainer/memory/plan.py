@@ -7,7 +7,7 @@ from typing import Any
 
 from trainyard_crds.report import MemoryEstimate
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.memory.estimate import Estimate, Recompute, estimate
+from trainyard_trainer.memory.estimate import Estimate, Recompute, checkpoint_copy, estimate
 from trainyard_trainer.memory.shape import ModelShape
 
 _MARGIN = 0.85
@@ -48,7 +48,7 @@ def advice(config: RunConfig, shape: ModelShape, recompute: Recompute) -> list[s
 
 
 def table(config: RunConfig, shape: ModelShape) -> str:
-    """The parts, the peak and what would lower it most, as text for a terminal."""
+    """The parts, the peak, the host's copy of a checkpoint, and what would lower the peak most, for a terminal."""
     choices: tuple[Recompute, ...] = ("none", "full") if config.gpus else ("none",)
     found = [estimate(config, shape, choice) for choice in choices]
     heads = ["activations kept", "recomputed"][: len(found)]
@@ -56,6 +56,9 @@ def table(config: RunConfig, shape: ModelShape) -> str:
     rows = [(name, *(gib(one.parts.get(name, 0)) for one in found)) for name in names]
     rows = [("part", *heads), *rows, ("peak", *(gib(one.peak) for one in found))]
     lines = ["  ".join([f"{name:<26}", *(f"{value:>16}" for value in values)]).rstrip() for name, *values in rows]
+    where = "Host memory" if config.gpus else "Memory"
+    copy = gib(checkpoint_copy(config, shape))
+    lines += ["", f"{where} beside it, for the copy that a checkpoint is written from: {copy}"]
     lowering = advice(config, shape, choices[-1])
     return "\n".join([*lines, "", "What would lower the peak most:", *(f"- {one}" for one in lowering or ["nothing"])])
 

@@ -11,13 +11,14 @@ from tests.unit.trainer import tiny
 from tests.unit.trainer.memory.live import LiveBytes
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.data.batches import TextBatch
-from trainyard_trainer.engine.optimizer import create_optimizer
+from trainyard_trainer.engine.host_copy import HostCopy
+from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.memory.chunks import rows_per_chunk
-from trainyard_trainer.memory.estimate import Recompute, estimate
+from trainyard_trainer.memory.estimate import Recompute, checkpoint_copy, estimate
 from trainyard_trainer.memory.shape import ModelShape, read_shape
-from trainyard_trainer.models.adapter import add_adapter
+from trainyard_trainer.models.adapter import adapter_weights, add_adapter
 from trainyard_trainer.models.loading import recompute_activations
 from trainyard_trainer.tasks.llm.loss import summed_loss
 
@@ -118,6 +119,36 @@ def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
     predicted = estimate(config, read_shape(directory, "fifty"), recompute)
     measured = measured_peak(directory, config, recompute)
     assert predicted.peak == pytest.approx(measured, rel=0.1), predicted.parts
+
+
+@pytest.mark.parametrize(
+    ("method", "blocks"),
+    [
+        pytest.param("full", {}, id="full"),
+        pytest.param("full", {"optimization": {"optimizer": "adamw8bit"}}, id="full, 8-bit optimizer"),
+        pytest.param("full", {"optimization": {"precision": "bf16"}}, id="full, bf16"),
+        pytest.param("lora", {"optimization": {"precision": "bf16"}}, id="lora, bf16"),
+        pytest.param("lora", {"adapter": {"modulesToSave": ["lm_head"]}}, id="lora, head trained whole"),
+    ],
+)
+def test_the_copy_of_a_checkpoint_is_as_large_as_predicted(
+    tiny_model: Path, method: str, blocks: dict[str, dict[str, Any]]
+) -> None:
+    config = run(method, **blocks)
+    dtype = torch.float32 if config.optimization.precision == "fp32" else torch.bfloat16
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype)
+    if config.adapter is not None:
+        model = add_adapter(model, config.adapter, seed=0, base="tiny", revision=None)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
+    optimizer = create_optimizer([group], config.optimization.optimizer)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    weights = adapter_weights(model) if config.adapter else model.state_dict()
+    copies, _wait = HostCopy().take({**weights, **pack_optimizer(optimizer)[0]})
+    measured = sum(tensor.nbytes for tensor in copies.values())
+    assert checkpoint_copy(config, read_shape(tiny_model, "tiny")) == pytest.approx(measured, rel=0.01)
 
 
 def llama_8b() -> ModelShape:

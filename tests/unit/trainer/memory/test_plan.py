@@ -51,6 +51,16 @@ def test_the_table_adds_up() -> None:
     assert "What would lower the peak most:" in lines
 
 
+def test_the_copy_of_a_checkpoint_has_a_line_of_its_own_and_is_not_in_the_peak() -> None:
+    # Rank 16 on Llama-3.1-8B has 41,943,040 values: as fp32 with two moments 480 MiB.
+    config = LARGE.model_copy(update={"gpus": 1})
+    lines = table(config, llama_8b()).splitlines()
+    sentence = "beside it, for the copy that a checkpoint is written from: 480 MiB"
+    assert f"Host memory {sentence}" in lines
+    assert f"Memory {sentence}" in table(LARGE, llama_8b()).splitlines()
+    assert lines.index(f"Host memory {sentence}") > next(at for at, line in enumerate(lines) if line.startswith("peak"))
+
+
 def plan(path: Path, environ: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
     program = (
         "import sys; from trainyard_trainer.command import run_command; from trainyard_trainer.stop import StopFlag;"
