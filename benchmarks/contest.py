@@ -154,8 +154,10 @@ def run_side(side: Side, case: Case, folder: Path) -> Result:
     task, found, output = folder / "case.json", folder / "result.json", folder / "output.txt"
     task.write_text(json.dumps({"side": asdict(side), "case": asdict(case)}))
     path = ":".join(str(ROOT / name) for name in ("", "crds", "trainer_image", "hack"))
-    threads = {} if case.gpus else {"OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **threads}
+    # Of several GPUs, Trainer would take all.
+    devices = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+    own = devices if case.gpus else {"OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **own}
     command = [sys.executable, "-m", "benchmarks.sides", str(task), str(found)]
     with output.open("wb") as file:
         done = subprocess.run(
@@ -176,15 +178,23 @@ def alternate(sides: Sequence[Side], case: Case, folder: Path, times: int) -> di
     return found
 
 
-def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str) -> None:
-    """The lines of a contest: speed, what it is made of, and that it is the same training."""
+def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str, speed_bar: str = NONE) -> None:
+    """The lines of a contest: speed, what it is made of, and that it is the same training.
+
+    Args:
+        report: Where they go.
+        name: What they begin with.
+        found: Results by side.
+        bar: How many times faster than each peer we should be.
+        speed_bar: What our tokens per second should be.
+    """
     ours = found.pop(OURS.name)
 
-    def add(what: str, own: str, peers: Iterator[str]) -> None:
+    def add(what: str, own: str, peers: Iterator[str], bar: str = NONE) -> None:
         text = "; ".join(f"{peer} {value}" for peer, value in zip(found, peers, strict=True))
-        report.add(f"{name}: {what}", own, NONE, text or NONE)
+        report.add(f"{name}: {what}", own, bar, text or NONE)
 
-    add("real tokens/s", _spread(ours), (_spread(results) for results in found.values()))
+    add("real tokens/s", _spread(ours), (_spread(results) for results in found.values()), speed_bar)
     for peer, results in found.items():
         report.add(f"{name}: times the speed of {peer}", f"{_speed(ours) / _speed(results):.2f}", bar)
     add("real tokens/s of CPU", _by_cpu(ours), (_by_cpu(results) for results in found.values()))

@@ -70,6 +70,9 @@ def make_model(directory: Path, shape: Shape, *, precision: str, device: str, co
             config, dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
         )
     model.save_pretrained(directory, max_shard_size="4GB")
+    del model
+    if device == "cuda":  # the processes that train need it all
+        torch.cuda.empty_cache()
     train_tokenizer(["the rows are tokens already"], 300, context).save_pretrained(directory)
 
 
