@@ -6,6 +6,7 @@ are refused all the same, would have nothing to point at. What is read is counte
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
@@ -99,8 +100,15 @@ def _faults(name: str) -> Iterator[None]:
     except TrainerError:
         raise
     except (*_FAULTS, gzip.BadGzipFile) as error:
-        why = str(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{name} is truncated or damaged: {why}.", "Pack it anew.") from error
+        raise _damaged(name, str(error).rstrip(".") or type(error).__name__) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise  # a fault of the disk
+        raise _damaged(name, "a member begins before the file does") from error
+
+
+def _damaged(name: str, why: str) -> DataError:
+    return DataError(f"{name} is truncated or damaged: {why}.", "Pack it anew.")
 
 
 def members(path: Path, name: str, limits: Limits = LIMITS) -> Iterator[tuple[str, BinaryIO]]:

@@ -151,6 +151,15 @@ def test_a_damaged_archive_is_a_sentence_or_still_whole(
         assert sentence_of(path).startswith("rows")
 
 
+def test_a_member_that_begins_before_the_file_is_damage(tmp_path: Path) -> None:
+    path = zipped(tmp_path, [("a.jsonl", LINES)])
+    whole = bytearray(path.read_bytes())
+    end = whole.rindex(b"PK\x05\x06")
+    whole[end + 16 : end + 20] = (int.from_bytes(whole[end + 16 : end + 20], "little") + 500).to_bytes(4, "little")
+    path.write_bytes(whole)
+    assert sentence_of(path) == "rows is truncated or damaged: a member begins before the file does."
+
+
 def sentence_of(path: Path) -> str:
     try:
         list(RowFile(path=path, name="rows").rows())
