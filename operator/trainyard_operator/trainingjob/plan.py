@@ -13,8 +13,8 @@ from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
-
 _ATTEMPTS = {"attempts", "attemptCounts"}
+"""Parts of the status that name a pod before anything is known of it."""
 
 
 def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit = at_once) -> Plan:
