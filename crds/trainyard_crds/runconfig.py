@@ -13,16 +13,9 @@ from pydantic import ConfigDict, Field, model_validator
 from trainyard_crds.common import SpecModel
 from trainyard_crds.exports import Export
 from trainyard_crds.sources import Sha256
-from trainyard_crds.trainingjob import (
-    Adapter,
-    Checkpoints,
-    DatasetFormat,
-    Evaluation,
-    Llm,
-    Optimization,
-    Quantization,
-    TrainingJobSpec,
-)
+from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
 
 _FILE = r"^(hf://[^/]+/[^/]+/.+|s3://[^/]+/[^\x00?#]+|https?://[^/@?#]+/[^\x00?#]+|file:///[^\x00]+)$"
 _FILE_FORMS = "hf://org/name/file.jsonl, s3://bucket/file.jsonl, https://host/file.jsonl or file:///path/file.jsonl"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from trainyard_crds.contract import child_name
 from trainyard_crds.exitcodes import OnExit
-from trainyard_crds.trainingjob import Resources
+from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import AttemptCounts
 from trainyard_operator.trainingjob.failure import LOST, Ending, ending
 from trainyard_operator.trainingjob.model import Need, Object, Observed

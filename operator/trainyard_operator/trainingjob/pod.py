@@ -25,7 +25,9 @@ from trainyard_crds.contract import (
     progress_audience,
 )
 from trainyard_crds.sources import S3
-from trainyard_crds.trainingjob import Checkpoints, Resources, TrainingJobSpec
+from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_crds.trainingjob_resources import Resources
+from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.quantity import whole_units
 from trainyard_operator.trainingjob.runconfig import run_claim, source_claims

@@ -17,7 +17,8 @@ from trainyard_crds.contract import (
     run_directory,
 )
 from trainyard_crds.exitcodes import OnExit, codes_for
-from trainyard_crds.trainingjob import Retry, Storage
+from trainyard_crds.trainingjob import Retry
+from trainyard_crds.trainingjob_resources import Storage
 from trainyard_operator.trainingjob import pod
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.runconfig import config_text, parse_spec, run_claim, run_config

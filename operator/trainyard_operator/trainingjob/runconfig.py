@@ -29,7 +29,9 @@ from trainyard_crds.runconfig import (
     training_blocks,
 )
 from trainyard_crds.sources import S3
-from trainyard_crds.trainingjob import Dataset, Model, Resources, Storage, TrainingJobSpec
+from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_crds.trainingjob_inputs import Dataset, Model
+from trainyard_crds.trainingjob_resources import Resources, Storage
 from trainyard_operator.trainingjob.model import Object
 
 _PVC = "pvc://"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.contract import child_name
-from trainyard_crds.trainingjob import Resources
+from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.conditions import conditions

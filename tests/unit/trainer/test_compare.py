@@ -35,7 +35,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """An adapter that changes something: trained weights are never zero, initial ones half are."""
     from transformers import AutoModelForCausalLM
 
-    from trainyard_crds.trainingjob import Adapter
+    from trainyard_crds.trainingjob_training import Adapter
 
     directory = tmp_path_factory.mktemp("adapter")
     base = AutoModelForCausalLM.from_pretrained(tiny_model)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.convert import TARGETS, convert
 from trainyard_trainer.data.formats.example import TRAIN_ON, Example
 from trainyard_trainer.data.reader import RowFile

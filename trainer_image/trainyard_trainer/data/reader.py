@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.formats.detect import PARSERS, detect
 from trainyard_trainer.data.formats.example import Example, Row
 from trainyard_trainer.data.readers.files import digest_of, kind_of_path, read_rows

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.chat import Encoded, Encoder
 from trainyard_trainer.data.formats.example import Example, Row
 from trainyard_trainer.data.reader import RowFile

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.formats.detect import PARSERS, detect
 from trainyard_trainer.data.formats.example import Example, Row
 from trainyard_trainer.data.reader import RowFile

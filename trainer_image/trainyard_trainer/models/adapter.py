@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainyard_crds.trainingjob import Adapter
+from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
 from trainyard_trainer.models.libraries import import_bitsandbytes
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from trainyard_crds.trainingjob import Quantization
+from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoundError
 from trainyard_trainer.models.quantization import keep_weights_as_loaded, quantization_config
 from trainyard_trainer.models.quiet import quiet_libraries

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainyard_crds.trainingjob import Quantization
+from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.models.libraries import import_bitsandbytes
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.formats.detect import PARSERS
 from trainyard_trainer.data.formats.example import Example, Message, Row
 from trainyard_trainer.data.reader import RowFile

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainyard_crds.trainingjob import Adapter, Quantization
+from trainyard_crds.trainingjob_training import Adapter, Quantization
 from trainyard_trainer.models.adapter import adapter_weights, add_adapter
 from trainyard_trainer.models.loading import load_base_model
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from trainyard_crds.trainingjob import Quantization
+from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
 from trainyard_trainer.models.loading import load_base_model, load_tokenizer
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreT
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.test_llm_loss import random_rows
-from trainyard_crds.trainingjob import Adapter
+from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.data.batches import TextBatch, collate
 from trainyard_trainer.memory.chunks import rows_per_chunk
 from trainyard_trainer.models.adapter import add_adapter

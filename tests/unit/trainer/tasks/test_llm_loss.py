@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from tests.unit.trainer import tiny
-from trainyard_crds.trainingjob import Adapter
+from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.data.batches import BatchSettings, TextBatches, collate
 from trainyard_trainer.data.chat import Encoded
 from trainyard_trainer.data.rows import TokenRows

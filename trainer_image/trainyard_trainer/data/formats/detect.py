@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from trainyard_crds.trainingjob import DatasetFormat
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.formats import alpaca, messages, query_response, sharegpt, text, tokenized
 from trainyard_trainer.data.formats.example import Example, Row
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from trainyard_crds.trainingjob import Quantization
+from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.data.batches import BatchSettings, TextBatches
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.formats.example import Example, Message, Row

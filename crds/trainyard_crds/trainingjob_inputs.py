@@ -1,0 +1,124 @@
+"""The inputs of a TrainingJob: spec.model and spec.dataset."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from trainyard_crds.common import SecretKey, SpecModel, cel, rules
+from trainyard_crds.sources import Sha256, dataset_source, model_source, no_secret, sha256_of_downloads
+
+
+class Model(SpecModel):
+    """The base model."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            no_secret(
+                "spec.model.source",
+                "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
+            ),
+            cel(
+                "!has(self.credentialsSecret) || self.source.startsWith('hf://')",
+                "spec.model.credentialsSecret is only used for hf:// sources; remove it",
+            ),
+            cel(
+                "!has(self.revision) || self.source.startsWith('hf://')",
+                "spec.model.revision is only used for hf:// sources; remove it",
+            ),
+        )
+    )
+
+    source: str = Field(
+        min_length=1,
+        max_length=512,
+        description=(
+            "Where the model is: hf://org/name on the model hub, or a directory (config.json, tokenizer, safetensors "
+            "weights): pvc://claim/path on a PersistentVolumeClaim of this namespace, s3://bucket/path in spec.s3."
+        ),
+        json_schema_extra=model_source("spec.model.source"),
+    )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Branch, tag or commit of an hf:// model. Default: the main branch. The commit used is reported.",
+    )
+    credentials_secret: SecretKey | None = Field(
+        default=None, description="Secret key with the hub token for a gated or private hf:// model."
+    )
+
+
+_ROWS = "write pvc://claim/file.jsonl, hf://org/name/file.jsonl or s3://bucket/file.jsonl; secrets go into a Secret"
+DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text", "tokenized"]
+
+
+class Validation(SpecModel):
+    """Held-out rows the model is evaluated on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            no_secret("spec.dataset.validation.source", _ROWS),
+            sha256_of_downloads("spec.dataset.validation"),
+            cel(
+                "has(self.source) != has(self.fraction)",
+                "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
+            ),
+        )
+    )
+
+    source: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="A file of held-out rows, named as in spec.dataset.source, in the dataset's format.",
+        json_schema_extra=dataset_source("spec.dataset.validation.source"),
+    )
+    sha256: str | None = Sha256
+    fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="Share of the training rows to hold out, chosen by a hash of the row; greater than 0, at most 0.5.",
+    )
+
+
+class Dataset(SpecModel):
+    """The training rows."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            no_secret("spec.dataset.source", _ROWS),
+            sha256_of_downloads("spec.dataset"),
+            cel(
+                "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
+                "spec.dataset.validation.source is the training file itself, so the evaluation would say nothing; "
+                "name another file, or use fraction",
+            ),
+        )
+    )
+
+    source: str = Field(
+        min_length=1,
+        max_length=512,
+        description=(
+            "A file of rows (JSON Lines, JSON array, CSV, Parquet, or a .zip, .tar, .tar.gz or .gz of them): "
+            "pvc://claim/path, hf://org/name/path in a dataset repository of the hub, s3://bucket/key in spec.s3, or "
+            "https://host/path."
+        ),
+        json_schema_extra=dataset_source("spec.dataset.source"),
+    )
+    sha256: str | None = Sha256
+    format: DatasetFormat = Field(
+        default="auto",
+        description=(
+            "How a row is written: messages (role, content), sharegpt (conversations of from, value), alpaca "
+            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto looks at the "
+            "first rows."
+        ),
+    )
+    max_rows: int | None = Field(
+        default=None, ge=1, description="Use at most this many rows, from the start. Default: all."
+    )
+    validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, no evaluation.")
