@@ -3,7 +3,6 @@
 import dataclasses
 import ipaddress
 import json
-import signal
 from pathlib import Path
 
 from cluster.client import Client
@@ -96,6 +95,7 @@ class ControlPlane:
         """
         self.authority.kubeconfig(self.kubeconfig, self.server, "admin", "/O=system:masters/CN=admin")
         write_atomically(self.state / "conf" / "audit.json", json.dumps(AUDIT_POLICY))
+        self.processes.forget_dead()
         if not self.is_running(self.state):
             say(f"starting the control plane '{self.state.name}' (4 to 10 s)")
         self.processes.start("etcd", self.etcd())
@@ -111,11 +111,6 @@ class ControlPlane:
         """Stop all parts, the users of each before the part itself."""
         for name in reversed(PROCESSES):
             self.processes.stop(name)
-
-    def kill(self) -> None:
-        """Kill all parts as a crash of the machine would; `start` brings them back."""
-        for name in PROCESSES:
-            self.processes.stop(name, sig=signal.SIGKILL)
 
     @property
     def etcd_url(self) -> str:

@@ -129,17 +129,22 @@ class Node:
         Raises:
             StartError: a part did not start again; the text has its last lines.
         """
-        for name in (*PROCESSES, *controlplane.PROCESSES):
-            self._processes.signal(name, signal.SIGKILL)
-        pods.kill_all(self.facts.containerd_socket)
-        self.kill()
-        self.plane.kill()
-        self._forget()
-        network.remove_bridge()
-        network.remove_rules()
+        self._processes.crash((*PROCESSES, *controlplane.PROCESSES))
+        self.clear_remains()
         network.add_bridge(self.facts.gateway, self.facts.pods.prefixlen)
         self.plane.start()
         self.start()
+
+    def clear_remains(self) -> None:
+        """Drop what a node left that ended without `stop`: all its processes killed, or the machine switched off.
+
+        Does nothing while any part of it runs.
+        """
+        if not any(self._processes.pid(name) for name in (*PROCESSES, *controlplane.PROCESSES)):
+            pods.kill_all(self.facts.containerd_socket)
+            self._forget()
+            network.remove_bridge()
+            network.remove_rules()
 
     def _forget(self) -> None:
         """Drop what a machine that is switched off does not keep."""
@@ -243,8 +248,9 @@ def start(name: str = "node", *, fake_gpus: int | None = None) -> tuple[Cluster,
         found = _settings(state, fake_gpus)
         gateway = found.gateway
         assert gateway is not None
-        network.add_bridge(gateway, 16)
         node = _node(state, folder, found)
+        node.clear_remains()
+        network.add_bridge(gateway, 16)
         node.plane.start()
         say(f"starting node '{NODE_NAME}' with Kubernetes {binaries.KUBERNETES} (10 to 20 s)")
         node.start()

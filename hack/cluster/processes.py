@@ -119,6 +119,13 @@ class Processes:
             self._gone_within(name, 5)
         (self._run / f"{name}.json").unlink(missing_ok=True)
 
+    def crash(self, names: Sequence[str]) -> None:
+        """Kill processes, all at once, and leave their records as a loss of power would."""
+        for name in names:
+            self.signal(name, signal.SIGKILL)
+        for name in names:
+            self._gone_within(name, 5)
+
     def signal(self, name: str, sig: signal.Signals) -> None:
         """Send a signal to a process if it runs."""
         pid = self.pid(name)
@@ -134,6 +141,12 @@ class Processes:
         """
         if self.pid(name) is None:
             raise StartError(f"{name} ended. Its last lines ({self.log(name)}):\n{self.last_lines(name)}")
+
+    def forget_dead(self) -> None:
+        """Drop the records of processes that do not run: nobody asks any more why they ended."""
+        for name in self.names():
+            if self.pid(name) is None:
+                (self._run / f"{name}.json").unlink(missing_ok=True)
 
     def last_lines(self, name: str, lines: int = 12) -> str:
         """Return the end of the process's output."""

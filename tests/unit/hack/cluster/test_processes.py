@@ -71,6 +71,17 @@ def test_a_process_that_ended_is_reported_with_its_last_lines(tmp_path: Path) ->
         processes.require("fails")
 
 
+def test_a_crash_leaves_records_that_can_be_forgotten_and_a_running_process_keeps_its_own(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    pids = [processes.start(name, ["sleep", "60"]) for name in ("dies", "lives")]
+    processes.crash(["dies"])
+    assert processes.names() == ["dies", "lives"]
+    processes.forget_dead()
+    assert processes.names() == ["lives"]
+    assert processes.pid("lives") == pids[1]
+    processes.stop("lives")
+
+
 def test_a_program_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="ghost could not be started from '/nowhere/ghost'"):
         Processes(tmp_path).start("ghost", ["/nowhere/ghost"])
