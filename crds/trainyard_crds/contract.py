@@ -10,7 +10,8 @@ MANAGED_BY = "trainyard"
 JOB_NAME_LABEL = f"{GROUP}/trainingjob"
 JOB_UID_LABEL = f"{GROUP}/trainingjob-uid"
 ROLE_LABEL = f"{GROUP}/role"
-"""`train` for the training Job and its pods, `check` for the short Job that reads result.json."""
+"""`train` for the training Job and its pods, `check` for the short Job that reads result.json, `export` for those that
+make what was appended to spec.exports."""
 
 # Annotations on the child Job.
 RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"

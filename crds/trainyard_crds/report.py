@@ -72,16 +72,37 @@ class CheckpointStatus(StatusModel):
     created_at: Timestamp = Field(description="When it was committed.")
 
 
+class ExportState(StrEnum):
+    """How far an export is. The trainer's own are made when it ends; those appended later have a Job of their own."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
 class ExportStatus(StatusModel):
     """One artefact of a finished run."""
 
     format: str = Field(max_length=32, description="adapter, model, merged or gguf, as in spec.exports.")
-    uri: str = Field(max_length=1024, description="Where it lies: pvc://claim/path.")
-    bytes: int = Field(ge=0, description="Size of all its files in bytes.")
-    digest: str = Field(max_length=128, description="`sha256:` digest over its files' names and digests.")
+    state: ExportState = Field(
+        default=ExportState.SUCCEEDED,
+        description="How far it is; Pending, Running and Failed are said of exports appended to spec.exports.",
+    )
+    reason: str | None = Field(default=None, max_length=128, description="Why it waits or failed, one CamelCase word.")
+    job_name: str | None = Field(
+        default=None, max_length=63, description="The Job that makes or made it, when it was appended to spec.exports."
+    )
+    uri: str | None = Field(default=None, max_length=1024, description="Where it lies: pvc://claim/path.")
+    bytes: int | None = Field(default=None, ge=0, description="Size of all its files in bytes.")
+    digest: str | None = Field(
+        default=None, max_length=128, description="`sha256:` digest over its files' names and digests."
+    )
     destination: str | None = Field(default=None, max_length=1024, description="Where a copy lies: s3://bucket/folder.")
     message: str | None = Field(
-        default=None, max_length=256, description="How far it is from the trained model, in a sentence."
+        default=None,
+        max_length=1024,
+        description="How far it is from the trained model; or what it waits for, why it failed and what to do.",
     )
 
 
@@ -97,6 +118,10 @@ class MemoryEstimate(StatusModel):
 
     bytes: int = Field(ge=0, description="Predicted peak of the memory of one GPU (of the process, on a CPU).")
     basis: str = Field(max_length=256, description="What the prediction is made from.")
+    device_bytes: int | None = Field(
+        default=None, ge=0, description="Memory that was free for the run on its device (in its container, on a CPU)."
+    )
+    advice: str | None = Field(default=None, max_length=256, description="What would lower the peak most.")
 
 
 class Report(StatusModel):

@@ -150,6 +150,8 @@ class RunConfig(SpecModel):
             raise ValueError(
                 "optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit"
             )
+        if self.optimization.recompute == "offload" and self.gpus == 0:
+            raise ValueError("optimization.recompute: offload has no effect without a GPU; use auto or full")
         if self.evaluation.early_stopping is not None and self.dataset.validation is None:
             raise ValueError("evaluation.earlyStopping needs held-out rows: set dataset.validation.source or .fraction")
         both = set(self.adapter.targets) & set(self.adapter.modules_to_save or ()) if self.adapter else set()

@@ -54,6 +54,11 @@ class TrainingJobSpec(SpecModel):
                 "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
             ),
             cel(
+                "!has(self.optimization) || self.optimization.recompute != 'offload' || "
+                "!has(self.resources) || self.resources.gpus > 0",
+                "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",
+            ),
+            cel(
                 "!has(self.evaluation) || has(self.dataset.validation)",
                 "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
             ),
@@ -77,6 +82,16 @@ class TrainingJobSpec(SpecModel):
                 "self.dataset.validation.source.startsWith('s3://')) || "
                 "(has(self.exports) && self.exports.exists(e, has(e.destination)))",
                 "spec.s3 has no effect without an s3:// source or destination; remove it",
+            ),
+            cel(
+                "!has(oldSelf.exports) || "
+                "(has(self.exports) && oldSelf.exports.all(o, self.exports.exists(e, e == o)))",
+                "spec.exports: entries may be added to a TrainingJob that exists, but not changed or removed; put the "
+                "earlier ones back as they were, and add formats that are not there yet",
+            ),
+            cel(
+                "!has(oldSelf.s3) || (has(self.s3) && self.s3 == oldSelf.s3)",
+                "spec.s3 cannot be changed once it is set; put it back as it was",
             ),
             cel(
                 "!has(oldSelf.stop) || (has(self.stop) && (oldSelf.stop == self.stop || self.stop == 'Force'))",
@@ -107,10 +122,15 @@ class TrainingJobSpec(SpecModel):
         default=None,
         min_length=1,
         max_length=4,
-        description="What the finished run leaves, each format once. Default: the adapter, or the model with full.",
+        description=(
+            "What the finished run leaves, each format once. Entries may be added later, also after the end: each is "
+            "then made by a Job of its own on the CPU. Default: the adapter, or the model with full."
+        ),
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["format"]},
     )
-    s3: S3 | None = Field(default=None, description="Object storage of s3:// sources and destinations.")
+    s3: S3 | None = Field(
+        default=None, description="Object storage of s3:// sources and destinations; may be added later, once."
+    )
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
     storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
     suspend: bool = Field(
@@ -152,7 +172,7 @@ class TrainingJob(SpecModel):
         kind="TrainingJob",
         plural="trainingjobs",
         short_names=("tj",),
-        mutable=("suspend", "stop"),
+        mutable=("suspend", "stop", "exports", "s3"),
         columns=(
             Column(name="Phase", path=".status.phase"),
             Column(name="Progress", path=".status.summary.progress"),

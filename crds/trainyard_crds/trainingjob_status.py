@@ -75,7 +75,8 @@ class TrainingJobStatus(StatusModel):
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
-        description="Complete, Failed, Suspended, Stopped, Finished, Running, Admitted, Stalled, each with a reason.",
+        description="Complete, Failed, Suspended, Stopped, Finished, Running, Admitted, Stalled, MemoryTooSmall, each "
+        "with a reason.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     model: ResolvedModel | None = Field(default=None, description="The base model the run really used.")

@@ -48,6 +48,15 @@ class Optimization(SpecModel):
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16", description="Type of the weights and activations. fp32 is faster on most CPUs."
     )
+    recompute: Literal["auto", "none", "selective", "full", "offload"] = Field(
+        default="auto",
+        description=(
+            "Activations that the backward pass computes again (gradient checkpointing): none; selective, those of as "
+            "many layers as the memory needs, at least half; full, those of all layers; offload, full with the layers' "
+            "inputs in host memory. auto takes the fastest that fits the device. It changes time and memory, not the "
+            "result."
+        ),
+    )
     seed: int = Field(default=42, ge=0, le=2**31 - 1, description="Seed of every random choice of the run.")
     logging_steps: int = Field(default=5, ge=1, le=1_000_000, description="Steps between two lines of metrics.")
 

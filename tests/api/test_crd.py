@@ -64,6 +64,10 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"optimization": {"optimizer": "paged_adamw8bit"}, "resources": {"gpus": 0}},
         "paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
     ),
+    "offloading without a GPU": (
+        {"optimization": {"recompute": "offload"}, "resources": {"gpus": 0}},
+        "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",
+    ),
     "an adapter with full": (
         {"method": "full", "adapter": {"rank": 8}},
         "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",
@@ -143,6 +147,13 @@ CHANGES: dict[str, tuple[Object, str]] = {
     "a block added": ({"llm": {"maxLength": 64}}, "spec.llm is immutable; create a new TrainingJob"),
     "a block removed": ({"resources": None}, "spec.resources is immutable; create a new TrainingJob"),
     "a deadline added": ({"activeDeadlineSeconds": 5}, "spec.activeDeadlineSeconds is immutable"),
+    "an export changed": (
+        {"exports": [{"format": "gguf", "type": "f32"}]},
+        "spec.exports: entries may be added to a TrainingJob that exists, but not changed or removed",
+    ),
+    "an export exchanged": ({"exports": [{"format": "adapter"}]}, "spec.exports: entries may be added"),
+    "all exports removed": ({"exports": None, "s3": None}, "spec.exports: entries may be added"),
+    "another object storage": ({"s3": {"region": "eu-1"}}, "spec.s3 cannot be changed once it is set"),
     "a stop taken back": ({"stop": None}, "spec.stop cannot be taken back: a stopped job never runs again"),
 }
 
@@ -179,7 +190,8 @@ def test_a_name_that_is_too_long_is_refused(control_plane: Kubernetes, team: Tea
 
 @pytest.fixture
 def existing(team: Team) -> Team:
-    team.create("fixed", suspend=True, stop="Graceful")
+    exports = [{"format": "gguf", "type": "f16", "destination": "s3://models/out"}]
+    team.create("fixed", suspend=True, stop="Graceful", exports=exports, s3={})
     return team
 
 
@@ -195,6 +207,18 @@ def test_what_may_not_change_is_refused_with_a_sentence(change: str, control_pla
 def test_suspend_and_a_harder_stop_may_change(control_plane: Kubernetes, existing: Team) -> None:
     for spec in ({"suspend": False}, {"suspend": True}, {"stop": "Force"}):
         words = ["patch", "tj", "fixed", "-n", existing.namespace, "--type=merge", "-p", json.dumps({"spec": spec})]
+        assert kubectl(control_plane, *words).returncode == 0
+
+
+def test_exports_and_their_storage_may_be_added(control_plane: Kubernetes, team: Team) -> None:
+    team.create("growing", suspend=True)
+    copied = {"format": "gguf", "destination": "s3://models/out"}
+    for spec in (
+        {"exports": [{"format": "adapter"}]},
+        {"exports": [copied, {"format": "adapter"}], "s3": {"region": "eu-1"}},
+        {"exports": [{"format": "merged", "base": "dequantized"}, {"format": "adapter"}, copied]},
+    ):
+        words = ["patch", "tj", "growing", "-n", team.namespace, "--type=merge", "-p", json.dumps({"spec": spec})]
         assert kubectl(control_plane, *words).returncode == 0
 
 
