@@ -51,11 +51,6 @@ class History:
         return self.attempts[-1] if self.attempts else None
 
     @property
-    def started(self) -> bool:
-        """Whether the newest attempt's container started, or the attempt ended without that."""
-        return self.last is not None and ("startedAt" in self.last or "finishedAt" in self.last)
-
-    @property
     def running(self) -> bool:
         """Whether the trainer's container runs."""
         return self.pod is not None and is_running(self.pod)

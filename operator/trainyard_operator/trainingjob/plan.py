@@ -13,9 +13,6 @@ from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
-_ATTEMPTS = {"attempts", "attemptCounts"}
-"""Parts of the status that name a pod before anything is known of it."""
-
 
 def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit = at_once) -> Plan:
     """What to create, patch, delete and write for one TrainingJob.
@@ -36,8 +33,6 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     if decision.phase is None:
         return Plan(create=decision.create, requeue_after=decision.requeue_after)
     patch = merge_patch(observed.status, desired_status(observed, decision, past, now))
-    if set(patch) <= _ATTEMPTS and not past.started:
-        patch = {}  # told with the container's start, or with why it does not start: one write less per job
     ended = decision.phase in FINAL_PHASES
     return Plan(
         create=decision.create,
