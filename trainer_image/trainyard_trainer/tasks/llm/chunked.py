@@ -16,6 +16,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     The gradients are computed with the loss, chunk by chunk, while a chunk's logits exist, and only for what needs
     one: a frozen head costs two matrix products a chunk, as many as the plain path, and nothing is computed again.
+    The softmax is never written: its exponentials go into the products, whose small results are divided by their sums.
     """
 
     @staticmethod
@@ -43,9 +44,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), rows):
             part = slice(start, start + rows)
             logits = functional.linear(hidden[part], weight, bias).float()
-            total += _loss_and_gradient(logits, labels[part])
+            loss, sums = _loss_and_exponentials(logits, labels[part])
+            total += loss
             if any(wanted):
-                _accumulate(grads, logits, hidden[part], weight, part)
+                _accumulate(grads, _LogitGradient(logits, sums, labels[part], weight.dtype), hidden[part], weight, part)
         ctx.save_for_backward(*grads)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total
@@ -61,28 +63,51 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return (*scaled, None, None)
 
 
-def _loss_and_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the cross-entropy; the logits become its gradient by them, softmax - one-hot, in place."""
-    index = torch.arange(len(labels), device=logits.device)
-    normalizer = torch.logsumexp(logits, dim=-1)
-    loss = (normalizer - logits[index, labels]).sum()
-    logits.sub_(normalizer[:, None]).exp_()
-    logits[index, labels] -= 1.0
-    return loss
+def _loss_and_exponentials(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross-entropy, and each row's sum of exp(logit - maximum), (N, 1), which the logits become."""
+    greatest = logits.amax(-1, keepdim=True)
+    chosen = logits.gather(-1, labels[:, None])
+    sums = logits.sub_(greatest).exp_().sum(-1, keepdim=True)
+    return (sums.log() + greatest - chosen).sum(), sums
 
 
-def _accumulate(grads: list[Tensor | None], logits: Tensor, hidden: Tensor, weight: Tensor, part: slice) -> None:
-    """Add what a chunk contributes, its `logits` being their own gradient already."""
+class _LogitGradient:
+    """The loss's gradient by a chunk's logits, softmax - one-hot, as `values / divisors` by row.
+
+    Args:
+        exponentials: (N, V), fp32; overwritten where the products are made in fp32.
+        sums: (N, 1), theirs by row.
+        labels: (N,).
+        dtype: Type that the products are made in; a lower one than fp32 holds the quotient itself.
+    """
+
+    def __init__(self, exponentials: Tensor, sums: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
+        places = labels[:, None]
+        right = exponentials.gather(-1, places) - sums  # rounded after the difference: it is small where learned
+        if dtype == torch.float32:
+            self.values, self.divisors = exponentials.scatter_(-1, places, right), sums
+        else:
+            quotients = torch.div(exponentials, sums, out=torch.empty_like(exponentials, dtype=dtype))
+            self.values = quotients.scatter_(-1, places, (right / sums).to(dtype))
+            self.divisors = torch.ones_like(sums)
+
+
+def _accumulate(
+    grads: list[Tensor | None], gradient: _LogitGradient, hidden: Tensor, weight: Tensor, part: slice
+) -> None:
+    """Add what a chunk contributes."""
     by_hidden, by_weight, by_bias = grads
     if by_bias is not None:
-        by_bias += logits.sum(0)
-    gradient = logits.to(weight.dtype)
+        by_bias += (gradient.values.float().T @ gradient.divisors.reciprocal()).reshape(-1)
     if by_hidden is not None:
-        torch.mm(gradient, weight, out=by_hidden[part])
-    if by_weight is not None and by_weight.dtype == weight.dtype:
-        by_weight.addmm_(gradient.T, hidden)
-    elif by_weight is not None:
-        by_weight += gradient.T @ hidden
+        torch.mm(gradient.values, weight, out=by_hidden[part])
+        by_hidden[part].div_(gradient.divisors)
+    if by_weight is not None:
+        divided = (hidden / gradient.divisors).to(weight.dtype)
+        if by_weight.dtype == weight.dtype:
+            by_weight.addmm_(gradient.values.T, divided)
+        else:
+            by_weight += gradient.values.T @ divided
 
 
 @contextmanager
