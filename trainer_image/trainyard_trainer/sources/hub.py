@@ -1,17 +1,18 @@
-"""Models and dataset files from the hub."""
+"""Repositories of the hub: their commits, the heads of their weights, and their refusals in a user's words."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx2
-from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -23,7 +24,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     SafetensorsParsingError,
 )
-from tqdm import tqdm
 
 from trainyard_trainer.errors import (
     ConfigurationError,
@@ -40,16 +40,18 @@ if TYPE_CHECKING:  # the plan of a model's memory needs the hub, and no torch
 SCHEME = "hf://"
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Weights, configuration and tokenizer; no pickles, no code."""
-_OTHER_FORMATS = ("*/*", "consolidated*")
-"""The same weights once more; what transformers loads is in the root."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 _WRONG_CHARACTER = "has a character in place {} that no token has: a space, a control character or no ASCII"
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file in a model's directory is one that a model is loaded from."""
-    return any(fnmatch(name, pattern) for pattern in MODEL_FILES) and not name.startswith("consolidated")
+    """Whether a file in a model's directory is one that a model is loaded from, by its path.
+
+    Folders, and files called consolidated, hold the same weights once more.
+    """
+    is_other = "/" in name or name.startswith("consolidated")
+    return not is_other and any(fnmatch(name, pattern) for pattern in MODEL_FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,44 +72,17 @@ class HubRepository:
         """The commit its revision names: asked once for a run, then remembered, so that a resumed run uses the same.
 
         Raises:
-            TrainerError: see `fetch_model`.
+            TrainerError: see `translated`.
         """
         key = f"commit:{self.kind}:{self.name}@{self.revision or 'main'}"
         if (known := resolved.get(key)) is not None:
             return known
-        with _translated(self):
+        with translated(self):
             info = HfApi(endpoint=self.endpoint).repo_info(self.name, repo_type=self.kind, revision=self.revision)
         if info.sha is None:
             raise SourceError(f"The hub named no commit for {SCHEME}{self.name}.", "Try again.")
         resolved.put(key, info.sha)
         return info.sha
-
-
-def fetch_model(repository: HubRepository, commit: str, poll: Callable[[], None]) -> Path:
-    """Download (or find in the cache) weights, configuration and tokenizer; their directory.
-
-    Args:
-        repository: A model repository.
-        commit: What to download of it.
-        poll: Called after every few megabytes; may raise.
-
-    Raises:
-        ConfigurationError: the name cannot be a repository's.
-        NotFoundError: there is no such repository, revision or file.
-        NotPermittedError: the hub wants other credentials.
-        SourceError: the hub cannot be reached or failed.
-        StorageError: the cache's volume is full.
-    """
-    with _translated(repository):
-        directory = snapshot_download(
-            repository.name,
-            revision=commit,
-            endpoint=repository.endpoint,
-            allow_patterns=list(MODEL_FILES),
-            ignore_patterns=list(_OTHER_FORMATS),
-            tqdm_class=_polling_progress(poll),
-        )
-    return Path(directory)
 
 
 @dataclass(frozen=True)
@@ -125,14 +100,14 @@ def read_heads(repository: HubRepository) -> ModelHeads:
 
     Raises:
         NotFoundError: the model has no safetensors weights, or their heads are unreadable.
-        TrainerError: see `fetch_model`.
+        TrainerError: see `translated`.
     """
     api, name = HfApi(endpoint=repository.endpoint), f"{SCHEME}{repository.name}"
-    with _translated(repository):
+    with translated(repository):
         commit = api.repo_info(repository.name, revision=repository.revision).sha
-    with _translated(repository, "config.json"):
+    with translated(repository, "config.json"):
         config = hf_hub_download(repository.name, "config.json", revision=commit, endpoint=repository.endpoint)
-    with _translated(repository):
+    with translated(repository):
         try:
             found = api.get_safetensors_metadata(repository.name, revision=commit).files_metadata.values()
             tensors = {tensor: tuple(entry.shape) for file in found for tensor, entry in file.tensors.items()}
@@ -148,36 +123,17 @@ def read_heads(repository: HubRepository) -> ModelHeads:
     return ModelHeads(Path(config).read_bytes(), tensors)
 
 
-def fetch_file(repository: HubRepository, file: str, commit: str, poll: Callable[[], None]) -> Path:
-    """Download (or find in the cache) one file of a dataset repository; errors as in `fetch_model`."""
-    with _translated(repository, file):
-        path = hf_hub_download(
-            repository.name,
-            file,
-            repo_type=repository.kind,
-            revision=commit,
-            endpoint=repository.endpoint,
-            tqdm_class=_polling_progress(poll),
-        )
-    return Path(path)
-
-
-def _polling_progress(poll: Callable[[], None]) -> type[tqdm]:
-    """A progress bar that shows nothing: the downloader calls it often, which is where a stop request is noticed."""
-
-    class PollingProgress(tqdm):  # type: ignore[misc] # tqdm has no types
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-        def update(self, n: float | None = 1) -> Any:
-            poll()
-            return super().update(n)
-
-    return PollingProgress
-
-
 @contextmanager
-def _translated(repository: HubRepository, file: str | None = None) -> Iterator[None]:
+def translated(repository: HubRepository, file: str | None = None) -> Iterator[None]:
+    """Errors of the hub's client in a user's words.
+
+    Raises:
+        ConfigurationError: the name cannot be a repository's.
+        NotFoundError: there is no such repository, revision or file.
+        NotPermittedError: the hub wants other credentials.
+        SourceError: the hub cannot be reached or failed.
+        StorageError: the cache's volume is full.
+    """
     try:
         _check_token()
         yield
@@ -212,10 +168,11 @@ def _check_token() -> None:
 def _translate(error: Exception, repository: HubRepository, file: str | None) -> TrainerError:
     """Our error for one of the client's; most of theirs are OSErrors of each other's families, so order matters."""
     name = f"{SCHEME}{repository.name}" + (f"/{file}" if file else "")
-    if isinstance(error, LocalEntryNotFoundError):
-        if isinstance(error.__cause__, HfHubHTTPError):
-            return _translate(error.__cause__, repository, file)
-        return SourceError(f"The hub cannot be reached, and {name} is not in the cache.", "Check the pod's network.")
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        return _translate(error.__cause__, repository, file)
+    if isinstance(error, LocalEntryNotFoundError | httpx2.TransportError):
+        why = _first_line(error.__cause__ or error)
+        return SourceError(f"The hub cannot be reached for {name}: {why}.", "Check the pod's network.")
     if _is_refusal(error):
         return NotPermittedError(
             f"The hub does not permit the download of {name}: it is gated or private (or does not exist), or the token"
@@ -255,6 +212,7 @@ def _credentials_advice(repository: HubRepository) -> str:
     return "Accept its terms on the hub and give a token that may read it (spec.model.credentialsSecret)."
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """What it says first, without the queries of addresses: those of a redirect carry a signature."""
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return re.sub(r"\?[^\s'\"]+", "", lines[0])[:300] if lines else type(error).__name__

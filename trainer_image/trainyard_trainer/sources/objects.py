@@ -41,6 +41,8 @@ class RemoteFile:
     """Changes with the content (ETag)."""
     sha256: str | None = None
     """Where its server tells it."""
+    blob: str | None = None
+    """Git's SHA-1 of the content, where its server tells that."""
 
 
 class Remote:
@@ -48,6 +50,9 @@ class Remote:
 
     Every method raises NotFoundError, NotPermittedError, SourceError or ConfigurationError with a sentence.
     """
+
+    part_bytes = 16 << 20
+    """The client's limit of time is one for a whole answer, which slow networks must be able to bring."""
 
     def __init__(self, store: Any, root: str) -> None:
         self._store = store

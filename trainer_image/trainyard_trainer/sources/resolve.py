@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from trainyard_crds.runconfig import RunModelSource, RunS3
 from trainyard_trainer.engine.task import Resolved
 from trainyard_trainer.errors import DataError, NotFoundError
-from trainyard_trainer.sources import files, hub, objects
+from trainyard_trainer.sources import files, hub, hub_files, objects
 from trainyard_trainer.sources.download import Downloader, cache_directory, fingerprint
 from trainyard_trainer.sources.s3 import split_url
 
@@ -49,13 +50,14 @@ class Access:
     endpoint: str | None = None
     """Address of the hub, where it is not the usual one."""
     cache: Path | None = None
-    """Where s3:// and https:// files are kept; default: the user's cache."""
+    """Where downloads are kept; default: the user's cache."""
     progress: Callable[[float], None] = lambda _percent: None
     """Told the share of a download done, 0 to 100."""
+    sleep: Callable[[float], None] = time.sleep
 
     def downloader(self, poll: Callable[[], None]) -> Downloader:
         """Fetches files into the cache."""
-        return Downloader(cache=self.cache or cache_directory(), poll=poll, progress=self.progress)
+        return Downloader(cache=self.cache or cache_directory(), poll=poll, progress=self.progress, sleep=self.sleep)
 
     def bucket(self, url: str) -> tuple[objects.Remote, str]:
         """The bucket of an s3:// URL, and the key."""
@@ -92,7 +94,7 @@ def resolve_model(
             kind="model", name=model.source.removeprefix(hub.SCHEME), revision=model.revision, endpoint=access.endpoint
         )
         revision = repository.commit(resolved)
-        path = hub.fetch_model(repository, revision, poll)
+        path = hub_files.fetch_model(repository, revision, access.downloader(poll))
     files.check_model_directory(path, name)
     return LocalModel(path=path, name=name, revision=revision)
 
@@ -127,14 +129,15 @@ def resolve_file(
         return LocalFile(path=files.local_path(source), name=name)
     owner, repository_name, file = source.removeprefix(hub.SCHEME).split("/", 2)
     repository = hub.HubRepository(kind="dataset", name=f"{owner}/{repository_name}", endpoint=access.endpoint)
-    return LocalFile(path=hub.fetch_file(repository, file, repository.commit(resolved), poll), name=name)
+    commit = repository.commit(resolved)
+    return LocalFile(path=hub_files.fetch_file(repository, file, commit, access.downloader(poll)), name=name)
 
 
 def _fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
     """A model's directory in object storage: the files in it that a model is loaded from."""
     remote, folder = access.bucket(source)
     found = [(file, file.key.removeprefix(f"{folder}/")) for file in remote.list(folder)]
-    wanted = [(file, name) for file, name in found if "/" not in name and hub.is_model_file(name)]
+    wanted = [(file, name) for file, name in found if hub.is_model_file(name)]
     if not wanted:
         raise NotFoundError(f"There is no model in {source}.", "Check spec.model.source and spec.s3.")
     digest, key = fingerprint(remote, [file for file, _name in wanted]), f"files:{source}"

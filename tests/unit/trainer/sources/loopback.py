@@ -1,0 +1,91 @@
+"""HTTP servers on loopback that know ranges and can hang up in the middle of a file."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Generic, TypeVar
+
+
+class Site:
+    """What a server serves; `cuts` is how many answers end early, `cut_after` how many bytes each of those sends."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.cuts = 0
+        self.cut_after = 0
+        self.ranges: list[str | None] = []
+        """What every GET of content asked for."""
+        self.sent = 0
+
+
+S = TypeVar("S", bound=Site)
+
+
+class Handler(BaseHTTPRequestHandler, Generic[S]):
+    """Answers GET, HEAD and POST alike; `answer` says with what."""
+
+    protocol_version = "HTTP/1.1"
+    site: S
+
+    def answer(self) -> None:
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.answer()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+    def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> None:
+        """An answer as it is."""
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.site.cuts > 0:
+            self.site.cuts -= 1
+            body = body[: self.site.cut_after]
+            self.wfile.write(body)
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.wfile.write(body)
+        self.site.sent += len(body)
+
+    def send_content(self, content: bytes, headers: Mapping[str, str]) -> None:
+        """A file, or the range of it that is asked for."""
+        asked = self.headers.get("Range")
+        if self.command == "GET":
+            self.site.ranges.append(asked)
+        if (wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")) is None:
+            self.send(200, content, headers)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+        part = {"Content-Range": f"bytes {first}-{last}/{len(content)}", **headers}
+        self.send(206, content[first : last + 1], part)
+
+
+@contextmanager
+def serve_site(site: S, handler: type[Handler[S]]) -> Iterator[S]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (handler,), {"site": site}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    site.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
