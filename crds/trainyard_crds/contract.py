@@ -33,6 +33,12 @@ CA_DIRECTORY = "/etc/trainyard/ca"
 RUN_VOLUME = "/volumes/run"
 CLAIMS_DIRECTORY = "/volumes/claims"
 """pvc://CLAIM/PATH is mounted read-only at CLAIMS_DIRECTORY/CLAIM."""
+CACHE_VOLUME = "/volumes/cache"
+"""Mount point of spec.storage.cache."""
+CACHE_DIRECTORY = f"{CACHE_VOLUME}/trainyard-cache"
+HUB_CACHE_ENV = "HF_HUB_CACHE"
+HUB_CACHE_DIRECTORY = f"{CACHE_VOLUME}/huggingface/hub"
+"""Where the hub's own tools look, given HF_HOME=.../huggingface on that volume."""
 SCRATCH_DIRECTORIES = {
     "HOME": "/home/trainyard",
     "HF_HOME": "/home/trainyard/huggingface",

@@ -104,6 +104,12 @@ class RunConfig(SpecModel):
     version: Literal[1] = 1
     job: Identity | None = None
     run_directory: str = Field(min_length=1, description="Directory of checkpoints, metrics, exports and result.")
+    cache_directory: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Directory for downloads and tokens, which runs may share. Default: the user's cache for "
+        "downloads, the run directory for tokens.",
+    )
     run_uri: str | None = Field(default=None, description="The run directory as users see it: pvc://claim/path.")
     task: Literal["llm"]
     method: Literal["lora", "qlora", "full"] = "lora"

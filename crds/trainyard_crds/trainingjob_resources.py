@@ -56,6 +56,17 @@ class Resources(SpecModel):
     )
 
 
+class SharedCache(SpecModel):
+    """A volume on which jobs keep what each of them would download and tokenise again."""
+
+    claim_name: DnsName = Field(
+        description=(
+            "An existing PersistentVolumeClaim; ReadWriteMany, so that jobs on several nodes can use it at once. Models "
+            "that hf download put into its folder huggingface/hub are used too."
+        )
+    )
+
+
 class Storage(SpecModel):
     """The volume that holds the run directory: checkpoints, metrics, exports."""
 
@@ -81,4 +92,9 @@ class Storage(SpecModel):
     )
     retain: bool | None = Field(
         default=None, description="Whether the claim that is made outlives the TrainingJob. Default: true."
+    )
+    cache: SharedCache | None = Field(
+        default=None,
+        description="Volume for downloaded models and rows and for tokens, shared by every job that names it. Default: "
+        "each pod downloads for itself.",
     )
