@@ -66,6 +66,8 @@ class Observed:
         pods: Pods of the training Job, in any order, ended ones that have just been deleted included.
         check: The Job that reads the result from the volume.
         check_pods: Pods of that Job.
+        export_jobs: The Jobs that make exports that were asked for later.
+        export_pods: Pods of those, ended ones that have just been deleted included.
         answers: What was looked up: the object or text, None where there is none.
         refusal: Why the children could not be created just now.
     """
@@ -75,6 +77,8 @@ class Observed:
     pods: tuple[Object, ...] = ()
     check: Object | None = None
     check_pods: tuple[Object, ...] = ()
+    export_jobs: tuple[Object, ...] = ()
+    export_pods: tuple[Object, ...] = ()
     answers: Mapping[Need, Any] = field(default_factory=dict)
     refusal: Refusal | None = None
 

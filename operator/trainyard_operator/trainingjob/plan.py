@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob_status import FINAL_PHASES
+from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.attempts import history
 from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.exporting import exporting
 from trainyard_operator.trainingjob.model import Deletion, Need, Observed, Plan, RenderSettings
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.phase import decide
@@ -23,7 +24,7 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     if "deletionTimestamp" in observed.job["metadata"]:
         return Plan()  # the garbage collector deletes the children
     if is_final(observed):
-        return _after_the_end(observed)
+        return _after_the_end(observed, settings, now)
     past = history(observed, now)
     if isinstance(past, Need):
         return Plan(need=past)
@@ -51,9 +52,10 @@ def _change(observed: Observed, suspend: bool | None) -> bool | None:
     return None if unchanged else suspend
 
 
-def _after_the_end(observed: Observed) -> Plan:
-    """A child that has not come to its own end could run again: it goes."""
+def _after_the_end(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:
+    """A child that has not come to its own end could run again: it goes. What was asked for since then is exported."""
     child = observed.child
-    if child is None or job_finished(child) or "deletionTimestamp" in child["metadata"]:
-        return Plan()
-    return Plan(delete=(Deletion("jobs", child["metadata"]["name"], child["metadata"]["uid"]),))
+    if child is not None and not job_finished(child) and "deletionTimestamp" not in child["metadata"]:
+        return Plan(delete=(Deletion("jobs", child["metadata"]["name"], child["metadata"]["uid"]),))
+    succeeded = observed.status.get("phase") == Phase.SUCCEEDED
+    return exporting(observed, settings, now) if succeeded else Plan()

@@ -6,9 +6,12 @@ from trainyard_crds.contract import (
     CA_CONFIG_MAP,
     CA_DIRECTORY,
     CA_KEY,
+    CACHE_VOLUME,
     CLAIMS_DIRECTORY,
     CONFIG_DIRECTORY,
     CONFIG_FILE,
+    HUB_CACHE_DIRECTORY,
+    HUB_CACHE_ENV,
     KUBEFLOW_CA_ENV,
     KUBEFLOW_TOKEN_ENV,
     KUBEFLOW_URL_ENV,
@@ -30,7 +33,7 @@ from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.quantity import whole_units
-from trainyard_operator.trainingjob.runconfig import run_claim, source_claims
+from trainyard_operator.trainingjob.runconfig import cache_claim, run_claim, source_claims
 
 _USER = 1000
 _TOKEN_SECONDS = 3600
@@ -39,11 +42,12 @@ _SHM_SHARE = 4
 """Shared memory may take one part in four of the memory limit, which it counts against."""
 _CHECK_RESOURCES = {"cpu": "500m", "memory": "512Mi"}
 _TRAINER = ["python", "-m", "trainyard_trainer"]
+_NO_GPU = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 
 
 def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
     """The pod that trains."""
-    resources, checkpoints = spec.resources or Resources(), spec.checkpoints or Checkpoints()
+    resources = spec.resources or Resources()
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
         image=settings.trainer_image,
@@ -53,6 +57,27 @@ def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *
         limits=_limits(resources),
         mounts=mounts,
     )
+    return _placed(container, volumes, spec)
+
+
+def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
+    """The pod that makes an export: what the training pod has, but for the GPUs and the right to report progress."""
+    resources = (spec.resources or Resources()).model_copy(update={"gpus": 0})
+    container = _container(
+        image=settings.trainer_image,
+        pull_policy=settings.image_pull_policy,
+        command=[*_TRAINER, "export", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
+        env=_export_env(spec),
+        limits=_limits(resources),
+        mounts=[*_data_mounts(job, spec), *_scratch_mounts()],
+    )
+    scratch = _scratch_volumes(settings.scratch_size, _TMP_SIZE)
+    return _placed(container, [*_data_volumes(job, spec, config_map), *scratch], spec)
+
+
+def _placed(container: Object, volumes: list[Object], spec: TrainingJobSpec) -> Object:
+    """A pod on the nodes that the spec names, with the time to stop that it gives."""
+    resources, checkpoints = spec.resources or Resources(), spec.checkpoints or Checkpoints()
     optional = {
         "nodeSelector": resources.node_selector,
         "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
@@ -69,7 +94,7 @@ def check_pod(settings: RenderSettings, *, image: str | None, claim: str, direct
         image=image or settings.trainer_image,
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "result", "--run-directory", directory],
-        env=[*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _env("NVIDIA_VISIBLE_DEVICES", "void")],
+        env=[*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _NO_GPU],
         limits=_CHECK_RESOURCES,
         mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
     )
@@ -117,7 +142,7 @@ def _container(
 
 
 def _limits(resources: Resources) -> dict[str, str]:
-    limits = {"cpu": resources.cpu, "memory": resources.memory}
+    limits = {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
     if resources.gpus:
         limits[resources.gpu_resource] = str(resources.gpus)
     return limits
@@ -136,11 +161,23 @@ def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, sett
         _field_env("NODE_NAME", "spec.nodeName"),
     ]
     if not resources.gpus:
-        env.append(_env("NVIDIA_VISIBLE_DEVICES", "void"))
+        env.append(_NO_GPU)
+    return [*env, *_cache_env(spec), *_credentials_env(spec)]
+
+
+def _export_env(spec: TrainingJobSpec) -> list[Object]:
+    log, pod_uid = _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _field_env("POD_UID", "metadata.uid")
+    return [*_scratch_env(), log, pod_uid, _NO_GPU, *_cache_env(spec), *_credentials_env(spec)]
+
+
+def _cache_env(spec: TrainingJobSpec) -> list[Object]:
+    return [] if cache_claim(spec) is None else [_env(HUB_CACHE_ENV, HUB_CACHE_DIRECTORY)]
+
+
+def _credentials_env(spec: TrainingJobSpec) -> list[Object]:
     secret = spec.model.credentials_secret
-    if secret is not None:
-        env.append(_secret_env("HF_TOKEN", secret.name, secret.key))
-    return [*env, *_s3_env(spec.s3)]
+    hub = [] if secret is None else [_secret_env("HF_TOKEN", secret.name, secret.key)]
+    return [*hub, *_s3_env(spec.s3)]
 
 
 def _s3_env(s3: S3 | None) -> list[Object]:
@@ -174,14 +211,10 @@ def _scratch_env() -> list[Object]:
 def _volumes(
     job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings, config_map: str
 ) -> tuple[list[Object], list[Object]]:
-    """Volumes and mounts of the training pod; a claim that is also the run's is one volume with two mounts."""
-    run = run_claim(job)
-    claims = {run: "run"}
-    claims |= {claim: f"claim-{i}" for i, claim in enumerate(source_claims(spec)) if claim != run}
-    shm = {"medium": "Memory", "sizeLimit": str(whole_units(resources.memory) // _SHM_SHARE)}
+    """Volumes and mounts of the training pod."""
+    shm = {"medium": "Memory", "sizeLimit": str(whole_units(resources.memory_limit) // _SHM_SHARE)}
     volumes = [
-        *(_claim_volume(volume, claim) for claim, volume in claims.items()),
-        {"name": "config", "configMap": {"name": config_map}},
+        *_data_volumes(job, spec, config_map),
         # Optional, so that no pod waits for it: without it a job trains, and only its progress is not seen.
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
         {"name": "token", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
@@ -189,15 +222,39 @@ def _volumes(
         *_scratch_volumes(settings.scratch_size, _TMP_SIZE),
     ]
     mounts = [
-        _mount("run", RUN_VOLUME),
-        *(_mount(claims[claim], f"{CLAIMS_DIRECTORY}/{claim}", read_only=True) for claim in source_claims(spec)),
-        _mount("config", CONFIG_DIRECTORY, read_only=True),
+        *_data_mounts(job, spec),
         _mount("ca", CA_DIRECTORY, read_only=True),
         _mount("token", TOKEN_DIRECTORY, read_only=True),
         _mount("shm", "/dev/shm"),  # noqa: S108 - a volume of the pod
         *_scratch_mounts(),
     ]
     return volumes, mounts
+
+
+def _data_volumes(job: Object, spec: TrainingJobSpec, config_map: str) -> list[Object]:
+    """The run config and every claim that a run reads or writes."""
+    claims = [_claim_volume(volume, claim) for claim, volume in _claims(job, spec).items()]
+    return [*claims, {"name": "config", "configMap": {"name": config_map}}]
+
+
+def _data_mounts(job: Object, spec: TrainingJobSpec) -> list[Object]:
+    claims, cache = _claims(job, spec), cache_claim(spec)
+    return [
+        _mount("run", RUN_VOLUME),
+        *([] if cache is None else [_mount(claims[cache], CACHE_VOLUME)]),
+        *(_mount(claims[claim], f"{CLAIMS_DIRECTORY}/{claim}", read_only=True) for claim in source_claims(spec)),
+        _mount("config", CONFIG_DIRECTORY, read_only=True),
+    ]
+
+
+def _claims(job: Object, spec: TrainingJobSpec) -> dict[str, str]:
+    """The volume of each claim; one that is several things is one volume with several mounts."""
+    claims = {run_claim(job): "run"}
+    for i, claim in enumerate(source_claims(spec)):
+        claims.setdefault(claim, f"claim-{i}")
+    if (cache := cache_claim(spec)) is not None:
+        claims.setdefault(cache, "cache")
+    return claims
 
 
 def _token(job: Object) -> Object:

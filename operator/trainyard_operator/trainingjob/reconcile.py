@@ -22,9 +22,10 @@ from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, TRAI
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
+from trainyard_operator.trainingjob.exporting import is_unfinished
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
-from trainyard_operator.trainingjob.render import CHECK_ROLE, TRAIN_ROLE
+from trainyard_operator.trainingjob.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.summary import FINAL_KEYS
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,16 @@ class Reconciler:
         child = own(TRAIN_ROLE)
         if child is not None and child["metadata"]["name"] != name:
             child = None
-        return Observed(job=job, child=child, pods=tuple(pods), check=own(CHECK_ROLE), check_pods=tuple(check_pods))
+        exports = [one for one in self._store.children(ResourceKind.JOBS, uid, EXPORT_ROLE) if _owned_by(one, uid)]
+        return Observed(
+            job=job,
+            child=child,
+            pods=tuple(pods),
+            check=own(CHECK_ROLE),
+            check_pods=tuple(check_pods),
+            export_jobs=tuple(exports),
+            export_pods=tuple(self._store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
+        )
 
     async def _plan(self, key: Key, observed: Observed) -> tuple[Plan, Observed]:
         """The plan, after every look-up it takes."""
@@ -214,6 +224,8 @@ class Reconciler:
         status = (self._store.job(key) or {}).get("status") or {}
         told = {entry["podUID"] for entry in status.get("attempts", []) if "finishedAt" in entry}
         gone = [pod for pod in observed.pods if pod.get("gone") and pod["metadata"]["uid"] in told]
+        if not any(is_unfinished(entry) for entry in status.get("exports", [])):
+            gone += [pod for pod in observed.export_pods if pod.get("gone")]
         self._store.forget_departed(observed.uid, gone)
 
     async def _write_status(self, observed: Observed, planned: Plan) -> None:
@@ -264,5 +276,5 @@ def _refusal(error: Exception) -> Refusal:
     if isinstance(error, ApiRefusedError):
         final = isinstance(error, InvalidError)
         reason = "InvalidSpec" if final else "CreateForbidden"
-        return Refusal(reason, f"The API server refused the training Job: {error.message}", final)
+        return Refusal(reason, f"The API server refused the Job: {error.message}", final)
     return Refusal("NameTaken", str(error), final=False)

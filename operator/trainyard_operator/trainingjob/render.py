@@ -1,4 +1,4 @@
-"""Bodies of a TrainingJob's children: ConfigMap, claim, training Job, check Job."""
+"""Bodies of a TrainingJob's children: ConfigMap, claim, training Job, check Job, export Jobs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from trainyard_crds.contract import (
     run_directory,
 )
 from trainyard_crds.exitcodes import OnExit, codes_for
-from trainyard_crds.trainingjob import Retry
+from trainyard_crds.runconfig import RunConfig
+from trainyard_crds.trainingjob import Retry, TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Storage
 from trainyard_operator.trainingjob import pod
 from trainyard_operator.trainingjob.model import Object, RenderSettings
-from trainyard_operator.trainingjob.runconfig import config_text, parse_spec, run_claim, run_config
+from trainyard_operator.trainingjob.runconfig import config_text, export_config, parse_spec, run_claim, run_config
 
-TRAIN_ROLE, CHECK_ROLE = "train", "check"
+TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
 _CHECK_SECONDS = 300
 _DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
 
@@ -35,32 +36,51 @@ def children(job: Object, settings: RenderSettings) -> tuple[Object, ...]:
         InvalidSpecError: the spec is not one this operator understands.
     """
     spec = parse_spec(job["spec"])
-    text, digest = config_text(run_config(job, spec, settings.gateway_url))
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
-    config_map = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(job, f"{name}-{digest}"),
-        "immutable": True,
-        "data": {CONFIG_FILE: text},
-    }
+    config_map = _config_map(job, run_config(job, spec, settings.gateway_url), TRAIN_ROLE)
     storage = spec.storage or Storage()
     claim = () if storage.claim_name else (_claim(job, storage),)
+    config_name = config_map["metadata"]["name"]
     train = _job(
         job,
         name=name,
         role=TRAIN_ROLE,
-        annotations={RUN_CONFIG_ANNOTATION: f"{name}-{digest}"},
-        spec={
-            "parallelism": 1,
-            "completions": 1,
-            "backoffLimit": (spec.retry or Retry()).limit,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": failure_rules()},
-        },
-        pod_spec=pod.training_pod(job, spec, settings, config_map=f"{name}-{digest}"),
+        annotations={RUN_CONFIG_ANNOTATION: config_name},
+        spec={"parallelism": 1, "completions": 1, **_retries(spec)},
+        pod_spec=pod.training_pod(job, spec, settings, config_map=config_name),
     )
     return config_map, *claim, train
+
+
+def export_job(job: Object, request: Object, settings: RenderSettings) -> tuple[Object, ...]:
+    """ConfigMap and Job that make one export of a finished run, on the CPU.
+
+    Args:
+        job: The TrainingJob.
+        request: The entry of `spec.exports`.
+        settings: The operator's settings.
+
+    Raises:
+        InvalidSpecError: the spec is not one this operator understands.
+    """
+    spec = parse_spec(job["spec"])
+    export = next(entry for entry in spec.exports or [] if entry.format == request["format"])
+    config_map = _config_map(job, export_config(job, spec, export), EXPORT_ROLE)
+    config_name = config_map["metadata"]["name"]
+    made = _job(
+        job,
+        name=export_name(job["metadata"]["name"], job["metadata"]["uid"], export.format),
+        role=EXPORT_ROLE,
+        annotations={RUN_CONFIG_ANNOTATION: config_name},
+        spec=_retries(spec),
+        pod_spec=pod.export_pod(job, spec, settings, config_map=config_name),
+    )
+    return config_map, made
+
+
+def export_name(job_name: str, uid: str, format_: str) -> str:
+    """Name of the Job that makes an export: 5 letters tell formats apart, and a label holds no more."""
+    return f"{child_name(job_name, uid)}-{format_[:5]}"
 
 
 def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Object:
@@ -86,6 +106,27 @@ def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Ob
 def check_name(job_name: str, uid: str) -> str:
     """Name of the check Job."""
     return f"{child_name(job_name, uid)}-check"
+
+
+def _config_map(job: Object, config: RunConfig, role: str) -> Object:
+    text, digest = config_text(config)
+    name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, f"{name}-{digest}", role),
+        "immutable": True,
+        "data": {CONFIG_FILE: text},
+    }
+
+
+def _retries(spec: TrainingJobSpec) -> Object:
+    """What a Job does about pods that fail."""
+    return {
+        "backoffLimit": (spec.retry or Retry()).limit,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": failure_rules()},
+    }
 
 
 def failure_rules() -> list[Object]:

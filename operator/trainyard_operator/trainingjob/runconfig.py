@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from trainyard_crds.contract import (
     CA_DIRECTORY,
     CA_KEY,
+    CACHE_DIRECTORY,
     CLAIMS_DIRECTORY,
     RUN_VOLUME,
     TOKEN_DIRECTORY,
@@ -18,6 +19,7 @@ from trainyard_crds.contract import (
     progress_path,
     run_directory,
 )
+from trainyard_crds.exports import Export
 from trainyard_crds.runconfig import (
     Identity,
     Intake,
@@ -61,15 +63,18 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
     """
     metadata = job["metadata"]
     namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+    resources = spec.resources or Resources()
     try:
         return RunConfig(
             job=Identity(namespace=namespace, name=name, uid=uid),
             run_directory=run_directory(RUN_VOLUME, name, uid),
             run_uri=run_uri(job),
+            cache_directory=CACHE_DIRECTORY if cache_claim(spec) else None,
             model=_model(spec.model),
             dataset=_dataset(spec.dataset),
             s3=_s3(spec.s3),
-            gpus=(spec.resources or Resources()).gpus,
+            gpus=resources.gpus,
+            processes=resources.processes,
             progress=Intake(
                 url=gateway_url + progress_path(namespace, name),
                 token_file=f"{TOKEN_DIRECTORY}/{TOKEN_FILE}",
@@ -79,6 +84,16 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
         )
     except ValidationError as error:
         raise InvalidSpecError(_sentence("spec", error)) from error
+
+
+def export_config(job: Object, spec: TrainingJobSpec, export: Export) -> RunConfig:
+    """The RunConfig of a finished run with one export, which is made without a word to the gateway.
+
+    Raises:
+        InvalidSpecError: the spec's parts do not fit together.
+    """
+    config = run_config(job, spec.model_copy(update={"exports": [export]}), gateway_url="")
+    return config.model_copy(update={"progress": None})
 
 
 def config_text(config: RunConfig) -> tuple[str, str]:
@@ -97,6 +112,12 @@ def run_claim(job: Object) -> str:
 def run_uri(job: Object) -> str:
     """The run directory as users see it."""
     return run_directory(_PVC + run_claim(job), job["metadata"]["name"], job["metadata"]["uid"])
+
+
+def cache_claim(spec: TrainingJobSpec) -> str | None:
+    """Name of the claim that jobs share, if there is one."""
+    cache = spec.storage and spec.storage.cache
+    return cache.claim_name if cache else None
 
 
 def source_claims(spec: TrainingJobSpec) -> list[str]:

@@ -25,13 +25,18 @@ def waiting_reason(case: Case) -> tuple[str, str]:
         return resuming() if _was_suspended_since(case, last["finishedAt"]) else _restarting(last)
     if pod is None:
         return _no_pod(case)
+    return pod_waits_for(pod) or starting(child_name(case.observed.name, case.observed.uid))
+
+
+def pod_waits_for(pod: Object) -> tuple[str, str] | None:
+    """What keeps a pod's container from running; None while nothing does but the time it takes."""
     waiting = container_state(pod).get("waiting")
     if waiting is not None and waiting.get("reason") not in _PROGRESSING:
         return _container(pod, waiting)
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and scheduled["status"] == "False":
         return _unscheduled(scheduled)
-    return _starting(child_name(case.observed.name, case.observed.uid))
+    return None
 
 
 def resuming() -> tuple[str, str]:
@@ -39,8 +44,8 @@ def resuming() -> tuple[str, str]:
     return "Resuming", "The job resumes where it was."
 
 
-def _starting(name: str) -> tuple[str, str]:
-    """One text from the Job's creation to the container's start: each change would be one more write per job."""
+def starting(name: str) -> tuple[str, str]:
+    """What a new Job waits for: one text until its container runs, since each change would be one more write."""
     return "JobCreated", f"The Job {name} starts its pod, which gets its node, image and volumes."
 
 
@@ -48,7 +53,12 @@ def _no_pod(case: Case) -> tuple[str, str]:
     name = child_name(case.observed.name, case.observed.uid)
     waited = None if case.child is None else start_seconds(case)
     if waited is None or waited < NO_POD_SECONDS:
-        return _starting(name)
+        return starting(name)
+    return no_pod(name)
+
+
+def no_pod(name: str) -> tuple[str, str]:
+    """What is said of a Job that has had time to get a pod."""
     text = (
         f"The Job {name} gets no pod; a ResourceQuota or an admission policy may refuse it: kubectl describe job {name}"
     )

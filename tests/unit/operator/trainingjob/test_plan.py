@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import DAY, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.world import CHILD, DAY, World, at, merged, new_pod
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Need, Plan, Refusal
 
 GOLDEN = Path(__file__).parent / "golden"
 STORIES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
-_INPUT = ("name", "now", "job", "child", "pods", "check", "checkPods", "answers", "refusal", "admission", "restart")
+_INPUT = (
+    *("name", "now", "job", "child", "pods", "check", "checkPods", "exportJobs", "exportPods"),
+    *("answers", "refusal", "admission", "restart"),
+)
 
 
 @pytest.mark.parametrize("story", STORIES)
@@ -69,6 +72,16 @@ def tell(world: World, step: dict[str, Any]) -> None:
                 del pods[name]
             else:
                 pods[name] = merged(pods.get(name, new_pod(name, world.stamp)), worded(stamped(change)))
+    for name, change in step.get("exportJobs", {}).items():
+        if change is None:
+            world.delete_export_job(name)
+        else:
+            world.export_jobs[name] = merged(world.export_jobs[name], stamped(change))
+    for name, change in step.get("exportPods", {}).items():
+        owner = f"{CHILD}-{name.rpartition('-')[0]}"
+        uid = world.export_jobs[owner]["metadata"]["uid"]
+        made = new_pod(name.rpartition("-")[2], world.stamp, owner=owner, owner_uid=uid)
+        world.export_pods[name] = merged(world.export_pods.get(name, made), worded(stamped(change)))
     world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
     world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
     world.admission = Admission(**step["admission"]) if "admission" in step else world.admission

@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, NAME, UID, World, at, merged, new_pod
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.trainingjob.model import Need
+from trainyard_operator.trainingjob.render import export_name
 
 WORDS = '{"outcome":"%s","exitCode":%d,"reason":"R","message":"m","step":%d,"totalSteps":9}'
 TIMES = st.integers(0, 59).map(lambda second: f"{DAY}10:00:{second:02d}Z")
@@ -110,6 +111,53 @@ def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: 
     later.job = merged(later.job, {"status": status})
     planned = later.plan()
     assert (planned.status, planned.create, planned.suspend, planned.note) == (None, (), None, None)
+
+
+@st.composite
+def exporting_worlds(draw: st.DrawFn) -> World:
+    world = World()
+    formats = draw(st.lists(st.sampled_from(["adapter", "merged", "gguf"]), unique=True, min_size=1))
+    status: dict[str, Any] = {"phase": "Succeeded", "message": "done", "progress": {"step": 9}}
+    made = [{"format": name, "uri": "pvc://a/b", "bytes": 1, "digest": "d"} for name in formats if draw(st.booleans())]
+    world.job = merged(world.job, {"spec": {"exports": [{"format": name} for name in formats]}})
+    world.job["status"] = status | {"exports": made}
+    for format_ in formats:
+        name, job = export_name(NAME, UID, format_), draw(jobs())
+        if job is None:
+            continue
+        deleted = {"deletionTimestamp": f"{DAY}10:00:00Z"} if draw(st.booleans()) else {}
+        world.export_jobs[name] = merged(job, {"metadata": {"name": name, "uid": f"uid of {name}"} | deleted})
+        for letter in draw(st.sampled_from([[], ["a"], ["a", "b"]])):
+            pod = merged(draw(pods(letter)), {"metadata": {"name": f"{name}-{letter}", "uid": f"{name}-{letter}"}})
+            owner = {"kind": "Job", "name": name, "uid": f"uid of {name}", "controller": True}
+            pod["metadata"]["ownerReferences"] = [owner]
+            world.export_pods[f"{name}-{letter}"] = pod
+            world.answers[Need("pods", f"{name}-{letter}")] = draw(st.sampled_from([None, pod]))
+    world.now = at("10:01:00")
+    return world
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(exporting_worlds())
+def test_exports_settle_one_at_a_time_and_touch_nothing_else(world: World) -> None:
+    before = copy.deepcopy(world.job["status"])
+    for _ in range(8):
+        planned = world.plan()
+        assert planned.need is None
+        assert len([body for body in planned.create if body["kind"] == "Job"]) <= 1
+        assert set(planned.status or {}) <= {"exports", "observedGeneration"}
+        world.apply(planned)
+    last = world.plan()
+    assert (last.status, last.note, last.create, last.delete) == (None, None, (), ())
+    after = world.job["status"]
+    assert {**after, "exports": None, "observedGeneration": None} == {
+        **before,
+        "exports": None,
+        "observedGeneration": None,
+    }
+    for entry in before["exports"]:
+        assert entry in after["exports"], "what was made stays as it was told"
+    TrainingJobStatus.model_validate(after)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import SETTINGS, SPEC, merged, new_job
+from tests.unit.operator.trainingjob.world import SETTINGS, SPEC, UID, merged, new_job
+from trainyard_crds.contract import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
+from trainyard_crds.exports import ExportFormat
 from trainyard_crds.runconfig import RunConfig
 from trainyard_operator.trainingjob.quantity import whole_units
-from trainyard_operator.trainingjob.render import check_job, children, failure_rules
+from trainyard_operator.trainingjob.render import (
+    check_job,
+    check_name,
+    children,
+    export_job,
+    export_name,
+    failure_rules,
+)
 from trainyard_operator.trainingjob.runconfig import InvalidSpecError
 
 GOLDEN = Path(__file__).parent / "rendered"
@@ -39,6 +48,12 @@ CASES: dict[str, dict[str, Any]] = {
         "storage": {"claimName": "models"},
         "dataset": {"source": "pvc://rows/train.jsonl", "validation": {"source": "pvc://rows/held.jsonl"}},
         "evaluation": {"everySteps": 10},
+    },
+    "shared-cache": {"storage": {"size": "20Gi", "cache": {"claimName": "cache"}}},
+    "one-claim-for-all": {
+        "model": {"source": "pvc://models/tiny"},
+        "dataset": {"source": "pvc://models/train.jsonl"},
+        "storage": {"claimName": "models", "cache": {"claimName": "models"}},
     },
     "object-storage": {
         "method": "qlora",
@@ -91,6 +106,26 @@ def test_the_run_config_is_one_the_trainer_takes_and_the_pod_mounts_what_it_name
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_every_mount_has_its_volume_and_every_claim_is_one_volume(case: str) -> None:
+    pod = rendered(case)[-1]["spec"]["template"]["spec"]
+    names = [volume["name"] for volume in pod["volumes"]]
+    claims = [found["claimName"] for volume in pod["volumes"] if (found := volume.get("persistentVolumeClaim"))]
+    assert sorted({mount["name"] for mount in pod["containers"][0]["volumeMounts"]}) == sorted(names)
+    assert len(set(claims)) == len(claims)
+
+
+@pytest.mark.parametrize("case", ["shared-cache", "one-claim-for-all"])
+def test_a_shared_cache_can_be_written_and_is_where_the_run_config_says(case: str) -> None:
+    config_map, *_, job = rendered(case)
+    directory = RunConfig.model_validate_json(config_map["data"]["run.json"]).cache_directory
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    mount = next(mount for mount in container["volumeMounts"] if mount["mountPath"] == "/volumes/cache")
+    assert directory == "/volumes/cache/trainyard-cache"
+    assert "readOnly" not in mount
+    assert {"name": "HF_HUB_CACHE", "value": "/volumes/cache/huggingface/hub"} in container["env"]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_shared_memory_fits_into_the_memory_limit(case: str) -> None:
     pod = rendered(case)[-1]["spec"]["template"]["spec"]
     shm = next(volume for volume in pod["volumes"] if volume["name"] == "shm")["emptyDir"]
@@ -122,6 +157,57 @@ def test_the_check_reads_the_frozen_image_and_cannot_write_the_volume() -> None:
     run = next(mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "run")
     assert (pod["containers"][0]["image"], run["readOnly"]) == ("frozen:1", True)
     assert "activeDeadlineSeconds" in job["spec"]
+
+
+@pytest.mark.parametrize("case", ["gpu", "object-storage"])
+def test_the_children_of_an_export_are_what_was_checked_in(case: str, request: pytest.FixtureRequest) -> None:
+    text = yaml.safe_dump_all(exported(case), sort_keys=False, width=120)
+    path = GOLDEN / f"export-{case}.yaml"
+    if request.config.getoption("--update-goldens"):
+        path.write_text(text)
+    assert list(yaml.safe_load_all(path.read_text())) == list(yaml.safe_load_all(text))
+
+
+def exported(case: str, **spec: Any) -> tuple[dict[str, Any], ...]:
+    job = new_job()
+    exports = [{"format": "gguf", "type": "q8_0"}, {"format": "merged"}]
+    job["spec"] = {**SPEC, "exports": exports, **CASES[case], **spec}
+    return export_job(job, job["spec"]["exports"][0], SETTINGS)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_export_gets_no_gpu_and_no_token_and_keeps_the_runs_places_and_retries(case: str) -> None:
+    config_map, job = exported(case)
+    training = rendered(case)[-1]["spec"]
+    pod, trained = job["spec"]["template"]["spec"], training["template"]["spec"]
+    container = pod["containers"][0]
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container["env"]
+    assert {volume["name"] for volume in pod["volumes"]} == {volume["name"] for volume in trained["volumes"]} - {
+        "ca",
+        "token",
+        "shm",
+    }
+    for key in ("backoffLimit", "podFailurePolicy"):
+        assert job["spec"][key] == training[key]
+    for key in ("nodeSelector", "tolerations", "securityContext", "terminationGracePeriodSeconds"):
+        assert pod.get(key) == trained.get(key)
+    config = RunConfig.model_validate_json(config_map["data"]["run.json"])
+    assert (len(config.exports), config.progress) == (1, None)
+
+
+def test_an_export_of_a_gpu_optimizer_is_no_contradiction() -> None:
+    """The run config says what the run had; that the export has no GPU is the pod's matter."""
+    config_map, job = exported("defaults", optimization={"optimizer": "paged_adamw8bit"}, resources={"gpus": 1})
+    assert RunConfig.model_validate_json(config_map["data"]["run.json"]).gpus == 1
+    assert "nvidia.com/gpu" not in job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_names_of_export_jobs_differ_and_are_label_values() -> None:
+    names = {export_name("x" * NAME_LIMIT, UID, format_) for format_ in get_args(ExportFormat)}
+    names |= {check_name("x" * NAME_LIMIT, UID)}
+    assert len(names) == len(get_args(ExportFormat)) + 1
+    assert max(map(len, names)) <= 63
 
 
 @pytest.mark.parametrize(

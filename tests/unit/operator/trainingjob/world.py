@@ -6,10 +6,11 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from trainyard_crds.contract import child_name
+from trainyard_crds.contract import ROLE_LABEL, child_name
 from trainyard_operator.trainingjob.admission import Admission, at_once
 from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
+from trainyard_operator.trainingjob.render import EXPORT_ROLE
 
 NAME, NAMESPACE, UID = "tune", "team", "5f8c1d2e-0000-4000-8000-000000000001"
 CHILD = child_name(NAME, UID)
@@ -108,6 +109,8 @@ class World:
         self.pods: dict[str, Object] = {}
         self.check: Object | None = None
         self.check_pods: dict[str, Object] = {}
+        self.export_jobs: dict[str, Object] = {}
+        self.export_pods: dict[str, Object] = {}
         self.answers: dict[Need, Any] = {}
         self.refusal: Refusal | None = None
         self.admission: Admission | None = None
@@ -124,6 +127,8 @@ class World:
             pods=tuple(self.pods.values()),
             check=self.check,
             check_pods=tuple(self.check_pods.values()),
+            export_jobs=tuple(self.export_jobs.values()),
+            export_pods=tuple(self.export_pods.values()),
             answers=self.answers,
             refusal=self.refusal,
         )
@@ -137,19 +142,30 @@ class World:
         for body in done.create:
             if body["kind"] != "Job":
                 continue
-            if body["metadata"]["name"].endswith("-check"):
+            name = body["metadata"]["name"]
+            if body["metadata"]["labels"][ROLE_LABEL] == EXPORT_ROLE:
+                self.export_jobs[name] = merged(kept(body, self.stamp), {"metadata": {"uid": f"{name} {self.stamp}"}})
+            elif name.endswith("-check"):
                 self.check = kept(body, self.stamp)
             else:
                 self.child = kept(body, self.stamp)
         if done.suspend is not None and self.child is not None:
             self.child = merged(self.child, {"spec": {"suspend": done.suspend}})
         for deletion in done.delete:
-            if deletion.kind == "jobs":
+            if deletion.name in self.export_jobs:
+                self.delete_export_job(deletion.name)
+            elif deletion.kind == "jobs":
                 self.child = None
             else:
                 self._delete_pod(deletion.uid, deletion.grace)
         if done.status:
             self.job = merged(self.job, {"status": done.status})
+
+    def delete_export_job(self, name: str) -> None:
+        """The garbage collector takes its pods, too."""
+        uid = self.export_jobs.pop(name)["metadata"]["uid"]
+        pods = self.export_pods.items()
+        self.export_pods = {key: pod for key, pod in pods if pod["metadata"]["ownerReferences"][0]["uid"] != uid}
 
     def _delete_pod(self, uid: str, grace: int | None) -> None:
         for name, pod in list(self.pods.items()):
