@@ -124,7 +124,10 @@ class RunConfig(SpecModel):
     exports: list[Export] = Field(min_length=1, description="Default: the adapter, or the model with full.")
     s3: RunS3 = RunS3()
     progress: Intake | None = None
-    gpus: int = Field(default=0, ge=0, description="GPUs the pod was given; 0 trains on the CPU.")
+    gpus: int = Field(default=0, ge=0, le=64, description="GPUs the pod was given; 0 trains on the CPU.")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that train together: one for each GPU, or any number on the CPU."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -165,6 +168,20 @@ class RunConfig(SpecModel):
             raise ValueError(
                 f"adapter.modulesToSave and .targets both name {min(both)}; one that is trained whole needs no "
                 "adapter: remove it from targets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _processes_fit(self) -> RunConfig:
+        if self.gpus not in (0, self.processes):
+            raise ValueError(
+                f"processes is {self.processes}, but gpus is {self.gpus}: each process trains on one GPU; set both to "
+                "the same number, or gpus to 0 to train on the CPU"
+            )
+        if self.method == "full" and self.processes > 1 and self.optimization.optimizer != "adamw":
+            raise ValueError(
+                f"optimization.optimizer: {self.optimization.optimizer} cannot be spread over {self.processes} "
+                "processes with method: full; use adamw, or processes: 1"
             )
         return self
 

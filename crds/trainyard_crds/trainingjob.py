@@ -54,6 +54,12 @@ class TrainingJobSpec(SpecModel):
                 "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
             ),
             cel(
+                "self.method != 'full' || !has(self.resources) || self.resources.gpus < 2 || "
+                "!has(self.optimization) || self.optimization.optimizer == 'adamw'",
+                "spec.optimization.optimizer: the 8-bit ones cannot be spread over several GPUs with method: full; use "
+                "adamw, or spec.resources.gpus: 1",
+            ),
+            cel(
                 "!has(self.optimization) || self.optimization.recompute != 'offload' || "
                 "!has(self.resources) || self.resources.gpus > 0",
                 "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",

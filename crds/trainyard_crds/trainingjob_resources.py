@@ -8,6 +8,9 @@ from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, SpecModel, cel, rules
 
+_CORES, _MEMORY_GIB = 2, 8
+"""What a process gets where the user says nothing."""
+
 
 class TolerationSpec(SpecModel):
     """A Kubernetes toleration."""
@@ -30,7 +33,16 @@ class TolerationSpec(SpecModel):
 class Resources(SpecModel):
     """What the training pod asks for."""
 
-    gpus: int = Field(default=1, ge=0, le=1, description="GPUs of the pod: 1, or 0 to train on the CPU.")
+    gpus: int = Field(
+        default=1,
+        ge=0,
+        le=64,
+        description=(
+            "GPUs of the pod; 0 trains on the CPU. With several, one process trains on each: lora and qlora hold the "
+            "whole model on every GPU, full spreads it over them. An optimizer step takes batchSize x "
+            "gradientAccumulation x gpus sequences."
+        ),
+    )
     gpu_resource: str = Field(
         default="nvidia.com/gpu",
         min_length=3,
@@ -43,8 +55,14 @@ class Resources(SpecModel):
             )
         ),
     )
-    cpu: CpuQuantity = Field(default="2", description="CPU cores requested and allowed; torch uses as many threads.")
-    memory: ByteQuantity = Field(default="8Gi", description="Memory requested and allowed, /dev/shm included.")
+    cpu: CpuQuantity | None = Field(
+        default=None,
+        description="CPU cores requested and allowed; torch uses as many threads. Default: 2 for each GPU, at least 2.",
+    )
+    memory: ByteQuantity | None = Field(
+        default=None,
+        description="Memory requested and allowed, /dev/shm included. Default: 8Gi for each GPU, at least 8Gi.",
+    )
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels a node must have."
     )
@@ -55,14 +73,29 @@ class Resources(SpecModel):
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
+    @property
+    def processes(self) -> int:
+        """Processes that train together in the pod."""
+        return max(1, self.gpus)
+
+    @property
+    def cpu_limit(self) -> str:
+        """CPU cores of the pod, a quantity."""
+        return self.cpu or str(_CORES * self.processes)
+
+    @property
+    def memory_limit(self) -> str:
+        """Memory of the pod, a quantity."""
+        return self.memory or f"{_MEMORY_GIB * self.processes}Gi"
+
 
 class SharedCache(SpecModel):
     """A volume on which jobs keep what each of them would download and tokenise again."""
 
     claim_name: DnsName = Field(
         description=(
-            "An existing PersistentVolumeClaim; ReadWriteMany, so that jobs on several nodes can use it at once. Models "
-            "that hf download put into its folder huggingface/hub are used too."
+            "An existing PersistentVolumeClaim; ReadWriteMany, so that jobs on several nodes can use it at once. "
+            "Models that hf download put into its folder huggingface/hub are used too."
         )
     )
 

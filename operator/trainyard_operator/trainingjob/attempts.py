@@ -95,8 +95,8 @@ def history(observed: Observed, now: datetime) -> History | Need:
 
 def memory_limit(observed: Observed) -> str:
     """Memory limit of the trainer's container as the user wrote it."""
-    default: str = Resources.model_fields["memory"].default
-    return str((observed.spec.get("resources") or {}).get("memory", default))
+    asked = observed.spec.get("resources") or {}
+    return str(asked.get("memory") or Resources(gpus=asked.get("gpus", 1)).memory_limit)
 
 
 def _current(observed: Observed) -> list[Object] | Need:

@@ -51,6 +51,12 @@ def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
         ({"dataset": {"source": "https://me@host/rows.jsonl"}}, "should match pattern"),
         ({"optimisation": {}}, "Extra inputs are not permitted"),
         ({"optimization": {"optimizer": "paged_adamw8bit"}}, "paged_adamw8bit has no effect without a GPU"),
+        ({"gpus": 2}, "processes is 1, but gpus is 2: each process trains on one GPU"),
+        ({"gpus": 2, "processes": 4}, "set both to the same number, or gpus to 0"),
+        (
+            {"method": "full", "processes": 2, "optimization": {"optimizer": "adamw8bit"}},
+            "adamw8bit cannot be spread over 2 processes",
+        ),
         ({"optimization": {"recompute": "offload"}}, "recompute: offload has no effect without a GPU"),
         ({"evaluation": {"earlyStopping": {"patience": 2}}}, "earlyStopping needs held-out rows"),
         ({"adapter": {"targets": ["q_proj"], "modulesToSave": ["q_proj"]}}, "both name q_proj"),

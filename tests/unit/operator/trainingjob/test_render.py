@@ -43,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
         "checkpoints": {"gracePeriodSeconds": 600},
         "retry": {"limit": 7},
     },
+    "two-gpus": {"method": "full", "resources": {"gpus": 2}},
     "one-claim": {
         "resources": {"gpus": 0},
         "storage": {"claimName": "models"},
@@ -132,6 +133,17 @@ def test_shared_memory_fits_into_the_memory_limit(case: str) -> None:
     limit = pod["containers"][0]["resources"]["limits"]["memory"]
     assert shm["medium"] == "Memory"
     assert 0 < int(shm["sizeLimit"]) < whole_units(limit)
+
+
+def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> None:
+    config_map, *_claim, job = rendered("two-gpus")
+    config = RunConfig.model_validate_json(config_map["data"]["run.json"])
+    assert (config.gpus, config.processes) == (2, 2)
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "2"}
+    config_map, *_ = rendered("one-claim")
+    config = RunConfig.model_validate_json(config_map["data"]["run.json"])
+    assert (config.gpus, config.processes) == (0, 1)
 
 
 def test_the_name_of_the_config_map_follows_its_content() -> None:
