@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.sources import web_server
+from tests.unit.trainer.sources.web_server import Web
 from tests.unit.trainer.toy import metric_lines
 from trainyard_crds.report import Termination
 from trainyard_crds.runconfig import RunConfig
@@ -134,6 +136,10 @@ EFFECTS: dict[str, tuple[dict[str, Any], Check]] = {
         {"optimization": {"optimizer": "adamw8bit"}, "adapter": {"rank": 64}},
         lambda _, now: now.optimizer_bytes < 3 * sum(one.numel() for one in now.adapter.values()),
     ),
+    "optimization.recompute": optimization(
+        lambda old, now: "recompute none" in old.log and "recompute full" in now.log and same_adapters(old, now),
+        recompute="full",
+    ),
     "optimization.precision": optimization(
         lambda old, now: (
             now.every("loss")[0] != old.every("loss")[0]
@@ -174,6 +180,10 @@ EFFECTS: dict[str, tuple[dict[str, Any], Check]] = {
 }
 
 
+def same_adapters(old: Seen, now: Seen) -> bool:
+    return all(bool((tensor == now.adapter[name]).all()) for name, tensor in old.adapter.items())
+
+
 def norm(seen: Seen) -> float:
     return math.sqrt(sum(float(one.square().sum()) for one in seen.adapter.values()))
 
@@ -207,10 +217,23 @@ def test_double_quantisation_rounds_once_more(tmp_path: Path, tiny_model: Path) 
     assert once.every("loss")[0] == pytest.approx(twice.every("loss")[0], rel=0.05)
 
 
+def test_runs_that_share_a_cache_download_and_tokenise_once(tmp_path: Path, tiny_model: Path) -> None:
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(16)).read_bytes()
+    with web_server.serve(Web({"/rows.jsonl": rows})) as web:
+        shared = {"cacheDirectory": str(tmp_path / "cache"), "dataset": {"source": f"{web.address}/rows.jsonl"}}
+        first, second = (run(tmp_path / name, tiny_model, shared) for name in ("first", "second"))
+        assert len(web.ranges) == 1
+    assert ('"TokensReused"' in first.log, '"TokensReused"' in second.log) == (False, True)
+    assert first.every("loss") == second.every("loss")
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"downloads", "tokens"}
+    assert not (first.directory / "cache").exists()
+
+
 WEB, DUE = "sources/test_web.py", "engine/test_due.py"
 ELSEWHERE = {
     "version": "test_configuration.py::test_a_mistake_is_named_with_field_value_and_remedy",
     "runDirectory": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "cacheDirectory": "test_llm_fields.py::test_runs_that_share_a_cache_download_and_tokenise_once",
     "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
     "task": "tasks/test_llm_task.py::test_the_loss_falls",
     "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",

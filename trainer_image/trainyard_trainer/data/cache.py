@@ -1,4 +1,4 @@
-"""Tokenised files kept in the run directory, so that a resumed run does not tokenise again."""
+"""Tokenised files kept in the run directory or in a cache that runs share, so that no start tokenises again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _VERSION = 1
 """Changes whenever the same rows and settings come to give other tokens."""
 _DIGEST_BYTES = 32
 _READABLE = 0o644
+_LEFTOVER_SECONDS = 24 * 3600
+"""Nobody writes for so long: what is older than this was left by a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,6 @@ class TokenCache:
             OSError: the volume does not take it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        for leftover in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
         digests = np.frombuffer(b"".join(file.digests), np.uint8)
         parts: dict[str, NDArray[Any]] = {
             "tokens": file.rows.tokens,
@@ -88,6 +89,7 @@ class TokenCache:
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=self.directory)
         os.close(descriptor)
         temporary, files = Path(name), Files()
+        _remove_leftovers(self.directory, temporary)
         try:
             save_file(parts, name, metadata={"facts": facts})
             temporary.chmod(_READABLE)
@@ -100,6 +102,15 @@ class TokenCache:
 
     def _path(self, key: str) -> Path:
         return self.directory / f"tokens-{key[:16]}.safetensors"
+
+
+def _remove_leftovers(directory: Path, new: Path) -> None:
+    """By the clock that dates the files: the volume's, which may be another machine's."""
+    now = new.stat().st_mtime
+    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if now - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                leftover.unlink()
 
 
 def _facts(file: TokenizedFile) -> dict[str, object]:

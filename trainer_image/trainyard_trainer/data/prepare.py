@@ -94,21 +94,21 @@ class _Preparation:
         return tokenized
 
     def _tokenize_once(self, file: RowFile) -> TokenizedFile:
-        """Tokenised now, or by an earlier start of this run."""
+        """Tokenised now, or by an earlier start."""
         identity = self.encoder.identity
         if self.cache is None or identity is None:
             return self._tokenize_now(file)
         limit, overlong = self.request.batches.max_length, self.request.overlong
         key = self.cache.key(file, identity, limit, overlong, self.poll)
         if (kept := self.cache.load(key)) is not None:
-            self.log("TokensReused", f"An earlier start of this run tokenised {file.name}; its tokens are used again.")
+            self.log("TokensReused", f"{file.name} was tokenised before; its tokens are used again.")
             return kept
         tokenized = self._tokenize_now(file)
         try:
             self.cache.store(key, tokenized)
         except OSError as error:
             why = error.strerror or str(error)
-            self.log("TokensNotKept", f"The tokens of {file.name} cannot be kept for a resumed run: {why}.")
+            self.log("TokensNotKept", f"The tokens of {file.name} cannot be kept for a later start: {why}.")
         return tokenized
 
     def _tokenize_now(self, file: RowFile) -> TokenizedFile:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -238,6 +239,18 @@ def test_damaged_tokens_are_made_anew(tmp_path: Path, place: int) -> None:
     run(tmp_path, tiny.questions(12), cache=cache, log=log)
     assert any("TokensReused" in line for line in log)
     assert len(list(cache.directory.iterdir())) == 1
+
+
+def test_what_another_run_is_writing_stays_and_what_was_left_long_ago_goes(tmp_path: Path) -> None:
+    cache = TokenCache(tmp_path / "cache")
+    cache.directory.mkdir()
+    fresh, old = cache.directory / ".tmp-fresh", cache.directory / ".tmp-old"
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    two_days_ago = fresh.stat().st_mtime - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    run(tmp_path, tiny.questions(3), cache=cache)
+    assert (fresh.exists(), old.exists()) == (True, False)
 
 
 def test_a_volume_that_takes_no_tokens_does_not_end_the_run(tmp_path: Path) -> None:

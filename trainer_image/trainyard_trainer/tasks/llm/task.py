@@ -64,7 +64,7 @@ class LlmTask:
         tokenizer = load_tokenizer(base.path, base.name)
         request = _request(config, train, validation, _pad_token(tokenizer))
         encoder = Encoder(tokenizer, config.llm.train_on, base.name)
-        cache = TokenCache(context.run_directory / CACHE)
+        cache = TokenCache(_token_directory(context))
         prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
@@ -143,7 +143,15 @@ def _ours(loaded: Loaded) -> LlmLoaded:
 
 
 def _access(context: RunContext) -> Access:
-    return Access(s3=context.config.s3, progress=context.progress)
+    shared = context.config.cache_directory
+    cache = None if shared is None else Path(shared) / "downloads"
+    return Access(s3=context.config.s3, cache=cache, progress=context.progress)
+
+
+def _token_directory(context: RunContext) -> Path:
+    """Where tokens are kept for later starts, and with a shared cache for other runs."""
+    shared = context.config.cache_directory
+    return context.run_directory / CACHE if shared is None else Path(shared) / "tokens"
 
 
 def _fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
