@@ -32,6 +32,11 @@ class TextBatch:
     labels: Tensor
     """(N,), int64: the token that follows each position, always of the same row."""
     num_tokens: int
+    boundaries: Tensor | None = None
+    """(R + 1,), int32: where each of the R packed rows begins and the last one ends, b * T + t, padding being rows too;
+    None where rows are told by their positions or not packed."""
+    longest: int = 0
+    """Tokens of the longest packed row."""
 
     @property
     def num_loss_tokens(self) -> int:
@@ -44,6 +49,8 @@ class TextBatch:
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
             attention_mask=None if self.attention_mask is None else self.attention_mask.to(device),
+            boundaries=None if self.boundaries is None else self.boundaries.to(device),
+            longest=self.longest,
             loss_positions=self.loss_positions.to(device),
             labels=self.labels.to(device),
             num_tokens=self.num_tokens,
@@ -66,10 +73,13 @@ def collate(rows: TokenRows, sequences: Sequence[Sequence[int]], *, packed: bool
         mask[index, :used] = 1
         positions[index, used:] = np.arange(width - used)
     carrying = np.flatnonzero(labels >= 0)
+    boundaries = np.append(np.flatnonzero(positions == 0), positions.size).astype(np.int32)
     return TextBatch(
         input_ids=torch.from_numpy(tokens),
         position_ids=torch.from_numpy(positions),
         attention_mask=None if packed else torch.from_numpy(mask),
+        boundaries=torch.from_numpy(boundaries) if packed else None,
+        longest=int(np.diff(boundaries).max()),
         loss_positions=torch.from_numpy(carrying),
         labels=torch.from_numpy(labels.reshape(-1)[carrying]),
         num_tokens=int(mask.sum()),

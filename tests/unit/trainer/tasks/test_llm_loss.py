@@ -6,14 +6,12 @@ import torch
 from torch.nn import functional
 
 from tests.unit.trainer import tiny
-from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.data.batches import BatchSettings, TextBatches, collate
 from trainyard_trainer.data.chat import Encoded
 from trainyard_trainer.data.rows import TokenRows
-from trainyard_trainer.models.adapter import add_adapter
-from trainyard_trainer.models.loading import recompute_activations
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
-from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, selected_logits, summed_loss
+from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
+from trainyard_trainer.tasks.llm.rows_apart import keeps_rows_apart
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
@@ -119,18 +117,3 @@ def test_the_head_computes_nothing_but_selected_positions() -> None:
     hook.remove()
     assert seen == [(1, batch.num_loss_tokens, 346)]
     assert batch.num_loss_tokens < batch.num_tokens
-
-
-def test_recomputed_activations_give_the_same_gradients() -> None:
-    batch = collate(random_rows(6), [[0, 1, 2], [3, 4, 5]], packed=True, pad_token=2)
-    gradients = []
-    for recompute in (False, True):
-        base = tiny.make_model()
-        if recompute:
-            recompute_activations(base)
-        model = add_adapter(base, Adapter(rank=4, dropout=0.1), seed=0, base="tiny", revision=None).train()
-        torch.manual_seed(0)
-        torch.autograd.backward(summed_loss(model, batch))
-        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad})
-    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
-    assert sum(bool(gradient.abs().sum() > 0) for gradient in gradients[0].values()) == 14

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from trainyard_trainer.data.batches import TextBatch
 from trainyard_trainer.memory.chunks import rows_per_chunk
+from trainyard_trainer.models.attention import packed_call
 from trainyard_trainer.tasks.llm.chunked import loss_in_head
 
 
@@ -31,7 +32,7 @@ def summed_loss(model: Any, batch: TextBatch, chunk_rows: int | None = None) -> 
     head = _linear_head(model)
     assert head is not None
     with loss_in_head(head, batch.loss_positions, batch.labels, chunk_rows):
-        loss: Tensor = model(**_inputs(batch)).logits
+        loss = _output(model, batch)
     return loss.reshape(())
 
 
@@ -66,17 +67,22 @@ def _linear_head(model: Any) -> nn.Linear | None:
 def selected_logits(model: Any, batch: TextBatch) -> Tensor:
     """Logits at the batch's loss positions, (N, vocabulary).
 
-    Without a cache and without a mask, attention keeps packed rows apart by their restarting positions alone; with
-    either of them it would not.
+    Without a cache and without a mask, attention keeps packed rows apart by their boundaries or by their restarting
+    positions; with either of them it would not.
     """
     with _head_on(model.get_output_embeddings(), batch.loss_positions):
-        logits: Tensor = model(**_inputs(batch)).logits
+        logits = _output(model, batch)
     return logits.reshape(len(batch.labels), -1)
 
 
-def _inputs(batch: TextBatch) -> dict[str, Any]:
+def _output(model: Any, batch: TextBatch) -> Tensor:
+    """What the head gave, as the model made it logits."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
-    return inputs if batch.attention_mask is None else {**inputs, "attention_mask": batch.attention_mask}
+    if batch.attention_mask is not None:
+        inputs["attention_mask"] = batch.attention_mask
+    with packed_call(model, batch.boundaries, batch.longest) as options:
+        logits: Tensor = model(**inputs, **options).logits
+    return logits
 
 
 @contextmanager
@@ -92,26 +98,6 @@ def _head_on(head: nn.Module, positions: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def keeps_rows_apart(model: Any, vocabulary: int, device: torch.device) -> bool:
-    """Whether packed rows see only themselves in this architecture.
-
-    Runs a packed pair twice with another first row: the second row's logits must stay what they were. Recurrent and
-    convolutional layers, for example, carry state over the boundary. Modes and random state are left as found.
-    """
-    length = 8
-    tokens = torch.arange(3 * length, device=device).remainder(vocabulary)
-    rows, other = tokens[: 2 * length].reshape(1, -1), tokens[length:].flip(0).reshape(1, -1).clone()
-    other[0, length:] = rows[0, length:]
-    positions = torch.arange(length, device=device).repeat(2).reshape(1, -1)
-    with evaluating(model), torch.no_grad():
-        first, second = (
-            model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, length:].float()
-            for ids in (rows, other)
-        )
-    tolerance = 0.02 * float(first.abs().max()) + 1e-6
-    return float((first - second).abs().max()) <= tolerance
 
 
 @contextmanager

@@ -20,15 +20,18 @@ from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.memory.recompute import Recompute, recomputing
 from trainyard_trainer.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.models.full import load_model_weights, save_model
 from trainyard_trainer.models.libraries import import_libraries
-from trainyard_trainer.models.loading import load_base_model, load_tokenizer, recompute_activations
+from trainyard_trainer.models.loading import load_base_model, load_tokenizer
+from trainyard_trainer.models.recompute import recompute_activations
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
-from trainyard_trainer.tasks.llm.loss import keeps_rows_apart, rows_in_chunks, summed_loss
+from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
 from trainyard_trainer.tasks.llm.memory import plan_memory
+from trainyard_trainer.tasks.llm.rows_apart import go_by_boundaries, keeps_rows_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +65,11 @@ class LlmTask:
         context.stop.check()
         context.stage(Stage.PREPARING_DATA)
         tokenizer = load_tokenizer(base.path, base.name)
-        request = _request(config, train, validation, _pad_token(tokenizer))
-        encoder = Encoder(tokenizer, config.llm.train_on, base.name)
-        cache = TokenCache(_token_directory(context))
-        prepared = prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
+        prepared = _prepare(context, base, tokenizer, train, validation)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
         planned = plan_memory(context, base)
-        model = _load_model(context, base, recompute=planned.recompute == "full")
+        model = _load_model(context, base, planned.recompute)
         context.stop.check()
         check_merges(config, model, base)
         _check_tokens(model, base, prepared)
@@ -136,6 +136,26 @@ class LlmTask:
         )
         return write_export(source, context, request, weights, directory)
 
+    def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
+        """Write an export of a finished run; its model and rows are loaded only where the export is made from them."""
+        config = context.config
+        import_libraries(adapter=config.adapter is not None)
+        context.stop.check()
+        base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
+        check_exports(config, base)
+        tokenizer = load_tokenizer(base.path, base.name)
+        compared = request.format == "merged"
+        rows = _prepare(context, base, tokenizer, *_fetch_rows(context)) if compared else None
+        context.stop.check()
+        model = None
+        if compared or request.base == "dequantized":
+            model = _load_model(context, base, recomputing("none", 0))
+            load_adapter(model, weights)
+        source = ExportSource(
+            config=config, base=base, tokenizer=tokenizer, model=model, probe=first_batch(rows.train) if rows else None
+        )
+        return write_export(source, context, request, weights, directory)
+
 
 def _ours(loaded: Loaded) -> LlmLoaded:
     assert isinstance(loaded, LlmLoaded)
@@ -169,6 +189,16 @@ def _fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
     return train, fetch(dataset.validation.source, dataset.validation.sha256, None)
 
 
+def _prepare(
+    context: RunContext, base: LocalModel, tokenizer: Any, train: RowFile, validation: RowFile | float | None
+) -> Prepared:
+    """Check and tokenise the rows."""
+    request = _request(context.config, train, validation, _pad_token(tokenizer))
+    encoder = Encoder(tokenizer, context.config.llm.train_on, base.name)
+    cache = TokenCache(_token_directory(context))
+    return prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
+
+
 def _request(config: RunConfig, train: RowFile, validation: RowFile | float | None, pad_token: int) -> DataRequest:
     return DataRequest(
         train=train,
@@ -191,7 +221,7 @@ def _pad_token(tokenizer: Any) -> int:
     return int(next(token for token in candidates if token is not None))
 
 
-def _load_model(context: RunContext, base: LocalModel, *, recompute: bool) -> Any:
+def _load_model(context: RunContext, base: LocalModel, recompute: Recompute) -> Any:
     """The model as the method trains it, in training mode."""
     config = context.config
     model = load_base_model(
@@ -201,11 +231,10 @@ def _load_model(context: RunContext, base: LocalModel, *, recompute: bool) -> An
         device=context.device,
         quantization=config.quantization,
     )
-    if recompute:
-        recompute_activations(model)
     if config.adapter is not None:
         seed = config.optimization.seed
         model = add_adapter(model, config.adapter, seed=seed, base=base.reference, revision=base.revision)
+    recompute_activations(model, recompute)
     model.train()
     return model
 
@@ -238,11 +267,14 @@ def _all_batches(prepared: Prepared) -> list[TextBatches]:
 
 def _check_packing(context: RunContext, model: Any) -> None:
     vocabulary = int(model.get_input_embeddings().num_embeddings)
-    if context.config.llm.packing and not keeps_rows_apart(model, vocabulary, context.device):
+    if not context.config.llm.packing:
+        return
+    if not keeps_rows_apart(model, vocabulary, context.device):
         raise ConfigurationError(
             f"Rows packed into one sequence would see each other in this architecture ({model.config.model_type}).",
             "Set spec.llm.packing: false.",
         )
+    go_by_boundaries(model, vocabulary, context.device)
 
 
 def _parameter_groups(config: RunConfig, model: nn.Module) -> Sequence[ParameterGroup]:
