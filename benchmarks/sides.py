@@ -32,6 +32,7 @@ from trainyard_trainer.engine.saver import Saver
 from trainyard_trainer.engine.task import Loaded, MicroBatch, RunContext
 from trainyard_trainer.memory.devices import peak_flops
 from trainyard_trainer.memory.estimate import estimate, flops_per_token
+from trainyard_trainer.memory.recompute import recomputing
 from trainyard_trainer.memory.shape import read_shape
 from trainyard_trainer.models.libraries import import_bitsandbytes
 from trainyard_trainer.models.quiet import quiet_libraries
@@ -101,7 +102,9 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
     result.logged = [datetime.fromisoformat(line["time"]).timestamp() for line in lines if "loss" in line]
     result.data_wait = [line["dataWait"] for line in lines if "loss" in line]
     result.recomputed = bool(task.loaded.model.is_gradient_checkpointing)
-    parts = estimate(config, read_shape(Path(case.model), "it"), "full" if result.recomputed else "none").parts
+    shape = read_shape(Path(case.model), "it")
+    way = recomputing("full" if result.recomputed else "none", shape.layers)
+    parts = estimate(config, shape, way).parts
     result.predicted = sum(size for name, size in parts.items() if name != "CUDA context")
     result.measured = live.peak if live is not None else 0
     return result, task.loaded.model

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from trainyard_trainer.cgroup import directories, read
+
 _ROOT = Path("/")
 
 
@@ -22,10 +24,15 @@ def cpu_limit(root: Path = _ROOT) -> int:
     return max(1, int(min([cores, *quotas])))
 
 
+def threads_of(processes: int, root: Path = _ROOT) -> int:
+    """Threads for each of several processes that share the cores, at least 1."""
+    return max(1, cpu_limit(root) // processes)
+
+
 def _quota_v2(root: Path) -> float | None:
     values = []
-    for directory in _directories(root / "sys/fs/cgroup", _own_path(root, "")):
-        words = _read(directory / "cpu.max").split()
+    for directory in directories(root, "cpu", v2=True):
+        words = read(directory / "cpu.max").split()
         if len(words) == 2 and words[0] != "max":
             values.append(int(words[0]) / int(words[1]))
     return min(values, default=None)
@@ -33,31 +40,8 @@ def _quota_v2(root: Path) -> float | None:
 
 def _quota_v1(root: Path) -> float | None:
     values = []
-    for directory in _directories(root / "sys/fs/cgroup/cpu", _own_path(root, "cpu")):
-        quota, period = _read(directory / "cpu.cfs_quota_us"), _read(directory / "cpu.cfs_period_us")
+    for directory in directories(root, "cpu", v2=False):
+        quota, period = read(directory / "cpu.cfs_quota_us"), read(directory / "cpu.cfs_period_us")
         if quota and period and int(quota) > 0:
             values.append(int(quota) / int(period))
     return min(values, default=None)
-
-
-def _own_path(root: Path, controller: str) -> str:
-    """This process's cgroup below the hierarchy of a v1 controller, or of v2 for the empty name."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _number, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return path
-    return "/"
-
-
-def _directories(mount: Path, path: str) -> list[Path]:
-    """The cgroup and all its parents up to the mount point; a quota of any of them binds."""
-    own = mount / path.lstrip("/")
-    return [own, *(parent for parent in own.parents if parent.is_relative_to(mount))]
-
-
-def _read(path: Path) -> str:
-    """The file's text, empty where a container's view of the hierarchy does not have it."""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

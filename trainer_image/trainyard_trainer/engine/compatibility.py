@@ -11,7 +11,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.errors import DataError
 
 _BLOCKS = ("method", "optimization", "adapter", "quantization", "llm")
-_NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps"}
+_NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps", "optimization.recompute"}
 _ADVICE = "Set it back, or start a new run (a new TrainingJob, or another runDirectory)."
 
 

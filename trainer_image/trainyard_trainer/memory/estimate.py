@@ -8,27 +8,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
 
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.memory.chunks import rows_per_chunk
+from trainyard_trainer.memory.recompute import Recompute
 from trainyard_trainer.memory.shape import ModelShape
-
-Recompute = Literal["none", "full"]
 
 _FP32 = 4
 _CUDA_CONTEXT = 500 * 2**20
 """Driver, kernels and cuBLAS workspace of one process."""
+_INPUTS_IN_FLIGHT = 2
+"""Offloaded layer inputs that are on the device: the one in use and the one being copied."""
 _LEAST_8BIT_SIZE = 4096
 """bitsandbytes keeps 32-bit moments of smaller tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Bytes by part, all of which exist at the same time at the peak."""
+    """Bytes by part, all of which exist at the same time at the peak.
+
+    Attributes:
+        parts: Of the device.
+        recompute: The way of the backward pass they are for.
+        on_host: Bytes of pinned host memory beside them.
+    """
 
     parts: dict[str, int]
     recompute: Recompute
+    on_host: int = 0
 
     @property
     def peak(self) -> int:
@@ -80,22 +87,29 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
     Args:
         config: The run.
         shape: Its base model.
-        recompute: Whether each layer's activations are kept, or only its input.
+        recompute: Of which layers the activations are kept, of which only the input.
     """
     run = _Run(config, shape)
     parts = {"weights": _weights(run), "quantisation constants": _constants(run)}
     parts |= {"adapters": _FP32 * sum(run.adapter_sizes), "modules trained whole": _copies(run)}
     gradients = run.width * run.whole + parts["adapters"]
-    parts |= {"optimizer": _moments(run), "gradients": gradients}
     activations, working = _activations(run, recompute)
     head = _head(run)
+    parts |= {"optimizer": _resident_moments(run, activations + max(head, working)), "gradients": gradients}
     if run.config.optimization.gradient_accumulation == 1 and config.method == "full":
         # Gradients grow while activations go: whichever is larger is there at the peak, never the two.
         gradients = max(0, gradients + working - activations - head)
         parts["gradients"] = gradients
     parts |= {"activations": activations, "logits and working memory": max(head, working)}
-    parts["CUDA context"] = _CUDA_CONTEXT if config.gpus else 0
-    return Estimate(parts={name: size for name, size in parts.items() if size}, recompute=recompute)
+    parts["CUDA context"] = context_bytes(config)
+    on_host = recompute.layers * _layer_input(run) if recompute.mode == "offload" else 0
+    present = {name: size for name, size in parts.items() if size}
+    return Estimate(parts=present, recompute=recompute, on_host=on_host)
+
+
+def context_bytes(config: RunConfig) -> int:
+    """What the driver holds of a GPU for the process, before the run takes anything."""
+    return _CUDA_CONTEXT if config.gpus else 0
 
 
 def checkpoint_copy(config: RunConfig, shape: ModelShape) -> int:
@@ -162,6 +176,19 @@ def _moments(run: _Run) -> int:
     return 2 * (_FP32 * small + large + _FP32 * (large // 256))
 
 
+def _resident_moments(run: _Run, passing: int) -> int:
+    """Bytes of the moments that are on the device at the peak, where so much else is there only for a while.
+
+    Paged ones move to the host for activations, and come back for the optimizer's step, when those are gone.
+    """
+    is_paged = run.config.optimization.optimizer == "paged_adamw8bit"
+    return max(0, _moments(run) - passing) if is_paged else _moments(run)
+
+
+def _layer_input(run: _Run) -> int:
+    return run.tokens * run.shape.hidden * run.width
+
+
 def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
     """Bytes kept for the backward pass, and the most that a layer's backward pass needs beside them."""
     shape, tokens = run.shape, run.tokens
@@ -172,9 +199,12 @@ def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
     working = tokens * run.width * (2 * shape.intermediate + shape.hidden)
     if run.config.quantization:
         working += run.width * max(rows * columns for rows, columns in shape.linear().values())
-    if recompute == "full":
-        return shape.layers * tokens * shape.hidden * run.width + mask, layer + working
-    return shape.layers * layer + mask, working
+    inputs = recompute.layers * _layer_input(run)
+    if recompute.mode == "offload":
+        inputs = min(_INPUTS_IN_FLIGHT, recompute.layers) * _layer_input(run)
+    if recompute.layers == recompute.of:
+        return inputs + mask, layer + working
+    return inputs + (recompute.of - recompute.layers) * layer + mask, working
 
 
 def _layer_bytes_per_token(run: _Run) -> int:

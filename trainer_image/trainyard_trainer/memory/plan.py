@@ -1,4 +1,4 @@
-"""What a run's memory is made of, what would lower it most, and whether activations must be recomputed; pure."""
+"""What a run's memory is made of and what would lower it most; pure."""
 
 from __future__ import annotations
 
@@ -7,60 +7,77 @@ from typing import Any
 
 from trainyard_crds.report import MemoryEstimate
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.memory.estimate import Estimate, Recompute, checkpoint_copy, estimate
+from trainyard_crds.trainingjob_training import Adapter, Quantization
+from trainyard_trainer.memory.choice import MARGIN, Room, choose_recompute
+from trainyard_trainer.memory.estimate import Estimate, checkpoint_copy, estimate
+from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
 from trainyard_trainer.memory.shape import ModelShape
 
-_MARGIN = 0.85
-"""Share of a GPU's memory a run may be predicted to fill: the allocator leaves gaps, and a prediction errs."""
 _MOST_ADVICE = 3
+_ADVICE_LIMIT = 256
+_MODES: tuple[Mode, ...] = ("none", "selective", "full", "offload")
+_Change = tuple[str, RunConfig, Recompute]
+"""A sentence for a user, and what it leads to."""
 
 
-def choose_recompute(config: RunConfig, shape: ModelShape, device_bytes: int | None) -> Recompute:
-    """Keep activations where they fit; recomputing them costs a third of the speed.
-
-    Args:
-        config: The run.
-        shape: Its base model.
-        device_bytes: Memory of the GPU; None on a CPU, where nothing is recomputed.
-    """
-    if device_bytes is None or estimate(config, shape, "none").peak <= _MARGIN * device_bytes:
-        return "none"
-    return "full"
-
-
-def describe(found: Estimate, config: RunConfig) -> MemoryEstimate:
+def describe(found: Estimate, config: RunConfig, shape: ModelShape, room: Room) -> MemoryEstimate:
     """The estimate as it is reported."""
-    kept = "recomputed" if found.recompute == "full" else "kept"
     options = config.optimization
-    return MemoryEstimate(
-        bytes=found.peak,
-        basis=f"{config.method}, {options.precision}, {options.batch_size} x {config.llm.max_length} tokens per "
-        f"forward pass, {options.optimizer}, activations {kept}",
+    basis = (
+        f"{config.method}, {options.precision}, {options.batch_size} x {config.llm.max_length} tokens per "
+        f"forward pass, {options.optimizer}, recompute {found.recompute}"
     )
+    helps = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT]
+    return MemoryEstimate(bytes=found.peak, basis=basis, device_bytes=room.device, advice=helps or None)
 
 
 def advice(config: RunConfig, shape: ModelShape, recompute: Recompute) -> list[str]:
     """Changes that would lower the peak, the most effective first, each with what it saves."""
     before = estimate(config, shape, recompute).peak
-    found = [(before - estimate(changed, shape, recompute).peak, text) for text, changed in _changes(config)]
+    changes = _changes(config, recompute)
+    found = [(before - estimate(changed, shape, way).peak, text) for text, changed, way in changes]
     worth = sorted((saved, text) for saved, text in found if saved > 0.01 * before)
     return [f"{text} (saves {gib(saved)})" for saved, text in reversed(worth)][:_MOST_ADVICE]
 
 
-def table(config: RunConfig, shape: ModelShape) -> str:
-    """The parts, the peak, the host's copy of a checkpoint, and what would lower the peak most, for a terminal."""
-    choices: tuple[Recompute, ...] = ("none", "full") if config.gpus else ("none",)
-    found = [estimate(config, shape, choice) for choice in choices]
-    heads = ["activations kept", "recomputed"][: len(found)]
+def table(config: RunConfig, shape: ModelShape, device: int | None = None) -> str:
+    """The plan for a terminal: parts and peak by mode of recomputing, the host's memory, what would lower it most.
+
+    Args:
+        config: The run.
+        shape: Its base model.
+        device: Bytes of the device to choose for; None shows the modes alone.
+    """
+    modes = _MODES if config.gpus else _MODES[:-1]
+    found = [estimate(config, shape, recomputing(mode, shape.layers)) for mode in modes]
     names = dict.fromkeys(name for one in found for name in one.parts)
-    rows = [(name, *(gib(one.parts.get(name, 0)) for one in found)) for name in names]
-    rows = [("part", *heads), *rows, ("peak", *(gib(one.peak) for one in found))]
-    lines = ["  ".join([f"{name:<26}", *(f"{value:>16}" for value in values)]).rstrip() for name, *values in rows]
-    where = "Host memory" if config.gpus else "Memory"
-    copy = gib(checkpoint_copy(config, shape))
-    lines += ["", f"{where} beside it, for the copy that a checkpoint is written from: {copy}"]
-    lowering = advice(config, shape, choices[-1])
+    rows = [("part", *modes), *((name, *(gib(one.parts.get(name, 0)) for one in found)) for name in names)]
+    rows.append(("peak", *(gib(one.peak) for one in found)))
+    lines = ["  ".join([f"{name:<26}", *(f"{value:>10}" for value in values)]).rstrip() for name, *values in rows]
+    lines += ["", *_host_lines(config, shape, found[-1]), "", *_choice_lines(config, shape, device)]
+    chosen = choose_recompute(config, shape, Room(device)) if device else found[-1].recompute
+    lowering = advice(config, shape, chosen)
     return "\n".join([*lines, "", "What would lower the peak most:", *(f"- {one}" for one in lowering or ["nothing"])])
+
+
+def _host_lines(config: RunConfig, shape: ModelShape, last: Estimate) -> Iterator[str]:
+    where = "Host memory" if config.gpus else "Memory"
+    yield f"{where} beside it, for the copy that a checkpoint is written from: {gib(checkpoint_copy(config, shape))}"
+    if last.on_host:
+        yield f"Host memory beside it, pinned, for the layers' inputs with offload: {gib(last.on_host)}"
+
+
+def _choice_lines(config: RunConfig, shape: ModelShape, device: int | None) -> Iterator[str]:
+    asked = config.optimization.recompute
+    half = recomputing("selective", shape.layers)
+    if device is None:
+        yield f"The columns are the modes of optimization.recompute ({asked} here); {half} in the second."
+        yield f"auto takes the fastest that fits {MARGIN:.0%} of the device, with as few layers as that takes."
+        return
+    chosen = choose_recompute(config, shape, Room(device))
+    peak = estimate(config, shape, chosen).peak
+    fits = "fits" if peak <= device else "does NOT fit"
+    yield f"optimization.recompute: {asked} means {chosen} on a device with {gib(device)}: {gib(peak)}, which {fits}."
 
 
 def gib(size: int) -> str:
@@ -68,17 +85,27 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def _changes(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
-    """Sentences for a user, with the config they lead to."""
+def _changes(config: RunConfig, recompute: Recompute) -> Iterator[_Change]:
     options, length = config.optimization, config.llm.max_length
     if options.batch_size > 1:
         half, more = options.batch_size // 2, 2 * options.gradient_accumulation
-        yield (
-            f"set optimization.batchSize: {half} and gradientAccumulation: {more}",
-            _with(config, "optimization", batch_size=half, gradient_accumulation=more),
-        )
+        text = f"set optimization.batchSize: {half} and gradientAccumulation: {more}"
+        yield text, _with(config, "optimization", batch_size=half, gradient_accumulation=more), recompute
     if length >= 512:
-        yield f"set llm.maxLength: {length // 2}", _with(config, "llm", max_length=length // 2)
+        yield f"set llm.maxLength: {length // 2}", _with(config, "llm", max_length=length // 2), recompute
+    if options.optimizer == "adamw":
+        text = "set optimization.optimizer: adamw8bit"
+        yield text, _with(config, "optimization", optimizer="adamw8bit"), recompute
+    elif options.optimizer == "adamw8bit" and config.gpus:
+        text = "set optimization.optimizer: paged_adamw8bit"
+        yield text, _with(config, "optimization", optimizer="paged_adamw8bit"), recompute
+    for mode in _MODES[2:] if config.gpus else _MODES[2:3]:
+        if _MODES.index(mode) > _MODES.index(recompute.mode):
+            yield f"set optimization.recompute: {mode}", config, recomputing(mode, recompute.of)
+    yield from ((text, changed, recompute) for text, changed in _method_changes(config))
+
+
+def _method_changes(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     if config.method != "qlora":
         yield "use method: qlora", _qlora(config)
     if config.method == "full":
@@ -86,8 +113,6 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     if config.adapter is not None and config.adapter.rank > 8:
         rank = config.adapter.rank // 2
         yield f"set adapter.rank: {rank}", _with(config, "adapter", rank=rank)
-    if options.optimizer == "adamw":
-        yield "set optimization.optimizer: adamw8bit", _with(config, "optimization", optimizer="adamw8bit")
 
 
 def _with(config: RunConfig, block: str, **values: Any) -> RunConfig:
@@ -95,6 +120,5 @@ def _with(config: RunConfig, block: str, **values: Any) -> RunConfig:
 
 
 def _qlora(config: RunConfig) -> RunConfig:
-    document = {**config.to_json(), "method": "qlora"}
-    document.pop("exports", None)
-    return RunConfig.model_validate(document)
+    blocks = {"adapter": config.adapter or Adapter(), "quantization": Quantization()}
+    return config.model_copy(update={"method": "qlora", **blocks})

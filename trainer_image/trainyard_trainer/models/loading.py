@@ -75,11 +75,6 @@ def load_base_model(
     return model
 
 
-def recompute_activations(model: Any) -> None:
-    """Trade time for memory: keep only each layer's input for the backward pass. Worth it on a GPU."""
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-
-
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
     try:

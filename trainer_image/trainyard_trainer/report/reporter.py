@@ -187,7 +187,10 @@ class Reporter:
     def memory(self, estimate: MemoryEstimate, advice: str) -> None:
         """What the run is predicted to need of one device, and what would help if that is not there."""
         self._memory, self._memory_advice = estimate, advice
-        self._offer()
+        if estimate.device_bytes is not None and estimate.bytes > estimate.device_bytes:
+            text = f"The run is predicted to need {_gib(estimate.bytes)}, its device has {_gib(estimate.device_bytes)}."
+            self.warn("MemoryTooSmall", f"{text} {advice}")
+        self._offer(urgent=True)
 
     def stopped_early(self, best_loss: float | None, evaluations: int) -> None:
         """The run has made its last step before it was due; its end is told with the reason.
@@ -271,6 +274,10 @@ def newest_and_best(statuses: Sequence[CheckpointStatus]) -> list[CheckpointStat
     room = len(statuses) - _MOST_CHECKPOINTS
     older = [one for one in statuses if not one.best][: max(0, room)]
     return [one for one in statuses if one not in older]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def _finite(values: dict[str, float]) -> dict[str, float]:

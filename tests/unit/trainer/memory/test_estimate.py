@@ -8,21 +8,22 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.memory.batches import full_batch
 from tests.unit.trainer.memory.live import LiveBytes
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.data.batches import TextBatch
 from trainyard_trainer.engine.host_copy import HostCopy
 from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.memory.chunks import rows_per_chunk
-from trainyard_trainer.memory.estimate import Recompute, checkpoint_copy, estimate
+from trainyard_trainer.memory.estimate import checkpoint_copy, estimate
+from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
 from trainyard_trainer.memory.shape import ModelShape, read_shape
 from trainyard_trainer.models.adapter import adapter_weights, add_adapter
-from trainyard_trainer.models.loading import recompute_activations
+from trainyard_trainer.models.recompute import recompute_activations
 from trainyard_trainer.tasks.llm.loss import summed_loss
 
-VOCABULARY, BATCH, LENGTH = 8000, 2, 96
+VOCABULARY, BATCH, LENGTH, LAYERS = 8000, 2, 96, 6
 
 
 def run(method: str, **blocks: dict[str, Any]) -> RunConfig:
@@ -50,7 +51,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=VOCABULARY,
         hidden_size=768,
         intermediate_size=2048,
-        num_hidden_layers=6,
+        num_hidden_layers=LAYERS,
         num_attention_heads=12,
         num_key_value_heads=4,
     )
@@ -59,32 +60,18 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def full_batch() -> TextBatch:
-    """Two rows packed into each sequence, a loss on every token."""
-    count = BATCH * LENGTH
-    return TextBatch(
-        input_ids=torch.zeros((BATCH, LENGTH), dtype=torch.int64),
-        position_ids=torch.arange(LENGTH // 2).repeat(2).repeat(BATCH, 1),
-        attention_mask=None,
-        loss_positions=torch.arange(count),
-        labels=torch.zeros(count, dtype=torch.int64),
-        num_tokens=count,
-    )
-
-
 def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> int:
     """Most bytes held in the second optimizer step."""
     dtype = torch.float32 if config.optimization.precision == "fp32" else torch.bfloat16
     model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
-    if recompute == "full":
-        recompute_activations(model)
     if config.adapter is not None:
         model = add_adapter(model, config.adapter, seed=0, base="fifty", revision=None)
+    recompute_activations(model, recompute)
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
     optimizer = create_optimizer([group], config.optimization.optimizer)
-    batch, live = full_batch(), LiveBytes()
+    batch, live = full_batch(BATCH, LENGTH), LiveBytes()
     for parameter in model.parameters():
         live.hold(parameter)
     with live:
@@ -98,7 +85,7 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
 
 
 @pytest.mark.parametrize(
-    ("method", "recompute", "blocks"),
+    ("method", "mode", "blocks"),
     [
         pytest.param("full", "none", {}, id="full"),
         pytest.param("full", "full", {}, id="full, recomputed"),
@@ -113,11 +100,11 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
     ],
 )
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
-    directory: Path, method: str, recompute: Recompute, blocks: dict[str, dict[str, Any]]
+    directory: Path, method: str, mode: Mode, blocks: dict[str, dict[str, Any]]
 ) -> None:
-    config = run(method, **blocks)
-    predicted = estimate(config, read_shape(directory, "fifty"), recompute)
-    measured = measured_peak(directory, config, recompute)
+    config, way = run(method, **blocks), recomputing(mode, LAYERS)
+    predicted = estimate(config, read_shape(directory, "fifty"), way)
+    measured = measured_peak(directory, config, way)
     assert predicted.peak == pytest.approx(measured, rel=0.1), predicted.parts
 
 
@@ -178,7 +165,7 @@ def test_the_known_numbers_of_an_8b_model() -> None:
         "optimization": {"precision": "bf16", "batchSize": 1},
         "llm": {"maxLength": 2048},
     }
-    parts = estimate(run("qlora", **changes), shape, "full").parts
+    parts = estimate(run("qlora", **changes), shape, recomputing("full", shape.layers)).parts
     gib = {name: size / 2**30 for name, size in parts.items()}
     assert gib["weights"] + gib["quantisation constants"] == pytest.approx(3.35 + 1.96, abs=0.1)
     assert gib["activations"] == pytest.approx(0.5, abs=0.05)
@@ -186,8 +173,9 @@ def test_the_known_numbers_of_an_8b_model() -> None:
 
 
 def test_a_gpu_has_a_context_too() -> None:
-    cpu = estimate(run("lora"), llama_8b(), "none")
-    gpu = estimate(run("lora").model_copy(update={"gpus": 1}), llama_8b(), "none")
+    none = recomputing("none", llama_8b().layers)
+    cpu = estimate(run("lora"), llama_8b(), none)
+    gpu = estimate(run("lora").model_copy(update={"gpus": 1}), llama_8b(), none)
     assert "CUDA context" not in cpu.parts
     assert gpu.peak > cpu.peak
 

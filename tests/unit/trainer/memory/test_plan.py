@@ -20,33 +20,28 @@ from trainyard_trainer import wiring
 from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.memory.devices import peak_flops
 from trainyard_trainer.memory.estimate import estimate
-from trainyard_trainer.memory.plan import advice, choose_recompute, table
+from trainyard_trainer.memory.plan import advice, table
+from trainyard_trainer.memory.recompute import recomputing
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
 LARGE = run("lora", optimization={"precision": "bf16", "batchSize": 4}, llm={"maxLength": 4096})
-
-
-def test_activations_are_kept_where_they_fit_with_room_to_spare() -> None:
-    needed = estimate(LARGE, llama_8b(), "none").peak
-    assert choose_recompute(LARGE, llama_8b(), 2 * needed) == "none"
-    assert choose_recompute(LARGE, llama_8b(), int(1.05 * needed)) == "full"
-    assert choose_recompute(LARGE, llama_8b(), None) == "none"
+FULL = recomputing("full", llama_8b().layers)
 
 
 def test_advice_names_what_saves_most_first_and_is_true() -> None:
-    first, second, *_ = advice(LARGE, llama_8b(), "full")
+    first, second, *_ = advice(LARGE, llama_8b(), FULL)
     assert first.startswith("use method: qlora (saves ")
     assert second.startswith(("set optimization.batchSize: 2 and gradientAccumulation: ", "set llm.maxLength: 2048"))
     half = LARGE.model_copy(update={"llm": LARGE.llm.model_copy(update={"max_length": 2048})})
-    saved = estimate(LARGE, llama_8b(), "full").peak - estimate(half, llama_8b(), "full").peak
-    [said] = [one for one in advice(LARGE, llama_8b(), "full") if "maxLength" in one]
+    saved = estimate(LARGE, llama_8b(), FULL).peak - estimate(half, llama_8b(), FULL).peak
+    [said] = [one for one in advice(LARGE, llama_8b(), FULL) if "maxLength" in one]
     assert f"{saved / 2**30:.2f} GiB" in said
 
 
 def test_the_table_adds_up() -> None:
     lines = table(LARGE.model_copy(update={"gpus": 1}), llama_8b()).splitlines()
-    assert lines[0].split() == ["part", "activations", "kept", "recomputed"]
+    assert lines[0].split() == ["part", "none", "selective", "full", "offload"]
     assert any(line.startswith("peak") and line.endswith("GiB") for line in lines)
     assert "What would lower the peak most:" in lines
 
@@ -97,7 +92,7 @@ def test_a_model_of_the_hub_is_planned_without_its_weights(tmp_path: Path, tiny_
     # A head is fetched as the first 100 kB of its file; zeros behind the weights make weights worth not fetching.
     files = {one.name: one.read_bytes() + bytes(5_000_000 * (one.suffix == ".safetensors")) for one in stored.iterdir()}
     with serve(Hub(files)) as hub:
-        environ = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
+        environ = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
         done = plan(path, environ)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == wanted

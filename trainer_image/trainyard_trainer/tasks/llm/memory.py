@@ -8,9 +8,12 @@ import torch
 
 from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.errors import NotFoundError
-from trainyard_trainer.memory.estimate import Recompute, estimate, flops_per_token
-from trainyard_trainer.memory.plan import advice, choose_recompute, describe, gib
-from trainyard_trainer.memory.shape import read_shape
+from trainyard_trainer.memory.choice import Room, choose_recompute
+from trainyard_trainer.memory.estimate import checkpoint_copy, context_bytes, estimate, flops_per_token
+from trainyard_trainer.memory.host import free_memory
+from trainyard_trainer.memory.plan import describe, gib
+from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
+from trainyard_trainer.memory.shape import ModelShape, read_shape
 from trainyard_trainer.sources.resolve import LocalModel
 
 
@@ -24,21 +27,38 @@ class Planned:
 
 
 def plan_memory(context: RunContext, base: LocalModel) -> Planned:
-    """Predict the run's peak, report it, and choose whether activations are recomputed.
+    """Predict the run's peak, report it, and choose which activations are computed again.
 
     A model whose shape says too little trains all the same, recomputing on a GPU to be safe.
     """
-    config, on_gpu = context.config, context.device.type == "cuda"
+    config = context.config
     try:
         shape = read_shape(base.path, base.name)
     except NotFoundError as error:
         context.log("MemoryNotPredicted", error.message)
-        return Planned("full" if on_gpu else "none", None)
-    free = torch.cuda.mem_get_info(context.device)[0] if on_gpu else None
-    recompute = choose_recompute(config, shape, free)
-    found = estimate(config, shape, recompute)
-    helps = "; ".join(advice(config, shape, recompute)) or "use a larger GPU"
-    sentence = f"{helps[0].upper()}{helps[1:]}. Predicted peak: {gib(found.peak)}."
-    context.memory(describe(found, config), sentence)
-    context.log("MemoryPlan", f"Predicted peak: {gib(found.peak)} ({describe(found, config).basis}).")
-    return Planned(recompute, flops_per_token(config, shape))
+        return Planned(_unplanned(context), None)
+    room = _room(context, shape)
+    found = estimate(config, shape, choose_recompute(config, shape, room))
+    report = describe(found, config, shape, room)
+    helps = report.advice or "use a larger GPU"
+    context.memory(report, f"{helps[0].upper()}{helps[1:]}. Predicted peak: {gib(found.peak)}.")
+    there = "" if room.device is None else f" of {gib(room.device)}"
+    context.log("MemoryPlan", f"Predicted peak: {gib(found.peak)}{there} ({report.basis}).")
+    return Planned(found.recompute, flops_per_token(config, shape))
+
+
+def _unplanned(context: RunContext) -> Recompute:
+    asked = context.config.optimization.recompute
+    careful: Mode = "full" if context.device.type == "cuda" else "none"
+    return recomputing(careful if asked == "auto" else asked, of=1, layers=1)
+
+
+def _room(context: RunContext, shape: ModelShape) -> Room:
+    """What is free now, before anything of the run is loaded."""
+    host = free_memory()
+    if host is not None:
+        host = max(0, host - checkpoint_copy(context.config, shape))
+    if context.device.type != "cuda":
+        return Room(device=host, host=host)
+    # The driver's share is taken already: the plan counts it, so it belongs to the room.
+    return Room(device=torch.cuda.mem_get_info(context.device)[0] + context_bytes(context.config), host=host)
