@@ -1,4 +1,7 @@
-"""The command line (`train`, `plan`, `result`, `compare`, `data`), and the one place where errors become exit codes."""
+"""The command line (`train`, `export`, `plan`, `result`, `compare`, `data`).
+
+The one place where errors become exit codes.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,20 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
     config = load_config(arguments.config)
     if arguments.command == "plan":
         return _plan(config)
+    if arguments.command == "export":
+        return _export(config, stop, environ)
+    return _train(config, stop, environ)
+
+
+def _export(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    stop.check()
+
+    from trainyard_trainer.exporting import export
+
+    return export(config, stop=stop, environ=environ)
+
+
+def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
     if (finished := read_result(Path(config.run_directory))) is not None:
         _clear_leftovers(Path(config.run_directory))
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
@@ -148,6 +165,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train, or go on where an earlier start was interrupted")
     train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
+    export = commands.add_parser("export", help="make the exports that a finished run lacks, on the CPU")
+    export.add_argument("--config", type=Path, required=True, help="the run config with the exports, a JSON file")
     result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
     plan = commands.add_parser("plan", help="predict a run's memory and say what would lower it; loads no weights")

@@ -87,7 +87,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
-        termination = _ended(reporter, _cause(error, store), run_directory)
+        termination = _ended(reporter, cause(error, store), run_directory)
     finally:
         reporter.close()
         store.close()
@@ -142,7 +142,7 @@ def drop_cache(run_directory: Path, workspace: Workspace) -> None:
             workspace.discard(run_directory / CACHE)
 
 
-def _cause(error: Exception, store: CheckpointStore) -> Exception:
+def cause(error: Exception, store: CheckpointStore) -> Exception:
     """That a newer trainer took over explains whatever is missing all of a sudden; a stop is a stop."""
     if isinstance(error, StopRequested):
         return error

@@ -132,9 +132,13 @@ class ToyTask:
         torch.rand(3)
         if self._evaluations is not None:
             return {"evalLoss": self._evaluations[min(call, len(self._evaluations)) - 1]}
+
+        def measure(index: int) -> tuple[float, float]:
+            batch = self._data.micro_batch(0, index)
+            return float(self.loss(loaded, batch).item()), batch.num_loss_tokens
+
         with torch.no_grad():
-            batch = self._data.micro_batch(0, 0)
-            return {"evalLoss": float(self.loss(loaded, batch).item()) / batch.num_loss_tokens}
+            return {"evalLoss": context.group.mean(range(1), measure, context.stop.check)}
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
         return loaded.model.state_dict()
@@ -153,6 +157,12 @@ class ToyTask:
         self._called("export")
         save_file(load_file(weights / "model.safetensors"), directory / "model.safetensors")
         return ExportNotes(message=f"Made as {request.format}.")
+
+    def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
+        self._called("export_saved")
+        context.stop.check()
+        save_file(load_file(weights / "model.safetensors"), directory / "model.safetensors")
+        return ExportNotes(message=f"Made as {request.format}, later.")
 
 
 def run_config(run_directory: Path, **blocks: Any) -> RunConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from trainyard_crds.report import ExportStatus
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.manifest import WEIGHTS, Checkpoint, FileEntry, describe_files
 from trainyard_trainer.checkpoint.workspace import Workspace
-from trainyard_trainer.engine.task import Loaded, RunContext, Task
+from trainyard_trainer.engine.task import ExportNotes, RunContext
 from trainyard_trainer.sources.s3 import Bucket
 
 EXPORTS = "exports"
@@ -44,21 +44,28 @@ class ExportRecord(StatusModel):
 
 
 class Exporter:
-    """Makes exports of one checkpoint."""
+    """Makes exports of one checkpoint.
+
+    Args:
+        write: Writes an export, given the request, the checkpoint's weights and an empty directory.
+        context: The run.
+        checkpoint: What is exported.
+        run_uri: The run directory as users see it.
+        files: Makes it durable.
+        workspace: Publishes it.
+    """
 
     def __init__(
         self,
         *,
-        task: Task,
-        loaded: Loaded,
+        write: Callable[[Export, Path, Path], ExportNotes],
         context: RunContext,
         checkpoint: Checkpoint,
         run_uri: str,
         files: Files,
         workspace: Workspace,
     ) -> None:
-        self._task = task
-        self._loaded = loaded
+        self._write = write
         self._context = context
         self._checkpoint = checkpoint
         self._run_uri = run_uri
@@ -93,7 +100,7 @@ class Exporter:
         with storage_errors(self._context.run_directory):
             target.parent.mkdir(exist_ok=True)
             temporary.mkdir()
-            notes = self._task.export(self._loaded, self._context, request, self._checkpoint.weights, temporary)
+            notes = self._write(request, self._checkpoint.weights, temporary)
             record = self._expected(request).model_copy(
                 update={
                     "message": notes.message and notes.message[:_MESSAGE_LIMIT],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -86,8 +87,7 @@ class Session:
         self._context.stop.check()
         self._reporter.stage(Stage.EXPORTING)
         exporter = Exporter(
-            task=task,
-            loaded=loaded,
+            write=partial(task.export, loaded, self._context),
             context=self._context,
             checkpoint=chosen,
             run_uri=self._config.run_uri or self._run_directory.absolute().as_uri(),

@@ -142,3 +142,6 @@ class Task(Protocol):
         self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
     ) -> ExportNotes:
         """Make an export from a checkpoint's weights in an empty directory; polls `context.stop`."""
+
+    def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
+        """Like `export`, of a run that has finished: loads by itself what the format takes, and no more."""

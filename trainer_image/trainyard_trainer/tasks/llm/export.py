@@ -33,9 +33,9 @@ class ExportSource:
     base: LocalModel
     tokenizer: Any
     model: Any
-    """The trained model."""
-    probe: TextBatch
-    """Rows that models are compared on."""
+    """The trained model; None where the format is not made from it."""
+    probe: TextBatch | None
+    """Rows that models are compared on; None where the format is not compared."""
 
 
 def first_batch(train: TrainData) -> TextBatch:
@@ -101,6 +101,7 @@ def _merges(config: RunConfig) -> bool:
 def _write_merged(
     source: ExportSource, context: RunContext, request: Export, weights: Path, directory: Path
 ) -> ExportNotes:
+    assert source.probe is not None
     poll = context.stop.check
     quantized = source.model if request.base == "dequantized" else None
     export_merged(source.base.path, weights, source.tokenizer, directory, dequantized_from=quantized, poll=poll)
