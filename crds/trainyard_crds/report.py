@@ -118,6 +118,11 @@ class MemoryEstimate(StatusModel):
 
     bytes: int = Field(ge=0, description="Predicted peak of the memory of one GPU (of the process, on a CPU).")
     basis: str = Field(max_length=256, description="What the prediction is made from.")
+    least_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Predicted peak on a small device: with recompute auto, what the run takes at least.",
+    )
     device_bytes: int | None = Field(
         default=None, ge=0, description="Memory that was free for the run on its device (in its container, on a CPU)."
     )

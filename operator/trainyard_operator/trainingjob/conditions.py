@@ -18,7 +18,7 @@ _END_CONDITION = {Phase.SUCCEEDED: "Complete", Phase.FAILED: "Failed", Phase.STO
 
 
 def conditions(observed: Observed, decision: Decision, history: History, now: datetime) -> list[Object]:
-    """All conditions, in a fixed order; Complete, Failed, Stopped and Stalled only once they hold."""
+    """All conditions, in a fixed order; Complete, Failed, Stopped, Stalled and a caution only once they hold."""
     phase = decision.phase
     assert phase is not None
     rows = {
@@ -31,6 +31,8 @@ def conditions(observed: Observed, decision: Decision, history: History, now: da
         rows[_END_CONDITION[phase]] = (True, decision.reason, decision.message)
     if phase is Phase.FAILED:
         rows["Stalled"] = (True, decision.reason, decision.message)
+    if decision.caution is not None:
+        rows[decision.caution.condition] = (True, decision.caution.reason, decision.caution.message)
     return [_entry(observed, kind, row, now) for kind, row in rows.items() if row is not None]
 
 

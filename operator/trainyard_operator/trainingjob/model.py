@@ -17,11 +17,12 @@ class Need(NamedTuple):
     """Something to look up live before a decision can be made.
 
     Attributes:
-        kind: `jobs` and `pods` ask for the object itself, `log` for the end of a pod's log.
-        name: Name of the Job or pod, in the TrainingJob's namespace.
+        kind: `jobs` and `pods` ask for the object itself, `log` for the end of a pod's log, `nodes` for all nodes of a
+            label selector.
+        name: Name of the Job or pod, in the TrainingJob's namespace; or that selector.
     """
 
-    kind: Literal["jobs", "pods", "log"]
+    kind: Literal["jobs", "pods", "log", "nodes"]
     name: str
 
 
@@ -128,6 +129,20 @@ class Note(NamedTuple):
     message: str
 
 
+class Caution(NamedTuple):
+    """Something a user should know beside the phase, told by a condition that is there as long as it holds.
+
+    Attributes:
+        condition: Its type.
+        reason: CamelCase word.
+        message: Sentence.
+    """
+
+    condition: str
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to do about one TrainingJob, in this order.
@@ -161,6 +176,7 @@ class Decision:
         message: Sentence for the user.
         termination: The trainer's last words, where they decide the final values.
         log_tail: End of the log of a failed job.
+        caution: What to warn of beside the phase.
         create, suspend, delete, requeue_after: As in `Plan`.
     """
 
@@ -169,6 +185,7 @@ class Decision:
     message: str = ""
     termination: Termination | None = None
     log_tail: str | None = None
+    caution: Caution | None = None
     create: tuple[Object, ...] = ()
     suspend: bool | None = None
     delete: tuple[Deletion, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
@@ -9,7 +10,8 @@ from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.attempts import history
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.exporting import exporting
-from trainyard_operator.trainingjob.model import Deletion, Need, Observed, Plan, RenderSettings
+from trainyard_operator.trainingjob.memory import memory_caution
+from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
@@ -28,7 +30,7 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     past = history(observed, now)
     if isinstance(past, Need):
         return Plan(need=past)
-    decision = decide(Case(observed=observed, history=past, settings=settings, now=now, admit=admit))
+    decision = _decide(Case(observed=observed, history=past, settings=settings, now=now, admit=admit))
     if isinstance(decision, Need):
         return Plan(need=decision)
     if decision.phase is None:
@@ -44,6 +46,15 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
         # The step after the last one, which removes a child that could still start, is decided from the new status.
         requeue_after=0.0 if ended else decision.requeue_after,
     )
+
+
+def _decide(case: Case) -> Decision | Need:
+    """The decision, with what the user is to be warned of; or what to look up first."""
+    decision = decide(case)
+    if isinstance(decision, Need) or decision.phase is None:
+        return decision
+    caution = memory_caution(case.observed)
+    return caution if isinstance(caution, Need) else replace(decision, caution=caution)
 
 
 def _change(observed: Observed, suspend: bool | None) -> bool | None:

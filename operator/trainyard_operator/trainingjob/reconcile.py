@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 
 from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER, child_name
-from trainyard_operator.clock import ServerClock
+from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ApiError,
     ApiRefusedError,
@@ -20,6 +20,7 @@ from trainyard_operator.errors import (
 )
 from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, TRAINING_JOBS, Kube, path
 from trainyard_operator.kube.events import EventWriter
+from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.exporting import is_unfinished
@@ -50,6 +51,7 @@ class Reconciler:
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
         self._clock, self._settings = clock, settings
+        self._nodes = Nodes(kube, monotonic)
 
     async def reconcile(self, key: Key) -> Result:
         """One round for one TrainingJob.
@@ -114,6 +116,8 @@ class Reconciler:
     async def _look_up(self, namespace: str, need: Need) -> object:
         if need.kind == "log":
             return await self._log(namespace, need.name)
+        if need.kind == "nodes":
+            return await self._nodes.select(need.name)
         try:
             found = await self._kube.get(path(_COLLECTIONS[need.kind], namespace, need.name))
         except NotFoundError:

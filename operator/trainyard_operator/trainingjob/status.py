@@ -30,7 +30,7 @@ def desired_status(observed: Observed, decision: Decision, history: History, now
     status: Object = {
         "observedGeneration": observed.job["metadata"].get("generation"),
         "phase": decision.phase.value,
-        "message": decision.message[:_MESSAGE_LIMIT],
+        "message": _message(decision)[:_MESSAGE_LIMIT],
         "conditions": conditions(observed, decision, history, now),
         "summary": {"gpus": str(gpus)},
     }
@@ -45,6 +45,13 @@ def desired_status(observed: Observed, decision: Decision, history: History, now
         status["summary"] |= values.pop("summary")
         status |= values
     return status
+
+
+def _message(decision: Decision) -> str:
+    """What the phase says, and what to be warned of: that is read in `kubectl get -o wide` too."""
+    if decision.caution is None or decision.phase in FINAL_PHASES:
+        return decision.message
+    return f"{decision.message} {decision.caution.message}"
 
 
 def _attempt_fields(observed: Observed, history: History) -> Object:
@@ -79,8 +86,13 @@ def _without_nulls(value: Object) -> Object:
 
 
 def note(observed: Observed, decision: Decision) -> Note | None:
-    """The Event of a phase transition; None when the phase stays."""
-    if decision.phase is None or observed.status.get("phase") == decision.phase.value:
+    """The Event of a phase transition, or of a new caution; None when both stay."""
+    if decision.phase is None:
         return None
+    if observed.status.get("phase") == decision.phase.value:
+        new = decision.caution is not None and not holds(observed.job, decision.caution.condition)
+        return (
+            Note("Warning", decision.caution.condition, decision.caution.message) if new and decision.caution else None
+        )
     text = f"{decision.reason}: {decision.message}"
     return Note("Warning" if decision.phase is Phase.FAILED else "Normal", decision.phase.value, text)

@@ -28,7 +28,20 @@ def describe(found: Estimate, config: RunConfig, shape: ModelShape, room: Room) 
         f"forward pass, {options.optimizer}, recompute {found.recompute}"
     )
     helps = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT]
-    return MemoryEstimate(bytes=found.peak, basis=basis, device_bytes=room.device, advice=helps or None)
+    return MemoryEstimate(
+        bytes=found.peak,
+        least_bytes=_least(config, shape, found),
+        basis=basis,
+        device_bytes=room.device,
+        advice=helps or None,
+    )
+
+
+def _least(config: RunConfig, shape: ModelShape, found: Estimate) -> int:
+    """The peak on the smallest device that would do."""
+    if config.optimization.recompute != "auto":
+        return found.peak
+    return min(estimate(config, shape, recomputing(mode, shape.layers)).peak for mode in _modes(config))
 
 
 def advice(config: RunConfig, shape: ModelShape, recompute: Recompute) -> list[str]:
@@ -48,7 +61,7 @@ def table(config: RunConfig, shape: ModelShape, device: int | None = None) -> st
         shape: Its base model.
         device: Bytes of the device to choose for; None shows the modes alone.
     """
-    modes = _MODES if config.gpus else _MODES[:-1]
+    modes = _modes(config)
     found = [estimate(config, shape, recomputing(mode, shape.layers)) for mode in modes]
     names = dict.fromkeys(name for one in found for name in one.parts)
     rows = [("part", *modes), *((name, *(gib(one.parts.get(name, 0)) for one in found)) for name in names)]
@@ -58,6 +71,10 @@ def table(config: RunConfig, shape: ModelShape, device: int | None = None) -> st
     chosen = choose_recompute(config, shape, Room(device)) if device else found[-1].recompute
     lowering = advice(config, shape, chosen)
     return "\n".join([*lines, "", "What would lower the peak most:", *(f"- {one}" for one in lowering or ["nothing"])])
+
+
+def _modes(config: RunConfig) -> tuple[Mode, ...]:
+    return _MODES if config.gpus else _MODES[:-1]
 
 
 def _host_lines(config: RunConfig, shape: ModelShape, last: Estimate) -> Iterator[str]:
@@ -99,7 +116,7 @@ def _changes(config: RunConfig, recompute: Recompute) -> Iterator[_Change]:
     elif options.optimizer == "adamw8bit" and config.gpus:
         text = "set optimization.optimizer: paged_adamw8bit"
         yield text, _with(config, "optimization", optimizer="paged_adamw8bit"), recompute
-    for mode in _MODES[2:] if config.gpus else _MODES[2:3]:
+    for mode in _modes(config)[2:]:
         if _MODES.index(mode) > _MODES.index(recompute.mode):
             yield f"set optimization.recompute: {mode}", config, recomputing(mode, recompute.of)
     yield from ((text, changed, recompute) for text, changed in _method_changes(config))
