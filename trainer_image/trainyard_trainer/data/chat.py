@@ -16,6 +16,8 @@ from trainyard_trainer.data.formats.example import Example, Message, Row, TrainO
 from trainyard_trainer.errors import ConfigurationError, RowError
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""What a template raises on purpose, and what its expressions can."""
 _PROBE = (Message("user", "question"), Message("assistant", "answer"))
 
 
@@ -187,7 +189,7 @@ class Encoder:
         try:
             template = str(self._tokenizer.get_chat_template())
             self._render(_PROBE)
-        except (TemplateError, ValueError, TypeError) as error:
+        except _TEMPLATE_FAULTS as error:
             problem = f"The chat template of {self._model_name} does not work: {error}"
             raise ConfigurationError(problem, "Correct chat_template.jinja of the model.") from error
         if not self._tokenizer.is_fast:
@@ -202,13 +204,25 @@ class Encoder:
     def _render_row(self, row: Row, messages: Sequence[Message], *, ask: bool = False) -> str:
         try:
             return self._render(messages, ask=ask)
-        except (TemplateError, TypeError) as error:
-            raise self._refusal(row, error) from error
+        except _TEMPLATE_FAULTS as error:
+            raise self._refusal(row, messages, error) from error
 
-    def _refusal(self, row: Row, error: Exception) -> RowError:
-        problem = f"the chat template of {self._model_name} refuses the conversation: {error}".rstrip(".")
+    def _refusal(self, row: Row, messages: Sequence[Message], error: Exception) -> RowError:
+        number = self._refused_turn(messages, error)
+        what = "the conversation" if number is None else f"turn {number + 1} ({messages[number].role})"
+        problem = f"the chat template of {self._model_name} refuses {what}: {error}".rstrip(".")
         remedy = "Write the turns as the model's template wants them, or remove the row."
-        return row.error(problem, remedy, kind="TemplateRefused")
+        return row.error(problem, remedy, kind="TemplateRefused", field=_field_of_turn(row, messages, number))
+
+    def _refused_turn(self, messages: Sequence[Message], error: Exception) -> int | None:
+        """The turn that completes the shortest beginning which is refused for the same reason."""
+        for count in range(1, len(messages)):
+            try:
+                self._render(messages[:count])
+            except _TEMPLATE_FAULTS as other:
+                if str(other) == str(error):
+                    return count - 1
+        return len(messages) - 1 if messages else None
 
     def _marked_spans(self, row: Row, messages: Sequence[Message], template: str) -> tuple[str, list[tuple[int, int]]]:
         """The rendered conversation, and where the template's own marks say that the assistant writes."""
@@ -222,8 +236,8 @@ class Encoder:
                 return_assistant_tokens_mask=True,
                 **self._tokenizer.special_tokens_map,
             )
-        except (TemplateError, TypeError) as error:
-            raise self._refusal(row, error) from error
+        except _TEMPLATE_FAULTS as error:
+            raise self._refusal(row, messages, error) from error
         return str(texts[0]), [(int(begin), int(end)) for begin, end in spans[0]]
 
     def _answer_spans(self, row: Row, messages: Sequence[Message], text: str, *, loss: bool) -> list[tuple[int, int]]:
@@ -258,6 +272,15 @@ class Encoder:
         token = self._tokenizer.eos_token
         found = text.rfind(token, start, end) if token else -1
         return end if found < 0 else found + len(token)
+
+
+def _field_of_turn(row: Row, messages: Sequence[Message], number: int | None) -> str | None:
+    """Where turn `number` stands in a row that lists its turns; a system text may stand beside the list."""
+    name = next((name for name in ("messages", "conversations") if isinstance(row.values.get(name), list)), None)
+    if name is None or number is None:
+        return None
+    at = number - (len(messages) - len(row.values[name]))
+    return f"{name}[{at}]" if at >= 0 else "system"
 
 
 def _loss_marks(encoding: Any, rendered: _Rendered) -> list[bool]:

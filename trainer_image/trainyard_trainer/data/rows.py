@@ -99,7 +99,9 @@ class TokenizedFile:
     """The chat template, where a conversation was written with it."""
 
 
-class _Collector:
+class Collector:
+    """Takes the rows of one file one after the other, and counts what becomes of them."""
+
     def __init__(self, max_length: int, overlong: Overlong) -> None:
         self.max_length = max_length
         self.overlong = overlong
@@ -114,14 +116,15 @@ class _Collector:
         """The rows as they are used."""
         while batch := list(islice(examples, _BATCH_ROWS)):
             for encoded, (row, example) in zip(encoder.encode_all(batch), batch, strict=True):
-                yield from self._accept(encoded, row, example)
+                yield from self.accept(encoded, row, example)
 
     @property
     def origins(self) -> Origins:
         """Of the rows that are used."""
         return Origins(tuple(self.files), np.array(self.file_of, np.int32), np.array(self.numbers, np.int64))
 
-    def _accept(self, encoded: Encoded, row: Row, example: Example) -> Iterator[Encoded]:
+    def accept(self, encoded: Encoded, row: Row, example: Example) -> Iterator[Encoded]:
+        """What is used of a row: nothing, itself, or its pieces."""
         length = len(encoded.tokens)
         self.lengths.append(length)
         is_long = length > self.max_length
@@ -167,10 +170,10 @@ def tokenize_file(
     """
     found = file.resolve_format()
     file = replace(file, format=found)
-    collector = _Collector(max_length, overlong)
+    collector = Collector(max_length, overlong)
     rows = TokenRows.of(collector.used(encoder, file.examples(poll)))
     if not len(rows):
-        raise _nothing_usable(file.name, collector)
+        raise nothing_usable(file.name, collector)
     return TokenizedFile(
         rows=rows,
         origins=collector.origins,
@@ -186,7 +189,8 @@ def tokenize_file(
     )
 
 
-def _nothing_usable(name: str, collector: _Collector) -> DataError:
+def nothing_usable(name: str, collector: Collector) -> DataError:
+    """The error for a file none of whose rows can be used."""
     longest, shortest = max(collector.lengths), min(collector.lengths)
     count, limit = len(collector.lengths), collector.max_length
     if collector.dropped == count:

@@ -112,7 +112,7 @@ def test_a_conversation_needs_a_template() -> None:
 
 
 def test_a_row_that_the_template_refuses_is_named() -> None:
-    with pytest.raises(DataError, match=r"row 7: .*refuses the conversation: System role not supported"):
+    with pytest.raises(DataError, match=r"row 7: .*refuses turn 1 \(system\): System role not supported"):
         learned(tiny.make_tokenizer(PICKY_TEMPLATE), MULTI)
     with pytest.raises(DataError, match="row 7"):
         learned(tiny.make_tokenizer(PICKY_TEMPLATE + "{% generation %}{% endgeneration %}"), MULTI)
