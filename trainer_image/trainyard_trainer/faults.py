@@ -10,6 +10,7 @@ from trainyard_trainer.checkpoint.files import storage_fault
 from trainyard_trainer.errors import GpuMemoryError, TrainerError
 
 _LONGEST_TEXT = 300
+_NO_MEMORY_LEFT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def translate(error: Exception, run_directory: Path) -> TrainerError:
@@ -39,5 +40,9 @@ def traceback_of(error: Exception) -> str:
 
 
 def _is_out_of_gpu_memory(error: Exception) -> bool:
+    """Whether torch's allocator, the driver or a library of CUDA had no memory left; the last two say it in text."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    if torch is None:
+        return False
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY_LEFT)
+    return said or isinstance(error, torch.OutOfMemoryError)
