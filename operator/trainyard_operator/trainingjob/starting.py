@@ -15,7 +15,6 @@ from trainyard_operator.trainingjob.result import failed
 from trainyard_operator.trainingjob.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, waiting_reason
 
-
 POD_SECONDS = 2
 """Seconds for which the first word about a job waits for its pod."""
 
