@@ -16,6 +16,7 @@ from obstore.store import HTTPStore, S3Store
 from trainyard_crds.contract import S3_CREDENTIALS, S3_SESSION_TOKEN
 from trainyard_crds.runconfig import RunS3
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, TrainerError
+from trainyard_trainer.sources.uploads import UnfinishedUploads
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -54,9 +55,10 @@ class Remote:
     part_bytes = 16 << 20
     """The client's limit of time is one for a whole answer, which slow networks must be able to bring."""
 
-    def __init__(self, store: Any, root: str) -> None:
+    def __init__(self, store: Any, root: str, uploads: UnfinishedUploads | None = None) -> None:
         self._store = store
         self._root = root
+        self._uploads = uploads
 
     def url(self, key: str) -> str:
         """A file's name for messages."""
@@ -88,9 +90,17 @@ class Remote:
                 yield bytes(chunk)
 
     def write(self, key: str, chunks: Iterator[bytes], sha256: str) -> None:
-        """Write a file, in parts, with its digest; a reader sees all of it or nothing."""
+        """Write a file, in parts, with its digest; a reader sees all of it or nothing.
+
+        Whatever ends this early removes the parts, but for a kill: see `give_up_uploads`.
+        """
         with _translated(self.url(key)):
             obstore.put(self._store, key, chunks, attributes={SHA256: sha256}, chunk_size=8 << 20, max_concurrency=4)
+
+    def give_up_uploads(self, key: str) -> None:
+        """Remove what unfinished writes of a file have left in the bucket, this process's and others'."""
+        if self._uploads is not None:
+            self._uploads.give_up(key)
 
 
 def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
@@ -105,7 +115,21 @@ def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
         config["endpoint"] = s3.endpoint
     config |= {"region": s3.region, "checksum_algorithm": "SHA256"}
     store = S3Store(bucket, config=config, client_options=_client(s3.endpoint or ""), retry_config=_RETRY)
-    return Remote(store, f"{S3_SCHEME}{bucket}")
+    return Remote(store, f"{S3_SCHEME}{bucket}", _unfinished_uploads(bucket, s3, environ))
+
+
+def _unfinished_uploads(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> UnfinishedUploads | None:
+    key, secret = (environ.get(name) for name in S3_CREDENTIALS)
+    if not (key and secret):
+        return None
+    return UnfinishedUploads(
+        endpoint=s3.endpoint or f"https://s3.{s3.region}.amazonaws.com",
+        bucket=bucket,
+        region=s3.region,
+        key_id=key,
+        secret=secret,
+        session_token=environ.get(S3_SESSION_TOKEN) or None,
+    )
 
 
 def open_web(url: str) -> tuple[Remote, str]:

@@ -66,6 +66,7 @@ class Bucket:
         if self._holds(key, path.stat().st_size, sha256):
             return
         poll()
+        self._remote.give_up_uploads(key)  # of a start that was killed in the middle of it
         try:
             self._remote.write(key, _chunks(path, poll), sha256)
         finally:
