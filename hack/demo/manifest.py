@@ -19,7 +19,12 @@ _Loader.add_implicit_resolver(
 )
 
 
+def load_all(path: Path) -> list[Object]:
+    """The objects of a file."""
+    return list(yaml.load_all(path.read_text(), Loader=_Loader))
+
+
 def load(path: Path) -> Object:
     """The one object of a file."""
-    document: Object = yaml.load(path.read_text(), Loader=_Loader)
+    (document,) = load_all(path)
     return document

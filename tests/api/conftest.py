@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import Kubernetes
-from tests.api.operator_support import NODE, Operator, Team
-
-RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+from tests.api.gateway_support import RESTRICTED, Kubernetes
+from tests.api.operator_support import NODE, Operator, Team, namespace_of_a_team
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +66,5 @@ def operator(session_operator: Operator) -> Operator:
 @pytest.fixture
 def team(control_plane: Kubernetes) -> Iterator[Team]:
     """A namespace of its own for each test."""
-    namespace = f"team-{uuid.uuid4().hex[:8]}"
-    control_plane.namespace(namespace)
-    control_plane.client.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": RESTRICTED}})
-    yield Team(control_plane, namespace)
-    control_plane.client.delete(f"/api/v1/namespaces/{namespace}")
+    with namespace_of_a_team(control_plane, "team", RESTRICTED) as made:
+        yield made

@@ -30,6 +30,7 @@ from tests.api.chart_support import ROOT, render
 from trainyard_crds.contract import child_name, progress_audience, progress_path
 
 NAMESPACE, FOREIGN = "team", "foreign"
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 SPEC = {
     "task": "llm",
     "model": {"source": "pvc://models/tiny"},
@@ -76,8 +77,9 @@ class Kubernetes:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
         self.kubectl("apply", "--server-side", "-f", "-", text=text)
 
-    def namespace(self, name: str) -> None:
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    def namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
+        metadata = {"name": name, "labels": labels or {}}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         self.client.apply(f"/api/v1/namespaces/{name}", body)
         until(lambda: self.client.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
 
@@ -90,6 +92,10 @@ class Kubernetes:
         }
         created = self.client.apply(_job_path(namespace, name), body)
         return Job(self, namespace, name, created["metadata"]["uid"])
+
+    def audit(self, after: int = 0) -> list[dict[str, Any]]:
+        """The API server's audit events, in order, without the first ones and without one that is being written."""
+        return read_audit(self.cluster.audit_log.read_text())[after:]
 
     def token(self, namespace: str, audience: str, pod: tuple[str, str] | None = None) -> str:
         """A token of the default account for an audience, bound to a pod (name, UID) as the kubelet does it."""
@@ -197,14 +203,7 @@ class Gateway:
         return self.post(progress_path(job.namespace, job.name), report(sequence, step, **progress), pod.token)
 
     def plain(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, refused.read().decode()
-        except OSError:
-            return 0, ""
+        return fetch(self.health_port, path)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -277,6 +276,23 @@ def sample(text: str, name: str, **labels: str) -> float:
     families = text_string_to_metric_families(text)
     samples = [one for family in families for one in family.samples if (one.name, one.labels) == (name, labels)]
     return samples[0].value if samples else 0.0
+
+
+def fetch(port: int, path: str) -> tuple[int, str]:
+    """Status and text of what a process answers in plain HTTP; 0 where there is no answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def read_audit(text: str) -> list[dict[str, Any]]:
+    """The whole lines of an audit log."""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def free_port() -> int:

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cluster.client import ApiError
 from cluster.pki import kubeconfig
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
-from tests.api.gateway_support import Kubernetes, free_port, until
+from tests.api.gateway_support import Kubernetes, fetch, free_port, until
 from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.summary import progress_summary
 
@@ -82,18 +82,6 @@ class Operator:
         return self._log.read_text()
 
 
-def fetch(port: int, path: str) -> tuple[int, str]:
-    """Status and text of an operator's answer; 0 where there is none."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-    except OSError:
-        return 0, ""
-
-
 def service_account(kubernetes: Kubernetes, folder: Path) -> Path:
     """A kubeconfig for the operator's service account, bound to the roles of the chart."""
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
@@ -134,6 +122,17 @@ class Team:
     def _path(self, group: str) -> str:
         root = f"/api/{group}" if group == "v1" else f"/apis/{group}"
         return f"{root}/namespaces/{self.namespace}"
+
+
+@contextlib.contextmanager
+def namespace_of_a_team(kubernetes: Kubernetes, prefix: str, labels: dict[str, str] | None = None) -> Iterator[Team]:
+    """A namespace of its own for a test, which nobody waits for in the end."""
+    namespace = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    kubernetes.namespace(namespace, labels)
+    try:
+        yield Team(kubernetes, namespace)
+    finally:
+        kubernetes.client.delete(f"/api/v1/namespaces/{namespace}")
 
 
 class TrainingJob:
@@ -302,7 +301,6 @@ def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, re
 
 
 def requests_by(kubernetes: Kubernetes, user: str, after: int = 0) -> list[Object]:
-    """Finished requests of a user from the audit log, beginning with its `after`-th line."""
-    lines = kubernetes.cluster.audit_log.read_text().splitlines()[after:]
-    entries = [json.loads(line) for line in lines]
-    return [entry for entry in entries if entry["user"]["username"] == user and entry["stage"] == "ResponseComplete"]
+    """Finished requests of a user from the audit log, beginning with its `after`-th event."""
+    made = [entry for entry in kubernetes.audit(after) if entry["stage"] == "ResponseComplete"]
+    return [entry for entry in made if entry["user"]["username"] == user]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,19 @@ import pytest
 
 from cluster import api
 from tests.api.chart_support import CHART, MINIMAL, NAMESPACE, Object, helm, named, render
-from tests.api.gateway_support import Kubernetes, until
+from tests.api.gateway_support import RESTRICTED, Kubernetes, until
 
 pytestmark = pytest.mark.api
 
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
-RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 
 
 @pytest.fixture(scope="module")
 def kubernetes() -> Iterator[Kubernetes]:
-    cluster = api.start("test-chart")
+    cluster = api.start(f"test-chart-{os.getpid()}")
     try:
         kubernetes = Kubernetes(cluster)
-        kubernetes.namespace(NAMESPACE)
-        kubernetes.client.patch(f"/api/v1/namespaces/{NAMESPACE}", {"metadata": {"labels": RESTRICTED}})
+        kubernetes.namespace(NAMESPACE, RESTRICTED)
         yield kubernetes
     finally:
         cluster.stop(purge=True)

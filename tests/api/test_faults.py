@@ -8,7 +8,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,27 +180,20 @@ def test_idle_jobs_cost_no_request(on: Bench, team: Team) -> None:
         job.run()
     idle[-1].wait("Suspended", 40)
 
-    # Namespaces of earlier tests are still being deleted; what becomes of the jobs in them is work.
-    until(lambda: _namespaces_with_jobs(team) == {team.namespace}, 120)
-    until(lambda: not work([each for each in on.proxy.requests[-300:] if each.at > time.monotonic() - 2]), 120)
+    on.calm(team.namespace, 2)
     first = len(on.proxy.requests)
     for job in (*active, *idle):
         job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     on.wait_for_lists(len(on.proxy.requests))
-    assert work(on.proxy.requests[first:]) == []
-
-
-def _namespaces_with_jobs(team: Team) -> set[str]:
-    jobs = team.client.get("/apis/trainyard.dev/v1alpha1/trainingjobs")["items"]
-    return {job["metadata"]["namespace"] for job in jobs}
+    # Namespaces of earlier tests are still being deleted; what becomes of the jobs in them is work.
+    assert work([each for each in on.proxy.requests[first:] if each.namespace in ("", team.namespace)]) == []
 
 
 def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Kubernetes, team: Team) -> None:
     """SIGSTOP is the worst partition: the old leader wakes with work in its queue and an old idea of the Lease."""
     job, idle = team.create("handed-over"), [team.create(f"awaited-{number}", suspend=True) for number in range(10)]
     pod = job.run()
-    log = plane.cluster.audit_log
-    start = log.stat().st_size
+    start = len(plane.audit())
     folder = on.operator.log_file.parent
     with Proxy(plane.cluster.server, plane.cluster.ca, folder / "second", name="second") as proxy:
         second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "two")
@@ -216,7 +208,7 @@ def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Ku
                 each.patch(suspend=False)
             on.operator.signal(signal.SIGCONT)
             until(lambda: not on.operator.process.is_alive(), 20)
-            writers = _writers(log, start)
+            writers = _writers(plane, start)
             assert second.stop() == 0
         finally:
             second.kill()
@@ -230,19 +222,18 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, pl
     on.operator.wait_for_leadership()
     job = team.create("cut-off")
     pod = job.run()
-    log = plane.cluster.audit_log
     folder = on.operator.log_file.parent
     with Proxy(plane.cluster.server, plane.cluster.ca, folder / "third", name="third") as proxy:
         second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "three")
         try:
             on.proxy.down = True
-            start = log.stat().st_size
+            start = len(plane.audit())
             job.finish(pod)
             second.wait_for_leadership(40)
             assert not on.operator.process.is_alive()
             on.proxy.down = False
             job.wait("Succeeded")
-            writers = _writers(log, start)
+            writers = _writers(plane, start)
             assert second.stop() == 0
         finally:
             on.proxy.down = False
@@ -251,14 +242,11 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, pl
     assert set(writers[writers.index("third") :]) == {"third"}
 
 
-def _writers(log: Path, start: int) -> list[str]:
+def _writers(plane: Kubernetes, start: int) -> list[str]:
     """User agents of the operators' writes, in order, the Lease excepted."""
-    with log.open() as lines:
-        lines.seek(start)
-        entries = [json.loads(line) for line in lines.read().splitlines()]
     return [
         str(entry.get("userAgent"))
-        for entry in entries
+        for entry in plane.audit(start)
         if entry["user"]["username"].endswith(":trainyard-operator")
         and entry["stage"] == "ResponseComplete"
         and entry["verb"] not in ("get", "list", "watch")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.api
 
 @pytest.fixture(scope="module")
 def kubernetes() -> Iterator[Kubernetes]:
-    with control_plane("test-gateway") as kubernetes:
+    with control_plane(f"test-gateway-{os.getpid()}") as kubernetes:
         yield kubernetes
 
 
@@ -254,10 +257,6 @@ Trainer(model, arguments, train_dataset=rows, callbacks=[Slow()]).train()
 
 
 def train_with_transformers(folder: Path, url: str, token: str, ca: str) -> None:
-    import os
-    import subprocess
-    import sys
-
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -283,8 +282,7 @@ def test_the_permissions_granted_are_the_permissions_used(gateway: Gateway, kube
     rules = named(render(), "ClusterRole", "trainyard-gateway")["rules"]
     granted = {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
     used = set()
-    for line in kubernetes.cluster.audit_log.read_text().splitlines():
-        event = json.loads(line)
+    for event in kubernetes.audit():
         if event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:trainyard-gateway":
             assert event["responseStatus"]["code"] != 403, event
             entry = event["objectRef"]

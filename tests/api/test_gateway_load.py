@@ -92,8 +92,9 @@ def make_job(kubernetes: Kubernetes, number: int) -> tuple[Job, Pod]:
 
 def status_writes(kubernetes: Kubernetes) -> list[Write]:
     """The gateway's status patches in the order they came."""
-    entries = map(json.loads, kubernetes.cluster.audit_log.read_text().splitlines())
-    return sorted((write_of(entry) for entry in entries if is_status_write(entry)), key=lambda write: write.at)
+    return sorted(
+        (write_of(entry) for entry in kubernetes.audit() if is_status_write(entry)), key=lambda write: write.at
+    )
 
 
 def is_status_write(entry: dict[str, Any]) -> bool:

@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import Gateway, Job, Kubernetes, Pod, control_plane, sample, until
-from tests.api.operator_support import NODE, Team, fetch, service_account
+from tests.api.gateway_support import Gateway, Job, Kubernetes, Pod, control_plane, fetch, sample, until
+from tests.api.operator_support import NODE, Team, namespace_of_a_team, service_account
 from tests.faults.plan import Action, Fault, Request
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
@@ -69,10 +69,8 @@ def gateway(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[Gateway
 
 @pytest.fixture
 def team(plane: Kubernetes) -> Iterator[Team]:
-    name = f"team-{os.urandom(4).hex()}"
-    plane.namespace(name)
-    yield Team(plane, name)
-    plane.client.delete(f"/api/v1/namespaces/{name}")
+    with namespace_of_a_team(plane, "team") as made:
+        yield made
 
 
 def healthz(operator: OperatorProcess) -> tuple[int, str]:

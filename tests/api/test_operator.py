@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import SPEC, Operator, Team, TrainingJob, requests_by, termination
+from tests.api.operator_support import SPEC, Operator, Team, TrainingJob, namespace_of_a_team, requests_by, termination
 
 pytestmark = pytest.mark.api
 USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
@@ -27,10 +27,8 @@ def pass_a_life(team: Team) -> None:
 @pytest.fixture
 def elsewhere(control_plane: Kubernetes) -> Iterator[Team]:
     """Another namespace."""
-    namespace = f"elsewhere-{uuid.uuid4().hex[:8]}"
-    control_plane.namespace(namespace)
-    yield Team(control_plane, namespace)
-    control_plane.client.delete(f"/api/v1/namespaces/{namespace}")
+    with namespace_of_a_team(control_plane, "elsewhere") as made:
+        yield made
 
 
 def test_a_job_from_apply_to_succeeded(operator: Operator, team: Team) -> None:
@@ -238,7 +236,7 @@ def test_an_unchanged_job_costs_no_request(
     job.run()
     until(lambda: len(job.events()) == 2)
     pass_a_life(elsewhere)
-    before = len(control_plane.cluster.audit_log.read_text().splitlines())
+    before = len(control_plane.audit())
     job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     team.client.patch(job.child_path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     pass_a_life(elsewhere)
@@ -269,7 +267,7 @@ def test_the_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> N
 def test_a_second_operator_waits_and_takes_over(operator: Operator, team: Team, control_plane: Kubernetes) -> None:
     second = Operator(control_plane, operator.folder, "two")
     try:
-        first = len(control_plane.cluster.audit_log.read_text().splitlines())
+        first = len(control_plane.audit())
         until(lambda: len(looks_at_the_lease(control_plane, first)) >= 2)
         assert "trainyard_leader 0.0" in second.get("/metrics")[1]
         assert operator.stop() == 0  # releases the Lease

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,16 @@ import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import SPEC, Operator, Pod, Team, TrainingJob, requests_by, termination
+from tests.api.operator_support import (
+    SPEC,
+    Operator,
+    Pod,
+    Team,
+    TrainingJob,
+    namespace_of_a_team,
+    requests_by,
+    termination,
+)
 from trainyard_crds.contract import ROLE_LABEL
 
 pytestmark = pytest.mark.api
@@ -26,21 +34,15 @@ Object = dict[str, Any]
 @pytest.fixture
 def other(control_plane: Kubernetes) -> Iterator[Team]:
     """Another tenant's namespace, with a claim, a Secret and a ConfigMap that the team has not."""
-    namespace = f"other-{uuid.uuid4().hex[:8]}"
-    control_plane.namespace(namespace)
-    metadata = {"name": "theirs", "namespace": namespace}
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    control_plane.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": "hf_otherTENANT"}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run.json": "{}"}},
-    )
-    yield Team(control_plane, namespace)
-    control_plane.client.delete(f"/api/v1/namespaces/{namespace}")
-
-
-def lines(kubernetes: Kubernetes) -> int:
-    return len(kubernetes.cluster.audit_log.read_text().splitlines())
+    with namespace_of_a_team(control_plane, "other") as made:
+        metadata = {"name": "theirs", "namespace": made.namespace}
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        control_plane.apply(
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec},
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": "hf_otherTENANT"}},
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run.json": "{}"}},
+        )
+        yield made
 
 
 def requests_in(kubernetes: Kubernetes, namespace: str, after: int) -> list[str]:
@@ -77,7 +79,7 @@ def test_a_claim_of_that_name_elsewhere_is_not_found(
     operator: Operator, team: Team, other: Team, *, claim: str, spec: Object, bound_when_placed: str
 ) -> None:
     claim, spec = json.loads(json.dumps([claim, spec]).replace("{other}", other.namespace))
-    before = lines(team.kubernetes)
+    before = len(team.kubernetes.audit())
     job = team.create("reaching", **{"storage": {"storageClassName": bound_when_placed}} | spec)
     until(lambda: f'persistentvolumeclaim "{claim}" not found' in str(job.status().get("message")))
     assert job.status()["phase"] == "Starting"
@@ -86,7 +88,7 @@ def test_a_claim_of_that_name_elsewhere_is_not_found(
 
 
 def test_a_secret_is_named_to_the_kubelet_and_read_by_nobody_else(operator: Operator, team: Team, other: Team) -> None:
-    before = lines(team.kubernetes)
+    before = len(team.kubernetes.audit())
     secret = {"name": "theirs", "key": "token"}
     job = team.create("reaching", model={"source": "hf://org/name", "credentialsSecret": secret})
     pod = job.pod().read()

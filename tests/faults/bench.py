@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from cluster.client import ApiError
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import NODE, Team, service_account
+from tests.api.operator_support import NODE, Team, namespace_of_a_team, service_account
 from tests.faults.plan import KILLS, Action, Fault, Request, WatchFault
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy, busiest_second
@@ -211,15 +210,9 @@ class Bench:
             problems.append(f"{rate} requests in one second, at most {REQUESTS_PER_SECOND} allowed")
         return problems
 
-    @contextmanager
-    def team(self) -> Iterator[Team]:
+    def team(self) -> AbstractContextManager[Team]:
         """A namespace of its own."""
-        namespace = f"{NAME}-{uuid.uuid4().hex[:8]}"
-        self.kubernetes.namespace(namespace)
-        try:
-            yield Team(self.kubernetes, namespace)
-        finally:
-            self.kubernetes.client.delete(f"/api/v1/namespaces/{namespace}")
+        return namespace_of_a_team(self.kubernetes, NAME)
 
 
 def without_lost_ends(expected: Object, found: Object) -> tuple[int, Object]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import free_port, until
-from tests.api.operator_support import IMAGE, fetch
+from tests.api.gateway_support import fetch, free_port, until
+from tests.api.operator_support import IMAGE
 
 _FORKS = multiprocessing.get_context("forkserver")
 _PATHS = [str(ROOT), *(str(ROOT / name) for name in ("crds", "operator", "hack"))]
@@ -96,7 +96,7 @@ class OperatorProcess:
     def stop(self) -> int | None:
         """SIGTERM; the exit status."""
         self.process.terminate()
-        self.process.join(20)
+        self.process.join(60)
         return self.process.exitcode
 
     def signal(self, number: signal.Signals) -> None:

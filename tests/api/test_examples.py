@@ -1,0 +1,31 @@
+"""Every example is taken by the API server as it is, and says in its first line what it is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.manifest import load_all
+from tests.api.chart_support import ROOT
+from tests.api.gateway_support import Kubernetes
+from tests.api.operator_support import Team
+
+pytestmark = pytest.mark.api
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+COVERED = {"method: lora", "method: qlora", "method: full", "source: hf://", "source: s3://", "source: pvc://"}
+COVERED |= {"format: merged", "format: gguf", "suspend: true"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_taken(control_plane: Kubernetes, team: Team, path: Path) -> None:
+    words = ("apply", "--validate=strict", "-n", team.namespace, "-f", str(path))
+    printed = control_plane.kubectl(*words).splitlines()
+    assert len(printed) == len(load_all(path))
+    assert all(line.endswith("created") for line in printed), printed
+    assert path.read_text().startswith("# ")
+
+
+def test_the_examples_cover_what_people_ask_for() -> None:
+    text = "\n".join(path.read_text() for path in EXAMPLES)
+    assert {words for words in COVERED if words not in text} == set()
