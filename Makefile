@@ -79,11 +79,13 @@ test-unit: venv ## Offline tests, about a minute.
 test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and scheduler.
 	@echo "== tier: api (real control plane; the first run builds it, about 6 minutes) =="
 	@$(PYTHON) hack/cluster build api >/dev/null
-	@$(PYTEST) tests/api
+	@$(PYTEST) tests/api -n 2 --dist loadfile --no-loadscope-reorder
 
+# Jobs mostly wait for each other's core, so there are more processes than cores; tests/e2e/conftest.py shares out the files.
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
-	@$(PYTEST) tests/e2e
+	@$(PYTHON) hack/cluster build node >/dev/null
+	@$(PYTEST) tests/e2e -n 4
 
 test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
 	@echo "== tier: gpu =="

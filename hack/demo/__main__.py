@@ -14,11 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "trainyard-demo"
-CLUSTER = [sys.executable, str(ROOT / "hack" / "cluster")]
 _STEPS = 7
 
 
@@ -56,16 +53,17 @@ def up(model: str | None) -> int:
     from demo import inputs, install, show, volume
     from demo.follow import follow
     from demo.kubectl import Kubectl, namespace
+    from demo.machine import cluster, load_images
 
     started = time.monotonic()
     with _step(1, "a small model, and real questions and answers about Python's library (3 min once, then reused)"):
         directory = inputs.ensure()
     with _step(2, "a one-node Kubernetes cluster (up to 12 min once to build it, then about 20 s)"):
-        kubeconfig = _cluster("up").splitlines()[-1]
-        programs = Path(_cluster("build", "node").splitlines()[-1])
+        kubeconfig = cluster("up")[-1]
+        programs = Path(cluster("build", "node")[-1])
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
     with _step(3, "the operator and trainer images (up to 8 min once, then seconds)"):
-        images = _images(_cluster("load", "all"))
+        images = load_images()
     with _step(4, "Trainyard, installed with Helm (about 30 s)"):
         install.install(kubectl, programs / "helm", images)
     with _step(5, "the model and the rows, copied into the claim `inputs` (about 20 s)"):
@@ -87,8 +85,9 @@ def up(model: str | None) -> int:
 def clean(*, keep_cache: bool) -> int:
     """Take the node down and delete everything it stored and, unless asked to keep it, everything that was built."""
     from cluster.paths import cache_dir, state_dir
+    from demo.machine import cluster
 
-    subprocess.run([*CLUSTER, "down", "--purge"], check=True)
+    cluster("down", "--purge")
     if keep_cache:
         print(f"Built programs, images and the Python environment stay in {cache_dir()}; the next demo reuses them.")
         return 0
@@ -110,16 +109,6 @@ def _step(number: int, what: str) -> Iterator[None]:
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def _cluster(*words: str) -> str:
-    """Run the cluster command; its progress goes to our terminal, its answer comes back."""
-    return subprocess.run([*CLUSTER, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def _images(printed: str) -> dict[str, Any]:
-    pairs = (line.split("=", 1) for line in printed.splitlines() if "_IMAGE=" in line)
-    return {name.removesuffix("_IMAGE").lower(): reference for name, reference in pairs}
 
 
 if __name__ == "__main__":

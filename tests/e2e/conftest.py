@@ -1,79 +1,140 @@
-"""A real node with Trainyard installed by its chart; every test runs through kubectl."""
+"""A real node with Trainyard installed by its chart; every test runs through kubectl.
+
+Processes of pytest-xdist (`-n 3`) share one installation and one namespace, so names of jobs differ between files. What
+disturbs others, or looks at what all did, is in `alone`: those files come last, one after the other.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
+from cluster import node
+from cluster.shell import locked
 from demo import inputs, install, volume
 from demo.kubectl import Kubectl, KubectlError, namespace
-from tests.e2e.support import ROOT, Site
+from demo.machine import COMMAND, cluster, load_images
+from tests.e2e.support import Site
 
-CLUSTER = [sys.executable, str(ROOT / "hack" / "cluster")]
 NAMESPACE = "trainyard-e2e"
+ALONE = Path(__file__).parent / "alone"
+FIRST = "test_training.py"
+"""The longest, begun before the others so that nobody waits for it in the end."""
 
 
-def cluster(*words: str) -> str:
-    done = subprocess.run([*CLUSTER, *words], stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0, f"hack/cluster {' '.join(words)} failed; see its messages above"
-    return done.stdout.strip()
+class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
+    """Each process takes files, the files of `alone` as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ALONE.name if f"/{ALONE.name}/" in nodeid else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(ALONE.parent):
+            # Preparing may build images, and waiting for one's turn takes what others take; waits have own deadlines.
+            item.add_marker(pytest.mark.timeout(900, func_only=True))
+    items.sort(key=lambda item: (item.path.parent == ALONE, item.path.name != FIRST))
 
 
 @pytest.fixture(scope="session")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def site(shared: Path) -> Iterator[Site]:
+    """Trainyard installed from the working tree; who comes first prepares it, who goes last tidies up."""
+    state = shared / "site.json"
+    with (shared / "users").open("w") as users:
+        with locked(shared / "site.lock", "another process prepares the installation; waiting for it"):
+            if not state.exists():
+                state.write_text(json.dumps(prepare(shared / "inputs")))
+            fcntl.flock(users, fcntl.LOCK_SH)
+        known = json.loads(state.read_text())
+        kubectl = Kubectl(Path(known["kubectl"]), Path(known["kubeconfig"]), NAMESPACE)
+        client = node.find()[0].client()
+        yield Site(
+            kubectl=kubectl, client=client, images=known["images"], inputs=shared / "inputs", began=known["began"]
+        )
+        if is_last(users):
+            kubectl.run("delete", "namespace", NAMESPACE, "--wait=true", timeout=300)
+            state.unlink()
+            if known["started"]:
+                cluster("down")
+
+
+def is_last(users: TextIO) -> bool:
+    """Whether no other process holds the shared lock that this one gives back."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def turn(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
+    """Modules run side by side, but for those in `alone`."""
+    alone = request.path.parent == ALONE
+    with (shared / "turn").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+def prepare(rows: Path) -> dict[str, object]:
+    """Start the node, install the chart, and fill the claim `inputs` of a fresh restricted namespace with `rows`."""
+    if os.geteuid() != 0:
+        pytest.fail("the e2e tier starts a Kubernetes node and needs root")
+    programs = Path(cluster("build", "node")[-1])
+    was_running = answers(programs)
+    kubeconfig = cluster("up", "--fake-gpus", "2")[-1]
+    kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
+    images = load_images()
+    began = dt.datetime.now(dt.UTC).isoformat()
+    install.install(kubectl, programs / "helm", images)
+    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=300)
+    kubectl.apply(namespace(NAMESPACE))
+    write_inputs(rows)
+    volume.fill(kubectl, images["trainer"], "inputs", rows)
+    known = {"kubectl": str(kubectl.program), "kubeconfig": kubeconfig, "images": images}
+    return known | {"began": began, "started": not was_running}
+
+
+def write_inputs(directory: Path) -> None:
     """The demo's model and rows, and a file with a mistake in row 2."""
-    directory = tmp_path_factory.mktemp("inputs")
-    made = inputs.ensure()
-    for path in made.iterdir():
+    directory.mkdir()
+    for path in inputs.ensure().iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, directory / path.name)
     good = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
     (directory / "broken.jsonl").write_text(f"{good}\n{{not json\n")
-    return directory
-
-
-@pytest.fixture(scope="session")
-def kubectl() -> Iterator[Kubectl]:
-    """kubectl on a running node with two fake GPUs; a node that was not running before is stopped afterwards."""
-    if os.geteuid() != 0:
-        pytest.fail("the e2e tier starts a Kubernetes node and needs root")
-    programs = Path(cluster("build", "node").splitlines()[-1])
-    was_running = answers(programs)
-    kubeconfig = cluster("up", "--fake-gpus", "2").splitlines()[-1]
-    yield Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
-    if not was_running:
-        cluster("down")
 
 
 def answers(programs: Path) -> bool:
     """Whether the node of an earlier `hack/cluster up` is still running."""
-    known = subprocess.run([*CLUSTER, "kubeconfig"], capture_output=True, text=True)
+    known = subprocess.run([*COMMAND, "kubeconfig"], capture_output=True, text=True)
     if known.returncode:
         return False
     try:
         return "ok" in Kubectl(programs / "kubectl", Path(known.stdout.strip())).run("get", "--raw", "/readyz")
     except KubectlError:
         return False
-
-
-@pytest.fixture(scope="session")
-def site(kubectl: Kubectl, rows: Path) -> Iterator[Site]:
-    """Trainyard installed from the working tree, and a fresh restricted namespace with the inputs in a claim."""
-    printed = cluster("load", "all").splitlines()
-    images = dict(line.split("=", 1) for line in printed if "_IMAGE=" in line)
-    images = {name.removesuffix("_IMAGE").lower(): reference for name, reference in images.items()}
-    programs = kubectl.program.parent
-    began = dt.datetime.now(dt.UTC).isoformat()
-    install.install(kubectl, programs / "helm", images)
-    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=300)
-    kubectl.apply(namespace(NAMESPACE))
-    volume.fill(kubectl, images["trainer"], "inputs", rows)
-    yield Site(kubectl=kubectl, images=images, inputs=rows, began=began)
-    kubectl.run("delete", "namespace", NAMESPACE, "--wait=true", timeout=300)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.client import ApiError, Client
 from demo import install
-from demo.kubectl import Kubectl, Object
+from demo.kubectl import Kubectl, KubectlError, Object
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARE = "400m"
+"""Cores of a job beside others: two of them fit on two cores beside the example, which takes a whole one; else four."""
+STEPS, INTERVAL = 240, 40
+"""Of the undisturbed run: it lasts longer than two of the gateway's writes are apart (10 s)."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,8 @@ class Site:
     """An installed Trainyard on a real node: a namespace of its own, the demo's inputs in the claim `inputs`."""
 
     kubectl: Kubectl
+    client: Client
+    """For what is looked at again and again: a kubectl costs a fifth of a second of a core."""
     images: dict[str, str]
     inputs: Path
     began: str = ""
@@ -27,8 +35,21 @@ class Site:
         """Install the chart again with other images."""
         install.install(self.kubectl, self.kubectl.program.parent / "helm", self.images | images)
 
+    def look(self, path: str) -> Object | None:
+        """An object or a list, or None when there is none.
+
+        Raises:
+            KubectlError: the API server refused, or does not answer.
+        """
+        try:
+            return self.client.get(path)
+        except ApiError as refused:
+            if refused.status == 404:
+                return None
+            raise KubectlError(str(refused)) from refused
+
     def job(self, name: str) -> Object:
-        found = self.kubectl.get("trainingjob", name)
+        found = self.look(f"/apis/trainyard.dev/v1alpha1/namespaces/{self.kubectl.namespace}/trainingjobs/{name}")
         assert found is not None, f"TrainingJob {name} is gone"
         return found
 
@@ -36,7 +57,9 @@ class Site:
         return dict(self.job(name).get("status", {}))
 
     def pods(self, name: str) -> list[Object]:
-        return self.kubectl.items("pods", "-l", f"trainyard.dev/trainingjob={name}")
+        selector = f"labelSelector=trainyard.dev/trainingjob%3D{name}"
+        found = self.look(f"/api/v1/namespaces/{self.kubectl.namespace}/pods?{selector}")
+        return list(found["items"]) if found else []
 
     def scale(self, component: str, replicas: int) -> None:
         """Let that many pods of the operator or the gateway run, and wait until they do."""
@@ -53,7 +76,7 @@ class Site:
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         self.kubectl.run("patch", "trainingjob", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def wait_phase(self, name: str, *phases: str, seconds: float = 240) -> dict[str, Any]:
+    def wait_phase(self, name: str, *phases: str, seconds: float = 420) -> dict[str, Any]:
         """Wait until the job is in one of the phases; a failed job ends the wait at once."""
         final = {"Failed", "Succeeded", "Stopped"}
         seen = self.kubectl.wait(
@@ -65,7 +88,7 @@ class Site:
         assert seen["phase"] in phases, f"{name} is {seen['phase']}: {seen.get('message')}\n{seen.get('logTail')}"
         return dict(seen)
 
-    def wait_step(self, name: str, step: int, seconds: float = 240) -> dict[str, Any]:
+    def wait_step(self, name: str, step: int, seconds: float = 420) -> dict[str, Any]:
         """Wait until the status shows at least that step."""
         return dict(
             self.kubectl.wait(
@@ -76,8 +99,51 @@ class Site:
             )
         )
 
+    def wait_trained(self, name: str, step: int = 3, seconds: float = 420) -> dict[str, Any]:
+        """Wait until the newest pod's log tells of that step: sooner than the status, which is written every 10 s."""
+        status = self.wait_phase(name, "Running", seconds=seconds)
+        pod = status["attempts"][-1]["pod"]
+        self.kubectl.wait(
+            f"pod {pod} at step {step}", lambda: logged_step(self.log(pod)), lambda seen: seen >= step, seconds, every=1
+        )
+        return status
 
-def training_job(name: str, *, method: str = "lora", steps: int = 60, **spec: Any) -> Object:
+    def log(self, pod: str) -> str:
+        return self.kubectl.run("logs", pod)
+
+    def undisturbed(self) -> dict[str, Any]:
+        """The status of a finished run of `reference_job` that nothing interrupted; all tests share it."""
+        self.kubectl.apply(reference_job("undisturbed"))
+        return self.wait_phase("undisturbed", "Succeeded")
+
+
+def reference_job(name: str, *, cpu: str = SHARE) -> Object:
+    """A job whose outcome is compared with that of the undisturbed one."""
+    dataset = {"source": "pvc://inputs/train.jsonl", "validation": {"fraction": 0.2}}
+    job = training_job(name, steps=STEPS, cpu=cpu, dataset=dataset, retry={"limit": 1})
+    job["spec"]["checkpoints"]["everySteps"] = INTERVAL
+    return job
+
+
+def outcome(status: dict[str, Any]) -> dict[str, Any]:
+    """What a run gave, without names and times."""
+    exports = [(export["format"], export["digest"]) for export in status["exports"]]
+    return {"exports": exports, "metrics": {key: status["metrics"][key] for key in ("loss", "evalLoss")}}
+
+
+def logged_step(log: str) -> int:
+    """The last step that a pod's log tells of."""
+    return max(map(int, re.findall(r'"step": (\d+)', log)), default=0)
+
+
+def resumed_step(log: str) -> int:
+    """The step of the checkpoint that a pod resumed from."""
+    found = re.search(r"Resumed from step-(\d+)-e1", log)
+    assert found, f"it did not resume:\n{log[:3000]}"
+    return int(found[1])
+
+
+def training_job(name: str, *, method: str = "lora", steps: int = 60, cpu: str = SHARE, **spec: Any) -> Object:
     """A small CPU TrainingJob on the demo's inputs; keyword arguments replace whole blocks of the spec."""
     blocks: dict[str, Any] = {
         "task": "llm",
@@ -93,7 +159,7 @@ def training_job(name: str, *, method: str = "lora", steps: int = 60, **spec: An
         },
         "llm": {"maxLength": 256},
         "checkpoints": {"everySteps": 50, "gracePeriodSeconds": 30},
-        "resources": {"gpus": 0, "cpu": "1", "memory": "3Gi"},
+        "resources": {"gpus": 0, "cpu": cpu, "memory": "3Gi"},
         "storage": {"size": "1Gi", "retain": False},
     }
     return {
@@ -107,3 +173,7 @@ def training_job(name: str, *, method: str = "lora", steps: int = 60, **spec: An
 def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
     """The condition of that type, or an empty one."""
     return next((dict(c) for c in status.get("conditions", []) if c["type"] == kind), {})
+
+
+def unfinished(pods: list[Object]) -> list[str]:
+    return [p["metadata"]["name"] for p in pods if p.get("status", {}).get("phase") not in ("Succeeded", "Failed")]

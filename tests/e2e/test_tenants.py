@@ -61,7 +61,7 @@ def other(site: Site) -> Iterator[Site]:
 def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
     """What can be seen and asked from inside a training pod, with its own token."""
     site.kubectl.apply(training_job(NAME, steps=100_000))
-    pod = site.wait_step(NAME, 1)["attempts"][-1]["pod"]
+    pod = site.wait_trained(NAME)["attempts"][-1]["pod"]
     lists = [f"/api/v1/namespaces/{name}" for name in (site.kubectl.namespace, OTHER)]
     api = [f"{base}/{kind}" for base in lists for kind in ("secrets", "pods", "configmaps")]
     jobs = "/apis/trainyard.dev/v1alpha1/trainingjobs"

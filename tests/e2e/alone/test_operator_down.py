@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from cluster import node
-from cluster.client import ApiError
 from demo.install import NAMESPACE
 from tests.e2e.support import Site, condition, training_job
 
@@ -35,7 +31,6 @@ def outage(site: Site) -> Outage:
     its status, as if an operator had been killed on the way; the certificate authority and the Lease are lost."""
     for name in NAMES:
         job = training_job(name, steps=5 if name == "half-made" else 100_000)
-        job["spec"]["resources"]["cpu"] = "400m"  # all of them at once on two cores
         job["spec"]["checkpoints"]["gracePeriodSeconds"] = 5
         site.kubectl.apply(job)
     before = {name: site.wait_phase(name, "Running", "Succeeded") for name in NAMES}
@@ -67,7 +62,7 @@ def children(site: Site, name: str) -> dict[str, str]:
 
 
 def test_half_made_children_are_adopted(site: Site, outage: Outage) -> None:
-    status = site.wait_phase("half-made", "Succeeded", seconds=300)
+    status = site.wait_phase("half-made", "Succeeded")
     assert set(outage.kept) == {"ConfigMap", "PersistentVolumeClaim"}
     assert children(site, "half-made") == outage.kept
     assert status["progress"]["step"] == 5
@@ -102,7 +97,7 @@ def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Ou
     # Within about a minute the kubelet brings new files to running pods: the gateway's pair, the trainer's authority.
     site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, 180)
     step = site.status("pod-vanished").get("progress", {}).get("step", 0)
-    status = site.wait_step("pod-vanished", step + 20, seconds=300)
+    status = site.wait_step("pod-vanished", step + 20)
     assert status["phase"] == "Running"
     site.patch("pod-vanished", {"stop": "Force"})
     site.wait_phase("pod-vanished", "Stopped")
@@ -118,31 +113,3 @@ def is_trusted(site: Site, ca: str) -> bool:
             return True
     except ssl.SSLCertVerificationError:
         return False
-
-
-def test_an_object_that_changes_all_the_time_does_not_keep_a_job_from_its_end(site: Site) -> None:
-    over = threading.Event()
-    storm = threading.Thread(target=touch, args=(site, "touched", over))
-    site.kubectl.apply(training_job("touched", steps=5))
-    storm.start()
-    try:
-        status = site.wait_phase("touched", "Succeeded")
-    finally:
-        over.set()
-        storm.join()
-    assert [a["exitCode"] for a in status["attempts"]] == [0]
-    events = site.kubectl.items("events.events.k8s.io", "--field-selector", "regarding.name=touched")
-    reasons = [e["reason"] for e in events if e["regarding"]["kind"] == "TrainingJob"]
-    assert sorted(reasons) == ["Running", "Starting", "Succeeded"]
-    assert int(site.job("touched")["metadata"]["annotations"]["touched"]) > 50
-
-
-def touch(site: Site, name: str, over: threading.Event) -> None:
-    """Change the object's version as fast as requests can be made, so that the operator's is often an old one."""
-    client = node.find()[0].client()
-    path = f"/apis/trainyard.dev/v1alpha1/namespaces/{site.kubectl.namespace}/trainingjobs/{name}"
-    count = 0
-    while not over.is_set():
-        count += 1
-        with contextlib.suppress(ApiError):  # the server gives up on a patch when too many others come between
-            client.patch(path, {"metadata": {"annotations": {"touched": str(count)}}})

@@ -1,0 +1,41 @@
+"""A pod that is taken away: it saves, and the job goes on in another for free."""
+
+from __future__ import annotations
+
+import json
+
+from demo.kubectl import Object
+from tests.e2e.support import Site, outcome, reference_job, resumed_step
+
+
+def assert_resumed(site: Site, name: str, reason: str) -> None:
+    """It finishes with a second pod that goes on where the first saved, for free, and gives the same in the end."""
+    status = site.wait_phase(name, "Succeeded")
+    first, second = status["attempts"]
+    assert (first["number"], first["exitCode"], first["reason"]) == (1, 75, reason)
+    assert (second["number"], second["exitCode"]) == (2, 0)
+    assert status["attemptCounts"]["failed"] == 0
+    assert resumed_step(site.log(second["pod"])) >= 3
+    assert outcome(status) == outcome(site.undisturbed())
+
+
+def free_restarts_only(name: str) -> Object:
+    job = reference_job(name)
+    job["spec"]["retry"] = {"limit": 0}
+    return job
+
+
+def test_an_evicted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
+    site.kubectl.apply(free_restarts_only("evicted"))
+    pod = site.wait_trained("evicted")["attempts"][-1]["pod"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+    url = f"/api/v1/namespaces/{site.kubectl.namespace}/pods/{pod}/eviction"
+    site.kubectl.run("create", "--raw", url, "-f", "-", text=json.dumps(eviction))
+    assert_resumed(site, "evicted", "Evicted")
+
+
+def test_a_deleted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
+    site.kubectl.apply(free_restarts_only("pod-deleted"))
+    pod = site.wait_trained("pod-deleted")["attempts"][-1]["pod"]
+    site.kubectl.run("delete", "pod", pod, "--wait=false")
+    assert_resumed(site, "pod-deleted", "Interrupted")
