@@ -61,6 +61,12 @@ class Site:
         found = self.look(f"/api/v1/namespaces/{self.kubectl.namespace}/pods?{selector}")
         return list(found["items"]) if found else []
 
+    def evict(self, pod: str) -> None:
+        """Ask for the pod's eviction, as a drained node does."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        url = f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{pod}/eviction"
+        self.kubectl.run("create", "--raw", url, "-f", "-", text=json.dumps(eviction))
+
     def scale(self, component: str, replicas: int) -> None:
         """Let that many pods of the operator or the gateway run, and wait until they do."""
         name = f"trainyard-{component}"

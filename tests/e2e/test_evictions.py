@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from demo.kubectl import Object
 from tests.e2e.support import Site, outcome, reference_job, resumed_step
 
@@ -28,9 +26,7 @@ def free_restarts_only(name: str) -> Object:
 def test_an_evicted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
     site.kubectl.apply(free_restarts_only("evicted"))
     pod = site.wait_trained("evicted")["attempts"][-1]["pod"]
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
-    url = f"/api/v1/namespaces/{site.kubectl.namespace}/pods/{pod}/eviction"
-    site.kubectl.run("create", "--raw", url, "-f", "-", text=json.dumps(eviction))
+    site.evict(pod)
     assert_resumed(site, "evicted", "Evicted")
 
 
