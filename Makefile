@@ -81,7 +81,7 @@ test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and sc
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(PYTEST) tests/api -n 2 --dist loadfile --no-loadscope-reorder
 
-# Jobs mostly wait for each other's core, so there are more processes than cores; tests/e2e/conftest.py shares out the files.
+# Tests mostly wait, so there are more processes than cores; tests/e2e/conftest.py shares out the files.
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTHON) hack/cluster build node >/dev/null
