@@ -1,8 +1,7 @@
-"""What a GGUF file says about a model beside its tensors: sizes, position encoding, tokenizer."""
+"""What a GGUF file says about a model beside its tensors: sizes, position encoding."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGUFWriter, LlamaFileType, RopeScalingType, SpecialVocab, TokenType
+from gguf import GGUFWriter, LlamaFileType, RopeScalingType
 from numpy.typing import NDArray
 
 from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.export.gguf_tokenizer import check_tokenizer, write_tokenizer
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -24,11 +24,6 @@ ARCHITECTURES = {
 """transformers' model_type -> llama.cpp's architecture."""
 
 _SCALINGS = {"linear": RopeScalingType.LINEAR, "yarn": RopeScalingType.YARN}
-_PRE_TOKENIZERS = {
-    # How text is split before BPE, known by the group of digits in the pattern.
-    r"\p{N}{1,3}": "llama-bpe",
-    r"|\p{N}|": "qwen2",
-}
 _ADVICE = "Leave gguf out of spec.exports."
 
 
@@ -44,13 +39,7 @@ def check_metadata(config: Mapping[str, Any], directory: Path, name: str) -> Non
             f"{name} scales its positions by '{kind}', which cannot be exported as gguf.",
             f"{_ADVICE} Known are default, llama3, {', '.join(_SCALINGS)}.",
         )
-    tokenizer = directory / "tokenizer.json"
-    document = json.loads(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else {}
-    if _pre_tokenizer(document) is None:
-        raise ConfigurationError(
-            f"The tokenizer of {name} is none that can be written as gguf.",
-            f"{_ADVICE} Known are byte-level BPE tokenizers (tokenizer.json) of the GPT-2, Llama 3 and Qwen kinds.",
-        )
+    check_tokenizer(directory, name)
 
 
 def write_metadata(
@@ -80,7 +69,7 @@ def write_metadata(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     _write_rope(writer, config)
-    _write_tokenizer(writer, directory, config["vocab_size"])
+    write_tokenizer(writer, directory, config["vocab_size"])
 
 
 def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
@@ -124,39 +113,3 @@ def _write_rope(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
 
 def _head_size(config: Mapping[str, Any]) -> int:
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-
-
-def _write_tokenizer(writer: GGUFWriter, directory: Path, vocabulary: int) -> None:
-    document = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
-    tokens, types = _tokens(document, vocabulary)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre_tokenizer(document) or "default")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    SpecialVocab(directory, load_merges=True, n_vocab=vocabulary).add_to_gguf(writer, quiet=True)
-
-
-def _tokens(document: Mapping[str, Any], vocabulary: int) -> tuple[list[str], list[TokenType]]:
-    """The token of every row of the embedding; rows without one are unused."""
-    tokens = [f"[PAD{number}]" for number in range(vocabulary)]
-    types = [TokenType.UNUSED] * vocabulary
-    for text, number in document["model"]["vocab"].items():
-        tokens[number], types[number] = text, TokenType.NORMAL
-    for added in document.get("added_tokens", []):
-        number = added["id"]
-        tokens[number] = added["content"]
-        types[number] = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
-    return tokens, types
-
-
-def _pre_tokenizer(document: Mapping[str, Any]) -> str | None:
-    """llama.cpp's name for how a byte-level BPE tokenizer splits text; None for every other tokenizer."""
-    splitter = document.get("pre_tokenizer") or {}
-    parts = splitter.get("pretokenizers", [splitter])
-    if document.get("model", {}).get("type") != "BPE" or not any(part.get("type") == "ByteLevel" for part in parts):
-        return None
-    patterns = [part["pattern"].get("Regex", "") for part in parts if part.get("type") == "Split"]
-    if not patterns:
-        return "gpt-2"
-    found = [name for mark, name in _PRE_TOKENIZERS.items() if mark in patterns[0]]
-    return found[0] if len(patterns) == 1 and found else None
