@@ -12,7 +12,7 @@ from tests.unit.trainer.test_llm_resume import train
 from tests.unit.trainer.toy import metric_lines
 from trainyard_crds.report import Outcome
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.engine.device import choose_device, gpu_uuids
+from trainyard_trainer.engine.device import gpu_uuids
 from trainyard_trainer.report.gpu import create_gpu_sampler
 
 
@@ -54,5 +54,5 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(tmp_path: Path, tiny_mo
 
 
 def test_nvml_sees_the_gpu_that_is_used() -> None:
-    (gpu,) = create_gpu_sampler(gpu_uuids(choose_device(1)))()
+    (gpu,) = create_gpu_sampler(gpu_uuids(gpus=1))()
     assert 0 < gpu.memory_used <= gpu.memory_total

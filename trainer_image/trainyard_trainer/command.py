@@ -20,6 +20,8 @@ from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
 from trainyard_trainer.data import cli as data
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
+from trainyard_trainer.group.launcher import bind_to_launcher, launch
+from trainyard_trainer.group.membership import LAUNCHER_ENV, membership
 from trainyard_trainer.report.termination import failure, read_result, write_termination
 from trainyard_trainer.stop import StopFlag
 
@@ -40,7 +42,8 @@ def run_command(stop: StopFlag) -> int:
         termination = failure(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: every other error is one of ours
         termination = _internal(error)
-    if termination.exit_code != ExitCode.FINISHED:
+    # Of the processes of a group, the launcher speaks.
+    if termination.exit_code != ExitCode.FINISHED and LAUNCHER_ENV not in environ:
         print(f"{termination.reason}: {termination.message} {termination.advice}".rstrip(), file=sys.stderr)  # noqa: T201
     write_termination(termination, environ)
     return termination.exit_code
@@ -74,7 +77,14 @@ def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Ter
         _clear_leftovers(Path(config.run_directory))
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
         return finished
-    stop.check()
+    member = membership(environ)
+    if member is None and config.processes > 1:
+        stop.check()
+        return launch(config.processes, stop=stop, environ=environ)
+    if member is None:
+        stop.check()  # in a group nobody leaves before all have met
+    else:
+        bind_to_launcher(environ)
 
     from trainyard_trainer.wiring import train
 

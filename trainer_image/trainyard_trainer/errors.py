@@ -8,6 +8,7 @@ TrainerError            ends the run with an exit code, a sentence and advice
 |- SourceError          69  a source did not answer
 |- StorageError         73  the run directory's volume is full or read-only
 |- StopRequested        75  SIGTERM arrived; whatever was polled it unwinds with this
+|- PeerLostError        76  another process of the group was lost
 |- NotPermittedError    77  a gated model, wrong credentials
 |- GpuMemoryError       79  CUDA out of memory
 |- SupersededError      80  a newer trainer owns the run directory
@@ -77,6 +78,12 @@ class StopRequested(TrainerError):  # noqa: N818 - not an error of anybody
     """SIGTERM arrived: unwind to the engine, which saves and exits."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+class PeerLostError(TrainerError):
+    """Another process of the group ended, or could not be reached any more."""
+
+    exit_code = ExitCode.PEER_LOST
 
 
 class NotPermittedError(TrainerError):

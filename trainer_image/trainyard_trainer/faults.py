@@ -7,10 +7,11 @@ import traceback
 from pathlib import Path
 
 from trainyard_trainer.checkpoint.files import storage_fault
-from trainyard_trainer.errors import GpuMemoryError, TrainerError
+from trainyard_trainer.errors import GpuMemoryError, PeerLostError, TrainerError
 
 _LONGEST_TEXT = 300
 _NO_MEMORY_LEFT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_LOST_BY_GLOO = ("gloo/", "Gloo ", "closed by peer", "Connection reset")
 
 
 def translate(error: Exception, run_directory: Path) -> TrainerError:
@@ -23,7 +24,26 @@ def translate(error: Exception, run_directory: Path) -> TrainerError:
             "Lower optimization.batchSize (and raise gradientAccumulation as much) or llm.maxLength, "
             "use method: qlora, or a larger GPU.",
         )
+    if is_lost_peer(error):
+        return lost_peer(error)
     return storage_fault(error, run_directory) or internal_error(error)
+
+
+def is_lost_peer(error: Exception) -> bool:
+    """Whether a process of the group could not be reached; gloo says so in the text of a RuntimeError only."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available():
+        return False
+    is_of_gloo = isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_BY_GLOO)
+    return is_of_gloo or isinstance(error, torch.distributed.DistError)
+
+
+def lost_peer(error: Exception) -> PeerLostError:
+    """Our error for one of the library that joins the processes."""
+    text = " ".join(str(error).split())[:_LONGEST_TEXT]
+    return PeerLostError(
+        f"Another process of the group was lost: {text}", "The next start goes on from the last checkpoint."
+    )
 
 
 def internal_error(error: Exception) -> TrainerError:

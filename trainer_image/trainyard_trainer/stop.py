@@ -21,6 +21,8 @@ class StopFlag:
         """Let SIGTERM and SIGINT set the flag."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+        # The launcher of a group starts its processes with both of them held back.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._requested = True

@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING
 from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
+from trainyard_trainer.checkpoint.follower import FollowedStore, describe
 from trainyard_trainer.checkpoint.store import CACHE, CheckpointStore, open_store
 from trainyard_trainer.checkpoint.workspace import Workspace
 from trainyard_trainer.clock import Clock, SystemClock, process_began
-from trainyard_trainer.cpus import cpu_limit
-from trainyard_trainer.errors import StopRequested, SupersededError, TrainerError
+from trainyard_trainer.cpus import threads_of
+from trainyard_trainer.errors import ConfigurationError, StopRequested, SupersededError, TrainerError
 from trainyard_trainer.faults import traceback_of, translate
+from trainyard_trainer.group.membership import Membership, membership
 from trainyard_trainer.report.console import create_console
 from trainyard_trainer.report.gpu import create_gpu_sampler
 from trainyard_trainer.report.intake import IntakePoster, create_sender
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
+from trainyard_trainer.report.silent import create_silent_reporter
 from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, Startup
-from trainyard_trainer.report.termination import RESULT_FILE
+from trainyard_trainer.report.termination import RESULT_FILE, failure
 from trainyard_trainer.stop import StopFlag
 
 if TYPE_CHECKING:
+    import torch
+
     from trainyard_trainer.engine.task import Task
+    from trainyard_trainer.group.group import Group
 
 POD_UID_ENV = "POD_UID"
 
@@ -57,16 +63,20 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     Raises:
         TrainerError: It ended before it could take over the run directory.
     """
-    prepare_environment()
+    prepare_environment(config.processes)
 
     from trainyard_trainer.engine.device import choose_device, gpu_uuids
     from trainyard_trainer.engine.session import Session
 
-    device = choose_device(config.gpus)
-    stop.check()
+    member = membership(environ)
+    device = choose_device(config.gpus, member.local_rank if member else 0)
     clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
     startup = Startup(process_began(clock))
     startup.enter(RUN_DIRECTORY, clock.monotonic())
+    group = join_group(config, member, device)
+    group.check(stop.check)
+    if not group.is_first:
+        return follow(config, group=group, device=device, stop=stop, clock=clock, startup=startup)
     store = open_store(
         run_directory,
         files=files,
@@ -75,11 +85,19 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
     )
-    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(device), startup=startup)
+    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(config.gpus), startup=startup)
     startup.enter(IMPORTS, clock.monotonic())
     try:
+        group.of_first(describe(store))
         session = Session(
-            config=config, device=device, stop=stop, files=files, clock=clock, store=store, reporter=reporter
+            config=config,
+            device=device,
+            stop=stop,
+            files=files,
+            clock=clock,
+            store=store,
+            reporter=reporter,
+            group=group,
         )
         termination = reporter.finished(session.run(create_task(config)))
         write_result(run_directory, termination, store.workspace)
@@ -91,14 +109,70 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     finally:
         reporter.close()
         store.close()
+        group.close()
     return termination
 
 
-def prepare_environment() -> None:
-    """Set what torch and the libraries read when they are imported."""
+def follow(
+    config: RunConfig, *, group: Group, device: torch.device, stop: StopFlag, clock: Clock, startup: Startup
+) -> Termination:
+    """Take part in a run whose directory the first process of the group owns."""
+    from trainyard_trainer.engine.session import Session
+
+    run_directory = Path(config.run_directory)
+    try:
+        store = FollowedStore(run_directory, group.of_first(None))
+        reporter = create_silent_reporter(clock, owner_epoch=store.owner_epoch, startup=startup)
+        session = Session(
+            config=config,
+            device=device,
+            stop=stop,
+            files=Files(),
+            clock=clock,
+            store=store,
+            reporter=reporter,
+            group=group,
+        )
+        termination = reporter.finished(session.run(create_task(config)))
+    except Exception as error:  # noqa: BLE001 - a process's outermost frame: every error becomes a termination
+        termination = failure(translate(error, run_directory))
+        if type(error) is TrainerError or not isinstance(error, TrainerError):
+            sys.stderr.write(traceback_of(error))
+    finally:
+        group.close()
+    return termination
+
+
+def join_group(config: RunConfig, member: Membership | None, device: torch.device) -> Group:
+    """The group of this process: its own alone, unless a launcher gave it a place in another.
+
+    Raises:
+        ConfigurationError: The place is in a group of another size than the run's.
+        PeerLostError: One of the others did not come.
+    """
+    from trainyard_trainer.group.group import Group
+
+    if member is None:
+        return Group()
+    if member.local_world_size != config.processes:
+        raise ConfigurationError(
+            f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size}, but processes is {config.processes}.",
+            "Set processes to that, or start the trainer without a launcher: it starts its processes itself.",
+        )
+    from trainyard_trainer.group.distributed import join
+
+    return join(member, device)
+
+
+def prepare_environment(processes: int = 1) -> None:
+    """Set what torch and the libraries read when they are imported.
+
+    Args:
+        processes: Those that share this machine's cores.
+    """
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_limit()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(processes)))
     logging.captureWarnings(capture=True)
 
 

@@ -19,6 +19,8 @@ def training_settings(config: RunConfig) -> dict[str, str]:
     """Every setting that decides the final weights but the data: `optimization.learningRate` -> its JSON text."""
     document = config.to_json()
     chosen = {name: document[name] for name in _BLOCKS if name in document}
+    if config.processes > 1:
+        chosen["processes"] = config.processes
     chosen["model"] = {"source": config.model.display_source or config.model.source, "revision": config.model.revision}
     flat = _flatten("", chosen)
     return {name: value for name, value in sorted(flat.items()) if name not in _NO_EFFECT_ON_WEIGHTS}

@@ -7,8 +7,12 @@ import torch
 from trainyard_trainer.errors import ConfigurationError
 
 
-def choose_device(gpus: int) -> torch.device:
-    """The GPU when the run was given one, else the CPU.
+def choose_device(gpus: int, local_rank: int = 0) -> torch.device:
+    """The GPU of this process when the run was given some, else the CPU.
+
+    Args:
+        gpus: GPUs of the run on this node.
+        local_rank: Number of this process on this node.
 
     Raises:
         ConfigurationError: The run was given GPUs, but torch finds none.
@@ -20,11 +24,16 @@ def choose_device(gpus: int) -> torch.device:
             f"gpus is {gpus}, but no CUDA device is available to the trainer.",
             "Set resources.gpus: 0 (gpus: 0 in a run config) to train on the CPU, or check the node's NVIDIA driver.",
         )
-    return torch.device("cuda", 0)
+    if (found := torch.cuda.device_count()) < gpus:
+        raise ConfigurationError(
+            f"gpus is {gpus}, but the trainer sees {found} CUDA devices.",
+            f"Set resources.gpus: {found} (gpus and processes: {found} in a run config), or check the node's driver.",
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
-def gpu_uuids(device: torch.device) -> list[str]:
-    """The names by which the driver's management library knows the GPUs in use."""
-    if device.type != "cuda":
-        return []
-    return [f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
+def gpu_uuids(gpus: int) -> list[str]:
+    """The names by which the driver's management library knows the GPUs of the run on this node."""
+    return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(gpus)]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainyard_trainer.group.sharding import is_spread, part
+
 _ALIGNMENT = 64
 """Bytes; more than any element type needs."""
 _PORTABLE = 1
@@ -24,11 +26,17 @@ class HostCopy:
         """By their place in the memory."""
         self._is_pinned = False
 
-    def take(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], None]]:
+    def take(
+        self, tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    ) -> tuple[dict[str, Tensor], Callable[[], None]]:
         """Copy tensors; the copy before is overwritten.
 
         Tensors of a GPU are copied in the order of its stream, so a later step cannot change what is copied. Tensors
         that are the same (tied weights) are the same in the copy.
+
+        Args:
+            tensors: What to copy.
+            whole: Puts one together that is spread over processes; called for each, in their order.
 
         Returns:
             Contiguous tensors on the CPU by name, and what to call before they are read: it waits for the GPU.
@@ -43,8 +51,12 @@ class HostCopy:
         originals = {place: tensors[name].detach() for name, place in places.items()}
         if not self._fits(originals):
             self._copies = {place: self._tensor_at(place, tensor) for place, tensor in originals.items()}
-        for place, tensor in originals.items():
-            self._copies[place].copy_(tensor, non_blocking=True)
+        copied: set[int] = set()
+        for name, place in places.items():
+            # Every process puts together as many tensors that are spread, whether or not it sees that some are tied.
+            if place not in copied or is_spread(tensors[name]):
+                self._copies[place].copy_(whole(tensors[name].detach()), non_blocking=True)
+            copied.add(place)
         return {name: self._copies[place] for name, place in places.items()}, _wait_for(on_gpu)
 
     def release(self) -> None:
@@ -88,7 +100,7 @@ def _layout(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
     known: dict[tuple[object, ...], int] = {}
     size = 0
     for name, tensor in tensors.items():
-        identity = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        identity = (tensor.device, part(tensor.detach()).data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.nbytes == 0 or identity not in known:
             known[identity] = size
             size += -(-max(1, tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from trainyard_crds.report import ResolvedModel, Stage
+from trainyard_trainer.checkpoint.follower import FollowedStore
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.retention import BEST_METRIC
 from trainyard_trainer.checkpoint.store import CheckpointStore
@@ -17,12 +17,13 @@ from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.compatibility import check_fingerprint
 from trainyard_trainer.engine.due import Due
 from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.gradients import Gradients
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.plan import StepPlan
 from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
-from trainyard_trainer.engine.saver import Saver, draft_of
+from trainyard_trainer.engine.saver import create_saver, draft_of
 from trainyard_trainer.engine.schedule import learning_rate_factor
-from trainyard_trainer.engine.state import TrainingState, pack_state, read_state
+from trainyard_trainer.engine.state import TrainingState, pack_peer, pack_state, read_state
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.engine.throughput import Throughput
 from trainyard_trainer.engine.window import LossWindow
@@ -39,7 +40,7 @@ class Engine:
         task: Task,
         loaded: Loaded,
         context: RunContext,
-        store: CheckpointStore,
+        store: CheckpointStore | FollowedStore,
         reporter: Reporter,
         clock: Clock,
     ) -> None:
@@ -51,34 +52,33 @@ class Engine:
         self._reporter = reporter
         self._clock = clock
         self._config = config
-        self._plan = StepPlan(
-            loaded.train,
-            accumulation=config.optimization.gradient_accumulation,
-            epochs=config.optimization.epochs,
-            max_steps=config.optimization.max_steps,
-        )
+        self._group = context.group
+        self._plan = StepPlan.of(loaded.train, config.optimization, self._group.world_size)
         self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
         self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
         self._state = TrainingState()
-        self._window = LossWindow(context.device, loaded.train)
+        self._window = LossWindow(context.device, loaded.train, self._group)
         self._rng = capture_rng(context.device)
         self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
-        self._saver = Saver(
-            store=store,
+        self._saver = create_saver(
+            store=store if isinstance(store, CheckpointStore) else None,
             write_weights=partial(task.save_weights, loaded),
             reporter=reporter,
             clock=clock,
             grace=self._grace,
+            group=self._group,
         )
         self._weights: Mapping[str, Tensor] | None = None
-        self._throughput = Throughput(clock, loaded.flops_per_token, context.device)
+        self._throughput = Throughput(clock, loaded.flops_per_token, context.device, devices=self._group.world_size)
+        self._gradients = Gradients(task=task, loaded=loaded, context=context, throughput=self._throughput)
         self._unsaved_best = False
 
-    def train(self) -> Checkpoint:
+    def train(self) -> Checkpoint | None:
         """Make every step that is left.
 
         Returns:
-            The checkpoint to export: the best when there is an evaluation, else the last.
+            The checkpoint to export: the best when there is an evaluation, else the last; None in a process that does
+            not own the store.
 
         Raises:
             StopRequested: The run was asked to stop; everything up to the last whole step is saved.
@@ -92,9 +92,7 @@ class Engine:
             self._saver.close()
         if self._ends_early and self._state.step < self._plan.total_steps:
             self._reporter.stopped_early(self._state.best_loss, self._state.evaluations_since_best)
-        checkpoint = (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
-        assert checkpoint is not None
-        return checkpoint
+        return (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
 
     def _make_steps(self) -> None:
         try:
@@ -139,7 +137,9 @@ class Engine:
         manifest = checkpoint.manifest
         check_fingerprint(manifest.data_fingerprint, self._loaded.train.fingerprint, manifest.step)
         self._task.load_weights(self._loaded, checkpoint.weights)
-        self._state, self._rng, length = read_state(checkpoint.state, optimizer=self._optimizer, window=self._window)
+        self._state, self._rng, length = read_state(
+            checkpoint.state, optimizer=self._optimizer, window=self._window, rank=self._group.rank
+        )
         restore_rng(self._rng, self._context.device)
         self._reporter.metrics_log.begin(length)
         self._saver.saved_step = self._state.step
@@ -147,26 +147,20 @@ class Engine:
 
     def _step(self) -> None:
         started = self._clock.monotonic()
-        state, stop = self._state, self._context.stop
+        state = self._state
         cursors, next_cursor = self._plan.step(state.cursor)
-        with self._throughput.waiting():
-            batches = [self._loaded.train.micro_batch(cursor.epoch, cursor.index) for cursor in cursors]
-        num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
         rates = set_learning_rates(self._optimizer, self._loaded.parameter_groups, self._factor(state.step + 1))
-        losses = []
-        for batch in batches:
-            stop.check()
-            loss = self._task.loss(self._loaded, batch)
-            torch.autograd.backward(loss / max(1, num_loss_tokens))
-            losses.append(loss.detach())
+        done = self._gradients.compute(cursors)
         norm = clip_gradients(self._loaded.parameter_groups, self._config.optimization.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.cursor = next_cursor
-        state.tokens += sum(batch.num_tokens for batch in batches)
+        state.tokens += done.num_tokens
         state.metrics |= rates
-        self._window.add(step=state.step, cursors=cursors, losses=losses, num_tokens=num_loss_tokens, grad_norm=norm)
+        self._window.add(
+            step=state.step, cursors=done.cursors, losses=done.losses, num_tokens=done.num_loss_tokens, grad_norm=norm
+        )
         self._rng = capture_rng(self._context.device)
         self._grace.step_took(self._clock.monotonic() - started)
         self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), tokens=state.tokens)
@@ -185,9 +179,15 @@ class Engine:
             self._log()
         if self._due.evaluation(state.step) and state.evaluated_step != state.step:
             self._evaluate()
-        due = self._ends_early or self._due.save(state.step, seconds_since_save=self._saver.seconds_since_save)
+        due = self._ends_early or self._due.save(state.step, seconds_since_save=self._seconds_since_save())
         if (due and self._saver.saved_step != state.step) or self._unsaved_best:
             self._save()
+
+    def _seconds_since_save(self) -> float:
+        """By the first process's clock, so that all save at the same step; 0 where nobody asks."""
+        if self._config.checkpoints.every_minutes is None:
+            return 0.0
+        return self._group.sum([self._saver.seconds_since_save])[0]
 
     def _log(self) -> None:
         self._store.check_ownership()
@@ -242,6 +242,7 @@ class Engine:
             window=self._window,
             rng=self._rng,
             metrics_length=self._reporter.metrics_log.length,
+            peers=self._group.exchange(pack_peer(self._window, self._rng))[1:],
         )
         self._weights = self._weights or self._task.weights(self._loaded)
         self._saver.save(draft, weights=self._weights, state=tensors, document=document)

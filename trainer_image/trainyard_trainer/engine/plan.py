@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from trainyard_crds.trainingjob_training import Optimization
 from trainyard_trainer.engine.task import TrainData
 
 _DEFAULT_EPOCHS = 3.0
@@ -38,6 +39,12 @@ class StepPlan:
         if cursor.index == 0:
             return float(cursor.epoch)
         return cursor.epoch + cursor.index / self._data.num_micro_batches(cursor.epoch)
+
+    @classmethod
+    def of(cls, data: TrainData, options: Optimization, processes: int) -> StepPlan:
+        """The steps of a run: each process makes `gradientAccumulation` passes in one."""
+        accumulation = options.gradient_accumulation * processes
+        return cls(data, accumulation=accumulation, epochs=options.epochs, max_steps=options.max_steps)
 
     def _steps_in(self, epochs: float) -> int:
         whole = sum(self._steps_of(epoch) for epoch in range(int(epochs)))

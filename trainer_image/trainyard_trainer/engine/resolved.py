@@ -10,19 +10,31 @@ from trainyard_trainer.checkpoint.workspace import Workspace
 
 
 class ResolvedFile:
-    """Key and value texts that every later start of the run finds again."""
+    """Key and value texts that every later start of the run finds again, and all processes of this one.
 
-    def __init__(self, path: Path, workspace: Workspace) -> None:
+    Args:
+        path: The file.
+        workspace: Where it is written; None in a process that does not own the run directory and puts nothing.
+    """
+
+    def __init__(self, path: Path, workspace: Workspace | None) -> None:
         self._path = path
         self._workspace = workspace
-        self._values: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._values = self._read()
 
     def get(self, key: str) -> str | None:
         """The value of an earlier start of this run, or None."""
+        if self._workspace is None:
+            self._values |= self._read()
         return self._values.get(key)
 
     def put(self, key: str, value: str) -> None:
         """Remember a value for every later start of this run."""
         self._values[key] = value
-        with storage_errors(self._path.parent):
-            self._workspace.replace(self._path, json.dumps(self._values, indent=1).encode())
+        if self._workspace is not None:
+            with storage_errors(self._path.parent):
+                self._workspace.replace(self._path, json.dumps(self._values, indent=1).encode())
+
+    def _read(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
+        return found

@@ -40,6 +40,21 @@ class RngState:
         numpy = {**scalars["numpy"], "state": {"key": key, "pos": scalars["numpy"]["state"]["pos"]}}
         return cls(tensors["cpu"], tensors.get("cuda"), (version, tuple(internal), gauss), numpy)
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        parts = {name: tensor.tolist() for name, tensor in self.tensors().items()}
+        return {"tensors": parts, "scalars": self.scalars()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> RngState:
+        """Read what `to_json` gave."""
+        types = {"numpy": torch.int64}
+        parts = {
+            name: torch.tensor(values, dtype=types.get(name, torch.uint8))
+            for name, values in document["tensors"].items()
+        }
+        return cls.from_parts(parts, document["scalars"])
+
 
 def seed_everything(seed: int) -> None:
     """Seed every generator."""

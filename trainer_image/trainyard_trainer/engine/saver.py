@@ -25,6 +25,7 @@ from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.host_copy import HostCopy
 from trainyard_trainer.engine.state import TrainingState, write_state
 from trainyard_trainer.errors import TrainerError
+from trainyard_trainer.group.group import Group
 from trainyard_trainer.report.reporter import Reporter
 
 _WEIGHTS, _STATE = "weights:", "state:"
@@ -64,6 +65,7 @@ class Saver:
         reporter: Is told of a checkpoint once it is published.
         clock: Measures how long that takes.
         grace: Is told how long that takes.
+        group: The processes that hold parts of what is saved.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Saver:
         reporter: Reporter,
         clock: Clock,
         grace: GraceMeter,
+        group: Group | None = None,
     ) -> None:
         self._store = store
         self._write_weights = write_weights
         self._reporter = reporter
         self._clock = clock
         self._grace = grace
+        self._group = group or Group()
         self._copy = HostCopy()
         self._writer: Writer[tuple[Checkpoint, float]] = Writer()
         self._saved_at = clock.monotonic()
@@ -109,7 +113,7 @@ class Saver:
         self.flush()
         self._saved_at = self._clock.monotonic()
         self.saved_step = draft.step
-        copies, wait = self._copy.take(_prefixed(_WEIGHTS, weights) | _prefixed(_STATE, state))
+        copies, wait = self._copy.take(_together(weights, state), self._group.whole)
         self._writer.start(lambda: self._write(draft, copies, document, wait))
 
     def poll(self) -> None:
@@ -160,6 +164,55 @@ class Saver:
             self._reporter.warn("GracePeriodTooShort", warning)
         self._reporter.log("CheckpointSaved", f"Saved {checkpoint.name}.")
         self._reporter.checkpoints(self._store.statuses())
+
+
+class Contributor:
+    """Takes part in the saves of a group's first process; has the methods of `Saver`."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self.saved_step = 0
+
+    @property
+    def seconds_since_save(self) -> float:
+        """The first process's clock counts."""
+        return 0.0
+
+    def save(
+        self, draft: Draft, *, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], document: dict[str, Any]
+    ) -> None:
+        """Give this process's parts of the tensors."""
+        self.saved_step = draft.step
+        for tensor in _together(weights, state).values():
+            self._group.whole(tensor)
+
+    def poll(self) -> None:
+        """Nothing is on its way here."""
+
+    def flush(self) -> None:
+        """Nothing is on its way here."""
+
+    def close(self) -> None:
+        """Nothing is on its way here."""
+
+
+def create_saver(
+    *,
+    store: Store | None,
+    write_weights: Callable[[Mapping[str, Tensor], Path], None],
+    reporter: Reporter,
+    clock: Clock,
+    grace: GraceMeter,
+    group: Group,
+) -> Saver | Contributor:
+    """What saves a run in a process that owns its store, or in another one of the group."""
+    if store is None:
+        return Contributor(group)
+    return Saver(store=store, write_weights=write_weights, reporter=reporter, clock=clock, grace=grace, group=group)
+
+
+def _together(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return _prefixed(_WEIGHTS, weights) | _prefixed(_STATE, state)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

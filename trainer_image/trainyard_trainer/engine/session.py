@@ -10,6 +10,7 @@ import torch
 from trainyard_crds.report import ExportStatus, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.checkpoint.follower import FollowedStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.compatibility import check_settings, training_settings
@@ -18,6 +19,7 @@ from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import ResolvedFile
 from trainyard_trainer.engine.rng import seed_everything
 from trainyard_trainer.engine.task import RunContext, Task
+from trainyard_trainer.group.group import Group
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.stop import StopFlag
 
@@ -33,8 +35,9 @@ class Session:
         stop: StopFlag,
         files: Files,
         clock: Clock,
-        store: CheckpointStore,
+        store: CheckpointStore | FollowedStore,
         reporter: Reporter,
+        group: Group | None = None,
     ) -> None:
         self._config = config
         self._run_directory = Path(config.run_directory)
@@ -52,6 +55,7 @@ class Session:
             log=reporter.log,
             memory=reporter.memory,
             progress=reporter.stage_progress,
+            group=group or Group(),
         )
 
     def run(self, task: Task) -> list[ExportStatus]:
@@ -70,7 +74,7 @@ class Session:
         seed_everything(seed)
         loaded = task.load(self._context)
         # What loading draws depends on caches; training must not depend on that.
-        seed_everything(seed)
+        seed_everything(seed + self._context.group.rank)
         if foreign := self._store.remove_foreign():
             self._reporter.log(
                 "CheckpointsRemoved", f"Damaged or superseded, removed: {', '.join(foreign)}.", "warning"
@@ -84,6 +88,8 @@ class Session:
             clock=self._clock,
         )
         chosen = engine.train()
+        if self._store.workspace is None or chosen is None:
+            return []  # the first process exports
         self._context.stop.check()
         self._reporter.stage(Stage.EXPORTING)
         exporter = Exporter(

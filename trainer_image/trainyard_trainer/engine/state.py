@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,20 @@ class TrainingState:
         return {name: value for name, value in self.metrics.items() if name not in self.evaluation}
 
 
+def pack_peer(window: LossWindow, rng: RngState) -> dict[str, Any]:
+    """What only one process of a group knows: JSON values. The first one's are packed by `pack_state`."""
+    loss_sum, _num_tokens = window.pack()
+    return {"rng": rng.to_json(), "windowLoss": float(loss_sum.item())}
+
+
 def pack_state(
-    *, state: TrainingState, optimizer: Optimizer, window: LossWindow, rng: RngState, metrics_length: int
+    *,
+    state: TrainingState,
+    optimizer: Optimizer,
+    window: LossWindow,
+    rng: RngState,
+    metrics_length: int,
+    peers: Sequence[dict[str, Any]] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Everything but the weights: tensors (the run's own, no copies) and JSON values (copies).
 
@@ -60,6 +72,7 @@ def pack_state(
         window: Losses not yet logged.
         rng: The generators as they were when the last step was done.
         metrics_length: Bytes of metrics.jsonl that belong to this state.
+        peers: What the other processes of the group know, by rank from 1 on.
     """
     optimizer_tensors, optimizer_scalars = pack_optimizer(optimizer)
     loss_sum, num_tokens = window.pack()
@@ -70,6 +83,7 @@ def pack_state(
         "rng": rng.scalars(),
         "windowTokens": num_tokens,
         "metricsLength": metrics_length,
+        "peers": list(peers),
     }
     return tensors, document
 
@@ -80,8 +94,10 @@ def write_state(directory: Path, tensors: Mapping[str, Tensor], document: Mappin
     (directory / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
 
 
-def read_state(directory: Path, *, optimizer: Optimizer, window: LossWindow) -> tuple[TrainingState, RngState, int]:
-    """Put optimizer and window back.
+def read_state(
+    directory: Path, *, optimizer: Optimizer, window: LossWindow, rank: int = 0
+) -> tuple[TrainingState, RngState, int]:
+    """Put optimizer and window back, as they were in the process of that rank.
 
     Returns:
         Where the run is, its generators, and the bytes of metrics.jsonl that belong to it.
@@ -89,8 +105,12 @@ def read_state(directory: Path, *, optimizer: Optimizer, window: LossWindow) -> 
     tensors = load_file(directory / _TENSORS)
     document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
     unpack_optimizer(optimizer, _without_prefix("optimizer", tensors), document["optimizer"])
-    window.unpack(tensors["window.loss"], document["windowTokens"])
-    rng = RngState.from_parts(_without_prefix("rng", tensors), document["rng"])
+    if rank == 0:
+        loss_sum, rng = tensors["window.loss"], RngState.from_parts(_without_prefix("rng", tensors), document["rng"])
+    else:
+        peer = document["peers"][rank - 1]
+        loss_sum, rng = torch.tensor(peer["windowLoss"], dtype=torch.float64), RngState.from_json(peer["rng"])
+    window.unpack(loss_sum, document["windowTokens"])
     return _training_state(document["training"]), rng, document["metricsLength"]
 
 

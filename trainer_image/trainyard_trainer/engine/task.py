@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trainyard_crds.exports import Export
 from trainyard_crds.report import MemoryEstimate, Stage
 from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.group.group import Group
 from trainyard_trainer.stop import StopFlag
 
 
@@ -86,6 +87,8 @@ class RunContext:
     """Share of the current stage done, 0 to 100: of a download or a copy."""
     memory: Callable[[MemoryEstimate, str], None] = lambda _estimate, _advice: None
     """Report the predicted peak of one device, and what to say should it not be enough."""
+    group: Group = field(default_factory=Group)
+    """The processes that train together."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics known before the first step (packing efficiency, dropped rows); reported with every report."""
 

@@ -18,12 +18,13 @@ class Throughput:
         clock: Measures.
         flops_per_token: Operations the model's mathematics needs for a token, without what is computed twice.
         device: Whose peak counts; unknown ones, and CPUs, have no utilisation.
+        devices: How many of them share the tokens.
     """
 
-    def __init__(self, clock: Clock, flops_per_token: float | None, device: torch.device) -> None:
+    def __init__(self, clock: Clock, flops_per_token: float | None, device: torch.device, *, devices: int = 1) -> None:
         self._clock = clock
         peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self._utilization_per_rate = flops_per_token / peak if flops_per_token and peak else None
+        self._utilization_per_rate = flops_per_token / (peak * devices) if flops_per_token and peak else None
         self.begin(tokens=0)
 
     def begin(self, tokens: int) -> None:

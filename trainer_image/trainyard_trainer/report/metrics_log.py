@@ -8,11 +8,31 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from trainyard_trainer.checkpoint.files import write_whole
 from trainyard_trainer.checkpoint.workspace import Workspace
 from trainyard_trainer.report.tensorboard import EventFile
+
+
+class Metrics(Protocol):
+    """Where the metrics of a run go."""
+
+    @property
+    def length(self) -> int:
+        """Bytes written; a checkpoint remembers them."""
+
+    def begin(self, length: int) -> None:
+        """Go on after the first `length` bytes of the run's metrics."""
+
+    def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
+        """Write one line."""
+
+    def sync(self) -> None:
+        """Force what was written to the disk; another thread may do it."""
+
+    def close(self) -> None:
+        """Write nothing any more."""
 
 
 class MetricsLog:

@@ -25,7 +25,7 @@ from trainyard_trainer.errors import GpuMemoryError, TrainerError
 from trainyard_trainer.report.console import Console
 from trainyard_trainer.report.gpu import GpuSampler
 from trainyard_trainer.report.intake import IntakePoster
-from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.metrics_log import Metrics
 from trainyard_trainer.report.progress import Pace, percent_done
 from trainyard_trainer.report.run_log import RunLog
 from trainyard_trainer.report.startup import Startup
@@ -46,7 +46,7 @@ class Reporter:
         clock: Clock,
         console: Console,
         run_log: RunLog,
-        metrics_log: MetricsLog,
+        metrics_log: Metrics,
         poster: IntakePoster | None,
         gpus: GpuSampler,
         owner_epoch: int,

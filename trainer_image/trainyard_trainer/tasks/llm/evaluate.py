@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trainyard_trainer.data.batches import TextBatches
+from trainyard_trainer.group.group import Group
 from trainyard_trainer.tasks.llm.loss import evaluating, summed_loss
 
 
@@ -18,6 +19,7 @@ def mean_loss(
     poll: Callable[[], None] = lambda: None,
     *,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> float:
     """Mean cross-entropy per loss token, in nats.
 
@@ -29,12 +31,12 @@ def mean_loss(
         device: Where the model is.
         poll: Called before each batch; may raise.
         chunk_rows: Rows whose logits exist at a time; None computes all of a batch's at once.
+        group: The processes that share the batches; all get the same mean.
     """
-    total, tokens = 0.0, 0
+
+    def measure(index: int) -> tuple[float, float]:
+        batch = batches.micro_batch(0, index).to(device)
+        return float(summed_loss(model, batch, chunk_rows)), batch.num_loss_tokens
+
     with evaluating(model), torch.no_grad():
-        for index in range(batches.num_micro_batches()):
-            poll()
-            batch = batches.micro_batch(0, index).to(device)
-            total += float(summed_loss(model, batch, chunk_rows))
-            tokens += batch.num_loss_tokens
-    return total / tokens
+        return (group or Group()).mean(range(batches.num_micro_batches()), measure, poll)

@@ -58,14 +58,15 @@ class LlmTask:
         config = context.config
         import_libraries(adapter=config.adapter is not None)
         context.stop.check()
-        context.stage(Stage.DOWNLOADING)
-        base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
-        check_exports(config, base)
-        train, validation = _fetch_rows(context)
-        context.stop.check()
-        context.stage(Stage.PREPARING_DATA)
-        tokenizer = load_tokenizer(base.path, base.name)
-        prepared = _prepare(context, base, tokenizer, train, validation)
+        with context.group.first_process_first(context.stop.check):
+            context.stage(Stage.DOWNLOADING)
+            base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
+            check_exports(config, base)
+            train, validation = _fetch_rows(context)
+            context.stop.check()
+            context.stage(Stage.PREPARING_DATA)
+            tokenizer = load_tokenizer(base.path, base.name)
+            prepared = _prepare(context, base, tokenizer, train, validation)
         context.metrics.update(prepared.metrics)
         context.stage(Stage.LOADING_MODEL)
         planned = plan_memory(context, base)
@@ -75,6 +76,9 @@ class LlmTask:
         _check_tokens(model, base, prepared)
         _check_lengths(model, base, prepared)
         _check_packing(context, model)
+        chunk_rows = rows_in_chunks(model, context.device)
+        if config.method == "full":
+            context.group.shard(model)
         return LlmLoaded(
             model=model,
             train=prepared.train,
@@ -86,7 +90,7 @@ class LlmTask:
             base=base,
             tokenizer=tokenizer,
             evaluation=prepared.evaluation,
-            chunk_rows=rows_in_chunks(model, context.device),
+            chunk_rows=chunk_rows,
             flops_per_token=planned.flops_per_token,
         )
 
@@ -100,7 +104,8 @@ class LlmTask:
         """`evalLoss`: mean cross-entropy per loss token of the held-out rows, in nats."""
         rows, poll, chunk_rows = _ours(loaded).evaluation, context.stop.check, _ours(loaded).chunk_rows
         assert rows is not None
-        return {"evalLoss": mean_loss(loaded.model, rows, context.device, poll, chunk_rows=chunk_rows)}
+        loss = mean_loss(loaded.model, rows, context.device, poll, chunk_rows=chunk_rows, group=context.group)
+        return {"evalLoss": loss}
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
         """The adapter's tensors, or the whole model's for `full`."""

@@ -1,0 +1,57 @@
+"""Groups of real processes that talk by gloo, forked from one that has imported everything."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from trainyard_trainer.group.membership import Membership, local_members
+
+SECONDS = 120
+
+
+def start_group(world_size: int, work: Callable[..., int | None], *arguments: Any) -> list[ForkServerProcess]:
+    """Start processes that each call `work(member, *arguments)` and end with the code it returns."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "tests.unit.trainer.group.work"])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    members = local_members(world_size, {}, port)
+    processes = [context.Process(target=_run, args=(work, member, arguments), daemon=True) for member in members]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def wait_for(processes: Sequence[ForkServerProcess], seconds: float = SECONDS) -> list[int | None]:
+    """Exit codes by rank; negative for signals. A process that does not end in time is killed: None."""
+    for process in processes:
+        process.join(seconds)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any) -> list[int | None]:
+    """Exit codes of a group, by rank."""
+    return wait_for(start_group(world_size, work, *arguments))
+
+
+def _run(work: Callable[..., int | None], member: Membership, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(member.environ())
+    code = 1
+    try:
+        code = work(member, *arguments) or 0
+    except BaseException:  # noqa: BLE001 - a child's outermost frame
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,155 @@
+"""The launcher, with small processes in the place of trainers."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer.group import launcher
+from trainyard_trainer.group.launcher import launch
+from trainyard_trainer.group.membership import Membership, membership
+from trainyard_trainer.stop import StopFlag
+
+Body = Callable[[Membership, StopFlag], int]
+
+
+def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
+    """Start processes that leave their number, run `body`, and leave their last word."""
+
+    def start(environ: Mapping[str, str]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 99
+        try:
+            member = membership(environ)
+            assert member is not None
+            (directory / str(member.rank)).write_text(str(os.getpid()))
+            time.sleep(0.1)  # a signal may come before there is a handler
+            stop = StopFlag()
+            stop.install()
+            code = body(member, stop)
+            outcome = Outcome.FINISHED if code == 0 else Outcome.FAILED
+            word = Termination(outcome=outcome, exit_code=code, reason="Reason", message=f"of {member.rank}")
+            Path(environ[TERMINATION_LOG_ENV]).write_text(word.to_message())
+        finally:
+            os._exit(code)
+
+    return start
+
+
+def run(body: Body, directory: Path, *, processes: int = 2, stop: StopFlag | None = None) -> Termination:
+    stop = stop or StopFlag()
+    found = launch(processes, stop=stop, environ={}, start=forked(body, directory))
+    for rank in range(processes):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((directory / str(rank)).read_text()), 0)
+    return found
+
+
+def sleep(seconds: float) -> int:
+    time.sleep(seconds)
+    return 0
+
+
+def until_asked(stop: StopFlag, seconds: float = 20) -> int:
+    deadline = time.monotonic() + seconds
+    while not stop.requested and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return 75 if stop.requested else 98
+
+
+def test_all_are_waited_for(tmp_path: Path) -> None:
+    found = run(lambda member, _stop: sleep(0.0 if member.rank == 0 else 0.3), tmp_path, processes=3)
+    assert (found.exit_code, found.message) == (0, "of 0")
+
+
+@pytest.fixture
+def handlers() -> object:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.3])
+def test_sigterm_is_handed_on_at_once_at_any_instant(tmp_path: Path, seconds: float) -> None:
+    stop, began = StopFlag(), time.monotonic()
+    stop.install()
+    signal.signal(signal.SIGALRM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, seconds or 1e-6)
+    found = run(lambda _member, own: until_asked(own), tmp_path, stop=stop)
+    assert found.exit_code == 75
+    assert time.monotonic() - began < 10
+
+
+def test_one_that_was_asked_alone_asks_the_others(tmp_path: Path) -> None:
+    """A process that stops while nothing is agreed yet."""
+    found = run(lambda member, stop: 75 if member.rank == 1 else until_asked(stop), tmp_path)
+    assert found.exit_code == 75
+
+
+def test_a_failure_ends_the_others_even_those_that_hear_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "LINGER_SECONDS", 0.5)
+    began = time.monotonic()
+    found = run(lambda member, _stop: 65 if member.rank == 1 else sleep(60), tmp_path, processes=3)
+    assert (found.exit_code, found.message) == (65, "of 1")
+    assert time.monotonic() - began < 20
+
+
+def test_one_that_is_killed_is_lost(tmp_path: Path) -> None:
+    def body(member: Membership, _stop: StopFlag) -> int:
+        if member.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3)
+        return 76
+
+    found = run(body, tmp_path)
+    assert (found.exit_code, found.reason) == (76, "PeerLost")
+    assert "SIGKILL" in found.message
+
+
+def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    """Real programs: this one starts itself again, as the trainer does."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, sys, time, pathlib\n"
+        "from trainyard_trainer.group.launcher import bind_to_launcher, launch\n"
+        "from trainyard_trainer.stop import StopFlag\n"
+        "if 'RANK' in os.environ:\n"
+        "    bind_to_launcher(os.environ)\n"
+        f"    (pathlib.Path({str(tmp_path)!r}) / os.environ['RANK']).write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "launch(2, stop=StopFlag(), environ=os.environ)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pid = os.posix_spawn(sys.executable, [sys.executable, str(script)], environ)
+    files = [tmp_path / str(rank) for rank in range(2)]
+    wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_until(lambda: not any(is_there(int(file.read_text())) for file in files))
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody reaps does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.02)

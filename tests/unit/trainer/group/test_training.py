@@ -1,0 +1,101 @@
+"""Language models trained by several processes: like one with as large a batch, and to the same bits after any end."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.unit.trainer import tiny
+from tests.unit.trainer.group import work
+from tests.unit.trainer.group.processes import run_group
+from tests.unit.trainer.toy import event_lines, metric_lines
+from trainyard_crds.exitcodes import ExitCode
+from trainyard_crds.runconfig import RunConfig
+
+METHODS = ["lora", "qlora", "full"]
+RELATIVE, ABSOLUTE = 2e-4, 2e-6
+"""Tolerances of weights after 6 steps in fp32: sums of gradients in another order, and what AdamW makes of that."""
+
+
+def config(tmp_path: Path, model: Path, name: str, method: str, processes: int, **blocks: Any) -> RunConfig:
+    """8 micro-batches a step, whatever the number of processes."""
+    dropout = blocks.pop("dropout", 0.0)
+    data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(50))
+    optimization = {"precision": "fp32", "learningRate": 0.005, "maxSteps": 6, "loggingSteps": 1}
+    optimization |= {"gradientAccumulation": 8 // processes, "weightDecay": 0.01}
+    return RunConfig.model_validate(
+        {
+            "runDirectory": str(tmp_path / name),
+            "task": "llm",
+            "method": method,
+            "model": {"source": f"file://{model}"},
+            "dataset": {"source": f"file://{data}", "validation": {"fraction": 0.3}},
+            "optimization": optimization,
+            "adapter": None if method == "full" else {"rank": 4, "dropout": dropout},
+            "llm": {"maxLength": 64, "packing": False},
+            "evaluation": {"everySteps": 2, "baseline": True},
+            "checkpoints": {"everySteps": 2},
+            "processes": processes,
+            **blocks,
+        }
+    )
+
+
+def exported(run: RunConfig) -> dict[str, bytes]:
+    (directory,) = Path(run.run_directory, "exports").iterdir()
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def weights(run: RunConfig) -> dict[str, Tensor]:
+    last = json.loads(Path(run.run_directory, "checkpoints/index.json").read_text())["last"]
+    (path,) = Path(run.run_directory, "checkpoints", last, "weights").glob("*.safetensors")
+    return load_file(path)
+
+
+def manifests(run: RunConfig) -> list[str]:
+    return sorted(path.parent.name for path in Path(run.run_directory).glob("checkpoints/*/manifest.json"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_and_four_processes_train_like_one_with_their_batches(
+    tmp_path: Path, tiny_model: Path, method: str
+) -> None:
+    alone = config(tmp_path, tiny_model, "alone", method, 1)
+    assert run_group(1, work.train, alone) == [ExitCode.FINISHED]
+    for processes in (2, 4):
+        together = config(tmp_path, tiny_model, f"of-{processes}", method, processes)
+        assert run_group(processes, work.train, together) == [ExitCode.FINISHED] * processes
+        expected, found = weights(alone), weights(together)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=RELATIVE, atol=ABSOLUTE)
+        lines, reference = metric_lines(Path(together.run_directory)), metric_lines(Path(alone.run_directory))
+        assert [line.keys() for line in lines] == [line.keys() for line in reference]
+        for line, one in zip(lines, reference, strict=True):
+            assert line == pytest.approx(one, rel=1e-3)
+        owners = [path.name for path in Path(together.run_directory, "owner").iterdir()]
+        assert (owners, manifests(together)) == (["1.json"], ["step-4-e1", "step-6-e1"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
+    tmp_path: Path, tiny_model: Path, method: str
+) -> None:
+    straight = config(tmp_path, tiny_model, "straight", method, 2, dropout=0.1)
+    assert run_group(2, work.train, straight) == [ExitCode.FINISHED] * 2
+    broken = config(tmp_path, tiny_model, "broken", method, 2, dropout=0.1)
+    # In the third step, and twice in the sixth; the fifth has fewer passes for the one than for the other.
+    assert run_group(2, work.train, broken, ("stop", 1, 9)) == [ExitCode.INTERRUPTED] * 2
+    assert run_group(2, work.train, broken, ("kill", 1, 12)) == [ExitCode.PEER_LOST, -signal.SIGKILL]
+    assert run_group(2, work.train, broken, ("stop", -1, 3)) == [ExitCode.INTERRUPTED] * 2
+    assert run_group(2, work.train, broken) == [ExitCode.FINISHED] * 2
+    assert exported(broken) == exported(straight)
+    run = Path(broken.run_directory)
+    assert metric_lines(run) == metric_lines(Path(straight.run_directory))
+    assert event_lines(run) == event_lines(Path(straight.run_directory))
+    assert sorted(path.name for path in (run / "owner").iterdir()) == ["1.json", "2.json", "3.json", "4.json"]

@@ -1,0 +1,139 @@
+"""What the processes of a group do in tests; imported by the process they are forked from."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import bitsandbytes  # noqa: F401 - imported once
+import peft  # noqa: F401
+import pytest
+import tensorboard.compat.proto.event_pb2  # noqa: F401
+import torch
+import torch.distributed.fsdp
+from torch import Tensor, nn
+
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer import wiring
+from trainyard_trainer.engine.task import Loaded, MicroBatch
+from trainyard_trainer.errors import PeerLostError, StopRequested
+from trainyard_trainer.group.distributed import join
+from trainyard_trainer.group.membership import Membership
+from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm.task import LlmTask
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+def agree(member: Membership) -> None:
+    """Everything the processes agree on."""
+    group, rank, world = join(member, CPU), member.rank, member.world_size
+    assert group.sum([1, rank, 0.5]) == [world, sum(range(world)), world / 2]
+    values = [{"rank": one, "text": "x" * one * 100} for one in range(world)]
+    assert group.exchange(values[rank]) == values
+    assert group.of_first(values[rank]) == values[0]
+    assert [item for item, _ in group.share([*range(world), "last"])] == ([0, "last"] if rank == 0 else [rank])
+    assert group.mean(range(5), lambda item: (2.0 * item, 1.0), lambda: None) == 4.0
+    asked = StopFlag()
+    assert group.check(asked.check, rank + 1) == [world * (world + 1) / 2]
+    if rank == world - 1:
+        asked.request()
+    for stopping in (
+        lambda: group.check(asked.check),
+        lambda: group.mean(range(9), lambda _item: (1.0, 1.0), asked.check),
+        lambda: group.reduce([], is_complete=not asked.requested),
+    ):
+        with pytest.raises(StopRequested):
+            stopping()
+    group.close()
+
+
+def take_turns(member: Membership, directory: Path) -> None:
+    """The others find what the first one leaves."""
+    group = join(member, CPU)
+    for turn in range(3):
+        with group.first_process_first(lambda: None):
+            if group.is_first:
+                time.sleep(0.2)
+                (directory / str(turn)).write_text("done")
+            assert (directory / str(turn)).read_text() == "done"
+    group.close()
+
+
+def reduce(member: Membership, directory: Path) -> None:
+    """Gradients of several types, of which one process or nobody has some."""
+    group, rank = join(member, CPU), member.rank
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 2), (4,), (5,), (1,))]
+    parameters.append(nn.Parameter(torch.zeros(7, dtype=torch.bfloat16)))
+    for number in (0, 1, 4):
+        parameters[number].grad = torch.full_like(parameters[number], rank + 1.0)
+    if rank == 0:
+        parameters[2].grad = torch.arange(5.0)
+    group.reduce(parameters, is_complete=True)
+    total = sum(range(1, member.world_size + 1))
+    found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
+    assert found[0] == [[total, total]] * 3
+    assert found[2] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert found[3] is None, "nobody used it, so that no optimizer touches it"
+    assert found[4] == [total] * 7
+    (directory / str(rank)).write_text(json.dumps(found))
+    group.close()
+
+
+def lose(member: Membership, how: str) -> int:
+    """One process is killed while the others wait for it, in each way they may."""
+    group = join(member, CPU)
+    group.sum([1.0])
+    if member.rank == member.world_size - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        if how == "sum":
+            group.sum([1.0])
+        elif how == "exchange":
+            group.exchange(1)
+        else:
+            parameter = nn.Parameter(torch.zeros(100_000))
+            parameter.grad = torch.ones(100_000)
+            group.reduce([parameter], is_complete=True)
+    except PeerLostError as error:
+        return int(error.exit_code)
+    return 1
+
+
+class Task(LlmTask):
+    """Strikes one of its processes at one of its passes."""
+
+    def __init__(self, stop: StopFlag, rank: int, strike: tuple[str, int, int] | None) -> None:
+        self._stop = stop
+        self._strike = strike if strike is not None and strike[1] in {rank, -1} else None
+        self._calls = 0
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        self._calls += 1
+        if self._strike is not None and self._calls == self._strike[2]:
+            if self._strike[0] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._stop.request()
+        return super().loss(loaded, batch)
+
+
+def train(
+    member: Membership, config: RunConfig, strike: tuple[str, int, int] | None = None, output: Path | None = None
+) -> int:
+    """A process of a run.
+
+    Args:
+        member: Which.
+        config: The run.
+        strike: `kill` or `stop`, the rank it happens to (-1: all), and the number of the pass.
+        output: Directory for what the process says.
+    """
+    stop = StopFlag()
+    if output is not None:
+        file = os.open(output / f"{member.rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+    wiring.create_task = lambda config: Task(stop, member.rank, strike)
+    return wiring.train(config, stop=stop, environ=member.environ()).exit_code

@@ -1,0 +1,181 @@
+"""Starts the processes of a group, hands SIGTERM on to them, and ends them together. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.exitcodes import ExitCode
+from trainyard_crds.report import Termination
+from trainyard_trainer.errors import PeerLostError
+from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, local_members
+from trainyard_trainer.group.verdict import End, is_failure, verdict
+from trainyard_trainer.stop import StopFlag
+
+LINGER_SECONDS = 20.0
+"""What a process has to end by itself once one of its group has failed: it may be publishing a checkpoint."""
+_PR_SET_PDEATHSIG = 1
+
+Start = Callable[[Mapping[str, str]], int]
+"""Starts this program once more in an environment; the number of the process."""
+
+
+def launch(processes: int, *, stop: StopFlag, environ: Mapping[str, str], start: Start | None = None) -> Termination:
+    """Run the group's processes on this node until the last of them has ended.
+
+    SIGTERM and SIGINT are handed on at once. When one fails, the others end by themselves as soon as they miss it, or
+    are killed: none is left.
+
+    Args:
+        processes: How many.
+        stop: Set by this process's signals.
+        environ: What the processes find in theirs, beside their place.
+        start: How one is started. Default: by this process's own command line.
+    """
+    members = local_members(processes, environ, _free_port())
+    with tempfile.TemporaryDirectory(prefix="trainyard-group-") as words, _Wakeup() as wakeup:
+        group = _Processes(Path(words), wakeup)
+        try:
+            for member in members:
+                group.start(member, environ, start or _start_again)
+            ends = group.wait(stop)
+        finally:
+            group.kill()
+        return verdict(ends, members[0].world_size)
+
+
+def bind_to_launcher(environ: Mapping[str, str]) -> None:
+    """Let this process end with its launcher, even where that is killed.
+
+    Raises:
+        PeerLostError: It is gone already.
+    """
+    launcher = environ.get(LAUNCHER_ENV)
+    if launcher is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):
+        raise PeerLostError("The launcher of this group has ended.")
+
+
+class _Wakeup:
+    """A file that becomes readable when a signal arrives."""
+
+    def __enter__(self) -> Self:
+        self.file, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        signal.set_wakeup_fd(self._before)
+        os.close(self.file)
+        os.close(self._writer)
+
+    def drain(self) -> None:
+        """Be not readable any more."""
+        with suppress(BlockingIOError):
+            os.read(self.file, 4096)
+
+
+class _Processes:
+    """The processes that are still there, and how the others ended."""
+
+    def __init__(self, words: Path, wakeup: _Wakeup) -> None:
+        self._words = words
+        self._wakeup = wakeup
+        self._running: dict[int, tuple[int, int]] = {}
+        """By the file that becomes readable with the end of a process: its rank and number."""
+        self._ends: list[End] = []
+        self._asked_to_stop = False
+
+    def start(self, member: Membership, environ: Mapping[str, str], start: Start) -> None:
+        """Start a member."""
+        own = {LAUNCHER_ENV: str(os.getpid()), TERMINATION_LOG_ENV: str(self._words / str(member.rank))}
+        # Blocked until the process has its handler: the default of the signal would be its end.
+        with _blocked():
+            pid = start({**environ, **member.environ(), **own})
+        self._running[os.pidfd_open(pid)] = (member.rank, pid)
+
+    def wait(self, stop: StopFlag) -> list[End]:
+        """Wait until all have ended; how, in the order in which they did."""
+        deadline: float | None = None
+        while self._running:
+            if stop.requested or any(not is_failure(end.code) and end.code for end in self._ends):
+                self._ask_to_stop()
+            if deadline is None and any(is_failure(end.code) for end in self._ends):
+                deadline = time.monotonic() + LINGER_SECONDS
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._wakeup.file, *self._running], [], [], left)
+            if left == 0.0 and not ready:
+                self.kill()
+                break
+            self._wakeup.drain()
+            for file in ready:
+                if file != self._wakeup.file:
+                    self._reap(file)
+        return self._ends
+
+    def kill(self) -> None:
+        """End whoever is left."""
+        for file, (_rank, pid) in list(self._running.items()):
+            os.kill(pid, signal.SIGKILL)
+            self._reap(file, code=ExitCode.PEER_LOST)
+
+    def _ask_to_stop(self) -> None:
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
+            for _rank, pid in self._running.values():
+                os.kill(pid, signal.SIGTERM)
+
+    def _reap(self, file: int, code: int | None = None) -> None:
+        """Take note of the end of a process.
+
+        Args:
+            file: The one that tells of it.
+            code: What it ended with; default: what the system says.
+        """
+        rank, pid = self._running.pop(file)
+        os.close(file)
+        _pid, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status) if code is None else code
+        self._ends.append(End(rank=rank, code=code, message=_read_word(self._words / str(rank))))
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_again(environ: Mapping[str, str]) -> int:
+    return os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+
+
+def _read_word(path: Path) -> Termination | None:
+    try:
+        return Termination.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
