@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ Ts = TypeVarTuple("Ts")
 
 _WORKERS = 16
 _DRAIN = 5.0
+_HEAD_START = 2.0
+"""Seconds that new jobs of the first lists get before the watches begin, which take everything in once more."""
 _KOPF_PATIENCE = 1.0
 """Seconds kopf gets to end by itself: it waits 5 s for its own tasks where the stop met it in its start."""
 EXIT_STOPPED, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
@@ -133,7 +136,8 @@ class Operator:
 
     def __init__(self, settings: Settings, kube: Kube, clock: ServerClock, stop: asyncio.Event) -> None:
         self._settings, self._stop = settings, stop
-        self._store, self._queue = Store(), WorkQueue[Key](monotonic)
+        self._store = Store()
+        self._queue = WorkQueue[Key](monotonic, self._store.is_unanswered)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
         kube.count(self._metrics.count_api_request)
         self._events = EventWriter(kube, clock, settings.identity)
@@ -158,7 +162,7 @@ class Operator:
             registry=self._metrics.registry,
             port=settings.health_port,
         )
-        self._watching = asyncio.Event()
+        self._primed = asyncio.Event()
 
     async def run(self) -> int:
         """Serve probes, wait for leadership, lead until the end; the exit status.
@@ -192,7 +196,7 @@ class Operator:
         # Made before kopf starts: kopf cancels what is made after it, when it ends.
         kopf_stop = asyncio.Event()
         holder = asyncio.create_task(self._elector.hold())
-        watcher = asyncio.create_task(self._watch.run(self._settings.kubeconfig, kopf_stop))
+        watcher = asyncio.create_task(self._watch_after_priming(kopf_stop))
         stopper = asyncio.create_task(self._stop.wait())
         parts: list[asyncio.Task[None]] = [
             asyncio.create_task(part) for part in (self._resync_and_work(), self._trust_after_priming())
@@ -226,15 +230,22 @@ class Operator:
 
     async def _resync_and_work(self) -> None:
         await self._resync.prime()
-        self._watching.set()
+        self._primed.set()
         logger.info("%d TrainingJobs known, working", len(self._store.all_keys()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resync.run())
             for _ in range(_WORKERS):
                 group.create_task(self._workers.run())
 
+    async def _watch_after_priming(self, stop: asyncio.Event) -> None:
+        await self._primed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_START):
+                await self._queue.calm()
+        await self._watch.run(self._settings.kubeconfig, stop)
+
     async def _trust_after_priming(self) -> None:
-        await self._watching.wait()  # namespaces are known only then
+        await self._primed.wait()  # namespaces are known only then
         await self._trust.run()
 
     def _add(self, key: Key) -> None:

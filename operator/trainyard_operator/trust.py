@@ -41,7 +41,7 @@ class Trust:
 
     def look(self, namespace: str) -> None:
         """The TrainingJobs of a namespace changed: it may need the certificate, or need it no more."""
-        if (namespace in self._store.namespaces()) != (namespace in self._given):
+        if self._store.has_namespace(namespace) != (namespace in self._given):
             self._wake.set()
 
     async def run(self) -> None:

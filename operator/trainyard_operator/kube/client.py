@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -96,8 +97,15 @@ class Kube:
         """
         return await self._json("GET", url, query)
 
-    async def list_all(self, url: str, query: Query = ()) -> tuple[list[Object], str]:
+    async def list_all(
+        self, url: str, query: Query = (), keep: Callable[[Object], Object] = lambda item: item
+    ) -> tuple[list[Object], str]:
         """Every object of a collection, page by page, and the version of the list.
+
+        Args:
+            url: Its path.
+            query: Selectors.
+            keep: What is kept of each object, so that the whole of one page only is in memory.
 
         Raises:
             ApiError: see the tree of errors.
@@ -107,7 +115,7 @@ class Kube:
         while True:
             pages = [("limit", _PAGE), *([("continue", token)] if token else [])]
             page = await self._json("GET", url, [*query, *pages])
-            items += page["items"]
+            items += map(keep, page["items"])
             token = page["metadata"].get("continue", "")
             if not token:
                 return items, page["metadata"]["resourceVersion"]
@@ -186,15 +194,11 @@ class Kube:
             if method != "GET":
                 self._before_write()
             try:
-                request = await self._api.param_serialize(
-                    method,
-                    url,
-                    query_params=list(query),
-                    header_params=headers,
-                    body=body,
-                    auth_settings=["BearerToken"],
+                # Without the body, of which it would make a copy: it is JSON already.
+                _, target, sent, *_ = await self._api.param_serialize(
+                    method, url, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
                 )
-                response = await self._api.call_api(*request, _request_timeout=_TIMEOUT)
+                response = await self._api.call_api(method, target, sent, body, _request_timeout=_TIMEOUT)
                 content: bytes = await response.read() or b""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._count(method, resource_of(url), "none")
@@ -245,4 +249,13 @@ async def connect(kubeconfig: str | None, clock: ServerClock) -> Kube:
         remedy = "Run in a pod with a service account, or set KUBECONFIG to a kubeconfig file."
         raise SettingsError(f"There is no way to the API server: {error} {remedy}") from error
     configuration.connection_pool_maxsize = _IN_FLIGHT + 8
+    configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
+    # Otherwise two threads look for a proxy and a netrc at each request, and wait for the interpreter in a burst.
+    configuration.client_session_kwargs = {"trust_env": False}
     return Kube(client.ApiClient(configuration), clock)
+
+
+def environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL (`HTTPS_PROXY`, `NO_PROXY` and the like)."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

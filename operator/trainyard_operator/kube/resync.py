@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 from collections.abc import Callable
 
 from trainyard_operator.errors import ApiError
 from trainyard_operator.kube.client import JOBS, PODS, TRAINING_JOBS, Kube, path
-from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 from trainyard_operator.kube.watch import SELECTOR
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ _SUSPICIOUS_PERIOD = 30.0
 GRACE = 10.0
 """Seconds a live watch gets to bring what a list shows. How a pod ended is only in the event of its deletion: a resync
 that did not wait for it would call the pod lost."""
+_SETTLE = 2.0
+"""Seconds from a request to the list: at a start all kinds ask for one, and new jobs come first."""
 _STRIKES = 2
 _RETRY = 5.0
 
@@ -87,6 +90,7 @@ class Resync:
                 await self._wake.wait()
         except TimeoutError:
             return tuple(ResourceKind)
+        await asyncio.sleep(_SETTLE)
         self._wake.clear()
         asked, self._asked = tuple(self._asked), set()
         return asked
@@ -101,7 +105,7 @@ class Resync:
 
     async def _list(self, kind: ResourceKind, grace: float = 0.0) -> int:
         query = [] if kind is ResourceKind.TRAINING_JOBS else [("labelSelector", SELECTOR)]
-        items, list_version = await self._kube.list_all(path(_COLLECTIONS[kind]), query)
+        items, list_version = await self._kube.list_all(path(_COLLECTIONS[kind]), query, functools.partial(trim, kind))
         await asyncio.sleep(grace)
         difference = self._store.replace(kind, items, list_version)
         for key in difference.keys:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +56,7 @@ class Store:
         self._children: dict[tuple[ResourceKind, str], dict[str, Object]] = {}
         self._departed: dict[str, dict[str, Object]] = {}
         self._uids: dict[Key, str] = {}
+        self._namespaces: Counter[str] = Counter()
         self._owners: dict[str, Key] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
@@ -86,13 +87,27 @@ class Store:
         if not departed:
             self._departed.pop(owner_uid, None)
 
+    def is_unanswered(self, key: Key) -> bool:
+        """Whether nothing was done yet about a TrainingJob's spec: no Job made of a new one, no change taken in."""
+        job = self.job(key)
+        if job is None:
+            return False
+        known = (job["status"] or {}).get("observedGeneration")
+        if known is None:
+            return (ResourceKind.JOBS, job["metadata"]["uid"]) not in self._children
+        return bool(known != job["metadata"].get("generation"))
+
     def all_keys(self) -> list[Key]:
         """Every TrainingJob's key."""
         return list(self._uids)
 
     def namespaces(self) -> set[str]:
         """Namespaces with a TrainingJob."""
-        return {key.namespace for key in self._uids}
+        return set(self._namespaces)
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether a namespace has a TrainingJob."""
+        return namespace in self._namespaces
 
     def count_phases(self) -> dict[str, int]:
         """Number of TrainingJobs in each phase."""
@@ -156,6 +171,8 @@ class Store:
         self._objects[kind][uid] = obj
         if kind is ResourceKind.TRAINING_JOBS:
             key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
+            if key not in self._uids:
+                self._namespaces[key.namespace] += 1
             self._uids[key], self._owners[uid] = uid, key
         else:
             self._children.setdefault((kind, _labels(obj).get(JOB_UID_LABEL, "")), {})[uid] = obj
@@ -171,6 +188,9 @@ class Store:
         key = self._owners.pop(uid, None)
         if key is not None and self._uids.get(key) == uid:
             del self._uids[key]
+            self._namespaces[key.namespace] -= 1
+            if not self._namespaces[key.namespace]:
+                del self._namespaces[key.namespace]
         self._departed.pop(uid, None)
 
     def _bury(self, uid: str) -> None:
@@ -193,7 +213,7 @@ def trim(kind: ResourceKind, obj: Object) -> Object:
         trimmed |= {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "spec": spec}
     elif kind is ResourceKind.JOBS:
         kept = {key: spec[key] for key in ("suspend", "backoffLimit") if key in spec}
-        trimmed["spec"] = kept | _image((spec.get("template") or {}).get("spec") or {})
+        trimmed["spec"] = kept | _image((spec.get("template") or {}).get("spec") or spec)
     else:
         kept = {key: spec[key] for key in ("nodeName",) if key in spec}
         trimmed["spec"] = kept | _image(spec)

@@ -1,4 +1,4 @@
-"""Keys to work on: each at most once at a time, retried with growing pauses, due later where asked.
+"""Keys to work on: each at most once at a time, urgent ones first, retried with growing pauses, due later where asked.
 
 `Schedule` is the pure part with the time passed in; `WorkQueue` waits for it.
 """
@@ -15,6 +15,10 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
+_URGENT_IN_A_ROW = 15
+"""Urgent keys taken one after the other while others wait: then comes one of the others, so that none starves."""
+_BESIDE_URGENT = 2
+"""Other keys worked on at once while an urgent one is: their requests would take the API server's time from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +37,19 @@ class Result:
 
 
 class Schedule(Generic[K]):
-    """Which key is worked on next. A key added while it is worked on runs again afterwards."""
+    """Which key is worked on next. A key added while it is worked on runs again afterwards.
 
-    def __init__(self) -> None:
-        self._ready: deque[K] = deque()
-        self._queued: set[K] = set()
-        self._running: set[K] = set()
+    Args:
+        urgent: Whether a key that is added goes before those that are not urgent.
+    """
+
+    def __init__(self, urgent: Callable[[K], bool] = lambda _key: False) -> None:
+        self._urgent = urgent
+        self._ready: dict[bool, deque[K]] = {True: deque(), False: deque()}
+        # Where each key waits. One that became urgent is left behind in the other line, and passed over there.
+        self._queued: dict[K, bool] = {}
+        self._in_a_row = 0
+        self._running: dict[K, bool] = {}
         self._again: set[K] = set()
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
@@ -46,21 +57,28 @@ class Schedule(Generic[K]):
         self._failures: dict[K, int] = {}
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._queued)
 
     @property
     def busy(self) -> int:
         """Keys being worked on."""
         return len(self._running)
 
+    @property
+    def pressing(self) -> bool:
+        """Whether an urgent key waits or is worked on."""
+        return bool(self._ready[True]) or any(self._running.values())
+
     def add(self, key: K) -> None:
         """Make a key due now."""
         self._due.pop(key, None)
         if key in self._running:
             self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.append(key)
+            return
+        urgent = self._urgent(key)
+        if key not in self._queued or (urgent and not self._queued[key]):
+            self._queued[key] = urgent
+            self._ready[urgent].append(key)
 
     def add_at(self, key: K, moment: float) -> None:
         """Make a key due at a moment, unless it is due earlier."""
@@ -73,16 +91,17 @@ class Schedule(Generic[K]):
     def take(self, now: float) -> K | None:
         """The next key, which is being worked on from now on; None when none is due."""
         self._promote(now)
-        if not self._ready:
-            return None
-        key = self._ready.popleft()
-        self._queued.discard(key)
-        self._running.add(key)
-        return key
+        for urgent in (True, False) if self._in_a_row < _URGENT_IN_A_ROW else (False, True):
+            key = self._pop() if urgent else self._pop_other()
+            if key is not None:
+                self._in_a_row = self._in_a_row + 1 if urgent else 0
+                self._running[key] = urgent
+                return key
+        return None
 
     def done(self, key: K, now: float, result: Result) -> None:
         """The work on a key ended."""
-        self._running.discard(key)
+        del self._running[key]
         if result.failed:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 30), _LONGEST_PAUSE)
@@ -108,6 +127,20 @@ class Schedule(Generic[K]):
         self._due.pop(key, None)
         self._failures.pop(key, None)
 
+    def _pop_other(self) -> K | None:
+        urgent = sum(self._running.values())
+        crowded = urgent > 0 and len(self._running) - urgent >= _BESIDE_URGENT
+        return None if crowded else self._pop(urgent=False)
+
+    def _pop(self, urgent: bool = True) -> K | None:
+        line = self._ready[urgent]
+        while line:
+            key = line.popleft()
+            if self._queued.get(key) is urgent:
+                del self._queued[key]
+                return key
+        return None
+
     def _promote(self, now: float) -> None:
         while (moment := self.next_due()) is not None and moment <= now:
             key = heapq.heappop(self._heap)[2]
@@ -120,45 +153,68 @@ class WorkQueue(Generic[K]):
 
     Args:
         clock: Monotonic seconds.
+        urgent: Whether a key that is added goes before those that are not urgent.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.schedule: Schedule[K] = Schedule()
+    def __init__(self, clock: Callable[[], float], urgent: Callable[[K], bool] = lambda _key: False) -> None:
+        self.schedule: Schedule[K] = Schedule(urgent)
         self._clock = clock
-        self._wakers: set[asyncio.Future[None]] = set()
+        self._wakers: deque[asyncio.Future[None]] = deque()
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     def add(self, key: K) -> None:
         """Make a key due now."""
         self.schedule.add(key)
-        self._wake()
+        self._tell()
 
     def done(self, key: K, result: Result) -> None:
         """The work on a key ended."""
         self.schedule.done(key, self._clock(), result)
-        self._wake()
+        self._tell()
+
+    async def calm(self) -> None:
+        """Wait until no urgent key waits or is worked on."""
+        await self._calm.wait()
 
     async def get(self) -> K:
         """Wait for the next key; the caller works on it and then calls `done`."""
         while True:
             key = self.schedule.take(self._clock())
-            if key is not None:
-                return key
             moment = self.schedule.next_due()
+            if key is not None:
+                if moment is not None or len(self.schedule):
+                    self._wake()  # somebody else takes the next one, or waits for what is due
+                return key
             await self._wait(None if moment is None else max(0.0, moment - self._clock()))
 
     async def _wait(self, seconds: float | None) -> None:
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wakers.add(waker)
+        self._wakers.append(waker)
         try:
             # Not wait_for: before Python 3.12 it loses a cancellation that comes with the result.
             async with asyncio.timeout(seconds):
                 await waker
         except TimeoutError:
             pass
+        except asyncio.CancelledError:
+            self._wake()  # this one may have been woken for a key that another has to take now
+            raise
         finally:
-            self._wakers.discard(waker)
+            if waker in self._wakers:
+                self._wakers.remove(waker)
+
+    def _tell(self) -> None:
+        if self.schedule.pressing:
+            self._calm.clear()
+        else:
+            self._calm.set()
+        self._wake()
 
     def _wake(self) -> None:
-        for waker in self._wakers:
+        # One, who wakes the next when it has taken a key: all of them for each key would cost more than the work.
+        while self._wakers:
+            waker = self._wakers.popleft()
             if not waker.done():
                 waker.set_result(None)
+                return

@@ -108,6 +108,39 @@ def test_no_environment_of_a_pod_is_kept_and_trimming_twice_is_trimming_once() -
     assert trim(PODS, once) == once
 
 
+def test_a_trimmed_job_keeps_its_image_when_it_is_trimmed_again() -> None:
+    body = pod(1)
+    body["spec"] = {"suspend": False, "template": {"spec": body["spec"]}}
+    once = trim(JOBS, body)
+    assert once["spec"] == {"suspend": False, "image": "i"}
+    assert trim(JOBS, once) == once
+
+
+def test_a_job_is_unanswered_until_it_has_a_child_and_again_when_its_spec_changed() -> None:
+    store, body = Store(), training_job(1)
+    assert not store.is_unanswered(KEY)
+    body["metadata"]["generation"] = 1
+    store.put(TRAINING_JOBS, body)
+    assert store.is_unanswered(KEY)
+    store.put(ResourceKind.JOBS, pod(2, "child"))
+    assert not store.is_unanswered(KEY)
+    store.put(TRAINING_JOBS, {**training_job(3), "status": {"observedGeneration": 1}})
+    changed = {**training_job(4), "status": {"observedGeneration": 1}}
+    changed["metadata"]["generation"] = 2
+    store.put(TRAINING_JOBS, changed)
+    assert store.is_unanswered(KEY)
+
+
+def test_a_namespace_has_jobs_until_the_last_one_is_gone() -> None:
+    store = Store()
+    store.put(TRAINING_JOBS, training_job(1, "old"))
+    store.put(TRAINING_JOBS, training_job(2, "new"))
+    store.remove(TRAINING_JOBS, training_job(3, "old"))
+    assert store.has_namespace("team")
+    store.remove(TRAINING_JOBS, training_job(4, "new"))
+    assert not store.has_namespace("team")
+
+
 def test_the_phases_and_namespaces_are_those_of_the_jobs() -> None:
     store = Store()
     store.put(TRAINING_JOBS, training_job(1))

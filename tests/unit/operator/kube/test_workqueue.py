@@ -79,12 +79,54 @@ async def test_a_worker_wakes_for_news_and_for_what_is_due() -> None:
     assert await asyncio.wait_for(queue.get(), 5) == "a"
 
 
+def test_an_urgent_key_goes_before_those_that_came_first() -> None:
+    schedule: Schedule[str] = Schedule(lambda key: key == "new")
+    for key in ("a", "b", "new"):
+        schedule.add(key)
+    assert [schedule.take(0), schedule.take(0), schedule.take(0)] == ["new", "a", "b"]
+
+
+def test_a_key_that_becomes_urgent_while_it_waits_leaves_its_place() -> None:
+    urgent: set[str] = set()
+    schedule: Schedule[str] = Schedule(lambda key: key in urgent)
+    for key in ("a", "b", "c"):
+        schedule.add(key)
+    urgent.add("c")
+    schedule.add("c")
+    assert (len(schedule), [schedule.take(0) for _ in range(4)]) == (3, ["c", "a", "b", None])
+
+
+def test_two_others_are_worked_on_beside_urgent_keys_and_all_of_them_when_those_are_done() -> None:
+    schedule: Schedule[int] = Schedule(lambda key: key == 0)
+    for key in range(6):
+        schedule.add(key)
+    assert [schedule.take(0) for _ in range(4)] == [0, 1, 2, None]
+    schedule.done(1, 0, Result())
+    assert [schedule.take(0), schedule.take(0)] == [3, None]
+    schedule.done(0, 0, Result())
+    assert [schedule.take(0) for _ in range(3)] == [4, 5, None]
+
+
+def test_urgent_keys_without_end_do_not_starve_the_others() -> None:
+    schedule: Schedule[int] = Schedule(lambda key: key > 0)
+    schedule.add(0)
+    taken = []
+    for number in range(1, 40):
+        schedule.add(number)
+        key = schedule.take(0)
+        assert key is not None
+        taken.append(key)
+        schedule.done(key, 0, Result())
+    assert taken.index(0) == 15
+
+
 class Keys(RuleBasedStateMachine):
-    """No key is ever worked on twice at once, and none that was asked for is forgotten."""
+    """No key is ever worked on twice at once, none that was asked for is forgotten or passed over for ever."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.schedule: Schedule[int] = Schedule()
+        self.pressing: set[int] = set()
+        self.schedule: Schedule[int] = Schedule(self.pressing.__contains__)
         self.now = 0.0
         self.running: set[int] = set()
         self.wanted: set[int] = set()
@@ -98,6 +140,11 @@ class Keys(RuleBasedStateMachine):
     def add_later(self, key: int, seconds: float) -> None:
         self.schedule.add_at(key, self.now + seconds)
         self.wanted.add(key)
+
+    @rule(keys=st.sets(st.integers(0, 3)))
+    def change_what_is_urgent(self, keys: set[int]) -> None:
+        self.pressing.clear()
+        self.pressing.update(keys)
 
     @rule()
     def take(self) -> None:
@@ -125,9 +172,76 @@ class Keys(RuleBasedStateMachine):
         reachable = len(self.schedule) > 0 or self.schedule.next_due() is not None
         assert not (self.wanted - self.running) or reachable
 
+    def teardown(self) -> None:
+        """When no news come, everything that waits is worked on; while urgent keys come, too."""
+        for key in sorted(self.running):
+            self.schedule.done(key, self.now, Result())
+        left = set(self.wanted)
+        for _ in range(20):
+            self.schedule.add(99)
+            self.pressing.add(99)
+            for _ in range(2 * 16):
+                self.now += 1.0
+                taken = self.schedule.take(self.now)
+                if taken is not None:
+                    left.discard(taken)
+                    self.schedule.done(taken, self.now, Result())
+                    self.schedule.add(99)
+        assert not left
+        assert self.schedule.busy == 0
+
 
 TestKeys = Keys.TestCase
 TestKeys.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+async def test_one_key_wakes_one_worker_and_many_keys_wake_many() -> None:
+    queue: WorkQueue[int] = WorkQueue(asyncio.get_running_loop().time)
+    got: list[int] = []
+
+    async def work() -> None:
+        got.append(await queue.get())
+
+    workers = [asyncio.create_task(work()) for _ in range(5)]
+    await asyncio.sleep(0)
+    queue.add(1)
+    assert sum(not waker.done() for waker in queue._wakers) == 4  # one is woken, not all
+    for key in (2, 3, 4, 5):
+        queue.add(key)
+    await asyncio.wait_for(asyncio.gather(*workers), 5)
+    assert sorted(got) == [1, 2, 3, 4, 5]
+
+
+async def test_what_is_due_later_is_taken_though_the_worker_that_waited_for_it_is_busy() -> None:
+    queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop().time)
+    workers = [asyncio.create_task(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    queue.schedule.add_at("later", asyncio.get_running_loop().time() + 0.02)
+    queue.add("now")
+    done = [await asyncio.wait_for(worker, 5) for worker in workers]
+    assert sorted(done) == ["later", "now"]
+
+
+async def test_the_queue_is_calm_when_the_last_urgent_key_is_done() -> None:
+    queue: WorkQueue[str] = WorkQueue(lambda: 0.0, lambda key: key == "new")
+    queue.add("old")
+    await asyncio.wait_for(queue.calm(), 5)
+    queue.add("new")
+    calm = asyncio.create_task(queue.calm())
+    assert await queue.get() == "new"
+    await asyncio.sleep(0)
+    assert not calm.done()
+    queue.done("new", Result())
+    await asyncio.wait_for(calm, 5)
+
+
+async def test_a_worker_that_is_cancelled_hands_its_key_on() -> None:
+    queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
+    first, second = (asyncio.create_task(queue.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    queue.add("a")
+    first.cancel()
+    assert await asyncio.wait_for(second, 5) == "a"
 
 
 async def test_a_cancelled_worker_ends_though_a_key_comes_at_that_moment() -> None:
