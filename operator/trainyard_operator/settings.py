@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Settings:
         gateway_service: Name of the gateway's Service in the operator's namespace.
         gateway_port: Port of that Service.
         scratch_size: Size limit of a trainer's home directory.
+        training_environment: More variables of the training pods, by name.
         lease_name: Name of the Lease.
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
@@ -40,6 +42,7 @@ class Settings:
     gateway_service: str
     gateway_port: int
     scratch_size: str
+    training_environment: Mapping[str, str]
     lease_name: str
     health_port: int
     kubeconfig: str | None
@@ -64,6 +67,7 @@ class Settings:
             image_pull_policy=self.image_pull_policy,
             gateway_url=f"https://{self.gateway_host}:{self.gateway_port}",
             scratch_size=self.scratch_size,
+            environment=self.training_environment,
         )
 
 
@@ -85,6 +89,7 @@ def from_environment(environment: Mapping[str, str], hostname: str) -> Settings:
         gateway_service=_name(environment, "TRAINYARD_GATEWAY_SERVICE", "trainyard-gateway"),
         gateway_port=_port(environment, "TRAINYARD_GATEWAY_PORT", "8443"),
         scratch_size=_quantity(environment, "TRAINYARD_SCRATCH_SIZE", "100Gi"),
+        training_environment=_texts(environment, "TRAINYARD_TRAINING_ENV"),
         lease_name=_name(environment, "TRAINYARD_LEASE_NAME", "trainyard-operator"),
         health_port=_port(environment, "TRAINYARD_HEALTH_PORT", "8080"),
         kubeconfig=environment.get("KUBECONFIG") or None,
@@ -118,6 +123,19 @@ def _port(environment: Mapping[str, str], variable: str, default: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
         raise SettingsError(f"{variable} is '{text}'; set a TCP port from 1 to 65535.")
     return int(text)
+
+
+def _texts(environment: Mapping[str, str], variable: str) -> dict[str, str]:
+    text = environment.get(variable) or "{}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise SettingsError(
+            f'{variable} is \'{text}\'; set a JSON object of texts, for example {{"NCCL_DEBUG": "INFO"}}.'
+        )
+    return found
 
 
 def _quantity(environment: Mapping[str, str], variable: str, default: str) -> str:

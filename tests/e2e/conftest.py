@@ -25,7 +25,7 @@ from cluster.shell import locked
 from demo import inputs, install, volume
 from demo.kubectl import Kubectl, KubectlError, namespace
 from demo.machine import COMMAND, cluster, load_images
-from tests.e2e.support import Site
+from tests.e2e.support import VALUES, Site
 
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
@@ -111,7 +111,7 @@ def prepare(rows: Path) -> dict[str, object]:
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
     images = load_images()
     began = dt.datetime.now(dt.UTC).isoformat()
-    install.install(kubectl, programs / "helm", images)
+    install.install(kubectl, programs / "helm", images, *VALUES)
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=300)
     kubectl.apply(namespace(NAMESPACE))
     write_inputs(rows)

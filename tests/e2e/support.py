@@ -15,6 +15,8 @@ from demo.kubectl import Kubectl, KubectlError, Object
 ROOT = Path(__file__).resolve().parents[2]
 SHARE = "400m"
 """Cores of a job beside others: two of them fit on two cores beside the example, which takes a whole one; else four."""
+VALUES = ("training.env.TRAINYARD_DEVICE=cpu",)
+"""Of the chart: the node only pretends to have GPUs."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: it lasts longer than two of the gateway's writes are apart (10 s)."""
 
@@ -33,7 +35,7 @@ class Site:
 
     def upgrade(self, **images: str) -> None:
         """Install the chart again with other images."""
-        install.install(self.kubectl, self.kubectl.program.parent / "helm", self.images | images)
+        install.install(self.kubectl, self.kubectl.program.parent / "helm", self.images | images, *VALUES)
 
     def look(self, path: str) -> Object | None:
         """An object or a list, or None when there is none.

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from trainyard_trainer.group.group import Group
 
 POD_UID_ENV = "POD_UID"
+DEVICE_ENV = "TRAINYARD_DEVICE"
+"""`cpu` trains on the CPU although the pod was given GPUs: for a cluster that only pretends to have some."""
 
 _LIBRARY_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -69,7 +71,8 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     from trainyard_trainer.engine.session import Session
 
     member = membership(environ)
-    device = choose_device(config.gpus, member.local_rank if member else 0)
+    gpus = 0 if environ.get(DEVICE_ENV) == "cpu" else config.gpus
+    device = choose_device(gpus, member.local_rank if member else 0)
     clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
     startup = Startup(process_began(clock))
     startup.enter(RUN_DIRECTORY, clock.monotonic())
@@ -85,7 +88,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
     )
-    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(config.gpus), startup=startup)
+    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(gpus), startup=startup)
     startup.enter(IMPORTS, clock.monotonic())
     try:
         group.of_first(describe(store))

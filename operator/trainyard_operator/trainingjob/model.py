@@ -49,12 +49,14 @@ class RenderSettings:
         image_pull_policy: `imagePullPolicy` of the trainer's container.
         gateway_url: URL of the gateway's intake, without a path.
         scratch_size: Size limit of the pod's home directory (caches, downloaded models), a Kubernetes quantity.
+        environment: More variables of the training pods, by name.
     """
 
     trainer_image: str
     image_pull_policy: str
     gateway_url: str
     scratch_size: str = "100Gi"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,9 @@ def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, sett
     ]
     if not resources.gpus:
         env.append(_NO_GPU)
-    return [*env, *_cache_env(spec), *_credentials_env(spec)]
+    own = [*env, *_cache_env(spec), *_credentials_env(spec)]
+    taken = {entry["name"] for entry in own}
+    return [*(_env(*pair) for pair in sorted(settings.environment.items()) if pair[0] not in taken), *own]
 
 
 def _export_env(spec: TrainingJobSpec) -> list[Object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -144,6 +145,15 @@ def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> 
     config_map, *_ = rendered("one-claim")
     config = RunConfig.model_validate_json(config_map["data"]["run.json"])
     assert (config.gpus, config.processes) == (0, 1)
+
+
+def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> None:
+    job, environment = new_job(), {"NCCL_DEBUG": "INFO", "POD_UID": "mine", "HOME": "/root"}
+    *_others, child = children(job, replace(SETTINGS, environment=environment))
+    env = child["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in env
+    assert len({entry["name"] for entry in env}) == len(env)
+    assert not [entry for entry in env if entry.get("value") in {"mine", "/root"}]
 
 
 def test_the_name_of_the_config_map_follows_its_content() -> None:

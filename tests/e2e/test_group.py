@@ -1,0 +1,66 @@
+"""Two GPUs, which the node pretends to have, and two processes in one pod."""
+
+from __future__ import annotations
+
+from demo.kubectl import Object
+from tests.e2e.support import Site, condition, logged_step, training_job, unfinished
+
+STEPS, INTERVAL = 120, 20
+PROCESSES = """
+import os, pathlib
+found = {}
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    variables = dict(one.split("=", 1) for one in path.read_text().split("\\0") if "=" in one)
+    if "RANK" in variables:
+        found[variables["RANK"]] = int(path.parent.name)
+print(*(found[rank] for rank in sorted(found)))
+"""
+"""Prints the numbers of a group's processes by their ranks."""
+
+
+def group_job(name: str) -> Object:
+    job = training_job(name, steps=STEPS, dataset={"source": "pvc://inputs/train.jsonl"}, retry={"limit": 0})
+    job["spec"]["resources"] = {"gpus": 2, "cpu": "800m", "memory": "4Gi"}
+    job["spec"]["checkpoints"]["everySteps"] = INTERVAL
+    return job
+
+
+def processes(site: Site, pod: str) -> list[int]:
+    return [int(word) for word in site.kubectl.run("exec", pod, "--", "python", "-c", PROCESSES).split()]
+
+
+def test_two_processes_train_are_interrupted_and_finish_as_one_job(site: Site) -> None:
+    site.kubectl.apply(group_job("group"))
+    first = site.wait_trained("group", step=INTERVAL + 3)["attempts"][-1]["pod"]
+    found = processes(site, first)
+    assert len(found) == 2
+
+    # One of them is killed: the other one misses it, and the pod ends with a code that costs nothing.
+    site.kubectl.run("exec", first, "--", "python", "-c", f"import os; os.kill({found[1]}, 9)")
+    second = site.kubectl.wait(
+        "a second attempt", lambda: site.status("group")["attempts"], lambda attempts: len(attempts) == 2, 120
+    )[-1]["pod"]
+    site.kubectl.wait(f"{second} trains", lambda: logged_step(site.log(second)), lambda step: step > INTERVAL, 240)
+    site.patch("group", {"suspend": True})
+    status = site.wait_phase("group", "Suspended")
+    assert unfinished(site.pods("group")) == []
+    saved = status["checkpoints"][-1]["step"]
+    assert saved > INTERVAL
+
+    site.patch("group", {"suspend": False})
+    status = site.wait_phase("group", "Succeeded")
+    assert [(one["exitCode"], one["reason"]) for one in status["attempts"][:2]] == [
+        (76, "PeerLost"),
+        (75, "Interrupted"),
+    ]
+    assert [one["exitCode"] for one in status["attempts"]] == [76, 75, 0]
+    assert status["attemptCounts"]["failed"] == 0
+    assert (status["progress"]["step"], status["progress"]["totalSteps"]) == (STEPS, STEPS)
+    assert (status["summary"]["gpus"], condition(status, "Complete")["status"]) == ("2", "True")
+    names = [one["name"] for one in status["checkpoints"]]
+    assert len(set(names)) == len(names)
+    assert names[-1] == f"step-{STEPS}-e3", "one owner a pod, not one a process"
+    assert [export["format"] for export in status["exports"]] == ["adapter"]
+    third = status["attempts"][-1]["pod"]
+    assert f"Resumed from step-{saved}-e2" in site.log(third)
+    assert site.log(third).count("CheckpointSaved") == site.log(third).count('"Saved step-')
