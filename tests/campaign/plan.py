@@ -11,6 +11,7 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 
+from tests.campaign.groups import strike_group
 from tests.campaign.instants import STEPS, WRITER, Instant
 from tests.campaign.trials import Campaign, resurrect, strike_at_instant, strike_at_random
 from tests.campaign.warm import INTERVAL, Material
@@ -54,8 +55,8 @@ def warm_up(campaign: Campaign) -> None:
 
 
 def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:
-    """In turn: a signal at an instant, signals at random times, a trainer that comes back, the first and the third
-    again with a writer that is held back at the instant while the steps go on.
+    """In turn: a signal at an instant, signals at random times, a trainer that comes back, signals at a group, the
+    first or the third again with a writer that is held back at the instant while the steps go on.
 
     The instants are all instants of both threads of a straight run in a random order, and again from the beginning.
     """
@@ -64,7 +65,7 @@ def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:
     number = 0
     while True:
         name, own = f"trial-{number}", random.Random(rng.random())
-        kind = number % 4
+        kind = number % 5
         if kind == 0:
             at, strike = next(struck), own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             yield f"{strike.name} at instant {at}", partial(strike_at_instant, campaign, name, "lora", strike, at)
@@ -73,6 +74,8 @@ def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:
         elif kind == 2:
             at = next(resurrected)
             yield f"resurrected at instant {at}", partial(resurrect, campaign, name, "lora", at, own)
+        elif kind == 3:
+            yield "a group with signals at random times", partial(strike_group, campaign, name, own)
         else:
             at = replace(next(behind), lead=own.randint(1, INTERVAL))
             yield _with_steps_ahead(campaign, name, at, own)

@@ -38,6 +38,8 @@ class Campaign:
     directory: Path
     material: Material
     references: dict[str, Reference] = field(default_factory=dict)
+    groups: dict[str, tuple[Outcome, float]] = field(default_factory=dict)
+    """The runs of groups that nothing interrupted, and their seconds."""
     tally: Counter[str] = field(default_factory=Counter)
     steps_lost: Counter[int] = field(default_factory=Counter)
     steps_lost_in_flight: Counter[int] = field(default_factory=Counter)
