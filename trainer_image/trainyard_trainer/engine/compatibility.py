@@ -12,6 +12,8 @@ from trainyard_trainer.errors import DataError
 
 _BLOCKS = ("method", "optimization", "adapter", "quantization", "llm")
 _NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps", "optimization.recompute"}
+_UNWRITTEN = {"processes": "1"}
+"""Settings that checkpoints do not tell of while they have this value."""
 _ADVICE = "Set it back, or start a new run (a new TrainingJob, or another runDirectory)."
 
 
@@ -38,7 +40,8 @@ def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
         DataError: One of them differs.
     """
     for name in sorted({*before, *now}, key=lambda name: (name.count("."), name)):
-        old, new = before.get(name, "unset"), now.get(name, "unset")
+        unwritten = _UNWRITTEN.get(name, "unset")
+        old, new = before.get(name, unwritten), now.get(name, unwritten)
         if old != new:
             raise DataError(f"{name} was {old} when this run began and is {new} now.", _ADVICE)
 

@@ -20,6 +20,8 @@ from tests.unit.trainer.toy import (
 )
 from trainyard_crds.report import Outcome
 from trainyard_trainer.checkpoint.files import Files
+from trainyard_trainer.engine.compatibility import check_settings, training_settings
+from trainyard_trainer.errors import DataError
 from trainyard_trainer.stop import StopFlag
 
 BLOCKS = {"evaluation": {"baseline": True}}
@@ -136,3 +138,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> Non
     assert "Resumed from step-6-e1." in [event["message"] for event in log]
     assert not (tmp_path / "checkpoints/step-7-e1").exists()
     assert_same(tmp_path, whole)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
+    alone, together = run_config(tmp_path, gpus=0), run_config(tmp_path, processes=2)
+    check_settings(training_settings(together), training_settings(together))
+    with pytest.raises(DataError, match="processes was 1 when this run began and is 2 now"):
+        check_settings(training_settings(alone), training_settings(together))
