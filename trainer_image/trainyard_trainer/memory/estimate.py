@@ -66,6 +66,11 @@ class _Run:
         return self.config.optimization.batch_size * self.config.llm.max_length
 
     @property
+    def by_boundaries(self) -> bool:
+        """Whether attention takes packed rows by their boundaries; the GPU's kernel knows 16 bits only."""
+        return self.config.llm.packing and (self.config.gpus == 0 or self.width < _FP32)
+
+    @property
     def rank(self) -> int:
         return self.config.adapter.rank if self.config.adapter else 0
 
@@ -193,9 +198,7 @@ def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
     """Bytes kept for the backward pass, and the most that a layer's backward pass needs beside them."""
     shape, tokens = run.shape, run.tokens
     layer = tokens * _layer_bytes_per_token(run)
-    mask = (
-        run.config.optimization.batch_size * run.config.llm.max_length**2 * (1 + (run.width if run.config.gpus else 0))
-    )
+    mask = 0 if run.by_boundaries else _mask(run)
     working = tokens * run.width * (2 * shape.intermediate + shape.hidden)
     if run.config.quantization:
         working += run.width * max(rows * columns for rows, columns in shape.linear().values())
@@ -207,20 +210,35 @@ def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
     return inputs + (recompute.of - recompute.layers) * layer + mask, working
 
 
+def _mask(run: _Run) -> int:
+    """Bytes of attention's mask; a GPU has it in the type of the activations too."""
+    copies = run.width if run.config.gpus else 0
+    return run.config.optimization.batch_size * run.config.llm.max_length**2 * (1 + copies)
+
+
 def _layer_bytes_per_token(run: _Run) -> int:
     """What one layer keeps.
 
-    A norm keeps its input in fp32, and in full training its result before the weight. Attention keeps queries, keys and
-    values (repeated to as many heads as queries) and its result; the feed-forward part its gate, that behind the
-    activation, and the other half.
+    A norm keeps its input in fp32, and in full training its result before the weight. The feed-forward part keeps its
+    gate, that behind the activation, and the other half.
     """
     shape, width = run.shape, run.width
     full = run.config.method == "full"
     kept = 2 * shape.hidden * (_FP32 + (width if full else 0))
     if shape.normed_heads:
-        kept += 2 * shape.queries * (_FP32 + (width if full else 0))
-    kept += 4 * shape.queries * width + (3 if shape.gated else 2) * shape.intermediate * width
+        kept += (shape.queries + shape.keys) * (_FP32 + (width if full else 0))
+    kept += _attention(run) + (3 if shape.gated else 2) * shape.intermediate * width
     return kept + _linear_inputs(run)
+
+
+def _attention(run: _Run) -> int:
+    """Queries, keys, values and the result; under a mask, keys and values repeated to as many heads as queries."""
+    shape, width = run.shape, run.width
+    if not run.by_boundaries:
+        return 4 * shape.queries * width
+    is_shared = run.config.gpus and (run.config.method == "full" or any("o_proj" in name for name in run.adapted))
+    result = 0 if is_shared else shape.queries * width  # else the next linear layer keeps the very tensor
+    return (shape.queries + 2 * shape.keys) * width + result
 
 
 def _linear_inputs(run: _Run) -> int:
@@ -229,13 +247,11 @@ def _linear_inputs(run: _Run) -> int:
     if run.config.method == "full":
         return width * (2 * shape.hidden + shape.queries + shape.intermediate)
     inputs = [columns for _, columns in run.adapted.values()]
-    own_copy = width != _FP32 or (run.config.adapter is not None and run.config.adapter.dropout > 0)
-    if own_copy:  # PEFT raises each adapter's input to fp32, and dropout makes one of its own, with a mask
-        mask = 1 if run.config.adapter and run.config.adapter.dropout else 0
-        kept = sum(inputs) * (_FP32 + mask) // shape.layers
-    else:
-        kept = _FP32 * sum(_distinct_inputs(run.adapted)) // shape.layers
-    return kept + _FP32 * run.rank * len(inputs) // shape.layers
+    if run.config.adapter is not None and run.config.adapter.dropout > 0:
+        # Not fused: PEFT raises each adapter's input to fp32, and dropout makes one of its own, with a mask.
+        mask = 1 if run.config.gpus else _FP32
+        return (sum(inputs) * (_FP32 + mask) + _FP32 * run.rank * len(inputs)) // shape.layers
+    return width * (sum(_distinct_inputs(run.adapted)) + run.rank * len(inputs)) // shape.layers
 
 
 def _distinct_inputs(adapted: dict[str, tuple[int, int]]) -> list[int]:

@@ -26,6 +26,8 @@ class ModelShape:
     layers: int
     queries: int
     """Heads times their width."""
+    keys: int
+    """Heads of keys, of which there may be fewer, times their width."""
     vocabulary: int
     gated: bool
     """Whether the feed-forward part has a gate (SwiGLU and the like)."""
@@ -108,12 +110,14 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _shape(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> ModelShape:
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    width = int(config.get("head_dim") or hidden // heads)
     names = tuple(tensors)
     return ModelShape(
         hidden=hidden,
         intermediate=int(config["intermediate_size"]),
         layers=int(config["num_hidden_layers"]),
-        queries=heads * int(config.get("head_dim") or hidden // heads),
+        queries=heads * width,
+        keys=int(config.get("num_key_value_heads") or heads) * width,
         vocabulary=int(config["vocab_size"]),
         gated=any("gate" in name for name in names),
         normed_heads=any("q_norm" in name for name in names),
