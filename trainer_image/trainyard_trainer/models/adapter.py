@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
+from trainyard_trainer.models.fused import fuse_adapter
 from trainyard_trainer.models.libraries import import_bitsandbytes
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -59,6 +60,7 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config)
+    fuse_adapter(peft_model)
     config.base_model_name_or_path = base
     config.revision = revision
     return peft_model
