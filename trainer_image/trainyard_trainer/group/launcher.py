@@ -45,7 +45,7 @@ def launch(processes: int, *, stop: StopFlag, environ: Mapping[str, str], start:
         environ: What the processes find in theirs, beside their place.
         start: How one is started. Default: by this process's own command line.
     """
-    members = local_members(processes, environ, _free_port())
+    members = local_members(processes, environ, free_port())
     with tempfile.TemporaryDirectory(prefix="trainyard-group-") as words, _Wakeup() as wakeup:
         group = _Processes(Path(words), wakeup)
         try:
@@ -174,7 +174,8 @@ def _read_word(path: Path) -> Termination | None:
         return None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]

@@ -1,6 +1,7 @@
 """Language models trained by several processes: like one with as large a batch, and to the same bits after any end."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,35 @@ def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
     assert metric_lines(run) == metric_lines(Path(straight.run_directory))
     assert event_lines(run) == event_lines(Path(straight.run_directory))
     assert sorted(path.name for path in (run / "owner").iterdir()) == ["1.json", "2.json", "3.json", "4.json"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_loss_that_is_no_number_names_the_rows_of_the_process_that_had_them(
+    tmp_path: Path, tiny_model: Path, method: str
+) -> None:
+    checkpoints = {"everySteps": 2, "everyMinutes": 1}
+    run = config(tmp_path, tiny_model, "run", method, 2, checkpoints=checkpoints)
+    assert run_group(2, work.train, run, ("nan", 1, 6)) == [ExitCode.BAD_DATA] * 2
+    last = [json.loads(line) for line in Path(run.run_directory, "log.jsonl").read_text().splitlines()][-1]
+    found = re.search(
+        r"The loss became infinite or not a number in step 2, in the batch of .*, row (\d+)\.", last["message"]
+    )
+    assert found, last["message"]
+    # The sixth pass of the second process is micro-batch 8 + 2 * 1 + 1 of the epoch, of one row.
+    assert int(found[1]) == row_of(run, 11)
+
+
+def row_of(run: RunConfig, index: int) -> int:
+    """Row number (from 1) of a micro-batch of the first epoch, as a run alone says it."""
+    alone = run.model_copy(
+        update={
+            "run_directory": f"{run.run_directory}-alone",
+            "processes": 1,
+            "optimization": run.optimization.model_copy(update={"gradient_accumulation": 8}),
+        }
+    )
+    assert run_group(1, work.train, alone, ("nan", 0, index + 1)) == [ExitCode.BAD_DATA]
+    text = Path(alone.run_directory, "log.jsonl").read_text().splitlines()[-1]
+    found = re.search(r"row (\d+)\.", text)
+    assert found, text
+    return int(found[1])

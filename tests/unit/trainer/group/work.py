@@ -115,7 +115,10 @@ class Task(LlmTask):
         if self._strike is not None and self._calls == self._strike[2]:
             if self._strike[0] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            self._stop.request()
+            if self._strike[0] == "stop":
+                self._stop.request()
+            if self._strike[0] == "nan":
+                return super().loss(loaded, batch) * float("nan")
         return super().loss(loaded, batch)
 
 
@@ -127,7 +130,7 @@ def train(
     Args:
         member: Which.
         config: The run.
-        strike: `kill` or `stop`, the rank it happens to (-1: all), and the number of the pass.
+        strike: `kill`, `stop` or `nan`, the rank it happens to (-1: all), and the number of the pass.
         output: Directory for what the process says.
     """
     stop = StopFlag()
