@@ -21,13 +21,12 @@ FOLDER = Path(__file__).resolve().parent.parent / "tests/corpus"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestCase:
-    """A manifest the API server (or kubectl) refuses."""
+class Case:
+    """A mistake and the sentence for it."""
 
     name: str
     mistake: str
     remedy: str
-    documents: tuple[str, ...]
     path: Path
 
     @property
@@ -42,31 +41,24 @@ class ManifestCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataCase:
+class ManifestCase(Case):
+    """A manifest the API server (or kubectl) refuses."""
+
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCase(Case):
     """What a trainer refuses (or, with exit code 0, warns of): a run config, and the files it names.
 
     `files` are written as they are; `config` replaces fields of a config that works, `{folder}` in it is the folder of
     the files. `spoil` is a way to break the model (tests/unit/trainer/test_mistakes.py).
     """
 
-    name: str
-    mistake: str
-    remedy: str
     exit_code: int
     files: dict[str, str | bytes]
     config: dict[str, Any]
     spoil: str
-    path: Path
-
-    @property
-    def expected_path(self) -> Path:
-        """The file with the expected sentence."""
-        return self.path.with_suffix(".txt")
-
-    @property
-    def sentence(self) -> str:
-        """What the user reads."""
-        return self.expected_path.read_text().strip()
 
 
 def manifests() -> dict[str, ManifestCase]:
@@ -125,7 +117,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(cases: Iterable[ManifestCase | DataCase]) -> list[str]:
+def _rows(cases: Iterable[Case]) -> list[str]:
     rows = [f"| {_cell(_symptom(case.sentence))} | {_cell(case.mistake)} | {_cell(case.remedy)} |" for case in cases]
     return ["| you read | because of | do this |", "|---|---|---|", *rows]
 

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,18 @@ def _no_number(model: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def _row_of_50_megabytes(folder: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x" * 50_000_000}]}
+    tiny.write_rows(folder / "big.jsonl", [row])
+
+
+def _zip_bomb(folder: Path) -> None:
+    """100 MiB of blank lines in 100 KB."""
+    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.jsonl", (" " * 1_000_000 + "\n") * 100)
+
+
+LARGE_FILES: dict[str, Callable[[Path], None]] = {"row of 50 MB": _row_of_50_megabytes, "zip bomb": _zip_bomb}
 SPOILS: dict[str, Callable[[Path], None]] = {
     "no weights": _no_weights,
     "pickled weights": _pickled_weights,
@@ -133,9 +146,8 @@ def prepare(case: DataCase, tmp_path: Path, tiny_model: Path, hub: Hub) -> Path:
         path = tmp_path / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    if case.spoil == "row of 50 MB":
-        row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x" * 50_000_000}]}
-        tiny.write_rows(tmp_path / "big.jsonl", [row])
+    if case.spoil in LARGE_FILES:
+        LARGE_FILES[case.spoil](tmp_path)
     elif case.spoil == "gated hub":
         hub.refuse = (403, "GatedRepo")
     elif case.spoil:

@@ -66,7 +66,7 @@ class _Scanner:
             last = kind == b"]"
             element = self._buffer[start : self._at - 1]
             start = self._at
-            if self._oversized:
+            if self._oversized or len(element) > LONGEST_ROW:
                 yield None
             elif not last or element.strip() or not self._first:
                 yield element

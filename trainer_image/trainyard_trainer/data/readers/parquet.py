@@ -13,6 +13,8 @@ from trainyard_trainer.errors import DataError, RowError
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256
+_BATCH_BYTES = 256 << 20
+"""One text may stand in a file once and be a thousand rows; a batch holds each of them in full."""
 _BUFFER = 1 << 20
 
 
@@ -26,7 +28,10 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
     Raises:
         DataError: the file is truncated, damaged or encrypted.
     """
-    stream.seek(-len(_MAGIC), os.SEEK_END)
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        raise DataError(f"{file} is empty.", "Copy it again, or write it anew.")
+    stream.seek(max(0, size - len(_MAGIC)))
     if stream.read() != _MAGIC:
         raise _incomplete(file, "it does not end as one, so it was cut off.")
     stream.seek(0)
@@ -37,7 +42,7 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
         table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         columns = [name for name in table.schema_arrow.names if name in FIELDS]
         number = 0
-        for batch in table.iter_batches(_BATCH_ROWS, columns=columns or None, use_threads=False):
+        for batch in table.iter_batches(_batch_rows(table.metadata), columns=columns or None, use_threads=False):
             for values in batch.to_pylist():
                 number += 1
                 yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values)
@@ -49,9 +54,20 @@ def _incomplete(file: str, why: str) -> DataError:
     return DataError(f"{file} is not a complete Parquet file: {why}", "Copy it again, or write it anew.")
 
 
-def _size(values: dict[str, Any]) -> int:
-    """Characters of the row's own texts; nested ones were bounded by the batch in memory already."""
-    return sum(len(value) for value in values.values() if isinstance(value, str))
+def _batch_rows(metadata: Any) -> int:
+    """Rows that fit into memory at once even where each is the longest text of its column."""
+    # Not the sizes of columns: asking damaged metadata for a column ends the process.
+    sizes: list[int] = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max([1, *sizes])))
+
+
+def _size(value: Any) -> int:
+    """Characters of all texts in a value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
 
 
 def _first_line(error: BaseException) -> str:
