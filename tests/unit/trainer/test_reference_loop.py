@@ -19,8 +19,9 @@ from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
 PAD, SEED, RATE, ACCUMULATION, STEPS = 2, 42, 0.01, 3, 12
-TOLERANCE = 2e-5
-"""Relative, fp32: the sums are taken in another order, and a step's rounding goes on into the next."""
+TOLERANCE = 1e-4
+"""Relative, fp32: the sums are taken in another order, and a step's rounding goes on into the next: in full training at
+this learning rate, the last bit of a gradient has become 3e-5 of the loss after ten steps."""
 
 
 class RecordedTask(LlmTask):
