@@ -139,7 +139,7 @@ def test_an_operator_that_is_killed_in_between_comes_to_the_same_end(operator: O
 
 def another(job: TrainingJob, pod: Pod) -> Pod:
     """The pod that the Job controller makes after this one."""
-    return until(lambda: found if (found := job.pod("export")).name != pod.name else None)  # type: ignore[no-any-return]
+    return until(lambda: found if (found := job.pod("export")).name != pod.name else None)
 
 
 def conditions(job: TrainingJob, suffix: str) -> list[str]:
