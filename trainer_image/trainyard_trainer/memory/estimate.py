@@ -106,10 +106,25 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
         gradients = max(0, gradients + working - activations - head)
         parts["gradients"] = gradients
     parts |= {"activations": activations, "logits and working memory": max(head, working)}
+    if config.method == "full" and config.processes > 1:
+        parts = _spread(run, parts)
     parts["CUDA context"] = context_bytes(config)
     on_host = recompute.layers * _layer_input(run) if recompute.mode == "offload" else 0
     present = {name: size for name, size in parts.items() if size}
     return Estimate(parts=present, recompute=recompute, on_host=on_host)
+
+
+def _spread(run: _Run, parts: dict[str, int]) -> dict[str, int]:
+    """A device's share of weights, gradients and moments, and what is gathered there for a pass.
+
+    What is outside the blocks stays whole through a step, beside one block in use and the next one; of one of them
+    at a time there are whole gradients, and the fp32 copy they are summed in.
+    """
+    blocks = sum(rows * columns for rows, columns in run.shape.linear().values())
+    block, rest = blocks // run.shape.layers, run.shape.parameters - blocks
+    gathered = {"weights": run.width * (rest + 2 * block), "gradients": (run.width + _FP32) * max(rest, block)}
+    shared = {name: -(-parts[name] // run.config.processes) for name in ("weights", "gradients", "optimizer")}
+    return {**parts, **{name: size + gathered.get(name, 0) for name, size in shared.items()}}
 
 
 def context_bytes(config: RunConfig) -> int:

@@ -215,6 +215,19 @@ def test_a_gpu_has_a_context_too() -> None:
     assert gpu.peak > cpu.peak
 
 
+def test_a_whole_model_over_several_gpus_takes_its_share_of_each() -> None:
+    shape, config = llama_8b(), run("full", optimization={"precision": "bf16"})
+    way = recomputing("full", shape.layers)
+    peaks = [estimate(config.model_copy(update={"processes": count}), shape, way).peak for count in (1, 2, 4, 8)]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[-1] < peaks[0] / 3
+    # Weights, gradients and two moments in 16 bits are 64 GB; the eighth of them is there, whatever is gathered.
+    assert peaks[-1] > 8 * shape.parameters / 8
+    adapter = run("lora")
+    alone, together = (estimate(adapter.model_copy(update={"processes": count}), shape, way).peak for count in (1, 8))
+    assert together == alone, "each holds the whole model"
+
+
 def test_headers_are_read_and_nothing_else(tmp_path: Path) -> None:
     tiny.save_tiny_model(tmp_path)
     weights = tmp_path / "model.safetensors"
