@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cluster import (
@@ -34,6 +35,8 @@ from cluster.registry import Registry
 from cluster.settings import Settings
 from cluster.shell import run, say, wait_until, write_atomically
 
+_TOO_EARLY = "server is not initialized yet"
+"""What containerd answers to the kubelet until its own parts are up."""
 PROCESSES = ("registry", "containerd", "kubelet", "kube-proxy", "coredns", "keeper")
 """In the order in which they start."""
 _NODE = f"/api/v1/nodes/{NODE_NAME}"
@@ -77,6 +80,8 @@ class Node:
                 self._publish_pause()
             elif name == "containerd":
                 wait_until(self._containerd_listens, 20, "containerd listening")  # the kubelet gives up without it
+            elif name == "kubelet":
+                wait_until(partial(self._kubelet_listens, command), 60, "the kubelet listening", self._hint)
         client.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/local-kube-proxy", _PROXY_BINDING)
         storage.offer(client, self.facts.state / "volumes")
         wait_until(lambda: self._is_ready(begun), 120, f"node '{NODE_NAME}' becoming ready", self._hint)
@@ -204,6 +209,13 @@ class Node:
             probe.connect(str(self.facts.containerd_socket))
             return True
         return False
+
+    def _kubelet_listens(self, command: list[str]) -> bool:
+        # On a busy machine containerd listens some time before it can be used; the kubelet gives up then, too.
+        if self._processes.pid("kubelet") is None and _TOO_EARLY in self._processes.last_lines("kubelet"):
+            self._processes.start("kubelet", command, self._environment())
+        self._processes.require("kubelet")
+        return not ports.is_free(self.facts.ports["kubelet"])
 
     def _publish_pause(self) -> None:
         registry = Registry(self.facts.registry)
