@@ -151,6 +151,7 @@ def kubelet(facts: NodeFacts, ca: Path, pair: tuple[Path, Path]) -> str:
         "cgroupRoot": "/",
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
+        "syncFrequency": "10s",  # running pods get changed Secrets and ConfigMaps sooner than within a minute
         "evictionHard": {"memory.available": "100Mi"},
         "imageMinimumGCAge": "24h",
         "imageGCHighThresholdPercent": 100,
