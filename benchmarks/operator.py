@@ -56,16 +56,18 @@ class Scale:
         jobs: TrainingJobs of a latency run.
         reported: TrainingJobs whose trainers report.
         held: TrainingJobs that are there while nothing happens.
+        many: Suspended TrainingJobs of the section on scale.
         idle: Seconds of watching that nothing happens.
     """
 
     jobs: int = 100
     reported: int = 20
     held: int = 1000
+    many: int = 5000
     idle: int = 60
 
 
-QUICK = Scale(jobs=10, reported=3, held=30, idle=5)
+QUICK = Scale(jobs=10, reported=3, held=30, many=100, idle=5)
 
 
 @dataclass
@@ -187,9 +189,10 @@ async def reported_lives(bench: Bench) -> None:
 # --- many jobs at rest ------------------------------------------------------------------------------------------------
 
 
-async def held(bench: Bench, namespace: str, *, suspend: bool) -> None:
+async def held(bench: Bench, namespace: str, count: int, *, suspend: bool, bar: str) -> None:
     """Many jobs that need nothing: what operator and gateway use, and what they ask for."""
-    count, kind = bench.scale.held, "suspended" if suspend else "running"
+    kind = "suspended" if suspend else "running"
+    peers = suspend and count == bench.scale.held
     empty = _usages(bench)
     async with following(bench.api, namespace) as followed:
         began = time.monotonic()
@@ -210,12 +213,12 @@ async def held(bench: Bench, namespace: str, *, suspend: bool) -> None:
         after = second[part]
         name, share = f"{count} {kind}: {part}", 100 * (after.cpu - before.cpu) / bench.scale.idle
         rss = f"{empty[part].rss:.0f} -> {after.rss:.0f} (peak {after.peak:.0f})"
-        bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, "<= 200", peer.RSS if suspend else NONE)
+        bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, bar, peer.RSS if peers else NONE)
         what = f"{name}: idle CPU (% of a core, {bench.scale.idle} s)"
-        bench.report.add(what, f"{share:.2f}", peer=peer.IDLE_CPU if suspend else NONE)
+        bench.report.add(what, f"{share:.2f}", peer=peer.IDLE_CPU if peers else NONE)
         asked = await bench.requests(since, audit.SERVICE_ACCOUNTS[part], until)
         what = f"{name}: API requests in {bench.scale.idle} s"
-        bench.report.add(what, _listed(asked), "none but the Lease", peer.IDLE_WRITES if suspend else NONE)
+        bench.report.add(what, _listed(asked), "none but the Lease", peer.IDLE_WRITES if peers else NONE)
 
 
 def _listed(requests: list[audit.Request]) -> str:
@@ -250,7 +253,7 @@ async def _until_quiet(bench: Bench) -> None:
             return
 
 
-async def restarts(bench: Bench, kind: str) -> None:
+async def restarts(bench: Bench, what: str, bar: str, other: str = NONE) -> None:
     """A TrainingJob is created at the moment the operator starts again."""
     ways: dict[str, Callable[[], object]] = {"SIGTERM": bench.operator.stop, "kill -9": bench.operator.kill}
     for number, (way, end) in enumerate(ways.items()):
@@ -258,12 +261,15 @@ async def restarts(bench: Bench, kind: str) -> None:
             end()
             began = time.monotonic()
             start = asyncio.get_running_loop().run_in_executor(None, bench.operator.restart)
-            uid = await followed.create(bench.api, training_job(SHORT, f"restart-{kind}-{number}", gpus=1))
+            name = f"restart-{what.replace(' ', '-')}-{number}"
+            uid = await followed.create(bench.api, training_job(SHORT, name, gpus=1))
             await wait_for(lambda: uid in followed.at["child"], 60, "the first child Job after a restart")  # noqa: B023
             await start
             seconds = followed.at["child"].get(uid, float("nan")) - began
-        what = f"{bench.scale.held} {kind}: restart ({way}) -> first new child Job (s)"
-        bench.report.add(what, f"{seconds:.2f}", "< 5", peer.RESTART)
+        bench.report.add(f"{what}: restart ({way}) -> first new child Job (s)", f"{seconds:.2f}", bar, other)
+    await _until_quiet(bench)
+    after = usage(bench.operator.process.pid)
+    bench.report.add(f"{what}: RSS of the operator after a restart (MiB)", f"{after.rss:.0f} (peak {after.peak:.0f})")
 
 
 async def remove_all(bench: Bench, namespace: str) -> None:
@@ -282,7 +288,7 @@ async def remove_all(bench: Bench, namespace: str) -> None:
 
 # --- the whole --------------------------------------------------------------------------------------------------------
 
-SECTIONS = ("paced", "burst", "reported", "suspended", "running")
+SECTIONS = ("paced", "burst", "reported", "suspended", "running", "scale")
 
 
 async def run(bench: Bench, sections: set[str]) -> None:
@@ -308,14 +314,28 @@ async def run(bench: Bench, sections: set[str]) -> None:
         await remove_all(bench, SHORT)
     if "running" in sections:
         await at_rest(bench, "running")
+        await remove_all(bench, LONG)
+        await remove_all(bench, SHORT)
+    if "scale" in sections:
+        await at_scale(bench)
 
 
 async def at_rest(bench: Bench, kind: str) -> None:
     """Fresh processes, many jobs, a minute of nothing, restarts."""
+    count = bench.scale.held
     await asyncio.to_thread(_start_afresh, bench)
     await asyncio.sleep(3)
-    await held(bench, LONG, suspend=kind == "suspended")
-    await restarts(bench, kind)
+    await held(bench, LONG, count, suspend=kind == "suspended", bar="<= 200")
+    await restarts(bench, f"{count} {kind}", "< 5", peer.RESTART if kind == "suspended" else NONE)
+
+
+async def at_scale(bench: Bench) -> None:
+    """As many jobs as an operator is made for."""
+    count = bench.scale.many
+    await asyncio.to_thread(_start_afresh, bench)
+    await asyncio.sleep(3)
+    await held(bench, LONG, count, suspend=True, bar="<= 250")
+    await restarts(bench, f"{count} suspended", "<= 15")
 
 
 def _start_afresh(bench: Bench) -> None:

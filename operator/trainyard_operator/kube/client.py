@@ -36,7 +36,7 @@ EVENTS = "/apis/events.k8s.io/v1/{namespace}events"
 
 _TIMEOUT = 10.0
 _PAGE = "500"
-_RATE, _BURST, _IN_FLIGHT = 200.0, 600.0, 32
+_RATE, _BURST, _IN_FLIGHT = 200.0, 600.0, 64
 """Far above what a steady state needs (nothing); a burst of new jobs must not wait for itself."""
 _PAUSE_WITHOUT_RETRY_AFTER = 1.0
 

@@ -99,7 +99,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
-    settings.queueing.idle_timeout = 2.0
+    settings.queueing.idle_timeout = 0.1  # each object's task, idle, keeps the whole of its last event
     settings.persistence.finalizer = "trainyard.dev/kopf"
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
