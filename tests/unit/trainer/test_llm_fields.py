@@ -3,17 +3,17 @@
 import ast
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.unit.fields import leaves
 from tests.unit.trainer import tiny
 from tests.unit.trainer.sources import web_server
 from tests.unit.trainer.sources.web_server import Web
@@ -236,6 +236,7 @@ ELSEWHERE = {
     "cacheDirectory": "test_llm_fields.py::test_runs_that_share_a_cache_download_and_tokenise_once",
     "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
     "task": "tasks/test_llm_task.py::test_the_loss_falls",
+    "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
     "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
     "model.source": "tasks/test_llm_task.py::test_the_loss_falls",
     "model.revision": "sources/test_hub.py::test_a_revision_is_resolved_once_for_a_run",
@@ -268,23 +269,6 @@ ELSEWHERE = {
     "progress.caFile": "report/test_intake.py",
 }
 """Field -> test, from this folder; a file alone where all of it is about the field."""
-
-
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every field by its path, lists and optional blocks seen through."""
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{field.alias or name}"
-        blocks = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if blocks:
-            yield from leaves(blocks[0], f"{path}.")
-        else:
-            yield path
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for argument in get_args(annotation):
-        yield from _kinds(argument)
 
 
 def test_every_field_is_in_the_table() -> None:

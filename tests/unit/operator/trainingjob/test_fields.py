@@ -1,0 +1,205 @@
+"""Every field of a TrainingJob's spec has an effect that a test sees; those of the trainer must reach it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.fields import leaves, values
+from tests.unit.operator.trainingjob.world import SETTINGS, SPEC, new_job
+from trainyard_crds.runconfig import RunConfig
+from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_operator.trainingjob.render import children
+
+GOLDEN = Path(__file__).parent / "golden"
+FIRST: dict[str, Any] = {
+    "task": "llm",
+    "method": "qlora",
+    "model": {"source": "hf://org/model", "revision": "v1"},
+    "dataset": {
+        "source": "https://files.example/train.jsonl",
+        "sha256": "a" * 64,
+        "format": "messages",
+        "maxRows": 7,
+        "validation": {"source": "s3://rows/held.jsonl", "sha256": "b" * 64},
+    },
+    "optimization": {
+        "epochs": 2.5,
+        "maxSteps": 9,
+        "batchSize": 3,
+        "gradientAccumulation": 2,
+        "learningRate": 0.002,
+        "scheduler": "linear",
+        "warmupRatio": 0.25,
+        "weightDecay": 0.5,
+        "maxGradNorm": 0.5,
+        "optimizer": "paged_adamw8bit",
+        "precision": "fp32",
+        "recompute": "full",
+        "seed": 7,
+        "loggingSteps": 2,
+    },
+    "adapter": {
+        "rank": 4,
+        "alpha": 8.0,
+        "dropout": 0.5,
+        "useRslora": True,
+        "modulesToSave": ["lm_head"],
+        "targets": ["q_proj"],
+    },
+    "quantization": {"type": "nf4", "doubleQuant": False},
+    "llm": {"maxLength": 64, "packing": False, "overlong": "truncate", "trainOn": "all"},
+    "evaluation": {"everySteps": 3, "baseline": True, "earlyStopping": {"patience": 2}},
+    "checkpoints": {"everySteps": 7, "everyMinutes": 5.0, "keep": 3, "gracePeriodSeconds": 77},
+    "exports": [
+        {"format": "merged", "base": "dequantized", "destination": "s3://models/out"},
+        {"format": "gguf", "type": "q8_0"},
+    ],
+    "s3": {"endpoint": "https://minio.storage:9000", "region": "eu-west-1"},
+}
+"""Every field the trainer reads, none with its default where there is another value."""
+SECOND = {"dataset": {"source": "s3://rows/train.jsonl", "validation": {"fraction": 0.25}}}
+ONE_VALUE = {"task", "quantization.type"}
+
+
+def rendered(changes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    job = new_job()
+    job["spec"] = {**SPEC, **changes}
+    return children(job, SETTINGS)
+
+
+def run_config(changes: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(rendered(changes)[0]["data"]["run.json"])
+    return document
+
+
+FOR_THE_TRAINER = sorted(set(leaves(TrainingJobSpec)) & set(leaves(RunConfig)))
+
+
+@pytest.mark.parametrize("field", FOR_THE_TRAINER)
+def test_a_field_of_the_trainer_reaches_its_run_config(field: str) -> None:
+    spec = next(spec for spec in (FIRST, SECOND) if values(spec, field))
+    plain = run_config({})
+    assert values(run_config(spec), field) == values(spec, field)
+    assert field in ONE_VALUE or values(spec, field) != values(plain, field)
+
+
+Check = Callable[[dict[str, Any]], Any]
+
+
+def pod(job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = job["spec"]["template"]["spec"]
+    return found
+
+
+def limits(job: dict[str, Any]) -> Any:
+    return pod(job)["containers"][0]["resources"]["limits"]
+
+
+def secret(variable: str) -> Check:
+    """What a variable of the container is read from."""
+
+    def read(job: dict[str, Any]) -> Any:
+        env = pod(job)["containers"][0]["env"]
+        return next(one["valueFrom"]["secretKeyRef"] for one in env if one["name"] == variable)
+
+    return read
+
+
+def claims(job: dict[str, Any]) -> Any:
+    return {one["persistentVolumeClaim"]["claimName"] for one in pod(job)["volumes"] if "persistentVolumeClaim" in one}
+
+
+HUB = {"model": {"source": "hf://org/model", "credentialsSecret": {"name": "hub", "key": "token"}}}
+TOLERATION = {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5}
+S3 = {"model": {"source": "s3://models/tiny"}, "s3": {"credentialsSecret": {"name": "storage"}}}
+IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
+    "model.credentialsSecret.name": (HUB, secret("HF_TOKEN"), {"name": "hub", "key": "token"}),
+    "model.credentialsSecret.key": (HUB, secret("HF_TOKEN"), {"name": "hub", "key": "token"}),
+    "s3.credentialsSecret.name": (
+        S3,
+        secret("AWS_SECRET_ACCESS_KEY"),
+        {"name": "storage", "key": "AWS_SECRET_ACCESS_KEY"},
+    ),
+    "resources.gpus": ({"resources": {"gpus": 3}}, lambda job: limits(job)["nvidia.com/gpu"], "3"),
+    "resources.gpuResource": (
+        {"resources": {"gpuResource": "amd.com/gpu"}},
+        lambda job: limits(job)["amd.com/gpu"],
+        "1",
+    ),
+    "resources.cpu": ({"resources": {"cpu": "7"}}, lambda job: limits(job)["cpu"], "7"),
+    "resources.memory": ({"resources": {"memory": "9Gi"}}, lambda job: limits(job)["memory"], "9Gi"),
+    "resources.nodeSelector": (
+        {"resources": {"nodeSelector": {"pool": "a100"}}},
+        lambda job: pod(job)["nodeSelector"],
+        {"pool": "a100"},
+    ),
+    **{
+        f"resources.tolerations.{name}": (
+            {"resources": {"tolerations": [TOLERATION]}},
+            lambda job: pod(job)["tolerations"],
+            [TOLERATION],
+        )
+        for name in TOLERATION
+    },
+    "retry.limit": ({"retry": {"limit": 7}}, lambda job: job["spec"]["backoffLimit"], 7),
+    "checkpoints.gracePeriodSeconds": (
+        {"checkpoints": {"gracePeriodSeconds": 77}},
+        lambda job: pod(job)["terminationGracePeriodSeconds"],
+        77,
+    ),
+    "storage.claimName": ({"storage": {"claimName": "mine"}}, claims, {"mine", "models"}),
+    "storage.cache.claimName": (
+        {"storage": {"claimName": "mine", "cache": {"claimName": "shared"}}},
+        claims,
+        {"mine", "models", "shared"},
+    ),
+}
+
+
+@pytest.mark.parametrize("field", IN_THE_JOB)
+def test_a_field_of_the_job_is_in_its_pod(field: str) -> None:
+    changes, check, wanted = IN_THE_JOB[field]
+    assert check(rendered(changes)[-1]) == wanted
+
+
+STORAGE = {"size": "20Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany", "retain": False}
+IN_THE_CLAIM: dict[str, tuple[Check, Any]] = {
+    "storage.size": (lambda claim: claim["spec"]["resources"]["requests"]["storage"], "20Gi"),
+    "storage.storageClassName": (lambda claim: claim["spec"].get("storageClassName"), "fast"),
+    "storage.accessMode": (lambda claim: claim["spec"]["accessModes"], ["ReadWriteMany"]),
+    "storage.retain": (lambda claim: "ownerReferences" in claim["metadata"], True),
+}
+
+
+@pytest.mark.parametrize("field", IN_THE_CLAIM)
+def test_a_field_of_the_storage_is_in_its_claim(field: str) -> None:
+    check, wanted = IN_THE_CLAIM[field]
+    assert check(rendered({"storage": STORAGE})[1]) == wanted
+    assert check(rendered({})[1]) != wanted
+
+
+IN_STORIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "suspend": ("suspend", {"spec": {"suspend": True}}),
+    "stop": ("stop", {"spec": {"stop": "Graceful"}}),
+    "activeDeadlineSeconds": ("deadline", {"spec": {"activeDeadlineSeconds": 100}}),
+    "startDeadlineSeconds": ("starting", {}),
+}
+"""Field -> the story in golden/ that test_plan.py tells, and how its job is changed in it."""
+
+
+@pytest.mark.parametrize("field", IN_STORIES)
+def test_a_field_of_a_jobs_life_has_its_story(field: str) -> None:
+    story, change = IN_STORIES[field]
+    text = (GOLDEN / f"{story}.yaml").read_text()
+    assert any(change.items() <= step.get("job", {}).items() for step in yaml.safe_load(text))
+    assert f"spec.{field}" in text or change
+
+
+def test_every_field_is_in_a_table() -> None:
+    tables = {*FOR_THE_TRAINER, *IN_THE_JOB, *IN_THE_CLAIM, *IN_STORIES}
+    assert set(leaves(TrainingJobSpec)) == tables
+    assert {"resources.gpus", "storage.cache.claimName", "optimization.learningRate"} <= tables
