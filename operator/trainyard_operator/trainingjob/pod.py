@@ -62,13 +62,13 @@ def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *
 
 def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
     """The pod that makes an export: what the training pod has, but for the GPUs and the right to report progress."""
-    resources = (spec.resources or Resources()).model_copy(update={"gpus": 0})
+    resources = spec.resources or Resources()
     container = _container(
         image=settings.trainer_image,
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "export", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
         env=_export_env(spec),
-        limits=_limits(resources),
+        limits=_host_limits(resources),
         mounts=[*_data_mounts(job, spec), *_scratch_mounts()],
     )
     scratch = _scratch_volumes(settings.scratch_size, _TMP_SIZE)
@@ -142,10 +142,14 @@ def _container(
 
 
 def _limits(resources: Resources) -> dict[str, str]:
-    limits = {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
+    limits = _host_limits(resources)
     if resources.gpus:
         limits[resources.gpu_resource] = str(resources.gpus)
     return limits
+
+
+def _host_limits(resources: Resources) -> dict[str, str]:
+    return {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
 
 
 def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings) -> list[Object]:
