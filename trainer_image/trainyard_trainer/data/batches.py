@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainyard_trainer.data.packing import pack
-from trainyard_trainer.data.rows import TokenRows
+from trainyard_trainer.data.rows import Origins, TokenRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +121,20 @@ class TextBatches:
     """Some rows of a `TokenRows` as micro-batches; with `shuffle`, each epoch in an order of its own."""
 
     def __init__(
-        self, rows: TokenRows, members: Sequence[int], settings: BatchSettings, *, shuffle: bool = True
+        self,
+        rows: TokenRows,
+        members: Sequence[int],
+        settings: BatchSettings,
+        *,
+        shuffle: bool = True,
+        origins: Origins | None = None,
     ) -> None:
         self._rows = rows
         self._lengths = rows.lengths
         self._members = np.asarray(members, np.int64)
         self._settings = settings
         self._shuffle = shuffle
+        self._origins = origins
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 
     def __len__(self) -> int:
@@ -153,6 +160,11 @@ class TextBatches:
             IndexError: the pass has fewer.
         """
         return [row for sequence in self._sequences(epoch, index) for row in sequence]
+
+    def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
+        """File and row number (from 1) of each row of a micro-batch; none where they are not known."""
+        known = self._origins
+        return [known[row] for row in self.rows_of(epoch, index)] if known is not None else []
 
     @property
     def num_tokens(self) -> int:

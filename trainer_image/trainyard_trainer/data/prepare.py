@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainyard_trainer.data.batches import BatchSettings, TextBatches
@@ -10,7 +10,7 @@ from trainyard_trainer.data.cache import TokenCache
 from trainyard_trainer.data.chat import Encoder
 from trainyard_trainer.data.formats.example import TrainOn
 from trainyard_trainer.data.reader import RowFile
-from trainyard_trainer.data.rows import Origins, Overlong, TokenizedFile, tokenize_file
+from trainyard_trainer.data.rows import Overlong, TokenizedFile, tokenize_file
 from trainyard_trainer.data.split import held_out
 from trainyard_trainer.errors import DataError
 
@@ -30,16 +30,12 @@ class DataRequest:
 class TrainBatches:
     """Training batches with the fingerprint a run directory is bound to."""
 
-    def __init__(self, batches: TextBatches, fingerprint: str, origins: Origins) -> None:
+    def __init__(self, batches: TextBatches, fingerprint: str) -> None:
         self.batches = batches
-        self._origins = origins
         self.fingerprint = fingerprint
         self.num_micro_batches = batches.num_micro_batches
         self.micro_batch = batches.micro_batch
-
-    def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
-        """File and row number of each row of a micro-batch."""
-        return [self._origins[row] for row in self.batches.rows_of(epoch, index)]
+        self.origins = batches.origins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +69,21 @@ class _Preparation:
         if isinstance(self.request.validation, RowFile):
             held = self._tokenize(self.request.validation)
             self._warn_of_overlap(train, held)
-            evaluation = TextBatches(held.rows, range(len(held.rows)), self.request.batches, shuffle=False)
+            evaluation = self._held_out(held, range(len(held.rows)))
             files.append(held)
         elif self.request.validation is not None:
             members, rest = self._split(train, self.request.validation)
-            evaluation = TextBatches(train.rows, rest, self.request.batches, shuffle=False)
-        batches = TextBatches(train.rows, members, self.request.batches)
+            evaluation = self._held_out(train, rest)
+        batches = TextBatches(train.rows, members, self.request.batches, origins=train.origins)
         fingerprint = batches.fingerprint(self._settings(files, evaluation))
         return Prepared(
-            train=TrainBatches(batches, fingerprint, train.origins),
+            train=TrainBatches(batches, fingerprint),
             evaluation=evaluation,
             metrics=_metrics(files, batches, evaluation),
         )
+
+    def _held_out(self, file: TokenizedFile, members: Sequence[int]) -> TextBatches:
+        return TextBatches(file.rows, members, self.request.batches, shuffle=False, origins=file.origins)
 
     def _tokenize(self, file: RowFile) -> TokenizedFile:
         tokenized = self._tokenize_once(file)

@@ -5,7 +5,7 @@ Each process of a group sums its own; they are put together where somebody looks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,7 @@ from trainyard_trainer.engine.plan import Cursor
 from trainyard_trainer.engine.task import TrainData
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
-
-_MOST_ROWS = 40
-"""Rows a sentence names."""
+from trainyard_trainer.wording import named_rows
 
 
 class LossWindow:
@@ -75,7 +73,7 @@ class LossWindow:
         # A loss that is no number makes the gradients of all processes such.
         blamed = [one for one in of_step if one["isLoss"]] or of_step
         what = "The loss" if blamed[0]["isLoss"] else "The gradient"
-        rows = _rows({(file, row) for one in blamed for file, row in one["origins"]})
+        rows = named_rows((file, row) for one in blamed for file, row in one["origins"])
         raise DataError(
             f"{what} became infinite or not a number in step {step}, in the batch of {rows}.",
             "Look at these rows; lower optimization.learningRate, or raise optimization.warmupRatio; the last "
@@ -115,13 +113,3 @@ class LossWindow:
         suspects = cursors if place < 0 else [cursors[place]]
         origins = {origin for cursor in suspects for origin in self._data.origins(cursor.epoch, cursor.index)}
         return {"step": step, "isLoss": place >= 0, "origins": sorted(origins)}
-
-
-def _rows(origins: Iterable[tuple[str, int]]) -> str:
-    """Rows in words: "train.jsonl, rows 3, 8, 9"."""
-    ordered = sorted(origins)
-    named = ordered[:_MOST_ROWS]
-    files = {file: [str(row) for name, row in named if name == file] for file, _ in named}
-    text = "; ".join(f"{file}, row{'s' if len(rows) > 1 else ''} {', '.join(rows)}" for file, rows in files.items())
-    more = len(ordered) - len(named)
-    return f"{text} and {more} more" if more else text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from trainyard_trainer.data.batches import TextBatches
+from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
 from trainyard_trainer.tasks.llm.loss import evaluating, summed_loss
+from trainyard_trainer.wording import named_rows
 
 
 def mean_loss(
@@ -32,11 +35,31 @@ def mean_loss(
         poll: Called before each batch; may raise.
         chunk_rows: Rows whose logits exist at a time; None computes all of a batch's at once.
         group: The processes that share the batches; all get the same mean.
+
+    Raises:
+        DataError: a batch's loss is infinite or not a number; its rows are named, where their file is known.
     """
+    group, suspects = group or Group(), list[tuple[str, int]]()
 
     def measure(index: int) -> tuple[float, float]:
         batch = batches.micro_batch(0, index).to(device)
-        return float(summed_loss(model, batch, chunk_rows)), batch.num_loss_tokens
+        loss = float(summed_loss(model, batch, chunk_rows))
+        if not math.isfinite(loss):
+            suspects.extend(batches.origins(0, index))
+        return loss, batch.num_loss_tokens
 
     with evaluating(model), torch.no_grad():
-        return (group or Group()).mean(range(batches.num_micro_batches()), measure, poll)
+        mean = group.mean(range(batches.num_micro_batches()), measure, poll)
+    if not math.isfinite(mean):
+        found = [(file, row) for of_one in group.exchange(sorted(suspects)) for file, row in of_one]
+        _blame(found)
+    return mean
+
+
+def _blame(rows: Sequence[tuple[str, int]]) -> None:
+    if rows:
+        raise DataError(
+            f"The evaluation loss is infinite or not a number in the batches of {named_rows(rows)}.",
+            "Look at these rows; if they are all of the validation rows, lower optimization.learningRate, or raise "
+            "optimization.warmupRatio.",
+        )
