@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.group import work
@@ -25,9 +26,9 @@ RELATIVE, ABSOLUTE = 2e-4, 2e-6
 
 def config(tmp_path: Path, model: Path, name: str, method: str, processes: int, **blocks: Any) -> RunConfig:
     """8 micro-batches a step, whatever the number of processes."""
-    dropout = blocks.pop("dropout", 0.0)
+    dropout, precision = blocks.pop("dropout", 0.0), blocks.pop("precision", "fp32")
     data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(50))
-    optimization = {"precision": "fp32", "learningRate": 0.005, "maxSteps": 6, "loggingSteps": 1}
+    optimization = {"precision": precision, "learningRate": 0.005, "maxSteps": 6, "loggingSteps": 1}
     optimization |= {"gradientAccumulation": 8 // processes, "weightDecay": 0.01}
     return RunConfig.model_validate(
         {
@@ -62,6 +63,31 @@ def manifests(run: RunConfig) -> list[str]:
     return sorted(path.parent.name for path in Path(run.run_directory).glob("checkpoints/*/manifest.json"))
 
 
+@pytest.fixture(scope="module")
+def tied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with one matrix for embedding and head, as small models have."""
+    directory = tmp_path_factory.mktemp("tied")
+    made = tiny.make_config("qwen3")
+    made.tie_word_embeddings = True
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(made, attn_implementation="sdpa").save_pretrained(directory)
+    tiny.make_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def test_a_tied_model_is_spread_saved_and_goes_on(tmp_path: Path, tied_model: Path) -> None:
+    alone, together = (config(tmp_path, tied_model, f"of-{count}", "full", count) for count in (1, 2))
+    assert run_group(1, work.train, alone) == [ExitCode.FINISHED]
+    assert run_group(2, work.train, together, ("stop", 0, 10)) == [ExitCode.INTERRUPTED] * 2
+    assert run_group(2, work.train, together) == [ExitCode.FINISHED] * 2
+    expected, found = weights(alone), weights(together)
+    assert found.keys() == expected.keys()
+    assert "lm_head.weight" not in found
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=RELATIVE, atol=ABSOLUTE)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_two_and_four_processes_train_like_one_with_their_batches(
     tmp_path: Path, tiny_model: Path, method: str
@@ -87,9 +113,10 @@ def test_two_and_four_processes_train_like_one_with_their_batches(
 def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
     tmp_path: Path, tiny_model: Path, method: str
 ) -> None:
-    straight = config(tmp_path, tiny_model, "straight", method, 2, dropout=0.1)
+    options = {"dropout": 0.1, "precision": "bf16" if method == "full" else "fp32"}
+    straight = config(tmp_path, tiny_model, "straight", method, 2, **options)
     assert run_group(2, work.train, straight) == [ExitCode.FINISHED] * 2
-    broken = config(tmp_path, tiny_model, "broken", method, 2, dropout=0.1)
+    broken = config(tmp_path, tiny_model, "broken", method, 2, **options)
     # In the third step, and twice in the sixth; the fifth has fewer passes for the one than for the other.
     assert run_group(2, work.train, broken, ("stop", 1, 9)) == [ExitCode.INTERRUPTED] * 2
     assert run_group(2, work.train, broken, ("kill", 1, 12)) == [ExitCode.PEER_LOST, -signal.SIGKILL]
