@@ -123,7 +123,7 @@ bench-operator: venv ## Latency, writes, idle cost and restart of operator and g
 bench-trainer: venv ## Start, checkpoint stall and recovery of the trainer: about 6 minutes, no cluster.
 	@$(BENCH).trainer $(BENCH_OPTIONS)
 
-bench-training: venv ## Speed and memory of training beside transformers.Trainer: about 6 minutes, CPU only.
+bench-training: venv ## Speed and memory of training beside transformers.Trainer: about 13 minutes, CPU only.
 	@$(BENCH).training $(BENCH_OPTIONS)
 
 bench-gpu: venv ## The same for an 8B model on a GPU; says so where there is none.

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,8 @@ from benchmarks.report import NONE, ROOT, Report
 
 _TIMEOUT = 900.0
 
+Method = Literal["lora", "qlora", "full"]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,7 +28,7 @@ class Case:
         model: Model directory.
         rows: Tokenised rows; at least as many as the steps need.
         held_out: Tokenised rows for the loss at the end.
-        method: How to train; `full` by us only.
+        method: How to train.
         precision: Of weights and activations.
         max_length: Tokens of a packed sequence; the longest row has as many.
         sequences: Packed sequences of a micro-batch of ours.
@@ -34,6 +36,7 @@ class Case:
         max_steps: Steps to make.
         accumulation: Micro-batches of a step.
         gpus: 0 or 1.
+        threads: Of torch, without a GPU.
         cap: Bytes the GPU is made out to have; None for all it has.
         save_every: Steps between two checkpoints of ours.
         watched: Count the bytes of all tensors, which is slow.
@@ -42,7 +45,7 @@ class Case:
     model: str
     rows: str
     held_out: str
-    method: Literal["lora", "qlora", "full"]
+    method: Method
     precision: Literal["bf16", "fp32"]
     max_length: int
     sequences: int
@@ -50,6 +53,7 @@ class Case:
     max_steps: int
     accumulation: int = 1
     gpus: int = 0
+    threads: int = 1
     cap: int | None = None
     save_every: int = 1_000_000
     watched: bool = False
@@ -156,7 +160,7 @@ def run_side(side: Side, case: Case, folder: Path) -> Result:
     path = ":".join(str(ROOT / name) for name in ("", "crds", "trainer_image", "hack"))
     # Of several GPUs, Trainer would take all.
     devices = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
-    own = devices if case.gpus else {"OMP_NUM_THREADS": "1"}
+    own = devices if case.gpus else {"OMP_NUM_THREADS": str(case.threads)}
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **own}
     command = [sys.executable, "-m", "benchmarks.sides", str(task), str(found)]
     with output.open("wb") as file:
@@ -170,10 +174,11 @@ def run_side(side: Side, case: Case, folder: Path) -> Result:
 
 
 def alternate(sides: Sequence[Side], case: Case, folder: Path, times: int) -> dict[str, list[Result]]:
-    """Every side in turn, so many times over; a machine that slows down slows all of them."""
+    """Every side in turn, so many times over, every second time in the opposite order: what slows the machine down, or
+    down more and more, slows all of them."""
     found: dict[str, list[Result]] = {side.name: [] for side in sides}
     for number in range(times):
-        for side in sides:
+        for side in sides if number % 2 == 0 else reversed(sides):
             found[side.name].append(run_side(side, case, folder / f"{side.name.replace(' ', '-')}-{number}"))
     return found
 
@@ -196,7 +201,10 @@ def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str,
 
     add("real tokens/s", _spread(ours), (_spread(results) for results in found.values()), speed_bar)
     for peer, results in found.items():
-        report.add(f"{name}: times the speed of {peer}", f"{_speed(ours) / _speed(results):.2f}", bar)
+        report.add(f"{name}: times the speed of {peer}", _times(ours, results, lambda one: one.speed), bar)
+        if ours[0].peak_flops is None:  # a GPU does not wait for its host
+            text = _times(ours, results, lambda one: one.speed_by_cpu)
+            report.add(f"{name}: times the speed of {peer}, by CPU", text, bar)
     add("real tokens/s of CPU", _by_cpu(ours), (_by_cpu(results) for results in found.values()))
     add("real share of the computed tokens", _share(ours), (_share(results) for results in found.values()))
     add("real tokens seen", _seen(ours), (_seen(results) for results in found.values()))
@@ -225,8 +233,11 @@ def predicted(report: Report, name: str, result: Result) -> None:
     report.add(f"{name}: predicted for measured peak (MiB)", text, "within 10 %")
 
 
-def _speed(results: Sequence[Result]) -> float:
-    return median(one.speed for one in results)
+def _times(ours: Sequence[Result], theirs: Sequence[Result], speed: Callable[[Result], float]) -> str:
+    """How many times as fast: the median over repetitions, of which each is compared with its neighbour in time."""
+    ratios = [speed(one) / speed(other) for one, other in zip(ours, theirs, strict=True)]
+    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{median(ratios):.2f}{spread}"
 
 
 def _spread(results: Sequence[Result]) -> str:

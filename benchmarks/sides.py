@@ -39,13 +39,15 @@ from trainyard_trainer.models.quiet import quiet_libraries
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmLoaded, LlmTask
 
-SEED, RATE, RANK = 42, 5e-3, 16
+SEED, RANK = 42, 16
+RATES = {"lora": 5e-3, "qlora": 5e-3, "full": 5e-4}
 
 
 def main() -> None:
     document = json.loads(Path(sys.argv[1]).read_text())
     side, case = Side(**document["side"]), Case(**document["case"])
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    if not case.gpus:
+        torch.set_num_threads(case.threads)
     with _emulated(case):
         result, model = ours(case, Path(sys.argv[2]).parent) if side.ours else peer(side, case)
     result.peak_rss = usage(os.getpid()).peak
@@ -120,7 +122,7 @@ def _run_config(case: Case, directory: Path) -> RunConfig:
             "dataset": {"source": f"file://{case.rows}"},
             "optimization": {
                 "precision": case.precision,
-                "learningRate": RATE,
+                "learningRate": RATES[case.method],
                 "warmupRatio": 0,
                 "maxSteps": case.max_steps,
                 "batchSize": case.sequences,
@@ -180,7 +182,7 @@ def peer(side: Side, case: Case) -> tuple[Result, Any]:
         max_steps=case.max_steps,
         per_device_train_batch_size=case.rows_per_batch,
         gradient_accumulation_steps=case.accumulation,
-        learning_rate=RATE,
+        learning_rate=RATES[case.method],
         lr_scheduler_type="cosine",
         optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if side.grouped else "random",
@@ -223,6 +225,8 @@ def _peer_model(side: Side, case: Case) -> Any:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=side.recompute)
     elif side.recompute:
         model.enable_input_require_grads()
+    if case.method == "full":
+        return model
     torch.manual_seed(SEED)
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(model, config)
@@ -231,13 +235,13 @@ def _peer_model(side: Side, case: Case) -> Any:
 def _padded(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
     width = max(len(row["input_ids"]) for row in rows)
 
-    def lines(value: int, of: Callable[[list[int]], list[int]]) -> Tensor:
-        return torch.tensor([of(row["input_ids"]) + [value] * (width - len(row["input_ids"])) for row in rows])
+    def lines(value: int, given: list[list[int]]) -> Tensor:
+        return torch.tensor([row + [value] * (width - len(row)) for row in given])
 
     return {
-        "input_ids": lines(0, list),
-        "labels": lines(-100, list),
-        "attention_mask": lines(0, lambda row: [1] * len(row)),
+        "input_ids": lines(0, [row["input_ids"] for row in rows]),
+        "labels": lines(-100, [row["labels"] for row in rows]),
+        "attention_mask": lines(0, [[1] * len(row["input_ids"]) for row in rows]),
     }
 
 

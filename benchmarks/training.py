@@ -1,6 +1,6 @@
 """How fast the trainer trains, and in how much memory, beside `transformers.Trainer`: `python -m benchmarks.training`.
 
-About 6 minutes on the CPU with one thread; a small Llama with random weights. `benchmarks.gpu.training` is the same at
+About 13 minutes on the CPU with one thread; a small Llama with random weights. `benchmarks.gpu.training` is the same at
 the real size.
 """
 
@@ -9,26 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
-from benchmarks.contest import OURS, Case, Result, Side, alternate, compare, predicted, run_side
+from benchmarks.contest import OURS, Case, Method, Result, Side, alternate, compare, predicted, run_side
 from benchmarks.report import Report, machine
-from benchmarks.workload import (
-    SHAPES,
-    Lengths,
-    describe,
-    make_model,
-    row_lengths,
-    rows,
-    rows_per_step,
-    some_lengths,
-    write_rows,
-)
+from benchmarks.workload import SHAPES, Lengths, Workshop, describe, rows_per_step, some_lengths
 
 LONGEST, SEQUENCES = 256, 2
 """Tokens of the longest row and of a packed sequence, and packed sequences of a step."""
@@ -36,9 +25,10 @@ EVERY = 10
 """checkpoints.everySteps of the run whose stall is measured."""
 _PEERS = (Side("Trainer"), Side("Trainer, grouped", grouped=True))
 _NOTES = """\
-Real tokens are those of rows, without padding; the speed is that of a whole run from its first micro-batch on, the \
-median of the repetitions, after a tiny pass that does what happens once in a process. Every side is a new process, \
-and they take turns. They have the same rows, weights, initial adapter, learning rates and optimizer, and as many steps.
+Real tokens are those of rows, without padding; the speed is that of a whole run from its first micro-batch on, \
+after a tiny pass that does what happens once in a process. Every side is a new process, and they take turns, every \
+second time in the opposite order; `times` is the median (least to most) of the ratios of one turn. They have the \
+same rows, weights, initial adapter, learning rates, optimizer and threads, and as many steps.
 Per second of CPU: what is left of the speed when others use the machine too.
 maxLength is the longest row. The peer's batch holds as many rows as have, on average, as many tokens as our step.
 Grouping sorts 50 batches of rows, or a quarter of all where that is less, and begins with the longest. Here the steps \
@@ -57,99 +47,80 @@ class Scale:
         shape: Name of the model's shape.
         steps: Steps of a run on mixed lengths; half as many on equal ones, of which there is less to see.
         repetitions: Of every side.
-        methods: Trained by both.
+        methods: Trained by all sides.
         checkpoints: Saves whose stall is measured.
     """
 
     shape: str = "small"
-    steps: int = 20
-    repetitions: int = 2
-    methods: tuple[Literal["lora", "qlora"], ...] = ("lora", "qlora")
+    steps: int = 16
+    repetitions: int = 3
+    methods: tuple[Method, ...] = ("lora", "qlora", "full")
     checkpoints: int = 3
 
 
 QUICK = Scale(shape="tiny", steps=8, repetitions=1, methods=("lora",), checkpoints=1)
 
 
-class Workshop:
-    """Makes models and rows below a folder.
+@dataclass(frozen=True)
+class Bench:
+    """What a section works with."""
 
-    Args:
-        folder: An empty one.
-        scale: How much.
-    """
+    report: Report
+    workshop: Workshop
+    scale: Scale
 
-    def __init__(self, folder: Path, scale: Scale) -> None:
-        self.folder, self.scale = folder, scale
-        shape = SHAPES[scale.shape]
-        make_model(folder / "model", shape, precision="fp32", device="cpu", context=LONGEST)
-        self._vocabulary = shape.vocabulary
-        lengths = row_lengths("mixed", 24, LONGEST)
-        write_rows(folder / "held-out.jsonl", rows(lengths, shape.vocabulary, seed=2))
-
-    def case(self, method: Literal["lora", "qlora", "full"], kind: Lengths, steps: int) -> Case:
+    def case(self, method: Method, kind: Lengths, steps: int, *, answers: bool = False) -> Case:
         """A run of so many steps."""
-        path, tokens = self.folder / f"{kind}-{steps}.jsonl", SEQUENCES * LONGEST
-        lengths = some_lengths(kind, steps, tokens, LONGEST)
-        if not path.exists():
-            write_rows(path, rows(lengths, self._vocabulary, seed=1))
-        return Case(
-            model=str(self.folder / "model"),
-            rows=str(path),
-            held_out=str(self.folder / "held-out.jsonl"),
-            method=method,
-            precision="fp32",
-            max_length=LONGEST,
-            sequences=SEQUENCES,
-            rows_per_batch=rows_per_step(lengths, tokens),
-            max_steps=steps,
-        )
+        return self.workshop.case(method, kind, steps=steps, sequences=SEQUENCES, answers=answers)
+
+    def contest(self, name: str, case: Case, peers: Sequence[Side]) -> dict[str, list[Result]]:
+        """Every side, several times."""
+        return alternate((OURS, *peers), case, self.workshop.folder / name, self.scale.repetitions)
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
-def mixed(report: Report, workshop: Workshop) -> None:
+def mixed(bench: Bench) -> None:
     """Rows of mixed length: what packing is for."""
-    for method in workshop.scale.methods:
-        found = _contest(workshop, method, "mixed", _PEERS)
+    for method in bench.scale.methods:
+        found = bench.contest(f"mixed-{method}", bench.case(method, "mixed", bench.scale.steps), _PEERS)
         ours = found[OURS.name]
-        compare(report, f"{method}, mixed lengths", found, ">= 1.5")
-        report.add(f"{method}, mixed lengths: packing efficiency (%)", f"{100 * (ours[0].packing or 0):.1f}", ">= 97")
-        wait = median(one.waiting for one in ours)
-        report.add(f"{method}, mixed lengths: waiting for data (% of the time)", f"{100 * wait:.2f}", "< 2")
+        compare(bench.report, f"{method}, mixed lengths", found, ">= 1.5")
+        packing, wait = 100 * (ours[0].packing or 0), 100 * median(one.waiting for one in ours)
+        bench.report.add(f"{method}, mixed lengths: packing efficiency (%)", f"{packing:.1f}", ">= 97")
+        bench.report.add(f"{method}, mixed lengths: waiting for data (% of the time)", f"{wait:.2f}", "< 2")
 
 
-def equal(report: Report, workshop: Workshop) -> None:
+def answers(bench: Bench) -> None:
+    """The same with loss on the second half of each row only, as chats are trained by default."""
+    case = bench.case("lora", "mixed", bench.scale.steps, answers=True)
+    compare(bench.report, "lora, mixed lengths, answers", bench.contest("answers", case, _PEERS), ">= 1.5")
+
+
+def equal(bench: Bench) -> None:
     """Rows of one length: neither packing nor grouping has anything to do."""
-    for method in workshop.scale.methods:
-        compare(report, f"{method}, equal lengths", _contest(workshop, method, "equal", _PEERS[:1]), ">= 1.0")
-
-
-def _contest(
-    workshop: Workshop, method: Literal["lora", "qlora"], kind: Lengths, peers: tuple[Side, ...]
-) -> dict[str, list[Result]]:
-    scale = workshop.scale
-    case = workshop.case(method, kind, scale.steps if kind == "mixed" else scale.steps // 2)
-    return alternate((OURS, *peers), case, workshop.folder / f"{method}-{kind}", scale.repetitions)
+    for method in bench.scale.methods:
+        case = bench.case(method, "equal", bench.scale.steps // 2)
+        compare(bench.report, f"{method}, equal lengths", bench.contest(f"equal-{method}", case, _PEERS[:1]), ">= 1.0")
 
 
 # --- checkpoints and memory -------------------------------------------------------------------------------------------
 
 
-def checkpoints(report: Report, workshop: Workshop) -> None:
+def checkpoints(bench: Bench) -> None:
     """What a checkpoint costs the steps."""
-    steps = EVERY * workshop.scale.checkpoints + 2
-    case = replace(workshop.case("lora", "equal", 2 * steps), max_steps=steps, accumulation=2, save_every=EVERY)
-    result = run_side(OURS, case, workshop.folder / "checkpoints")
+    steps = EVERY * bench.scale.checkpoints + 2
+    case = replace(bench.case("lora", "equal", 2 * steps), max_steps=steps, accumulation=2, save_every=EVERY)
+    result = run_side(OURS, case, bench.workshop.folder / "checkpoints")
     took = {step: after - before for step, before, after in _gaps(result.logged)}
     plain = median(seconds for step, seconds in took.items() if step > 1 and step % EVERY)
     after = median(seconds for step, seconds in took.items() if step % EVERY == 0)
     waited = median(result.saves[:-1])  # the last one comes after the last step
     name = f"lora, everySteps {EVERY}, a step of {plain * 1000:.0f} ms"
     text = f"{100 * waited / plain:.1f} ({waited * 1000:.1f} ms)"
-    report.add(f"{name}: steps wait for a save (% of a step)", text, "< 5")
-    report.add(f"{name}: the next step is longer by (% of a step)", f"{100 * (after / plain - 1):.1f}", "< 5")
+    bench.report.add(f"{name}: steps wait for a save (% of a step)", text, "< 5")
+    bench.report.add(f"{name}: the next step is longer by (% of a step)", f"{100 * (after / plain - 1):.1f}", "< 5")
 
 
 def _gaps(logged: list[float]) -> list[tuple[int, float, float]]:
@@ -157,18 +128,18 @@ def _gaps(logged: list[float]) -> list[tuple[int, float, float]]:
     return [(number + 1, *pair) for number, pair in enumerate(pairwise(logged))]
 
 
-def memory(report: Report, workshop: Workshop) -> None:
+def memory(bench: Bench) -> None:
     """The memory plan against what is there."""
-    methods: tuple[Literal["lora", "qlora", "full"], ...] = (*workshop.scale.methods, "full")
-    for method in methods:
-        case = replace(workshop.case(method, "equal", 3), watched=True)
-        predicted(report, method, run_side(OURS, case, workshop.folder / f"memory-{method}"))
+    for method in bench.scale.methods:
+        case = replace(bench.case(method, "equal", 3), watched=True)
+        predicted(bench.report, method, run_side(OURS, case, bench.workshop.folder / f"memory-{method}"))
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
 
-SECTIONS: dict[str, Callable[[Report, Workshop], None]] = {
+SECTIONS: dict[str, Callable[[Bench], None]] = {
     "mixed": mixed,
+    "answers": answers,
     "equal": equal,
     "checkpoints": checkpoints,
     "memory": memory,
@@ -179,25 +150,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--quick", action="store_true", help="a tiny model and little of everything: does it work?")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch, of each side (default: %(default)s)")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="section (default: all)")
     chosen = parser.parse_args()
     scale = QUICK if chosen.quick else Scale()
-    report = Report("Training on the CPU", _setup(scale), notes=_NOTES.splitlines())
+    report = Report("Training on the CPU", _setup(scale, chosen.threads), notes=_NOTES.splitlines())
     try:
         with tempfile.TemporaryDirectory() as folder:
-            workshop = Workshop(Path(folder), scale)
+            workshop = Workshop(Path(folder), SHAPES[scale.shape], "fp32", "cpu", LONGEST, chosen.threads)
             for section in chosen.only or SECTIONS:
-                SECTIONS[section](report, workshop)
+                SECTIONS[section](Bench(report, workshop, scale))
     finally:  # what was measured before a failure is worth reading too
         report.setup["load average after (1, 5, 15 min)"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         report.publish(chosen.json)
 
 
-def _setup(scale: Scale) -> dict[str, str]:
+def _setup(scale: Scale, threads: int) -> dict[str, str]:
     lengths = some_lengths("mixed", scale.steps, SEQUENCES * LONGEST, LONGEST)
     theirs = rows_per_step(lengths, SEQUENCES * LONGEST)
     return machine("torch", "transformers", "peft", "bitsandbytes", "accelerate") | {
-        "threads": "1 (OMP_NUM_THREADS)",
+        "threads": f"{threads} for each side, which trains alone",
         "model": f"{SHAPES[scale.shape]}, fp32, random weights",
         "training": "LoRA rank 16, all linear layers, no dropout; AdamW, cosine without warm-up; loss on every token",
         "rows, mixed": describe(lengths),

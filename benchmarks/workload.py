@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.contest import Case, Method
+
 _SHORTEST = 8
 _SUCCESSION = 0.75
 """Share of the tokens that follow from the one before: what there is to learn."""
 
 Lengths = Literal["mixed", "equal"]
+Precision = Literal["bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -118,16 +121,90 @@ def rows(lengths: Sequence[int], vocabulary: int, *, seed: int) -> Iterator[list
         yield row
 
 
-def write_rows(path: Path, made: Iterator[list[int]]) -> None:
-    """JSON Lines of tokenised rows; every token carries loss."""
+def write_rows(path: Path, made: Iterator[list[int]], *, answers: bool = False) -> None:
+    """JSON Lines of tokenised rows.
+
+    Args:
+        path: The file.
+        made: The rows.
+        answers: Only the second half of each row carries loss, as the answer of a chat does; else, every token.
+    """
     with path.open("w") as file:
         for row in made:
-            file.write(json.dumps({"input_ids": row}) + "\n")
+            asked = len(row) // 2 if answers else 0
+            file.write(json.dumps({"input_ids": row, "labels": [-100] * asked + row[asked:]}) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, list[int]]]:
     """What `write_rows` wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes a model and rows below a folder, and says how to train the one on the others.
+
+    Attributes:
+        folder: An empty one.
+        shape: The model's.
+        precision: Of its weights and activations.
+        device: cuda or cpu; both sides train there.
+        longest: Tokens of the longest row of all.
+        threads: Threads of each side's torch.
+    """
+
+    folder: Path
+    shape: Shape
+    precision: Precision
+    device: str
+    longest: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        model, context = self.folder / "model", max(self.longest, 256)
+        make_model(model, self.shape, precision=self.precision, device=self.device, context=context)
+        lengths = row_lengths("mixed", 24, self.longest)
+        write_rows(self.folder / "held-out.jsonl", rows(lengths, self.shape.vocabulary, seed=2))
+
+    def case(
+        self,
+        method: Method,
+        kind: Lengths,
+        *,
+        steps: int,
+        sequences: int,
+        length: int | None = None,
+        answers: bool = False,
+    ) -> Case:
+        """A run.
+
+        Args:
+            method: How to train.
+            kind: Of the rows' lengths.
+            steps: How many.
+            sequences: Packed sequences of a step.
+            length: Tokens of each, and of the longest row; None takes `longest`.
+            answers: Only answers carry loss.
+        """
+        length = length or self.longest
+        tokens = sequences * length
+        path = self.folder / f"{kind}-{length}-{steps * sequences}{'-answers' if answers else ''}.jsonl"
+        lengths = some_lengths(kind, steps, tokens, length)
+        if not path.exists():
+            write_rows(path, rows(lengths, self.shape.vocabulary, seed=1), answers=answers)
+        return Case(
+            model=str(self.folder / "model"),
+            rows=str(path),
+            held_out=str(self.folder / "held-out.jsonl"),
+            method=method,
+            precision=self.precision,
+            max_length=length,
+            sequences=sequences,
+            rows_per_batch=rows_per_step(lengths, tokens),
+            max_steps=steps,
+            gpus=int(self.device == "cuda"),
+            threads=self.threads,
+        )
 
 
 def _drawn(chance: random.Random, vocabulary: int) -> int:

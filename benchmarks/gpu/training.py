@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from benchmarks.contest import OURS, Case, Result, Side, SideError, compare, gpu_peak, predicted, run_side
+from benchmarks.contest import OURS, Case, Method, Result, Side, SideError, compare, gpu_peak, predicted, run_side
 from benchmarks.report import Report, machine
-from benchmarks.workload import SHAPES, describe, make_model, row_lengths, rows, rows_per_step, some_lengths, write_rows
+from benchmarks.workload import SHAPES, Precision, Workshop, describe, rows_per_step, some_lengths
 
 CAP = 8 * 2**30
 """Bytes of the small GPU that the large one is made out to be."""
@@ -54,60 +53,23 @@ class Scale:
     steps: int = 24
 
     @property
-    def precision(self) -> Literal["bf16", "fp32"]:
+    def precision(self) -> Precision:
         """What the device is good at."""
         return "bf16" if self.device == "cuda" else "fp32"
 
 
-class Workshop:
-    """Makes the model and rows below a folder.
-
-    Args:
-        folder: An empty one.
-        scale: How much.
-    """
-
-    def __init__(self, folder: Path, scale: Scale) -> None:
-        self.folder, self.scale = folder, scale
-        self._vocabulary = SHAPES[scale.shape].vocabulary
-        context = max(scale.length, 4096)
-        make_model(
-            folder / "model", SHAPES[scale.shape], precision=scale.precision, device=scale.device, context=context
-        )
-        write_rows(folder / "held-out.jsonl", rows(row_lengths("mixed", 8, scale.length), self._vocabulary, seed=2))
-
-    def case(self, method: Literal["lora", "qlora"], length: int, sequences: int) -> Case:
-        """A run on rows of mixed length."""
-        scale, tokens = self.scale, sequences * length
-        path, lengths = self.folder / f"{length}.jsonl", some_lengths("mixed", scale.steps, tokens, length)
-        write_rows(path, rows(lengths, self._vocabulary, seed=1))
-        return Case(
-            model=str(self.folder / "model"),
-            rows=str(path),
-            held_out=str(self.folder / "held-out.jsonl"),
-            method=method,
-            precision=scale.precision,
-            max_length=length,
-            sequences=sequences,
-            rows_per_batch=rows_per_step(lengths, tokens),
-            max_steps=scale.steps,
-            gpus=int(scale.device == "cuda"),
-        )
-
-
-def qlora(report: Report, workshop: Workshop) -> None:
+def qlora(report: Report, workshop: Workshop, scale: Scale) -> None:
     """4 bits, packed 4096."""
-    _contest(report, workshop, "qlora", "H200: >= 10k")
+    _contest(report, workshop, scale, "qlora", "H200: >= 10k")
 
 
-def lora(report: Report, workshop: Workshop) -> None:
+def lora(report: Report, workshop: Workshop, scale: Scale) -> None:
     """The base model in bf16."""
-    _contest(report, workshop, "lora", "H200: >= 13k")
+    _contest(report, workshop, scale, "lora", "H200: >= 13k")
 
 
-def _contest(report: Report, workshop: Workshop, method: Literal["lora", "qlora"], bar: str) -> None:
-    scale = workshop.scale
-    case = workshop.case(method, scale.length, scale.sequences)
+def _contest(report: Report, workshop: Workshop, scale: Scale, method: Method, bar: str) -> None:
+    case = workshop.case(method, "mixed", steps=scale.steps, sequences=scale.sequences)
     name = f"{method}, packed {scale.length}"
     found = {OURS.name: [run_side(OURS, case, workshop.folder / method / "ours")]}
     for number, side in enumerate(_PEERS):
@@ -118,11 +80,10 @@ def _contest(report: Report, workshop: Workshop, method: Literal["lora", "qlora"
     _memory(report, name, ours)
 
 
-def capped(report: Report, workshop: Workshop) -> None:
+def capped(report: Report, workshop: Workshop, scale: Scale) -> None:
     """4 bits on a GPU of 8 GiB."""
-    scale = workshop.scale
     length = scale.length // 2
-    case = workshop.case("qlora", length, 1)
+    case = workshop.case("qlora", "mixed", steps=scale.steps, sequences=1, length=length)
     if scale.device == "cuda":
         case = replace(case, cap=CAP)
     name = f"qlora, {length} tokens, GPU of 8 GiB"
@@ -150,7 +111,7 @@ def _memory(report: Report, name: str, result: Result) -> None:
         predicted(report, name, result)
 
 
-SECTIONS: dict[str, Callable[[Report, Workshop], None]] = {"qlora": qlora, "lora": lora, "capped": capped}
+SECTIONS: dict[str, Callable[[Report, Workshop, Scale], None]] = {"qlora": qlora, "lora": lora, "capped": capped}
 
 
 def main() -> None:
@@ -168,9 +129,9 @@ def main() -> None:
     report = Report("Training on a GPU", _setup(scale), notes=_NOTES.splitlines())
     try:
         with tempfile.TemporaryDirectory() as folder:
-            workshop = Workshop(Path(folder), scale)
+            workshop = Workshop(Path(folder), SHAPES[scale.shape], scale.precision, scale.device, scale.length)
             for section in chosen.only or SECTIONS:
-                SECTIONS[section](report, workshop)
+                SECTIONS[section](report, workshop, scale)
     finally:  # what was measured before a failure is worth reading too
         report.publish(chosen.json)
 
