@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
-from trainyard_crds.runconfig import RunConfig, RunModelSource
+from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import compare
 from trainyard_trainer.configuration import load_config
 from trainyard_trainer.data import cli as data
@@ -58,7 +58,7 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
         return _data(arguments, stop)
     config = load_config(arguments.config)
     if arguments.command == "plan":
-        return _plan(config)
+        return _plan(config, arguments.device_memory, environ)
     if arguments.command == "export":
         return _export(config, stop, environ)
     return _train(config, stop, environ)
@@ -124,20 +124,21 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Finished", message="Finished.")
 
 
-def _plan(config: RunConfig) -> Termination:
-    """Print the memory plan."""
+def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str]) -> Termination:
+    """Print the memory plan, for a device of so many GiB where one is given."""
     from trainyard_trainer.memory.plan import table
 
-    print(table(config, _shape(config.model)))  # noqa: T201 - our output
+    device = None if device_gib is None else int(device_gib * 2**30)
+    print(table(config, _shape(config, environ), device))  # noqa: T201 - our output
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
 
 
-def _shape(model: RunModelSource) -> ModelShape:
-    """The shape of a model on this machine or on the hub; no weights are read."""
+def _shape(config: RunConfig, environ: Mapping[str, str]) -> ModelShape:
+    """The shape of a model on this machine, in object storage or on the hub; no weights are read."""
     from trainyard_trainer.memory.shape import read_shape, shape_of
     from trainyard_trainer.sources import files
 
-    source, name = model.source, model.display_source or model.source
+    source, name = config.model.source, config.model.display_source or config.model.source
     if source.startswith(files.SCHEME):
         files.check_model_directory(files.local_path(source), name)
         return read_shape(files.local_path(source), name)
@@ -145,16 +146,16 @@ def _shape(model: RunModelSource) -> ModelShape:
     from trainyard_trainer.wiring import prepare_environment
 
     prepare_environment()
-    from trainyard_trainer.sources import hub
+    from trainyard_trainer.sources import heads, hub, objects
 
-    if not source.startswith(hub.SCHEME):
-        raise ConfigurationError(
-            f"The plan reads a model on this machine or on the hub, not {name}.",
-            "Download the model and set model.source: file:///...",
-        )
-    repository = hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=model.revision)
-    heads = hub.read_heads(repository)
-    return shape_of(heads.config, heads.tensors, name)
+    if source.startswith(objects.S3_SCHEME):
+        bucket, _, folder = source.removeprefix(objects.S3_SCHEME).partition("/")
+        remote = objects.open_bucket(bucket, config.s3, environ)
+        found = heads.read_object_heads(remote, folder.strip("/"))
+    else:
+        revision = config.model.revision
+        found = hub.read_heads(hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=revision))
+    return shape_of(found.config, found.tensors, name)
 
 
 def _internal(error: Exception) -> Termination:
@@ -170,6 +171,16 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message[0].upper()}{message[1:]}.", self.format_usage().strip())
 
 
+def _gib(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no size: write GiB of a device, for example 24")
+    return size
+
+
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="trainyard-trainer", description="Train models from a run config.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -181,6 +192,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
     plan = commands.add_parser("plan", help="predict a run's memory and say what would lower it; loads no weights")
     plan.add_argument("config", type=Path, help="the run config, a JSON file")
+    plan.add_argument(
+        "--device-memory", type=_gib, metavar="GIB", help="memory of one device, to choose what is computed again for"
+    )
     compare.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
     data.add_arguments(commands.add_parser("data", help="validate, convert, split and measure datasets"))
     return parser.parse_args(words)

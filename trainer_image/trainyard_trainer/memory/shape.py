@@ -13,7 +13,7 @@ from typing import Any
 
 from trainyard_trainer.errors import NotFoundError
 
-_MOST_HEADER_BYTES = 100_000_000
+MOST_HEADER_BYTES = 100_000_000
 """As the safetensors library allows."""
 
 
@@ -102,9 +102,14 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     """The tensors a safetensors file says it has: 8 bytes of length, then JSON."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if length > _MOST_HEADER_BYTES:
+        if length > MOST_HEADER_BYTES:
             raise ValueError(f"{path.name} is no safetensors file")
-        header: dict[str, Any] = json.loads(file.read(length))
+        return tensors_of(file.read(length))
+
+
+def tensors_of(head: bytes) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by name, from the JSON at the begin of a safetensors file."""
+    header: dict[str, Any] = json.loads(head)
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 

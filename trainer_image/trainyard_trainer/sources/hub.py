@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -33,6 +33,7 @@ from trainyard_trainer.errors import (
     StorageError,
     TrainerError,
 )
+from trainyard_trainer.sources.heads import ModelHeads
 
 if TYPE_CHECKING:  # the plan of a model's memory needs the hub, and no torch
     from trainyard_trainer.engine.task import Resolved
@@ -83,16 +84,6 @@ class HubRepository:
             raise SourceError(f"The hub named no commit for {SCHEME}{self.name}.", "Try again.")
         resolved.put(key, info.sha)
         return info.sha
-
-
-@dataclass(frozen=True)
-class ModelHeads:
-    """What a model says of itself without its weights."""
-
-    config: bytes
-    """config.json."""
-    tensors: Mapping[str, tuple[int, ...]]
-    """Shape of every tensor of its safetensors files by name."""
 
 
 def read_heads(repository: HubRepository) -> ModelHeads:

@@ -56,10 +56,11 @@ def test_the_copy_of_a_checkpoint_has_a_line_of_its_own_and_is_not_in_the_peak()
     assert lines.index(f"Host memory {sentence}") > next(at for at, line in enumerate(lines) if line.startswith("peak"))
 
 
-def plan(path: Path, environ: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+def plan(path: Path, environ: Mapping[str, str] = {}, device_memory: str = "16") -> subprocess.CompletedProcess[str]:
     program = (
         "import sys; from trainyard_trainer.command import run_command; from trainyard_trainer.stop import StopFlag;"
-        f"sys.argv = ['trainyard-trainer', 'plan', {str(path)!r}]; code = run_command(StopFlag());"
+        f"sys.argv = ['trainyard-trainer', 'plan', {str(path)!r}, '--device-memory', {device_memory!r}];"
+        "code = run_command(StopFlag());"
         "assert not {'torch', 'transformers'} & sys.modules.keys(); sys.exit(code)"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environ}
@@ -74,10 +75,9 @@ def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert "activations" in done.stdout
     assert "peak" in done.stdout
-    path.write_text(json.dumps({**document, "model": {"source": "s3://bucket/name"}}))
-    refused = plan(path)
+    refused = plan(path, device_memory="0")
     assert refused.returncode == 64
-    assert "Download the model" in refused.stderr
+    assert "0 is no size: write GiB of a device, for example 24" in refused.stderr
 
 
 @pytest.mark.parametrize("shard", ["1GB", "300KB"])
