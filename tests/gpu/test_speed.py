@@ -1,4 +1,4 @@
-"""What makes training fast on a GPU gives what the plain path gives: attention's kernel for rows, fused LoRA in bf16."""
+"""What makes training fast on a GPU gives what the plain path gives: attention by rows, fused LoRA in bf16."""
 
 from __future__ import annotations
 
