@@ -124,7 +124,9 @@ def _spread(run: _Run, parts: dict[str, int]) -> dict[str, int]:
     block, rest = blocks // run.shape.layers, run.shape.parameters - blocks
     gathered = {"weights": run.width * (rest + 2 * block), "gradients": (run.width + _FP32) * max(rest, block)}
     shared = {name: -(-parts[name] // run.config.processes) for name in ("weights", "gradients", "optimizer")}
-    return {**parts, **{name: size + gathered.get(name, 0) for name, size in shared.items()}}
+    spread = {**parts, **{name: size + gathered.get(name, 0) for name, size in shared.items()}}
+    # Every process loads the whole model before it gives most of it away.
+    return {**spread, "whole model while loading": max(0, parts["weights"] - sum(spread.values()))}
 
 
 def context_bytes(config: RunConfig) -> int:

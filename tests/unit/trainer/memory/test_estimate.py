@@ -242,3 +242,12 @@ def test_what_says_too_little_is_named(tmp_path: Path, broken: str) -> None:
     (tmp_path / broken).write_text("{}")
     with pytest.raises(NotFoundError, match="memory of tiny cannot be predicted"):
         read_shape(tmp_path, "tiny")
+
+
+def test_a_model_that_is_spread_is_whole_while_it_is_loaded() -> None:
+    config, none = run("full", **BF16), recomputing("full", llama_8b().layers)
+    spread = {count: estimate(config.model_copy(update={"processes": count}), llama_8b(), none) for count in (1, 2, 64)}
+    assert "whole model while loading" not in spread[1].parts
+    assert "whole model while loading" not in spread[2].parts
+    assert spread[64].parts["weights"] < spread[2].parts["weights"] < spread[1].parts["weights"]
+    assert spread[64].peak == spread[1].parts["weights"]

@@ -54,10 +54,10 @@ def _unplanned(context: RunContext) -> Recompute:
 
 
 def _room(context: RunContext, shape: ModelShape) -> Room:
-    """What is free now, before anything of the run is loaded."""
+    """What is free now, before anything of the run is loaded, for this one of the processes in the container."""
     host = free_memory()
     if host is not None:
-        host = max(0, host - checkpoint_copy(context.config, shape))
+        host = max(0, host - checkpoint_copy(context.config, shape)) // context.config.processes
     if context.device.type != "cuda":
         return Room(device=host, host=host)
     # The driver's share is taken already: the plan counts it, so it belongs to the room.
