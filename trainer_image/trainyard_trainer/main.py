@@ -14,5 +14,6 @@ def main() -> int:
     stop.install()
 
     from trainyard_trainer.command import run_command
+    from trainyard_trainer.group.launcher import leave
 
-    return run_command(stop)
+    return leave(run_command(stop))

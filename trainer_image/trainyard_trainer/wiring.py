@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainyard_crds.report import Stage, Termination
+from trainyard_crds.report import Outcome, Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.follower import FollowedStore, describe
@@ -112,8 +112,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     finally:
         reporter.close()
         store.close()
-        group.close()
-    return termination
+    return _left(group, termination)
 
 
 def follow(
@@ -141,7 +140,12 @@ def follow(
         termination = failure(translate(error, run_directory))
         if type(error) is TrainerError or not isinstance(error, TrainerError):
             sys.stderr.write(traceback_of(error))
-    finally:
+    return _left(group, termination)
+
+
+def _left(group: Group, termination: Termination) -> Termination:
+    """The termination of a process that left its group in order, or that may not wait for it any more."""
+    if termination.outcome is not Outcome.FAILED:
         group.close()
     return termination
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard_trainer.cpus import cpu_limit
+from trainyard_trainer.cpus import cpu_limit, threads_of
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,11 @@ def test_cpu_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content + "\n")
     assert cpu_limit(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 5), (2, 2), (4, 1), (8, 1)])
+def test_processes_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(5)))
+    assert threads_of(processes, tmp_path) == threads

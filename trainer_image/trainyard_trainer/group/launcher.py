@@ -71,6 +71,18 @@ def bind_to_launcher(environ: Mapping[str, str]) -> None:
         raise PeerLostError("The launcher of this group has ended.")
 
 
+def leave(code: int) -> int:
+    """Let a process of a group that failed end here and now; the code of any other one.
+
+    The libraries that join GPUs may wait, when they are closed, for processes that are gone or wait themselves.
+    """
+    if LAUNCHER_ENV in os.environ and is_failure(code):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 class _Wakeup:
     """A file that becomes readable when a signal arrives."""
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tests.unit.trainer import tiny
+from tests.unit.trainer import tiny, toy
 from tests.unit.trainer.group import work
 from tests.unit.trainer.group.processes import run_group
 from tests.unit.trainer.toy import event_lines, metric_lines
@@ -127,6 +127,16 @@ def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
     assert metric_lines(run) == metric_lines(Path(straight.run_directory))
     assert event_lines(run) == event_lines(Path(straight.run_directory))
     assert sorted(path.name for path in (run / "owner").iterdir()) == ["1.json", "2.json", "3.json", "4.json"]
+
+
+def test_all_processes_stop_early_together(tmp_path: Path) -> None:
+    dataset = {"validation": {"fraction": 0.5}}
+    blocks = {"dataset": dataset, "evaluation": {"earlyStopping": {"patience": 1}}, "optimization": {"maxSteps": 20}}
+    run = toy.run_config(tmp_path / "run", processes=3, **blocks)
+    assert run_group(3, work.train_toy, run, [2.0, 1.0, 3.0, 0.5]) == [ExitCode.FINISHED] * 3
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert "evaluation.earlyStopping" in result["message"]
+    assert result["step"] == 9
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -14,6 +14,7 @@ import torch
 import torch.distributed.fsdp
 from torch import Tensor, nn
 
+from tests.unit.trainer import toy
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
 from trainyard_trainer.engine.task import Loaded, MicroBatch
@@ -100,6 +101,13 @@ def lose(member: Membership, how: str) -> int:
     except PeerLostError as error:
         return int(error.exit_code)
     return 1
+
+
+def train_toy(member: Membership, config: RunConfig, evaluations: list[float]) -> int:
+    """A process of a toy run whose evaluations are given."""
+    task = toy.ToyTask(evaluations=evaluations)
+    wiring.create_task = lambda config: task
+    return wiring.train(config, stop=StopFlag(), environ=member.environ()).exit_code
 
 
 class Task(LlmTask):
