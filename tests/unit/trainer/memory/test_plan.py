@@ -18,9 +18,11 @@ from tests.unit.trainer.test_llm_resume import config as llm_config
 from trainyard_crds.report import Termination
 from trainyard_trainer import wiring
 from trainyard_trainer.engine.task import Loaded, MicroBatch
+from trainyard_trainer.errors import GpuMemoryError
+from trainyard_trainer.memory.choice import Room
 from trainyard_trainer.memory.devices import peak_flops
 from trainyard_trainer.memory.estimate import estimate
-from trainyard_trainer.memory.plan import advice, table
+from trainyard_trainer.memory.plan import advice, describe, table
 from trainyard_trainer.memory.recompute import recomputing
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
@@ -138,3 +140,52 @@ def test_the_most_particular_name_of_a_gpu_counts() -> None:
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA L40S") == 362e12
     assert peak_flops("Some other GPU") is None
+
+
+def test_a_device_that_is_too_small_is_told_before_anything_is_loaded(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise GpuMemoryError("The model does not fit into the GPU's memory.", "Something general.")
+
+    monkeypatch.setattr("trainyard_trainer.tasks.llm.memory.free_memory", lambda: 2_000_000)
+    monkeypatch.setattr("trainyard_trainer.tasks.llm.task.load_base_model", load)
+    termination = train(tmp_path, tiny_model, monkeypatch, LlmTask())
+    found = termination.memory_estimate
+    assert found is not None
+    assert found.device_bytes is not None
+    assert found.device_bytes < 2_000_000 < found.bytes
+    assert found.least_bytes == found.bytes
+    assert "recompute full" in found.basis
+    [told] = [line for line in log_lines(tmp_path) if line["type"] == "MemoryTooSmall"]
+    assert told["level"] == "warning"
+    assert "its device has 0.00 GiB" in told["message"]
+    assert termination.advice in told["message"]
+    assert "saves" in termination.advice
+
+
+def test_the_estimate_says_what_a_smaller_device_would_have_to_have() -> None:
+    config = LARGE.model_copy(update={"gpus": 1})
+    found = estimate(config, llama_8b(), recomputing("none", 32))
+    offload = estimate(config, llama_8b(), recomputing("offload", 32))
+    auto = describe(found, config, llama_8b(), Room(80 * 2**30))
+    assert (auto.bytes, auto.least_bytes, auto.device_bytes) == (found.peak, offload.peak, 80 * 2**30)
+    fixed = config.model_copy(update={"optimization": config.optimization.model_copy(update={"recompute": "none"})})
+    assert describe(found, fixed, llama_8b(), Room()).least_bytes == found.peak
+
+
+def test_a_plan_for_a_device_says_what_is_chosen_and_whether_it_fits() -> None:
+    config = LARGE.model_copy(update={"gpus": 1})
+    assert "auto means none on a device with 200.00 GiB" in table(config, llama_8b(), 200 * 2**30)
+    assert "which does NOT fit." in table(config, llama_8b(), 8 * 2**30)
+
+
+def test_computing_again_is_advised_where_it_is_not_done() -> None:
+    config = LARGE.model_copy(update={"gpus": 1})
+    [first, *_] = advice(config, llama_8b(), recomputing("none", 32))
+    assert first.startswith("set optimization.recompute: offload (saves ")
+    assert not any("recompute" in one for one in advice(config, llama_8b(), recomputing("offload", 32)))
+
+
+def log_lines(directory: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (directory / "run" / "log.jsonl").read_text().splitlines()]
