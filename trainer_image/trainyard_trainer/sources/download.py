@@ -7,24 +7,33 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from trainyard_trainer.checkpoint.files import sha256_of
+from trainyard_trainer.checkpoint.files import Files, sha256_of
 from trainyard_trainer.errors import DataError, SourceError, StorageError
 from trainyard_trainer.sources.objects import RemoteFile
 
 _PARTIAL, _LOCK = ".part", ".lock"
+_CHUNK = 1 << 20
+_STREAMS = 4
+"""Files fetched at the same time; one stream rarely fills a network."""
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each try after one that brought nothing."""
 _TICK = 0.1
 
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+Poll = Callable[[], None]
 
 
 class Remote(Protocol):
@@ -78,31 +87,27 @@ class Downloader:
     def fetch_all(self, remote: Remote, files: Sequence[tuple[RemoteFile, str]]) -> Path:
         """Files with their names, into one directory; those that are there are left, those in part are gone on with."""
         directory = self.cache / fingerprint(remote, [file for file, _name in files])[:32]
-        total, done = sum(file.bytes for file, _name in files), 0
+        total = sum(file.bytes for file, _name in files)
         with self._storage_errors(remote):
             directory.mkdir(parents=True, exist_ok=True)
         with self._storage_errors(remote), self._alone(directory, total):
-            for file, name in files:
-                self._fetch_one(remote, file, directory / name, done, total)
-                done += file.bytes
+            meter = _Meter(total, self.progress)
+            _all_at_once([partial(self._fetch_one, remote, file, directory / name, meter) for file, name in files])
         return directory
 
-    def _fetch_one(self, remote: Remote, file: RemoteFile, target: Path, done: int, total: int) -> None:
+    def _fetch_one(self, remote: Remote, file: RemoteFile, target: Path, meter: _Meter, check: Poll) -> None:
         if _is_there(target, file):
+            meter.add(file.bytes)
             return
         part = target.with_name(f"{target.name}{_PARTIAL}")
+        fetch = _Fetch(remote=remote, file=file, part=part, meter=meter, poll=_both(self.poll, check), sleep=self.sleep)
         try:
-            self._make_whole(remote, file, part, done, total)
-            part.rename(target)
+            fetch.run()
+            Files().fsync(part)  # a crash of the node must not leave a file of the right size that holds something else
+            Files().rename(part, target)
         except FileNotFoundError:
             if not _is_there(target, file):  # somebody whom no lock stopped was done first
                 raise
-
-    def _make_whole(self, remote: Remote, file: RemoteFile, part: Path, done: int, total: int) -> None:
-        self._complete(remote, file, part, done, total)
-        if part.stat().st_size != file.bytes or not _is_intact(part, file):
-            part.unlink()
-            raise SourceError(f"{remote.url(file.key)} did not arrive as it was sent.", "It is worth trying again.")
 
     @contextmanager
     def _alone(self, directory: Path, total: int) -> Iterator[None]:
@@ -113,37 +118,8 @@ class Downloader:
         with directory.with_suffix(_LOCK).open("w") as lock:
             while not _locked(lock.fileno()):
                 self.progress(min(100.0, 100 * _bytes_in(directory) / max(1, total)))
-                self._wait(1.0)
+                _wait(1.0, self.poll, self.sleep)
             yield
-
-    def _complete(self, remote: Remote, file: RemoteFile, part: Path, done: int, total: int) -> None:
-        """Append to a file until it is whole; every try that brings nothing waits longer."""
-        part.touch()
-        waits = iter(_WAITS)
-        while (size := part.stat().st_size) < file.bytes:
-            try:
-                self._append(remote, file, part, done, total)
-            except SourceError:
-                if part.stat().st_size > size:
-                    waits = iter(_WAITS)
-                elif (seconds := next(waits, None)) is None:
-                    raise
-                else:
-                    self._wait(seconds)
-
-    def _append(self, remote: Remote, file: RemoteFile, part: Path, done: int, total: int) -> None:
-        with part.open("r+b") as out:
-            start = out.seek(0, os.SEEK_END)
-            for chunk in remote.read(file, start, min(start + remote.part_bytes, file.bytes)):
-                out.write(chunk)
-                start += len(chunk)
-                self.progress(100 * (done + start) / max(1, total))
-                self.poll()
-
-    def _wait(self, seconds: float) -> None:
-        for _ in range(round(seconds / _TICK)):
-            self.poll()
-            self.sleep(_TICK)
 
     @contextmanager
     def _storage_errors(self, remote: Remote) -> Iterator[None]:
@@ -156,6 +132,127 @@ class Downloader:
                 f"({free} MiB free).",
                 "Give the pod more ephemeral storage, or the claim of spec.storage.cache more room.",
             ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fetch:
+    """One file on its way."""
+
+    remote: Remote
+    file: RemoteFile
+    part: Path
+    meter: _Meter
+    poll: Poll
+    sleep: Callable[[float], None]
+
+    def run(self) -> None:
+        """Make the part whole.
+
+        Raises:
+            SourceError: that does not succeed, or it is not what was sent; then nothing of it is kept.
+        """
+        self.part.touch()
+        self.meter.add(self.part.stat().st_size)
+        self._complete()
+        if self.part.stat().st_size != self.file.bytes or not self._is_intact():
+            self.part.unlink()
+            name = self.remote.url(self.file.key)
+            raise SourceError(f"{name} did not arrive as it was sent.", "It is worth trying again.")
+
+    def _complete(self) -> None:
+        """Append until it is whole; every try that brings nothing waits longer."""
+        waits = iter(_WAITS)
+        while (size := self.part.stat().st_size) < self.file.bytes:
+            try:
+                self._append()
+            except SourceError:
+                if self.part.stat().st_size > size:
+                    waits = iter(_WAITS)
+                elif (seconds := next(waits, None)) is None:
+                    raise
+                else:
+                    _wait(seconds, self.poll, self.sleep)
+
+    def _append(self) -> None:
+        with self.part.open("r+b") as out:
+            start = out.seek(0, os.SEEK_END)
+            for chunk in self.remote.read(self.file, start, min(start + self.remote.part_bytes, self.file.bytes)):
+                out.write(chunk)
+                self.meter.add(len(chunk))
+                self.poll()
+
+    def _is_intact(self) -> bool:
+        """Whether the content has the digests that its server tells."""
+        if self.file.sha256 is not None and self._digest(hashlib.sha256()) != self.file.sha256:
+            return False
+        # Git's name of a content is a digest over its kind, its size and itself.
+        blob = hashlib.sha1(b"blob %d\0" % self.file.bytes, usedforsecurity=False)
+        return self.file.blob is None or self._digest(blob) == self.file.blob
+
+    def _digest(self, digest: hashlib._Hash) -> str:
+        with self.part.open("rb") as content:
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+                self.poll()
+        return digest.hexdigest()
+
+
+class _Meter:
+    """Tells the share of all bytes that is done, of several files, one at a time."""
+
+    def __init__(self, total: int, progress: Callable[[float], None]) -> None:
+        self._total = max(1, total)
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        """So many bytes more are there."""
+        with self._lock:
+            self._done += number
+            if number:
+                self._progress(min(100.0, 100 * self._done / self._total))
+
+
+class _OtherFailed(Exception):  # noqa: N818 - never seen: the other's error is
+    """Another file cannot be had, so this one need not."""
+
+
+def _all_at_once(fetches: Sequence[Callable[[Poll], None]]) -> None:
+    """Run them in a few threads; the first error ends all and is raised."""
+    failed = threading.Event()
+
+    def check() -> None:
+        if failed.is_set():
+            raise _OtherFailed
+
+    def run(fetch: Callable[[Poll], None]) -> None:
+        try:
+            check()
+            fetch(check)
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        futures = [pool.submit(run, fetch) for fetch in fetches]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda one: isinstance(one, _OtherFailed))[:1]:
+        raise error
+
+
+def _both(first: Poll, second: Poll) -> Poll:
+    def poll() -> None:
+        first()
+        second()
+
+    return poll
+
+
+def _wait(seconds: float, poll: Poll, sleep: Callable[[float], None]) -> None:
+    for _ in range(round(seconds / _TICK)):
+        poll()
+        sleep(_TICK)
 
 
 def cache_directory() -> Path:
@@ -172,19 +269,6 @@ def fingerprint(remote: Remote, files: Sequence[RemoteFile]) -> str:
 
 def _is_there(path: Path, file: RemoteFile) -> bool:
     return path.is_file() and path.stat().st_size == file.bytes
-
-
-def _is_intact(path: Path, file: RemoteFile) -> bool:
-    """Whether the content has the digests that its server tells."""
-    return (file.sha256 is None or sha256_of(path) == file.sha256) and (
-        file.blob is None or _git_blob(path) == file.blob
-    )
-
-
-def _git_blob(path: Path) -> str:
-    """Git's name of a content: SHA-1 over its kind, its size and itself."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
 
 
 def _bytes_in(directory: Path) -> int:
