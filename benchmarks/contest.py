@@ -40,6 +40,7 @@ class Case:
         cap: Bytes the GPU is made out to have; None for all it has.
         save_every: Steps between two checkpoints of ours.
         watched: Count the bytes of all tensors, which is slow.
+        recompute: `optimization.recompute` of ours.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Case:
     cap: int | None = None
     save_every: int = 1_000_000
     watched: bool = False
+    recompute: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Result:
         predicted: Bytes the memory plan says, without a GPU's context.
         measured: Most bytes of tensors: as allocated on a GPU, else as counted where the case is watched.
         reserved: Bytes torch took from the GPU.
-        recomputed: Whether activations were recomputed.
+        recompute: How activations were computed again.
         flops_per_token: As the memory plan counts them, for both sides.
         peak_flops: Of the GPU by its data sheet.
     """
@@ -111,7 +113,7 @@ class Result:
     predicted: int = 0
     measured: int = 0
     reserved: int = 0
-    recomputed: bool = False
+    recompute: str = "none"
     flops_per_token: float | None = None
     peak_flops: float | None = None
 
@@ -221,9 +223,8 @@ def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str,
 
 
 def gpu_peak(result: Result) -> str:
-    """Allocated and reserved GiB, and whether activations were recomputed for it."""
-    how = "recomputed" if result.recomputed else "kept"
-    return f"{result.measured / 2**30:.2f} / {result.reserved / 2**30:.2f}, activations {how}"
+    """Allocated and reserved GiB, and how activations were computed again for it."""
+    return f"{result.measured / 2**30:.2f} / {result.reserved / 2**30:.2f}, recompute {result.recompute}"
 
 
 def predicted(report: Report, name: str, result: Result) -> None:

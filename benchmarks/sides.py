@@ -31,8 +31,7 @@ from trainyard_trainer.data.batches import TextBatch
 from trainyard_trainer.engine.saver import Saver
 from trainyard_trainer.engine.task import Loaded, MicroBatch, RunContext
 from trainyard_trainer.memory.devices import peak_flops
-from trainyard_trainer.memory.estimate import estimate, flops_per_token
-from trainyard_trainer.memory.recompute import recomputing
+from trainyard_trainer.memory.estimate import context_bytes, flops_per_token
 from trainyard_trainer.memory.shape import read_shape
 from trainyard_trainer.models.libraries import import_bitsandbytes
 from trainyard_trainer.models.quiet import quiet_libraries
@@ -103,11 +102,9 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     result.logged = [datetime.fromisoformat(line["time"]).timestamp() for line in lines if "loss" in line]
     result.data_wait = [line["dataWait"] for line in lines if "loss" in line]
-    result.recomputed = bool(task.loaded.model.is_gradient_checkpointing)
-    shape = read_shape(Path(case.model), "it")
-    way = recomputing("full" if result.recomputed else "none", shape.layers)
-    parts = estimate(config, shape, way).parts
-    result.predicted = sum(size for name, size in parts.items() if name != "CUDA context")
+    if (found := termination.memory_estimate) is not None:
+        result.predicted = found.bytes - context_bytes(config)
+        result.recompute = found.basis.rpartition("recompute ")[2]
     result.measured = live.peak if live is not None else 0
     return result, task.loaded.model
 
@@ -128,6 +125,7 @@ def _run_config(case: Case, directory: Path) -> RunConfig:
                 "batchSize": case.sequences,
                 "gradientAccumulation": case.accumulation,
                 "loggingSteps": 1,
+                "recompute": case.recompute,
                 "seed": SEED,
             },
             "adapter": None if case.method == "full" else {"rank": RANK, "alpha": RANK, "dropout": 0},
@@ -161,7 +159,7 @@ def peer(side: Side, case: Case) -> tuple[Result, Any]:
     quiet_libraries()
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    result, noted = Result(recomputed=side.recompute), []
+    result, noted = Result(recompute="full" if side.recompute else "none"), []
 
     class Observed(TrainerCallback):  # type: ignore[misc,unused-ignore]
         def on_log(self, *_arguments: Any, logs: dict[str, float], **_options: Any) -> None:

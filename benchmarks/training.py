@@ -131,8 +131,10 @@ def _gaps(logged: list[float]) -> list[tuple[int, float, float]]:
 def memory(bench: Bench) -> None:
     """The memory plan against what is there."""
     for method in bench.scale.methods:
-        case = replace(bench.case(method, "equal", 3), watched=True)
-        predicted(bench.report, method, run_side(OURS, case, bench.workshop.folder / f"memory-{method}"))
+        for mode in ("none", "selective", "full"):
+            case = replace(bench.case(method, "equal", 3), watched=True, recompute=mode)
+            result = run_side(OURS, case, bench.workshop.folder / f"memory-{method}-{mode}")
+            predicted(bench.report, f"{method}, recompute {result.recompute}", result)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
