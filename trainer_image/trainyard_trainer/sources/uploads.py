@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import unescape
 from urllib.parse import quote, urlsplit
@@ -32,8 +32,8 @@ class UnfinishedUploads:
     bucket: str
     region: str
     key_id: str
-    secret: str
-    session_token: str | None = None
+    secret: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def find(self, key: str) -> list[str]:

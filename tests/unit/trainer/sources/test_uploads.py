@@ -117,4 +117,4 @@ def test_the_signature_is_that_of_the_published_example() -> None:
     headers = uploads._signed("GET", "examplebucket.s3.amazonaws.com", "/", "max-keys=2&prefix=J")
     signature = "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
     assert headers["authorization"].endswith(f"Signature={signature}")
-    assert json.dumps(headers).count("wJalr") == 0
+    assert "wJalr" not in json.dumps(headers) + repr(uploads)
