@@ -1,0 +1,92 @@
+"""Why a job waits, in words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from trainyard_operator.queue.request import Request
+
+
+class Reason(NamedTuple):
+    """What a waiting job waits for.
+
+    Attributes:
+        word: Stable CamelCase word.
+        sentence: For the user.
+    """
+
+    word: str
+    sentence: str
+
+
+def held() -> Reason:
+    """Nothing is let in."""
+    return Reason("QueueHeld", "The queue is held by its administrator; what runs goes on.")
+
+
+def exceeds_capacity(request: Request, most: list[int]) -> Reason:
+    """The pool could never hold it."""
+    if not most:
+        text = f"No node offers {request.pool}; check spec.resources.gpuResource, nodeSelector and tolerations."
+        return Reason("ExceedsCapacity", text)
+    if max(most) < request.gpus:
+        text = f"It needs {_gpus(request.gpus)} on one node; the largest node of {request.pool} has {max(most)}."
+        return Reason("ExceedsCapacity", f"{text} Lower spec.resources.gpus.")
+    text = f"It needs {_need(request)}; {request.pool} has {sum(most)} GPUs on {_nodes(len(most))} in all."
+    return Reason("ExceedsCapacity", f"{text} Lower spec.resources.nodes or gpus.")
+
+
+def namespace_cap(request: Request, cap: int, used: int) -> Reason:
+    """Its namespace holds as many as it may."""
+    text = f"Namespace {request.namespace} may hold {_gpus(cap)} and holds {used}; this job needs {request.total}."
+    return Reason("NamespaceCapReached", text)
+
+
+def quota(refusal: str) -> Reason:
+    """A ResourceQuota has no room for it."""
+    return Reason("QuotaExceeded", refusal)
+
+
+def backing_off(until: datetime) -> Reason:
+    """Its last start failed."""
+    return Reason(
+        "BackingOff", f"Its last start came to nothing; it keeps its place and is tried again at {until:%H:%M:%S} UTC."
+    )
+
+
+def no_room(request: Request, free: dict[str, int]) -> Reason:
+    """It is first, and its GPUs are taken."""
+    most = max(free.values(), default=0)
+    if request.nodes == 1:
+        return Reason("WaitingForGpus", f"It needs {_gpus(request.gpus)} on one node; the most free is {most}.")
+    fit = sum(count // request.gpus for count in free.values())
+    return Reason("WaitingForGpus", f"It needs {_need(request)}; there is room for {fit} of its {request.nodes} pods.")
+
+
+def preempting(count: int) -> Reason:
+    """Jobs of lower priority make room."""
+    who = "One job of lower priority saves and makes" if count == 1 else f"{count} jobs of lower priority save and make"
+    return Reason("WaitingForPreempted", f"{who} room.")
+
+
+def making_room() -> Reason:
+    """What is on its way out is enough."""
+    return Reason("WaitingForPreempted", "Jobs that save and stop now make room.")
+
+
+def behind() -> Reason:
+    """Somebody is before it."""
+    return Reason("WaitingForTurn", "Jobs before it in the queue wait for GPUs.")
+
+
+def _need(request: Request) -> str:
+    return f"{_gpus(request.gpus)} on each of {_nodes(request.nodes)}"
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'' if count == 1 else 's'}"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.queue.world import NOW, hold, nodes, runs, wants
+from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.request import Admitted, Request
+from trainyard_operator.queue.round import admit
+
+BACKFILL = Policy(backfill=True)
+
+
+def busy() -> tuple[Inventory, list[Admitted]]:
+    """One node of 8; a job of 4 ends within 100 s."""
+    inventory = nodes(8)
+    hold(inventory, "pod", "n0", 4, job="r")
+    return inventory, [runs(wants("r", 4), "n0", limit=100)]
+
+
+def passed(*behind: Request) -> list[str]:
+    inventory, running = busy()
+    found = admit([wants("head", 8), *behind], running, inventory, BACKFILL, NOW)
+    return [start.request.uid for start in found.starts if start.passed]
+
+
+def test_what_ends_before_the_head_can_start_may_pass() -> None:
+    assert passed(wants("short", 4, at=1, seconds=100)) == ["short"]
+
+
+def test_what_would_delay_the_head_may_not_nor_what_has_no_limit() -> None:
+    assert passed(wants("long", 4, at=1, seconds=101)) == []
+    assert passed(wants("endless", 4, at=1)) == []
+
+
+def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
+    inventory = nodes(8, 2)
+    hold(inventory, "pod", "n0", 4, job="r")
+    found = admit(
+        [wants("head", 8), wants("long", 2, at=1, seconds=9999), wants("second", 2, at=2, seconds=9999)],
+        [runs(wants("r", 4), "n0", limit=100)],
+        inventory,
+        BACKFILL,
+        NOW,
+    )
+    assert [start.request.uid for start in found.starts] == ["long"], "the node the head cannot use is free for all"
+
+
+def test_nobody_passes_a_head_whose_start_nobody_can_promise() -> None:
+    inventory = nodes(8)
+    hold(inventory, "pod", "n0", 4, job="r")
+    found = admit(
+        [wants("head", 8), wants("s", at=1, seconds=1)], [runs(wants("r", 4), "n0")], inventory, BACKFILL, NOW
+    )
+    assert not found.starts
+
+
+ROWS = st.tuples(st.integers(1, 4), st.integers(1, 100))
+
+
+@given(
+    st.lists(ROWS, min_size=1, max_size=6),
+    st.lists(ROWS, max_size=8),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+)
+@settings(max_examples=120)
+def test_the_head_starts_no_later_with_backfill_than_without(
+    before: list[tuple[int, int]], behind: list[tuple[int, int]], sizes: list[int]
+) -> None:
+    """Played to its end with every job taking its whole limit: the bound that EASY promises."""
+    first = admit([wants(f"r{i}", g, at=i) for i, (g, _) in enumerate(before)], [], nodes(*sizes), Policy(), NOW)
+    inventory, running = nodes(*sizes), list[Admitted]()
+    for start in first.starts:
+        limit = float(before[int(start.request.uid[1:])][1])
+        hold(inventory, start.request.uid, start.placement[0], start.request.gpus, job=start.request.uid)
+        running.append(runs(start.request, *start.placement, limit=limit))
+    head = wants("head", max(sizes))
+    queue = [wants(f"b{i}", g, at=1 + i, seconds=float(s)) for i, (g, s) in enumerate(behind)]
+    outcome = admit([head, *queue], running, inventory, BACKFILL, NOW)
+    if "head" not in outcome.reasons:
+        return  # it fitted
+    limits = {job.request.uid: job.limit for job in running}
+    placed = {job.request.uid: (job.placement[0], job.request.gpus) for job in running}
+    alone = head_start(sizes, placed, limits, max(sizes))
+    for start in outcome.starts:
+        placed[start.request.uid] = (start.placement[0], start.request.gpus)
+        limits[start.request.uid] = start.request.seconds
+    assert head_start(sizes, placed, limits, max(sizes)) <= alone
+
+
+def head_start(
+    sizes: list[int], placed: dict[str, tuple[str, int]], limits: dict[str, float | None], gpus: int
+) -> float:
+    """The first moment at which one node has enough, by trying every moment at which something ends."""
+    for moment in sorted({0.0, *(limit for limit in limits.values() if limit is not None)}):
+        free = {f"n{i}": size for i, size in enumerate(sizes)}
+        for uid, (node, count) in placed.items():
+            limit = limits[uid]
+            if limit is None or limit > moment:
+                free[node] -= count
+        if max(free.values()) >= gpus:
+            return moment
+    return float("inf")

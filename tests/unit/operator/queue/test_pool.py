@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainyard_operator.queue.pool import Node, Pool, Taint, Toleration, node_of, pool_of
+
+GPU = "nvidia.com/gpu"
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "metadata": {"name": "a", "labels": {"gpu": "h100"}},
+        "spec": {},
+        "status": {
+            "allocatable": {"cpu": "8", "memory": "64Gi", GPU: "8", "hugepages-2Mi": "0"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+    for path, value in changes.items():
+        target = body
+        *parents, last = path.split("__")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[last] = value
+    return body
+
+
+def test_a_ready_node_offers_its_extended_resources() -> None:
+    found = node_of(node())
+    assert found == Node(name="a", labels={"gpu": "h100"}, allocatable={GPU: 8})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec__unschedulable": True},
+        {"status__conditions": [{"type": "Ready", "status": "Unknown"}]},
+        {"status__conditions": []},
+        {"metadata__deletionTimestamp": "2026-01-02T10:00:00Z"},
+    ],
+    ids=["cordoned", "lost", "new", "leaving"],
+)
+def test_a_node_that_takes_no_pods_is_closed(changes: dict[str, Any]) -> None:
+    assert not node_of(node(**changes)).open
+
+
+def test_a_cordon_closes_a_node_but_is_no_taint_to_tolerate() -> None:
+    cordon = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
+    assert node_of(node(spec__taints=cordon)).taints == ()
+
+
+def test_jobs_that_ask_the_same_of_a_node_share_a_pool() -> None:
+    one = {"gpus": 1, "nodeSelector": {"b": "2", "a": "1"}, "tolerations": [{"key": "x", "operator": "Exists"}]}
+    two = {"gpus": 8, "tolerations": [{"operator": "Exists", "key": "x"}], "nodeSelector": {"a": "1", "b": "2"}}
+    assert pool_of(one) == pool_of(two)
+    assert str(pool_of(one)) == "nvidia.com/gpu (a=1,b=2)"
+
+
+def test_jobs_without_gpus_have_a_pool_of_their_own() -> None:
+    assert pool_of({"gpus": 0, "nodeSelector": {"a": "1"}}) == Pool("")
+    assert pool_of({}) == Pool(GPU)
+
+
+def test_a_selector_takes_only_nodes_with_its_labels() -> None:
+    found = node_of(node())
+    assert Pool(GPU, (("gpu", "h100"),)).has(found)
+    assert not Pool(GPU, (("gpu", "a100"),)).has(found)
+
+
+TAINT = Taint("team", "vision", "NoSchedule")
+
+
+@pytest.mark.parametrize(
+    ("toleration", "passes"),
+    [
+        (Toleration("team", "Equal", "vision", "NoSchedule"), True),
+        (Toleration("team", "Equal", "vision", ""), True),
+        (Toleration("team", "Exists", "", ""), True),
+        (Toleration("", "Exists", "", ""), True),
+        (Toleration("team", "Equal", "speech", ""), False),
+        (Toleration("other", "Exists", "", ""), False),
+        (Toleration("team", "Exists", "", "NoExecute"), False),
+        (Toleration("", "Equal", "vision", ""), False),
+    ],
+)
+def test_a_toleration_passes_what_the_scheduler_lets_it_pass(toleration: Toleration, passes: bool) -> None:
+    assert toleration.passes(TAINT) is passes
+    assert Pool(GPU, (), (toleration,)).has(Node(name="a", taints=(TAINT,))) is passes
+
+
+def test_the_taint_of_the_resource_itself_is_passed_and_a_preference_is_no_bar() -> None:
+    taints = (Taint(GPU, "present", "NoSchedule"), Taint("x", "", "PreferNoSchedule"))
+    assert Pool(GPU).has(Node(name="a", taints=taints))
+
+
+def test_slices_in_time_are_refused_unless_asked_for_by_their_name() -> None:
+    sliced = Node(name="a", labels={"nvidia.com/gpu.replicas": "4"})
+    assert not Pool(GPU).has(sliced)
+    assert Pool("nvidia.com/gpu.shared").has(sliced)
+    assert Pool(GPU).has(Node(name="a", labels={"nvidia.com/gpu.replicas": "1"}))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.queue.world import wants
+from trainyard_operator.queue.pool import Pool
+from trainyard_operator.queue.position import EXACT, Place, places, rounded
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1, 1), (20, 20), (21, 30), (30, 30), (31, 40), (100, 100), (101, 150), (500, 500), (501, 600), (9999, 10000)],
+)
+def test_places_are_exact_near_the_head_and_rounded_up_behind(count: int, told: int) -> None:
+    assert rounded(count) == told
+
+
+@given(st.integers(1, 100_000))
+def test_rounding_never_promises_too_much_and_changes_nothing_twice(count: int) -> None:
+    assert rounded(count) >= count
+    assert rounded(rounded(count)) == rounded(count)
+    assert rounded(count + 1) >= rounded(count)
+
+
+def test_each_pool_counts_for_itself() -> None:
+    other = Pool("nvidia.com/mig-1g.10gb")
+    found = places([wants("a"), wants("m", pool=other), wants("b")])
+    assert found == {"a": Place(1, 2), "m": Place(1, 1), "b": Place(2, 2)}
+
+
+def test_a_start_at_the_head_of_a_long_queue_changes_few_places() -> None:
+    waiting = [wants(f"j{i}") for i in range(1000)]
+    before, after = places(waiting), places(waiting[1:])
+    moved = [uid for uid, place in after.items() if place.position != before[uid].position]
+    assert len(moved) <= EXACT + 30

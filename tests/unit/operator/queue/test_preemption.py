@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.queue.world import NOW, hold, nodes, runs, wants
+from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.request import Admitted, Request
+from trainyard_operator.queue.round import Outcome, admit
+
+PREEMPT = Policy(preemption=True)
+
+
+def full(*jobs: tuple[str, int, int, float]) -> tuple[Inventory, list[Admitted]]:
+    """One node of 8 with running jobs: name, GPUs, priority, admitted at."""
+    inventory = nodes(8)
+    for name, gpus, _, _ in jobs:
+        hold(inventory, f"pod-{name}", "n0", gpus, job=name)
+    return inventory, [runs(wants(name, gpus, priority=p), "n0", since=at) for name, gpus, p, at in jobs]
+
+
+def decide(head: Request, *jobs: tuple[str, int, int, float]) -> Outcome:
+    inventory, running = full(*jobs)
+    return admit([head], running, inventory, PREEMPT, NOW)
+
+
+def test_the_lowest_and_youngest_goes_and_no_more_than_needed() -> None:
+    found = decide(wants("head", 2, priority=9), ("old", 2, 1, 0), ("young", 2, 1, 50), ("mid", 4, 5, 0))
+    assert found.preempt == ["young"]
+    assert found.reasons["head"].sentence == "One job of lower priority saves and makes room."
+
+
+def test_nobody_of_the_same_priority_goes() -> None:
+    found = decide(wants("head", 2, priority=5), ("a", 8, 5, 0))
+    assert not found.preempt
+    assert found.reasons["head"].word == "WaitingForGpus"
+
+
+def test_nobody_goes_where_it_would_not_be_enough() -> None:
+    assert decide(wants("head", 8, priority=5), ("low", 4, 1, 0), ("high", 4, 9, 0)).preempt == []
+
+
+def test_a_small_victim_is_spared_when_a_larger_one_goes_anyway() -> None:
+    found = decide(wants("head", 4, priority=9), ("small", 1, 1, 0), ("large", 4, 2, 0), ("rest", 3, 9, 0))
+    assert found.preempt == ["large"]
+
+
+def test_the_round_after_waits_for_those_that_save() -> None:
+    inventory, _ = full(("a", 8, 1, 0))
+    leaving = runs(wants("a", 8, priority=1), "n0", leaving=True)
+    found = admit([wants("head", 8, priority=9)], [leaving], inventory, PREEMPT, NOW)
+    assert not found.preempt
+    assert found.reasons["head"] == ("WaitingForPreempted", "Jobs that save and stop now make room.")
+
+
+JOBS = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5)
+
+
+@given(JOBS, st.integers(1, 8), st.integers(0, 4))
+@settings(max_examples=120)
+def test_against_trying_every_set(jobs: list[tuple[int, int]], gpus: int, priority: int) -> None:
+    inventory, running, left = nodes(8), list[Admitted](), 8
+    for number, (count, own) in enumerate(jobs):
+        if count <= left:
+            left -= count
+            hold(inventory, f"pod{number}", "n0", count, job=f"j{number}")
+            running.append(runs(wants(f"j{number}", count, priority=own), "n0", since=number))
+    found = admit([wants("head", gpus, priority=priority)], running, inventory, PREEMPT, NOW)
+    lower = {job.request.uid: job.request.gpus for job in running if job.request.priority < priority}
+    ways = [set(way) for size in range(len(lower) + 1) for way in combinations(lower, size)]
+    ways = [way for way in ways if left + sum(lower[uid] for uid in way) >= gpus]
+    chosen = set(found.preempt)
+    if gpus <= left or not ways:
+        assert not chosen
+    else:
+        assert chosen in ways
+        assert not any(way < chosen for way in ways), "nobody goes who could stay"

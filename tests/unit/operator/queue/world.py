@@ -1,0 +1,75 @@
+"""Short ways to say what the queue looks at."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from trainyard_operator.queue.inventory import Holder, Inventory
+from trainyard_operator.queue.pool import Node, Pool
+from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
+
+GPU = "nvidia.com/gpu"
+POOL = Pool(GPU)
+NOW = dt.datetime(2026, 1, 2, 10, tzinfo=dt.UTC)
+
+
+def nodes(*counts: int, resource: str = GPU) -> Inventory:
+    """Nodes n0, n1, ... with so many GPUs each."""
+    inventory = Inventory()
+    for number, count in enumerate(counts):
+        inventory.put_node(Node(name=f"n{number}", allocatable={resource: count}))
+    return inventory
+
+
+def hold(inventory: Inventory, uid: str, node: str, gpus: int, job: str = "") -> None:
+    """A pod on a node."""
+    inventory.put_pod(uid, Holder(uid, f"team/{uid}", node, {GPU: gpus}, f"team/{job}" if job else ""))
+
+
+def wants(
+    uid: str,
+    gpus: int = 1,
+    nodes: int = 1,
+    *,
+    priority: int = 5,
+    at: float = 0,
+    seconds: float | None = None,
+    expected: float | None = None,
+    namespace: str = "team",
+    pool: Pool = POOL,
+    not_before: dt.datetime | None = None,
+    refusal: str | None = None,
+) -> Request:
+    """A job that waits since `at` seconds after NOW."""
+    return Request(
+        uid=uid,
+        namespace=namespace,
+        pool=pool if gpus else Pool(""),
+        gpus=gpus,
+        nodes=nodes,
+        priority=priority,
+        enqueued=NOW + dt.timedelta(seconds=at),
+        seconds=seconds,
+        expected=None if expected is None else Expectation(expected, Basis.HISTORY),
+        not_before=not_before,
+        refusal=refusal,
+    )
+
+
+def runs(
+    request: Request,
+    *placement: str,
+    since: float = 0,
+    limit: float | None = None,
+    remaining: float | None = None,
+    leaving: bool = False,
+) -> Admitted:
+    """A job that was let in."""
+    return Admitted(
+        request=request,
+        placement=placement,
+        since=NOW + dt.timedelta(seconds=since),
+        limit=limit,
+        remaining=None if remaining is None else Expectation(remaining, Basis.PROGRESS),
+        leaving=leaving,
+    )
