@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import ssl
 import time
@@ -12,14 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
-import yaml
-from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import termination
-
-from benchmarks.report import ROOT
-from cluster import api, binaries, kwok
-from cluster.errors import ClusterError
+from tests.api import kwok_support
+from tests.api.gateway_support import Kubernetes
 
 Object = dict[str, Any]
 Done = Callable[[], bool]
@@ -29,125 +22,24 @@ SECONDS = {SHORT: 3, REPORTED: 12}
 """How long a pod runs in a namespace; in LONG it never ends."""
 CLAIM = "models"
 NODES = 8
-_RAISED = ("--kube-api-qps=500", "--kube-api-burst=1000")
-"""The defaults (20/30 and 50/100 requests per second) would be what a burst measures."""
 _CONNECTIONS = 110
 
 
 @contextmanager
 def control_plane(name: str) -> Iterator[Kubernetes]:
     """Start it under a name, prepare it, and remove it in the end."""
-    cluster = api.start(name)
-    try:
-        plane = cluster.plane
-        for part, command in (("controller-manager", plane.controller_manager()), ("scheduler", plane.scheduler())):
-            plane.processes.stop(part)
-            plane.processes.start(part, [*command, *_RAISED])
-        _start_nodes(cluster)
-        kubernetes = Kubernetes(cluster)
-        kubernetes.namespace(SYSTEM)
-        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-        until(lambda: _serves_trainingjobs(kubernetes))
+    with kwok_support.control_plane(name, nodes=NODES, seconds=SECONDS) as kubernetes:
         yield kubernetes
-    finally:
-        cluster.stop(purge=True)
-
-
-def _start_nodes(cluster: api.Cluster) -> None:
-    """Fake nodes whose pods end by themselves: kwok finds the process running and makes the nodes only."""
-    stages = cluster.state / "conf" / "bench-stages.yaml"
-    stages.write_text(yaml.safe_dump_all(_stages(), sort_keys=False))
-    plane, folder = cluster.plane, binaries.ensure([*binaries.API, "kwok"])
-    command = [f"--config={stages}" if word.startswith("--config=") else word for word in kwok.command(plane, folder)]
-    plane.processes.start("kwok", command)
-    kwok.start(plane, folder, NODES)
-
-
-def _stages() -> list[Object]:
-    """The shipped stages, and one for each namespace whose pods end."""
-    shipped: list[Object] = list(yaml.safe_load_all(kwok.STAGES.read_text()))
-    complete = next(stage for stage in shipped if stage["metadata"]["name"] == "pod-complete")
-    text = termination("Finished", step=100, message="Training finished after 100 steps.")
-    message = json.dumps(text)  # quoted: the template is YAML
-    ours = []
-    for namespace, seconds in SECONDS.items():
-        stage = copy.deepcopy(complete)
-        stage["metadata"]["name"] = f"pod-end-{namespace}"
-        stage["spec"]["selector"]["matchExpressions"][-1] = {
-            "key": ".metadata.namespace",
-            "operator": "In",
-            "values": [namespace],
-        }
-        stage["spec"]["delay"] = {"durationMilliseconds": seconds * 1000}
-        lines = stage["spec"]["next"]["statusTemplate"].replace('{{ or $message "" | Quote }}', message).splitlines()
-        stage["spec"]["next"]["statusTemplate"] = "\n".join(line for line in lines if "$message" not in line)
-        ours.append(stage)
-    return [*shipped, *ours]
-
-
-def _serves_trainingjobs(kubernetes: Kubernetes) -> bool:
-    try:
-        return kubernetes.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
-    except ClusterError:  # 429 while the storage of the new kind is being made
-        return False
 
 
 def prepare_namespace(kubernetes: Kubernetes, namespace: str) -> None:
-    """A namespace with a bound claim for models, rows and runs: no provisioner is part of what is measured."""
-    kubernetes.namespace(namespace)
-    volume = f"{CLAIM}-{namespace}"
-    size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
-    kubernetes.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": volume},
-            "spec": {
-                "capacity": size,
-                "accessModes": modes,
-                "storageClassName": "",
-                "hostPath": {"path": "/nowhere"},
-                "claimRef": {"name": CLAIM, "namespace": namespace},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM, "namespace": namespace},
-            "spec": {
-                "accessModes": modes,
-                "storageClassName": "",
-                "volumeName": volume,
-                "resources": {"requests": size},
-            },
-        },
-    )
-    path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{CLAIM}"
-    until(lambda: kubernetes.client.get(path)["status"].get("phase") == "Bound")
+    """A namespace with a bound claim for models, rows and runs."""
+    kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
 
 
-def training_job(namespace: str, name: str, *, gpus: int, suspend: bool = False) -> Object:
-    """A TrainingJob for the fake nodes; it stores into the namespace's claim."""
-    return {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "task": "llm",
-            "method": "lora",
-            "model": {"source": f"pvc://{CLAIM}/tiny"},
-            "dataset": {"source": f"pvc://{CLAIM}/train.jsonl"},
-            "resources": {
-                "gpus": gpus,
-                "cpu": "100m",
-                "memory": "64Mi",
-                "nodeSelector": {"type": "kwok"},
-                "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
-            },
-            "storage": {"claimName": CLAIM},
-            "suspend": suspend,
-        },
-    }
+def training_job(namespace: str, name: str, *, gpus: int, suspend: bool = False, **spec: Any) -> Object:
+    """A TrainingJob for the fake nodes."""
+    return kwok_support.training_job(namespace, name, claim=CLAIM, gpus=gpus, suspend=suspend, **spec)
 
 
 class Api:

@@ -15,6 +15,8 @@ make what was appended to spec.exports."""
 
 # Annotations on the child Job.
 RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
+ADMITTED_ANNOTATION = f"{GROUP}/admitted"
+"""On a training Job: when the queue let it in, to the microsecond; no two have the same moment."""
 """Name of the immutable ConfigMap that holds the RunConfig."""
 
 FIELD_MANAGER = "trainyard"

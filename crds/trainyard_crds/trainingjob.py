@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from trainyard_crds.common import Column, Kind, SpecModel, cel, rules
 from trainyard_crds.contract import NAME_LIMIT
 from trainyard_crds.exports import Export
+from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resources import Resources, Storage
@@ -139,6 +140,7 @@ class TrainingJobSpec(SpecModel):
     )
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
     storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
+    queue: Queue | None = Field(default=None, description="Place among waiting jobs. Default: its defaults.")
     suspend: bool = Field(
         default=False, description="true: save, stop and free the GPUs. false again: resume where it was."
     )
@@ -178,7 +180,7 @@ class TrainingJob(SpecModel):
         kind="TrainingJob",
         plural="trainingjobs",
         short_names=("tj",),
-        mutable=("suspend", "stop", "exports", "s3"),
+        mutable=("suspend", "stop", "queue", "exports", "s3"),
         columns=(
             Column(name="Phase", path=".status.phase"),
             Column(name="Progress", path=".status.summary.progress"),
@@ -190,6 +192,7 @@ class TrainingJob(SpecModel):
             Column(name="Task", path=".spec.task", wide=True),
             Column(name="Method", path=".spec.method", wide=True),
             Column(name="Model", path=".spec.model.source", wide=True),
+            Column(name="Queue", path=".status.summary.queue", wide=True),
             Column(name="Message", path=".status.message", wide=True),
         ),
     )

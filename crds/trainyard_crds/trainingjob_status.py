@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from trainyard_crds.common import Condition, StatusModel, Timestamp
+from trainyard_crds.queue import QueueStatus
 from trainyard_crds.report import CheckpointStatus, ExportStatus, Gpu, MemoryEstimate, Metrics, Progress, ResolvedModel
 
 
@@ -60,6 +61,7 @@ class Summary(StatusModel):
     loss: str | None = Field(default=None, max_length=16, description="Latest training loss.")
     eta: str | None = Field(default=None, max_length=16, description="Estimated time left, for example 1h12m.")
     gpus: str | None = Field(default=None, max_length=16, description="GPUs the job asks for.")
+    queue: str | None = Field(default=None, max_length=32, description="Place among waiting jobs, for example 3 of 14.")
 
 
 class TrainingJobStatus(StatusModel):
@@ -80,6 +82,7 @@ class TrainingJobStatus(StatusModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     model: ResolvedModel | None = Field(default=None, description="The base model the run really used.")
+    queue: QueueStatus | None = Field(default=None, description="Place among the jobs that wait for GPUs.")
     start_time: Timestamp | None = Field(default=None, description="When the first container started.")
     completion_time: Timestamp | None = Field(default=None, description="When the job finished, however it did.")
     job_name: str | None = Field(default=None, max_length=63, description="Name of the child batch/v1 Job.")

@@ -1,9 +1,10 @@
-"""/healthz, /readyz and /metrics over plain HTTP."""
+"""/healthz, /readyz, /metrics and JSON views over plain HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,6 +14,9 @@ _BEAT, LONGEST_LAG = 1.0, 5.0
 
 Check = Callable[[], str | None]
 """None while all is well, else a sentence that says what is wrong."""
+
+
+View = Callable[[], dict[str, Any]]
 
 
 class Heartbeat:
@@ -45,15 +49,26 @@ class HealthServer:
         checks: What /healthz asks, by name.
         ready: What /readyz asks.
         registry: What /metrics shows.
+        views: What is told as JSON, by path.
         port: TCP port.
     """
 
-    def __init__(self, *, checks: Mapping[str, Check], ready: Check, registry: CollectorRegistry, port: int) -> None:
+    def __init__(
+        self,
+        *,
+        checks: Mapping[str, Check],
+        ready: Check,
+        registry: CollectorRegistry,
+        views: Mapping[str, View],
+        port: int,
+    ) -> None:
         self._checks, self._ready, self._registry, self._port = checks, ready, registry, port
         application = web.Application()
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
+        for path, view in views.items():
+            application.router.add_get(path, _json(view))
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self) -> None:
@@ -80,3 +95,10 @@ class HealthServer:
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _json(view: View) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(view())
+
+    return answer

@@ -21,16 +21,20 @@ from trainyard_operator.errors import (
     OperatorError,
     SettingsError,
 )
+from trainyard_operator.gpuqueue import GpuQueue
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.kube.client import LEASES, Kube, Object, connect, path
 from trainyard_operator.kube.events import EventWriter
+from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.kube.lease import Elector
 from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.kube.workqueue import WorkQueue
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.queue_policy import PolicyFile
 from trainyard_operator.settings import Settings, from_environment
+from trainyard_operator.trainingjob.observe import observe
 from trainyard_operator.trainingjob.reconcile import Reconciler
 from trainyard_operator.trust import Trust
 from trainyard_operator.workers import Workers
@@ -144,8 +148,18 @@ class Operator:
         self._events = EventWriter(kube, clock, settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
-        self._watch = Watch(self._store, add=self._add, relisted=self._relisted, clock=monotonic)
-        reconciler = Reconciler(kube, self._store, self._events, clock, settings.render)
+        self._gpus = GpuQueue(
+            observe=lambda key: observe(self._store, key),
+            add=self._queue.add,
+            now=clock.now,
+            clock=monotonic,
+            policy=PolicyFile(settings.queue_policy_file).current,
+        )
+        self._feed = GpuFeed(kube, self._gpus.inventory, self._gpus.wake)
+        self._watch = Watch(self._store, add=self._add, relisted=self._relisted, clock=monotonic, gpus=self._feed)
+        reconciler = Reconciler(
+            kube, self._store, self._events, clock, settings=settings.render, admit=self._gpus.admission
+        )
         self._workers = Workers(self._queue, reconciler.reconcile, self._metrics)
         self._elector = Elector(
             _Lease(kube, settings.namespace, settings.lease_name),
@@ -161,6 +175,7 @@ class Operator:
             checks={"event loop": self._heartbeat.check, "watches": self._watches},
             ready=lambda: None,
             registry=self._metrics.registry,
+            views={"/queue": self._gpus.describe, "/gpus": self._gpus.inventory.describe},
             port=settings.health_port,
         )
         self._primed = asyncio.Event()
@@ -230,11 +245,14 @@ class Operator:
         await self._events.drain(_DRAIN)
 
     async def _resync_and_work(self) -> None:
+        await self._feed.prime()
         await self._resync.prime()
         self._primed.set()
         logger.info("%d TrainingJobs known, working", len(self._store.all_keys()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resync.run())
+            group.create_task(self._feed.run())
+            group.create_task(self._gpus.run())
             for _ in range(_WORKERS):
                 group.create_task(self._workers.run())
 
@@ -250,11 +268,14 @@ class Operator:
         await self._trust.run()
 
     def _add(self, key: Key) -> None:
+        self._gpus.look(key)
         self._queue.add(key)
         self._trust.look(key.namespace)
 
     def _relisted(self, kind: ResourceKind) -> None:
         self._resync.ask(kind)
+        if kind is ResourceKind.PODS:
+            self._feed.ask()
 
     def _watches(self) -> str | None:
         if not self._elector.leading:
@@ -273,4 +294,6 @@ class Operator:
             leading=lambda: self._elector.leading,
             missed=lambda: self._resync.missed,
             list_age=lambda: monotonic() - self._resync.last,
+            waiting=self._gpus.waiting,
+            free=self._gpus.inventory.free_units,
         )

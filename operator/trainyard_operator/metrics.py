@@ -47,6 +47,8 @@ class State(Collector):
         leading: Whether this process leads.
         missed: Changes that only a resync showed.
         list_age: Seconds since everything was listed last.
+        waiting: Jobs that wait for GPUs, by pool.
+        free: Units of extended resources that no pod holds on open nodes, by resource.
     """
 
     def __init__(
@@ -58,9 +60,12 @@ class State(Collector):
         leading: Callable[[], bool],
         missed: Callable[[], int],
         list_age: Callable[[], float],
+        waiting: Callable[[], dict[str, int]],
+        free: Callable[[], dict[str, int]],
     ) -> None:
         self._phases, self._event_ages, self._queue_depth = phases, event_ages, queue_depth
         self._leading, self._missed, self._list_age = leading, missed, list_age
+        self._waiting, self._free = waiting, free
 
     def collect(self) -> Iterable[Metric]:
         """The present values."""
@@ -71,7 +76,13 @@ class State(Collector):
         ages = GaugeMetricFamily("trainyard_last_event_age_seconds", "Since the last watch event.", labels=["kind"])
         for kind, age in self._event_ages().items():
             ages.add_metric([kind], age)
-        yield from (jobs, ages)
+        waiting = GaugeMetricFamily("trainyard_waiting_jobs", "Jobs that wait for GPUs.", labels=["pool"])
+        for pool, count in self._waiting().items():
+            waiting.add_metric([pool], count)
+        free = GaugeMetricFamily("trainyard_free_gpus", "GPUs that no pod holds.", labels=["resource"])
+        for resource, count in self._free().items():
+            free.add_metric([resource], count)
+        yield from (jobs, ages, waiting, free)
         yield GaugeMetricFamily("trainyard_queue_depth", "TrainingJobs that wait for a worker.", self._queue_depth())
         yield GaugeMetricFamily("trainyard_leader", "1 where this process leads.", float(self._leading()))
         yield GaugeMetricFamily("trainyard_last_list_age_seconds", "Since everything was listed.", self._list_age())

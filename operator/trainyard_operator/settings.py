@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainyard_operator.errors import SettingsError
 from trainyard_operator.trainingjob.model import RenderSettings
@@ -33,6 +34,7 @@ class Settings:
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
         log_level: Least severe level that is logged.
+        queue_policy_file: JSON file with the queue's settings, read again when it changes; None for the defaults.
     """
 
     namespace: str
@@ -47,6 +49,7 @@ class Settings:
     health_port: int
     kubeconfig: str | None
     log_level: str
+    queue_policy_file: Path | None = None
 
     @property
     def gateway_host(self) -> str:
@@ -94,6 +97,7 @@ def from_environment(environment: Mapping[str, str], hostname: str) -> Settings:
         health_port=_port(environment, "TRAINYARD_HEALTH_PORT", "8080"),
         kubeconfig=environment.get("KUBECONFIG") or None,
         log_level=_one_of(environment, "TRAINYARD_LOG_LEVEL", "INFO", _LOG_LEVELS),
+        queue_policy_file=Path(text) if (text := environment.get("TRAINYARD_QUEUE_POLICY")) else None,
     )
 
 

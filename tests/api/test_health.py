@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,13 @@ def test_every_row_of_the_operator_tells_the_truth(
     team.create("runs").run()
     team.create("waits", suspend=True).wait("Suspended")
     assert value(operator, "trainyard_reconcile_errors_total", error="ServerError") == 1
+    team.create("large", resources={"gpus": 4}).wait("Queued")
+    assert value(operator, "trainyard_waiting_jobs", pool="nvidia.com/gpu") == 1
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": datetime.now(UTC).isoformat()}
+    room = {"allocatable": {"nvidia.com/gpu": "2"}, "capacity": {"nvidia.com/gpu": "2"}, "conditions": [ready]}
+    patch = json.dumps({"status": room})
+    plane.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
+    until(lambda: value(operator, "trainyard_free_gpus", resource="nvidia.com/gpu") == 2)
     until(lambda: phases_shown(operator) == phases(plane))
     assert phases(plane)["Running"] >= 1
     assert value(operator, "trainyard_leader") == 1

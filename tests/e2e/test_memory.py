@@ -16,7 +16,7 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
     site.kubectl.run("label", "node", node, f"{LABEL}=16384")
     try:
         site.kubectl.apply(job)
-        site.wait_phase("large", "Starting")
+        site.wait_phase("large", "Queued")
         # There is no GPU here, so no trainer that could report: the test plays its first report.
         estimate = {"memoryEstimate": {"bytes": 20 * 2**30, "basis": "lora"}}
         patch = json.dumps({"status": estimate})

@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 
 from trainyard_crds.contract import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.stateless import NoDiffBase, NoProgress
 from trainyard_operator.kube.store import Key, ResourceKind, Store
@@ -32,6 +33,7 @@ class Watch:
         add: Takes the key of each TrainingJob with news.
         relisted: Told of each kind whose watch lost its place: what was deleted meanwhile is not reported.
         clock: Monotonic seconds.
+        gpus: Takes nodes, and pods of anybody.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Watch:
         add: Callable[[Key], None],
         relisted: Callable[[ResourceKind], None],
         clock: Callable[[], float],
+        gpus: GpuFeed,
     ) -> None:
         self._store, self._add, self._relisted, self._clock = store, add, relisted, clock
+        self._gpus = gpus
         self.last_event: dict[ResourceKind, float] = {}
 
     def handle(self, kind: ResourceKind, event: Any) -> None:
@@ -50,6 +54,10 @@ class Watch:
         self.last_event[kind] = self._clock()
         try:
             obj = dict(event["object"])
+            if kind is ResourceKind.PODS:
+                self._gpus.pod(event)
+                if (obj["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
+                    return
             take = self._store.remove if event["type"] == "DELETED" else self._store.put
             key = take(kind, obj)
             if event["type"] is None:  # part of a list, not of a watch
@@ -72,7 +80,14 @@ class Watch:
 
         for kind, (group, version, plural) in RESOURCES.items():
             self._register(registry, kind, (group, version, plural))
+        kopf.on.event("", "v1", "nodes", registry=registry, id="watch-nodes")(self._take_node)
         await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
+
+    async def _take_node(self, event: kopf.RawEvent, **_: Any) -> None:
+        try:
+            self._gpus.node(event)
+        except (KeyError, ValueError, TypeError):
+            logger.exception("an event of nodes could not be read")
 
     def _register(self, registry: kopf.OperatorRegistry, kind: ResourceKind, resource: tuple[str, str, str]) -> None:
         # A coroutine, because kopf runs plain functions in threads.
@@ -95,7 +110,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["jobs"] = SELECTOR
-    settings.watching.label_selectors["pods"] = SELECTOR
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)

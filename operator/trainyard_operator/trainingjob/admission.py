@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.model import Object, Observed
 
 
 class Admission(NamedTuple):
@@ -15,11 +15,21 @@ class Admission(NamedTuple):
         admitted: Whether it may start or go on now.
         reason: CamelCase word.
         message: Sentence for the user.
+        settled: Whether this is an answer at all; a queue that has not looked at a job yet has none.
+        preempted: Whether a job that runs has to make room for one of higher priority.
+        nodes: The node meant for each of its pods; empty where nobody chose.
+        since: When it was let in; empty where there is no queue. No two jobs have the same moment.
+        queue: Its entry in `status.queue`.
     """
 
     admitted: bool
     reason: str
     message: str
+    settled: bool = True
+    preempted: bool = False
+    nodes: tuple[str, ...] = ()
+    since: str = ""
+    queue: Object | None = None
 
 
 Admit = Callable[[Observed], Admission]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from trainyard_operator.trainingjob.admission import Admit
+from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
 from trainyard_operator.trainingjob.objects import holds, job_suspended
@@ -20,14 +20,14 @@ class Case:
         history: Its attempts, brought up to date.
         settings: The operator's settings.
         now: The time.
-        admit: Who decides whether it may start.
+        admission: Whether it may start.
     """
 
     observed: Observed
     history: History
     settings: RenderSettings
     now: datetime
-    admit: Admit
+    admission: Admission
 
     @property
     def spec(self) -> Object:

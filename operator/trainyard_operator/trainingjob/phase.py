@@ -13,12 +13,12 @@ from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.result import outcome, succeeded
 from trainyard_operator.trainingjob.starting import start_or_run
-from trainyard_operator.trainingjob.stopping import stop, suspend
+from trainyard_operator.trainingjob.stopping import make_room, stop, suspend
 
 
 def decide(case: Case) -> Decision | Need:
     """What an unfinished job's phase is and what is to be done for it; or what to look up first."""
-    for policy in (_finished, _done_while_stopping, stop, _verdict_is_near, limits, suspend):
+    for policy in (_finished, _done_while_stopping, stop, _verdict_is_near, limits, suspend, make_room):
         decision = policy(case)
         if decision is not None:
             return decision

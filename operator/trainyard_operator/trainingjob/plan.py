@@ -30,12 +30,13 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     past = history(observed, now)
     if isinstance(past, Need):
         return Plan(need=past)
-    decision = _decide(Case(observed=observed, history=past, settings=settings, now=now, admit=admit))
+    admission = admit(observed)
+    decision = _decide(Case(observed=observed, history=past, settings=settings, now=now, admission=admission))
     if isinstance(decision, Need):
         return Plan(need=decision)
     if decision.phase is None:
         return Plan(create=decision.create, requeue_after=decision.requeue_after)
-    patch = merge_patch(observed.status, desired_status(observed, decision, past, now))
+    patch = merge_patch(observed.status, desired_status(observed, decision, past, admission, now))
     ended = decision.phase in FINAL_PHASES
     return Plan(
         create=decision.create,

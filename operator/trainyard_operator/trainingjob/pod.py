@@ -60,6 +60,15 @@ def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *
     return _placed(container, volumes, spec)
 
 
+def preferring(nodes: tuple[str, ...]) -> Object:
+    """The part of a pod that draws it to nodes; it may run elsewhere, after one of them is lost, for example."""
+    if not nodes:
+        return {}
+    names = {"key": "metadata.name", "operator": "In", "values": sorted(set(nodes))}
+    term = {"weight": 100, "preference": {"matchFields": [names]}}
+    return {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
 def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
     """The pod that makes an export: what the training pod has, but for the GPUs and the right to report progress."""
     resources = spec.resources or Resources()

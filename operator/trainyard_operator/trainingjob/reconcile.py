@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER, child_name
+from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ApiError,
@@ -23,10 +23,11 @@ from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
+from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.exporting import is_unfinished
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Plan, Refusal, RenderSettings
+from trainyard_operator.trainingjob.observe import observe, owned_by
 from trainyard_operator.trainingjob.plan import plan
-from trainyard_operator.trainingjob.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.summary import FINAL_KEYS
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,21 @@ class Reconciler:
         events: Writes Events.
         clock: The time.
         settings: What goes into children.
+        admit: Who decides whether a job may start.
     """
 
     def __init__(
-        self, kube: Kube, store: Store, events: EventWriter, clock: ServerClock, settings: RenderSettings
+        self,
+        kube: Kube,
+        store: Store,
+        events: EventWriter,
+        clock: ServerClock,
+        *,
+        settings: RenderSettings,
+        admit: Admit = at_once,
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
-        self._clock, self._settings = clock, settings
+        self._clock, self._settings, self._admit = clock, settings, admit
         self._nodes = Nodes(kube, monotonic)
 
     async def reconcile(self, key: Key) -> Result:
@@ -59,7 +68,7 @@ class Reconciler:
         Raises:
             ApiError: a request failed in a way that may pass; try again later.
         """
-        observed = self._observe(key)
+        observed = observe(self._store, key)
         if observed is None:
             return Result()
         planned, observed = await self._plan(key, observed)
@@ -76,41 +85,15 @@ class Reconciler:
         await self._change_children(observed, planned)
         return await self._finish(key, observed, planned)
 
-    def _observe(self, key: Key) -> Observed | None:
-        job = self._store.job(key)
-        if job is None:
-            return None
-        name, uid = child_name(key.name, job["metadata"]["uid"]), job["metadata"]["uid"]
-
-        def own(role: str) -> Object | None:
-            children = self._store.children(ResourceKind.JOBS, uid, role)
-            return next((child for child in children if _owned_by(child, uid)), None)
-
-        pods = self._store.children(ResourceKind.PODS, uid, TRAIN_ROLE)
-        check_pods = self._store.children(ResourceKind.PODS, uid, CHECK_ROLE)
-        child = own(TRAIN_ROLE)
-        if child is not None and child["metadata"]["name"] != name:
-            child = None
-        exports = [one for one in self._store.children(ResourceKind.JOBS, uid, EXPORT_ROLE) if _owned_by(one, uid)]
-        return Observed(
-            job=job,
-            child=child,
-            pods=tuple(pods),
-            check=own(CHECK_ROLE),
-            check_pods=tuple(check_pods),
-            export_jobs=tuple(exports),
-            export_pods=tuple(self._store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
-        )
-
     async def _plan(self, key: Key, observed: Observed) -> tuple[Plan, Observed]:
         """The plan, after every look-up it takes."""
-        planned = plan(observed, self._settings, self._clock.now())
+        planned = plan(observed, self._settings, self._clock.now(), self._admit)
         while planned.need is not None:
             answer = await self._look_up(key.namespace, planned.need)
             answers = {**observed.answers, planned.need: answer}
-            fresh = self._observe(key) or observed
+            fresh = observe(self._store, key) or observed
             observed = replace(fresh, answers=answers)
-            planned = plan(observed, self._settings, self._clock.now())
+            planned = plan(observed, self._settings, self._clock.now(), self._admit)
         return planned, observed
 
     async def _look_up(self, namespace: str, need: Need) -> object:
@@ -212,7 +195,7 @@ class Reconciler:
         refusal = _refusal(error)
         logger.warning("%s", refusal.message, extra={"reason": refusal.reason})
         told = replace(observed, refusal=refusal)
-        planned = plan(told, self._settings, self._clock.now())
+        planned = plan(told, self._settings, self._clock.now(), self._admit)
         await self._write_status(told, planned)
         return Result() if refusal.final else Result(failed=True)
 
@@ -264,15 +247,11 @@ class Reconciler:
             return await self._kube.merge(f"{url}/status", {"metadata": version, "status": trusted})
 
 
-def _owned_by(obj: Object, uid: str) -> bool:
-    return any(entry.get("controller") and entry["uid"] == uid for entry in obj["metadata"].get("ownerReferences", []))
-
-
 def _is_ours(found: Object, body: Object) -> bool:
     """Whether an existing object is the one this job would have made; a retained claim is known by its label."""
     uid = body["metadata"]["labels"][JOB_UID_LABEL]
     if "ownerReferences" in body["metadata"]:
-        return _owned_by(found, uid)
+        return owned_by(found, uid)
     return bool((found["metadata"].get("labels") or {}).get(JOB_UID_LABEL) == uid)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainyard_crds.common import API_VERSION
 from trainyard_crds.contract import (
+    ADMITTED_ANNOTATION,
     CONFIG_FILE,
     JOB_NAME_LABEL,
     JOB_UID_LABEL,
@@ -21,6 +22,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import Retry, TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Storage
 from trainyard_operator.trainingjob import pod
+from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.runconfig import config_text, export_config, parse_spec, run_claim, run_config
 
@@ -29,8 +31,13 @@ _CHECK_SECONDS = 300
 _DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
 
 
-def children(job: Object, settings: RenderSettings) -> tuple[Object, ...]:
+def children(job: Object, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
     """ConfigMap, claim (where one is made) and Job, in the order a pod needs them.
+
+    Args:
+        job: The TrainingJob.
+        settings: The operator's settings.
+        admission: When the queue let it in, and on which nodes: they are preferred, a later attempt may go elsewhere.
 
     Raises:
         InvalidSpecError: the spec is not one this operator understands.
@@ -45,9 +52,9 @@ def children(job: Object, settings: RenderSettings) -> tuple[Object, ...]:
         job,
         name=name,
         role=TRAIN_ROLE,
-        annotations={RUN_CONFIG_ANNOTATION: config_name},
+        annotations={RUN_CONFIG_ANNOTATION: config_name} | _admitted(admission),
         spec={"parallelism": 1, "completions": 1, **_retries(spec)},
-        pod_spec=pod.training_pod(job, spec, settings, config_map=config_name),
+        pod_spec=pod.training_pod(job, spec, settings, config_map=config_name) | pod.preferring(admission.nodes),
     )
     return config_map, *claim, train
 
@@ -118,6 +125,10 @@ def _config_map(job: Object, config: RunConfig, role: str) -> Object:
         "immutable": True,
         "data": {CONFIG_FILE: text},
     }
+
+
+def _admitted(admission: Admission) -> Object:
+    return {ADMITTED_ANNOTATION: admission.since} if admission.since else {}
 
 
 def _retries(spec: TrainingJobSpec) -> Object:

@@ -35,7 +35,7 @@ def _create(case: Case) -> Decision:
     if queued is not None:
         return queued
     try:
-        bodies = children(case.observed.job, case.settings)
+        bodies = children(case.observed.job, case.settings, case.admission)
     except InvalidSpecError as error:
         return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
     if "phase" not in case.observed.status:
@@ -45,9 +45,11 @@ def _create(case: Case) -> Decision:
 
 
 def _queued(case: Case) -> Decision | None:
-    admission = case.admit(case.observed)
+    admission = case.admission
     if admission.admitted:
         return None
+    if not admission.settled:
+        return Decision(phase=None)
     return Decision(phase=Phase.QUEUED, reason=admission.reason, message=admission.message)
 
 

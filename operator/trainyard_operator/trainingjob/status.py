@@ -7,6 +7,7 @@ from datetime import datetime
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.conditions import conditions
 from trainyard_operator.trainingjob.model import Decision, Note, Object, Observed
@@ -15,6 +16,9 @@ from trainyard_operator.trainingjob.runconfig import run_uri
 from trainyard_operator.trainingjob.summary import final_values
 
 _MESSAGE_LIMIT = 2048
+_LASTING = ("pool", "enqueuedAt")
+_PASSING = ("position", "length", "estimatedStartTime", "estimateBasis", "reason")
+"""Parts of `status.queue` of a job for life, and of one that waits."""
 _FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
 
 
@@ -23,7 +27,9 @@ def is_final(observed: Observed) -> bool:
     return observed.status.get("phase") in FINAL_PHASES or any(holds(observed.job, kind) for kind in _FINAL_CONDITIONS)
 
 
-def desired_status(observed: Observed, decision: Decision, history: History, now: datetime) -> Object:
+def desired_status(
+    observed: Observed, decision: Decision, history: History, admission: Admission, now: datetime
+) -> Object:
     """The operator's share of the status after a decision; None removes a field."""
     assert decision.phase is not None
     gpus = (observed.spec.get("resources") or {}).get("gpus", Resources.model_fields["gpus"].default)
@@ -37,6 +43,8 @@ def desired_status(observed: Observed, decision: Decision, history: History, now
     if observed.child is not None or decision.create:
         status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job)}
     status |= _attempt_fields(observed, history)
+    status["queue"] = _queue(observed, admission, waits=decision.phase is Phase.QUEUED)
+    status["summary"]["queue"] = _place(status["queue"])
     if decision.phase in FINAL_PHASES:
         status |= {"completionTime": format_time(now), "logTail": decision.log_tail}
     if decision.phase in FINAL_PHASES or (history.ended_now and not history.running):
@@ -45,6 +53,19 @@ def desired_status(observed: Observed, decision: Decision, history: History, now
         status["summary"] |= values.pop("summary")
         status |= values
     return status
+
+
+def _queue(observed: Observed, admission: Admission, *, waits: bool) -> Object | None:
+    """The entry in `status.queue`: a job that does not wait keeps its pool and its stamp only."""
+    told = admission.queue or observed.status.get("queue")
+    if told is None:
+        return None
+    shown = told if waits else {key: told[key] for key in _LASTING if key in told}
+    return {key: shown.get(key) for key in (*_LASTING, *_PASSING)}
+
+
+def _place(queue: Object | None) -> str | None:
+    return f"{queue['position']} of {queue['length']}" if queue and queue.get("position") else None
 
 
 def _message(decision: Decision) -> str:

@@ -44,6 +44,14 @@ def suspend(case: Case) -> Decision | None:
     return Decision(phase=Phase.SUSPENDED, reason="SuspendedByUser", message=text)
 
 
+def make_room(case: Case) -> Decision | None:
+    """What the queue asks for when a job of higher priority needs the GPUs; None when it does not."""
+    if not case.admission.preempted or case.child is None or case.idle:
+        return None
+    text = "A job of higher priority needs the GPUs; this one saves a checkpoint and waits for its turn."
+    return Decision(phase=Phase.SUSPENDING, reason="Preempted", message=text, suspend=True)
+
+
 def _force(case: Case) -> Decision:
     child, pods = case.child, [pod for pod in case.observed.pods if not pod_ended(pod)]
     if child is None and not pods:

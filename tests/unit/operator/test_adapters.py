@@ -16,11 +16,13 @@ from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import ConflictError, LeadershipLostError, ServerError, SettingsError, refused
 from trainyard_operator.health import Heartbeat
 from trainyard_operator.kube.client import CONFIG_MAPS, PODS, Kube, path
+from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.throttle import TokenBucket
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.settings import from_environment
 from trainyard_operator.trainingjob.quantity import whole_units
 
@@ -174,9 +176,14 @@ def event(kind: str | None, version: int = 1, **metadata: Any) -> dict[str, Any]
     return {"type": kind, "object": {"metadata": known | metadata, "spec": {}}}
 
 
+def feed() -> GpuFeed:
+    kube: Any = None  # never asked
+    return GpuFeed(kube, Inventory(), lambda: None)
+
+
 def test_events_reach_store_and_queue_and_a_relist_asks_for_a_resync() -> None:
     store, added, relisted = Store(), list[Key](), list[ResourceKind]()
-    watch = Watch(store, add=added.append, relisted=relisted.append, clock=lambda: 5.0)
+    watch = Watch(store, add=added.append, relisted=relisted.append, clock=lambda: 5.0, gpus=feed())
     watch.handle(ResourceKind.TRAINING_JOBS, event("ADDED"))
     watch.handle(ResourceKind.TRAINING_JOBS, event(None, 2))
     watch.handle(ResourceKind.TRAINING_JOBS, event("DELETED", 3))
@@ -185,7 +192,7 @@ def test_events_reach_store_and_queue_and_a_relist_asks_for_a_resync() -> None:
 
 
 def test_an_event_that_cannot_be_read_is_logged_and_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
-    watch = Watch(Store(), add=lambda _: None, relisted=lambda _: None, clock=lambda: 5.0)
+    watch = Watch(Store(), add=lambda _: None, relisted=lambda _: None, clock=lambda: 5.0, gpus=feed())
     watch.handle(ResourceKind.PODS, {"type": "ADDED", "object": {}})
     assert "could not be read" in caplog.text
 
@@ -209,10 +216,14 @@ def test_every_phase_has_a_metric() -> None:
             leading=lambda: True,
             missed=lambda: 5,
             list_age=lambda: 7.5,
+            waiting=lambda: {"nvidia.com/gpu": 4},
+            free=lambda: {"nvidia.com/gpu": 6},
         )
     )
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Running"}) == 2
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Failed"}) == 0
     assert metrics.registry.get_sample_value("trainyard_leader") == 1
+    assert metrics.registry.get_sample_value("trainyard_waiting_jobs", {"pool": "nvidia.com/gpu"}) == 4
+    assert metrics.registry.get_sample_value("trainyard_free_gpus", {"resource": "nvidia.com/gpu"}) == 6
     assert metrics.registry.get_sample_value("trainyard_watch_missed_total") == 5
     assert metrics.registry.get_sample_value("trainyard_last_list_age_seconds") == 7.5

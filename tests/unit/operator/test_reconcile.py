@@ -33,7 +33,7 @@ async def test_a_job_that_is_gone_is_not_worked_on_while_its_watch_is_late() -> 
     assert key == Key(NAMESPACE, NAME)
     kube: Any = empty
     clock = ServerClock()
-    reconciler = Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, SETTINGS)
+    reconciler = Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS)
     await reconciler.reconcile(key)
     assert [line.split()[0] for line in empty.requests] == ["GET", "PATCH"]
     assert store.all_keys() == []

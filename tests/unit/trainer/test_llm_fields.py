@@ -238,7 +238,6 @@ ELSEWHERE = {
     "task": "tasks/test_llm_task.py::test_the_loss_falls",
     "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
     "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
-    "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
     "model.source": "tasks/test_llm_task.py::test_the_loss_falls",
     "model.revision": "sources/test_hub.py::test_a_revision_is_resolved_once_for_a_run",
     "model.displaySource": "tasks/test_llm_task.py::test_a_mounted_model_keeps_the_name_its_user_gave_it",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.unit.fields import leaves, values
-from tests.unit.operator.trainingjob.world import SETTINGS, SPEC, new_job
+from tests.unit.operator.trainingjob.world import ADMITTED, SETTINGS, SPEC, new_job
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_operator.trainingjob.render import children
@@ -68,7 +68,7 @@ ONE_VALUE = {"task", "quantization.type"}
 def rendered(changes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     job = new_job()
     job["spec"] = {**SPEC, **changes}
-    return children(job, SETTINGS)
+    return children(job, SETTINGS, ADMITTED)
 
 
 def run_config(changes: dict[str, Any]) -> dict[str, Any]:
@@ -187,6 +187,7 @@ IN_STORIES: dict[str, tuple[str, dict[str, Any]]] = {
     "stop": ("stop", {"spec": {"stop": "Graceful"}}),
     "activeDeadlineSeconds": ("deadline", {"spec": {"activeDeadlineSeconds": 100}}),
     "startDeadlineSeconds": ("starting", {}),
+    "queue.priority": ("queue", {"spec": {"queue": {"priority": 3}}}),
 }
 """Field -> the story in golden/ that test_plan.py tells, and how its job is changed in it."""
 

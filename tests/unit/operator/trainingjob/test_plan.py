@@ -84,7 +84,11 @@ def tell(world: World, step: dict[str, Any]) -> None:
         world.export_pods[name] = merged(world.export_pods.get(name, made), worded(stamped(change)))
     world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
     world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
-    world.admission = Admission(**step["admission"]) if "admission" in step else world.admission
+    world.admission = admission(step["admission"]) if "admission" in step else world.admission
+
+
+def admission(entry: dict[str, Any]) -> Admission:
+    return Admission(**{**entry, "nodes": tuple(entry.get("nodes", ()))})
 
 
 def stamped(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import SETTINGS, SPEC, UID, merged, new_job
+from tests.unit.operator.trainingjob.world import ADMITTED, SETTINGS, SPEC, UID, merged, new_job
 from trainyard_crds.contract import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import ExportFormat
@@ -74,7 +74,7 @@ CASES: dict[str, dict[str, Any]] = {
 def rendered(case: str) -> tuple[dict[str, Any], ...]:
     job = new_job()
     job["spec"] = {**SPEC, **CASES[case]}
-    return children(job, SETTINGS)
+    return children(job, SETTINGS, ADMITTED)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -149,7 +149,7 @@ def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> 
 
 def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> None:
     job, environment = new_job(), {"NCCL_DEBUG": "INFO", "POD_UID": "mine", "HOME": "/root"}
-    *_others, child = children(job, replace(SETTINGS, environment=environment))
+    *_others, child = children(job, replace(SETTINGS, environment=environment), ADMITTED)
     env = child["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in env
     assert len({entry["name"] for entry in env}) == len(env)
@@ -244,7 +244,7 @@ def test_names_of_export_jobs_differ_and_are_label_values() -> None:
 def test_a_spec_that_is_not_understood_gets_a_sentence(change: dict[str, Any], sentence: str) -> None:
     job = merged(new_job(), {"spec": change})
     with pytest.raises(InvalidSpecError, match=sentence):
-        children(job, SETTINGS)
+        children(job, SETTINGS, ADMITTED)
 
 
 def test_no_secret_value_is_rendered() -> None:

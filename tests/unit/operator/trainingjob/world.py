@@ -21,6 +21,7 @@ SETTINGS = RenderSettings(
     image_pull_policy="IfNotPresent",
     gateway_url="https://trainyard-gateway.trainyard.svc:8443",
 )
+ADMITTED = Admission(admitted=True, reason="Admitted", message="", nodes=("n1",), since="2026-01-02T10:00:00.000001Z")
 SPEC: Object = {
     "task": "llm",
     "method": "lora",

@@ -1,0 +1,332 @@
+"""The builtin queue at work: keeps what its rounds look at, runs them one at a time, and answers `plan`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Any
+
+from trainyard_operator.kube.store import Key
+from trainyard_operator.queue.estimate import estimates
+from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.pool import Pool
+from trainyard_operator.queue.position import APART, Place, places
+from trainyard_operator.queue.reasons import Reason
+from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
+from trainyard_operator.queue.round import Outcome, admit
+from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.objects import format_time, parse_time
+from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of
+
+logger = logging.getLogger(__name__)
+
+_TICK = 5.0
+"""Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
+_GAP, _SHARE = 0.05, 4.0
+"""Least pause between two rounds, in seconds and in multiples of the last round's own time."""
+_TOLD_PER_SECOND = 10.0
+"""Places and reasons told anew per second, over all jobs."""
+_PAST = 50
+"""Finished jobs of a pool whose durations are remembered."""
+_ESTIMATE_SLACK = 0.1
+"""Share of the wait by which an estimate must change to be told anew; at least half a minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What a waiting job was told, and when."""
+
+    reason: Reason
+    place: Place | None
+    start: datetime | None
+    basis: Basis | None
+    at: float = field(compare=False)
+
+
+@dataclass(kw_only=True)
+class _Known:
+    """What is remembered of one job."""
+
+    key: Key
+    stamp: datetime
+    entry: Entry = field(default_factory=Entry)
+    grant: Grant | None = None
+    preempted: bool = False
+    told: _Told | None = None
+
+
+class GpuQueue:
+    """Decides who starts.
+
+    Args:
+        observe: The job of a key as it is known now; None when it is gone.
+        add: Takes the key of each job for which something was decided.
+        now: The time.
+        clock: Monotonic seconds.
+        policy: The administrator's settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        observe: Callable[[Key], Observed | None],
+        add: Callable[[Key], None],
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        policy: Callable[[], Policy],
+    ) -> None:
+        self._observe, self._add, self._now, self._clock, self._policy = observe, add, now, clock, policy
+        self.inventory = Inventory()
+        self._known: dict[str, _Known] = {}
+        self._uids: dict[Key, str] = {}
+        self._dirty: dict[Key, None] = {}
+        self._past: dict[Pool, deque[float]] = {}
+        self._last_stamp = datetime.fromtimestamp(0, UTC)
+        self._last_grant = datetime.fromtimestamp(0, UTC)
+        self._wake = asyncio.Event()
+        self._tokens, self._tokens_at = _TOLD_PER_SECOND, clock()
+
+    # --- news ---------------------------------------------------------------------------------------------------------
+
+    def look(self, key: Key) -> None:
+        """A job has news."""
+        self._dirty[key] = None
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Nodes or foreign pods have news."""
+        self._wake.set()
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def admission(self, observed: Observed) -> Admission:
+        """The answer for `plan`."""
+        known = self._known.get(observed.uid)
+        if known is None:
+            return Admission(admitted=False, reason="", message="", settled=False)
+        request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
+        queue = {"pool": str(request.pool), "enqueuedAt": _stamp(known.stamp)} if request else None
+        if known.entry.holding is not None and (known.entry.waiting is None):
+            nodes = known.grant.nodes if known.grant else ()
+            return Admission(
+                admitted=not known.preempted,
+                reason="Preempted" if known.preempted else "Admitted",
+                message="",
+                settled=not known.preempted,
+                preempted=known.preempted,
+                nodes=tuple(node for node in nodes if node),
+                since=_stamp(known.grant.since) if known.grant else "",
+                queue=queue,
+            )
+        if known.told is None or queue is None:
+            return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
+        return Admission(
+            admitted=False,
+            reason=known.told.reason.word,
+            message=known.told.reason.sentence,
+            queue=queue | _shown(known.told),
+        )
+
+    # --- rounds -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run rounds for ever, one at a time, when there is news and now and then."""
+        while True:
+            began = self._clock()
+            self.round()
+            await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
+            try:
+                async with asyncio.timeout(_TICK):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._dirty |= {known.key: None for known in self._known.values() if known.entry.holding}
+            self._wake.clear()
+
+    def round(self) -> None:
+        """One admission round, and what is told of it."""
+        policy = self._policy()
+        self._take_in()
+        waiting = [known.entry.waiting for known in self._known.values() if known.entry.waiting]
+        holding = [known.entry.holding for known in self._known.values() if known.entry.holding]
+        if not waiting:
+            return
+        outcome = admit(waiting, holding, self.inventory, policy, self._now())
+        self._let_in(outcome)
+        for uid in outcome.preempt:
+            self._known[uid].preempted = True
+            self._add(self._known[uid].key)
+        self._tell(outcome, [known.entry.holding for known in self._known.values() if known.entry.holding])
+
+    def _take_in(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        now = self._now()
+        news = [(key, self._observe(key)) for key in dirty]
+        for key, observed in news:
+            if observed is None or observed.uid != self._uids.get(key, observed.uid):
+                self._forget(key)
+        for key, observed in sorted(((key, observed) for key, observed in news if observed), key=_arrival):
+            self._read(key, observed, now)
+
+    def _read(self, key: Key, observed: Observed, now: datetime) -> None:
+        known = self._known.get(observed.uid)
+        if known is None:
+            known = self._known[observed.uid] = _Known(key=key, stamp=self._enqueue(observed))
+            self._uids[key] = observed.uid
+        before = known.entry
+        known.entry = entry_of(
+            observed, stamp=known.stamp, now=now, grant=known.grant, preempted=known.preempted, past=self._expected
+        )
+        if known.grant is not None and known.grant.open and _runs(observed):
+            known.grant = known.grant._replace(open=False)
+        if known.entry.holding is None:
+            known.preempted = False
+            known.grant = None
+            if before.holding is not None:
+                self._remember(before.holding.request.pool, observed)
+        if known.entry == Entry() and _is_over(observed):
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        uid = self._uids.pop(key, None)
+        if uid is not None:
+            self._known.pop(uid, None)
+
+    def _enqueue(self, observed: Observed) -> datetime:
+        """A job's stamp: the one it was told, else its creation, and after every other: creations are whole seconds."""
+        told = _told_stamp(observed)
+        if told is not None:
+            self._last_stamp = max(self._last_stamp, told)
+            return told
+        created = parse_time(observed.job["metadata"]["creationTimestamp"])
+        self._last_stamp = max(created, self._last_stamp + timedelta(microseconds=1))
+        return self._last_stamp
+
+    def _expected(self, pool: Pool) -> Expectation | None:
+        past = self._past.get(pool)
+        return Expectation(median(past), Basis.HISTORY) if past else None
+
+    def _remember(self, pool: Pool, observed: Observed) -> None:
+        if observed.status.get("phase") == "Succeeded":
+            seconds = float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
+            self._past.setdefault(pool, deque(maxlen=_PAST)).append(seconds)
+
+    def _let_in(self, outcome: Outcome) -> None:
+        for start in outcome.starts:
+            known = self._known[start.request.uid]
+            now = self._last_grant = max(self._now(), self._last_grant + timedelta(microseconds=1))
+            known.grant = Grant(start.placement, now, open=True)
+            known.entry = Entry(holding=Admitted(request=start.request, placement=start.placement, since=now))
+            known.told = None
+            self._add(known.key)
+
+    # --- what waiting jobs are told -----------------------------------------------------------------------------------
+
+    def _tell(self, outcome: Outcome, holding: list[Admitted]) -> None:
+        """Give each waiting job its place and reason; jobs that know nothing first, the rest as the rate allows."""
+        found = places(outcome.waiting)
+        starts = estimates(outcome.waiting, holding, self.inventory)
+        now, moment = self._now(), self._clock()
+        self._tokens = min(_TOLD_PER_SECOND, self._tokens + (moment - self._tokens_at) * _TOLD_PER_SECOND)
+        self._tokens_at = moment
+        for uid, reason in outcome.reasons.items():
+            known, expected = self._known[uid], starts.get(uid)
+            start = now + timedelta(seconds=expected.seconds) if expected else None
+            basis = expected.basis if expected else None
+            told = _Told(reason=reason, place=found.get(uid), start=start, basis=basis, at=moment)
+            if self._is_due(known.told, told, now):
+                known.told = told
+                self._add(known.key)
+
+    def _is_due(self, before: _Told | None, after: _Told, now: datetime) -> bool:
+        if before is None:
+            return True
+        if not _differ(before, after, now) or after.at - before.at < APART or self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+
+    def waiting(self) -> dict[str, int]:
+        """Jobs that wait, by pool."""
+        pools = (str(known.entry.waiting.pool) for known in self._known.values() if known.entry.waiting)
+        return dict(Counter(pools))
+
+    def describe(self) -> dict[str, Any]:
+        """The whole exact queue: jobs that wait, in order, and jobs that hold GPUs."""
+        waiting = sorted((known for known in self._known.values() if known.entry.waiting), key=_order)
+        return {
+            "waiting": [_row(known, known.entry.waiting) for known in waiting if known.entry.waiting],
+            "holding": [
+                _row(known, known.entry.holding.request) | {"leaving": known.entry.holding.leaving}
+                for known in self._known.values()
+                if known.entry.holding
+            ],
+        }
+
+
+def _arrival(entry: tuple[Key, Observed]) -> tuple[bool, str, int]:
+    """Order in which jobs are stamped: those with a stamp first, then as they were created."""
+    metadata = entry[1].job["metadata"]
+    return _told_stamp(entry[1]) is None, metadata["creationTimestamp"], int(metadata.get("resourceVersion", 0))
+
+
+def _told_stamp(observed: Observed) -> datetime | None:
+    told = (observed.status.get("queue") or {}).get("enqueuedAt")
+    return parse_time(told) if told else None
+
+
+def _order(known: _Known) -> tuple[Any, ...]:
+    assert known.entry.waiting is not None
+    return known.entry.waiting.order
+
+
+def _row(known: _Known, request: Request) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "namespace": known.key.namespace,
+        "name": known.key.name,
+        "pool": str(request.pool),
+        "gpus": request.gpus,
+        "nodes": request.nodes,
+        "priority": request.priority,
+        "enqueuedAt": _stamp(request.enqueued),
+    }
+    return row | ({"reason": known.told.reason.word, "message": known.told.reason.sentence} if known.told else {})
+
+
+def _runs(observed: Observed) -> bool:
+    return observed.child is not None and not observed.child["spec"].get("suspend", False)
+
+
+def _is_over(observed: Observed) -> bool:
+    return observed.status.get("phase") in {"Succeeded", "Failed", "Stopped"}
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _shown(told: _Told) -> dict[str, Any]:
+    shown: dict[str, Any] = {"reason": told.reason.word}
+    if told.place is not None:
+        shown |= told.place._asdict()
+    if told.start is not None and told.basis is not None:
+        shown |= {"estimatedStartTime": format_time(told.start), "estimateBasis": told.basis.value}
+    return shown
+
+
+def _differ(before: _Told, after: _Told, now: datetime) -> bool:
+    """Whether there is something new to tell; an estimate that hardly moved is not."""
+    if (before.reason, before.place, before.basis) != (after.reason, after.place, after.basis):
+        return True
+    if before.start is None or after.start is None:
+        return before.start is not after.start
+    moved = abs((after.start - before.start).total_seconds())
+    return moved > max(30.0, _ESTIMATE_SLACK * abs((after.start - now).total_seconds()))

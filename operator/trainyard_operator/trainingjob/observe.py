@@ -1,0 +1,35 @@
+"""Reads one TrainingJob and its children from the Store."""
+
+from __future__ import annotations
+
+from trainyard_crds.contract import child_name
+from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
+
+
+def observe(store: Store, key: Key) -> Observed | None:
+    """The job of a key with its children as they were last seen; None when it is gone."""
+    job = store.job(key)
+    if job is None:
+        return None
+    uid = job["metadata"]["uid"]
+
+    def own(role: str) -> list[Object]:
+        return [child for child in store.children(ResourceKind.JOBS, uid, role) if owned_by(child, uid)]
+
+    name = child_name(key.name, uid)
+    return Observed(
+        job=job,
+        child=next((child for child in own(TRAIN_ROLE) if child["metadata"]["name"] == name), None),
+        pods=tuple(store.children(ResourceKind.PODS, uid, TRAIN_ROLE)),
+        check=next(iter(own(CHECK_ROLE)), None),
+        check_pods=tuple(store.children(ResourceKind.PODS, uid, CHECK_ROLE)),
+        export_jobs=tuple(own(EXPORT_ROLE)),
+        export_pods=tuple(store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
+    )
+
+
+def owned_by(obj: Object, uid: str) -> bool:
+    """Whether an object's controller has that UID."""
+    return any(entry.get("controller") and entry["uid"] == uid for entry in obj["metadata"].get("ownerReferences", []))

@@ -1,0 +1,163 @@
+"""What a TrainingJob is to the queue: one that waits, one that holds GPUs, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from trainyard_crds.queue import DEFAULT_PRIORITY
+from trainyard_crds.trainingjob_training import Checkpoints
+from trainyard_operator.queue.pool import Pool, pool_of
+from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
+from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.objects import job_finished, job_suspended, parse_time, pod_ended, seconds_between
+from trainyard_operator.trainingjob.status import is_final
+
+
+class Entry(NamedTuple):
+    """A job's part in a round; both are None for one that neither wants nor holds anything.
+
+    Attributes:
+        waiting: What it asks for.
+        holding: What it was given and has not given back.
+    """
+
+    waiting: Request | None = None
+    holding: Admitted | None = None
+
+
+class Grant(NamedTuple):
+    """What the queue decided for a job.
+
+    Attributes:
+        nodes: The node meant for each of its pods.
+        since: When.
+        open: Whether its Job has yet to be made or resumed.
+    """
+
+    nodes: tuple[str, ...]
+    since: datetime
+    open: bool
+
+
+History = Callable[[Pool], Expectation | None]
+"""How long jobs of a pool ran before."""
+
+
+def entry_of(
+    observed: Observed, *, stamp: datetime, now: datetime, grant: Grant | None, preempted: bool, past: History
+) -> Entry:
+    """Read a job for the queue.
+
+    Args:
+        observed: The job and its children.
+        stamp: Its place in the order for life.
+        now: The time.
+        grant: What the queue decided for it, if it did.
+        preempted: Whether it was told to make room.
+        past: What earlier jobs say of its duration.
+    """
+    request = _request(observed, stamp, past)
+    child, wanted = observed.child, is_wanted(observed)
+    runs = child is not None and not job_suspended(child) and not job_finished(child)
+    if runs or (wanted and grant is not None and grant.open):
+        leaving = runs and (preempted or not wanted)
+        return Entry(holding=_holding(observed, request, grant, now, leaving=leaving))
+    if _holds_on(observed):
+        return Entry(holding=_holding(observed, request, grant, now, leaving=True))
+    return Entry(waiting=request) if wanted and not (child and job_finished(child)) else Entry()
+
+
+def is_wanted(observed: Observed) -> bool:
+    """Whether a job is to run, now or when its turn comes."""
+    spec = observed.spec
+    leaving = "deletionTimestamp" in observed.job["metadata"] or is_final(observed)
+    return not (leaving or spec.get("suspend", False) or "stop" in spec)
+
+
+def _holds_on(observed: Observed) -> bool:
+    """Whether a pod of a job that is not to run any more is still there."""
+    status = (observed.child or {}).get("status") or {}
+    busy = bool(status.get("active") or status.get("terminating"))
+    return busy or any(not pod_ended(pod) for pod in observed.pods)
+
+
+def _request(observed: Observed, stamp: datetime, past: History) -> Request:
+    resources = observed.spec.get("resources") or {}
+    pool = pool_of(resources)
+    return Request(
+        uid=observed.uid,
+        namespace=observed.job["metadata"]["namespace"],
+        pool=pool,
+        gpus=int(resources.get("gpus", 1)),
+        nodes=int(resources.get("nodes", 1)),
+        priority=int((observed.spec.get("queue") or {}).get("priority", DEFAULT_PRIORITY)),
+        enqueued=stamp,
+        seconds=_limit(observed),
+        expected=_expected(observed) or past(pool),
+    )
+
+
+def _limit(observed: Observed) -> float | None:
+    """Seconds of running left under activeDeadlineSeconds, and the grace to save in."""
+    limit = observed.spec.get("activeDeadlineSeconds")
+    if limit is None:
+        return None
+    ran = float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
+    return max(0.0, float(limit) - ran) + _grace(observed.spec)
+
+
+def _grace(spec: Object) -> float:
+    default: int = Checkpoints.model_fields["grace_period_seconds"].default
+    return float((spec.get("checkpoints") or {}).get("gracePeriodSeconds", default))
+
+
+def _expected(observed: Observed) -> Expectation | None:
+    """What the job's own progress says of the time that is left."""
+    left = (observed.status.get("progress") or {}).get("remainingSeconds")
+    return None if left is None else Expectation(float(left), Basis.PROGRESS)
+
+
+def _holding(observed: Observed, request: Request, grant: Grant | None, now: datetime, *, leaving: bool) -> Admitted:
+    grace = _grace(observed.spec)
+    spent = _spent(observed, now)
+    limit = None if request.seconds is None else max(grace, request.seconds - spent)
+    remaining = request.expected
+    if remaining is not None:
+        remaining = remaining._replace(seconds=max(0.0, remaining.seconds - _age(observed, remaining, spent, now)))
+    elif limit is not None:
+        remaining = Expectation(limit, Basis.DEADLINE)
+    if leaving:
+        limit, remaining = grace, Expectation(grace, Basis.PROGRESS)
+    return Admitted(
+        request=request,
+        placement=grant.nodes if grant else (),
+        since=grant.since if grant else _since(observed, now),
+        remaining=remaining,
+        limit=limit,
+        leaving=leaving,
+    )
+
+
+def _spent(observed: Observed, now: datetime) -> float:
+    """Seconds the present attempt has run."""
+    attempts = observed.status.get("attempts") or []
+    if not attempts or "startedAt" not in attempts[-1] or "finishedAt" in attempts[-1]:
+        return 0.0
+    return max(0.0, (now - parse_time(attempts[-1]["startedAt"])).total_seconds())
+
+
+def _age(observed: Observed, expected: Expectation, spent: float, now: datetime) -> float:
+    """Seconds since an expectation was made: at the last report, or at the start."""
+    updated = (observed.status.get("progress") or {}).get("updatedAt")
+    if expected.basis is Basis.PROGRESS and updated:
+        return seconds_between(updated, now.isoformat())
+    return spent
+
+
+def _since(observed: Observed, now: datetime) -> datetime:
+    """When a job was let in, as far as its Job tells."""
+    if observed.child is None:
+        return now
+    return parse_time(observed.child["metadata"]["creationTimestamp"])

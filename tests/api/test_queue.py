@@ -1,0 +1,246 @@
+"""The builtin queue on a real control plane: real scheduler and Job controller, fake nodes of 8 GPUs whose pods end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api import kwok_support
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import Operator
+from tests.api.queue_support import Followed, fill, follow
+
+Object = dict[str, Any]
+CLAIM, SHORT, LONG = "models", "queue-short", "queue-long"
+NODES = 2
+COUNT = int(os.environ.get("TRAINYARD_QUEUE_JOBS", "60"))
+KILLS = int(os.environ.get("TRAINYARD_QUEUE_KILLS", "3"))
+SEED = int(os.environ.get("SEED", random.randrange(10**6)))
+TRAINING_JOBS = f"/apis/trainyard.dev/v1alpha1/namespaces/{LONG}/trainingjobs"
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> Iterator[Kubernetes]:
+    name = f"test-queue-{os.getpid()}"
+    with kwok_support.control_plane(name, nodes=NODES, seconds={SHORT: 1.0}) as kubernetes:
+        for namespace in (SHORT, LONG):
+            kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
+        yield kubernetes
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "policy.json"
+    path.write_text("{}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def operator(kubernetes: Kubernetes, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    operator = Operator(kubernetes, tmp_path_factory.mktemp("operator"), "queue", TRAINYARD_QUEUE_POLICY=str(policy))
+    try:
+        operator.wait_for_leadership()
+        yield operator
+    finally:
+        operator.kill()
+
+
+@pytest.fixture
+def yard(kubernetes: Kubernetes, operator: Operator, policy: Path) -> Iterator[Yard]:
+    """The jobs of one test; they are gone, and their GPUs free, when it ends."""
+    policy.write_text("{}")
+    yard = Yard(kubernetes, operator)
+    yield yard
+    policy.write_text("{}")
+    kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", LONG, "--wait=true")
+    until(lambda: not yard.pods(), 60)
+
+
+class Yard:
+    """TrainingJobs whose pods run until they are told to end."""
+
+    def __init__(self, kubernetes: Kubernetes, operator: Operator) -> None:
+        self.kubernetes, self.client, self.operator = kubernetes, kubernetes.client, operator
+
+    def submit(self, name: str, gpus: int = 1, **spec: Any) -> None:
+        body = kwok_support.training_job(LONG, name, claim=CLAIM, gpus=gpus, **spec)
+        self.client.apply(f"{TRAINING_JOBS}/{name}", body)
+
+    def read(self, name: str) -> Object:
+        found: Object = self.client.get(f"{TRAINING_JOBS}/{name}")
+        return found
+
+    def status(self, name: str) -> Object:
+        found: Object = self.read(name).get("status", {})
+        return found
+
+    def wait(self, name: str, phase: str, reason: str | None = None, seconds: float = 60) -> Object:
+        def is_so() -> bool:
+            status = self.status(name)
+            told = (status.get("queue") or {}).get("reason")
+            return status.get("phase") == phase and (reason is None or told == reason)
+
+        until(is_so, seconds)
+        return self.status(name)
+
+    def delete(self, name: str) -> None:
+        self.client.delete(f"{TRAINING_JOBS}/{name}")
+
+    def pods(self) -> list[Object]:
+        found: list[Object] = self.client.get(f"/api/v1/namespaces/{LONG}/pods")["items"]
+        return found
+
+
+def test_jobs_wait_in_order_with_place_reason_and_a_remedy(yard: Yard) -> None:
+    for name in ("full-0", "full-1"):
+        yard.submit(name, 8)
+        yard.wait(name, "Running")
+    yard.submit("first")
+    yard.wait("first", "Queued")
+    yard.submit("second")
+    yard.wait("second", "Queued")
+    yard.submit("urgent", 8, queue={"priority": 9})
+    urgent = yard.wait("urgent", "Queued", "WaitingForGpus")
+    assert urgent["message"] == "It needs 8 GPUs on one node; the most free is 0."
+    assert (urgent["queue"]["position"], urgent["queue"]["length"]) == (1, 3)
+    assert urgent["queue"]["pool"] == "nvidia.com/gpu (type=kwok)"
+    assert re.fullmatch(r"2\d{3}-.*\.\d{6}Z", urgent["queue"]["enqueuedAt"])
+    until(lambda: yard.status("second")["queue"].get("position") == 3, 30)
+    printed = yard.kubernetes.kubectl("get", "tj", "second", "-n", LONG, "-o", "wide")
+    assert "3 of 3" in printed
+    yard.delete("full-1")
+    yard.wait("urgent", "Running")
+    assert yard.status("first")["phase"] == "Queued"
+    assert yard.status("urgent")["queue"].keys() == {"pool", "enqueuedAt"}
+    yard.delete("full-0")
+    yard.wait("first", "Running")
+    yard.wait("second", "Running")
+
+
+def test_a_priority_that_is_changed_moves_a_waiting_job_at_once(yard: Yard) -> None:
+    for name in ("full-0", "full-1"):
+        yard.submit(name, 8)
+        yard.wait(name, "Running")
+    for name in ("a", "b"):
+        yard.submit(name, 8)
+        yard.wait(name, "Queued")
+    yard.kubernetes.kubectl(
+        "patch", "tj", "b", "-n", LONG, "--type=merge", "-p", json.dumps({"spec": {"queue": {"priority": 7}}})
+    )
+    until(lambda: yard.status("b")["queue"].get("position") == 1, 30)
+    yard.delete("full-0")
+    yard.wait("b", "Running")
+    assert yard.status("a")["phase"] == "Queued"
+
+
+def test_what_can_never_fit_says_what_there_is_and_blocks_nobody(yard: Yard) -> None:
+    yard.submit("huge", 16)
+    found = yard.wait("huge", "Queued", "ExceedsCapacity")
+    assert found["message"] == (
+        "It needs 16 GPUs on one node; the largest node of nvidia.com/gpu (type=kwok) has 8. Lower spec.resources.gpus."
+    )
+    yard.submit("small")
+    yard.wait("small", "Running")
+
+
+def test_a_held_queue_starts_nothing_until_it_is_released(yard: Yard, policy: Path) -> None:
+    policy.write_text('{"held": true}')
+    until(lambda: '\\"held\\": true' in yard.operator.log(), 30)
+    yard.submit("job")
+    yard.wait("job", "Queued", "QueueHeld")
+    policy.write_text('{"held": "no"}')
+    until(lambda: "are wrong and stay as they were: held:" in yard.operator.log(), 30)
+    assert yard.status("job")["phase"] == "Queued"
+    policy.write_text("{}")
+    yard.wait("job", "Running")
+
+
+def test_a_job_of_higher_priority_preempts_and_the_other_resumes(yard: Yard, policy: Path) -> None:
+    policy.write_text('{"preemption": true}')
+    until(lambda: '\\"preemption\\": true' in yard.operator.log(), 30)
+    for name in ("low-0", "low-1"):
+        yard.submit(name, 8, queue={"priority": 1})
+        yard.wait(name, "Running")
+    child = yard.status("low-1")["jobName"]
+    uid = yard.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"]
+    yard.submit("high", 8, queue={"priority": 9})
+    yard.wait("high", "Running")
+    assert yard.status("low-0")["phase"] == "Running", "the one that was let in last makes room"
+    low = yard.wait("low-1", "Queued")
+    assert low["queue"]["position"] == 1
+    assert low["attempts"][-1]["exitCode"] == 75
+    yard.delete("high")
+    low = yard.wait("low-1", "Running")
+    assert len(low["attempts"]) == 2
+    assert low["attemptCounts"]["failed"] == 0
+    assert yard.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"] == uid
+
+
+def test_foreign_pods_and_cordons_count(yard: Yard) -> None:
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "foreign", "namespace": LONG},
+        "spec": {
+            "nodeName": "kwok-0",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+        },
+    }
+    yard.kubernetes.apply(foreign)
+    yard.kubernetes.kubectl("cordon", "kwok-1")
+    try:
+        until(lambda: gpus(yard.operator) == {"kwok-0": (True, 1), "kwok-1": (False, 0)}, 30)
+        yard.submit("job", 8)
+        found = yard.wait("job", "Queued", "WaitingForGpus")
+        assert found["message"] == "It needs 8 GPUs on one node; the most free is 7."
+    finally:
+        yard.kubernetes.kubectl("uncordon", "kwok-1")
+        yard.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
+    yard.wait("job", "Running")
+
+
+def gpus(operator: Operator) -> dict[str, tuple[bool, int]]:
+    """What the operator says of each node: whether it is open, and the GPUs that are held."""
+    status, text = operator.get("/gpus")
+    assert status == 200
+    return {node["name"]: (node["open"], node["held"].get("nvidia.com/gpu", 0)) for node in json.loads(text)["nodes"]}
+
+
+def test_many_jobs_start_in_order_within_what_there_is_and_end_once(kubernetes: Kubernetes, operator: Operator) -> None:
+    with follow(kubernetes, SHORT) as followed:
+        fill(kubernetes, SHORT, CLAIM, count=COUNT, seed=SEED)
+        until(lambda: followed.ended() == COUNT, 60 + COUNT * 3)
+    check(followed, f"SEED={SEED}")
+    assert followed.overtakes() == [], f"SEED={SEED}"
+
+
+def test_an_operator_killed_again_and_again_lets_nobody_in_twice(kubernetes: Kubernetes, operator: Operator) -> None:
+    dice = random.Random(SEED)
+    with follow(kubernetes, SHORT) as followed:
+        fill(kubernetes, SHORT, CLAIM, count=COUNT, seed=SEED + 1, prefix="killed")
+        for number in range(KILLS):
+            due = int((number + dice.random()) / KILLS * COUNT)
+            until(partial(reached, followed, due), 60 + COUNT * 3)
+            operator.kill()
+            operator.restart()
+        until(lambda: followed.ended() == COUNT, 60 + COUNT * 3)
+    check(followed, f"SEED={SEED}")
+
+
+def reached(followed: Followed, count: int) -> bool:
+    return followed.ended() >= count
+
+
+def check(followed: Followed, seed: str) -> None:
+    assert followed.most_gpus <= NODES * 8, f"{seed}: more GPUs were given than there are"
+    assert set(followed.phases().values()) == {"Succeeded"}, seed
+    assert set(followed.pods_per_job().values()) == {1}, f"{seed}: a job had another number of pods than one"

@@ -1,0 +1,69 @@
+"""Two GPUs, which the node pretends to have, and four jobs that want them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from demo import install
+from demo.kubectl import Object
+from tests.e2e.support import SHARE, Site, resumed_step, training_job
+from trainyard_crds.contract import ADMITTED_ANNOTATION
+
+STEPS, INTERVAL = 90, 10
+
+
+def gpu_job(name: str, priority: int) -> Object:
+    job = training_job(name, steps=STEPS, queue={"priority": priority}, retry={"limit": 0})
+    job["spec"]["resources"] = {"gpus": 1, "cpu": SHARE, "memory": "3Gi"}
+    job["spec"]["checkpoints"]["everySteps"] = INTERVAL
+    return job
+
+
+@pytest.fixture
+def preemption(site: Site) -> Iterator[Site]:
+    """A site whose queue setting is put back in the end."""
+    yield site
+    set_policy(site, {})
+
+
+def set_policy(site: Site, policy: dict[str, Any]) -> None:
+    patch = json.dumps({"data": {"policy.json": json.dumps(policy)}})
+    site.kubectl.run("patch", "configmap", "trainyard-queue", "-n", install.NAMESPACE, "--type=merge", "-p", patch)
+
+
+def test_jobs_wait_in_order_one_is_preempted_and_all_finish(preemption: Site) -> None:
+    site = preemption
+    for name in ("first", "second"):
+        site.kubectl.apply(gpu_job(name, 1))
+        site.wait_trained(name, step=INTERVAL + 2)
+    site.kubectl.apply(gpu_job("middle", 5))
+    site.kubectl.apply(gpu_job("urgent", 9))
+    told = site.kubectl.wait(
+        "both are told their places",
+        lambda: [site.status(name).get("queue", {}) for name in ("urgent", "middle")],
+        lambda queues: [queue.get("position") for queue in queues] == [1, 2],
+        60,
+    )
+    assert [queue["length"] for queue in told] == [2, 2]
+    assert told[0]["reason"] == "WaitingForGpus"
+    assert told[0]["estimateBasis"] == "progress"
+    assert site.status("urgent")["message"] == "It needs 1 GPU on one node; the most free is 0."
+    assert "1 of 2" in site.kubectl.run("get", "trainingjob", "urgent", "-o", "wide")
+    running = {name: site.status(name)["phase"] for name in ("first", "second")}
+    assert running == {"first": "Running", "second": "Running"}, "without preemption nobody is sent away"
+
+    set_policy(site, {"preemption": True})
+    status = site.wait_phase("second", "Queued", "Succeeded", seconds=180)
+    assert status["phase"] == "Queued", "the youngest of the lowest priority makes room, with time left"
+    assert (status["attempts"][-1]["exitCode"], status["attemptCounts"]["failed"]) == (75, 0)
+    saved = status["checkpoints"][-1]["step"]
+    for name in ("urgent", "middle", "first", "second"):
+        site.wait_phase(name, "Succeeded")
+    assert resumed_step(site.log(site.status("second")["attempts"][-1]["pod"])) == saved
+    jobs = {job["metadata"]["name"]: job["metadata"]["annotations"] for job in site.kubectl.items("jobs")}
+    let_in = {name: jobs[site.status(name)["jobName"]][ADMITTED_ANNOTATION] for name in ("urgent", "middle")}
+    assert let_in["urgent"] < let_in["middle"]

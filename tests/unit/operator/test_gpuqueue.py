@@ -1,0 +1,259 @@
+"""The queue at work on one operator's knowledge: jobs, pods and nodes come and go, and each job is answered."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from tests.unit.operator.queue.world import GPU, NOW
+from trainyard_operator.gpuqueue import GpuQueue
+from trainyard_operator.kube.store import Key
+from trainyard_operator.queue.inventory import Holder
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.pool import Node
+from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.model import Observed
+
+
+class Yard:
+    """A cluster of one node, a clock, and the jobs in it."""
+
+    def __init__(self, gpus: int, policy: Policy | None = None) -> None:
+        self.seconds, self.added, self.policy = 0.0, list[str](), policy or Policy()
+        self.jobs: dict[Key, Observed] = {}
+        self.node = Node(name="n0", allocatable={GPU: gpus})
+        self.queue = self.restart()
+
+    def restart(self) -> GpuQueue:
+        """A new process that knows the same jobs."""
+        self.queue = queue = GpuQueue(
+            observe=self.jobs.get,
+            add=lambda key: self.added.append(key.name),
+            now=lambda: NOW + dt.timedelta(seconds=self.seconds),
+            clock=lambda: self.seconds,
+            policy=lambda: self.policy,
+        )
+        queue.inventory.put_node(self.node)
+        for key in self.jobs:
+            queue.look(key)
+        return queue
+
+    def submit(self, name: str, gpus: int = 1, *, priority: int | None = None, **spec: Any) -> None:
+        queue = {} if priority is None else {"queue": {"priority": priority}}
+        job = {
+            "metadata": {
+                "name": name,
+                "namespace": "team",
+                "uid": name,
+                "generation": 1,
+                "creationTimestamp": "2026-01-02T10:00:00Z",
+            },
+            "spec": {"resources": {"gpus": gpus}, **queue, **spec},
+            "status": {},
+        }
+        self.put(name, Observed(job=job))
+
+    def put(self, name: str, observed: Observed) -> None:
+        key = Key("team", name)
+        self.jobs[key] = observed
+        self.queue.look(key)
+
+    def change(self, name: str, *, child: dict[str, Any] | None = None, **parts: Any) -> None:
+        before = self.jobs[Key("team", name)]
+        job = {**before.job, **{key: {**before.job[key], **value} for key, value in parts.items()}}
+        self.put(name, Observed(job=job, child=before.child if child is None else child))
+
+    def start(self, name: str, gpus: int = 1) -> None:
+        """Its Job is made and its pod is bound."""
+        stamp = (NOW + dt.timedelta(seconds=self.seconds)).isoformat()
+        attempts = {"attempts": [{"number": 1, "startedAt": stamp}]}
+        self.change(
+            name,
+            status=attempts,
+            child={"metadata": {"creationTimestamp": stamp}, "spec": {"suspend": False}, "status": {}},
+        )
+        self.queue.inventory.put_pod(name, Holder(name, name, "n0", {GPU: gpus}, f"team/{name}"))
+
+    def end(self, name: str, phase: str = "Succeeded") -> None:
+        child = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+        self.change(name, child=child, status={"phase": phase, "attemptCounts": {"runningSeconds": 100}})
+        self.queue.inventory.put_pod(name, None)
+
+    def round(self, seconds: float = 0.0) -> None:
+        self.seconds += seconds
+        self.queue.round()
+
+    def answer(self, name: str) -> Admission:
+        return self.queue.admission(self.jobs[Key("team", name)])
+
+
+def test_a_job_that_fits_starts_where_the_queue_meant_it_and_keeps_its_stamp() -> None:
+    yard = Yard(2)
+    yard.submit("a")
+    assert not yard.answer("a").settled, "nothing is said before the first round"
+    yard.round()
+    found = yard.answer("a")
+    assert found.admitted
+    assert found.nodes == ("n0",)
+    assert found.queue == {"pool": GPU, "enqueuedAt": "2026-01-02T10:00:00.000000Z"}
+    assert yard.added == ["a"]
+
+
+def test_who_waits_is_told_place_and_reason_and_starts_when_there_is_room() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    found = yard.answer("b")
+    assert not found.admitted
+    assert (found.reason, found.message) == ("WaitingForGpus", "It needs 1 GPU on one node; the most free is 0.")
+    assert found.queue is not None
+    assert (found.queue["position"], found.queue["length"]) == (1, 2)
+    assert yard.answer("c").reason == "WaitingForTurn"
+    yard.end("a")
+    yard.round(20)
+    assert yard.answer("b").admitted
+    found = yard.answer("c")
+    assert found.queue is not None
+    assert found.queue["position"] == 1
+
+
+def test_a_place_is_not_told_anew_within_ten_seconds() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    yard.end("a")
+    yard.added.clear()
+    yard.round(5)
+    assert yard.added == ["b"], "c moved up, but was told 5 seconds ago"
+    yard.round(6)
+    assert yard.added == ["b", "c"]
+
+
+def test_a_job_let_in_but_not_yet_made_is_not_given_away_and_is_not_counted_twice() -> None:
+    yard = Yard(2)
+    yard.submit("a")
+    yard.round()
+    yard.submit("b")
+    yard.submit("c")
+    yard.round()
+    assert yard.answer("b").admitted
+    assert not yard.answer("c").admitted
+    yard.start("a")
+    yard.round(60)
+    assert not yard.answer("c").admitted
+
+
+def test_a_suspended_job_gives_back_its_gpus_when_its_pod_is_gone_and_queues_again_from_its_old_place() -> None:
+    yard = Yard(1)
+    yard.submit("a")
+    yard.round()
+    yard.start("a")
+    yard.submit("b")
+    suspended = {"metadata": {}, "spec": {"suspend": True}, "status": {"terminating": 1}}
+    yard.change("a", spec={"suspend": True}, child=suspended)
+    yard.round(1)
+    assert not yard.answer("b").admitted, "the pod of a still saves"
+    yard.change("a", child={**suspended, "status": {}}, spec={"suspend": False})
+    yard.queue.inventory.put_pod("a", None)
+    yard.round(20)
+    assert yard.answer("a").admitted, "it asked first"
+    assert not yard.answer("b").admitted
+
+
+def test_a_job_of_higher_priority_takes_the_gpus_of_a_lower_one_where_that_is_allowed() -> None:
+    yard = Yard(1, Policy(preemption=True))
+    yard.submit("low", priority=1)
+    yard.round()
+    yard.start("low")
+    yard.submit("high", priority=9)
+    yard.round(1)
+    low = yard.answer("low")
+    assert low.preempted
+    assert not low.admitted
+    assert yard.answer("high").reason == "WaitingForPreempted"
+    yard.change("low", child={"metadata": {}, "spec": {"suspend": True}, "status": {}})
+    yard.queue.inventory.put_pod("low", None)
+    yard.round(20)
+    assert yard.answer("high").admitted
+    found = yard.answer("low")
+    assert not found.preempted
+    assert found.reason == "WaitingForGpus"
+
+
+def test_a_new_priority_moves_a_waiting_job_at_once() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    yard.change("c", spec={"queue": {"priority": 9}})
+    yard.end("a")
+    yard.round(1)
+    assert yard.answer("c").admitted
+    assert not yard.answer("b").admitted
+
+
+def test_after_a_restart_nobody_loses_place_or_gpus() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    for name in ("b", "c"):
+        yard.change(name, status={"phase": "Queued", "queue": yard.answer(name).queue})
+    stamps = {name: yard.answer(name).queue["enqueuedAt"] for name in ("b", "c")}  # type: ignore[index]
+    yard.jobs = dict(reversed(yard.jobs.items()))
+    yard.restart()
+    yard.queue.inventory.put_pod("a", Holder("a", "a", "n0", {GPU: 1}, "team/a"))
+    yard.round()
+    assert yard.answer("a").admitted
+    assert {name: yard.answer(name).queue["enqueuedAt"] for name in ("b", "c")} == stamps  # type: ignore[index]
+    assert yard.answer("b").queue["position"] == 1  # type: ignore[index]
+
+
+def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
+    yard = Yard(1)
+    yard.submit("first")
+    yard.round()
+    yard.start("first")
+    yard.round()
+    yard.end("first")
+    yard.submit("a")
+    yard.submit("b")
+    yard.round(10)
+    yard.start("a")
+    yard.round(20)
+    found = yard.answer("b").queue
+    assert found is not None
+    assert found["estimateBasis"] == "history"
+    assert found["estimatedStartTime"] == "2026-01-02T10:01:50Z", "a started at 10 s and takes 100 s"
+
+
+def test_what_can_never_fit_is_told_so_without_a_place() -> None:
+    yard = Yard(1)
+    yard.submit("a", 2)
+    yard.round()
+    found = yard.answer("a")
+    assert found.reason == "ExceedsCapacity"
+    assert found.queue is not None
+    assert "position" not in found.queue
+
+
+def test_stop_and_deletion_leave_the_queue() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c", "d"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    yard.change("b", spec={"stop": "Graceful"})
+    del yard.jobs[Key("team", "c")]
+    yard.queue.look(Key("team", "c"))
+    yard.round(20)
+    found = yard.answer("d").queue
+    assert found is not None
+    assert (found["position"], found["length"]) == (1, 1)
+    assert [row["name"] for row in yard.queue.describe()["waiting"]] == ["d"]
