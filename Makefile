@@ -110,15 +110,20 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 BENCH = PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m benchmarks
 BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
-.PHONY: bench bench-operator bench-trainer bench-training bench-gpu
+.PHONY: bench bench-operator bench-queue bench-trainer bench-training bench-gpu
 bench: ## All benchmarks, one table each.
 	@$(MAKE) bench-operator
+	@$(MAKE) bench-queue
 	@$(MAKE) bench-trainer
 	@$(MAKE) bench-training
 
 bench-operator: venv ## Latency, writes, idle cost and restart of operator and gateway: about 8 minutes.
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(BENCH).operator $(BENCH_OPTIONS)
+
+bench-queue: venv ## 2,000 jobs on 64 fake GPUs: order, use, speed and cost of the queue: about 7 minutes.
+	@$(PYTHON) hack/cluster build api >/dev/null
+	@$(BENCH).queue $(BENCH_OPTIONS)
 
 bench-trainer: venv ## Start, checkpoint stall and recovery of the trainer: about 6 minutes, no cluster.
 	@$(BENCH).trainer $(BENCH_OPTIONS)
