@@ -1,8 +1,8 @@
 """What the GPU queue makes of a long queue: `python -m benchmarks.queue`, about 7 minutes.
 
 The load on which Kueue was measured: 2,000 jobs of 1, 2 and 8 GPUs (70, 20, 10 %), three priorities, pods of 3 s, 8
-fake nodes of 8 GPUs, control plane and client on the same two cores. The order is checked from the moment of admission that
-stands on each Job, the use of the GPUs from the pods that run, both as one independent client sees them.
+fake nodes of 8 GPUs, control plane and client on the same two cores. The order is checked from the moment of admission
+that stands on each Job, the use of the GPUs from the pods that run, both as one independent client sees them.
 """
 
 from __future__ import annotations
