@@ -25,10 +25,12 @@ def memory_caution(observed: Observed) -> Caution | Need | None:
     if estimate is None:
         return None
     peak, device = int(estimate["bytes"]), estimate.get("deviceBytes")
-    if device is not None and peak > device:
-        return _caution("DeviceTooSmall", peak, f"its device has {_gib(device)}", estimate)
     resources = observed.spec.get("resources") or {}
-    if not resources.get("gpus", Resources.model_fields["gpus"].default):
+    gpus = resources.get("gpus", Resources.model_fields["gpus"].default)
+    if device is not None and peak > device:
+        where = "its GPU" if gpus else "its container"
+        return _caution("DeviceTooSmall", peak, f"{where} has {_gib(device)} for it", estimate)
+    if not gpus:
         return None
     least = int(estimate.get("leastBytes", peak))
     label = f"{resources.get('gpuResource', Resources.model_fields['gpu_resource'].default)}.memory"

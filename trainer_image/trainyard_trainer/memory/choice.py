@@ -30,9 +30,8 @@ class Room:
 def choose_recompute(config: RunConfig, shape: ModelShape, room: Room) -> Recompute:
     """The way the user asks for; with auto the fastest that fits.
 
-    Computing a layer's activations again costs a third of its time, so as few layers as possible do it. Whole layers,
-    not parts of them: a layer gives back more bytes for each product computed again than its feed-forward part alone
-    (the product behind the last saved activation is never computed again). Copying inputs to the host comes last.
+    Computing a layer's activations again costs a third of its time, so as few layers as possible do it. Copying inputs
+    to the host comes last.
 
     Args:
         config: The run.

@@ -188,7 +188,9 @@ class Reporter:
         """What the run is predicted to need of one device, and what would help if that is not there."""
         self._memory, self._memory_advice = estimate, advice
         if estimate.device_bytes is not None and estimate.bytes > estimate.device_bytes:
-            text = f"The run is predicted to need {_gib(estimate.bytes)}, its device has {_gib(estimate.device_bytes)}."
+            text = (
+                f"The run is predicted to need {_gib(estimate.bytes)}; {_gib(estimate.device_bytes)} are free for it."
+            )
             self.warn("MemoryTooSmall", f"{text} {advice}")
         self._offer(urgent=True)
 

@@ -159,7 +159,7 @@ def test_a_device_that_is_too_small_is_told_before_anything_is_loaded(
     assert "recompute full" in found.basis
     [told] = [line for line in log_lines(tmp_path) if line["type"] == "MemoryTooSmall"]
     assert told["level"] == "warning"
-    assert "its device has 0.00 GiB" in told["message"]
+    assert "0.00 GiB are free for it" in told["message"]
     assert termination.advice in told["message"]
     assert "saves" in termination.advice
 
