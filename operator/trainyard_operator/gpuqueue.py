@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from trainyard_operator.queue.request import Admitted, Basis, Expectation, Reque
 from trainyard_operator.queue.round import Outcome, admit
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Observed
-from trainyard_operator.trainingjob.objects import format_time, parse_time
-from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of
+from trainyard_operator.trainingjob.objects import format_time, holds, parse_time
+from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, seconds_run
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +139,17 @@ class GpuQueue:
 
     async def run(self) -> None:
         """Run rounds for ever, one at a time, when there is news and now and then."""
+        aged = self._clock()
         while True:
             began = self._clock()
+            if began - aged >= _TICK:  # what is left of a running job grows less without an event
+                self._dirty |= {known.key: None for known in self._known.values() if known.entry.holding}
+                aged = began
             self.round()
             await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
                     await self._wake.wait()
-            except TimeoutError:
-                self._dirty |= {known.key: None for known in self._known.values() if known.entry.holding}
             self._wake.clear()
 
     def round(self) -> None:
@@ -188,8 +191,9 @@ class GpuQueue:
         if known.entry.holding is None:
             known.preempted = False
             known.grant = None
-            if before.holding is not None:
-                self._remember(before.holding.request.pool, observed)
+            if before.holding is not None and holds(observed.child, "Complete"):
+                past = self._past.setdefault(before.holding.request.pool, deque(maxlen=_PAST))
+                past.append(seconds_run(observed, now))
         if known.entry == Entry() and _is_over(observed):
             self._forget(key)
 
@@ -211,11 +215,6 @@ class GpuQueue:
     def _expected(self, pool: Pool) -> Expectation | None:
         past = self._past.get(pool)
         return Expectation(median(past), Basis.HISTORY) if past else None
-
-    def _remember(self, pool: Pool, observed: Observed) -> None:
-        if observed.status.get("phase") == "Succeeded":
-            seconds = float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
-            self._past.setdefault(pool, deque(maxlen=_PAST)).append(seconds)
 
     def _let_in(self, outcome: Outcome) -> None:
         for start in outcome.starts:

@@ -60,13 +60,14 @@ def entry_of(
     """
     request = _request(observed, stamp, past)
     child, wanted = observed.child, is_wanted(observed)
-    runs = child is not None and not job_suspended(child) and not job_finished(child)
-    if runs or (wanted and grant is not None and grant.open):
+    over = child is not None and job_finished(child)
+    runs = child is not None and not job_suspended(child) and not over
+    if runs or (wanted and not over and grant is not None and grant.open):
         leaving = runs and (preempted or not wanted)
         return Entry(holding=_holding(observed, request, grant, now, leaving=leaving))
     if _holds_on(observed):
         return Entry(holding=_holding(observed, request, grant, now, leaving=True))
-    return Entry(waiting=request) if wanted and not (child and job_finished(child)) else Entry()
+    return Entry(waiting=request) if wanted and not over else Entry()
 
 
 def is_wanted(observed: Observed) -> bool:
@@ -104,8 +105,16 @@ def _limit(observed: Observed) -> float | None:
     limit = observed.spec.get("activeDeadlineSeconds")
     if limit is None:
         return None
-    ran = float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
-    return max(0.0, float(limit) - ran) + _grace(observed.spec)
+    return max(0.0, float(limit) - _recorded(observed)) + _grace(observed.spec)
+
+
+def seconds_run(observed: Observed, now: datetime) -> float:
+    """Seconds that a job's containers ran, in all."""
+    return _recorded(observed) + _spent(observed, now)
+
+
+def _recorded(observed: Observed) -> float:
+    return float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
 
 
 def _grace(spec: Object) -> float:

@@ -74,9 +74,10 @@ class Yard:
         )
         self.queue.inventory.put_pod(name, Holder(name, name, "n0", {GPU: gpus}, f"team/{name}"))
 
-    def end(self, name: str, phase: str = "Succeeded") -> None:
+    def end(self, name: str) -> None:
+        """Its pod is over and its Job complete; the status follows later."""
         child = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-        self.change(name, child=child, status={"phase": phase, "attemptCounts": {"runningSeconds": 100}})
+        self.change(name, child=child)
         self.queue.inventory.put_pod(name, None)
 
     def round(self, seconds: float = 0.0) -> None:
@@ -221,16 +222,17 @@ def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
     yard.round()
     yard.start("first")
     yard.round()
-    yard.end("first")
     yard.submit("a")
     yard.submit("b")
-    yard.round(10)
+    yard.seconds = 100
+    yard.end("first")
+    yard.round()
     yard.start("a")
     yard.round(20)
     found = yard.answer("b").queue
     assert found is not None
     assert found["estimateBasis"] == "history"
-    assert found["estimatedStartTime"] == "2026-01-02T10:01:50Z", "a started at 10 s and takes 100 s"
+    assert found["estimatedStartTime"] == "2026-01-02T10:03:20Z", "a started at 100 s and takes as long as the first"
 
 
 def test_what_can_never_fit_is_told_so_without_a_place() -> None:
