@@ -165,6 +165,8 @@ def _zip_members(file: BinaryIO, name: str, meter: _Meter) -> Iterator[tuple[str
         mode = entry.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _no_file(name, entry.filename)
+        if not entry.filename:
+            raise _damaged(name, "a member has no name")
         if entry.is_dir() or not _holds_rows(name, entry.filename):
             continue
         if entry.flag_bits & 1:

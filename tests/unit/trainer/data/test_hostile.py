@@ -196,6 +196,12 @@ def test_names_that_leave_the_folder_are_told(tmp_path: Path, pack: str, name: s
     assert "would leave the folder" in problem.message
 
 
+def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
+    data = zipped("rows.jsonl", jsonl(ROWS)).replace(b"rows.jsonl", b"\0ows.jsonl")
+    [problem] = checked(tmp_path, "jsonl.zip", data).problems
+    assert problem.message == "train.jsonl.zip is truncated or damaged: a member has no name."
+
+
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=20)
 @given(data=st.data())
