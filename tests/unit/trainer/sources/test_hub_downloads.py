@@ -1,8 +1,12 @@
 """Downloads from the hub: told in percent, gone on with, checked, shared by several runs, and found in caches."""
 
 import hashlib
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -106,6 +110,39 @@ def test_a_stopped_download_goes_on_with_the_byte_it_stopped_at(hub: Hub, tmp_pa
     assert contents(fetch(hub, tmp_path, shares)) == MODEL
     assert hub.ranges == [f"bytes={size}-{len(FILES[LAST]) - 1}"]
     assert pytest.approx(100 * (len(MODEL["config.json"]) + (4 << 20) + size) / TOTAL) in shares[:3]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trainyard_trainer.sources.download import Downloader
+from trainyard_trainer.sources.hub import HubRepository
+from trainyard_trainer.sources.hub_files import fetch_model
+
+polls = []
+
+def poll():
+    polls.append(1)
+    if len(polls) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+repository = HubRepository(kind="model", name="org/tiny", endpoint=sys.argv[1])
+fetch_model(repository, "c" * 40, Downloader(cache=Path(sys.argv[2]), poll=poll, progress=lambda _share: None))
+"""
+
+
+def test_a_killed_download_is_gone_on_with_by_the_next_process(hub: Hub, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, hub.address, str(tmp_path)]
+    environ = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub-cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=environ, check=False).returncode == -signal.SIGKILL
+    sizes = {part.name: part.stat().st_size for part in tmp_path.rglob("*.part")}
+    assert sum(sizes.values()) > 1 << 20
+    hub.ranges.clear()
+    assert contents(fetch(hub, tmp_path)) == MODEL
+    begins = {int(str(asked).removeprefix("bytes=").split("-")[0]) for asked in hub.ranges}
+    wanted = {size for name, size in sizes.items() if size < len(FILES[name.removesuffix(".part")])}
+    assert wanted <= begins
+    assert wanted
 
 
 def test_a_connection_that_breaks_costs_only_what_it_did_not_bring(hub: Hub, tmp_path: Path) -> None:
