@@ -45,9 +45,9 @@ Ts = TypeVarTuple("Ts")
 
 _WORKERS = 48
 """A burst is done sooner when all of it is asked for than when what it sets off goes on beside it."""
-_YOUNG = 20_000
+_YOUNG = 5_000
 """Objects made since the last look for cycles before the next: at 700, Python's own, looking takes two thirds of the
-time of reading a list."""
+time of reading a list; with many more, what has been read stays in memory for long."""
 _DRAIN = 5.0
 _HEAD_START = 2.0
 """Seconds that new jobs of the first lists get before the watches begin, which take everything in once more."""

@@ -43,11 +43,12 @@ class Login:
     Args:
         kubeconfig: Kubeconfig file; None inside a cluster.
         pacer: Holds back watch requests.
+        listed: Told of the URL path of each list, or part of one, that kopf got.
     """
 
-    def __init__(self, kubeconfig: str | None, pacer: Pacer) -> None:
+    def __init__(self, kubeconfig: str | None, pacer: Pacer, listed: Callable[[str], None]) -> None:
         self._read = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
-        self._pacer = pacer
+        self._pacer, self._listed = pacer, listed
         self._known: kopf.ConnectionInfo | None = None
 
     # A coroutine, because a session belongs to a running event loop.
@@ -74,4 +75,7 @@ class Login:
     async def _pace(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if request.url.query.get("watch") == "true":
             await self._pacer.wait(request.url.path)
-        return await handler(request)
+            return await handler(request)
+        response = await handler(request)
+        self._listed(request.url.path)
+        return response

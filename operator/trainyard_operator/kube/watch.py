@@ -22,6 +22,7 @@ RESOURCES = {
     ResourceKind.JOBS: ("batch", "v1", "jobs"),
     ResourceKind.PODS: ("", "v1", "pods"),
 }
+_KINDS = {plural: kind for kind, (_, _, plural) in RESOURCES.items()}
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -31,7 +32,8 @@ class Watch:
     Args:
         store: Takes the objects.
         add: Takes the key of each TrainingJob with news.
-        relisted: Told of each kind whose watch lost its place: what was deleted meanwhile is not reported.
+        relisted: Told of each kind that kopf listed, at its start or because its watch lost its place: what was
+            deleted before is not reported.
         clock: Monotonic seconds.
         gpus: Takes nodes, and pods of anybody.
     """
@@ -60,13 +62,17 @@ class Watch:
                     return
             take = self._store.remove if event["type"] == "DELETED" else self._store.put
             key = take(kind, obj)
-            if event["type"] is None:  # part of a list, not of a watch
-                self._relisted(kind)
         except (KeyError, ValueError, TypeError):
             logger.exception("an event of %s could not be read", kind)
             return
         if key is not None:
             self._add(key)
+
+    def listed(self, path: str) -> None:
+        """Take notice of a list that kopf got; of an empty one there is no event."""
+        kind = _KINDS.get(path.rsplit("/", 1)[-1])
+        if kind is not None:
+            self._relisted(kind)
 
     async def run(self, kubeconfig: str | None, stop: asyncio.Event) -> None:
         """Watch until `stop` is set; returns or raises when kopf ends.
@@ -76,7 +82,7 @@ class Watch:
             stop: Ends the watch.
         """
         registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry)(Login(kubeconfig, Pacer(self._clock, asyncio.sleep)).session)
+        kopf.on.login(registry=registry)(Login(kubeconfig, Pacer(self._clock, asyncio.sleep), self.listed).session)
 
         for kind, (group, version, plural) in RESOURCES.items():
             self._register(registry, kind, (group, version, plural))

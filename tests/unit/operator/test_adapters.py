@@ -6,10 +6,12 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
 import pytest
+from yarl import URL
 
 from trainyard_operator import clock
 from trainyard_operator.clock import ServerClock
@@ -124,7 +126,7 @@ async def test_the_login_gives_new_credentials_and_never_those_that_were_refused
     async def sleep(_: float) -> None:
         return
 
-    login, told = Login(str(kubeconfig), Pacer(lambda: 0.0, sleep)), {"settings": kopf.OperatorSettings()}
+    login, told = Login(str(kubeconfig), Pacer(lambda: 0.0, sleep), print), {"settings": kopf.OperatorSettings()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig))
         for token in ("first", "second"):
@@ -134,6 +136,22 @@ async def test_the_login_gives_new_credentials_and_never_those_that_were_refused
             assert session.aiohttp_session.headers["Authorization"] == f"Bearer {token}"
             assert await login.session(**told) is None
             await session.aiohttp_session.close()
+
+
+async def test_lists_are_told_of_and_watches_are_not() -> None:
+    async def sleep(_: float) -> None:
+        return
+
+    async def answer(_: Any) -> Any:
+        return "answer"
+
+    listed: list[str] = []
+    login = Login(None, Pacer(lambda: 0.0, sleep), listed.append)
+    for url in ("https://api/api/v1/pods?limit=500", "https://api/api/v1/pods?watch=true"):
+        request: Any = SimpleNamespace(url=URL(url))
+        got: Any = await login._pace(request, answer)
+        assert got == "answer"
+    assert listed == ["/api/v1/pods"]
 
 
 class Silent:
@@ -181,12 +199,15 @@ def feed() -> GpuFeed:
     return GpuFeed(kube, Inventory(), lambda: None)
 
 
-def test_events_reach_store_and_queue_and_a_relist_asks_for_a_resync() -> None:
+def test_events_reach_store_and_queue_and_a_list_even_an_empty_one_asks_for_a_resync() -> None:
     store, added, relisted = Store(), list[Key](), list[ResourceKind]()
     watch = Watch(store, add=added.append, relisted=relisted.append, clock=lambda: 5.0, gpus=feed())
     watch.handle(ResourceKind.TRAINING_JOBS, event("ADDED"))
     watch.handle(ResourceKind.TRAINING_JOBS, event(None, 2))
     watch.handle(ResourceKind.TRAINING_JOBS, event("DELETED", 3))
+    assert relisted == []
+    watch.listed("/apis/trainyard.dev/v1alpha1/trainingjobs")
+    watch.listed("/apis/trainyard.dev/v1alpha1")
     assert (added, relisted) == ([Key("team", "tune")] * 3, [ResourceKind.TRAINING_JOBS])
     assert (store.all_keys(), watch.last_event) == ([], {ResourceKind.TRAINING_JOBS: 5.0})
 
