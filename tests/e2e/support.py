@@ -119,6 +119,10 @@ class Site:
     def log(self, pod: str) -> str:
         return self.kubectl.run("logs", pod)
 
+    def begin(self, job: Object) -> None:
+        """Apply a reference job, and the undisturbed one beside it, so that nobody waits for that in the end."""
+        self.kubectl.apply(job, reference_job("undisturbed"))
+
     def undisturbed(self) -> dict[str, Any]:
         """The status of a finished run of `reference_job` that nothing interrupted; all tests share it."""
         self.kubectl.apply(reference_job("undisturbed"))

@@ -24,14 +24,14 @@ def free_restarts_only(name: str) -> Object:
 
 
 def test_an_evicted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
-    site.kubectl.apply(free_restarts_only("evicted"))
+    site.begin(free_restarts_only("evicted"))
     pod = site.wait_trained("evicted")["attempts"][-1]["pod"]
     site.evict(pod)
     assert_resumed(site, "evicted", "Evicted")
 
 
 def test_a_deleted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
-    site.kubectl.apply(free_restarts_only("pod-deleted"))
+    site.begin(free_restarts_only("pod-deleted"))
     pod = site.wait_trained("pod-deleted")["attempts"][-1]["pod"]
     site.kubectl.run("delete", "pod", pod, "--wait=false")
     assert_resumed(site, "pod-deleted", "Interrupted")

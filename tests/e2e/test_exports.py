@@ -44,10 +44,7 @@ print(json.dumps({
 def finished(site: Site) -> dict[str, Any]:
     """The status of a QLoRA run that was evicted and resumed, with its merged export."""
     site.kubectl.apply(training_job(NAME, method="qlora", steps=60, exports=[MERGED], retry={"limit": 0}))
-    evicted = site.wait_trained(NAME)["attempts"][-1]["pod"]
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": evicted}}
-    url = f"/api/v1/namespaces/{site.kubectl.namespace}/pods/{evicted}/eviction"
-    site.kubectl.run("create", "--raw", url, "-f", "-", text=json.dumps(eviction))
+    site.evict(site.wait_trained(NAME)["attempts"][-1]["pod"])
     status = site.wait_phase(NAME, "Succeeded")
     first, last = status["attempts"]
     assert (first["exitCode"], first["reason"], last["exitCode"]) == (75, "Evicted", 0)

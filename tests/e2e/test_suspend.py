@@ -8,7 +8,7 @@ from tests.e2e.support import Site, outcome, reference_job, resumed_step, traini
 
 
 def test_a_suspended_job_resumes_in_the_same_job_with_bit_equal_weights(site: Site) -> None:
-    site.kubectl.apply(reference_job("broken"))
+    site.begin(reference_job("broken"))
     status = suspended_and_resumed(site, "broken")
     assert outcome(status) == outcome(site.undisturbed()), "weights or metrics differ from a straight run"
 

@@ -30,7 +30,7 @@ def outage(site: Site) -> Outage:
     """Three jobs train. Then no operator runs, and one job's pod vanishes, another's Job, the third loses its Job and
     its status, as if an operator had been killed on the way; the certificate authority and the Lease are lost."""
     for name in NAMES:
-        job = training_job(name, steps=5 if name == "half-made" else 100_000)
+        job = training_job(name, steps=5 if name == "half-made" else 100_000, cpu="600m")
         job["spec"]["checkpoints"]["gracePeriodSeconds"] = 5
         site.kubectl.apply(job)
     before = {name: site.wait_phase(name, "Running", "Succeeded") for name in NAMES}
