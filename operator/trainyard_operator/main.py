@@ -51,6 +51,8 @@ time of reading a list; with many more, what has been read stays in memory for l
 _DRAIN = 5.0
 _HEAD_START = 2.0
 """Seconds that new jobs of the first lists get before the watches begin, which take everything in once more."""
+_FEW = 100
+"""TrainingJobs that are taken in so fast that the watches need not wait: how a pod ended only they bring."""
 _KOPF_PATIENCE = 1.0
 """Seconds kopf gets to end by itself: it waits 5 s for its own tasks where the stop met it in its start."""
 EXIT_STOPPED, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
@@ -264,9 +266,10 @@ class Operator:
 
     async def _watch_after_priming(self, stop: asyncio.Event) -> None:
         await self._primed.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HEAD_START):
-                await self._queue.calm()
+        if len(self._store.all_keys()) > _FEW:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HEAD_START):
+                    await self._queue.calm()
         await self._watch.run(self._settings.kubeconfig, stop)
 
     async def _trust_after_priming(self) -> None:
