@@ -13,11 +13,12 @@ from demo.kubectl import Object
 from tests.e2e.support import SHARE, Site, resumed_step, training_job
 from trainyard_crds.contract import ADMITTED_ANNOTATION
 
-STEPS, INTERVAL = 90, 10
+LONG, SHORT, INTERVAL = 600, 30, 10
+"""Steps: the first two must last until the others have come and the setting has reached the operator."""
 
 
-def gpu_job(name: str, priority: int) -> Object:
-    job = training_job(name, steps=STEPS, queue={"priority": priority}, retry={"limit": 0})
+def gpu_job(name: str, priority: int, steps: int) -> Object:
+    job = training_job(name, steps=steps, queue={"priority": priority}, retry={"limit": 0})
     job["spec"]["resources"] = {"gpus": 1, "cpu": SHARE, "memory": "3Gi"}
     job["spec"]["checkpoints"]["everySteps"] = INTERVAL
     return job
@@ -38,10 +39,10 @@ def set_policy(site: Site, policy: dict[str, Any]) -> None:
 def test_jobs_wait_in_order_one_is_preempted_and_all_finish(preemption: Site) -> None:
     site = preemption
     for name in ("first", "second"):
-        site.kubectl.apply(gpu_job(name, 1))
+        site.kubectl.apply(gpu_job(name, 1, LONG))
         site.wait_trained(name, step=INTERVAL + 2)
-    site.kubectl.apply(gpu_job("middle", 5))
-    site.kubectl.apply(gpu_job("urgent", 9))
+    site.kubectl.apply(gpu_job("middle", 5, SHORT))
+    site.kubectl.apply(gpu_job("urgent", 9, SHORT))
     told = site.kubectl.wait(
         "both are told their places",
         lambda: [site.status(name).get("queue", {}) for name in ("urgent", "middle")],
