@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,15 @@ def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, re
         "checkpoints": [checkpoint],
     }
     return json.dumps(document)
+
+
+def offer_gpus(kubernetes: Kubernetes, node: str, resource: str, count: int) -> None:
+    """Let a played node be ready and have GPUs, for the queue; with no CPU, the scheduler has no use for it."""
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": datetime.now(UTC).isoformat()}
+    room = {"allocatable": {resource: str(count)}, "capacity": {resource: str(count)}, "conditions": [ready]}
+    kubernetes.kubectl(
+        "patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps({"status": room})
+    )
 
 
 def requests_by(kubernetes: Kubernetes, user: str, after: int = 0) -> list[Object]:

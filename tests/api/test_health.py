@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Gateway, Job, Kubernetes, Pod, control_plane, fetch, sample, until
-from tests.api.operator_support import NODE, Team, namespace_of_a_team, service_account
+from tests.api.operator_support import NODE, Team, namespace_of_a_team, offer_gpus, service_account
 from tests.faults.plan import Action, Fault, Request
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
@@ -124,10 +122,7 @@ def test_every_row_of_the_operator_tells_the_truth(
     assert value(operator, "trainyard_reconcile_errors_total", error="ServerError") == 1
     team.create("large", resources={"gpus": 4}).wait("Queued")
     assert value(operator, "trainyard_waiting_jobs", pool="nvidia.com/gpu") == 1
-    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": datetime.now(UTC).isoformat()}
-    room = {"allocatable": {"nvidia.com/gpu": "2"}, "capacity": {"nvidia.com/gpu": "2"}, "conditions": [ready]}
-    patch = json.dumps({"status": room})
-    plane.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
+    offer_gpus(plane, NODE, "nvidia.com/gpu", 2)
     until(lambda: value(operator, "trainyard_free_gpus", resource="nvidia.com/gpu") == 2)
     until(lambda: phases_shown(operator) == phases(plane))
     assert phases(plane)["Running"] >= 1
