@@ -102,6 +102,8 @@ def _faults(name: str) -> Iterator[None]:
     except (*_FAULTS, gzip.BadGzipFile) as error:
         raise _damaged(name, str(error).rstrip(".") or type(error).__name__) from error
     except OSError as error:
+        if error.errno is None:  # of a decompressor: bz2, which a damaged zip may name, has no error of its own
+            raise _damaged(name, str(error).rstrip(".")) from error
         if error.errno != errno.EINVAL:
             raise  # a fault of the disk
         raise _damaged(name, "a member begins before the file does") from error

@@ -92,7 +92,7 @@ def test_an_upload_that_ends_early_leaves_no_parts(storage: Storage, directory: 
 def test_the_next_start_clears_what_a_kill_has_left(storage: Storage, directory: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", UPLOADER, directory, NAME, "s3://models/killed", str(storage.s3.endpoint)],
-        env={**os.environ, **storage.environ},
+        env={**os.environ, **storage.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
