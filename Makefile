@@ -1,7 +1,7 @@
 # Everything a developer or CI runs. `make help` lists it.
 #
 #   make demo          from an empty machine to a fine-tuned model on a real one-node cluster
-#   make check         format, lint, types, imports, unit tests: under 2 minutes, before every commit
+#   make check         format, lint, types, imports, quick unit tests: under 2 minutes, before every commit
 #   make test          all tiers: unit, api (real control plane), e2e (real node, containers, images)
 #   make reviewable    regenerate CRDs, docs and schemas; fails when something was not committed
 SHELL := /bin/bash
@@ -26,7 +26,7 @@ venv: ## Make the Python environment (or reuse it) and link it as .venv.
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 .PHONY: check format lint types imports generated
-check: format lint types imports generated test-unit ## Format, lint, types, imports, generated files, unit tests.
+check: format lint types imports generated test-quick ## Format, lint, types, imports, generated files, quick unit tests.
 
 format: venv ## Fail when a file is not formatted (fix: make fix).
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
@@ -66,13 +66,16 @@ lock: venv ## Resolve the lock files anew from pyproject.toml.
 
 PYTEST = .venv/bin/python -m pytest --quiet
 
-.PHONY: test test-unit test-api test-e2e test-gpu campaign-trainer
+.PHONY: test test-quick test-unit test-api test-e2e test-gpu campaign-trainer
 test: ## All tiers.
 	@$(MAKE) test-unit
 	@$(MAKE) test-api
 	@$(MAKE) test-e2e
 
-test-unit: venv ## Offline tests, about a minute.
+test-quick: venv ## Offline tests but for those that take seconds each.
+	@$(PYTEST) tests/unit -n 2 -m "not slow"
+
+test-unit: venv ## Offline tests, about 3 minutes.
 	@echo "== tier: unit (offline) =="
 	@$(PYTEST) tests/unit -n 2
 

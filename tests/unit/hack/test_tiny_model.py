@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tiny_model import build, corpus, pretrain, questions
 from tiny_model.questions import Guard, Split, first_sentences, make_split, normal
 
+pytestmark = pytest.mark.slow
+
 SMALL = pretrain.Recipe(vocabulary=400, hidden=32, layers=1, heads=2, block=32, batch=2, steps=3)
 
 

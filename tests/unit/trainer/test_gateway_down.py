@@ -19,6 +19,8 @@ from tests.unit.trainer.toy import metric_lines, run_config
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"

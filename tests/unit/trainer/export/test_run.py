@@ -13,6 +13,8 @@ from trainyard_trainer.sources.objects import open_bucket
 from trainyard_trainer.sources.s3 import Bucket
 from trainyard_trainer.stop import StopFlag
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_of_a_bucket_is_trained_merged_and_copied_back(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch

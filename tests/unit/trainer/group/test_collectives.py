@@ -10,6 +10,8 @@ from tests.unit.trainer.group import work
 from tests.unit.trainer.group.processes import run_group
 from trainyard_crds.exitcodes import ExitCode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_all_processes_get_the_same_sums_values_and_decisions(world_size: int) -> None:

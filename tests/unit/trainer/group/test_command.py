@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.trainer.toy import run_config
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
 

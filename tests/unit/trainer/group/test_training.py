@@ -19,6 +19,8 @@ from tests.unit.trainer.toy import event_lines, metric_lines
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.runconfig import RunConfig
 
+pytestmark = pytest.mark.slow
+
 METHODS = ["lora", "qlora", "full"]
 RELATIVE, ABSOLUTE = 2e-4, 2e-6
 """Tolerances of weights after 6 steps in fp32: sums of gradients in another order, and what AdamW makes of that."""
