@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 5.0
 """Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
-_GAP, _SHARE = 0.05, 4.0
+_GAP, _SHARE = 0.005, 4.0
 """Least pause between two rounds, in seconds and in multiples of the last round's own time."""
 _TOLD_PER_SECOND = 10.0
 """Places and reasons told anew per second, over all jobs."""

@@ -43,9 +43,10 @@ class GpuFeed:
         """Take in a watch event of a node."""
         obj = event["object"]
         if event["type"] == "DELETED":
+            self._versions.pop(obj["metadata"]["uid"], None)
             self._inventory.remove_node(obj["metadata"]["name"])
             self._wake()
-        elif self._is_news(obj) and self._inventory.put_node(node_of(obj)):
+        elif self._take_node(_trimmed_node(obj)):
             self._wake()
 
     def pod(self, event: Any) -> None:
@@ -55,7 +56,7 @@ class GpuFeed:
             self._versions.pop(uid, None)
             if self._inventory.put_pod(uid, None):
                 self._wake()
-        elif self._is_news(obj) and self._inventory.put_pod(uid, _holder(obj)):
+        elif self._take_pod(_trimmed_pod(obj)):
             self._wake()
 
     async def prime(self) -> None:
@@ -64,9 +65,11 @@ class GpuFeed:
         Raises:
             ApiError: a list failed.
         """
-        nodes, _ = await self._kube.list_all(_NODES, [])
-        pods, version = await self._kube.list_all(_PODS, [])
-        self._replace(nodes, pods, int(version))
+        nodes, nodes_version = await self._kube.list_all(_NODES, keep=_trimmed_node)
+        pods, pods_version = await self._kube.list_all(_PODS, keep=_trimmed_pod)
+        changed = self._replace_nodes(nodes, int(nodes_version))
+        if self._replace_pods(pods, int(pods_version)) or changed:
+            self._wake()
 
     async def run(self) -> None:
         """List everything from time to time, for ever."""
@@ -84,6 +87,12 @@ class GpuFeed:
                 await asyncio.sleep(_RETRY)
                 self._asked.set()
 
+    def _take_node(self, node: Object) -> bool:
+        return self._is_news(node) and self._inventory.put_node(node["node"])
+
+    def _take_pod(self, pod: Object) -> bool:
+        return self._is_news(pod) and self._inventory.put_pod(pod["metadata"]["uid"], pod["holder"])
+
     def _is_news(self, obj: Object) -> bool:
         """Whether this is newer than what is known: a list and a watch may cross."""
         metadata = obj["metadata"]
@@ -93,24 +102,41 @@ class GpuFeed:
         self._versions[metadata["uid"]] = version
         return True
 
-    def _replace(self, nodes: list[Object], pods: list[Object], version: int) -> None:
-        names = {node["metadata"]["name"] for node in nodes}
-        changed = False
-        for name in [name for name in self._inventory.nodes if name not in names]:
-            self._inventory.remove_node(name)
-            changed = True
+    def _replace_nodes(self, nodes: list[Object], version: int) -> bool:
+        """Take in a complete list; whether it changed anything."""
+        listed, changed = {node["metadata"]["uid"] for node in nodes}, False
+        for gone in [known for known in self._inventory.nodes.values() if known.uid not in listed]:
+            if self._versions.get(gone.uid, 0) <= version:  # else it is newer than the list
+                self._inventory.remove_node(gone.name)
+                self._versions.pop(gone.uid, None)
+                changed = True
         for node in nodes:
-            changed |= self._is_news(node) and self._inventory.put_node(node_of(node))
-        listed = {pod["metadata"]["uid"] for pod in pods}
+            changed |= self._take_node(node)
+        return changed
+
+    def _replace_pods(self, pods: list[Object], version: int) -> bool:
+        """Take in a complete list; whether it changed anything."""
+        listed, changed = {pod["metadata"]["uid"] for pod in pods}, False
         for holder in [holder for holder in self._inventory.holders() if holder.uid not in listed]:
-            if self._versions.get(holder.uid, 0) <= version:  # else it is newer than the list
+            if self._versions.get(holder.uid, 0) <= version:
                 changed |= self._inventory.put_pod(holder.uid, None)
         for pod in pods:
-            changed |= self._is_news(pod) and self._inventory.put_pod(pod["metadata"]["uid"], _holder(pod))
-        seen = listed | {node["metadata"]["uid"] for node in nodes}
-        self._versions = {uid: known for uid, known in self._versions.items() if uid in seen or known > version}
-        if changed:
-            self._wake()
+            changed |= self._take_pod(pod)
+        kept = listed | {node.uid for node in self._inventory.nodes.values()}
+        self._versions = {uid: known for uid, known in self._versions.items() if uid in kept or known > version}
+        return changed
+
+
+def _trimmed_node(obj: Object) -> Object:
+    return {"metadata": _identity(obj), "node": node_of(obj)}
+
+
+def _trimmed_pod(obj: Object) -> Object:
+    return {"metadata": _identity(obj), "holder": _holder(obj)}
+
+
+def _identity(obj: Object) -> Object:
+    return {key: obj["metadata"][key] for key in ("uid", "resourceVersion")}
 
 
 def _holder(pod: Object) -> Holder | None:

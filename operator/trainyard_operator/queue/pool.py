@@ -47,6 +47,7 @@ class Node:
         taints: Its taints.
         open: Whether it is ready and not cordoned.
         allocatable: Units of each extended resource it offers.
+        uid: Its UID.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Node:
     taints: tuple[Taint, ...] = ()
     open: bool = True
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    uid: str = ""
 
     @property
     def slices(self) -> bool:
@@ -119,6 +121,7 @@ def node_of(obj: Object) -> Node:
         taints=tuple(_taints(spec.get("taints") or [])),
         open=ready and not spec.get("unschedulable", False) and not leaving,
         allocatable=units(status.get("allocatable") or {}),
+        uid=obj["metadata"].get("uid", ""),
     )
 
 
