@@ -13,18 +13,20 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import Operator
 from tests.api.queue_support import PRIORITIES, SIZES
 
 from benchmarks import audit
 from benchmarks.follow import JOBS, PODS, TRAINING_JOBS
-from benchmarks.plane import NODES, SHORT, Api, Object, client, control_plane, prepare_namespace, training_job, wait_for
+from benchmarks.plane import SECONDS, SHORT, Api, Object, client, prepare_namespace, training_job, wait_for
 from benchmarks.process import usage
 from benchmarks.report import Report, machine
 from cluster.kwok import GPUS
@@ -36,6 +38,7 @@ jobs/s: from the first create call to the last end, and between 10 and 90 % of t
 GPU use: GPUs of running pods over all GPUs, over the time from the first to the last start.
 overtakes: pairs of neighbours of one priority in the order of enqueuedAt of which the later was let in first.
 writes: create, update, patch and delete requests of the audit log in the jobs' namespace, Events apart."""
+NODES = 8
 _LANES = 20
 """Create calls at a time."""
 
@@ -138,7 +141,8 @@ async def measure(kubernetes: Kubernetes, operator: Operator, report: Report, co
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
-        report.notes += [f"a watch of the client broke: {each}" for each in api.broken_watches]
+        for text, times in Counter(api.broken_watches).items():
+            report.notes.append(f"a watch of the client was opened again, {times} times: {text}")
     tell(report, seen, began, count)
     after = usage(operator.process.pid)
     report.add("operator: CPU per job (ms)", f"{(after.cpu - before.cpu) / count * 1000:.1f}", peer="34.9, 34.7")
@@ -177,7 +181,9 @@ def main() -> None:
     report = Report("The GPU queue", machine("kopf", "kubernetes", "aiohttp"), notes=_NOTES.splitlines())
     report.setup["nodes"] = f"{NODES} of {GPUS} GPUs, pods of 3 s; seed {chosen.seed}"
     try:
-        with control_plane(f"bench-{os.getpid()}") as kubernetes, tempfile.TemporaryDirectory() as folder:
+        name = f"bench-{os.getpid()}"
+        plane = kwok_support.control_plane(name, nodes=NODES, seconds=SECONDS)
+        with plane as kubernetes, tempfile.TemporaryDirectory() as folder:
             prepare_namespace(kubernetes, SHORT)
             operator = Operator(kubernetes, Path(folder))
             try:
