@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.campaign.invariants import Outcome, outcome_of, resumable, resumed_from
 from tests.campaign.trials import METHODS, Campaign
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from tests.campaign.warm import become_a_pod
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import command
@@ -130,14 +130,7 @@ def _config(campaign: Campaign, name: str, method: str) -> RunConfig:
 
 def _launch(config: RunConfig) -> None:
     """The child: the command line as a pod runs it; never returns."""
-    here = Path(config.run_directory).parent
-    output = os.open(here / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    path = here / "run.json"
-    path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
-    os.environ[TERMINATION_LOG_ENV] = str(here / f"termination-{os.getpid()}")
-    sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
+    become_a_pod(config)
     setattr(command, "launch", partial(launch, start=_start))  # noqa: B010 - mypy takes it for private
     _run_command()
 

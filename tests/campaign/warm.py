@@ -156,18 +156,23 @@ class Trainer:
         return self._code
 
 
+def become_a_pod(config: RunConfig) -> None:
+    """Give a forked child the command line of a pod; everything it says goes into files beside its run directory."""
+    here = Path(config.run_directory).parent
+    output = os.open(here / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    path = here / "run.json"
+    path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+    os.environ[TERMINATION_LOG_ENV] = str(here / f"termination-{os.getpid()}")
+    sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
+
+
 def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at: Instant | None) -> None:
     """The child: the command line as a pod runs it, everything it says in a file; never returns."""
     code = 99
     try:
-        here = Path(config.run_directory).parent
-        output = os.open(here / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        path = here / "run.json"
-        path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
-        os.environ[TERMINATION_LOG_ENV] = str(here / f"termination-{os.getpid()}")
-        sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
+        become_a_pod(config)
         meeting = Meeting(at.lead if at else None)
         _remember_steps(shared, meeting)
         _remember_saves(shared, meeting)
