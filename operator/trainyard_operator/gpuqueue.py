@@ -22,7 +22,7 @@ from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.round import Outcome, admit
 from trainyard_operator.trainingjob.admission import Admission
-from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import format_time, holds, parse_time
 from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, seconds_run
 
@@ -115,17 +115,7 @@ class GpuQueue:
         request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
         queue = {"pool": str(request.pool), "enqueuedAt": _stamp(known.stamp)} if request else None
         if known.entry.holding is not None and (known.entry.waiting is None):
-            nodes = known.grant.nodes if known.grant else ()
-            return Admission(
-                admitted=not known.preempted,
-                reason="Preempted" if known.preempted else "Admitted",
-                message="",
-                settled=not known.preempted,
-                preempted=known.preempted,
-                nodes=tuple(node for node in nodes if node),
-                since=_stamp(known.grant.since) if known.grant else "",
-                queue=queue,
-            )
+            return _of_holder(known, observed, queue)
         if known.told is None or queue is None:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
         return Admission(
@@ -186,7 +176,8 @@ class GpuQueue:
         known.entry = entry_of(
             observed, stamp=known.stamp, now=now, grant=known.grant, preempted=known.preempted, past=self._expected
         )
-        if known.grant is not None and known.grant.open and _runs(observed):
+        leaves = known.entry.holding is not None and known.entry.holding.leaving
+        if known.grant is not None and known.grant.open and (leaves or _runs(observed)):
             known.grant = known.grant._replace(open=False)
         if known.entry.holding is None:
             known.preempted = False
@@ -298,6 +289,26 @@ def _row(known: _Known, request: Request) -> dict[str, Any]:
         "enqueuedAt": _stamp(request.enqueued),
     }
     return row | ({"reason": known.told.reason.word, "message": known.told.reason.sentence} if known.told else {})
+
+
+def _of_holder(known: _Known, observed: Observed, queue: Object | None) -> Admission:
+    """The answer for a job that holds GPUs: to go on, to make room, or none.
+
+    A Job that was suspended while its pod holds on is resumed only by a new grant: what the queue meant it to make room
+    for is not remembered over a restart, and a user who suspends and resumes has given up the turn.
+    """
+    grant = known.grant
+    goes_on = not known.preempted and (_runs(observed) or (grant is not None and grant.open))
+    return Admission(
+        admitted=goes_on,
+        reason="Admitted" if goes_on else "Preempted" if known.preempted else "",
+        message="",
+        settled=goes_on,
+        preempted=known.preempted,
+        nodes=tuple(node for node in grant.nodes if node) if grant else (),
+        since=_stamp(grant.since) if grant else "",
+        queue=queue,
+    )
 
 
 def _runs(observed: Observed) -> bool:

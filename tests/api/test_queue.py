@@ -6,7 +6,9 @@ import json
 import os
 import random
 import re
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,26 @@ class Yard:
 
     def delete(self, name: str) -> None:
         self.client.delete(f"{TRAINING_JOBS}/{name}")
+
+    def child(self, name: str) -> Object:
+        found: Object = self.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{self.status(name)['jobName']}")
+        return found
+
+    def queue(self, part: str) -> dict[str, Object]:
+        """One part of what the operator says of the queue, by the jobs' names."""
+        _status, text = self.operator.get("/queue")
+        return {row["name"]: row for row in json.loads(text)[part]}
+
+    @contextmanager
+    def kwok_asleep(self) -> Iterator[None]:
+        """No pod starts or ends meanwhile; after 40 s the nodes would be lost."""
+        process = self.kubernetes.cluster.plane.processes.pid("kwok")
+        assert process is not None
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def pods(self) -> list[Object]:
         found: list[Object] = self.client.get(f"/api/v1/namespaces/{LONG}/pods")["items"]
@@ -182,6 +204,28 @@ def test_a_job_of_higher_priority_preempts_and_the_other_resumes(yard: Yard, pol
     assert len(low["attempts"]) == 2
     assert low["attemptCounts"]["failed"] == 0
     assert yard.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"] == uid
+
+
+def test_an_operator_killed_in_the_middle_of_a_preemption_does_not_resume_who_makes_room(
+    yard: Yard, policy: Path
+) -> None:
+    policy.write_text('{"preemption": true}')
+    until(lambda: '\\"preemption\\": true' in yard.operator.log(), 30)
+    for name in ("low-0", "low-1"):
+        yard.submit(name, 8, queue={"priority": 1})
+        yard.wait(name, "Running")
+    with yard.kwok_asleep():  # its pod saves for as long as that
+        yard.submit("high", 8, queue={"priority": 9})
+        yard.wait("low-1", "Suspending")
+        yard.operator.kill()
+        yard.operator.restart()
+        until(lambda: yard.queue("holding").get("low-1", {}).get("leaving"), 30)
+        yard.wait("high", "Queued", "WaitingForPreempted")
+        assert yard.child("low-1")["metadata"]["generation"] == 2, "its Job was made and suspended, and no more"
+    yard.wait("high", "Running")
+    low = yard.wait("low-1", "Queued", "WaitingForGpus")
+    assert yard.child("low-1")["metadata"]["generation"] == 2
+    assert (low["queue"]["position"], len(low["attempts"])) == (1, 1)
 
 
 def test_foreign_pods_and_cordons_count(yard: Yard) -> None:

@@ -8,7 +8,7 @@ from trainyard_crds.trainingjob import Stop
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Deletion, Object
-from trainyard_operator.trainingjob.objects import parse_time, pod_ended
+from trainyard_operator.trainingjob.objects import job_suspended, parse_time, pod_ended
 
 _FORCE_GRACE, _FORCE_PATIENCE = 1, 30
 """Seconds a container gets under `stop: Force`, and after which a pod on a dead node is given up."""
@@ -45,11 +45,19 @@ def suspend(case: Case) -> Decision | None:
 
 
 def make_room(case: Case) -> Decision | None:
-    """What the queue asks for when a job of higher priority needs the GPUs; None when it does not."""
-    if not case.admission.preempted or case.child is None or case.idle:
+    """What the queue asks for when a job of higher priority needs the GPUs; None when it does not.
+
+    A Job that was suspended before, and may not go on yet, has to be done with saving before it waits.
+    """
+    if case.child is None or case.idle:
         return None
-    text = "A job of higher priority needs the GPUs; this one saves a checkpoint and waits for its turn."
-    return Decision(phase=Phase.SUSPENDING, reason="Preempted", message=text, suspend=True)
+    if case.admission.preempted:
+        text = "A job of higher priority needs the GPUs; this one saves a checkpoint and waits for its turn."
+        return Decision(phase=Phase.SUSPENDING, reason="Preempted", message=text, suspend=True)
+    if job_suspended(case.child) and not case.admission.admitted:
+        text = "The job saves a checkpoint and frees its GPUs; then it waits for its turn."
+        return Decision(phase=Phase.SUSPENDING, reason="Saving", message=text)
+    return None
 
 
 def _force(case: Case) -> Decision:

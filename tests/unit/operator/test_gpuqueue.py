@@ -72,6 +72,10 @@ class Yard:
             status=attempts,
             child={"metadata": {"creationTimestamp": stamp}, "spec": {"suspend": False}, "status": {}},
         )
+        self.bind(name, gpus)
+
+    def bind(self, name: str, gpus: int = 1) -> None:
+        """Its pod is bound."""
         self.queue.inventory.put_pod(name, Holder(name, name, "n0", {GPU: gpus}, f"team/{name}"))
 
     def end(self, name: str) -> None:
@@ -183,6 +187,58 @@ def test_a_job_of_higher_priority_takes_the_gpus_of_a_lower_one_where_that_is_al
     found = yard.answer("low")
     assert not found.preempted
     assert found.reason == "WaitingForGpus"
+
+
+def test_a_new_operator_does_not_resume_a_job_that_makes_room() -> None:
+    yard = Yard(1, Policy(preemption=True))
+    yard.submit("low", priority=1)
+    yard.submit("high", priority=9)
+    made = {"creationTimestamp": "2026-01-02T09:00:00Z"}
+    suspended = {"metadata": made, "spec": {"suspend": True}, "status": {"terminating": 1}}
+    yard.change("low", child=suspended)
+    yard.restart()
+    yard.bind("low")
+    assert not yard.answer("low").settled
+    yard.round()
+    low = yard.answer("low")
+    assert (low.admitted, low.settled) == (False, False), "its pod saves still"
+    assert yard.answer("high").reason == "WaitingForPreempted"
+    yard.change("low", child={**suspended, "status": {}})
+    yard.queue.inventory.put_pod("low", None)
+    assert not yard.answer("low").admitted, "the queue has not looked yet"
+    yard.round(20)
+    assert yard.answer("high").admitted
+    assert yard.answer("low").reason == "WaitingForGpus"
+
+
+def test_a_job_that_is_suspended_and_resumed_at_once_goes_through_the_queue_when_its_pod_is_gone() -> None:
+    yard = Yard(1)
+    yard.submit("a", priority=1)
+    yard.round()
+    yard.start("a")
+    yard.round()
+    yard.submit("b", priority=9)
+    yard.round()
+    yard.change(
+        "a",
+        child={
+            "metadata": {"creationTimestamp": "2026-01-02T10:00:00Z"},
+            "spec": {"suspend": True},
+            "status": {"active": 1},
+        },
+    )
+    assert not yard.answer("a").admitted, "also before the queue has looked"
+    yard.round(1)
+    assert not yard.answer("a").admitted
+    yard.change("a", child={"metadata": {}, "spec": {"suspend": True}, "status": {}})
+    yard.queue.inventory.put_pod("a", None)
+    yard.round(20)
+    assert yard.answer("b").admitted, "a has given up its turn"
+    assert not yard.answer("a").admitted
+    yard.change("b", spec={"stop": "Graceful"})
+    yard.round(20)
+    assert yard.answer("a").admitted
+    assert yard.answer("a").settled
 
 
 def test_a_new_priority_moves_a_waiting_job_at_once() -> None:
