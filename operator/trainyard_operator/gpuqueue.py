@@ -32,7 +32,7 @@ _TICK = 5.0
 """Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
 _GAP, _SHARE = 0.005, 4.0
 """Least pause between two rounds, in seconds and in multiples of the last round's own time."""
-_TOLD_PER_SECOND = 10.0
+_TOLD_PER_SECOND = 5.0
 """Places and reasons told anew per second, over all jobs."""
 _PAST = 50
 """Finished jobs of a pool whose durations are remembered."""
@@ -106,6 +106,16 @@ class GpuQueue:
         self._wake.set()
 
     # --- answers ------------------------------------------------------------------------------------------------------
+
+    def is_let_in(self, key: Key) -> bool:
+        """Whether a job was let in and its Job has yet to be made or resumed: its GPUs idle until then."""
+        known = self._known.get(self._uids.get(key, ""))
+        return known is not None and known.grant is not None and known.grant.open
+
+    def is_waiting(self, key: Key) -> bool:
+        """Whether a job was looked at and waits."""
+        known = self._known.get(self._uids.get(key, ""))
+        return known is not None and known.entry.waiting is not None
 
     def admission(self, observed: Observed) -> Admission:
         """The answer for `plan`."""

@@ -150,7 +150,7 @@ class Operator:
     def __init__(self, settings: Settings, kube: Kube, clock: ServerClock, stop: asyncio.Event) -> None:
         self._settings, self._stop = settings, stop
         self._store = Store()
-        self._queue = WorkQueue[Key](monotonic, self._store.is_unanswered)
+        self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
         kube.count(self._metrics.count_api_request)
         self._events = EventWriter(kube, clock, settings.identity)
@@ -275,6 +275,11 @@ class Operator:
     async def _trust_after_priming(self) -> None:
         await self._primed.wait()  # namespaces are known only then
         await self._trust.run()
+
+    def _is_urgent(self, key: Key) -> bool:
+        if self._gpus.is_waiting(key):
+            return False
+        return self._gpus.is_let_in(key) or self._store.is_unanswered(key)
 
     def _add(self, key: Key) -> None:
         self._gpus.look(key)

@@ -89,6 +89,8 @@ class Admitted:
         remaining: How long it is expected to go on; None where nobody can say.
         limit: Seconds after which it is ended at the latest; None where nothing limits it.
         leaving: Whether it is on its way out: stopping, suspended, preempted or finished.
+        done: Pods of its gang that ended well. No other follows them, so what they held is free at once, although the
+            Job controller says that the Job is complete a second later.
     """
 
     request: Request
@@ -97,6 +99,7 @@ class Admitted:
     remaining: Expectation | None = None
     limit: float | None = None
     leaving: bool = False
+    done: int = 0
 
 
 def in_order(requests: Iterable[Request]) -> list[Request]:

@@ -72,7 +72,7 @@ def unbound(inventory: Inventory, job: Admitted) -> list[str]:
     if job.leaving:
         return []
     bound = Counter(inventory.bound(job.request.owner))
-    missing = max(0, job.request.nodes - bound.total())
+    missing = max(0, job.request.nodes - bound.total() - job.done)
     meant = list((Counter(job.placement) - bound).elements())
     return (meant + [""] * missing)[:missing]
 

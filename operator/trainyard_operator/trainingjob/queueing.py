@@ -146,6 +146,7 @@ def _holding(observed: Observed, request: Request, grant: Grant | None, now: dat
         remaining=remaining,
         limit=limit,
         leaving=leaving,
+        done=sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in observed.pods),
     )
 
 

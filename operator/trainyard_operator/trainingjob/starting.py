@@ -15,14 +15,15 @@ from trainyard_operator.trainingjob.result import failed
 from trainyard_operator.trainingjob.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, waiting_reason
 
-POD_SECONDS = 2
-"""Seconds for which the first word about a job waits for its pod."""
+NEAR_SECONDS = 2
+"""Seconds for which the word about a start waits for the container: mostly one write then tells of start and run."""
+_STARTED = (Phase.STARTING, Phase.RUNNING)
 
 
 def start_or_run(case: Case) -> Decision | Need:
     """A job that is to run: create its children, resume it, wait for its container, or watch it run."""
     if case.child is not None:
-        return _resume(case) if job_suspended(case.child) else _pod_is_near(case) or _run(case)
+        return _resume(case) if job_suspended(case.child) else _run_is_near(case) or _run(case)
     if "jobName" in case.observed.status:
         return _vanished(case)
     if case.observed.refusal is not None:
@@ -38,10 +39,7 @@ def _create(case: Case) -> Decision:
         bodies = children(case.observed.job, case.settings, case.admission)
     except InvalidSpecError as error:
         return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
-    if "phase" not in case.observed.status:
-        return Decision(phase=None, create=bodies)  # there is more to tell in a moment: see _pod_is_near
-    reason, message = waiting_reason(case)
-    return Decision(phase=Phase.STARTING, reason=reason, message=message, create=bodies)
+    return Decision(phase=None, create=bodies)  # there is more to tell in a moment: see _run_is_near
 
 
 def _queued(case: Case) -> Decision | None:
@@ -73,12 +71,13 @@ def _refused(case: Case, refusal: Refusal) -> Decision:
     return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)
 
 
-def _pod_is_near(case: Case) -> Decision | None:
-    """A new Job's pod is there within a moment: one status write then tells of the start and of the attempt."""
+def _run_is_near(case: Case) -> Decision | None:
+    """A new Job's container mostly runs within a moment: one status write then tells of start, attempt and run."""
     waited = deadlines.start_seconds(case)
-    if "phase" in case.observed.status or case.history.attempts or waited is None or waited >= POD_SECONDS:
+    told = case.observed.status.get("phase") in _STARTED
+    if told or case.history.running or waited is None or waited >= NEAR_SECONDS:
         return None
-    return Decision(phase=None, requeue_after=POD_SECONDS - waited)
+    return Decision(phase=None, requeue_after=NEAR_SECONDS - waited)
 
 
 def _resume(case: Case) -> Decision:

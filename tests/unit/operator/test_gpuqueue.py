@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 from tests.unit.operator.queue.world import GPU, NOW
@@ -150,6 +151,47 @@ def test_a_job_let_in_but_not_yet_made_is_not_given_away_and_is_not_counted_twic
     yard.start("a")
     yard.round(60)
     assert not yard.answer("c").admitted
+
+
+def test_gpus_are_free_when_the_pod_has_ended_well_before_the_job_controller_says_so() -> None:
+    yard = Yard(gpus=1)
+    yard.submit("a")
+    yard.round()
+    yard.start("a")
+    yard.submit("b")
+    yard.round()
+    assert yard.answer("b").reason == "WaitingForGpus"
+    before = yard.jobs[Key("team", "a")]
+    yard.put("a", replace(before, pods=({"metadata": {}, "status": {"phase": "Succeeded"}},)))
+    yard.queue.inventory.put_pod("a", None)
+    yard.round()
+    assert yard.answer("b").admitted
+
+
+def test_gpus_of_a_pod_that_failed_are_kept_for_the_one_that_follows() -> None:
+    yard = Yard(gpus=1)
+    yard.submit("a")
+    yard.round()
+    yard.start("a")
+    before = yard.jobs[Key("team", "a")]
+    yard.put("a", replace(before, pods=({"metadata": {}, "status": {"phase": "Failed"}},)))
+    yard.queue.inventory.put_pod("a", None)
+    yard.submit("b")
+    yard.round()
+    assert not yard.answer("b").admitted
+
+
+def test_who_was_let_in_is_urgent_until_its_job_is_there() -> None:
+    yard, a, b = Yard(gpus=1), Key("team", "a"), Key("team", "b")
+    yard.submit("a")
+    yard.submit("b")
+    assert not yard.queue.is_let_in(a)
+    yard.round()
+    assert (yard.queue.is_let_in(a), yard.queue.is_waiting(a)) == (True, False)
+    assert (yard.queue.is_let_in(b), yard.queue.is_waiting(b)) == (False, True)
+    yard.start("a")
+    yard.round()
+    assert not yard.queue.is_let_in(a)
 
 
 def test_a_suspended_job_gives_back_its_gpus_when_its_pod_is_gone_and_queues_again_from_its_old_place() -> None:
