@@ -15,9 +15,9 @@ make what was appended to spec.exports."""
 
 # Annotations on the child Job.
 RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
+"""Name of the immutable ConfigMap that holds the RunConfig."""
 ADMITTED_ANNOTATION = f"{GROUP}/admitted"
 """On a training Job: when the queue let it in, to the microsecond; no two have the same moment."""
-"""Name of the immutable ConfigMap that holds the RunConfig."""
 
 FIELD_MANAGER = "trainyard"
 CA_CONFIG_MAP = "trainyard-ca"
@@ -58,6 +58,14 @@ KUBEFLOW_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 KUBEFLOW_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - a variable's name; its value is a path
 TERMINATION_LOG_ENV = "TRAINYARD_TERMINATION_LOG"
 
+# How the pods of a job on several nodes find each other; a job on one node has none of these.
+NODES_ENV = "NNODES"
+NODE_RANK_ENV = "NODE_RANK"
+"""Number of the pod, from 0; pod 0 reports, owns the run directory and says when the run is done."""
+MASTER_ADDRESS_ENV = "MASTER_ADDR"
+MASTER_PORT_ENV = "MASTER_PORT"
+MASTER_PORT = 29400
+
 # Credentials of object storage: keys of a Secret and variables of the trainer.
 S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 S3_SESSION_TOKEN = "AWS_SESSION_TOKEN"  # noqa: S105 - a variable's name
@@ -69,6 +77,16 @@ NAME_LIMIT = 48
 def child_name(job_name: str, uid: str) -> str:
     """Name of the child Job, the generated claim and the run directory of one TrainingJob."""
     return f"{job_name}-{uid[:8]}"
+
+
+def service_name(job_name: str, uid: str) -> str:
+    """Name of the headless Service of a job on several nodes: a DNS-1035 label, so it begins with a letter."""
+    return f"tj-{child_name(job_name, uid)}"
+
+
+def master_address(namespace: str, job_name: str, uid: str) -> str:
+    """DNS name of pod 0 of a job on several nodes; an Indexed Job's pods have host names `<Job>-<index>`."""
+    return f"{child_name(job_name, uid)}-0.{service_name(job_name, uid)}.{namespace}.svc"
 
 
 def progress_audience(uid: str) -> str:

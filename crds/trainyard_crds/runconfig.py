@@ -124,9 +124,20 @@ class RunConfig(SpecModel):
     exports: list[Export] = Field(min_length=1, description="Default: the adapter, or the model with full.")
     s3: RunS3 = RunS3()
     progress: Intake | None = None
-    gpus: int = Field(default=0, ge=0, le=64, description="GPUs the pod was given; 0 trains on the CPU.")
+    gpus: int = Field(default=0, ge=0, le=64, description="GPUs each pod was given; 0 trains on the CPU.")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        exclude_if=lambda nodes: nodes == 1,  # so that a trainer that knows of no nodes takes the document
+        description="Pods (machines) the processes are spread over evenly. NNODES, NODE_RANK, MASTER_ADDR and "
+        "MASTER_PORT in the environment of each say how they find each other.",
+    )
     processes: int = Field(
-        default=1, ge=1, le=64, description="Processes that train together: one for each GPU, or any number on the CPU."
+        default=1,
+        ge=1,
+        le=64 * 64,
+        description="Processes that train together, on all nodes: one for each GPU, or any number on the CPU.",
     )
 
     @model_validator(mode="before")
@@ -173,10 +184,20 @@ class RunConfig(SpecModel):
 
     @model_validator(mode="after")
     def _processes_fit(self) -> RunConfig:
-        if self.gpus not in (0, self.processes):
+        if self.nodes == 1 and self.gpus not in (0, self.processes):
             raise ValueError(
                 f"processes is {self.processes}, but gpus is {self.gpus}: each process trains on one GPU; set both to "
                 "the same number, or gpus to 0 to train on the CPU"
+            )
+        if self.gpus and self.processes != self.gpus * self.nodes:
+            raise ValueError(
+                f"processes is {self.processes}, but gpus is {self.gpus} on each of {self.nodes} nodes: each process "
+                f"trains on one GPU; set processes to {self.gpus * self.nodes}"
+            )
+        if self.processes % self.nodes:
+            raise ValueError(
+                f"processes is {self.processes}, but nodes is {self.nodes}: each node runs as many processes; set "
+                "processes to a multiple of nodes"
             )
         if self.method == "full" and self.processes > 1 and self.optimization.optimizer != "adamw":
             raise ValueError(
@@ -199,6 +220,11 @@ class RunConfig(SpecModel):
         if self.method != "qlora" and any(export.base for export in self.exports):
             raise ValueError("exports[].base has no effect without method: qlora; remove it")
         return self
+
+    @property
+    def processes_per_node(self) -> int:
+        """Processes that each node runs."""
+        return self.processes // self.nodes
 
     def to_json(self) -> dict[str, Any]:
         """The camelCase document without unset (None) fields."""

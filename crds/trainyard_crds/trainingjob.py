@@ -55,15 +55,22 @@ class TrainingJobSpec(SpecModel):
                 "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
             ),
             cel(
-                "self.method != 'full' || !has(self.resources) || self.resources.gpus < 2 || "
+                "self.method != 'full' || !has(self.resources) || "
+                "(self.resources.gpus < 2 && self.resources.nodes < 2) || "
                 "!has(self.optimization) || self.optimization.optimizer == 'adamw'",
                 "spec.optimization.optimizer: the 8-bit ones cannot be spread over several GPUs with method: full; use "
-                "adamw, or spec.resources.gpus: 1",
+                "adamw, or spec.resources.gpus: 1 and nodes: 1",
             ),
             cel(
                 "!has(self.optimization) || self.optimization.recompute != 'offload' || "
                 "!has(self.resources) || self.resources.gpus > 0",
                 "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",
+            ),
+            cel(
+                "!has(self.resources) || self.resources.nodes < 2 || !has(self.storage) || "
+                "!has(self.storage.accessMode) || self.storage.accessMode == 'ReadWriteMany'",
+                "spec.storage.accessMode: the pods of a job with spec.resources.nodes above 1 share its volume; write "
+                "ReadWriteMany, or remove accessMode",
             ),
             cel(
                 "!has(self.evaluation) || has(self.dataset.validation)",
@@ -173,7 +180,12 @@ class TrainingJob(SpecModel):
             cel(
                 f"self.metadata.name.size() <= {NAME_LIMIT}",
                 f"metadata.name may have at most {NAME_LIMIT} characters: the Job's and pods' names are made from it",
-            )
+            ),
+            cel(
+                "!has(self.spec.resources) || self.spec.resources.nodes < 2 || !self.metadata.name.contains('.')",
+                "metadata.name may not have a '.' with spec.resources.nodes above 1: the pods' host names are made "
+                "from it; write '-' instead",
+            ),
         )
     )
     kind_info: ClassVar[Kind] = Kind(

@@ -31,16 +31,26 @@ class TolerationSpec(SpecModel):
 
 
 class Resources(SpecModel):
-    """What the training pod asks for."""
+    """What the training pods ask for."""
 
     gpus: int = Field(
         default=1,
         ge=0,
         le=64,
         description=(
-            "GPUs of the pod; 0 trains on the CPU. With several, one process trains on each: lora and qlora hold the "
-            "whole model on every GPU, full spreads it over them. An optimizer step takes batchSize x "
-            "gradientAccumulation x gpus sequences."
+            "GPUs of each pod; 0 trains on the CPU. With several, one process trains on each: lora and qlora hold the "
+            "whole model on every GPU, full spreads it over all of them. An optimizer step takes batchSize x "
+            "gradientAccumulation x gpus x nodes sequences."
+        ),
+    )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description=(
+            "Pods that train together, each with gpus GPUs; they start together or not at all. An optimizer step takes "
+            "batchSize x gradientAccumulation x gpus x nodes sequences. With more than 1 the run's volume must allow "
+            "pods on several nodes to mount it at once (ReadWriteMany)."
         ),
     )
     gpu_resource: str = Field(
@@ -57,11 +67,13 @@ class Resources(SpecModel):
     )
     cpu: CpuQuantity | None = Field(
         default=None,
-        description="CPU cores requested and allowed; torch uses as many threads. Default: 2 for each GPU, at least 2.",
+        description="CPU cores requested and allowed for each pod; torch uses as many threads. Default: 2 for each "
+        "GPU, at least 2.",
     )
     memory: ByteQuantity | None = Field(
         default=None,
-        description="Memory requested and allowed, /dev/shm included. Default: 8Gi for each GPU, at least 8Gi.",
+        description="Memory requested and allowed for each pod, /dev/shm included. Default: 8Gi for each GPU, at least "
+        "8Gi.",
     )
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels a node must have."
@@ -75,17 +87,17 @@ class Resources(SpecModel):
 
     @property
     def processes(self) -> int:
-        """Processes that train together in the pod."""
+        """Processes of each pod."""
         return max(1, self.gpus)
 
     @property
     def cpu_limit(self) -> str:
-        """CPU cores of the pod, a quantity."""
+        """CPU cores of each pod, a quantity."""
         return self.cpu or str(_CORES * self.processes)
 
     @property
     def memory_limit(self) -> str:
-        """Memory of the pod, a quantity."""
+        """Memory of each pod, a quantity."""
         return self.memory or f"{_MEMORY_GIB * self.processes}Gi"
 
 
@@ -121,7 +133,8 @@ class Storage(SpecModel):
         default=None, description="Storage class of the claim that is made. Default: the cluster's default class."
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] | None = Field(
-        default=None, description="Access mode of the claim that is made. Default: ReadWriteOnce."
+        default=None,
+        description="Access mode of the claim that is made. Default: ReadWriteOnce; ReadWriteMany with several nodes.",
     )
     retain: bool | None = Field(
         default=None, description="Whether the claim that is made outlives the TrainingJob. Default: true."

@@ -30,10 +30,10 @@ FINAL_PHASES = frozenset({Phase.STOPPED, Phase.SUCCEEDED, Phase.FAILED})
 
 
 class Attempt(StatusModel):
-    """One pod of the job."""
+    """One start of the job: its pod, or the first pod (index 0) of a job on several nodes."""
 
-    number: int = Field(description="1 for the first pod.")
-    pod: str = Field(max_length=253, description="Name of the pod.")
+    number: int = Field(description="1 for the first start.")
+    pod: str = Field(max_length=253, description="Name of the pod; with several nodes, of the first one.")
     pod_uid: str = Field(alias="podUID", max_length=64, description="UID of the pod.")
     node: str | None = Field(default=None, max_length=253, description="Node it ran on.")
     started_at: Timestamp | None = Field(default=None, description="When its container started.")
@@ -46,8 +46,8 @@ class Attempt(StatusModel):
 class AttemptCounts(StatusModel):
     """Totals that stay true when old attempts leave the list."""
 
-    total: int = Field(default=0, description="Pods that ever belonged to the job.")
-    failed: int = Field(default=0, description="Pods that count against retry.limit.")
+    total: int = Field(default=0, description="Starts of the job, each counted once.")
+    failed: int = Field(default=0, description="Starts that count against retry.limit.")
     restarts_without_progress: int = Field(default=0, description="Free restarts in a row without a new step.")
     running_seconds: int = Field(default=0, description="Seconds containers of finished attempts ran, in all.")
     last_step: int = Field(default=0, description="Highest step any attempt reported.")
@@ -60,7 +60,7 @@ class Summary(StatusModel):
     step: str | None = Field(default=None, max_length=32, description="Steps done of all, for example 120/320.")
     loss: str | None = Field(default=None, max_length=16, description="Latest training loss.")
     eta: str | None = Field(default=None, max_length=16, description="Estimated time left, for example 1h12m.")
-    gpus: str | None = Field(default=None, max_length=16, description="GPUs the job asks for.")
+    gpus: str | None = Field(default=None, max_length=16, description="GPUs the job asks for, those of all its pods.")
     queue: str | None = Field(default=None, max_length=32, description="Place among waiting jobs, for example 3 of 14.")
 
 
@@ -90,7 +90,7 @@ class TrainingJobStatus(StatusModel):
     attempts: list[Attempt] = Field(
         default=[],
         max_length=20,
-        description="The newest pods of the job, oldest first, at most 20.",
+        description="The newest starts of the job, oldest first, at most 20.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
     )
     attempt_counts: AttemptCounts | None = Field(default=None, description="Totals over all attempts.")

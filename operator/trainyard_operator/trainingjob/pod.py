@@ -31,6 +31,7 @@ from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_training import Checkpoints
+from trainyard_operator.trainingjob import gang
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.quantity import whole_units
 from trainyard_operator.trainingjob.runconfig import cache_claim, run_claim, source_claims
@@ -57,7 +58,7 @@ def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *
         limits=_limits(resources),
         mounts=mounts,
     )
-    return _placed(container, volumes, spec)
+    return _placed(container, volumes, spec) | gang.subdomain(job, resources.nodes)
 
 
 def preferring(nodes: tuple[str, ...]) -> Object:
@@ -172,6 +173,7 @@ def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, sett
         _field_env("POD_UID", "metadata.uid"),
         _field_env("POD_NAME", "metadata.name"),
         _field_env("NODE_NAME", "spec.nodeName"),
+        *gang.environment(job, resources.nodes),
     ]
     if not resources.gpus:
         env.append(_NO_GPU)

@@ -18,7 +18,7 @@ from trainyard_operator.errors import (
     InvalidError,
     NotFoundError,
 )
-from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, TRAINING_JOBS, Kube, path
+from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, SERVICES, TRAINING_JOBS, Kube, path
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
@@ -33,7 +33,14 @@ from trainyard_operator.trainingjob.summary import FINAL_KEYS
 logger = logging.getLogger(__name__)
 
 _LOG_LINES, _LOG_BYTES = "60", "65536"
-_COLLECTIONS = {"ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim": CLAIMS, "Job": JOBS, "jobs": JOBS, "pods": PODS}
+_COLLECTIONS = {
+    "ConfigMap": CONFIG_MAPS,
+    "PersistentVolumeClaim": CLAIMS,
+    "Service": SERVICES,
+    "Job": JOBS,
+    "jobs": JOBS,
+    "pods": PODS,
+}
 
 
 class Reconciler:

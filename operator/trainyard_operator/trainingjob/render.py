@@ -16,23 +16,24 @@ from trainyard_crds.contract import (
     TRAINER_CONTAINER,
     child_name,
     run_directory,
+    service_name,
 )
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import Retry, TrainingJobSpec
-from trainyard_crds.trainingjob_resources import Storage
-from trainyard_operator.trainingjob import pod
+from trainyard_crds.trainingjob_resources import Resources, Storage
+from trainyard_operator.trainingjob import gang, pod
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Object, RenderSettings
 from trainyard_operator.trainingjob.runconfig import config_text, export_config, parse_spec, run_claim, run_config
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
 _CHECK_SECONDS = 300
-_DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
+_DEFAULT_SIZE, _DEFAULT_ACCESS, _SHARED_ACCESS = "10Gi", "ReadWriteOnce", "ReadWriteMany"
 
 
 def children(job: Object, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
-    """ConfigMap, claim (where one is made) and Job, in the order a pod needs them.
+    """ConfigMap, claim (where one is made), Service (of several nodes) and Job, in the order a pod needs them.
 
     Args:
         job: The TrainingJob.
@@ -46,17 +47,20 @@ def children(job: Object, settings: RenderSettings, admission: Admission) -> tup
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
     config_map = _config_map(job, run_config(job, spec, settings.gateway_url), TRAIN_ROLE)
     storage = spec.storage or Storage()
-    claim = () if storage.claim_name else (_claim(job, storage),)
+    resources = spec.resources or Resources()
+    nodes = resources.nodes
+    claim = () if storage.claim_name else (_claim(job, storage, shared=nodes > 1),)
+    service = () if nodes == 1 else (_service(job),)
     config_name = config_map["metadata"]["name"]
     train = _job(
         job,
         name=name,
         role=TRAIN_ROLE,
         annotations={RUN_CONFIG_ANNOTATION: config_name} | _admitted(admission),
-        spec={"parallelism": 1, "completions": 1, **_retries(spec)},
+        spec=gang.job_spec(nodes, _retries(spec)),
         pod_spec=pod.training_pod(job, spec, settings, config_map=config_name) | pod.preferring(admission.nodes),
     )
-    return config_map, *claim, train
+    return config_map, *claim, *service, train
 
 
 def export_job(job: Object, request: Object, settings: RenderSettings) -> tuple[Object, ...]:
@@ -184,13 +188,18 @@ def _metadata(job: Object, name: str, role: str = TRAIN_ROLE) -> Object:
     }
 
 
-def _claim(job: Object, storage: Storage) -> Object:
+def _service(job: Object) -> Object:
+    name = service_name(job["metadata"]["name"], job["metadata"]["uid"])
+    return gang.service(_metadata(job, name), TRAIN_ROLE)
+
+
+def _claim(job: Object, storage: Storage, *, shared: bool) -> Object:
     """The claim of the run directory; a retained one has no owner, so that it outlives the TrainingJob."""
     metadata = _metadata(job, run_claim(job))
     if storage.retain is not False:
         del metadata["ownerReferences"]
     spec: Object = {
-        "accessModes": [storage.access_mode or _DEFAULT_ACCESS],
+        "accessModes": [storage.access_mode or (_SHARED_ACCESS if shared else _DEFAULT_ACCESS)],
         "resources": {"requests": {"storage": storage.size or _DEFAULT_SIZE}},
     }
     if storage.storage_class_name:

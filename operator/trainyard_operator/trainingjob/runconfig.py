@@ -74,7 +74,8 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
             dataset=_dataset(spec.dataset),
             s3=_s3(spec.s3),
             gpus=resources.gpus,
-            processes=resources.processes,
+            nodes=resources.nodes,
+            processes=resources.processes * resources.nodes,
             progress=Intake(
                 url=gateway_url + progress_path(namespace, name),
                 token_file=f"{TOKEN_DIRECTORY}/{TOKEN_FILE}",

@@ -32,7 +32,8 @@ def desired_status(
 ) -> Object:
     """The operator's share of the status after a decision; None removes a field."""
     assert decision.phase is not None
-    gpus = (observed.spec.get("resources") or {}).get("gpus", Resources.model_fields["gpus"].default)
+    resources = observed.spec.get("resources") or {}
+    gpus = resources.get("gpus", Resources.model_fields["gpus"].default) * resources.get("nodes", 1)
     status: Object = {
         "observedGeneration": observed.job["metadata"].get("generation"),
         "phase": decision.phase.value,

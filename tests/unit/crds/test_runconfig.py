@@ -53,6 +53,8 @@ def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
         ({"optimization": {"optimizer": "paged_adamw8bit"}}, "paged_adamw8bit has no effect without a GPU"),
         ({"gpus": 2}, "processes is 1, but gpus is 2: each process trains on one GPU"),
         ({"gpus": 2, "processes": 4}, "set both to the same number, or gpus to 0"),
+        ({"gpus": 2, "nodes": 2, "processes": 2}, "gpus is 2 on each of 2 nodes: each process trains on one GPU; set"),
+        ({"nodes": 2, "processes": 3}, "set processes to a multiple of nodes"),
         (
             {"method": "full", "processes": 2, "optimization": {"optimizer": "adamw8bit"}},
             "adamw8bit cannot be spread over 2 processes",

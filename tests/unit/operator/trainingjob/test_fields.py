@@ -125,6 +125,7 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
         {"name": "storage", "key": "AWS_SECRET_ACCESS_KEY"},
     ),
     "resources.gpus": ({"resources": {"gpus": 3}}, lambda job: limits(job)["nvidia.com/gpu"], "3"),
+    "resources.nodes": ({"resources": {"nodes": 3}}, lambda job: job["spec"].get("parallelism"), 3),
     "resources.gpuResource": (
         {"resources": {"gpuResource": "amd.com/gpu"}},
         lambda job: limits(job)["amd.com/gpu"],

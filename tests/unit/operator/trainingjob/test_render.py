@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,16 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import ADMITTED, SETTINGS, SPEC, UID, merged, new_job
+from tests.unit.operator.trainingjob.world import (
+    ADMITTED,
+    NAME,
+    NAMESPACE,
+    SETTINGS,
+    SPEC,
+    UID,
+    merged,
+    new_job,
+)
 from trainyard_crds.contract import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import ExportFormat
@@ -45,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
         "retry": {"limit": 7},
     },
     "two-gpus": {"method": "full", "resources": {"gpus": 2}},
+    "two-nodes": {"resources": {"gpus": 4, "nodes": 2}, "retry": {"limit": 5}},
     "one-claim": {
         "resources": {"gpus": 0},
         "storage": {"claimName": "models"},
@@ -147,6 +158,57 @@ def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> 
     assert (config.gpus, config.processes) == (0, 1)
 
 
+def gang(name: str = NAME, **spec: Any) -> dict[str, dict[str, Any]]:
+    """Children of a job on two nodes, by their kind."""
+    job = merged(new_job(), {"metadata": {"name": name}, "spec": {"resources": {"gpus": 4, "nodes": 2}, **spec}})
+    return {body["kind"]: body for body in children(job, SETTINGS, ADMITTED)}
+
+
+def test_pods_of_several_nodes_are_one_indexed_job_that_pod_0_ends() -> None:
+    job = gang()["Job"]["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
+    assert job["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+    assert (job["backoffLimitPerIndex"], job["maxFailedIndexes"]) == (3, 0)
+    assert "backoffLimit" not in job
+    assert job["podFailurePolicy"]["rules"] == failure_rules()
+
+
+def test_pods_of_several_nodes_find_pod_0_by_its_name_below_a_service_without_an_address() -> None:
+    bodies = gang()
+    service, pod = bodies["Service"], bodies["Job"]["spec"]["template"]
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert service["metadata"]["ownerReferences"][0]["kind"] == "TrainingJob"
+    assert pod["spec"]["subdomain"] == service["metadata"]["name"]
+    env = {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
+    child = bodies["Job"]["metadata"]["name"]
+    assert env["MASTER_ADDR"]["value"] == f"{child}-0.{service['metadata']['name']}.{NAMESPACE}.svc"
+    assert (env["NNODES"]["value"], env["MASTER_PORT"]["value"]) == ("2", "29400")
+    rank = env["NODE_RANK"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert rank == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    config = RunConfig.model_validate_json(bodies["ConfigMap"]["data"]["run.json"])
+    assert (config.gpus, config.nodes, config.processes, config.processes_per_node) == (4, 2, 8, 4)
+
+
+def test_names_of_several_nodes_are_dns_labels() -> None:
+    bodies = gang("7" * NAME_LIMIT)
+    service, job = bodies["Service"]["metadata"]["name"], bodies["Job"]["metadata"]["name"]
+    assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service)
+    assert len(f"{job}-63") <= 63, "the host name of the last pod there can be"
+
+
+def test_a_claim_for_several_nodes_can_be_mounted_by_them_at_once() -> None:
+    assert gang()["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "PersistentVolumeClaim" not in gang(storage={"claimName": "models"})
+
+
+def test_one_node_has_nothing_of_several() -> None:
+    bodies = rendered("gpu")
+    text = json.dumps(bodies)
+    assert "Service" not in {body["kind"] for body in bodies}
+    assert not [word for word in ("NNODES", "MASTER_ADDR", "subdomain", "Indexed", '\\"nodes') if word in text]
+
+
 def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> None:
     job, environment = new_job(), {"NCCL_DEBUG": "INFO", "POD_UID": "mine", "HOME": "/root"}
     *_others, child = children(job, replace(SETTINGS, environment=environment), ADMITTED)
@@ -211,8 +273,8 @@ def test_an_export_gets_no_gpu_and_no_token_and_keeps_the_runs_places_and_retrie
         "token",
         "shm",
     }
-    for key in ("backoffLimit", "podFailurePolicy"):
-        assert job["spec"][key] == training[key]
+    assert job["spec"]["podFailurePolicy"] == training["podFailurePolicy"]
+    assert job["spec"]["backoffLimit"] == training.get("backoffLimit", training.get("backoffLimitPerIndex"))
     for key in ("nodeSelector", "tolerations", "securityContext", "terminationGracePeriodSeconds"):
         assert pod.get(key) == trained.get(key)
     config = RunConfig.model_validate_json(config_map["data"]["run.json"])
