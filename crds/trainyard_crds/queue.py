@@ -22,8 +22,17 @@ class Queue(SpecModel):
     )
 
 
+class FailedStarts(StatusModel):
+    """Starts that came to nothing, one after the other, because pods of the job got no node."""
+
+    count: int = Field(ge=1, description="How many.")
+    seconds: int = Field(ge=0, description="Seconds they took in all, which count against spec.startDeadlineSeconds.")
+    message: str = Field(max_length=1024, description="Why the last one came to nothing.")
+    not_before: Timestamp = Field(description="When the job may be let in again, from its old place.")
+
+
 class QueueStatus(StatusModel):
-    """A job's place in the queue; only pool and enqueuedAt stay once it has started."""
+    """A job's place in the queue; only pool and enqueuedAt stay once it runs."""
 
     pool: str | None = Field(
         default=None, max_length=512, description="Whose GPUs it waits for: the resource and the node labels."
@@ -43,3 +52,6 @@ class QueueStatus(StatusModel):
         description="The least sure thing the estimate rests on: progress of running jobs, earlier jobs, deadlines.",
     )
     reason: str | None = Field(default=None, max_length=64, description="Stable CamelCase word for why it waits.")
+    failed_starts: FailedStarts | None = Field(
+        default=None, description="Starts that came to nothing; absent as soon as one succeeds."
+    )

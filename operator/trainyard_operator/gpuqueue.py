@@ -92,6 +92,7 @@ class GpuQueue:
         self._last_stamp = datetime.fromtimestamp(0, UTC)
         self._last_grant = datetime.fromtimestamp(0, UTC)
         self._wake = asyncio.Event()
+        self._patience = Policy.start_seconds
         self._tokens, self._tokens_at = _TOLD_PER_SECOND, clock()
 
     # --- news ---------------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class GpuQueue:
         request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
         queue = {"pool": str(request.pool), "enqueuedAt": _stamp(known.stamp)} if request else None
         if known.entry.holding is not None and (known.entry.waiting is None):
-            return _of_holder(known, observed, queue)
+            return _of_holder(known, observed, queue)._replace(start_seconds=self._start_seconds(known))
         if known.told is None or queue is None:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
         return Admission(
@@ -134,6 +135,11 @@ class GpuQueue:
             message=known.told.reason.sentence,
             queue=queue | _shown(known.told),
         )
+
+    def _start_seconds(self, known: _Known) -> int | None:
+        """Nobody waits for what a job without GPUs holds."""
+        holding = known.entry.holding
+        return self._patience if holding is not None and holding.request.gpus else None
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
@@ -155,6 +161,7 @@ class GpuQueue:
     def round(self) -> None:
         """One admission round, and what is told of it."""
         policy = self._policy()
+        self._patience = policy.start_seconds
         self._take_in()
         waiting = [known.entry.waiting for known in self._known.values() if known.entry.waiting]
         holding = [known.entry.holding for known in self._known.values() if known.entry.holding]
@@ -231,7 +238,8 @@ class GpuQueue:
     def _tell(self, outcome: Outcome, holding: list[Admitted]) -> None:
         """Give each waiting job its place and reason; jobs that know nothing first, the rest as the rate allows."""
         found = places(outcome.waiting)
-        starts = estimates(outcome.waiting, holding, self.inventory)
+        in_line = [request for request in outcome.waiting if request.uid not in outcome.apart]
+        starts = estimates(in_line, holding, self.inventory)
         now, moment = self._now(), self._clock()
         self._tokens = min(_TOLD_PER_SECOND, self._tokens + (moment - self._tokens_at) * _TOLD_PER_SECOND)
         self._tokens_at = moment

@@ -22,6 +22,7 @@ class _Document(BaseModel):
     preemption: bool = False
     namespace_gpus: dict[str, int] = Field(default={})
     default_namespace_gpus: int | None = Field(default=None, ge=0)
+    start_seconds: int | None = Field(default=Policy.start_seconds, ge=1)
 
 
 class PolicyFile:

@@ -105,10 +105,13 @@ class Yard:
         _status, text = self.operator.get("/queue")
         return {row["name"]: row for row in json.loads(text)[part]}
 
+    def holds(self, name: str) -> bool:
+        return name in self.queue("holding")
+
     @contextmanager
-    def kwok_asleep(self) -> Iterator[None]:
-        """No pod starts or ends meanwhile; after 40 s the nodes would be lost."""
-        process = self.kubernetes.cluster.plane.processes.pid("kwok")
+    def asleep(self, part: str) -> Iterator[None]:
+        """Stop a part of the control plane for a moment: kwok's nodes would be lost after 40 s."""
+        process = self.kubernetes.cluster.plane.processes.pid(part)
         assert process is not None
         os.kill(process, signal.SIGSTOP)
         try:
@@ -214,7 +217,7 @@ def test_an_operator_killed_in_the_middle_of_a_preemption_does_not_resume_who_ma
     for name in ("low-0", "low-1"):
         yard.submit(name, 8, queue={"priority": 1})
         yard.wait(name, "Running")
-    with yard.kwok_asleep():  # its pod saves for as long as that
+    with yard.asleep("kwok"):  # its pod saves for as long as that
         yard.submit("high", 8, queue={"priority": 9})
         yard.wait("low-1", "Suspending")
         yard.operator.kill()
@@ -229,17 +232,7 @@ def test_an_operator_killed_in_the_middle_of_a_preemption_does_not_resume_who_ma
 
 
 def test_foreign_pods_and_cordons_count(yard: Yard) -> None:
-    foreign = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "foreign", "namespace": LONG},
-        "spec": {
-            "nodeName": "kwok-0",
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [{"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
-        },
-    }
-    yard.kubernetes.apply(foreign)
+    yard.kubernetes.apply(foreign_pod("kwok-0", 1))
     yard.kubernetes.kubectl("cordon", "kwok-1")
     try:
         until(lambda: gpus(yard.operator) == {"kwok-0": (True, 1), "kwok-1": (False, 0)}, 30)
@@ -250,6 +243,53 @@ def test_foreign_pods_and_cordons_count(yard: Yard) -> None:
         yard.kubernetes.kubectl("uncordon", "kwok-1")
         yard.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
     yard.wait("job", "Running")
+
+
+def foreign_pod(node: str, gpus: int) -> Object:
+    """A pod that takes GPUs past the scheduler."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "foreign", "namespace": LONG},
+        "spec": {
+            "nodeName": node,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}],
+        },
+    }
+
+
+def test_a_job_whose_gpus_a_foreign_pod_took_waits_in_its_old_place_and_holds_up_nobody(
+    yard: Yard, policy: Path
+) -> None:
+    policy.write_text('{"startSeconds": 5}')
+    until(lambda: '\\"startSeconds\\": 5' in yard.operator.log(), 30)
+    with yard.asleep("scheduler"):
+        for name in ("one", "two"):
+            yard.submit(name, 8)
+            until(partial(yard.holds, name), 20)
+        yard.kubernetes.apply(foreign_pod("kwok-1", 4))
+    until(lambda: {yard.status(name).get("phase") for name in ("one", "two")} == {"Running", "Queued"}, 60)
+    late = "one" if yard.status("one")["phase"] == "Queued" else "two"
+    yard.submit("small", 4)
+    yard.wait("small", "Running")
+    status = yard.wait(late, "Queued", "BackingOff")
+    assert "Insufficient nvidia.com/gpu" in status["message"]
+    assert status["queue"]["failedStarts"]["count"] == 1
+    child = yard.child(late)
+    assert (child["spec"]["suspend"], child["metadata"]["generation"]) == (True, 2)
+    yard.operator.kill()
+    yard.operator.restart()
+    yard.submit("behind", 8)
+    yard.wait("behind", "Queued", "WaitingForGpus")
+    again = yard.status(late)["queue"]
+    assert (again["failedStarts"], again["position"]) == (status["queue"]["failedStarts"], 1)
+    yard.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
+    yard.wait(late, "Queued", "WaitingForGpus", 90)  # its time has come, and it is first again
+    yard.delete("small")
+    status = yard.wait(late, "Running")
+    assert "failedStarts" not in status["queue"]
+    assert yard.status("behind")["phase"] == "Queued"
 
 
 def gpus(operator: Operator) -> dict[str, tuple[bool, int]]:

@@ -16,6 +16,8 @@ class Policy:
         preemption: Whether a blocked job may suspend running ones of strictly lower priority.
         namespace_gpus: Most GPUs that a namespace's jobs may hold together.
         default_namespace_gpus: The same for namespaces that are not named; None for no limit.
+        start_seconds: Seconds within which the pods of a job that was let in have to get their nodes, or it gives its
+            GPUs back; None for no limit.
     """
 
     held: bool = False
@@ -23,6 +25,7 @@ class Policy:
     preemption: bool = False
     namespace_gpus: Mapping[str, int] = field(default_factory=dict)
     default_namespace_gpus: int | None = None
+    start_seconds: int | None = 300
 
     def cap(self, namespace: str) -> int | None:
         """Most GPUs a namespace may hold; None for no limit."""

@@ -48,11 +48,9 @@ def quota(refusal: str) -> Reason:
     return Reason("QuotaExceeded", refusal)
 
 
-def backing_off(until: datetime) -> Reason:
+def backing_off(until: datetime, why: str) -> Reason:
     """Its last start failed."""
-    return Reason(
-        "BackingOff", f"Its last start came to nothing; it keeps its place and is tried again at {until:%H:%M:%S} UTC."
-    )
+    return Reason("BackingOff", f"{why} It keeps its place and is tried again at {until:%H:%M:%S} UTC.")
 
 
 def no_room(request: Request, free: dict[str, int]) -> Reason:

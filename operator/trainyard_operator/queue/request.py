@@ -47,6 +47,7 @@ class Request:
         seconds: Longest time it may run; None where nothing limits it.
         expected: How long it is expected to run; None where nobody can say.
         not_before: Earliest moment of its next try, after a start that failed; it holds nobody up meanwhile.
+        setback: Why that start failed, in a sentence.
         refusal: Why its namespace lets it have no GPUs now (a ResourceQuota), in words.
     """
 
@@ -60,6 +61,7 @@ class Request:
     seconds: float | None = None
     expected: Expectation | None = None
     not_before: datetime | None = None
+    setback: str = "Its last start came to nothing."
     refusal: str | None = None
 
     @property

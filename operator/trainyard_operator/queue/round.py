@@ -41,12 +41,14 @@ class Outcome:
         starts: Jobs let in, in order.
         waiting: Jobs that wait on, in order; those that could never fit are not among them.
         reasons: Why each of the others waits, by UID.
+        apart: UIDs of those among them that hold up nobody.
         preempt: UIDs of running jobs to suspend.
     """
 
     starts: list[Start] = field(default_factory=list)
     waiting: list[Request] = field(default_factory=list)
     reasons: dict[str, Reason] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
     preempt: list[str] = field(default_factory=list)
 
 
@@ -86,13 +88,17 @@ class _Round:
 
     def _consider(self, request: Request) -> Reason | None:
         """Let a job in, or say why not."""
-        if request.pool in self._heads and not self._policy.backfill:
-            return reasons.behind() if self._fits_ever(request) else self._exceeds(request)
         if not self._fits_ever(request):
             return self._exceeds(request)
         if self._policy.held:
             return reasons.held()
-        return self._kept_out(request) or self._try(request)
+        kept_out = self._kept_out(request)
+        if kept_out is not None:
+            self._outcome.apart.add(request.uid)
+            return kept_out
+        if request.pool in self._heads and not self._policy.backfill:
+            return reasons.behind()
+        return self._try(request)
 
     def _fits_ever(self, request: Request) -> bool:
         kind = (request.pool, request.gpus, request.nodes)
@@ -105,7 +111,7 @@ class _Round:
 
     def _kept_out(self, request: Request) -> Reason | None:
         if request.not_before is not None and request.not_before > self._now:
-            return reasons.backing_off(request.not_before)
+            return reasons.backing_off(request.not_before, request.setback)
         if request.refusal is not None:
             return reasons.quota(request.refusal)
         cap, used = self._policy.cap(request.namespace), self._used[request.namespace]

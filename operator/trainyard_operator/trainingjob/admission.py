@@ -20,6 +20,8 @@ class Admission(NamedTuple):
         nodes: The node meant for each of its pods; empty where nobody chose.
         since: When it was let in; empty where there is no queue. No two jobs have the same moment.
         queue: Its entry in `status.queue`.
+        start_seconds: Seconds within which all its pods have to get their nodes; None where nobody waits for what it
+            holds.
     """
 
     admitted: bool
@@ -30,6 +32,7 @@ class Admission(NamedTuple):
     nodes: tuple[str, ...] = ()
     since: str = ""
     queue: Object | None = None
+    start_seconds: int | None = None
 
 
 Admit = Callable[[Observed], Admission]

@@ -35,6 +35,16 @@ def start_seconds(case: Case) -> float | None:
     return None if began is None else (case.now - began).total_seconds()
 
 
+def tried_seconds(case: Case) -> float:
+    """Seconds that all starts since the job last ran have taken, those that came to nothing included."""
+    return _failed_seconds(case) + (start_seconds(case) or 0.0)
+
+
+def _failed_seconds(case: Case) -> float:
+    failed = (case.observed.status.get("queue") or {}).get("failedStarts") or {}
+    return float(failed.get("seconds", 0))
+
+
 def start_limit(case: Case) -> int:
     """Seconds a start may take."""
     default: int = TrainingJobSpec.model_fields["start_deadline_seconds"].default

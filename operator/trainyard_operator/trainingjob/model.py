@@ -179,6 +179,7 @@ class Decision:
         termination: The trainer's last words, where they decide the final values.
         log_tail: End of the log of a failed job.
         caution: What to warn of beside the phase.
+        failed_starts: What `status.queue.failedStarts` becomes; None leaves it as it is.
         create, suspend, delete, requeue_after: As in `Plan`.
     """
 
@@ -188,6 +189,7 @@ class Decision:
     termination: Termination | None = None
     log_tail: str | None = None
     caution: Caution | None = None
+    failed_starts: Object | None = None
     create: tuple[Object, ...] = ()
     suspend: bool | None = None
     delete: tuple[Deletion, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from trainyard_crds.exitcodes import OnExit
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.deadlines import limits
+from trainyard_operator.trainingjob.giving_back import give_back
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.result import outcome, succeeded
@@ -18,7 +19,7 @@ from trainyard_operator.trainingjob.stopping import make_room, stop, suspend
 
 def decide(case: Case) -> Decision | Need:
     """What an unfinished job's phase is and what is to be done for it; or what to look up first."""
-    for policy in (_finished, _done_while_stopping, stop, _verdict_is_near, limits, suspend, make_room):
+    for policy in (_finished, _done_while_stopping, stop, _verdict_is_near, limits, suspend, give_back, make_room):
         decision = policy(case)
         if decision is not None:
             return decision

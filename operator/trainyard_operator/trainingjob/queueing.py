@@ -97,7 +97,14 @@ def _request(observed: Observed, stamp: datetime, past: History) -> Request:
         enqueued=stamp,
         seconds=_limit(observed),
         expected=_expected(observed) or past(pool),
+        **_setback(observed),
     )
+
+
+def _setback(observed: Observed) -> Object:
+    """When and why a job whose starts came to nothing is to wait."""
+    failed = (observed.status.get("queue") or {}).get("failedStarts")
+    return {"not_before": parse_time(failed["notBefore"]), "setback": failed["message"]} if failed else {}
 
 
 def _limit(observed: Observed) -> float | None:

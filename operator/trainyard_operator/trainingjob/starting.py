@@ -99,14 +99,15 @@ def _next_look(case: Case) -> float | None:
     waited = deadlines.start_seconds(case)
     if waited is None:
         return None
-    due = [limit - waited for limit in (NO_POD_SECONDS, deadlines.start_limit(case)) if limit > waited]
-    return min(due, default=None)
+    left = deadlines.start_limit(case) - deadlines.tried_seconds(case)
+    due = [NO_POD_SECONDS - waited, (case.admission.start_seconds or 0) - waited, left]
+    return min((seconds for seconds in due if seconds > 0), default=None)
 
 
 def _late(case: Case, reason: str, message: str) -> Decision | None:
     """The failure of a job whose container did not run in time."""
-    waited, limit = deadlines.start_seconds(case), deadlines.start_limit(case)
-    if waited is None or waited < limit:
+    limit = deadlines.start_limit(case)
+    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < limit:
         return None
     text = f"The container did not run within {limit} s (spec.startDeadlineSeconds). {message}"
     return Decision(phase=Phase.FAILED, reason=reason, message=text)

@@ -18,7 +18,8 @@ from trainyard_operator.trainingjob.summary import final_values
 _MESSAGE_LIMIT = 2048
 _LASTING = ("pool", "enqueuedAt")
 _PASSING = ("position", "length", "estimatedStartTime", "estimateBasis", "reason")
-"""Parts of `status.queue` of a job for life, and of one that waits."""
+"""Parts of `status.queue` of a job for life, and of one that waits; failedStarts stays until a start succeeds."""
+_STARTED = (*FINAL_PHASES, Phase.RUNNING)
 _FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
 
 
@@ -44,7 +45,7 @@ def desired_status(
     if observed.child is not None or decision.create:
         status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job)}
     status |= _attempt_fields(observed, history)
-    status["queue"] = _queue(observed, admission, waits=decision.phase is Phase.QUEUED)
+    status["queue"] = _queue(observed, decision, admission)
     status["summary"]["queue"] = _place(status["queue"])
     if decision.phase in FINAL_PHASES:
         status |= {"completionTime": format_time(now), "logTail": decision.log_tail}
@@ -56,13 +57,16 @@ def desired_status(
     return status
 
 
-def _queue(observed: Observed, admission: Admission, *, waits: bool) -> Object | None:
+def _queue(observed: Observed, decision: Decision, admission: Admission) -> Object | None:
     """The entry in `status.queue`: a job that does not wait keeps its pool and its stamp only."""
-    told = admission.queue or observed.status.get("queue")
-    if told is None:
+    known = observed.status.get("queue") or {}
+    told = admission.queue or known
+    if not told:
         return None
+    waits = decision.phase is Phase.QUEUED
     shown = told if waits else {key: told[key] for key in _LASTING if key in told}
-    return {key: shown.get(key) for key in (*_LASTING, *_PASSING)}
+    failed = None if decision.phase in _STARTED else decision.failed_starts or known.get("failedStarts")
+    return {key: shown.get(key) for key in (*_LASTING, *_PASSING)} | {"failedStarts": failed}
 
 
 def _place(queue: Object | None) -> str | None:

@@ -22,7 +22,7 @@ def waiting_reason(case: Case) -> tuple[str, str]:
     """CamelCase word and sentence for what a started job waits for."""
     pod, last = case.history.pod, case.history.last
     if last is not None and "finishedAt" in last:
-        return resuming() if _was_suspended_since(case, last["finishedAt"]) else _restarting(last)
+        return _restarting(last) if is_restarting(case) else resuming()
     if pod is None:
         return _no_pod(case)
     return pod_waits_for(pod) or starting(child_name(case.observed.name, case.observed.uid))
@@ -63,6 +63,12 @@ def no_pod(name: str) -> tuple[str, str]:
         f"The Job {name} gets no pod; a ResourceQuota or an admission policy may refuse it: kubectl describe job {name}"
     )
     return "NoPod", text
+
+
+def is_restarting(case: Case) -> bool:
+    """Whether the Job controller is to follow an attempt that ended by another one."""
+    last = case.history.last
+    return last is not None and "finishedAt" in last and not _was_suspended_since(case, last["finishedAt"])
 
 
 def _was_suspended_since(case: Case, moment: str) -> bool:

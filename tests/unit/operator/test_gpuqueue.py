@@ -333,6 +333,55 @@ def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
     assert found["estimatedStartTime"] == "2026-01-02T10:03:20Z", "a started at 100 s and takes as long as the first"
 
 
+def test_a_job_whose_start_came_to_nothing_lets_others_pass_until_its_time_also_after_a_restart() -> None:
+    yard = Yard(1)
+    for name in ("a", "b"):
+        yard.submit(name)
+    failed = {"count": 1, "seconds": 300, "message": "No node.", "notBefore": "2026-01-02T10:01:00Z"}
+    yard.change("a", status={"queue": {"enqueuedAt": "2026-01-02T10:00:00.000000Z", "failedStarts": failed}})
+    yard.restart()
+    yard.round()
+    found = yard.answer("a")
+    assert (found.reason, found.message) == (
+        "BackingOff",
+        "No node. It keeps its place and is tried again at 10:01:00 UTC.",
+    )
+    assert found.queue is not None
+    assert found.queue["position"] == 1
+    assert yard.answer("b").admitted
+    yard.change("b", spec={"stop": "Graceful"})
+    yard.round(59)
+    assert not yard.answer("a").admitted
+    yard.round(1)
+    assert yard.answer("a").admitted
+
+
+def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> None:
+    yard = Yard(1, Policy(start_seconds=7))
+    yard.submit("a")
+    yard.submit("cpu", 0)
+    yard.round()
+    assert (yard.answer("a").start_seconds, yard.answer("cpu").start_seconds) == (7, None)
+
+
+def test_nobodys_turn_is_expected_after_that_of_a_job_that_holds_up_nobody() -> None:
+    yard = Yard(2)
+    yard.submit("r", 2)
+    yard.round()
+    yard.start("r", 2)
+    yard.change("r", status={"progress": {"remainingSeconds": 100, "updatedAt": NOW.isoformat()}})
+    yard.submit("late", 2)
+    failed = {"count": 9, "seconds": 1, "message": "No node.", "notBefore": "2026-01-02T11:00:00Z"}
+    yard.change("late", status={"queue": {"failedStarts": failed}})
+    yard.submit("next", 2)
+    yard.round()
+    late, found = yard.answer("late").queue, yard.answer("next").queue
+    assert late is not None
+    assert found is not None
+    assert "estimatedStartTime" not in late
+    assert found["estimatedStartTime"] == "2026-01-02T10:01:40Z"
+
+
 def test_what_can_never_fit_is_told_so_without_a_place() -> None:
     yard = Yard(1)
     yard.submit("a", 2)

@@ -141,26 +141,50 @@ def test_a_failed_start_is_tried_again_later_from_the_same_place() -> None:
     assert starts(found) == ["a"]
 
 
+def test_who_waits_after_a_failed_start_is_told_so_behind_a_blocked_job_too() -> None:
+    inventory = nodes(8)
+    hold(inventory, "foreign", "n0", 1)
+    late = wants("late", at=1, not_before=NOW + dt.timedelta(seconds=60))
+    found = admit([wants("large", 8), late], [], inventory, STRICT, NOW)
+    assert found.reasons["late"].word == "BackingOff"
+    assert found.apart == {"late"}
+
+
 def test_a_held_queue_lets_nothing_in() -> None:
     found = admit([wants("a"), wants("cpu", 0)], [], nodes(8), Policy(held=True), NOW)
     assert not found.starts
     assert found.reasons["a"].word == "QueueHeld"
 
 
+DELAYS = st.sampled_from([None, None, -1, 0, 1])
+"""Seconds from now to the next try of a job whose start failed; mostly none did."""
+REFUSALS = st.sampled_from([None, None, "The quota is used up."])
 REQUESTS = st.lists(
-    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(0, 3)), max_size=12
-).map(lambda rows: [wants(f"j{i}", g, n, priority=p, at=t) for i, (g, n, p, t) in enumerate(rows)])
+    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(0, 3), DELAYS, REFUSALS), max_size=12
+).map(
+    lambda rows: [
+        wants(
+            f"j{i}", g, n, priority=p, at=t, not_before=None if d is None else NOW + dt.timedelta(seconds=d), refusal=r
+        )
+        for i, (g, n, p, t, d, r) in enumerate(rows)
+    ]
+)
 
 
 @given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3))
 @settings(max_examples=120)
 def test_strict_order_against_the_slow_obvious_reference(requests: list[Request], sizes: list[int]) -> None:
-    """The reference tries every job from the front with plain nested loops and stops at the first that does not fit."""
+    """The reference tries every job from the front with plain nested loops and stops at the first that does not fit.
+
+    What could never fit, waits after a failed start or is refused by a quota is as if it were not there.
+    """
     found = admit(requests, [], nodes(*sizes), STRICT, NOW)
     free = dict(enumerate(sizes))
     expected = []
     for request in sorted(requests, key=lambda r: (-r.priority, r.enqueued, r.uid)):
         if sum(size // request.gpus for size in sizes) < request.nodes:
+            continue
+        if request.refusal or (request.not_before or NOW) > NOW:
             continue
         if sum(left // request.gpus for left in free.values()) < request.nodes:
             break
