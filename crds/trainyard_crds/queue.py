@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainyard_crds.common import SpecModel, StatusModel, Timestamp
+from trainyard_crds.common import DnsName, SpecModel, StatusModel, Timestamp
 
 DEFAULT_PRIORITY = 5
 
@@ -19,6 +19,12 @@ class Queue(SpecModel):
         ge=0,
         le=10,
         description="0 to 10: jobs of a higher priority start first; within one, first come, first served.",
+    )
+    name: DnsName | None = Field(
+        default=None,
+        max_length=63,
+        description="Under Kueue (chart value queue.mode: Kueue): the LocalQueue of the job's namespace. Default: the "
+        "chart's queue.localQueue. Changes take effect when the job waits the next time.",
     )
 
 
@@ -35,7 +41,9 @@ class QueueStatus(StatusModel):
     """A job's place in the queue; only pool and enqueuedAt stay once it runs."""
 
     pool: str | None = Field(
-        default=None, max_length=512, description="Whose GPUs it waits for: the resource and the node labels."
+        default=None,
+        max_length=512,
+        description="Whose GPUs it waits for: the resource and the node labels; under Kueue the LocalQueue.",
     )
     position: int | None = Field(
         default=None, ge=1, description="Place in the pool, from 1; beyond 20 the upper end of a range."

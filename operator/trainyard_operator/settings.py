@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from trainyard_operator.errors import SettingsError
 from trainyard_operator.trainingjob.model import RenderSettings
@@ -14,7 +15,14 @@ from trainyard_operator.trainingjob.quantity import whole_units
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+BUILTIN, KUEUE = "Builtin", "Kueue"
+"""Who decides when a job starts."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class _Queue(TypedDict):
+    queue_mode: str
+    local_queue: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,8 @@ class Settings:
         kubeconfig: Kubeconfig file; None inside a cluster.
         log_level: Least severe level that is logged.
         queue_policy_file: JSON file with the queue's settings, read again when it changes; None for the defaults.
+        queue_mode: BUILTIN or KUEUE.
+        local_queue: Under Kueue, the LocalQueue of jobs that name none; None where they have to.
     """
 
     namespace: str
@@ -50,6 +60,8 @@ class Settings:
     kubeconfig: str | None
     log_level: str
     queue_policy_file: Path | None = None
+    queue_mode: str = BUILTIN
+    local_queue: str | None = None
 
     @property
     def gateway_host(self) -> str:
@@ -98,7 +110,23 @@ def from_environment(environment: Mapping[str, str], hostname: str) -> Settings:
         kubeconfig=environment.get("KUBECONFIG") or None,
         log_level=_one_of(environment, "TRAINYARD_LOG_LEVEL", "INFO", _LOG_LEVELS),
         queue_policy_file=Path(text) if (text := environment.get("TRAINYARD_QUEUE_POLICY")) else None,
+        **_queue(environment),
     )
+
+
+def _queue(environment: Mapping[str, str]) -> _Queue:
+    """Who decides when a job starts; what the other one alone understands is refused."""
+    mode = _one_of(environment, "TRAINYARD_QUEUE_MODE", BUILTIN, (BUILTIN, KUEUE))
+    foreign = "TRAINYARD_QUEUE_POLICY" if mode == KUEUE else "TRAINYARD_LOCAL_QUEUE"
+    if environment.get(foreign):
+        raise SettingsError(
+            f"{foreign} is '{environment[foreign]}' and has no effect while TRAINYARD_QUEUE_MODE is {mode}; unset it."
+        )
+    named = environment.get("TRAINYARD_LOCAL_QUEUE")
+    return {
+        "queue_mode": mode,
+        "local_queue": _name(environment, "TRAINYARD_LOCAL_QUEUE", None) if named else None,
+    }
 
 
 def _required(environment: Mapping[str, str], variable: str, what: str) -> str:

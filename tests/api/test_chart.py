@@ -77,6 +77,31 @@ def test_values_reach_what_they_name() -> None:
     )
 
 
+def test_kueue_mode_brings_its_priority_classes_and_permissions_and_no_policy() -> None:
+    words = ("--set=queue.mode=Kueue", "--set=queue.localQueue=gpus")
+    objects = render(MINIMAL, *words)
+    helm("lint", "--strict", str(CHART), f"--values={MINIMAL}", *words)
+    classes = [entry for entry in objects if entry["kind"] == "WorkloadPriorityClass"]
+    assert {entry["metadata"]["name"]: entry["value"] for entry in classes} == {
+        f"trainyard-p{priority}": priority * 100 for priority in range(11)
+    }
+    spec = named(objects, "Deployment", "trainyard-operator")["spec"]["template"]["spec"]
+    variables = environment(spec)
+    assert (variables["TRAINYARD_QUEUE_MODE"], variables["TRAINYARD_LOCAL_QUEUE"]) == ("Kueue", "gpus")
+    assert "TRAINYARD_QUEUE_POLICY" not in variables
+    assert "volumes" not in spec
+    groups = kueue_groups(objects)
+    assert groups == {"kueue.x-k8s.io", "visibility.kueue.x-k8s.io"}
+    builtin = render()
+    assert kueue_groups(builtin) == set()
+    assert not [entry for entry in builtin if entry["kind"] == "WorkloadPriorityClass"]
+
+
+def kueue_groups(objects: list[Object]) -> set[str]:
+    rules = named(objects, "ClusterRole", "trainyard-operator")["rules"]
+    return {group for rule in rules for group in rule["apiGroups"] if "kueue" in group}
+
+
 def environment(spec: Object) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in spec["containers"][0]["env"]}
 
@@ -101,6 +126,13 @@ def test_the_crd_guards() -> None:
         (("--set=operator.replica=2",), "replica"),
         (("--set=gateway.replicas=2",), "replicas"),
         (("--set=logLevel=loud",), "logLevel"),
+        (("--set=queue.mode=kueue",), "mode"),
+        (("--set=queue.mode=Kueue", "--set=queue.held=true"), "have no effect with queue.mode=Kueue"),
+        (("--set=queue.mode=Kueue", "--set=queue.backfill=true"), "set stopPolicy, queueingStrategy, preemption"),
+        (("--set=queue.mode=Kueue", "--set=queue.preemption=true"), "have no effect with queue.mode=Kueue"),
+        (("--set=queue.mode=Kueue", "--set=queue.namespaceGpus.team=2"), "have no effect with queue.mode=Kueue"),
+        (("--set=queue.mode=Kueue", "--set=queue.defaultNamespaceGpus=0"), "have no effect with queue.mode=Kueue"),
+        (("--set=queue.localQueue=gpus",), "has no effect with queue.mode=Builtin"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(settings: tuple[str, ...], sentence: str) -> None:

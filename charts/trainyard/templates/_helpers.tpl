@@ -62,3 +62,16 @@ readinessProbe:
   periodSeconds: 2
   timeoutSeconds: 2
 {{- end }}
+
+{{/* Refuses values of the queue that would have no effect; makes nothing. */}}
+{{- define "trainyard.queueValues" -}}
+{{- with .Values.queue }}
+{{- if eq .mode "Kueue" }}
+{{- if or .held .backfill .preemption .namespaceGpus (not (kindIs "invalid" .defaultNamespaceGpus)) }}
+{{- fail "queue.held, backfill, preemption, namespaceGpus and defaultNamespaceGpus are of the builtin queue and have no effect with queue.mode=Kueue: leave them out, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue" }}
+{{- end }}
+{{- else if .localQueue }}
+{{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: leave it out, or set queue.mode=Kueue" }}
+{{- end }}
+{{- end }}
+{{- end }}
