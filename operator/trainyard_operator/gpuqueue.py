@@ -17,7 +17,7 @@ from trainyard_operator.queue.estimate import estimates
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Pool
-from trainyard_operator.queue.position import APART, Place, places
+from trainyard_operator.queue.position import APART, Budget, Place, places
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.round import Outcome, admit
@@ -32,8 +32,6 @@ _TICK = 5.0
 """Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
 _GAP, _SHARE = 0.005, 4.0
 """Least pause between two rounds, in seconds and in multiples of the last round's own time."""
-_TOLD_PER_SECOND = 5.0
-"""Places and reasons told anew per second, over all jobs."""
 _PAST = 50
 """Finished jobs of a pool whose durations are remembered."""
 _ESTIMATE_SLACK = 0.1
@@ -93,7 +91,7 @@ class GpuQueue:
         self._last_grant = datetime.fromtimestamp(0, UTC)
         self._wake = asyncio.Event()
         self._patience = Policy.start_seconds
-        self._tokens, self._tokens_at = _TOLD_PER_SECOND, clock()
+        self._budget = Budget(clock)
 
     # --- news ---------------------------------------------------------------------------------------------------------
 
@@ -241,8 +239,6 @@ class GpuQueue:
         in_line = [request for request in outcome.waiting if request.uid not in outcome.apart]
         starts = estimates(in_line, holding, self.inventory)
         now, moment = self._now(), self._clock()
-        self._tokens = min(_TOLD_PER_SECOND, self._tokens + (moment - self._tokens_at) * _TOLD_PER_SECOND)
-        self._tokens_at = moment
         for uid, reason in outcome.reasons.items():
             known, expected = self._known[uid], starts.get(uid)
             start = now + timedelta(seconds=expected.seconds) if expected else None
@@ -255,10 +251,7 @@ class GpuQueue:
     def _is_due(self, before: _Told | None, after: _Told, now: datetime) -> bool:
         if before is None:
             return True
-        if not _differ(before, after, now) or after.at - before.at < APART or self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        return _differ(before, after, now) and after.at - before.at >= APART and self._budget.take()
 
     # --- for people ---------------------------------------------------------------------------------------------------
 

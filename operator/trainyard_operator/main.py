@@ -32,9 +32,10 @@ from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.kube.workqueue import WorkQueue
+from trainyard_operator.kueuequeue import KueueQueue
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.queue_policy import PolicyFile
-from trainyard_operator.settings import Settings, from_environment
+from trainyard_operator.settings import KUEUE, Settings, from_environment
 from trainyard_operator.trainingjob.observe import observe
 from trainyard_operator.trainingjob.reconcile import Reconciler
 from trainyard_operator.trust import Trust
@@ -156,17 +157,17 @@ class Operator:
         self._events = EventWriter(kube, clock, settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
-        self._gpus = GpuQueue(
-            observe=lambda key: observe(self._store, key),
-            add=self._queue.add,
-            now=clock.now,
-            clock=monotonic,
-            policy=PolicyFile(settings.queue_policy_file).current,
-        )
+        self._gpus = self._gpu_queue(kube, clock)
         self._feed = GpuFeed(kube, self._gpus.inventory, self._gpus.wake)
         self._watch = Watch(self._store, add=self._add, relisted=self._relisted, clock=monotonic, gpus=self._feed)
         reconciler = Reconciler(
-            kube, self._store, self._events, clock, settings=settings.render, admit=self._gpus.admission
+            kube,
+            self._store,
+            self._events,
+            clock,
+            settings=settings.render,
+            admit=self._gpus.admission,
+            took=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
         )
         self._workers = Workers(self._queue, reconciler.reconcile, self._metrics)
         self._elector = Elector(
@@ -187,6 +188,26 @@ class Operator:
             port=settings.health_port,
         )
         self._primed = asyncio.Event()
+
+    def _gpu_queue(self, kube: Kube, clock: ServerClock) -> GpuQueue | KueueQueue:
+        """Whoever decides when a job starts."""
+        settings = self._settings
+        if settings.queue_mode == KUEUE:
+            return KueueQueue(
+                kube,
+                observe=lambda key: observe(self._store, key),
+                add=self._queue.add,
+                now=clock.now,
+                clock=monotonic,
+                default=settings.local_queue,
+            )
+        return GpuQueue(
+            observe=lambda key: observe(self._store, key),
+            add=self._queue.add,
+            now=clock.now,
+            clock=monotonic,
+            policy=PolicyFile(settings.queue_policy_file).current,
+        )
 
     async def run(self) -> int:
         """Serve probes, wait for leadership, lead until the end; the exit status.

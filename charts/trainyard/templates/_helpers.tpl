@@ -67,8 +67,8 @@ readinessProbe:
 {{- define "trainyard.queueValues" -}}
 {{- with .Values.queue }}
 {{- if eq .mode "Kueue" }}
-{{- if or .held .backfill .preemption .namespaceGpus (not (kindIs "invalid" .defaultNamespaceGpus)) }}
-{{- fail "queue.held, backfill, preemption, namespaceGpus and defaultNamespaceGpus are of the builtin queue and have no effect with queue.mode=Kueue: leave them out, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue" }}
+{{- if or .held .backfill .preemption .namespaceGpus (not (kindIs "invalid" .defaultNamespaceGpus)) (ne (toString .startSeconds) "300") }}
+{{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus and startSeconds are of the builtin queue and have no effect with queue.mode=Kueue: leave them out, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady of Kueue" }}
 {{- end }}
 {{- else if .localQueue }}
 {{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: leave it out, or set queue.mode=Kueue" }}

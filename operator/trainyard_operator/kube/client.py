@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -33,9 +33,11 @@ CLAIMS = "/api/v1/{namespace}persistentvolumeclaims"
 SERVICES = "/api/v1/{namespace}services"
 SECRETS = "/api/v1/{namespace}secrets"
 LEASES = "/apis/coordination.k8s.io/v1/{namespace}leases"
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/{namespace}workloads"
 EVENTS = "/apis/events.k8s.io/v1/{namespace}events"
 
 _TIMEOUT = 10.0
+_SILENCE = 150.0
 _PAGE = "500"
 _RATE, _BURST, _IN_FLIGHT = 200.0, 600.0, 64
 """Far above what a steady state needs (nothing); a burst of new jobs must not wait for itself."""
@@ -120,6 +122,38 @@ class Kube:
             token = page["metadata"].get("continue", "")
             if not token:
                 return items, page["metadata"]["resourceVersion"]
+
+    async def watch(self, url: str, query: Query, version: str, seconds: int) -> AsyncGenerator[Object]:
+        """Events of a collection after a version, until the server ends the stream; close it where it is left early.
+
+        Args:
+            url: The collection's path.
+            query: Selectors.
+            version: Where to begin.
+            seconds: How long the server keeps the stream.
+
+        Raises:
+            ApiError: see the tree of errors; no word for long is one, too: the server marks even quiet streams.
+        """
+        asked = [*query, ("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version)]
+        asked.append(("timeoutSeconds", str(seconds)))
+        response = None
+        try:
+            _, target, sent, *_ = await self._api.param_serialize(
+                "GET", url, query_params=asked, header_params={"Accept": JSON}, auth_settings=["BearerToken"]
+            )
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_SILENCE)
+            response = await self._api.call_api("GET", target, sent, None, _request_timeout=timeout)
+            self._count("WATCH", resource_of(url), str(response.status))
+            if response.status >= 400:
+                raise self._refusal(response, await response.read())
+            while line := await response.response.content.readline():
+                yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiUnreachableError(f"the watch of {url} broke off: {str(error) or type(error).__name__}") from error
+        finally:
+            if response is not None:
+                response.response.close()
 
     async def create(self, url: str, body: Object) -> Object:
         """Create an object (POST to its collection).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from trainyard_operator.queue.pool import Pool
@@ -13,6 +13,8 @@ EXACT = 20
 APART = 10.0
 """Seconds between two writes of one job's place: every start moves everybody, which made Kueue give up places in its
 status (KEP-168)."""
+TOLD_PER_SECOND = 5.0
+"""Places and reasons told anew per second, over all jobs."""
 _STEPS = ((100, 10), (500, 50))
 _STEP = 100
 
@@ -27,6 +29,28 @@ class Place(NamedTuple):
 
     position: int
     length: int
+
+
+class Budget:
+    """.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left, self._at = TOLD_PER_SECOND, clock()
+
+    def take(self) -> bool:
+        """Whether one more may be told now."""
+        now = self._clock()
+        self._left = min(TOLD_PER_SECOND, self._left + (now - self._at) * TOLD_PER_SECOND)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 def places(waiting: Iterable[Request]) -> dict[str, Place]:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from trainyard_operator.trainingjob.model import Object, Observed
+
+
+class Handover(NamedTuple):
+    """What a job has to do with Kueue, where Kueue decides.
+
+    Attributes:
+        labels: The labels of its training Job that Kueue reads.
+        workload: The Workload that Kueue made of that Job; None while there is none.
+    """
+
+    labels: Mapping[str, str]
+    workload: Object | None = None
 
 
 class Admission(NamedTuple):
@@ -22,6 +34,8 @@ class Admission(NamedTuple):
         queue: Its entry in `status.queue`.
         start_seconds: Seconds within which all its pods have to get their nodes; None where nobody waits for what it
             holds.
+        pending: Whether it waits for something that has to be configured first, before it waits for GPUs.
+        handover: What it has to do with Kueue; None where this operator decides.
     """
 
     admitted: bool
@@ -33,6 +47,8 @@ class Admission(NamedTuple):
     since: str = ""
     queue: Object | None = None
     start_seconds: int | None = None
+    pending: bool = False
+    handover: Handover | None = None
 
 
 Admit = Callable[[Observed], Admission]

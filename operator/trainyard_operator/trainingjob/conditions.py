@@ -37,9 +37,9 @@ def conditions(observed: Observed, decision: Decision, history: History, now: da
 
 
 def _admitted(observed: Observed, decision: Decision) -> _Row | None:
-    if decision.phase in _ADMITTED_PHASES:
+    if decision.phase in _ADMITTED_PHASES and not decision.waits:
         return True, "Admitted", ""
-    if decision.phase in _NOT_ADMITTED_PHASES:
+    if decision.phase in _NOT_ADMITTED_PHASES or decision.waits:
         return False, decision.reason, decision.message
     known = condition(observed.job, "Admitted")
     return (known["status"] == "True", known["reason"], known.get("message", "")) if known else None

@@ -33,11 +33,13 @@ class Refusal(NamedTuple):
         reason: CamelCase word for the status.
         message: Sentence for the user.
         final: Whether trying again cannot help.
+        passing: Whether it is no answer about the Job but a fault of the cluster, which passes.
     """
 
     reason: str
     message: str
     final: bool
+    passing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,20 @@ class Deletion(NamedTuple):
     grace: int | None = None
 
 
+class Patch(NamedTuple):
+    """A merge patch of an object in the TrainingJob's namespace.
+
+    Attributes:
+        kind: Plural name of its kind.
+        name: Its name.
+        body: The patch.
+    """
+
+    kind: Literal["jobs", "workloads"]
+    name: str
+    body: Object
+
+
 class Note(NamedTuple):
     """One Event of the TrainingJob."""
 
@@ -153,6 +169,7 @@ class Plan:
         need: Look this up and plan again; nothing else is set then.
         create: Children that are missing, in the order they are needed.
         suspend: What the training Job's `spec.suspend` becomes.
+        patches: What else of the children, or of what Kueue made for them, is patched.
         delete: Children to delete.
         status: Merge patch for the status; None when nothing changes.
         note: Event to write once the status is written.
@@ -162,6 +179,7 @@ class Plan:
     need: Need | None = None
     create: tuple[Object, ...] = ()
     suspend: bool | None = None
+    patches: tuple[Patch, ...] = ()
     delete: tuple[Deletion, ...] = ()
     status: Object | None = None
     note: Note | None = None
@@ -180,7 +198,9 @@ class Decision:
         log_tail: End of the log of a failed job.
         caution: What to warn of beside the phase.
         failed_starts: What `status.queue.failedStarts` becomes; None leaves it as it is.
-        create, suspend, delete, requeue_after: As in `Plan`.
+        waits: Whether the queue has not let it in.
+        suspend: Whether the training Job is held back; who holds it, and where, is the matter of `handover.change`.
+        create, delete, requeue_after: As in `Plan`.
     """
 
     phase: Phase | None
@@ -190,6 +210,7 @@ class Decision:
     log_tail: str | None = None
     caution: Caution | None = None
     failed_starts: Object | None = None
+    waits: bool = False
     create: tuple[Object, ...] = ()
     suspend: bool | None = None
     delete: tuple[Deletion, ...] = ()

@@ -6,10 +6,13 @@ Then what ends a job for good, then suspension, then the start and the run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trainyard_crds.exitcodes import OnExit
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.deadlines import limits
 from trainyard_operator.trainingjob.giving_back import give_back
+from trainyard_operator.trainingjob.handover import make_way, misplaced
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.result import outcome, succeeded
@@ -19,7 +22,7 @@ from trainyard_operator.trainingjob.stopping import make_room, stop, suspend
 
 def decide(case: Case) -> Decision | Need:
     """What an unfinished job's phase is and what is to be done for it; or what to look up first."""
-    for policy in (_finished, _done_while_stopping, stop, _verdict_is_near, limits, suspend, give_back, make_room):
+    for policy in _POLICIES:
         decision = policy(case)
         if decision is not None:
             return decision
@@ -48,3 +51,18 @@ def _verdict_is_near(case: Case) -> Decision | None:
     exhausted = end.action is OnExit.COUNT and case.history.counts.failed > child["spec"].get("backoffLimit", 0)
     near = exhausted or end.action in (OnExit.COMPLETE, OnExit.FAIL)
     return Decision(phase=None) if near else None
+
+
+_Policy = Callable[[Case], Decision | Need | None]
+_POLICIES: tuple[_Policy, ...] = (
+    _finished,
+    _done_while_stopping,
+    stop,
+    _verdict_is_near,
+    limits,
+    misplaced,
+    suspend,
+    give_back,
+    make_way,
+    make_room,
+)

@@ -10,9 +10,10 @@ from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.attempts import history
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.exporting import exporting
+from trainyard_operator.trainingjob.handover import change, remark
 from trainyard_operator.trainingjob.memory import memory_caution
 from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
-from trainyard_operator.trainingjob.objects import job_finished, job_suspended
+from trainyard_operator.trainingjob.objects import job_finished
 from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
@@ -38,9 +39,11 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
         return Plan(create=decision.create, requeue_after=decision.requeue_after)
     patch = merge_patch(observed.status, desired_status(observed, decision, past, admission, now))
     ended = decision.phase in FINAL_PHASES
+    changed = change(observed, decision, admission)
     return Plan(
         create=decision.create,
-        suspend=_change(observed, decision.suspend),
+        suspend=changed.suspend,
+        patches=changed.patches,
         delete=decision.delete,
         status=patch or None,
         note=note(observed, decision),
@@ -55,13 +58,9 @@ def _decide(case: Case) -> Decision | Need:
     if isinstance(decision, Need) or decision.phase is None:
         return decision
     caution = memory_caution(case.observed)
-    return caution if isinstance(caution, Need) else replace(decision, caution=caution)
-
-
-def _change(observed: Observed, suspend: bool | None) -> bool | None:
-    """The new value of the child's `spec.suspend`; None where there is no child or nothing changes."""
-    unchanged = observed.child is None or job_suspended(observed.child) is suspend
-    return None if unchanged else suspend
+    if isinstance(caution, Need):
+        return caution
+    return replace(decision, caution=caution, message=decision.message + remark(case, decision))
 
 
 def _after_the_end(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER
@@ -17,15 +18,26 @@ from trainyard_operator.errors import (
     ForeignObjectError,
     InvalidError,
     NotFoundError,
+    ServerError,
 )
-from trainyard_operator.kube.client import CLAIMS, CONFIG_MAPS, JOBS, PODS, SERVICES, TRAINING_JOBS, Kube, path
+from trainyard_operator.kube.client import (
+    CLAIMS,
+    CONFIG_MAPS,
+    JOBS,
+    PODS,
+    SERVICES,
+    TRAINING_JOBS,
+    WORKLOADS,
+    Kube,
+    path,
+)
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.exporting import is_unfinished
-from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Plan, Refusal, RenderSettings
+from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.observe import observe, owned_by
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.summary import FINAL_KEYS
@@ -40,7 +52,10 @@ _COLLECTIONS = {
     "Job": JOBS,
     "jobs": JOBS,
     "pods": PODS,
+    "workloads": WORKLOADS,
 }
+_DEAD_WEBHOOK = "failed calling webhook"
+"""In the API server's answer (500) when a webhook that may not be passed by does not answer."""
 
 
 class Reconciler:
@@ -53,6 +68,7 @@ class Reconciler:
         clock: The time.
         settings: What goes into children.
         admit: Who decides whether a job may start.
+        took: Takes the answer to each change of a Workload.
     """
 
     def __init__(
@@ -64,9 +80,10 @@ class Reconciler:
         *,
         settings: RenderSettings,
         admit: Admit = at_once,
+        took: Callable[[Object], None] = lambda _: None,
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
-        self._clock, self._settings, self._admit = clock, settings, admit
+        self._clock, self._settings, self._admit, self._took = clock, settings, admit, took
         self._nodes = Nodes(kube, monotonic)
 
     async def reconcile(self, key: Key) -> Result:
@@ -83,11 +100,16 @@ class Reconciler:
             await self._create(planned.create)
         except (InvalidError, ForbiddenError, BadRequestError, NotFoundError, ForeignObjectError) as error:
             return await self._refused(observed, error)
+        except ServerError as error:
+            if _DEAD_WEBHOOK not in error.message:
+                raise
+            return await self._refused(observed, error)
         if planned.create:
             # The status follows in a round of its own: in a burst every job gets its children first, and the pod is
             # often there by then, which saves a write.
             return Result(again_after=0.0)
-        if (planned.suspend is not None or planned.delete) and not await self._is_current(observed):
+        changes = planned.suspend is not None or planned.patches or planned.delete
+        if changes and not await self._is_current(observed):
             return Result(again_after=0.0)
         await self._change_children(observed, planned)
         return await self._finish(key, observed, planned)
@@ -177,8 +199,23 @@ class Reconciler:
             url = path(JOBS, metadata["namespace"], metadata["name"])
             await self._patch_child(url, patch)
         namespace = observed.job["metadata"]["namespace"]
+        for each in planned.patches:
+            await self._patch(namespace, each)
         for deletion in planned.delete:
             await self._delete(namespace, deletion)
+
+    async def _patch(self, namespace: str, patch: Patch) -> None:
+        """Patch what Kueue reads; what it refuses stays as it is, and the next round sees that."""
+        url = path(_COLLECTIONS[patch.kind], namespace, patch.name)
+        try:
+            changed = await self._kube.merge(url, patch.body)
+        except (InvalidError, ForbiddenError, BadRequestError, NotFoundError) as error:
+            logger.warning("%s %s stays as it is: %s", patch.kind, patch.name, error)
+            return
+        if patch.kind == "workloads":
+            self._took(changed)
+        else:
+            self._store.put(ResourceKind.JOBS, changed)
 
     async def _patch_child(self, url: str, patch: Object) -> None:
         try:
@@ -263,6 +300,9 @@ def _is_ours(found: Object, body: Object) -> bool:
 
 
 def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, ServerError):
+        text = f"The API server cannot create the Job now, and is asked again: {error.message}"
+        return Refusal("WebhookUnavailable", text, final=False, passing=True)
     if isinstance(error, ApiRefusedError):
         final = isinstance(error, InvalidError)
         reason = "InvalidSpec" if final else "CreateForbidden"

@@ -60,7 +60,7 @@ def children(job: Object, settings: RenderSettings, admission: Admission) -> tup
         spec=gang.job_spec(nodes, _retries(spec)),
         pod_spec=pod.training_pod(job, spec, settings, config_map=config_name) | pod.preferring(admission.nodes),
     )
-    return config_map, *claim, *service, train
+    return config_map, *claim, *service, _handed_over(train, admission)
 
 
 def export_job(job: Object, request: Object, settings: RenderSettings) -> tuple[Object, ...]:
@@ -133,6 +133,14 @@ def _config_map(job: Object, config: RunConfig, role: str) -> Object:
 
 def _admitted(admission: Admission) -> Object:
     return {ADMITTED_ANNOTATION: admission.since} if admission.since else {}
+
+
+def _handed_over(train: Object, admission: Admission) -> Object:
+    """The Job as Kueue takes it up: suspended, with its labels; from then on both of its `spec` parts are Kueue's."""
+    if admission.handover is None:
+        return train
+    labels = {**train["metadata"]["labels"], **admission.handover.labels}
+    return {**train, "metadata": {**train["metadata"], "labels": labels}, "spec": {**train["spec"], "suspend": True}}
 
 
 def _retries(spec: TrainingJobSpec) -> Object:

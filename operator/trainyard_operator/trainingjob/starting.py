@@ -48,7 +48,8 @@ def _queued(case: Case) -> Decision | None:
         return None
     if not admission.settled:
         return Decision(phase=None)
-    return Decision(phase=Phase.QUEUED, reason=admission.reason, message=admission.message)
+    phase = Phase.PENDING if admission.pending else Phase.QUEUED
+    return Decision(phase=phase, reason=admission.reason, message=admission.message, waits=True, suspend=False)
 
 
 def _vanished(case: Case) -> Decision | Need:
@@ -66,6 +67,9 @@ def _vanished(case: Case) -> Decision | Need:
 def _refused(case: Case, refusal: Refusal) -> Decision:
     if refusal.final:
         return Decision(phase=Phase.FAILED, reason=refusal.reason, message=refusal.message)
+    if refusal.passing and case.admission.handover is not None:
+        # Kueue's webhooks see every new Job: while Kueue is down the job waits, as it would in its queue.
+        return Decision(phase=Phase.QUEUED, reason=refusal.reason, message=refusal.message, waits=True)
     late = _late(case, refusal.reason, refusal.message)
     # Pending, not Starting: nothing of the job exists yet.
     return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)

@@ -41,7 +41,7 @@ def suspend(case: Case) -> Decision | None:
         text = "The job saves a checkpoint and frees its GPUs."
         return Decision(phase=Phase.SUSPENDING, reason="SuspendRequested", message=text, suspend=True)
     text = "The job is suspended and holds no GPU; set spec.suspend to false to resume it where it was."
-    return Decision(phase=Phase.SUSPENDED, reason="SuspendedByUser", message=text)
+    return Decision(phase=Phase.SUSPENDED, reason="SuspendedByUser", message=text, suspend=True)
 
 
 def make_room(case: Case) -> Decision | None:
@@ -49,7 +49,7 @@ def make_room(case: Case) -> Decision | None:
 
     A Job that was suspended before, and may not go on yet, has to be done with saving before it waits.
     """
-    if case.child is None or case.idle:
+    if case.child is None or case.idle or case.admission.handover is not None:
         return None
     if case.admission.preempted:
         text = "A job of higher priority needs the GPUs; this one saves a checkpoint and waits for its turn."
@@ -93,11 +93,13 @@ def _kill(pod: Object, now: datetime) -> Deletion | None:
 def _stopped(case: Case, reason: str) -> Decision:
     history = case.history
     if history.last is None:
-        return Decision(phase=Phase.STOPPED, reason=reason, message="The job was stopped before it started.")
+        text = "The job was stopped before it started."
+        return Decision(phase=Phase.STOPPED, reason=reason, message=text, suspend=True)
     step = history.counts.last_step
     return Decision(
         phase=Phase.STOPPED,
         reason=reason,
         message=f"The job was stopped on request{f' after step {step}' if step else ''}.",
         termination=history.ending.termination if history.ending else None,
+        suspend=True,  # whoever starts its Job must not do so between now and the Job's deletion
     )

@@ -189,6 +189,7 @@ IN_STORIES: dict[str, tuple[str, dict[str, Any]]] = {
     "activeDeadlineSeconds": ("deadline", {"spec": {"activeDeadlineSeconds": 100}}),
     "startDeadlineSeconds": ("starting", {}),
     "queue.priority": ("queue", {"spec": {"queue": {"priority": 3}}}),
+    "queue.name": ("kueue", {"spec": {"queue": {"name": "gpus"}}}),
 }
 """Field -> the story in golden/ that test_plan.py tells, and how its job is changed in it."""
 

@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 STORIES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
 _INPUT = (
     *("name", "now", "job", "child", "pods", "check", "checkPods", "exportJobs", "exportPods"),
-    *("answers", "refusal", "admission", "restart"),
+    *("answers", "refusal", "admission", "kueue", "workload", "restart"),
 )
 
 
@@ -38,6 +38,8 @@ def test_story(story: str, request: pytest.FixtureRequest) -> None:
         planned = world.plan()
         results.append({**{key: step[key] for key in _INPUT if key in step}, "plan": shown(planned)})
         world.apply(planned)
+        if planned.create and world.kueue is not None:
+            world.apply(world.plan())  # the status follows in a round of its own
         assert settled(world), f"{story}: {step['name']}: planning again would write {shown(world.plan())}"
     if request.config.getoption("--update-goldens"):
         path.write_text(dump(results))
@@ -54,7 +56,9 @@ def settled(world: World) -> bool:
         return True
     world.apply(again)
     last = world.plan()
-    return again.status is None and not (last.create or last.delete or last.status or last.suspend is not None)
+    return again.status is None and not (
+        last.create or last.delete or last.status or last.patches or last.suspend is not None
+    )
 
 
 def tell(world: World, step: dict[str, Any]) -> None:
@@ -72,6 +76,20 @@ def tell(world: World, step: dict[str, Any]) -> None:
                 del pods[name]
             else:
                 pods[name] = merged(pods.get(name, new_pod(name, world.stamp)), worded(stamped(change)))
+    tell_of_exports(world, step)
+    tell_of_kueue(world, step)
+    world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
+    world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
+    world.admission = admission(step["admission"]) if "admission" in step else world.admission
+
+
+def tell_of_kueue(world: World, step: dict[str, Any]) -> None:
+    world.kueue = step.get("kueue", world.kueue)
+    if "workload" in step:
+        world.workload = merged(world.workload, stamped(step["workload"]))
+
+
+def tell_of_exports(world: World, step: dict[str, Any]) -> None:
     for name, change in step.get("exportJobs", {}).items():
         if change is None:
             world.delete_export_job(name)
@@ -82,9 +100,6 @@ def tell(world: World, step: dict[str, Any]) -> None:
         uid = world.export_jobs[owner]["metadata"]["uid"]
         made = new_pod(name.rpartition("-")[2], world.stamp, owner=owner, owner_uid=uid)
         world.export_pods[name] = merged(world.export_pods.get(name, made), worded(stamped(change)))
-    world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
-    world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
-    world.admission = admission(step["admission"]) if "admission" in step else world.admission
 
 
 def admission(entry: dict[str, Any]) -> Admission:
@@ -122,6 +137,8 @@ def shown(planned: Plan) -> dict[str, Any]:
         result["create"] = [f"{body['kind']} {body['metadata']['name']}" for body in planned.create]
     if planned.suspend is not None:
         result["suspend"] = planned.suspend
+    if planned.patches:
+        result["patch"] = [f"{kind} {name} {json.dumps(body)}" for kind, name, body in planned.patches]
     if planned.delete:
         result["delete"] = [f"{kind} {name} grace={grace}" for kind, name, _, grace in planned.delete]
     if planned.status is not None:

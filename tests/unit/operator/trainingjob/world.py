@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainyard_crds.contract import ROLE_LABEL, child_name
+from trainyard_operator.queue.position import Place
 from trainyard_operator.trainingjob.admission import Admission, at_once
+from trainyard_operator.trainingjob.kueue import answer
 from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.render import EXPORT_ROLE
@@ -78,9 +80,10 @@ def kept(job: Object, created: str) -> Object:
             "uid": CHILD_UID,
             "resourceVersion": "7",
             "creationTimestamp": created,
+            "labels": job["metadata"]["labels"],
         },
         "spec": {
-            "suspend": False,
+            "suspend": job["spec"].get("suspend", False),
             "backoffLimit": job["spec"]["backoffLimit"],
             "image": job["spec"]["template"]["spec"]["containers"][0]["image"],
         },
@@ -115,6 +118,8 @@ class World:
         self.answers: dict[Need, Any] = {}
         self.refusal: Refusal | None = None
         self.admission: Admission | None = None
+        self.kueue: Object | None = None
+        self.workload: Object | None = None
         self.now = at("10:00:00")
 
     @property
@@ -135,8 +140,20 @@ class World:
         )
 
     def plan(self) -> Plan:
-        fixed = self.admission
-        return plan(self.observed(), SETTINGS, self.now, at_once if fixed is None else lambda _: fixed)
+        return plan(self.observed(), SETTINGS, self.now, self._admit)
+
+    def _admit(self, observed: Observed) -> Admission:
+        if self.kueue is None:
+            return self.admission or at_once(observed)
+        place = self.kueue.get("place")
+        return answer(
+            observed,
+            default=self.kueue.get("default"),
+            problem=self.kueue.get("problem"),
+            workload=self.workload,
+            place=Place(*place) if place else None,
+            now=self.now,
+        )
 
     def apply(self, done: Plan) -> None:
         """What the API server makes of a plan."""
@@ -150,8 +167,7 @@ class World:
                 self.check = kept(body, self.stamp)
             else:
                 self.child = kept(body, self.stamp)
-        if done.suspend is not None and self.child is not None:
-            self.child = merged(self.child, {"spec": {"suspend": done.suspend}})
+        self._patch(done)
         for deletion in done.delete:
             if deletion.name in self.export_jobs:
                 self.delete_export_job(deletion.name)
@@ -161,6 +177,15 @@ class World:
                 self._delete_pod(deletion.uid, deletion.grace)
         if done.status:
             self.job = merged(self.job, {"status": done.status})
+
+    def _patch(self, done: Plan) -> None:
+        if done.suspend is not None and self.child is not None:
+            self.child = merged(self.child, {"spec": {"suspend": done.suspend}})
+        for patch in done.patches:
+            if patch.kind == "workloads":
+                self.workload = merged(self.workload, patch.body)
+            else:
+                self.child = merged(self.child, patch.body)
 
     def delete_export_job(self, name: str) -> None:
         """The garbage collector takes its pods, too."""

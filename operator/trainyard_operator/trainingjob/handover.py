@@ -1,0 +1,129 @@
+"""Jobs whose start Kueue decides: who holds what, and what follows for the phase."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.kueue import (
+    HELD_ANNOTATION,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    is_active,
+    is_handed_over,
+    is_held,
+    labels,
+    reading,
+)
+from trainyard_operator.trainingjob.model import Decision, Object, Observed, Patch
+from trainyard_operator.trainingjob.objects import holds, job_finished, job_suspended
+
+
+class Change(NamedTuple):
+    """How an intent reaches the child.
+
+    Attributes:
+        suspend: What the training Job's `spec.suspend` becomes; None where it stays, and always under Kueue.
+        patches: What else is patched.
+    """
+
+    suspend: bool | None = None
+    patches: tuple[Patch, ...] = ()
+
+
+def change(observed: Observed, decision: Decision, admission: Admission) -> Change:
+    """Hold or release the child where it is held: its `spec.suspend`, or under Kueue its Workload's `spec.active`."""
+    child = observed.child
+    if child is None or job_finished(child) or "deletionTimestamp" in child["metadata"]:
+        return Change()
+    relabelled = _relabelled(observed, child, admission)
+    if is_handed_over(child):
+        return Change(patches=(*_activation(decision.suspend, admission), *relabelled))
+    waits = decision.suspend is False and not admission.admitted
+    wanted = None if waits else decision.suspend
+    return Change(None if job_suspended(child) is wanted else wanted, relabelled)
+
+
+def misplaced(case: Case) -> Decision | None:
+    """The refusal of a job that names a LocalQueue where Kueue is not asked; None when it does not."""
+    name = _name(case)
+    if name is None or case.admission.handover is not None or case.child is not None:
+        return None
+    text = (
+        f"spec.queue.name is '{name}', a LocalQueue of Kueue, but this installation uses its builtin queue. Leave "
+        "spec.queue.name out, or ask the administrator to set the chart value queue.mode to Kueue."
+    )
+    return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=text)
+
+
+def make_way(case: Case) -> Decision | None:
+    """What is said of a job that Kueue stops, until its pods are gone; None while it does not."""
+    child, handover = case.child, case.admission.handover
+    if child is None or handover is None or case.idle:
+        return None
+    workload = handover.workload
+    taken = workload is not None and (holds(workload, "Evicted") or not is_active(workload))
+    if not (job_suspended(child) or taken) or not _busy(case, child):
+        return None
+    reason, message = (reading(workload) if workload else None) or ("Saving", "Then it waits for its turn.")
+    return Decision(phase=Phase.SUSPENDING, reason=reason, message=f"The job saves a checkpoint. {message}")
+
+
+def remark(case: Case, decision: Decision) -> str:
+    """What a user should know of `spec.queue.name` where it does not do what it says; empty otherwise."""
+    child, handover, name = case.child, case.admission.handover, _name(case)
+    if child is None or decision.phase is None or decision.phase in FINAL_PHASES:
+        return ""
+    if handover is None and is_handed_over(child):
+        return (
+            " Its Job was handed to Kueue while the chart value queue.mode was Kueue, and only Kueue starts and stops "
+            "it: set queue.mode back, or end this job with spec.stop: Force and create it again."
+        )
+    if handover is None:
+        return f" spec.queue.name '{name}' has no effect: this installation uses its builtin queue." if name else ""
+    if name is not None and not job_suspended(child) and labels(child).get(QUEUE_LABEL) != name:
+        return f" spec.queue.name '{name}' takes effect when the job waits the next time."
+    return ""
+
+
+def _name(case: Case) -> str | None:
+    name: str | None = (case.spec.get("queue") or {}).get("name")
+    return name
+
+
+def _busy(case: Case, child: Object) -> bool:
+    """Whether a pod may still be there; a Job that was just made has none, though nobody said so yet."""
+    status = child.get("status") or {}
+    return case.history.unfinished or bool(status.get("active") or status.get("terminating"))
+
+
+def _activation(hold: bool | None, admission: Admission) -> tuple[Patch, ...]:
+    """The change of a Workload's `spec.active`; only what was deactivated by us is activated again."""
+    workload = admission.handover.workload if admission.handover else None
+    if workload is None or hold is None:
+        return ()
+    if hold and is_active(workload):
+        body: Object = {"metadata": {"annotations": {HELD_ANNOTATION: "true"}}, "spec": {"active": False}}
+    elif not hold and is_held(workload):
+        body = {"metadata": {"annotations": {HELD_ANNOTATION: None}}, "spec": {"active": True}}
+    else:
+        return ()
+    return (Patch("workloads", workload["metadata"]["name"], body),)
+
+
+def _relabelled(observed: Observed, child: Object, admission: Admission) -> tuple[Patch, ...]:
+    """The labels that Kueue is to read from now on: the queue's only while the Job is suspended."""
+    wanted = dict(admission.handover.labels) if admission.handover else {}
+    if not job_suspended(child):
+        wanted = {PRIORITY_LABEL: wanted[PRIORITY_LABEL]} if wanted and is_handed_over(child) else {}
+    elif not is_handed_over(child) and _waits_for_user(observed):
+        wanted = {}
+    known = labels(child)
+    news = {key: value for key, value in wanted.items() if known.get(key) != value}
+    return (Patch("jobs", child["metadata"]["name"], {"metadata": {"labels": news}}),) if news else ()
+
+
+def _waits_for_user(observed: Observed) -> bool:
+    return bool(observed.spec.get("suspend", False)) or "stop" in observed.spec
