@@ -1,4 +1,7 @@
-"""The pods of a job: one attempt each, recorded once when seen and once when ended."""
+"""The starts of a job, an attempt each, recorded once when its pod is seen and once when it ended.
+
+Of several nodes only the first pod (index 0) is recorded: it reports, and its end is that of the group.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,23 @@ from trainyard_crds.trainingjob_status import AttemptCounts
 from trainyard_operator.trainingjob.failure import LOST, Ending, ending
 from trainyard_operator.trainingjob.model import Need, Object, Observed
 from trainyard_operator.trainingjob.objects import (
+    condition,
     container_state,
     format_time,
     is_running,
     job_finished,
     job_suspended,
+    parse_time,
     pod_ended,
     seconds_between,
 )
+from trainyard_operator.trainingjob.peers import Fault, Group, cause, cause_is_near, group, leads
 
 LIMIT = 20
 """Attempts kept in the status."""
+GROUP_RESTARTS = "GroupRestarts"
+"""Reason of a group that lost a pod and starts again as a whole."""
+_MESSAGE_LIMIT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,9 @@ class History:
         ended_now: Whether the last attempt's end was not recorded before.
         pod: The last attempt's pod; None when it is gone.
         unfinished: Whether any pod may still hold a GPU.
+        group: How the pods stand; None on one node.
+        fault: Whose fault it was that the last attempt ended, or will end, where it was another pod's.
+        cause_in: Seconds for which that is still waited for; the attempt does not count as ended until then.
     """
 
     attempts: list[Object]
@@ -44,6 +56,9 @@ class History:
     ended_now: bool = False
     pod: Object | None = None
     unfinished: bool = False
+    group: Group | None = None
+    fault: Fault | None = None
+    cause_in: float | None = None
 
     @property
     def last(self) -> Object | None:
@@ -52,8 +67,13 @@ class History:
 
     @property
     def running(self) -> bool:
-        """Whether the trainer's container runs."""
-        return self.pod is not None and is_running(self.pod)
+        """Whether the trainer's container runs, that of each pod."""
+        return self.pod is not None and is_running(self.pod) and (self.group is None or self.group.complete)
+
+    @property
+    def verdict(self) -> Ending | None:
+        """The end that decides the Job's: that of the pod at fault, else the last attempt's."""
+        return self.fault.ending if self.fault else self.ending
 
     def running_seconds(self, now: datetime) -> float:
         """Seconds the job's containers ran, in all, until now."""
@@ -70,27 +90,107 @@ def history(observed: Observed, now: datetime) -> History | Need:
         return pods
     if isinstance(lost, Need):
         return lost
-    by_uid = {pod["metadata"]["uid"]: pod for pod in [*pods, *lost]}
-    attempts = [dict(entry) for entry in observed.status.get("attempts", [])]
-    counts = AttemptCounts.model_validate(observed.status.get("attemptCounts") or {})
-    for pod in _unrecorded(pods, attempts, counts):
-        counts = counts.model_copy(update={"total": counts.total + 1})
-        metadata = pod["metadata"]
-        attempts.append({"number": counts.total, "pod": metadata["name"], "podUID": metadata["uid"]})
-    ended_now = False
+    leaders = [pod for pod in pods if leads(pod)]
+    by_uid = {pod["metadata"]["uid"]: pod for pod in [*leaders, *lost]}
+    attempts, counts = _entries(observed, leaders)
+    record, news, since = _Record(observed, pods, now), _News(counts=counts), None
     for entry in attempts:
-        if "finishedAt" not in entry:
-            counts, ended = _update(entry, by_uid.get(entry["podUID"]), observed, counts, now)
-            ended_now = ended and entry is attempts[-1]
+        news = record.take_in(entry, by_uid.get(entry["podUID"]), news.counts, since)
+        since = parse_time(entry["finishedAt"]) if "finishedAt" in entry else None
     last_pod = by_uid.get(attempts[-1]["podUID"]) if attempts else None
     return History(
         attempts=attempts[-LIMIT:],
-        counts=counts,
-        ending=ending(last_pod, memory_limit(observed)) if last_pod else None,
-        ended_now=ended_now,
+        counts=news.counts,
+        ending=ending(last_pod, memory_limit(observed)) if last_pod and news.cause_in is None else None,
+        ended_now=news.ended,
         pod=last_pod,
-        unfinished=any(not pod_ended(pod) for pod in by_uid.values()),
+        unfinished=any(not pod_ended(pod) for pod in [*pods, *lost]),
+        group=group(pods, attempts, _size(observed)),
+        fault=news.fault,
+        cause_in=news.cause_in,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """What the newest of the attempts that were looked at so far has become."""
+
+    counts: AttemptCounts
+    ended: bool = False
+    fault: Fault | None = None
+    cause_in: float | None = None
+
+
+def _entries(observed: Observed, leaders: list[Object]) -> tuple[list[Object], AttemptCounts]:
+    """The attempts as they were told, and those that are new."""
+    attempts = [dict(entry) for entry in observed.status.get("attempts", [])]
+    counts = AttemptCounts.model_validate(observed.status.get("attemptCounts") or {})
+    for pod in _unrecorded(leaders, attempts, counts):
+        counts = counts.model_copy(update={"total": counts.total + 1})
+        metadata = pod["metadata"]
+        attempts.append({"number": counts.total, "pod": metadata["name"], "podUID": metadata["uid"]})
+    return attempts, counts
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Writes the pods' news into attempts."""
+
+    observed: Observed
+    pods: list[Object]
+    now: datetime
+
+    def take_in(self, entry: Object, pod: Object | None, counts: AttemptCounts, since: datetime | None) -> _News:
+        """Bring one attempt up to date; `since` is when the one before it ended."""
+        gang = pod is not None and _size(self.observed) > 1
+        fault = cause(pod, self.pods, since, memory_limit(self.observed)) if gang and pod else None
+        if "finishedAt" in entry:
+            return _News(counts=counts, fault=fault)
+        newest = entry["number"] == counts.total
+        cause_in = _cause_in(pod, self.observed, self.now) if gang and pod and newest and fault is None else None
+        end = _end(pod, self.observed) if cause_in is None else None
+        _tell(entry, pod, end)
+        if end is None:
+            return _News(counts=counts, fault=fault, cause_in=cause_in)
+        self._close(entry, end, fault)
+        return _News(counts=_count(counts, entry, end, fault, self.observed), ended=True, fault=fault)
+
+    def _close(self, entry: Object, end: Ending, fault: Fault | None) -> None:
+        if end.started_at:
+            entry["startedAt"] = end.started_at
+        entry["finishedAt"] = end.finished_at or format_time(self.now)
+        entry |= {"reason": end.reason, "message": end.message}
+        if fault is not None:
+            entry |= {"reason": fault.ending.reason, "message": fault.sentence[:_MESSAGE_LIMIT]}
+        if end.exit_code is not None:
+            entry["exitCode"] = end.exit_code
+
+
+def _tell(entry: Object, pod: Object | None, end: Ending | None) -> None:
+    """Write into an attempt where and since when its pod runs."""
+    if pod is not None and (end is not None or is_running(pod)):
+        started = container_state(pod).get("running", {}).get("startedAt")
+        news = {"node": pod["spec"].get("nodeName"), "startedAt": started}
+        entry |= {key: value for key, value in news.items() if value}
+
+
+def restarts(observed: Observed) -> bool:
+    """Whether the pods of a group are made to start again together."""
+    found = condition(observed.job, "Running")
+    return found is not None and found["status"] == "False" and found["reason"] == GROUP_RESTARTS
+
+
+def _size(observed: Observed) -> int:
+    """Pods the job is to have."""
+    return int((observed.spec.get("resources") or {}).get("nodes", 1))
+
+
+def _cause_in(pod: Object, observed: Observed, now: datetime) -> float | None:
+    """Seconds to wait for whose fault it was; none where the Job is suspended or done, and it does not matter."""
+    child = observed.child
+    if child is None or job_suspended(child) or job_finished(child):
+        return None
+    return cause_is_near(pod, memory_limit(observed), now)
 
 
 def memory_limit(observed: Observed) -> str:
@@ -152,44 +252,30 @@ def _unrecorded(pods: list[Object], attempts: list[Object], counts: AttemptCount
     return [pod for pod in candidates if pod["metadata"]["uid"] not in recorded]
 
 
-def _update(
-    entry: Object, pod: Object | None, observed: Observed, counts: AttemptCounts, now: datetime
-) -> tuple[AttemptCounts, bool]:
-    """Write a pod's news into its attempt; the new counts, and whether it has ended."""
-    end = _end(pod, observed)
-    if pod is not None and (end is not None or is_running(pod)):
-        started = container_state(pod).get("running", {}).get("startedAt")
-        news = {"node": pod["spec"].get("nodeName"), "startedAt": started}
-        entry |= {key: value for key, value in news.items() if value}
-    if end is None:
-        return counts, False
-    if end.started_at:
-        entry["startedAt"] = end.started_at
-    entry["finishedAt"] = end.finished_at or format_time(now)
-    entry |= {"reason": end.reason, "message": end.message}
-    if end.exit_code is not None:
-        entry["exitCode"] = end.exit_code
-    return _count(counts, entry, end, observed), True
-
-
 def _end(pod: Object | None, observed: Observed) -> Ending | None:
     return LOST if pod is None else ending(pod, memory_limit(observed))
 
 
-def _count(counts: AttemptCounts, entry: Object, end: Ending, observed: Observed) -> AttemptCounts:
-    """The totals after one more attempt ended. A pod that was asked to stop by a suspension counts for nothing."""
+def _count(counts: AttemptCounts, entry: Object, end: Ending, fault: Fault | None, observed: Observed) -> AttemptCounts:
+    """The totals after one more attempt ended. A pod that was asked to stop by a suspension counts for nothing.
+
+    A group counts once, by what was at fault; that its last pods were stopped so that all can start again is a free
+    restart like any other.
+    """
     reported = int((observed.status.get("progress") or {}).get("step", 0))
     step = max(reported, end.termination.step if end.termination else 0)
-    asked = observed.child is None or job_suspended(observed.child)
+    suspended = observed.child is None or job_suspended(observed.child)
+    asked = suspended and fault is None and not restarts(observed)
+    action = fault.ending.action if fault else end.action
     ran = seconds_between(entry["startedAt"], entry["finishedAt"]) if "startedAt" in entry else 0.0
     fruitless = counts.restarts_without_progress
     if step > counts.last_step:
         fruitless = 0
-    elif end.action is OnExit.IGNORE and not asked:
+    elif action is OnExit.IGNORE and not asked:
         fruitless += 1
     return counts.model_copy(
         update={
-            "failed": counts.failed + (end.action is OnExit.COUNT and not asked),
+            "failed": counts.failed + (action is OnExit.COUNT and not asked),
             "restarts_without_progress": fruitless,
             "running_seconds": counts.running_seconds + int(ran),
             "last_step": max(counts.last_step, step),

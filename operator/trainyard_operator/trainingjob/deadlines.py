@@ -8,7 +8,7 @@ from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need
-from trainyard_operator.trainingjob.objects import condition, parse_time
+from trainyard_operator.trainingjob.objects import condition, format_time, parse_time
 from trainyard_operator.trainingjob.result import failed
 
 FRUITLESS_RESTARTS = 5
@@ -85,4 +85,8 @@ def _start_began(case: Case) -> datetime | None:
         moments.append(suspended["lastTransitionTime"])
     if case.history.last is not None and "finishedAt" in case.history.last:
         moments.append(case.history.last["finishedAt"])
+    ran = condition(case.observed.job, "Running")
+    if case.history.group is not None and ran is not None:
+        # Of a group that lost a pod, the others start anew while the first one may go on.
+        moments.append(ran["lastTransitionTime"] if ran["status"] == "False" else format_time(case.now))
     return max(parse_time(moment) for moment in moments)

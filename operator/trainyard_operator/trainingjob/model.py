@@ -17,12 +17,12 @@ class Need(NamedTuple):
     """Something to look up live before a decision can be made.
 
     Attributes:
-        kind: `jobs` and `pods` ask for the object itself, `log` for the end of a pod's log, `nodes` for all nodes of a
-            label selector.
-        name: Name of the Job or pod, in the TrainingJob's namespace; or that selector.
+        kind: `jobs`, `pods` and `claims` ask for the object itself, `log` for the end of a pod's log, `nodes` for all
+            nodes of a label selector.
+        name: Name of the Job, pod or claim, in the TrainingJob's namespace; or that selector.
     """
 
-    kind: Literal["jobs", "pods", "log", "nodes"]
+    kind: Literal["jobs", "pods", "claims", "log", "nodes"]
     name: str
 
 

@@ -15,6 +15,7 @@ from trainyard_operator.trainingjob.giving_back import give_back
 from trainyard_operator.trainingjob.handover import make_way, misplaced
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
+from trainyard_operator.trainingjob.regrouping import regroup, retries_used_up
 from trainyard_operator.trainingjob.result import outcome, succeeded
 from trainyard_operator.trainingjob.starting import start_or_run
 from trainyard_operator.trainingjob.stopping import make_room, stop, suspend
@@ -45,8 +46,12 @@ def _done_while_stopping(case: Case) -> Decision | None:
 
 def _verdict_is_near(case: Case) -> Decision | None:
     """The last pod's end decides the Job's, which its controller writes within seconds: wait for it."""
-    child, end = case.child, case.history.ending
-    if child is None or end is None or job_suspended(child) or case.spec.get("suspend", False):
+    child, end = case.child, case.history.verdict
+    if child is None or job_suspended(child) or case.spec.get("suspend", False):
+        return None
+    if case.history.cause_in is not None:
+        return Decision(phase=None, requeue_after=case.history.cause_in)
+    if end is None:
         return None
     exhausted = end.action is OnExit.COUNT and case.history.counts.failed > child["spec"].get("backoffLimit", 0)
     near = exhausted or end.action in (OnExit.COMPLETE, OnExit.FAIL)
@@ -59,9 +64,11 @@ _POLICIES: tuple[_Policy, ...] = (
     _done_while_stopping,
     stop,
     _verdict_is_near,
+    retries_used_up,
     limits,
     misplaced,
     suspend,
+    regroup,
     give_back,
     make_way,
     make_room,

@@ -39,6 +39,7 @@ from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.exporting import is_unfinished
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.observe import observe, owned_by
+from trainyard_operator.trainingjob.peers import is_past
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.summary import FINAL_KEYS
 
@@ -53,6 +54,7 @@ _COLLECTIONS = {
     "jobs": JOBS,
     "pods": PODS,
     "workloads": WORKLOADS,
+    "claims": CLAIMS,
 }
 _DEAD_WEBHOOK = "failed calling webhook"
 """In the API server's answer (500) when a webhook that may not be passed by does not answer."""
@@ -134,7 +136,8 @@ class Reconciler:
             found = await self._kube.get(path(_COLLECTIONS[need.kind], namespace, need.name))
         except NotFoundError:
             return None
-        self._store.put(ResourceKind(need.kind), found)
+        if need.kind != "claims":
+            self._store.put(ResourceKind(need.kind), found)
         return found
 
     async def _log(self, namespace: str, pod: str) -> str | None:
@@ -254,7 +257,9 @@ class Reconciler:
         """Deleted pods are remembered until the status tells how they ended."""
         status = (self._store.job(key) or {}).get("status") or {}
         told = {entry["podUID"] for entry in status.get("attempts", []) if "finishedAt" in entry}
-        gone = [pod for pod in observed.pods if pod.get("gone") and pod["metadata"]["uid"] in told]
+        gone = [
+            pod for pod in observed.pods if pod.get("gone") and (pod["metadata"]["uid"] in told or is_past(pod, status))
+        ]
         if not any(is_unfinished(entry) for entry in status.get("exports", [])):
             gone += [pod for pod in observed.export_pods if pod.get("gone")]
         self._store.forget_departed(observed.uid, gone)

@@ -29,7 +29,9 @@ from trainyard_operator.trainingjob.runconfig import config_text, export_config,
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
 _CHECK_SECONDS = 300
-_DEFAULT_SIZE, _DEFAULT_ACCESS, _SHARED_ACCESS = "10Gi", "ReadWriteOnce", "ReadWriteMany"
+_DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
+SHARED_ACCESS = "ReadWriteMany"
+"""What a volume must allow that pods on several nodes mount at once."""
 
 
 def children(job: Object, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
@@ -207,7 +209,7 @@ def _claim(job: Object, storage: Storage, *, shared: bool) -> Object:
     if storage.retain is not False:
         del metadata["ownerReferences"]
     spec: Object = {
-        "accessModes": [storage.access_mode or (_SHARED_ACCESS if shared else _DEFAULT_ACCESS)],
+        "accessModes": [storage.access_mode or (SHARED_ACCESS if shared else _DEFAULT_ACCESS)],
         "resources": {"requests": {"storage": storage.size or _DEFAULT_SIZE}},
     }
     if storage.storage_class_name:

@@ -13,6 +13,7 @@ from trainyard_operator.trainingjob.redact import tail
 from trainyard_operator.trainingjob.render import check_job
 
 LOG_TAIL_LIMIT = 2048
+_RETRIES_USED_UP = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")
 _UNKNOWN = (
     "The training Job completed, but nothing says that the training finished: the pod left no result and none could be "
     "read from the volume. Look at {uri}; a new TrainingJob on the same data can continue from its checkpoints."
@@ -21,10 +22,10 @@ _UNKNOWN = (
 
 def outcome(observed: Observed, history: History, settings: RenderSettings) -> Decision | Need:
     """Succeeded or Failed, the look-up that takes, or the check Job that reads the result from the volume."""
-    if holds(observed.child, "Failed"):
-        return failed(observed, history, *_failure(observed, history))
     if history.ending is not None and history.ending.finished:
         return succeeded(history.ending.termination)
+    if holds(observed.child, "Failed"):
+        return failed(observed, history, *_failure(observed, history))
     return _checked(observed, settings)
 
 
@@ -40,9 +41,10 @@ def failed(observed: Observed, history: History, reason: str, message: str) -> D
     """The job failed; the end of its last container's log is shown with the reason."""
     termination = history.ending.termination if history.ending else None
     decision = Decision(phase=Phase.FAILED, reason=reason, message=message, termination=termination)
-    if history.pod is None or history.ending is None or history.ending.exit_code is None:
+    pod = history.fault.pod if history.fault else history.pod
+    if pod is None or history.verdict is None or history.verdict.exit_code is None:
         return decision
-    need = Need("log", history.pod["metadata"]["name"])
+    need = Need("log", pod["metadata"]["name"])
     if need not in observed.answers:
         return need
     text = tail(observed.answers[need] or "", LOG_TAIL_LIMIT)
@@ -52,16 +54,35 @@ def failed(observed: Observed, history: History, reason: str, message: str) -> D
 def _failure(observed: Observed, history: History) -> tuple[str, str]:
     """Reason and sentence of a failed Job: the last pod's where it is known, else the Job controller's."""
     found = condition(observed.child, "Failed") or {}
-    if history.ending is not None:
-        reason, text = history.ending.reason, history.ending.sentence
+    if history.verdict is not None:
+        reason, text = words(history)
     elif history.last is not None and "reason" in history.last:
         reason, text = history.last["reason"], history.last["message"]
     else:
         return found.get("reason") or "JobFailed", found.get("message") or "The training Job failed."
-    if found.get("reason") == "BackoffLimitExceeded":
-        limit = (observed.spec.get("retry") or {}).get("limit", Retry.model_fields["limit"].default)
-        text += f" Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {limit}."
+    if found.get("reason") in _RETRIES_USED_UP:
+        text += f" {retries_text(observed, history)}"
     return reason, text
+
+
+def words(history: History) -> tuple[str, str]:
+    """Reason and sentence of the end that decided; of another pod than the one that is recorded, with its name."""
+    end = history.verdict
+    assert end is not None
+    if history.fault is None:
+        return end.reason, end.sentence
+    return end.reason, " ".join(part for part in (history.fault.sentence, end.advice) if part)
+
+
+def retries_text(observed: Observed, history: History) -> str:
+    """How many attempts failed, and how many may."""
+    return f"Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {retry_limit(observed)}."
+
+
+def retry_limit(observed: Observed) -> int:
+    """Restarts after faults of the machine that the user allows."""
+    default: int = Retry.model_fields["limit"].default
+    return int((observed.spec.get("retry") or {}).get("limit", default))
 
 
 def _checked(observed: Observed, settings: RenderSettings) -> Decision:

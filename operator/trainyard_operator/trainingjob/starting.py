@@ -10,7 +10,8 @@ from trainyard_operator.trainingjob import deadlines
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
 from trainyard_operator.trainingjob.objects import job_suspended
-from trainyard_operator.trainingjob.render import children
+from trainyard_operator.trainingjob.regrouping import broken
+from trainyard_operator.trainingjob.render import SHARED_ACCESS, children
 from trainyard_operator.trainingjob.result import failed
 from trainyard_operator.trainingjob.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, waiting_reason
@@ -31,7 +32,10 @@ def start_or_run(case: Case) -> Decision | Need:
     return _create(case)
 
 
-def _create(case: Case) -> Decision:
+def _create(case: Case) -> Decision | Need:
+    unshared = _unshared(case)
+    if unshared is not None:
+        return unshared
     queued = _queued(case)
     if queued is not None:
         return queued
@@ -40,6 +44,30 @@ def _create(case: Case) -> Decision:
     except InvalidSpecError as error:
         return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
     return Decision(phase=None, create=bodies)  # there is more to tell in a moment: see _run_is_near
+
+
+def _unshared(case: Case) -> Decision | Need | None:
+    """The refusal of a claim that the pods of several nodes cannot share; looked at first, and before they start.
+
+    One that is not there yet may come: its pods wait for it, as that of one node does.
+    """
+    name = (case.spec.get("storage") or {}).get("claimName")
+    asked = case.admission.admitted or "phase" not in case.observed.status
+    if case.history.group is None or name is None or not asked:
+        return None
+    need = Need("claims", name)
+    if need not in case.observed.answers:
+        return need
+    claim = case.observed.answers[need]
+    modes = claim["spec"].get("accessModes") or [] if claim else [SHARED_ACCESS]
+    if SHARED_ACCESS in modes:
+        return None
+    text = (
+        f"spec.storage.claimName: the claim {name} allows {', '.join(modes)} only, but the "
+        f"{case.history.group.size} pods of spec.resources.nodes share it. Name a claim that allows {SHARED_ACCESS}, "
+        "or set nodes to 1, in a new TrainingJob."
+    )
+    return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=text)
 
 
 def _queued(case: Case) -> Decision | None:
@@ -93,6 +121,9 @@ def _run(case: Case) -> Decision:
         left = deadlines.active_seconds_left(case)
         text = f"Attempt {case.history.last['number']} is training."
         return Decision(phase=Phase.RUNNING, reason="TrainerRunning", message=text, requeue_after=left)
+    lost = broken(case)
+    if lost is not None:
+        return lost
     reason, message = waiting_reason(case)
     waiting = Decision(phase=Phase.STARTING, reason=reason, message=message, requeue_after=_next_look(case))
     return _late(case, reason, message) or waiting

@@ -9,12 +9,14 @@ from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.deadlines import start_seconds
 from trainyard_operator.trainingjob.model import Object
 from trainyard_operator.trainingjob.objects import condition, container_state, parse_time
+from trainyard_operator.trainingjob.peers import Group
 from trainyard_operator.trainingjob.redact import redact
 
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')
 NO_POD_SECONDS = 30
 """Seconds after which a Job without a pod is worth a hint."""
+GROUP_STARTS_AGAIN = "The group starts again from the last checkpoint."
 _PROGRESSING = ("ContainerCreating", "PodInitializing")
 
 
@@ -22,10 +24,22 @@ def waiting_reason(case: Case) -> tuple[str, str]:
     """CamelCase word and sentence for what a started job waits for."""
     pod, last = case.history.pod, case.history.last
     if last is not None and "finishedAt" in last:
-        return _restarting(last) if is_restarting(case) else resuming()
+        return _restarting(case, last) if is_restarting(case) else resuming()
+    if case.history.group is not None:
+        return _group_waits(case, case.history.group)
     if pod is None:
         return _no_pod(case)
     return pod_waits_for(pod) or starting(child_name(case.observed.name, case.observed.uid))
+
+
+def _group_waits(case: Case, group: Group) -> tuple[str, str]:
+    """What the first pod waits for that does not run, and how many do."""
+    name = child_name(case.observed.name, case.observed.uid)
+    waits = pod_waits_for(group.waiting) if group.waiting else None
+    if waits is None and not group.running:
+        return _no_pod(case) if group.waiting is None else starting(name)
+    reason, text = waits or ("JobCreated", f"The Job {name} starts its pods, which get their nodes, image and volumes.")
+    return reason, f"{text} {group.running} of {group.size} pods run."
 
 
 def pod_waits_for(pod: Object) -> tuple[str, str] | None:
@@ -78,8 +92,9 @@ def _was_suspended_since(case: Case, moment: str) -> bool:
     return found["status"] == "True" or parse_time(found["lastTransitionTime"]) >= parse_time(moment)
 
 
-def _restarting(last: Object) -> tuple[str, str]:
-    return "Restarting", f"Attempt {last['number']} ended: {last['message']} The next attempt follows."
+def _restarting(case: Case, last: Object) -> tuple[str, str]:
+    follows = "The next attempt follows." if case.history.group is None else GROUP_STARTS_AGAIN
+    return "Restarting", f"Attempt {last['number']} ended: {last['message']} {follows}"
 
 
 def _container(pod: Object, waiting: Object) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from trainyard_crds.contract import ROLE_LABEL, child_name
 from trainyard_operator.queue.position import Place
 from trainyard_operator.trainingjob.admission import Admission, at_once
+from trainyard_operator.trainingjob.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.kueue import answer
 from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
@@ -57,9 +58,12 @@ def new_job() -> Object:
 
 
 def new_pod(name: str, created: str, *, owner: str = CHILD, owner_uid: str = CHILD_UID) -> Object:
-    """A pod of the training Job, as the Store keeps it."""
+    """A pod of the training Job, as the Store keeps it; `0-a` is one of index 0 of a job on several nodes."""
+    index = name.partition("-")[0]
+    labels = {"labels": {INDEX_LABEL: index}} if index.isdecimal() else {}
     return {
         "metadata": {
+            **labels,
             "name": f"{owner}-{name}",
             "namespace": NAMESPACE,
             "uid": f"pod-{name}",
@@ -84,7 +88,7 @@ def kept(job: Object, created: str) -> Object:
         },
         "spec": {
             "suspend": job["spec"].get("suspend", False),
-            "backoffLimit": job["spec"]["backoffLimit"],
+            "backoffLimit": job["spec"].get("backoffLimit", 2**31 - 1),
             "image": job["spec"]["template"]["spec"]["containers"][0]["image"],
         },
         "status": {},
