@@ -62,12 +62,15 @@ def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *
 
 
 def preferring(nodes: tuple[str, ...]) -> Object:
-    """The part of a pod that draws it to nodes; it may run elsewhere, after one of them is lost, for example."""
+    """The part of a pod that draws it to nodes; it may run elsewhere, after one of them is lost, for example.
+
+    Each node is a preference of its own: the API server takes one value only where a node's name is asked for.
+    """
     if not nodes:
         return {}
-    names = {"key": "metadata.name", "operator": "In", "values": sorted(set(nodes))}
-    term = {"weight": 100, "preference": {"matchFields": [names]}}
-    return {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}}
+    names = ({"key": "metadata.name", "operator": "In", "values": [node]} for node in sorted(set(nodes)))
+    terms = [{"weight": 100, "preference": {"matchFields": [name]}} for name in names]
+    return {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}}
 
 
 def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:

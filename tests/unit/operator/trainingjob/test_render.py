@@ -190,6 +190,15 @@ def test_pods_of_several_nodes_find_pod_0_by_its_name_below_a_service_without_an
     assert (config.gpus, config.nodes, config.processes, config.processes_per_node) == (4, 2, 8, 4)
 
 
+def test_a_gang_is_drawn_to_each_of_its_nodes_by_a_preference_of_its_own() -> None:
+    job = merged(new_job(), {"spec": {"resources": {"gpus": 4, "nodes": 3}}})
+    *_others, child = children(job, SETTINGS, ADMITTED._replace(nodes=("n1", "n2", "n1")))
+    node_affinity = child["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    terms = node_affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    names = [field["values"] for term in terms for field in term["preference"]["matchFields"]]
+    assert names == [["n1"], ["n2"]], "the API server refuses two values for a node's name"
+
+
 def test_names_of_several_nodes_are_dns_labels() -> None:
     bodies = gang("7" * NAME_LIMIT)
     service, job = bodies["Service"]["metadata"]["name"], bodies["Job"]["metadata"]["name"]
