@@ -107,6 +107,13 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 	@TRAINYARD_OUTAGE_SECONDS=30 TRAINYARD_IDLE_JOBS=1000 $(PYTEST) tests/api/test_faults.py
 	@PYTHONPATH=$(PYTHONPATH):. .venv/bin/python -m tests.faults.campaign $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
 
+# 2,000 TrainingJobs on 64 fake nodes of 8 GPUs; the same with 100 kills of the operator; two replicas; nodes that come and
+# go: about half an hour on two idle cores. ONLY=load, kills, replicas or chaos; NODES, JOBS, KILLS; SEED=7 repeats one.
+.PHONY: campaign-queue
+campaign-queue: venv ## The GPU queue at full size, killed, doubled and disturbed; prints what it measured.
+	@$(PYTHON) hack/cluster build api >/dev/null
+	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.queueing.campaign $(if $(ONLY),--only $(ONLY)) $(if $(NODES),--nodes $(NODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 
 # JSON=FILE also writes the report there; QUICK=1 does little of everything. On an otherwise idle machine, or say so.

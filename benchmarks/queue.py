@@ -23,6 +23,7 @@ from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import Operator
 from tests.api.queue_support import PRIORITIES, SIZES
+from tests.unit.operator.test_long_queue import long_queue
 
 from benchmarks import audit
 from benchmarks.follow import JOBS, PODS, TRAINING_JOBS
@@ -172,25 +173,46 @@ def tell(report: Report, seen: Seen, began: float, count: int) -> None:
         report.add(f"priority {priority}: time to admission p50 / p95 / p99 (s)", waits, peer=peers[priority])
 
 
+def measure_pass(report: Report, waiting: int) -> None:
+    """Time passes over a long queue in which a job has ended since the last one; no cluster."""
+    yard, times = long_queue(waiting, 64), list[float]()
+    for number in range(40):
+        yard.end(f"running-{number}")
+        began = time.perf_counter()
+        yard.round(1.0)
+        times.append((time.perf_counter() - began) * 1000)
+    times.sort()
+    text = f"{times[len(times) // 2]:.0f} / {times[-1]:.0f}"
+    report.add(f"one pass over {waiting} waiting jobs, 64 nodes: p50 / longest (ms)", text, "< 100")
+
+
+def measure_load(report: Report, count: int, seed: int) -> None:
+    """The load on a control plane of its own."""
+    plane = kwok_support.control_plane(f"bench-{os.getpid()}", nodes=NODES, seconds=SECONDS)
+    with plane as kubernetes, tempfile.TemporaryDirectory() as folder:
+        prepare_namespace(kubernetes, SHORT)
+        operator = Operator(kubernetes, Path(folder))
+        try:
+            operator.wait_for_leadership()
+            asyncio.run(measure(kubernetes, operator, report, count, seed))
+        finally:
+            operator.kill()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queue", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--quick", action="store_true", help="100 jobs: does it work at all?")
+    parser.add_argument("--only", choices=("pass", "load"), help="default: both")
     parser.add_argument("--seed", type=int, default=1, help="of sizes and priorities")
     chosen = parser.parse_args()
     report = Report("The GPU queue", machine("kopf", "kubernetes", "aiohttp"), notes=_NOTES.splitlines())
     report.setup["nodes"] = f"{NODES} of {GPUS} GPUs, pods of 3 s; seed {chosen.seed}"
     try:
-        name = f"bench-{os.getpid()}"
-        plane = kwok_support.control_plane(name, nodes=NODES, seconds=SECONDS)
-        with plane as kubernetes, tempfile.TemporaryDirectory() as folder:
-            prepare_namespace(kubernetes, SHORT)
-            operator = Operator(kubernetes, Path(folder))
-            try:
-                operator.wait_for_leadership()
-                asyncio.run(measure(kubernetes, operator, report, 100 if chosen.quick else 2000, chosen.seed))
-            finally:
-                operator.kill()
+        if chosen.only != "load":
+            measure_pass(report, 10_000)
+        if chosen.only != "pass":
+            measure_load(report, 100 if chosen.quick else 2000, chosen.seed)
     finally:
         report.setup["load average after (1, 5, 15 min)"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         report.publish(chosen.json)

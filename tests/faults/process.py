@@ -14,6 +14,7 @@ from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import fetch, free_port, until
 from tests.api.operator_support import IMAGE
+from tests.queueing.clock import move
 
 _FORKS = multiprocessing.get_context("forkserver")
 _PATHS = [str(ROOT), *(str(ROOT / name) for name in ("crds", "operator", "hack"))]
@@ -29,6 +30,8 @@ def _run(environment: dict[str, str], log: str, resync_period: float | None) -> 
     from trainyard_operator import main
     from trainyard_operator.kube import resync
 
+    if "CAMPAIGN_CLOCK" in environment:
+        move(environment["CAMPAIGN_CLOCK"])
     if resync_period is not None:
         resync.PERIOD = resync._SUSPICIOUS_PERIOD = resync_period
         resync.GRACE = 2.5

@@ -66,6 +66,10 @@ class Yard:
 
     def start(self, name: str, gpus: int = 1) -> None:
         """Its Job is made and its pod is bound."""
+        self.start_on(name, "n0", gpus)
+
+    def start_on(self, name: str, node: str, gpus: int = 1) -> None:
+        """The same on another node."""
         stamp = (NOW + dt.timedelta(seconds=self.seconds)).isoformat()
         attempts = {"attempts": [{"number": 1, "startedAt": stamp}]}
         self.change(
@@ -73,11 +77,11 @@ class Yard:
             status=attempts,
             child={"metadata": {"creationTimestamp": stamp}, "spec": {"suspend": False}, "status": {}},
         )
-        self.bind(name, gpus)
+        self.bind(name, gpus, node)
 
-    def bind(self, name: str, gpus: int = 1) -> None:
+    def bind(self, name: str, gpus: int = 1, node: str = "n0") -> None:
         """Its pod is bound."""
-        self.queue.inventory.put_pod(name, Holder(name, name, "n0", {GPU: gpus}, f"team/{name}"))
+        self.queue.inventory.put_pod(name, Holder(name, name, node, {GPU: gpus}, f"team/{name}"))
 
     def end(self, name: str) -> None:
         """Its pod is over and its Job complete; the status follows later."""

@@ -1,0 +1,102 @@
+"""Two replicas: who leads, who writes, and how long nobody does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import requests_by
+from tests.faults.process import OperatorProcess
+from tests.queueing import load, scenarios
+from tests.queueing.yard import Report, Yard
+
+Object = dict[str, Any]
+LEASE = 15.0
+_LEASE_PATH = "/apis/coordination.k8s.io/v1/namespaces/trainyard/leases/trainyard-operator"
+_USER = "system:serviceaccount:trainyard:trainyard-operator"
+_WRITES = ("create", "update", "patch", "delete")
+_TOKEN = "authentication.kubernetes.io/credential-id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One write of an operator, Leases apart.
+
+    Attributes:
+        at: When the API server took it in.
+        token: Which replica made it: each has a token of its own.
+        what: Verb, resource and name.
+    """
+
+    at: str
+    token: str
+    what: str
+
+
+def writes(kubernetes: Kubernetes) -> list[Write]:
+    """All writes of all replicas that were not refused."""
+    found = []
+    for entry in requests_by(kubernetes, _USER):
+        target = entry.get("objectRef") or {}
+        if entry["verb"] in _WRITES and target.get("resource") != "leases" and entry["responseStatus"]["code"] < 400:
+            what = f"{entry['verb']} {target.get('resource')}/{target.get('name', '')}"
+            token = (entry["user"].get("extra") or {}).get(_TOKEN, [""])[0]
+            found.append(Write(at=entry["requestReceivedTimestamp"], token=token, what=what))
+    return sorted(found, key=lambda write: write.at)
+
+
+def turns(found: Iterable[Write]) -> list[str]:
+    """The tokens in the order in which they wrote; with one writer at a time none comes again."""
+    order: list[str] = []
+    for write in found:
+        if not order or order[-1] != write.token:
+            order.append(write.token)
+    return order
+
+
+def two_replicas(yard: Yard, *, jobs: int, seed: int) -> Report:
+    """Kill the leader, and stop the next one for longer than its Lease: one writes at a time, and soon another does."""
+    report = Report(name=f"replicas: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
+    with yard.operator("one") as one, yard.operator("two") as two, yard.history() as history:
+        until(lambda: holder(yard.kubernetes) != "")
+        first, second = (one, two) if holder(yard.kubernetes) == "one" else (two, one)
+        first.wait_for_leadership()
+        load.create(yard.kubernetes, load.mixed(jobs, seed=seed, namespaces=list(scenarios.SECONDS)))
+        report.figures["killed: another leads after (s)"] = f"{_moved(first, second, signal.SIGKILL):.1f}"
+        first.process.join(10)
+        with yard.operator("three") as third:
+            until(lambda: len(history.ended) > jobs // 2, 120)
+            report.figures["stopped: another leads after (s)"] = f"{_moved(second, third, signal.SIGSTOP):.1f}"
+            time.sleep(2.0)
+            before = len(second.log())
+            second.signal(signal.SIGCONT)
+            until(lambda: not second.process.is_alive(), 30)
+            report.figures["the stopped one said"] = second.log()[before:].strip().splitlines()[-1][-160:]
+            scenarios.finish(report, history, jobs)
+    changes = history.changes()
+    scenarios.safe(report, history, changes)
+    found = writes(yard.kubernetes)
+    order = turns(found)
+    report.figures["writes, of how many writers"] = f"{len(found)}, {len(order)}"
+    if len(order) != 3 or "" in order:
+        report.problems.append(f"three replicas led, and the writers were {order}")
+    return report
+
+
+def holder(kubernetes: Kubernetes) -> str:
+    """Who holds the Lease."""
+    if not kubernetes.client.exists(_LEASE_PATH):
+        return ""
+    return str(kubernetes.client.get(_LEASE_PATH)["spec"].get("holderIdentity") or "")
+
+
+def _moved(leader: OperatorProcess, other: OperatorProcess, number: signal.Signals) -> float:
+    """Signal the leader; seconds until another leads."""
+    began = time.monotonic()
+    leader.signal(number)
+    other.wait_for_leadership(3 * LEASE)
+    return time.monotonic() - began

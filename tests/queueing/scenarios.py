@@ -1,0 +1,170 @@
+"""The runs of `make campaign-queue`."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from tests.queueing import checks, load, simulate, told
+from tests.queueing.chaos import FOREIGN, POOL, Chaos
+from tests.queueing.history import Change, History, Job, Node, Pod, TrainingJob
+from tests.queueing.yard import Report, StalledError, Yard, until_ended
+
+SHORT = "queue-short"
+SECONDS = {SHORT: 3.0}
+LONGER = {"queue-5": 5.0, "queue-15": 15.0, "queue-40": 40.0}
+_NEWS = 3.0
+"""Seconds for which an operator that is busy, or starts, may not know of a change of the nodes."""
+BAR = 0.95
+"""Least share of the simulated use of the GPUs that a full run must reach."""
+
+
+def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None) -> Report:
+    """Many jobs at once: order, room, one end each, and the use of the GPUs beside a simulation.
+
+    Args:
+        yard: Where.
+        jobs: How many.
+        seed: Of sizes, priorities and shapes.
+        bar: Least share of the simulated use; None asserts nothing about time.
+    """
+    report = Report(name=f"load: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
+    with yard.operator() as operator, yard.history() as history:
+        operator.wait_for_leadership()
+        began = time.monotonic()
+        load.create(yard.kubernetes, load.mixed(jobs, seed=seed, namespaces=[SHORT]))
+        report.figures["creates (s)"] = f"{time.monotonic() - began:.1f}"
+        finish(report, history, jobs)
+        report.figures["jobs/s, whole run"] = f"{jobs / (time.monotonic() - began):.1f}"
+    changes = history.changes()
+    safe(report, history, changes)
+    report.problems += checks.unexplained(checks.overtakes(changes))
+    report.problems += checks.passed_over(changes)
+    report.problems += checks.pods_more_than_one(changes)
+    told_of(report, changes)
+    _use(report, yard, changes, bar)
+    return report
+
+
+def kills(yard: Yard, *, jobs: int, kills: int, seed: int) -> Report:
+    """The operator killed again and again at random instants, while jobs come and go."""
+    report = Report(name=f"kills: {jobs} jobs on {yard.nodes} nodes, {kills} x kill -9, seed {seed}")
+    dice, moments = random.Random(seed), list[float]()
+    with yard.operator() as operator, yard.history() as history:
+        operator.wait_for_leadership()
+        wanted = load.mixed(jobs, seed=seed, namespaces=[SHORT], prefix="killed")
+        filler = threading.Thread(target=load.create, args=(yard.kubernetes, wanted), daemon=True)
+        filler.start()
+        due = [time.monotonic() + dice.uniform(0.0, 2.0)]
+
+        def strike() -> None:
+            if len(moments) < kills and time.monotonic() >= due[0]:
+                moments.append(time.time())
+                operator.crash()
+                # Mostly while it is at work again; some hit its start, before it leads.
+                with suppress(AssertionError):
+                    if dice.random() < 0.8:
+                        operator.wait_for_leadership(60)
+                due[0] = time.monotonic() + dice.choice((dice.uniform(0.0, 0.5), dice.uniform(0.5, 4.0)))
+
+        finish(report, history, jobs, strike)
+        filler.join(60)
+    changes = history.changes()
+    report.figures["kills while jobs were unfinished"] = str(len(moments))
+    if len(moments) < kills:
+        report.problems.append(f"the jobs had ended after {len(moments)} of {kills} kills: ask for more jobs")
+    safe(report, history, changes)
+    found = checks.overtakes(changes)
+    report.figures["neighbours that a kill put out of order"] = str(len(found))
+    report.problems += checks.unexplained(found, moments)
+    report.problems += checks.pods_more_than_one(changes)
+    return report
+
+
+def disturbed(yard: Yard, *, jobs: int, seed: int, pause: float) -> Report:
+    """Nodes, foreign pods and clocks change all the time while two pools of jobs wait; afterwards everything drains.
+
+    Args:
+        yard: Where.
+        jobs: How many.
+        seed: Of jobs and disturbances.
+        pause: Mean seconds between two disturbances.
+    """
+    report = Report(name=f"chaos: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
+    dice = random.Random(seed)
+    yard.kubernetes.namespace(FOREIGN)
+    for number in range(yard.nodes):
+        label = {POOL: "b" if number % 8 == 7 or (number == 0 and yard.nodes < 8) else "a"}
+        yard.kubernetes.client.patch(f"/api/v1/nodes/kwok-{number}", {"metadata": {"labels": label}})
+    mixed = load.mixed(jobs, seed=seed, namespaces=list(LONGER), prefix="chaos")
+    wanted = [replace(job, selector={POOL: "b" if dice.random() < 0.1 else "a"}) for job in mixed]
+    with yard.operator() as operator, yard.history() as history:
+        operator.wait_for_leadership()
+        chaos = Chaos(yard.kubernetes, operator, seed=seed, pause=pause)
+        load.create(yard.kubernetes, wanted)
+        chaos.start()
+        try:
+            finish(report, history, int(jobs * 0.9), patience=300)
+        finally:
+            chaos.stop()
+        finish(report, history, jobs, patience=300)
+    changes = history.changes()
+    report.figures["disturbances"] = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
+    report.figures["disturbances that were refused"] = f"{len(chaos.errors)} {chaos.errors[:1] or ''}"
+    safe(report, history, changes, news=_NEWS)
+    report.problems += checks.unexplained(checks.overtakes(changes), chaos.kills)
+    told_of(report, changes)
+    return report
+
+
+def safe(report: Report, history: History, changes: Sequence[Change], *, news: float = 0.0) -> None:
+    """What must hold in every run: room at every instant, every job once."""
+    report.problems += [f"the observer lost events: {gap}" for gap in history.gaps if gap.startswith("LOST")]
+    report.problems += checks.overfull_nodes(changes)
+    report.problems += checks.over_admissions(changes, news=news)
+    report.problems += checks.ends(changes)
+    counts = {
+        kind.__name__: sum(isinstance(change, kind) for change in changes) for kind in (Node, Pod, Job, TrainingJob)
+    }
+    report.figures["events checked"] = ", ".join(f"{count} of {name}s" for name, count in counts.items())
+
+
+def told_of(report: Report, changes: Sequence[Change]) -> None:
+    """Positions and estimates that were told, beside the truth."""
+    found = told.positions(changes)
+    report.figures["places told: first 20, behind, wrong"] = f"{found.exact}, {found.behind}, {len(found.wrong)}"
+    report.problems += found.wrong
+    for line in told.summary(told.estimates(changes)):
+        report.figures[line[0]] = line[1]
+
+
+def finish(
+    report: Report, history: History, jobs: int, meanwhile: Callable[[], None] = lambda: None, patience: float = 120
+) -> None:
+    """Wait for the end of all jobs; that they do not end is a problem."""
+    try:
+        until_ended(history, jobs, patience=patience, meanwhile=meanwhile)
+    except StalledError as error:
+        report.problems.append(str(error))
+
+
+def _use(report: Report, yard: Yard, changes: Sequence[Change], bar: float | None) -> None:
+    ran, hand_over = simulate.measured(changes)
+    real, long = simulate.use_while_long(ran, yard.gpus)
+    nodes = {f"kwok-{number}": 8 for number in range(yard.nodes)}
+    ideal, long_ideal = simulate.use_while_long(simulate.play(simulate.requests(changes), nodes, hand_over), yard.gpus)
+    report.figures["hand-over p50: to running, run, to the end (s)"] = (
+        f"{hand_over.start:.2f}, {hand_over.run:.2f}, {hand_over.end:.2f} (mean of all {hand_over.held:.2f})"
+    )
+    report.figures["GPU use while long: real (% over s)"] = f"{100 * real:.1f} over {long:.0f}"
+    report.figures["GPU use while long: simulated (% over s)"] = f"{100 * ideal:.1f} over {long_ideal:.0f}"
+    share = real / ideal if ideal else 1.0
+    report.figures["share of the simulated use (%)"] = f"{100 * share:.1f}"
+    if bar is not None and share < bar:
+        report.problems.append(
+            f"the GPUs were used {100 * share:.1f} % as well as simulated; the bar is {100 * bar:.0f} %"
+        )

@@ -1,0 +1,148 @@
+"""The campaign's own checks, on histories that were made up: each finds what it is for, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.queueing import checks, simulate, told
+from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
+from trainyard_operator.queue.pool import Pool
+from trainyard_operator.queue.request import Request
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def node(name: str = "n0", gpus: int = 8, *, open_: bool = True, now: float = 0.0) -> Node:
+    return Node(rv=0, at=now, uid=name, name=name, gpus=gpus, open=open_)
+
+
+def wanted(name: str, gpus: int = 8, now: float = 0.0, **more: Any) -> TrainingJob:
+    known = TrainingJob(
+        rv=0, at=now, uid=name, name=name, priority=5, gpus=gpus, nodes=1, phase="", stamp=at(now), selector="{}"
+    )
+    return replace(known, **more)
+
+
+def let_in(name: str, now: float, **more: Any) -> Job:
+    known = Job(rv=0, at=now, uid=f"job-{name}", name=name, job=name, admitted=at(now), suspended=False, ended=False)
+    return replace(known, **more)
+
+
+def pod(name: str, now: float, phase: str = "Running", gpus: int = 8, *, job: str | None = None) -> Pod:
+    owner = name if job is None else job
+    return Pod(rv=0, at=now, uid=f"pod-{name}", name=name, node="n0", phase=phase, gpus=gpus, job=owner)
+
+
+def life(name: str, now: float, gpus: int = 8) -> list[Change]:
+    """A job's whole life."""
+    return [
+        wanted(name, gpus, now),
+        let_in(name, now + 1),
+        pod(name, now + 2, gpus=gpus),
+        pod(name, now + 5, "Succeeded", gpus=gpus),
+        let_in(name, now + 1, ended=True),
+        wanted(name, gpus, now, phase="Succeeded"),
+    ]
+
+
+GOOD: list[Change] = [node(), *life("a", 10), *life("b", 20)]
+EARLY: list[Change] = [node(), wanted("a"), wanted("b", now=1), let_in("a", 2), let_in("b", 3)]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [checks.overfull_nodes, checks.over_admissions, checks.ends, checks.pods_more_than_one, checks.passed_over],
+)
+def test_a_good_history_is_good(check: Callable[[list[Change]], list[str]]) -> None:
+    assert check(GOOD) == []
+
+
+def test_a_node_with_more_than_it_has_is_found() -> None:
+    assert checks.overfull_nodes([node(), pod("a", 1), pod("b", 2, gpus=1)]) == ["b made it 9 of 8 GPUs on n0"]
+
+
+def test_a_job_that_is_let_in_beside_one_whose_pod_is_not_there_yet_is_found() -> None:
+    assert len(checks.over_admissions(EARLY)) == 1
+    assert checks.over_admissions([*EARLY[:-1], pod("a", 3), pod("a", 4, "Succeeded"), let_in("b", 5)]) == []
+    assert len(checks.over_admissions([*EARLY[:-1], pod("a", 3), let_in("b", 5)])) == 1
+
+
+def test_a_job_on_a_node_that_has_just_been_cordoned_is_excused_for_a_moment_only() -> None:
+    cordoned = [node(), wanted("a"), node(open_=False, now=5)]
+    assert checks.over_admissions([*cordoned, let_in("a", 6)], news=2) == []
+    assert len(checks.over_admissions([*cordoned, let_in("a", 8)], news=2)) == 1
+    assert len(checks.over_admissions([*cordoned, let_in("a", 6)])) == 1
+
+
+def test_a_foreign_pod_counts() -> None:
+    foreign = pod("foreign", 1, gpus=1, job="")
+    assert len(checks.over_admissions([node(), foreign, wanted("a"), let_in("a", 2)])) == 1
+
+
+def test_a_second_end_a_second_job_and_no_end_are_found() -> None:
+    again = wanted("a", phase="Failed")
+    assert checks.ends([*life("a", 0), again]) == ["a was Succeeded and became Failed", "a ended as Failed: "]
+    other = replace(let_in("a", 3), uid="job-2")
+    assert checks.ends([*life("a", 0), other]) == ["a had 2 Jobs"]
+    assert checks.ends([wanted("a"), let_in("a", 1)]) == ["a ended as nothing: "]
+
+
+def test_a_second_pod_is_found_unless_the_first_was_killed_by_the_test() -> None:
+    twice = [*life("a", 0), replace(pod("a", 9), uid="second")]
+    assert checks.pods_more_than_one(twice) == ["a had 2 pods for 1 nodes"]
+    assert checks.pods_more_than_one(twice, killed=["second"]) == []
+
+
+def test_who_came_later_and_was_let_in_first_is_found_unless_a_kill_explains_it() -> None:
+    history = [wanted("a"), wanted("b", now=1), let_in("b", 10), let_in("a", 12)]
+    found = checks.overtakes(history)
+    assert checks.unexplained(found) == ["b was let in before a"]
+    assert checks.unexplained(found, [11.0]) == []
+    assert checks.unexplained(found, [13.0]) == ["b was let in before a"]
+    assert checks.overtakes([*history, wanted("a", reason="ExceedsCapacity")]) == []
+
+
+def test_a_lower_priority_that_passes_a_higher_one_is_found() -> None:
+    high = wanted("high", priority=9, now=0)
+    history = [high, wanted("low", priority=1, now=1), let_in("low", 10), let_in("high", 12)]
+    assert checks.passed_over(history) == ["low passed high of higher priority"]
+    assert checks.passed_over([wanted("low", priority=1), replace(high, at=9.5), *history[2:]]) == []
+
+
+def test_places_and_estimates_are_held_against_what_came() -> None:
+    line: list[Change] = [wanted(name, now=number) for number, name in enumerate("abc")]
+    ends: list[Change] = [let_in(name, 100 + 10 * number) for number, name in enumerate("abc")]
+    say: dict[str, Any] = {"estimate": at(130), "basis": "history"}
+    true = wanted("c", now=50, stamp=at(2), position=3, **say)
+    found = told.positions([*line, true, *ends])
+    assert (found.exact, found.wrong) == (1, [])
+    false = replace(true, position=1)
+    assert told.positions([*line, false, *ends]).wrong == ["c was told place 1, and was between 3 and 3"]
+    [estimate] = told.estimates([*line, true, *ends])
+    assert (estimate.basis, estimate.ahead, estimate.error) == ("history", 70, -10)
+
+
+def test_a_play_by_hand() -> None:
+    """One node of 8: the large job waits for both small ones, and the last waits behind it although it would fit."""
+    hand_over = simulate.HandOver(start=1, run=3, end=1, held=5)
+    epoch = datetime(2026, 1, 1, tzinfo=UTC)
+    jobs = [
+        (0.0, Request(uid=uid, namespace="t", pool=Pool("nvidia.com/gpu"), gpus=gpus, priority=5, enqueued=epoch))
+        for uid, gpus in (("a", 1), ("b", 1), ("c", 8), ("d", 1))
+    ]
+    ran = simulate.play(jobs, {"n0": 8}, hand_over)
+    assert [(job.gpus, job.admitted, job.running, job.ended) for job in ran] == [
+        (1, 0, 1, 4),
+        (1, 0, 1, 4),
+        (8, 5, 6, 9),
+        (1, 10, 11, 14),
+    ]
+    use, long = simulate.use_while_long(ran, 8)
+    assert (use, long) == (2 * 3 / 5 / 8, 5), "9 GPUs are waited for until the large one is let in"
