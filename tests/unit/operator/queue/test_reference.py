@@ -1,0 +1,313 @@
+"""The queue's rounds against slow obvious references: everything at once, played through time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, runs, wants
+from trainyard_operator.queue.inventory import Holder, Inventory
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.pool import Node, Pool
+from trainyard_operator.queue.request import Admitted, Request
+from trainyard_operator.queue.round import admit
+
+EVERY, RED = Pool(GPU), Pool(GPU, (("color", "red"),))
+SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+
+
+@dataclass
+class Cluster:
+    """Nodes, the first of them red, with what is held on each."""
+
+    sizes: list[int]
+    closed: set[int]
+    held: dict[str, int] = field(default_factory=dict)
+
+    def inventory(self) -> Inventory:
+        made = Inventory()
+        for number, size in enumerate(self.sizes):
+            labels = {"color": "red"} if number == 0 else {}
+            made.put_node(
+                Node(name=f"n{number}", labels=labels, open=number not in self.closed, allocatable={GPU: size})
+            )
+        for node, count in self.held.items():
+            hold(made, f"foreign-{node}", node, count)
+        return made
+
+    def names(self, pool: Pool, *, closed: bool) -> list[str]:
+        numbers = range(len(self.sizes)) if pool == EVERY else range(1)
+        return [f"n{number}" for number in numbers if closed or number not in self.closed]
+
+
+CLUSTERS = st.builds(
+    lambda sizes, closed, held: Cluster(
+        sizes, closed, {f"n{i}": min(h, sizes[i]) for i, h in enumerate(held[: len(sizes)])}
+    ),
+    SIZES,
+    st.sets(st.integers(0, 3), max_size=2),
+    st.lists(st.integers(0, 4), min_size=4, max_size=4),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn, most: int = 10) -> list[Request]:
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 6),
+                st.integers(1, 3),
+                st.integers(0, 2),
+                st.integers(0, 3),
+                st.sampled_from([EVERY, RED]),
+                st.sampled_from(["a", "b"]),
+                st.sampled_from([None, None, None, -1, 60]),
+                st.sampled_from([None, None, None, None, "refused"]),
+            ),
+            max_size=most,
+        )
+    )
+    return [
+        wants(
+            f"j{i}",
+            gpus,
+            count,
+            priority=priority,
+            at=at,
+            pool=pool,
+            namespace=namespace,
+            not_before=None if later is None else NOW + dt.timedelta(seconds=later),
+            refusal=refusal,
+        )
+        for i, (gpus, count, priority, at, pool, namespace, later, refusal) in enumerate(rows)
+    ]
+
+
+def slowly(waiting: list[Request], cluster: Cluster, policy: Policy) -> tuple[list[str], dict[str, str]]:
+    """Who starts, and why each of the others waits, by walking down the line and remembering what is left."""
+    left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)}
+    used, blocked, started, why = Counter[str](), set[Pool](), list[str](), dict[str, str]()
+    for job in sorted(waiting, key=lambda one: (-one.priority, one.enqueued, one.uid)):
+        size = {f"n{i}": count for i, count in enumerate(cluster.sizes)}
+        ever = sum(size[node] // job.gpus for node in cluster.names(job.pool, closed=True)) if job.gpus else job.nodes
+        cap = policy.namespace_gpus.get(job.namespace, policy.default_namespace_gpus)
+        if ever < job.nodes:
+            why[job.uid] = "ExceedsCapacity"
+        elif policy.held:
+            why[job.uid] = "QueueHeld"
+        elif job.not_before is not None and job.not_before > NOW:
+            why[job.uid] = "BackingOff"
+        elif job.refusal is not None:
+            why[job.uid] = "QuotaExceeded"
+        elif cap is not None and used[job.namespace] + job.gpus * job.nodes > cap:
+            why[job.uid] = "NamespaceCapReached"
+        elif job.pool in blocked:
+            why[job.uid] = "WaitingForTurn"
+        else:
+            trial = dict(left)
+            for _ in range(job.nodes if job.gpus else 0):
+                fit = [node for node in cluster.names(job.pool, closed=False) if trial[node] >= job.gpus]
+                if not fit:
+                    blocked.add(job.pool)
+                    why[job.uid] = "WaitingForGpus"
+                    break
+                trial[min(fit, key=lambda node: (trial[node], node))] -= job.gpus
+            else:
+                left = trial
+                used[job.namespace] += job.gpus * job.nodes
+                started.append(job.uid)
+    return started, why
+
+
+@given(
+    requests(),
+    CLUSTERS,
+    st.booleans(),
+    st.sampled_from([None, 2, 5]),
+    st.sampled_from([{}, {"a": 3}]),
+)
+@settings(max_examples=400, deadline=None)
+def test_a_strict_round_does_what_walking_down_the_line_does(
+    waiting: list[Request], cluster: Cluster, held: bool, cap: int | None, caps: dict[str, int]
+) -> None:
+    policy = Policy(held=held, namespace_gpus=caps, default_namespace_gpus=cap)
+    found = admit(waiting, [], cluster.inventory(), policy, NOW)
+    started, why = slowly(waiting, cluster, policy)
+    assert [start.request.uid for start in found.starts] == started
+    assert {uid: reason.word for uid, reason in found.reasons.items()} == why
+
+
+@given(requests(), CLUSTERS, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_jobs_whose_pods_come_late_lose_nothing_to_those_behind(
+    waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool
+) -> None:
+    """Rounds go on while only some pods are bound yet: what was given is never given again, on no node."""
+    inventory, running, given = cluster.inventory(), list[Admitted](), list[tuple[str, int]]()
+    arrives, policy = iter(comes), Policy(backfill=backfill)
+    for job in sorted(waiting, key=lambda one: one.uid):
+        for start in admit([job], running, inventory, policy, NOW).starts:
+            running.append(runs(start.request, *start.placement))
+            for number, node in enumerate(start.placement if start.request.gpus else ()):
+                given.append((node, start.request.gpus))
+                if next(arrives):
+                    inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
+    for number, size in enumerate(cluster.sizes):
+        total = sum(gpus for node, gpus in given if node == f"n{number}") + cluster.held.get(f"n{number}", 0)
+        assert total <= size
+
+
+def _pod(request: Request, number: int, node: str) -> Holder:
+    name = f"{request.uid}-{number}"
+    return Holder(name, name, node, {GPU: request.gpus}, request.owner)
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=9
+)
+
+
+@given(ROWS, SIZES)
+@settings(max_examples=200, deadline=None)
+def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
+    rows: list[tuple[int, int, int, int]], sizes: list[int]
+) -> None:
+    """EASY's promise, played through time: jobs take any time up to their limit, gangs included.
+
+    What a head is sure of is found by trying every moment at which a running job's limit is over.
+    """
+    waiting = [
+        wants(f"j{i}", gpus, count, at=i, seconds=float(limit)) for i, (gpus, count, limit, _) in enumerate(rows)
+    ]
+    takes = {f"j{i}": float(min(limit, took)) for i, (_, _, limit, took) in enumerate(rows)}
+    inventory, running = nodes(*sizes), dict[str, tuple[Request, tuple[str, ...], float]]()
+    now, sure, passed = 0.0, dict[str, float](), 0
+    while True:
+        admitted = [
+            runs(request, *placement, limit=(request.seconds or 0.0) - (now - since))
+            for request, placement, since in running.values()
+        ]
+        found = admit(waiting, admitted, inventory, Policy(backfill=True), NOW)
+        for start in found.starts:
+            running[start.request.uid] = (start.request, start.placement, now)
+            for number, node in enumerate(start.placement):
+                inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
+            passed += start.passed
+            assert now <= sure.get(start.request.uid, now), f"{start.request.uid} started later than it was sure to"
+        gone = {start.request.uid for start in found.starts}
+        waiting = [job for job in waiting if job.uid not in gone]
+        head = next((job for job in waiting if found.reasons[job.uid].word == "WaitingForGpus"), None)
+        if head is not None:
+            before = {
+                uid: entry
+                for uid, entry in running.items()
+                if uid not in {s.request.uid for s in found.starts if s.passed}
+            }
+            sure.setdefault(head.uid, now + _sure(head, sizes, before, now))
+        if not running:
+            break
+        now = min(since + takes[uid] for uid, (_, _, since) in running.items())
+        for uid in [uid for uid, (_, _, since) in running.items() if since + takes[uid] <= now]:
+            request, _, _ = running.pop(uid)
+            for number in range(request.nodes):
+                inventory.put_pod(f"{uid}-{number}", None)
+    assert all(reason.word == "ExceedsCapacity" for reason in found.reasons.values()), "all that can run has run"
+
+
+def _sure(
+    head: Request, sizes: list[int], running: dict[str, tuple[Request, tuple[str, ...], float]], now: float
+) -> float:
+    ends = {uid: since + (request.seconds or 0.0) - now for uid, (request, _, since) in running.items()}
+    for moment in sorted({0.0, *ends.values()}):
+        free = {f"n{i}": size for i, size in enumerate(sizes)}
+        for uid, (request, placement, _) in running.items():
+            for node in placement if ends[uid] > moment else ():
+                free[node] -= request.gpus
+        if sum(count // head.gpus for count in free.values()) >= head.nodes:
+            return moment
+    return float("inf")
+
+
+VICTIMS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.booleans()), min_size=1, max_size=6
+)
+
+
+@given(VICTIMS, SIZES, st.integers(1, 6), st.integers(1, 2), st.integers(0, 4))
+@settings(max_examples=400, deadline=None)
+def test_who_makes_room_against_trying_every_set(
+    rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
+) -> None:
+    """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
+    inventory, running = nodes(*sizes), list[Admitted]()
+    for number, (size, pods, own, leaving) in enumerate(rows):
+        job = wants(f"j{number}", size, pods, priority=own)
+        for start in admit([job], running, inventory, Policy(), NOW).starts:
+            for pod, node in enumerate(start.placement):
+                inventory.put_pod(f"j{number}-{pod}", _pod(job, pod, node))
+            running.append(runs(job, *start.placement, since=number, leaving=leaving))
+    head = wants("head", gpus, count, priority=priority)
+    found = admit([head], running, inventory, Policy(preemption=True), NOW)
+
+    def enough(gone: set[str]) -> bool:
+        free = {f"n{i}": size for i, size in enumerate(sizes)}
+        for job in running:
+            for node in () if job.request.uid in gone else job.placement:
+                free[node] -= job.request.gpus
+        return sum(left // gpus for left in free.values()) >= count
+
+    going = {job.request.uid for job in running if job.leaving}
+    lower = {job.request.uid: job.request.priority for job in running if job.request.priority < priority}
+    stay = [uid for uid in lower if uid not in going]
+    ways = [set(way) for size in range(len(stay) + 1) for way in combinations(stay, size) if enough(going | set(way))]
+    chosen = set(found.preempt)
+    fits_now = any(start.request.uid == "head" for start in found.starts)
+    if fits_now or not ways or set() in ways:
+        assert not chosen
+        return
+    if found.reasons["head"].word == "ExceedsCapacity":
+        assert not chosen
+        return
+    assert chosen in ways
+    assert not any(way < chosen for way in ways), "nobody goes who could stay"
+    least = min(max(lower[uid] for uid in way) for way in ways)
+    assert max(lower[uid] for uid in chosen) == least
+    alike = {job.request.uid: job for job in running if job.request.uid in stay}
+    for uid in chosen:
+        twins = [
+            other
+            for other, job in alike.items()
+            if other not in chosen
+            and (job.request.gpus, job.request.nodes, job.request.priority, job.placement)
+            == (alike[uid].request.gpus, alike[uid].request.nodes, lower[uid], alike[uid].placement)
+        ]
+        assert all(alike[twin].since < alike[uid].since for twin in twins), "of two that are alike the younger goes"
+
+
+@given(VICTIMS, SIZES, st.sampled_from(["held", "cap", "later", "refused"]))
+@settings(max_examples=60, deadline=None)
+def test_who_may_not_start_anyway_sends_nobody_away(
+    rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str
+) -> None:
+    inventory, running = nodes(*sizes), list[Admitted]()
+    for number, (size, pods, own, _) in enumerate(rows):
+        job = wants(f"j{number}", size, pods, priority=own)
+        for start in admit([job], running, inventory, Policy(), NOW).starts:
+            for pod, node in enumerate(start.placement):
+                inventory.put_pod(f"j{number}-{pod}", _pod(job, pod, node))
+            running.append(runs(job, *start.placement))
+    head = wants(
+        "head",
+        max(sizes),
+        priority=9,
+        namespace="other",
+        not_before=NOW + dt.timedelta(seconds=1) if why == "later" else None,
+        refusal="full" if why == "refused" else None,
+    )
+    policy = Policy(preemption=True, held=why == "held", namespace_gpus={"other": 0} if why == "cap" else {})
+    assert not admit([head], running, inventory, policy, NOW).preempt
