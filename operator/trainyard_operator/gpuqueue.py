@@ -9,11 +9,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from typing import Any
 
 from trainyard_operator.kube.store import Key
-from trainyard_operator.queue.estimate import estimates
+from trainyard_operator.queue.estimate import estimates, expected_run
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Pool
@@ -218,9 +217,9 @@ class GpuQueue:
         self._last_stamp = max(created, self._last_stamp + timedelta(microseconds=1))
         return self._last_stamp
 
-    def _expected(self, pool: Pool) -> Expectation | None:
+    def _expected(self, pool: Pool, spent: float) -> Expectation | None:
         past = self._past.get(pool)
-        return Expectation(median(past), Basis.HISTORY) if past else None
+        return Expectation(expected_run(past, spent), Basis.HISTORY) if past else None
 
     def _let_in(self, outcome: Outcome) -> None:
         for start in outcome.starts:

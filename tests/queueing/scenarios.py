@@ -136,7 +136,8 @@ def safe(report: Report, history: History, changes: Sequence[Change], *, news: f
 def told_of(report: Report, changes: Sequence[Change]) -> None:
     """Positions and estimates that were told, beside the truth."""
     found = told.positions(changes)
-    report.figures["places told: first 20, behind, wrong"] = f"{found.exact}, {found.behind}, {len(found.wrong)}"
+    report.figures["places told, true within 3 s: first 20, behind"] = f"{found.exact}, {found.behind}"
+    report.figures["places told, true within 10 s; wrong"] = f"{found.late}; {len(found.wrong)}"
     report.problems += found.wrong
     for line in told.summary(told.estimates(changes)):
         report.figures[line[0]] = line[1]

@@ -10,10 +10,13 @@ from tests.queueing.checks import first_admissions, seconds
 from tests.queueing.history import Change, TrainingJob
 
 EXACT = 20
+APART = ("ExceedsCapacity", "BackingOff", "QuotaExceeded", "NamespaceCapReached")
+"""Reasons of jobs that hold nobody up."""
 SHORTEST = 5.0
 """Seconds of waiting below which an error is no share of it."""
-LATE = 3.0
-"""Seconds from a place that was worked out to the client that reads it: a write that waits its turn, and a watch."""
+FRESH, LATE = 3.0, 10.0
+"""Seconds from a place that was worked out to the client that reads it, mostly and at most: news that come late to an
+operator that is busy or starts, a write that waits its turn, and a watch; the operator tells places 10 s apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +39,15 @@ class Positions:
     """How the places that were told compare with the true ones.
 
     Attributes:
-        exact: Told places of at most EXACT that were true at some moment of the last LATE seconds.
-        behind: Told places beyond, of which the range was true.
+        exact: Told places of at most EXACT that were true at some moment of the last FRESH seconds.
+        behind: Told places beyond, of which the range was.
+        late: Told places that were true only within the last LATE seconds.
         wrong: Sentences of those that were not.
     """
 
     exact: int = 0
     behind: int = 0
+    late: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -74,7 +79,7 @@ def positions(changes: Sequence[Change]) -> Positions:
     """Compare each place that was told anew with the true one.
 
     The operator knows its own admissions at once and the rest a moment later, so a place is true if it lies between
-    the jobs that were certainly ahead and those that may have been, within LATE seconds.
+    the jobs that were certainly ahead and those that may have been.
     """
     lines, found, shown = _lines(changes), Positions(), dict[str, int | None]()
     for change in changes:
@@ -95,7 +100,7 @@ def _lines(changes: Sequence[Change]) -> dict[str, dict[str, _Stay]]:
         if isinstance(change, TrainingJob):
             came.setdefault(change.uid, change.at)
             last[change.uid] = change
-            if change.reason == "ExceedsCapacity":
+            if change.reason in APART:
                 exempt.add(change.uid)
             if change.gone or change.ended:
                 gone.setdefault(change.uid, change.at)
@@ -111,14 +116,27 @@ def _compare(found: Positions, job: TrainingJob, own: _Stay, line: Iterable[_Sta
     if job.position is None:
         return
     before = [stay for stay in line if stay.key < own.key]
-    sure = 1 + sum(stay.came < job.at - LATE and stay.left > job.at and not stay.exempt for stay in before)
-    most = 1 + sum(stay.came < job.at and stay.left > job.at - LATE for stay in before)
-    if not coarse(sure) <= job.position <= coarse(most):
-        found.wrong.append(f"{job.name} was told place {job.position}, and was between {sure} and {most}")
+    if not _true(job, before, LATE):
+        least, most = _between(job, before, LATE)
+        found.wrong.append(f"{job.name} was told place {job.position}, and was between {least} and {most}")
+    elif not _true(job, before, FRESH):
+        found.late += 1
     elif job.position <= EXACT:
         found.exact += 1
     else:
         found.behind += 1
+
+
+def _true(job: TrainingJob, before: Iterable[_Stay], within: float) -> bool:
+    least, most = _between(job, before, within)
+    return coarse(least) <= (job.position or 0) <= coarse(most)
+
+
+def _between(job: TrainingJob, before: Iterable[_Stay], within: float) -> tuple[int, int]:
+    """The places that a job may have had, as somebody knew whose news are so old at most."""
+    sure = sum(stay.came < job.at - within and stay.left > job.at and not stay.exempt for stay in before)
+    most = sum(stay.came < job.at and stay.left > job.at - within for stay in before)
+    return 1 + sure, 1 + most
 
 
 def coarse(place: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from trainyard_operator.queue.fit import place
 from trainyard_operator.queue.inventory import Inventory
@@ -15,6 +16,20 @@ from trainyard_operator.queue.room import Room, held_by
 DEPTH = 50
 """Waiting jobs of a pool that are estimated; further back an estimate says nothing."""
 _SUREST_FIRST = list(Basis)
+
+
+def expected_run(past: Iterable[float], spent: float) -> float:
+    """Seconds that a job is expected to run in all, by how long earlier ones ran.
+
+    The median of those that ran longer than it has run already: short jobs end first, so that the ends seen so far say
+    too little of those that go on. One that outlasts all of them is given as long again.
+
+    Args:
+        past: How long earlier jobs ran.
+        spent: How long this one has run.
+    """
+    longer = [seconds for seconds in past if seconds > spent]
+    return median(longer) if longer else 2.0 * spent
 
 
 def estimates(waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> dict[str, Expectation]:

@@ -41,8 +41,8 @@ class Grant(NamedTuple):
     open: bool
 
 
-History = Callable[[Pool], Expectation | None]
-"""How long jobs of a pool ran before."""
+History = Callable[[Pool, float], Expectation | None]
+"""How long a job of a pool that has run for so many seconds is expected to run, by how long others ran before."""
 
 
 def entry_of(
@@ -58,7 +58,7 @@ def entry_of(
         preempted: Whether it was told to make room.
         past: What earlier jobs say of its duration.
     """
-    request = _request(observed, stamp, past)
+    request = _request(observed, stamp, now, past)
     child, wanted = observed.child, is_wanted(observed)
     over = child is not None and job_finished(child)
     runs = child is not None and not job_suspended(child) and not over
@@ -84,7 +84,7 @@ def _holds_on(observed: Observed) -> bool:
     return busy or any(not pod_ended(pod) for pod in observed.pods)
 
 
-def _request(observed: Observed, stamp: datetime, past: History) -> Request:
+def _request(observed: Observed, stamp: datetime, now: datetime, past: History) -> Request:
     resources = observed.spec.get("resources") or {}
     pool = pool_of(resources)
     return Request(
@@ -96,7 +96,7 @@ def _request(observed: Observed, stamp: datetime, past: History) -> Request:
         priority=int((observed.spec.get("queue") or {}).get("priority", DEFAULT_PRIORITY)),
         enqueued=stamp,
         seconds=_limit(observed),
-        expected=_expected(observed) or past(pool),
+        expected=_expected(observed) or past(pool, _spent(observed, now)),
         **_setback(observed),
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.operator.queue.world import hold, nodes, runs, wants
-from trainyard_operator.queue.estimate import DEPTH, estimates
+from trainyard_operator.queue.estimate import DEPTH, estimates, expected_run
 from trainyard_operator.queue.request import Basis, Expectation, in_order
 
 
@@ -54,3 +54,10 @@ def test_a_gang_waits_for_all_of_its_nodes() -> None:
 def test_only_the_front_of_a_long_queue_is_estimated() -> None:
     waiting = in_order([wants(f"j{i:03}", at=i, expected=10) for i in range(DEPTH + 10)])
     assert len(estimates(waiting, [], nodes(1))) == DEPTH
+
+
+def test_a_job_that_outlasts_others_is_compared_with_those_that_ran_as_long() -> None:
+    past = [5.0, 5.0, 5.0, 40.0, 50.0]
+    assert expected_run(past, 0.0) == 5.0
+    assert expected_run(past, 10.0) == 45.0
+    assert expected_run(past, 60.0) == 120.0, "as long again"
