@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +31,10 @@ _TICK = 5.0
 """Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
 _GAP, _SHARE = 0.005, 4.0
 """Least pause between two rounds, in seconds and in multiples of the last round's own time."""
+_TELL_SHARE = 20.0
+"""Least pause between two looks at what everybody is told, in multiples of the time the last one took."""
+_OWED = 0.5
+"""Seconds after which what was left out is told, where nothing else brings a round."""
 _PAST = 50
 """Finished jobs of a pool whose durations are remembered."""
 _ESTIMATE_SLACK = 0.1
@@ -91,6 +95,7 @@ class GpuQueue:
         self._wake = asyncio.Event()
         self._patience = Policy.start_seconds
         self._budget = Budget(clock)
+        self._looked, self._look_cost, self._owes = clock(), 0.0, False
 
     # --- news ---------------------------------------------------------------------------------------------------------
 
@@ -151,7 +156,7 @@ class GpuQueue:
             self.round()
             await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK):
+                async with asyncio.timeout(_OWED if self._owes else _TICK):
                     await self._wake.wait()
             self._wake.clear()
 
@@ -233,16 +238,24 @@ class GpuQueue:
     # --- what waiting jobs are told -----------------------------------------------------------------------------------
 
     def _tell(self, outcome: Outcome, holding: list[Admitted]) -> None:
-        """Give each waiting job its place and reason; jobs that know nothing first, the rest as the rate allows."""
-        found = places(outcome.waiting)
-        in_line = [request for request in outcome.waiting if request.uid not in outcome.apart]
-        starts = estimates(in_line, holding, self.inventory)
-        now, moment = self._now(), self._clock()
-        for uid, reason in outcome.reasons.items():
+        """Give each waiting job its place and reason: those that know nothing now, the rest as time and rate allow."""
+        began = self._clock()
+        new = [uid for uid in outcome.reasons if self._known[uid].told is None]
+        self._owes = began - self._looked < _TELL_SHARE * self._look_cost
+        if not self._owes:
+            in_line = [request for request in outcome.waiting if request.uid not in outcome.apart]
+            self._tell_each(outcome, outcome.reasons, estimates(in_line, holding, self.inventory))
+            self._looked, self._look_cost = began, self._clock() - began
+        elif new:
+            self._tell_each(outcome, new, {})
+
+    def _tell_each(self, outcome: Outcome, uids: Iterable[str], starts: Mapping[str, Expectation]) -> None:
+        found, now, moment = places(outcome.waiting), self._now(), self._clock()
+        for uid in uids:
             known, expected = self._known[uid], starts.get(uid)
             start = now + timedelta(seconds=expected.seconds) if expected else None
             basis = expected.basis if expected else None
-            told = _Told(reason=reason, place=found.get(uid), start=start, basis=basis, at=moment)
+            told = _Told(reason=outcome.reasons[uid], place=found.get(uid), start=start, basis=basis, at=moment)
             if self._is_due(known.told, told, now):
                 known.told = told
                 self._add(known.key)

@@ -159,7 +159,14 @@ class Operator:
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
         self._gpus = self._gpu_queue(kube, clock)
         self._feed = GpuFeed(kube, self._gpus.inventory, self._gpus.wake)
-        self._watch = Watch(self._store, add=self._add, relisted=self._relisted, clock=monotonic, gpus=self._feed)
+        self._watch = Watch(
+            self._store,
+            add=self._add,
+            echoed=self._gpus.look,
+            relisted=self._relisted,
+            clock=monotonic,
+            gpus=self._feed,
+        )
         reconciler = Reconciler(
             kube,
             self._store,

@@ -117,6 +117,11 @@ class Store:
             counts[phase] = counts.get(phase, 0) + 1
         return counts
 
+    def has(self, kind: ResourceKind, obj: Object) -> bool:
+        """Whether this version of an object, or a newer one, is known."""
+        known = self._objects[kind].get(obj["metadata"]["uid"])
+        return known is not None and version(known) >= version(obj)
+
     def put(self, kind: ResourceKind, obj: Object) -> Key | None:
         """Take in an object unless a newer version of it is known or it has been deleted.
 

@@ -32,6 +32,8 @@ class Watch:
     Args:
         store: Takes the objects.
         add: Takes the key of each TrainingJob with news.
+        echoed: Takes the key where an event tells what is known: mostly the answer to a request of ours, after which
+            whoever made it has decided anew.
         relisted: Told of each kind that kopf listed, at its start or because its watch lost its place: what was
             deleted before is not reported.
         clock: Monotonic seconds.
@@ -43,12 +45,13 @@ class Watch:
         store: Store,
         *,
         add: Callable[[Key], None],
+        echoed: Callable[[Key], None],
         relisted: Callable[[ResourceKind], None],
         clock: Callable[[], float],
         gpus: GpuFeed,
     ) -> None:
         self._store, self._add, self._relisted, self._clock = store, add, relisted, clock
-        self._gpus = gpus
+        self._echoed, self._gpus = echoed, gpus
         self.last_event: dict[ResourceKind, float] = {}
 
     def handle(self, kind: ResourceKind, event: Any) -> None:
@@ -60,13 +63,14 @@ class Watch:
                 self._gpus.pod(event)
                 if (obj["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
                     return
-            take = self._store.remove if event["type"] == "DELETED" else self._store.put
-            key = take(kind, obj)
+            gone = event["type"] == "DELETED"
+            echo = not gone and self._store.has(kind, obj)
+            key = self._store.remove(kind, obj) if gone else self._store.put(kind, obj)
         except (KeyError, ValueError, TypeError):
             logger.exception("an event of %s could not be read", kind)
             return
         if key is not None:
-            self._add(key)
+            (self._echoed if echo else self._add)(key)
 
     def listed(self, path: str) -> None:
         """Take notice of a list that kopf got; of an empty one there is no event."""

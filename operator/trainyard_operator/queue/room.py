@@ -71,9 +71,11 @@ def unbound(inventory: Inventory, job: Admitted) -> list[str]:
     """The node meant for each pod of a job that is not bound yet; none of a job that is on its way out."""
     if job.leaving:
         return []
-    bound = Counter(inventory.bound(job.request.owner))
-    missing = max(0, job.request.nodes - bound.total() - job.done)
-    meant = list((Counter(job.placement) - bound).elements())
+    bound = inventory.bound(job.request.owner)
+    missing = job.request.nodes - sum(bound.values()) - job.done
+    if missing <= 0:
+        return []
+    meant = list((Counter(job.placement) - Counter(bound)).elements())
     return (meant + [""] * missing)[:missing]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,9 +200,26 @@ def feed() -> GpuFeed:
     return GpuFeed(kube, Inventory(), lambda: None)
 
 
+def a_watch(store: Store, **told: Callable[[Any], None]) -> Watch:
+    """One that tells nobody but those that are named."""
+    nobody = dict.fromkeys(("add", "echoed", "relisted"), lambda _: None)
+    return Watch(store, **(nobody | told), clock=lambda: 5.0, gpus=feed())
+
+
+def test_what_is_known_already_is_no_news() -> None:
+    store, added, echoed = Store(), list[Key](), list[Key]()
+    watch = a_watch(store, add=added.append, echoed=echoed.append)
+    store.put(ResourceKind.TRAINING_JOBS, event("MODIFIED", 4)["object"])
+    for version in (3, 4, 5):
+        watch.handle(ResourceKind.TRAINING_JOBS, event("MODIFIED", version))
+    assert (echoed, added) == ([Key("team", "tune")] * 2, [Key("team", "tune")])
+    watch.handle(ResourceKind.TRAINING_JOBS, event("DELETED", 5))
+    assert len(added) == 2
+
+
 def test_events_reach_store_and_queue_and_a_list_even_an_empty_one_asks_for_a_resync() -> None:
     store, added, relisted = Store(), list[Key](), list[ResourceKind]()
-    watch = Watch(store, add=added.append, relisted=relisted.append, clock=lambda: 5.0, gpus=feed())
+    watch = a_watch(store, add=added.append, relisted=relisted.append)
     watch.handle(ResourceKind.TRAINING_JOBS, event("ADDED"))
     watch.handle(ResourceKind.TRAINING_JOBS, event(None, 2))
     watch.handle(ResourceKind.TRAINING_JOBS, event("DELETED", 3))
@@ -213,7 +231,7 @@ def test_events_reach_store_and_queue_and_a_list_even_an_empty_one_asks_for_a_re
 
 
 def test_an_event_that_cannot_be_read_is_logged_and_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
-    watch = Watch(Store(), add=lambda _: None, relisted=lambda _: None, clock=lambda: 5.0, gpus=feed())
+    watch = a_watch(Store())
     watch.handle(ResourceKind.PODS, {"type": "ADDED", "object": {}})
     assert "could not be read" in caplog.text
 
