@@ -12,8 +12,8 @@ import torch
 
 from tests.unit.trainer.group.test_training import ABSOLUTE, RELATIVE, config, weights
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.group.launcher import free_port
-from trainyard_trainer.group.membership import local_members
+from trainyard_trainer.group.interfaces import free_port
+from trainyard_trainer.group.membership import Node, local_members
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
@@ -23,7 +23,7 @@ def test_the_group_trains_like_one_process(tmp_path: Path, tiny_model: Path, met
     together = config(tmp_path, tiny_model, "together", method, processes).model_copy(update={"gpus": processes})
     train(alone, tmp_path, {})
     # Alone, a process is a member of a group only if it is told so.
-    train(together, tmp_path, local_members(1, {}, free_port())[0].environ() if processes == 1 else {})
+    train(together, tmp_path, local_members(1, Node(port=free_port()))[0].environ() if processes == 1 else {})
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(together)[name], tensor, rtol=10 * RELATIVE, atol=10 * ABSOLUTE)
 

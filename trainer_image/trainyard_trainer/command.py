@@ -21,7 +21,8 @@ from trainyard_trainer.configuration import load_config
 from trainyard_trainer.data import cli as data
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.group.launcher import bind_to_launcher, launch
-from trainyard_trainer.group.membership import LAUNCHER_ENV, membership
+from trainyard_trainer.group.meeting import meet
+from trainyard_trainer.group.membership import LAUNCHER_ENV, Node, membership, this_node
 from trainyard_trainer.report.termination import failure, read_result, write_termination
 from trainyard_trainer.stop import StopFlag
 
@@ -73,11 +74,15 @@ def _export(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Te
 
 
 def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    member = membership(environ)
+    node = None if member else this_node(config.nodes, environ)
     if (finished := read_result(Path(config.run_directory))) is not None:
-        _clear_leftovers(Path(config.run_directory))
+        if node is None or node.index == 0:
+            _clear_leftovers(Path(config.run_directory))
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
         return finished
-    member = membership(environ)
+    if node is not None:
+        return _train_in_pods(config, node, stop, environ)
     if member is None and config.processes > 1:
         stop.check()
         return launch(config.processes, stop=stop, environ=environ)
@@ -89,6 +94,25 @@ def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Ter
     from trainyard_trainer.wiring import train
 
     return train(config, stop=stop, environ=environ)
+
+
+def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    """This pod's part of a run in several."""
+    from trainyard_trainer.report.console import create_console
+
+    console = create_console(sys.stdout)
+    pods = meet(
+        node,
+        json.dumps([config.run_directory, config.nodes, config.processes]),
+        stop=stop,
+        say=lambda kind, text: console.message("info", kind, text),
+        find_result=lambda: read_result(Path(config.run_directory)),
+    )
+    if isinstance(pods, Termination):
+        return pods
+    if node.index > 0:
+        console.message("info", "Joined", f"Pod {node.index} of {node.count} trains with pod 0, whose log tells of it.")
+    return launch(config.processes // config.nodes, stop=stop, environ=environ, pods=pods)
 
 
 def _clear_leftovers(run_directory: Path) -> None:

@@ -65,7 +65,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     Raises:
         TrainerError: It ended before it could take over the run directory.
     """
-    prepare_environment(config.processes)
+    prepare_environment(config.processes // config.nodes)
 
     from trainyard_trainer.engine.device import choose_device, gpu_uuids
     from trainyard_trainer.engine.session import Session
@@ -161,10 +161,12 @@ def join_group(config: RunConfig, member: Membership | None, device: torch.devic
 
     if member is None:
         return Group()
-    if member.local_world_size != config.processes:
+    here = config.processes // config.nodes
+    if (member.local_world_size, member.world_size) != (here, config.processes):
         raise ConfigurationError(
-            f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size}, but processes is {config.processes}.",
-            "Set processes to that, or start the trainer without a launcher: it starts its processes itself.",
+            f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size} and WORLD_SIZE {member.world_size}, but "
+            f"processes is {config.processes} on {config.nodes} nodes.",
+            "Set processes and nodes to match, or start the trainer without a launcher: it starts them itself.",
         )
     from trainyard_trainer.group.distributed import join
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
+from trainyard_trainer.group.membership import LAUNCHER_ENV
 from trainyard_trainer.main import main
 from trainyard_trainer.stop import StopFlag
 
@@ -220,15 +222,21 @@ class Killed(BaseException):
 def _main() -> int:
     """The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
 
-    TOY_FAULT: `<kill|term>:<method of the task, or file system call>:<number of the call>`.
+    TOY_FAULT: `<kill|term|pod>:<method of the task, or file system call>:<number of the call>`; `pod` kills the
+    launcher, and all its processes with it. `wait:<method>:<file>` makes a file and waits until it is removed.
     """
     hooks: dict[str, Callable[[int], None]] = {}
     if fault := os.environ.get("TOY_FAULT"):
         how, where, number = fault.split(":")
 
         def strike(call: int) -> None:
-            if call == int(number):
-                os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+            if how == "wait":
+                Path(number).touch()
+                while Path(number).exists():
+                    time.sleep(0.05)
+            elif call == int(number):
+                victim = int(os.environ[LAUNCHER_ENV]) if how == "pod" else os.getpid()
+                os.kill(victim, signal.SIGTERM if how == "term" else signal.SIGKILL)
 
         hooks[where] = strike
         if hasattr(Files, where):

@@ -34,6 +34,8 @@ class TokenCache:
     """One file per tokenised dataset file, named by what it was made from and believed only if its hash is right."""
 
     directory: Path
+    keeps: bool = True
+    """Whether what is tokenised here is stored: by one process of a group."""
 
     def key(self, file: RowFile, identity: str, max_length: int, overlong: Overlong, poll: Callable[[], None]) -> str:
         """SHA-256 (hex) over whatever decides the tokens: the file's content, the tokenizer's identity, the settings.
@@ -70,11 +72,13 @@ class TokenCache:
         return found if checksum == _checksum(found, key) else None
 
     def store(self, key: str, file: TokenizedFile) -> None:
-        """Keep a tokenised file, whole or not at all.
+        """Keep a tokenised file, whole or not at all, unless another process does.
 
         Raises:
             OSError: the volume does not take it.
         """
+        if not self.keeps:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         digests = np.frombuffer(b"".join(file.digests), np.uint8)
         parts: dict[str, NDArray[Any]] = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.errors import DataError
+from trainyard_trainer.errors import DataError, SourceError
 
 _BLOCKS = ("method", "optimization", "adapter", "quantization", "llm")
 _NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps", "optimization.recompute"}
@@ -57,6 +57,19 @@ def check_fingerprint(before: str, now: str, step: int) -> None:
             f"The training data is not the one this run made its first {step} steps with "
             f"(fingerprint {now[:12]}, was {before[:12]}): rows, tokenizer or data settings changed.",
             "Put the old data back, or start a new run (a new TrainingJob, or another runDirectory).",
+        )
+
+
+def check_same_rows(fingerprints: Sequence[str]) -> None:
+    """Make sure that all processes of a group have the same training rows.
+
+    Raises:
+        SourceError: They differ.
+    """
+    if len(set(fingerprints)) > 1:
+        raise SourceError(
+            "The pods of the group found different training rows: dataset.source changed while each of them fetched it.",
+            "The next start fetches it again; a source that does not change any more is safer.",
         )
 
 

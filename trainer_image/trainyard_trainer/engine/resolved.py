@@ -20,20 +20,19 @@ class ResolvedFile:
     def __init__(self, path: Path, workspace: Workspace | None) -> None:
         self._path = path
         self._workspace = workspace
-        self._values = self._read()
+        self.values = self._read()
+        """What is known; other processes may be told of it sooner than they can read it."""
 
     def get(self, key: str) -> str | None:
         """The value of an earlier start of this run, or None."""
-        if self._workspace is None:
-            self._values |= self._read()
-        return self._values.get(key)
+        return self.values.get(key)
 
     def put(self, key: str, value: str) -> None:
         """Remember a value for every later start of this run."""
-        self._values[key] = value
+        self.values[key] = value
         if self._workspace is not None:
             with storage_errors(self._path.parent):
-                self._workspace.replace(self._path, json.dumps(self._values, indent=1).encode())
+                self._workspace.replace(self._path, json.dumps(self.values, indent=1).encode())
 
     def _read(self) -> dict[str, str]:
         found: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}

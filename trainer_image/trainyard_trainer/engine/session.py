@@ -13,7 +13,7 @@ from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.follower import FollowedStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.compatibility import check_settings, training_settings
+from trainyard_trainer.engine.compatibility import check_same_rows, check_settings, training_settings
 from trainyard_trainer.engine.export import Exporter
 from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import ResolvedFile
@@ -73,6 +73,7 @@ class Session:
         seed = self._config.optimization.seed
         seed_everything(seed)
         loaded = task.load(self._context)
+        check_same_rows(self._context.group.exchange(loaded.train.fingerprint))
         # What loading draws depends on caches; training must not depend on that.
         seed_everything(seed + self._context.group.rank)
         if foreign := self._store.remove_foreign():

@@ -70,6 +70,13 @@ class Resolved(Protocol):
         """Remember a value for every later start of this run."""
 
 
+class ResolvedValues(Resolved, Protocol):
+    """What is resolved, as the processes of a group tell each other."""
+
+    values: dict[str, str]
+    """All that is known; may be added to."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What the engine lends a task."""
@@ -78,7 +85,7 @@ class RunContext:
     run_directory: Path
     device: torch.device
     stop: StopFlag
-    resolved: Resolved
+    resolved: ResolvedValues
     stage: Callable[[Stage], None]
     """Announce what is being done."""
     log: Callable[[str, str], None]

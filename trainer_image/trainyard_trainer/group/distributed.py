@@ -33,6 +33,8 @@ class DistributedGroup(Group):
     def __init__(self, member: Membership, device: torch.device, store: Store) -> None:
         self.rank = member.rank
         self.world_size = member.world_size
+        self._node = member.rank // member.local_world_size
+        self._is_first_here = member.local_rank == 0
         self._device = device
         self._store = store
         self._turns = 0
@@ -59,19 +61,27 @@ class DistributedGroup(Group):
         return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(found, lengths, strict=True)]
 
     @contextmanager
-    def first_process_first(self, poll: Poll) -> Iterator[None]:
-        """Let the first process do something, then the others; they wait as long as it takes."""
+    def first_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
+        """Let the first process do something, then the first one of each pod; they wait as long as it takes."""
         self._turns += 1
-        key = f"done-{self._turns}"
+        first, first_here = f"turn-{self._turns}", f"turn-{self._turns}-{self._node}"
         if not self.is_first:
-            with _peers():
-                while not self._store.check([key]):
-                    poll()
-                    time.sleep(_POLL_SECONDS)
+            heard = self._await(first if self._is_first_here else first_here, poll)
+            if told is not None:
+                told.update(heard)
         yield
-        if self.is_first:
+        if self._is_first_here:
             with _peers():
-                self._store.set(key, "")
+                for key in (first_here, first) if self.is_first else (first_here,):
+                    self._store.set(key, json.dumps(told or {}))
+
+    def _await(self, key: str, poll: Poll) -> dict[str, str]:
+        with _peers():
+            while not self._store.check([key]):
+                poll()
+                time.sleep(_POLL_SECONDS)
+            found: dict[str, str] = json.loads(self._store.get(key))
+        return found
 
     def shard(self, model: nn.Module) -> None:
         """Spread a model's parameters over the processes (FSDP2)."""

@@ -41,11 +41,14 @@ class Group:
         return self.exchange(value if self.is_first else None)[0]
 
     @contextmanager
-    def first_process_first(self, poll: Poll) -> Iterator[None]:
-        """Let the first process do something, then the others, who find what it left on the disk.
+    def first_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
+        """Let the first process do something, then the first one of each other pod, then all others.
+
+        Each finds on its disk what the one before it left: some directories are the pod's, some are the group's.
 
         Args:
             poll: Called while waiting; may raise.
+            told: What the others are to have heard of the first process before it is their turn; theirs is updated.
         """
         yield
 

@@ -6,7 +6,6 @@ import ctypes
 import os
 import select
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -19,10 +18,13 @@ from pydantic import ValidationError
 
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import ExitCode
-from trainyard_crds.report import Termination
-from trainyard_trainer.errors import PeerLostError
-from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, local_members
-from trainyard_trainer.group.verdict import End, is_failure, verdict
+from trainyard_crds.report import Outcome, Termination
+from trainyard_trainer.errors import PeerLostError, StopRequested
+from trainyard_trainer.group.interfaces import free_port
+from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, Node, local_members
+from trainyard_trainer.group.pods import Pods
+from trainyard_trainer.group.verdict import End, is_failure, lost_pod, verdict
+from trainyard_trainer.report.termination import failure
 from trainyard_trainer.stop import StopFlag
 
 LINGER_SECONDS = 20.0
@@ -33,28 +35,55 @@ Start = Callable[[Mapping[str, str]], int]
 """Starts this program once more in an environment; the number of the process."""
 
 
-def launch(processes: int, *, stop: StopFlag, environ: Mapping[str, str], start: Start | None = None) -> Termination:
-    """Run the group's processes on this node until the last of them has ended.
+def launch(
+    processes: int,
+    *,
+    stop: StopFlag,
+    environ: Mapping[str, str],
+    pods: Pods | None = None,
+    start: Start | None = None,
+) -> Termination:
+    """Run this pod's processes of a group until the last of them has ended.
 
-    SIGTERM and SIGINT are handed on at once. When one fails, the others end by themselves as soon as they miss it, or
-    are killed: none is left.
+    SIGTERM and SIGINT are handed on at once, to the other pods too. When one fails, or a pod is lost, the others end by
+    themselves as soon as they miss it, or are killed: none is left.
 
     Args:
-        processes: How many.
+        processes: How many in each pod.
         stop: Set by this process's signals.
         environ: What the processes find in theirs, beside their place.
-        start: How one is started. Default: by this process's own command line.
+        pods: The pods of the group. Default: this one alone.
+        start: How a process is started. Default: by this process's own command line.
     """
-    members = local_members(processes, environ, free_port())
+    pods = pods or Pods(Node(port=free_port()))
+    members = local_members(processes, pods.node)
     with tempfile.TemporaryDirectory(prefix="trainyard-group-") as words, _Wakeup() as wakeup:
-        group = _Processes(Path(words), wakeup)
+        group = _Processes(Path(words), wakeup, pods)
         try:
             for member in members:
                 group.start(member, environ, start or _start_again)
             ends = group.wait(stop)
         finally:
             group.kill()
-        return verdict(ends, members[0].world_size)
+        word = verdict(ends, members[0].world_size, lost=pods.lost)
+        if word.exit_code == ExitCode.FINISHED and pods.node.index > 0:
+            word = _result(stop, pods, wakeup)
+        pods.leave(word)
+        return word
+
+
+def _result(stop: StopFlag, pods: Pods, wakeup: _Wakeup) -> Termination:
+    """In a pod whose processes have done their part: how the run ends. The first pod still saves and exports."""
+    pods.trained()
+    while pods.is_waiting:
+        if stop.requested:
+            return failure(StopRequested("Stopped on request."))
+        select.select([wakeup.file, *(link.fileno() for link in pods.files())], [], [], pods.seconds)
+        wakeup.drain()
+        pods.attend()
+    if pods.result is not None and pods.result.outcome is not Outcome.FAILED:
+        return pods.result
+    return failure(lost_pod(pods.lost or ""))
 
 
 def bind_to_launcher(environ: Mapping[str, str]) -> None:
@@ -105,9 +134,10 @@ class _Wakeup:
 class _Processes:
     """The processes that are still there, and how the others ended."""
 
-    def __init__(self, words: Path, wakeup: _Wakeup) -> None:
+    def __init__(self, words: Path, wakeup: _Wakeup, pods: Pods) -> None:
         self._words = words
         self._wakeup = wakeup
+        self._pods = pods
         self._running: dict[int, tuple[int, int]] = {}
         """By the file that becomes readable with the end of a process: its rank and number."""
         self._ends: list[End] = []
@@ -125,20 +155,33 @@ class _Processes:
         """Wait until all have ended; how, in the order in which they did."""
         deadline: float | None = None
         while self._running:
-            if stop.requested or any(not is_failure(end.code) and end.code for end in self._ends):
+            if self._is_to_stop(stop):
+                self._pods.ask_to_stop()
                 self._ask_to_stop()
-            if deadline is None and any(is_failure(end.code) for end in self._ends):
+            if self._pods.lost is not None:
+                self._ask_to_stop()  # who does something alone would not notice
+            if deadline is None and self._is_broken:
                 deadline = time.monotonic() + LINGER_SECONDS
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([self._wakeup.file, *self._running], [], [], left)
-            if left == 0.0 and not ready:
+            files = [self._wakeup.file, *self._running, *(link.fileno() for link in self._pods.files())]
+            ready, _, _ = select.select(files, [], [], _shorter(left, self._pods.seconds))
+            ended = [file for file in ready if file in self._running]
+            if left == 0.0 and not ended:
                 self.kill()
                 break
             self._wakeup.drain()
-            for file in ready:
-                if file != self._wakeup.file:
-                    self._reap(file)
+            for file in ended:
+                self._reap(file)
+            self._pods.attend()
         return self._ends
+
+    def _is_to_stop(self, stop: StopFlag) -> bool:
+        asked_alone = any(end.code == ExitCode.INTERRUPTED for end in self._ends)
+        return stop.requested or self._pods.stop_asked or (asked_alone and self._pods.lost is None)
+
+    @property
+    def _is_broken(self) -> bool:
+        return self._pods.lost is not None or any(is_failure(end.code) for end in self._ends)
 
     def kill(self) -> None:
         """End whoever is left."""
@@ -186,9 +229,5 @@ def _read_word(path: Path) -> Termination | None:
         return None
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
+def _shorter(first: float | None, second: float | None) -> float | None:
+    return min((seconds for seconds in (first, second) if seconds is not None), default=None)

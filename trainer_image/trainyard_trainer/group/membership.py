@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from trainyard_trainer.errors import ConfigurationError
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+INTERFACE_ENV = "GLOO_SOCKET_IFNAME"
 LAUNCHER_ENV = "TRAINYARD_LAUNCHER_PID"
 """The process that must be there as long as its members are."""
+_OF_PROCESSES = "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them."
+_OF_NODES = "Set NNODES (to the run config's nodes), NODE_RANK, MASTER_ADDR and MASTER_PORT together, or none of them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class Membership:
     world_size: int
     master_address: str
     master_port: int
+    interface: str | None = None
+    """Network interface that the hosts talk over; None lets gloo choose."""
 
     def environ(self) -> dict[str, str]:
         """What tells a process that it is this member."""
@@ -37,7 +42,19 @@ class Membership:
             "MASTER_PORT": str(self.master_port),
         }
         # Left alone, gloo looks up the machine's own name, which a pod without DNS cannot.
-        return {**found, "GLOO_SOCKET_IFNAME": "lo"} if self.master_address == _LOOPBACK else found
+        return found if self.interface is None else {**found, INTERFACE_ENV: self.interface}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One pod's part in a group: which one it is, and where the processes of all of them meet."""
+
+    index: int = 0
+    count: int = 1
+    address: str = LOOPBACK
+    port: int
+    interface: str | None = "lo"
+    """Network interface that the hosts talk over; None lets gloo choose."""
 
 
 def membership(environ: Mapping[str, str]) -> Membership | None:
@@ -55,8 +72,9 @@ def membership(environ: Mapping[str, str]) -> Membership | None:
         local_rank=local_rank,
         local_world_size=_number(environ, "LOCAL_WORLD_SIZE", default=world_size),
         world_size=world_size,
-        master_address=environ.get("MASTER_ADDR", _LOOPBACK),
+        master_address=environ.get("MASTER_ADDR", LOOPBACK),
         master_port=_number(environ, "MASTER_PORT"),
+        interface=environ.get(INTERFACE_ENV),
     )
     if not 0 <= found.rank < world_size:
         raise ConfigurationError(
@@ -66,34 +84,57 @@ def membership(environ: Mapping[str, str]) -> Membership | None:
     return found
 
 
-def local_members(processes: int, environ: Mapping[str, str], free_port: int) -> list[Membership]:
-    """The members one node starts.
+def this_node(nodes: int, environ: Mapping[str, str]) -> Node | None:
+    """The part of this pod in a run of several, by NODE_RANK, MASTER_ADDR and MASTER_PORT; None where it is alone.
+
+    Args:
+        nodes: How many the run has.
+        environ: NNODES must agree.
+
+    Raises:
+        ConfigurationError: A variable is missing or wrong.
+    """
+    count = _number(environ, "NNODES", default=1, names=_OF_NODES)
+    if count != nodes:
+        raise ConfigurationError(
+            f"The environment's NNODES is {environ.get('NNODES', 'not set')}, but the run config's nodes is {nodes}.",
+            _OF_NODES,
+        )
+    if nodes == 1:
+        return None
+    index = _number(environ, "NODE_RANK", names=_OF_NODES)
+    if not 0 <= index < nodes:
+        raise ConfigurationError(
+            f"The environment's NODE_RANK is {index}, but NNODES is {nodes}.", "Count nodes from 0 to NNODES - 1."
+        )
+    if not (address := environ.get("MASTER_ADDR")):
+        raise ConfigurationError("The environment's MASTER_ADDR is not set.", _OF_NODES)
+    port = _number(environ, "MASTER_PORT", names=_OF_NODES)
+    return Node(index=index, count=nodes, address=address, port=port, interface=environ.get(INTERFACE_ENV))
+
+
+def local_members(processes: int, node: Node) -> list[Membership]:
+    """The members that one pod starts.
 
     Args:
         processes: How many.
-        environ: NNODES and NODE_RANK where there are several nodes, which then share MASTER_ADDR and MASTER_PORT.
-        free_port: Where they meet when this node is the only one.
-
-    Raises:
-        ConfigurationError: A variable is missing or no number.
+        node: Which pod.
     """
-    nodes = _number(environ, "NNODES", default=1)
-    node = _number(environ, "NODE_RANK", default=0)
-    alone = nodes == 1
     return [
         Membership(
-            rank=node * processes + local_rank,
+            rank=node.index * processes + local_rank,
             local_rank=local_rank,
             local_world_size=processes,
-            world_size=nodes * processes,
-            master_address=_LOOPBACK if alone else environ.get("MASTER_ADDR", _LOOPBACK),
-            master_port=free_port if alone else _number(environ, "MASTER_PORT"),
+            world_size=node.count * processes,
+            master_address=node.address,
+            master_port=node.port,
+            interface=node.interface,
         )
         for local_rank in range(processes)
     ]
 
 
-def _number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int | None = None, names: str = _OF_PROCESSES) -> int:
     text = environ.get(name)
     if text is None and default is not None:
         return default
@@ -102,5 +143,5 @@ def _number(environ: Mapping[str, str], name: str, default: int | None = None) -
     except ValueError as error:
         raise ConfigurationError(
             f"The environment's {name} is {text!r}, but must be a whole number.",
-            "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them.",
+            names,
         ) from error

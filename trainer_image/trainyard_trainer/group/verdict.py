@@ -31,25 +31,40 @@ def is_failure(code: int) -> bool:
     return code not in (ExitCode.FINISHED, ExitCode.INTERRUPTED)
 
 
-def verdict(ends: Sequence[End], world_size: int) -> Termination:
-    """The end of the group.
+def verdict(ends: Sequence[End], world_size: int, lost: str | None = None) -> Termination:
+    """The end of the group, in one pod.
 
     The process that failed first decides; a loss that follows from its end does not count. One that was ended by a
     signal did not fail: its group lost it. The metrics and checkpoints are those that the first process told of.
 
     Args:
         ends: In the order in which the processes ended.
-        world_size: Processes of the group, on all nodes.
+        world_size: Processes of the group, in all pods.
+        lost: Why it is broken, where another pod is; whoever ended for that reason was not at fault.
     """
     told = next((end.message for end in ends if end.rank == 0), None)
     if told is not None and told.exit_code == ExitCode.FINISHED:
         return told
     cause = _cause(ends)
-    word = cause.message if cause.message is not None else failure(_without_a_word(cause, world_size))
-    if told is None or cause.rank == 0:
+    if lost is not None and cause.code in (ExitCode.INTERRUPTED, ExitCode.PEER_LOST):
+        word = failure(lost_pod(lost))
+    else:
+        word = cause.message if cause.message is not None else failure(_without_a_word(cause, world_size))
+        if cause.rank == 0:
+            return word
+    if told is None:
         return word
     of_cause = ("outcome", "exit_code", "reason", "message", "advice")
     return told.model_copy(update={name: getattr(word, name) for name in of_cause})
+
+
+def lost_pod(why: str) -> PeerLostError:
+    """The error of a pod whose group is broken.
+
+    Args:
+        why: In a sentence.
+    """
+    return PeerLostError(why, "The next start goes on from the last checkpoint.")
 
 
 def _cause(ends: Sequence[End]) -> End:

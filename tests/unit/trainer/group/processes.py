@@ -9,20 +9,26 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from trainyard_trainer.group.membership import Membership, local_members
+from trainyard_trainer.group.membership import Membership, Node, local_members
 
 SECONDS = 120
 
 
-def start_group(world_size: int, work: Callable[..., int | None], *arguments: Any) -> list[ForkServerProcess]:
-    """Start processes that each call `work(member, *arguments)` and end with the code it returns."""
+def start_group(
+    world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1
+) -> list[ForkServerProcess]:
+    """Start processes that each call `work(member, *arguments)` and end with the code it returns.
+
+    With several nodes each of them is told that it is on one of those.
+    """
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "tests.unit.trainer.group.work"])
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-    members = local_members(world_size, {}, port)
+    places = [Node(index=index, count=nodes, port=port) for index in range(nodes)]
+    members = [member for node in places for member in local_members(world_size // nodes, node)]
     processes = [context.Process(target=_run, args=(work, member, arguments), daemon=True) for member in members]
     for process in processes:
         process.start()
@@ -39,9 +45,9 @@ def wait_for(processes: Sequence[ForkServerProcess], seconds: float = SECONDS) -
     return codes
 
 
-def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any) -> list[int | None]:
+def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1) -> list[int | None]:
     """Exit codes of a group, by rank."""
-    return wait_for(start_group(world_size, work, *arguments))
+    return wait_for(start_group(world_size, work, *arguments, nodes=nodes))
 
 
 def _run(work: Callable[..., int | None], member: Membership, arguments: tuple[Any, ...]) -> None:

@@ -4,44 +4,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from trainyard_crds.contract import TERMINATION_LOG_ENV
-from trainyard_crds.report import Outcome, Termination
+from tests.unit.trainer.group.launching import Body, forked, is_there, sleep, until_asked, wait_until
+from trainyard_crds.report import Termination
 from trainyard_trainer.group import launcher
 from trainyard_trainer.group.launcher import launch
-from trainyard_trainer.group.membership import Membership, membership
+from trainyard_trainer.group.membership import Membership
 from trainyard_trainer.stop import StopFlag
-
-Body = Callable[[Membership, StopFlag], int]
-
-
-def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
-    """Start processes that leave their number, run `body`, and leave their last word."""
-
-    def start(environ: Mapping[str, str]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 99
-        try:
-            member = membership(environ)
-            assert member is not None
-            (directory / str(member.rank)).write_text(str(os.getpid()))
-            time.sleep(0.1)  # a signal may come before there is a handler
-            stop = StopFlag()
-            stop.install()
-            code = body(member, stop)
-            outcome = Outcome.FINISHED if code == 0 else Outcome.FAILED
-            word = Termination(outcome=outcome, exit_code=code, reason="Reason", message=f"of {member.rank}")
-            Path(environ[TERMINATION_LOG_ENV]).write_text(word.to_message())
-        finally:
-            os._exit(code)
-
-    return start
 
 
 def run(body: Body, directory: Path, *, processes: int = 2, stop: StopFlag | None = None) -> Termination:
@@ -51,18 +23,6 @@ def run(body: Body, directory: Path, *, processes: int = 2, stop: StopFlag | Non
         with pytest.raises(ProcessLookupError):
             os.kill(int((directory / str(rank)).read_text()), 0)
     return found
-
-
-def sleep(seconds: float) -> int:
-    time.sleep(seconds)
-    return 0
-
-
-def until_asked(stop: StopFlag, seconds: float = 20) -> int:
-    deadline = time.monotonic() + seconds
-    while not stop.requested and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return 75 if stop.requested else 98
 
 
 def test_all_are_waited_for(tmp_path: Path) -> None:
@@ -138,18 +98,3 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     wait_until(lambda: not any(is_there(int(file.read_text())) for file in files))
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody reaps does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.02)

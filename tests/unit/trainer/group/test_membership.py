@@ -3,7 +3,7 @@
 import pytest
 
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.group.membership import local_members, membership
+from trainyard_trainer.group.membership import Node, local_members, membership, this_node
 
 
 def test_a_process_that_was_started_alone_has_no_place() -> None:
@@ -12,19 +12,50 @@ def test_a_process_that_was_started_alone_has_no_place() -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_a_launcher_tells_each_process_its_place(processes: int) -> None:
-    members = local_members(processes, {}, free_port=29500)
+    members = local_members(processes, Node(port=29500))
     assert [member.rank for member in members] == list(range(processes))
     assert [membership(member.environ()) for member in members] == members
     assert all(member.environ()["GLOO_SOCKET_IFNAME"] == "lo" for member in members)
 
 
-def test_nodes_meet_where_the_environment_says() -> None:
-    environ = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "job-0.job", "MASTER_PORT": "29400"}
-    first, second = local_members(2, environ, free_port=1)
+PLACE = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "job-0.job", "MASTER_PORT": "29400"}
+
+
+def test_a_pod_knows_its_part_of_a_run_of_several() -> None:
+    node = this_node(2, PLACE)
+    assert node == Node(index=1, count=2, address="job-0.job", port=29400, interface=None)
+    assert this_node(1, {"PATH": "/bin"}) is None
+    assert this_node(1, PLACE | {"NNODES": "1"}) is None
+    first, second = local_members(2, node)
     assert ((first.rank, first.local_rank), (second.rank, second.local_rank)) == ((2, 0), (3, 1))
     assert (second.world_size, second.local_world_size) == (4, 2)
     assert (second.master_address, second.master_port) == ("job-0.job", 29400)
     assert "GLOO_SOCKET_IFNAME" not in second.environ()
+
+
+def test_the_interface_a_user_names_is_used() -> None:
+    node = this_node(2, PLACE | {"GLOO_SOCKET_IFNAME": "ib0"})
+    assert node is not None
+    assert local_members(1, node)[0].environ()["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "change", "sentence"),
+    [
+        (3, {}, "NNODES is 2, but the run config's nodes is 3"),
+        (2, {"NNODES": None}, "NNODES is not set, but the run config's nodes is 2"),
+        (2, {"NODE_RANK": "2"}, "NODE_RANK is 2, but NNODES is 2"),
+        (2, {"NODE_RANK": None}, "NODE_RANK is None, but must be a whole number"),
+        (2, {"MASTER_PORT": "x"}, "MASTER_PORT is 'x', but must be a whole number"),
+        (2, {"MASTER_ADDR": None}, "MASTER_ADDR is not set"),
+    ],
+)
+def test_a_pod_without_a_part_is_a_mistake(nodes: int, change: dict[str, str | None], sentence: str) -> None:
+    environ = {name: value for name, value in (PLACE | change).items() if value is not None}
+    with pytest.raises(ConfigurationError) as caught:
+        this_node(nodes, environ)
+    assert sentence in caught.value.message
+    assert "NNODES" in caught.value.advice
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,20 @@ def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
     assert sorted(path.name for path in (run / "owner").iterdir()) == ["1.json", "2.json", "3.json", "4.json"]
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_two_pods_train_to_the_bits_of_one_with_as_many_processes(
+    tmp_path: Path, tiny_model: Path, method: str, processes: int
+) -> None:
+    one, two = (
+        config(tmp_path, tiny_model, f"in-{nodes}", method, processes, nodes=nodes, dropout=0.1) for nodes in (1, 2)
+    )
+    assert run_group(processes, work.train, one) == [ExitCode.FINISHED] * processes
+    assert run_group(processes, work.train, two, nodes=2) == [ExitCode.FINISHED] * processes
+    assert exported(two) == exported(one)
+    assert metric_lines(Path(two.run_directory)) == metric_lines(Path(one.run_directory))
+
+
 def test_all_processes_stop_early_together(tmp_path: Path) -> None:
     dataset = {"validation": {"fraction": 0.5}}
     blocks = {"dataset": dataset, "evaluation": {"earlyStopping": {"patience": 1}}, "optimization": {"maxSteps": 20}}

@@ -63,6 +63,24 @@ def take_turns(member: Membership, directory: Path) -> None:
     group.close()
 
 
+def take_turns_by_pods(member: Membership, directory: Path) -> None:
+    """Each pod has a directory of its own, which its first process fills after the first one of all did its part."""
+    group, pod = join(member, CPU), directory / f"pod-{member.rank // member.local_world_size}"
+    told = {"revision": "1"} if group.is_first else {}
+    with group.first_process_first(lambda: None, told):
+        if group.is_first:
+            time.sleep(0.2)
+            (directory / "shared").write_text("of all")
+            told["revision"] = "2"
+        if member.local_rank == 0:
+            time.sleep(0.2)
+            pod.mkdir()
+        assert pod.is_dir()
+        assert (directory / "shared").read_text() == "of all"
+        assert told == {"revision": "2"}
+    group.close()
+
+
 def reduce(member: Membership, directory: Path) -> None:
     """Gradients of several types, of which one process or nobody has some."""
     group, rank = join(member, CPU), member.rank
