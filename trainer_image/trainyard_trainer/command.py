@@ -112,7 +112,7 @@ def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mappi
         return pods
     if node.index > 0:
         console.message("info", "Joined", f"Pod {node.index} of {node.count} trains with pod 0, whose log tells of it.")
-    return launch(config.processes // config.nodes, stop=stop, environ=environ, pods=pods)
+    return launch(config.processes_per_node, stop=stop, environ=environ, pods=pods)
 
 
 def _clear_leftovers(run_directory: Path) -> None:

@@ -65,7 +65,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     Raises:
         TrainerError: It ended before it could take over the run directory.
     """
-    prepare_environment(config.processes // config.nodes)
+    prepare_environment(config.processes_per_node)
 
     from trainyard_trainer.engine.device import choose_device, gpu_uuids
     from trainyard_trainer.engine.session import Session
@@ -161,8 +161,7 @@ def join_group(config: RunConfig, member: Membership | None, device: torch.devic
 
     if member is None:
         return Group()
-    here = config.processes // config.nodes
-    if (member.local_world_size, member.world_size) != (here, config.processes):
+    if (member.local_world_size, member.world_size) != (config.processes_per_node, config.processes):
         raise ConfigurationError(
             f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size} and WORLD_SIZE {member.world_size}, but "
             f"processes is {config.processes} on {config.nodes} nodes.",

@@ -68,7 +68,7 @@ def check_same_rows(fingerprints: Sequence[str]) -> None:
     """
     if len(set(fingerprints)) > 1:
         raise SourceError(
-            "The pods of the group found different training rows: dataset.source changed while each of them fetched it.",
+            "The pods of the group found different training rows: dataset.source changed while they fetched it.",
             "The next start fetches it again; a source that does not change any more is safer.",
         )
 

@@ -21,7 +21,7 @@ from trainyard_trainer.group.interfaces import free_port
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
-SECONDS = 240
+SECONDS = 180
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Run:
         config = run_config(self.path, processes=self.processes, nodes=2, **self.blocks)
         (self.directory / "run.json").write_text(json.dumps(config.to_json()))
         self.pods: dict[int, subprocess.Popen[str]] = {}
-        self.port = 0
+        self.port = free_port()
 
     @property
     def path(self) -> Path:
@@ -45,8 +45,6 @@ class Run:
 
     def start(self, *indexes: int, **faults: str) -> None:
         """Start pods; `pod0="kill:loss:3"` strikes the first one."""
-        if len(indexes) == 2:
-            self.port = free_port()
         for index in indexes:
             environ = {
                 **os.environ,
@@ -93,17 +91,15 @@ def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_
     subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=SECONDS)
 
     run = Run(tmp_path / "two")
-    assert run.codes(pod1="pod:load:1") == [76, -9]
-    assert run.codes(pod0="pod:loss:3") == [-9, 76]
+    assert run.codes(pod1="pod:loss:3") == [76, -9]
     assert run.codes(pod1="term:loss:9") == [75, 75]
     assert run.codes(pod1="pod:evaluate:1") == [76, -9]
-    assert run.codes(pod1="kill:loss:4") == [76, 76]
     assert run.codes(pod0="pod:save_weights:1") == [-9, 76]
     assert run.codes(pod0="pod:export:1") == [-9, 76]
     assert run.codes() == [0, 0]
     assert exported(run.path) == exported(tmp_path / "one")
     assert metric_lines(run.path) == metric_lines(tmp_path / "one")
-    assert len(list((run.path / "owner").iterdir())) == 8, "only the first pod claims the run directory"
+    assert len(list((run.path / "owner").iterdir())) == 6, "only the first pod claims the run directory"
 
 
 def test_a_pod_that_is_started_again_after_the_end_says_so_again(tmp_path: Path) -> None:

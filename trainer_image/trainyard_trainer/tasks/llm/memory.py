@@ -57,8 +57,7 @@ def _room(context: RunContext, shape: ModelShape) -> Room:
     """What is free now, before anything of the run is loaded, for this one of the processes in the container."""
     host = free_memory()
     if host is not None:
-        config = context.config
-        host = max(0, host - checkpoint_copy(config, shape)) // (config.processes // config.nodes)
+        host = max(0, host - checkpoint_copy(context.config, shape)) // context.config.processes_per_node
     if context.device.type != "cuda":
         return Room(device=host, host=host)
     # The driver's share is taken already: the plan counts it, so it belongs to the room.
