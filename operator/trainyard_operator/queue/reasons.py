@@ -59,7 +59,7 @@ def no_room(request: Request, free: dict[str, int]) -> Reason:
     if request.nodes == 1:
         return Reason("WaitingForGpus", f"It needs {_gpus(request.gpus)} on one node; the most free is {most}.")
     fit = sum(count // request.gpus for count in free.values())
-    return Reason("WaitingForGpus", f"It needs {_need(request)}; there is room for {fit} of its {request.nodes} pods.")
+    return Reason("WaitingForGpus", f"It needs {_need(request)}; there is room for {fit} of them.")
 
 
 def preempting(count: int) -> Reason:
@@ -79,7 +79,7 @@ def behind() -> Reason:
 
 
 def _need(request: Request) -> str:
-    return f"{_gpus(request.gpus)} on each of {_nodes(request.nodes)}"
+    return f"{_gpus(request.gpus)} for each of {request.nodes} pods"
 
 
 def _gpus(count: int) -> str:

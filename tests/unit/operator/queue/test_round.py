@@ -49,7 +49,7 @@ def test_a_gang_comes_in_whole_or_not_at_all() -> None:
     inventory = nodes(8, 8, 8)
     hold(inventory, "foreign", "n1", 1)
     found = admit([wants("gang", 8, 3)], [], inventory, STRICT, NOW)
-    assert found.reasons["gang"].sentence == ("It needs 8 GPUs on each of 3 nodes; there is room for 2 of its 3 pods.")
+    assert found.reasons["gang"].sentence == ("It needs 8 GPUs for each of 3 pods; there is room for 2 of them.")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_gang_comes_in_whole_or_not_at_all() -> None:
         (
             wants("x", 8, 3),
             (
-                "It needs 8 GPUs on each of 3 nodes; nvidia.com/gpu has 16 GPUs on 2 nodes in all. "
+                "It needs 8 GPUs for each of 3 pods; nvidia.com/gpu has 16 GPUs on 2 nodes in all. "
                 "Lower spec.resources.nodes or gpus."
             ),
         ),

@@ -1,0 +1,149 @@
+"""A job on several nodes on a real control plane: admitted whole, started again whole, ended by its first pod."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.client import ApiError
+from tests.api import kwok_support
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import Operator, termination
+from trainyard_operator.trainingjob.gang import INDEX_LABEL
+
+pytestmark = pytest.mark.api
+Object = dict[str, Any]
+NAMESPACE, CLAIM = "gangs", "models"
+ROOT = f"/api/v1/namespaces/{NAMESPACE}"
+TRAINING_JOBS = f"/apis/trainyard.dev/v1alpha1/namespaces/{NAMESPACE}/trainingjobs"
+PEER_LOST = {"outcome": "Failed", "exitCode": 76, "reason": "PeerLost", "message": "A peer was lost.", "step": 40}
+CRASHED = {"outcome": "Failed", "exitCode": 70, "reason": "InternalError", "message": "An index was out of range."}
+
+FINISHED = termination("Finished", step=100, message="Training finished after 100 steps.")
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with kwok_support.control_plane(f"test-gang-{os.getpid()}", nodes=2, seconds={}) as kubernetes:
+        kwok_support.prepare_namespace(kubernetes, NAMESPACE, CLAIM)
+        operator = Operator(kubernetes, tmp_path_factory.mktemp("operator"), "gang")
+        try:
+            operator.wait_for_leadership()
+            yield Yard(kubernetes)
+        finally:
+            operator.kill()
+
+
+class Yard:
+    """TrainingJobs whose pods end when they are told to."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self.kubernetes, self.client = kubernetes, kubernetes.client
+
+    def submit(self, name: str, gpus: int, nodes: int = 1, claim: str = CLAIM) -> None:
+        body = kwok_support.training_job(NAMESPACE, name, claim=CLAIM, gpus=gpus, storage={"claimName": claim})
+        body["spec"]["resources"]["nodes"] = nodes
+        self.client.apply(f"{TRAINING_JOBS}/{name}", body)
+
+    def status(self, name: str) -> Object:
+        found: Object = self.client.get(f"{TRAINING_JOBS}/{name}").get("status", {})
+        return found
+
+    def wait(self, name: str, phase: str, attempts: int = 0) -> Object:
+        def is_so() -> bool:
+            status = self.status(name)
+            return status.get("phase") == phase and len(status.get("attempts", [])) >= attempts
+
+        until(is_so, 60)
+        return self.status(name)
+
+    def child(self, name: str) -> Object:
+        job = self.status(name)["jobName"]
+        found: Object = self.client.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}")
+        return found
+
+    def pods(self, name: str) -> list[Object]:
+        """Pods of a job that have not ended, by their index."""
+        found = self.client.get(f"{ROOT}/pods?labelSelector=trainyard.dev%2Ftrainingjob%3D{name}")["items"]
+        live = [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        return sorted(live, key=lambda pod: str(pod["metadata"]["labels"].get(INDEX_LABEL)))
+
+    def end(self, pod: Object, code: int, message: str) -> None:
+        """Let a pod's container end."""
+        notes = {"trainyard.test/exit-code": str(code), "trainyard.test/termination-message": message}
+        self.client.patch(f"{ROOT}/pods/{pod['metadata']['name']}", {"metadata": {"annotations": notes}})
+
+    def is_there(self, path: str) -> bool:
+        try:
+            self.client.get(path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+
+def test_a_gang_is_let_in_whole_starts_again_whole_and_ends_with_its_first_pod(yard: Yard) -> None:
+    yard.submit("one", 8)
+    yard.wait("one", "Running")
+    yard.submit("gang", 8, nodes=2)
+    waiting = yard.wait("gang", "Queued")
+    assert waiting["message"] == "It needs 8 GPUs for each of 2 pods; there is room for 1 of them."
+    assert waiting["summary"]["gpus"] == "16"
+    yard.end(yard.pods("one")[0], 0, FINISHED)
+    yard.wait("gang", "Running")
+    first, second = yard.pods("gang")
+    check_addresses(yard, first, second)
+
+    uid = yard.child("gang")["metadata"]["uid"]
+    yard.end(second, 70, json.dumps(CRASHED))
+    yard.end(first, 76, json.dumps(PEER_LOST))
+    restarted = yard.wait("gang", "Running", attempts=2)
+    found = restarted["attempts"][0]
+    assert (found["exitCode"], found["reason"]) == (76, "InternalError")
+    where = f"Pod {second['metadata']['name']} on node {second['spec']['nodeName']}"
+    assert found["message"] == f"{where}: An index was out of range."
+    assert (restarted["attemptCounts"]["failed"], restarted["attemptCounts"]["total"]) == (1, 2)
+    assert yard.child("gang")["metadata"]["uid"] == uid
+
+    first, second = yard.pods("gang")
+    yard.end(first, 0, FINISHED)
+    done = yard.wait("gang", "Succeeded")
+    assert done["message"] == "Training finished after 100 steps."
+    assert not yard.pods("gang"), "the other pod is stopped, and the Job was complete only then"
+    leave_nothing(yard, done["jobName"])
+
+
+def check_addresses(yard: Yard, first: Object, second: Object) -> None:
+    """Each pod is on a node of its own, and the first one's DNS name is what both are told."""
+    assert {pod["spec"]["nodeName"] for pod in (first, second)} == {"kwok-0", "kwok-1"}
+    service = yard.client.get(f"{ROOT}/services/{first['spec']['subdomain']}")["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    name = f"{first['spec']['hostname']}.{first['spec']['subdomain']}.{NAMESPACE}.svc"
+    for pod in (first, second):
+        env = {entry["name"]: entry.get("value") for entry in pod["spec"]["containers"][0]["env"]}
+        assert (env["MASTER_ADDR"], env["NNODES"]) == (name, "2")
+    assert [pod["metadata"]["annotations"][INDEX_LABEL] for pod in (first, second)] == ["0", "1"]
+
+
+def leave_nothing(yard: Yard, child: str) -> None:
+    """Nothing of a job is left when it is deleted."""
+    service, job = f"{ROOT}/services/tj-{child}", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{child}"
+    assert yard.is_there(service)
+    yard.client.delete(f"{TRAINING_JOBS}/gang")
+    until(lambda: not yard.is_there(service) and not yard.is_there(job), 60)
+
+
+def test_a_claim_for_one_node_is_refused_before_anything_is_queued(yard: Yard) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
+    yard.kubernetes.apply({**claim, "metadata": {"name": "single", "namespace": NAMESPACE}})
+    yard.submit("alone", 1, nodes=2, claim="single")
+    found = yard.wait("alone", "Failed")
+    assert found["message"].startswith("spec.storage.claimName: the claim single allows ReadWriteOnce only, but the 2")
+    assert "enqueuedAt" not in found.get("queue", {}) or not yard.pods("alone")
+    assert "jobName" not in found
