@@ -34,8 +34,7 @@ def retries_used_up(case: Case) -> Decision | Need | None:
 def regroup(case: Case) -> Decision | None:
     """A group of which a pod goes on without the others is stopped and started again as a whole; None for others.
 
-    The Job is suspended and resumed: its pods save if they can, nothing is counted against its retries, and none of
-    them waits for a back-off.
+    The Job is suspended and resumed: its pods save if they can, and those that were stopped count for nothing.
     """
     group, child = case.history.group, case.child
     if group is None or child is None or case.admission.preempted:

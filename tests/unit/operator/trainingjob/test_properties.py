@@ -77,9 +77,13 @@ def worlds(draw: st.DrawFn) -> World:
     if draw(st.booleans()):
         world.job = merged(world.job, {"status": {"jobName": CHILD}})
     world.child = draw(jobs())
-    world.pods = {name: draw(pods(name)) for name in draw(st.sampled_from([[], ["a"], ["a", "b"]]))}
+    gang = draw(st.booleans())
+    if gang:
+        world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}})
+    names = ("0-a", "1-a", "1-b", "0-b") if gang else ("a", "b")
+    world.pods = {name: draw(pods(name)) for name in names[: draw(st.integers(0, len(names)))]}
     world.now = at("10:01:00")
-    for name in ("a", "b"):
+    for name in names:
         world.answers[Need("pods", f"{CHILD}-{name}")] = None
         world.answers[Need("log", f"{CHILD}-{name}")] = "the end"
     world.answers[Need("jobs", CHILD)] = None
