@@ -11,6 +11,7 @@ import pytest
 
 from tests.queueing import checks, simulate, told
 from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
+from tests.queueing.replicas import Write, turns
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.request import Request
 
@@ -146,3 +147,8 @@ def test_a_play_by_hand() -> None:
     ]
     use, long = simulate.use_while_long(ran, 8)
     assert (use, long) == (2 * 3 / 5 / 8, 5), "9 GPUs are waited for until the large one is let in"
+
+
+def test_a_leader_that_writes_after_its_successor_is_found() -> None:
+    found = [Write(at=str(number), token=token, what="patch pods/a") for number, token in enumerate("aabba")]
+    assert turns(found) == ["a", "b", "a"]
