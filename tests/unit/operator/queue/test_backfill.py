@@ -47,6 +47,13 @@ def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
     assert [start.request.uid for start in found.starts] == ["long"], "the node the head cannot use is free for all"
 
 
+def test_those_that_pass_are_reckoned_with_when_the_next_one_asks() -> None:
+    inventory, running = busy()
+    behind = [wants(f"long-{i}", 2, at=1 + i, seconds=9999) for i in range(2)]
+    found = admit([wants("head", 6), *behind], running, inventory, BACKFILL, NOW)
+    assert [start.request.uid for start in found.starts] == ["long-0"], "beside both the head would not fit any more"
+
+
 def test_nobody_passes_a_head_whose_start_nobody_can_promise() -> None:
     inventory = nodes(8)
     hold(inventory, "pod", "n0", 4, job="r")
