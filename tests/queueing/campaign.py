@@ -52,7 +52,7 @@ def _replicas(place: Yard, chosen: argparse.Namespace) -> Report:
 
 
 def _chaos(place: Yard, chosen: argparse.Namespace) -> Report:
-    return scenarios.disturbed(place, jobs=chosen.jobs, seed=chosen.seed, pause=2.0)
+    return scenarios.disturbed(place, jobs=chosen.jobs, seed=chosen.seed, pause=32 / chosen.nodes)
 
 
 RUNS: dict[str, tuple[dict[str, float], Callable[[Yard, argparse.Namespace], Report]]] = {

@@ -110,6 +110,13 @@ def test_jobs_without_gpus_never_wait_for_those_with() -> None:
     assert starts(admit([wants("cpu", 0)], [], Inventory(), STRICT, NOW)) == ["cpu"]
 
 
+def test_a_closed_node_takes_nobody_and_is_waited_for() -> None:
+    inventory = nodes(8)
+    inventory.put_node(Node(name="n0", open=False, allocatable={GPU: 8}))
+    found = admit([wants("a")], [], inventory, STRICT, NOW)
+    assert found.reasons["a"].word == "WaitingForGpus"
+
+
 def test_another_pool_is_not_held_up() -> None:
     inventory = nodes(2)
     inventory.put_node(Node(name="mig", allocatable={"nvidia.com/mig-1g.10gb": 7}))
