@@ -17,6 +17,7 @@ from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.position import APART, Budget, Place, places
+from trainyard_operator.queue.quota import Headroom, Quotas, missing
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.round import Outcome, admit
@@ -85,7 +86,7 @@ class GpuQueue:
         policy: Callable[[], Policy],
     ) -> None:
         self._observe, self._add, self._now, self._clock, self._policy = observe, add, now, clock, policy
-        self.inventory = Inventory()
+        self.inventory, self.quotas = Inventory(), Quotas()
         self._known: dict[str, _Known] = {}
         self._uids: dict[Key, str] = {}
         self._dirty: dict[Key, None] = {}
@@ -105,7 +106,7 @@ class GpuQueue:
         self._wake.set()
 
     def wake(self) -> None:
-        """Nodes or foreign pods have news."""
+        """Nodes, foreign pods or quotas have news."""
         self._wake.set()
 
     # --- answers ------------------------------------------------------------------------------------------------------
@@ -128,7 +129,8 @@ class GpuQueue:
         request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
         queue = {"pool": str(request.pool), "enqueuedAt": _stamp(known.stamp)} if request else None
         if known.entry.holding is not None and (known.entry.waiting is None):
-            return _of_holder(known, observed, queue)._replace(start_seconds=self._start_seconds(known))
+            answer = _of_holder(known, observed, queue)
+            return answer._replace(start_seconds=self._start_seconds(known), quota=self._quota(known.entry.holding))
         if known.told is None or queue is None:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
         return Admission(
@@ -142,6 +144,12 @@ class GpuQueue:
         """Nobody waits for what a job without GPUs holds."""
         holding = known.entry.holding
         return self._patience if holding is not None and holding.request.gpus else None
+
+    def _quota(self, job: Admitted) -> str:
+        """Why a job that was let in cannot have the pods that it lacks."""
+        pods = missing(job)
+        refusal = Headroom(self.quotas, ()).refusal(job.request, pods) if pods and job.request.made else None
+        return refusal.sentence if refusal else ""
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +177,7 @@ class GpuQueue:
         holding = [known.entry.holding for known in self._known.values() if known.entry.holding]
         if not waiting:
             return
-        outcome = admit(waiting, holding, self.inventory, policy, self._now())
+        outcome = admit(waiting, holding, self.inventory, policy, self._now(), quotas=self.quotas)
         self._let_in(outcome)
         for uid in outcome.preempt:
             self._known[uid].preempted = True

@@ -34,6 +34,7 @@ from trainyard_operator.kube.watch import Watch
 from trainyard_operator.kube.workqueue import WorkQueue
 from trainyard_operator.kueuequeue import KueueQueue
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.queue.quota import Quotas
 from trainyard_operator.queue_policy import PolicyFile
 from trainyard_operator.settings import KUEUE, Settings, from_environment
 from trainyard_operator.trainingjob.observe import observe
@@ -158,7 +159,8 @@ class Operator:
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
         self._gpus = self._gpu_queue(kube, clock)
-        self._feed = GpuFeed(kube, self._gpus.inventory, self._gpus.wake)
+        quotas = self._gpus.quotas if isinstance(self._gpus, GpuQueue) else Quotas()  # Kueue does not look at them
+        self._feed = GpuFeed(kube, self._gpus.inventory, quotas, self._gpus.wake)
         self._watch = Watch(
             self._store,
             add=self._add,

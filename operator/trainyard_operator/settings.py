@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from trainyard_operator.errors import SettingsError
+from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.trainingjob.quantity import whole_units
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")

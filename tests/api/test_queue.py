@@ -7,7 +7,7 @@ import os
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -290,6 +290,61 @@ def test_a_job_whose_gpus_a_foreign_pod_took_waits_in_its_old_place_and_holds_up
     status = yard.wait(late, "Running")
     assert "failedStarts" not in status["queue"]
     assert yard.status("behind")["phase"] == "Queued"
+
+
+@pytest.fixture
+def quota(yard: Yard) -> Iterator[Callable[[int], None]]:
+    """Sets the GPUs that the namespace may use; nothing is limited in the end."""
+    path = f"/api/v1/namespaces/{LONG}/resourcequotas/gpus"
+
+    def limit(gpus: int) -> None:
+        spec = {"hard": {"requests.nvidia.com/gpu": str(gpus)}}
+        body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus", "namespace": LONG}}
+        yard.client.apply(path, {**body, "spec": spec})
+
+    yield limit
+    yard.client.delete(path)
+
+
+def test_a_namespace_without_quota_is_told_its_numbers_and_holds_up_nobody(
+    yard: Yard, quota: Callable[[int], None]
+) -> None:
+    quota(4)
+    yard.submit("uses", 4)
+    yard.wait("uses", "Running")
+    yard.submit("short", 2, queue={"priority": 9})
+    told = yard.wait("short", "Queued", "QuotaExceeded")["message"]
+    assert told == (f"Namespace {LONG} may use 4 nvidia.com/gpu (ResourceQuota gpus) and uses 4; this job needs 2.")
+    fill(yard.kubernetes, SHORT, CLAIM, count=1, seed=SEED, prefix="free")
+    yard.kubernetes.kubectl("wait", "tj/free-0000", "-n", SHORT, "--for=condition=Complete", "--timeout=60s")
+    yard.submit("cpu", 0)
+    yard.wait("cpu", "Running")
+    yard.submit("second", 2)
+    yard.wait("second", "Queued", "QuotaExceeded")
+    quota(6)
+    yard.wait("short", "Running")
+    assert yard.status("second")["phase"] == "Queued"
+    yard.delete("uses")
+    yard.wait("second", "Running")
+
+
+def test_a_pod_that_a_quota_refuses_gives_back_the_gpus_and_says_which(
+    yard: Yard, policy: Path, quota: Callable[[int], None]
+) -> None:
+    policy.write_text('{"startSeconds": 5}')
+    until(lambda: '\\"startSeconds\\": 5' in yard.operator.log(), 30)
+    with yard.asleep("controller-manager"):
+        yard.submit("late", 2)
+        until(lambda: yard.status("late").get("jobName"), 20)
+        quota(1)
+    status = yard.wait("late", "Queued", "QuotaExceeded")
+    failed = status["queue"]["failedStarts"]
+    assert failed["count"] == 1
+    assert failed["message"] == status["message"]
+    assert failed["message"].startswith(f"Namespace {LONG} may use 1 nvidia.com/gpu (ResourceQuota gpus) and uses 0")
+    assert yard.child("late")["spec"]["suspend"] is True
+    quota(2)
+    yard.wait("late", "Queued", "BackingOff")
 
 
 def gpus(operator: Operator) -> dict[str, tuple[bool, int]]:

@@ -1,4 +1,4 @@
-"""Feeds the queue's inventory: every node, and every pod that holds an extended resource, whoever made it."""
+"""Feeds the queue: every node, every pod that holds an extended resource, whoever made it, and every ResourceQuota."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.errors import ApiError
 from trainyard_operator.kube.client import Kube, Object
+from trainyard_operator.kube.mirror import Mirror
 from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
-from trainyard_operator.queue.pool import node_of
+from trainyard_operator.queue.pool import Node, node_of
+from trainyard_operator.queue.quota import Quotas, quota_of
 
 logger = logging.getLogger(__name__)
 
-_NODES, _PODS = "/api/v1/nodes", "/api/v1/pods"
+_NODES, _PODS, _QUOTAS = "/api/v1/nodes", "/api/v1/pods", "/api/v1/resourcequotas"
 _PERIOD, _RETRY = 300.0, 5.0
 _TRAIN = "train"
 
 
 class GpuFeed:
-    """Keeps an inventory true by watch events and by a list now and then.
+    """Keeps an inventory and the quotas true by watch events and by a list now and then.
 
     Args:
         kube: The API server.
-        inventory: What is kept.
+        inventory: What is kept of nodes and pods.
+        quotas: What is kept of quotas.
         wake: Called when something changed that the queue looks at.
     """
 
-    def __init__(self, kube: Kube, inventory: Inventory, wake: Callable[[], None]) -> None:
-        self._kube, self._inventory, self._wake = kube, inventory, wake
-        self._versions: dict[str, int] = {}
+    def __init__(self, kube: Kube, inventory: Inventory, quotas: Quotas, wake: Callable[[], None]) -> None:
+        self._kube, self._wake = kube, wake
+        self._nodes = Mirror(_NODES, node_of, partial(_put_node, inventory))
+        self._pods = Mirror(_PODS, _holder, inventory.put_pod)
+        self._quotas = Mirror(_QUOTAS, quota_of, quotas.put)
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -41,34 +47,24 @@ class GpuFeed:
 
     def node(self, event: Any) -> None:
         """Take in a watch event of a node."""
-        obj = event["object"]
-        if event["type"] == "DELETED":
-            self._versions.pop(obj["metadata"]["uid"], None)
-            self._inventory.remove_node(obj["metadata"]["name"])
-            self._wake()
-        elif self._take_node(_trimmed_node(obj)):
-            self._wake()
+        self._take(self._nodes, event)
 
     def pod(self, event: Any) -> None:
         """Take in a watch event of a pod."""
-        obj, uid = event["object"], event["object"]["metadata"]["uid"]
-        if event["type"] == "DELETED":
-            self._versions.pop(uid, None)
-            if self._inventory.put_pod(uid, None):
-                self._wake()
-        elif self._take_pod(_trimmed_pod(obj)):
-            self._wake()
+        self._take(self._pods, event)
+
+    def quota(self, event: Any) -> None:
+        """Take in a watch event of a ResourceQuota."""
+        self._take(self._quotas, event)
 
     async def prime(self) -> None:
-        """Fill the inventory before anything is decided.
+        """Fill everything before anything is decided.
 
         Raises:
             ApiError: a list failed.
         """
-        nodes, nodes_version = await self._kube.list_all(_NODES, keep=_trimmed_node)
-        pods, pods_version = await self._kube.list_all(_PODS, keep=_trimmed_pod)
-        changed = self._replace_nodes(nodes, int(nodes_version))
-        if self._replace_pods(pods, int(pods_version)) or changed:
+        changed = [await mirror.relist(self._kube) for mirror in (self._nodes, self._pods, self._quotas)]
+        if any(changed):
             self._wake()
 
     async def run(self) -> None:
@@ -83,60 +79,22 @@ class GpuFeed:
             try:
                 await self.prime()
             except ApiError as error:
-                logger.warning("nodes and pods could not be listed, next try in %.0f s: %s", _RETRY, error)
+                logger.warning("nodes, pods and quotas could not be listed, next try in %.0f s: %s", _RETRY, error)
                 await asyncio.sleep(_RETRY)
                 self._asked.set()
 
-    def _take_node(self, node: Object) -> bool:
-        return self._is_news(node) and self._inventory.put_node(node["node"])
-
-    def _take_pod(self, pod: Object) -> bool:
-        return self._is_news(pod) and self._inventory.put_pod(pod["metadata"]["uid"], pod["holder"])
-
-    def _is_news(self, obj: Object) -> bool:
-        """Whether this is newer than what is known: a list and a watch may cross."""
-        metadata = obj["metadata"]
-        version = int(metadata["resourceVersion"])
-        if self._versions.get(metadata["uid"], -1) >= version:
-            return False
-        self._versions[metadata["uid"]] = version
-        return True
-
-    def _replace_nodes(self, nodes: list[Object], version: int) -> bool:
-        """Take in a complete list; whether it changed anything."""
-        listed, changed = {node["metadata"]["uid"] for node in nodes}, False
-        for gone in [known for known in self._inventory.nodes.values() if known.uid not in listed]:
-            if self._versions.get(gone.uid, 0) <= version:  # else it is newer than the list
-                self._inventory.remove_node(gone.name)
-                self._versions.pop(gone.uid, None)
-                changed = True
-        for node in nodes:
-            changed |= self._take_node(node)
-        return changed
-
-    def _replace_pods(self, pods: list[Object], version: int) -> bool:
-        """Take in a complete list; whether it changed anything."""
-        listed, changed = {pod["metadata"]["uid"] for pod in pods}, False
-        for holder in [holder for holder in self._inventory.holders() if holder.uid not in listed]:
-            if self._versions.get(holder.uid, 0) <= version:
-                changed |= self._inventory.put_pod(holder.uid, None)
-        for pod in pods:
-            changed |= self._take_pod(pod)
-        kept = listed | {node.uid for node in self._inventory.nodes.values()}
-        self._versions = {uid: known for uid, known in self._versions.items() if uid in kept or known > version}
-        return changed
+    def _take(self, mirror: Mirror[Any], event: Any) -> None:
+        if mirror.take(event):
+            self._wake()
 
 
-def _trimmed_node(obj: Object) -> Object:
-    return {"metadata": _identity(obj), "node": node_of(obj)}
-
-
-def _trimmed_pod(obj: Object) -> Object:
-    return {"metadata": _identity(obj), "holder": _holder(obj)}
-
-
-def _identity(obj: Object) -> Object:
-    return {key: obj["metadata"][key] for key in ("uid", "resourceVersion")}
+def _put_node(inventory: Inventory, uid: str, node: Node | None) -> bool:
+    if node is not None:
+        return inventory.put_node(node)
+    gone = [known.name for known in inventory.nodes.values() if known.uid == uid]
+    for name in gone:
+        inventory.remove_node(name)
+    return bool(gone)
 
 
 def _holder(pod: Object) -> Holder | None:

@@ -37,7 +37,7 @@ class Watch:
         relisted: Told of each kind that kopf listed, at its start or because its watch lost its place: what was
             deleted before is not reported.
         clock: Monotonic seconds.
-        gpus: Takes nodes, and pods of anybody.
+        gpus: Takes nodes, pods of anybody, and quotas.
     """
 
     def __init__(
@@ -90,14 +90,9 @@ class Watch:
 
         for kind, (group, version, plural) in RESOURCES.items():
             self._register(registry, kind, (group, version, plural))
-        kopf.on.event("", "v1", "nodes", registry=registry, id="watch-nodes")(self._take_node)
+        for plural, take in (("nodes", self._gpus.node), ("resourcequotas", self._gpus.quota)):
+            kopf.on.event("", "v1", plural, registry=registry, id=f"watch-{plural}")(_handler(plural, take))
         await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
-
-    async def _take_node(self, event: kopf.RawEvent, **_: Any) -> None:
-        try:
-            self._gpus.node(event)
-        except (KeyError, ValueError, TypeError):
-            logger.exception("an event of nodes could not be read")
 
     def _register(self, registry: kopf.OperatorRegistry, kind: ResourceKind, resource: tuple[str, str, str]) -> None:
         # A coroutine, because kopf runs plain functions in threads.
@@ -106,6 +101,16 @@ class Watch:
 
         group, version, plural = resource
         kopf.on.event(group, version, plural, registry=registry, id=f"watch-{plural}")(take)
+
+
+def _handler(plural: str, take: Callable[[Any], None]) -> Callable[..., Any]:
+    async def handle(event: kopf.RawEvent, **_: Any) -> None:
+        try:
+            take(event)
+        except (KeyError, ValueError, TypeError):
+            logger.exception("an event of %s could not be read", plural)
+
+    return handle
 
 
 def _settings() -> kopf.OperatorSettings:

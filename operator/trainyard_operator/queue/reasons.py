@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from fractions import Fraction
 from typing import NamedTuple
 
+from trainyard_operator.quantity import written
 from trainyard_operator.queue.request import Request
 
 
@@ -43,9 +45,24 @@ def namespace_cap(request: Request, cap: int, used: int) -> Reason:
     return Reason("NamespaceCapReached", text)
 
 
-def quota(refusal: str) -> Reason:
-    """A ResourceQuota has no room for it."""
-    return Reason("QuotaExceeded", refusal)
+def quota(namespace: str, name: str, key: str, *, hard: Fraction, used: Fraction, need: Fraction) -> Reason:
+    """A ResourceQuota has no room for it.
+
+    Args:
+        namespace: The job's.
+        name: The quota's.
+        key: What is short, as the quota calls it.
+        hard: Most that the namespace may use of it.
+        used: What it uses.
+        need: What the job would use.
+    """
+    what = key.removeprefix("requests.") if "/" in key else key
+    binary = key.endswith("memory")
+    text = (
+        f"Namespace {namespace} may use {written(hard, binary=binary)} {what} (ResourceQuota {name}) and uses "
+        f"{written(used, binary=binary)}; this job needs {written(need, binary=binary)}."
+    )
+    return Reason("QuotaExceeded", f"{text} Lower spec.resources, or ask for more." if need > hard else text)
 
 
 def backing_off(until: datetime, why: str) -> Reason:

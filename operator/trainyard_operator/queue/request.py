@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
 
 from trainyard_operator.queue.pool import Pool
@@ -48,7 +49,8 @@ class Request:
         expected: How long it is expected to run; None where nobody can say.
         not_before: Earliest moment of its next try, after a start that failed; it holds nobody up meanwhile.
         setback: Why that start failed, in a sentence.
-        refusal: Why its namespace lets it have no GPUs now (a ResourceQuota), in words.
+        needs: What each of its pods uses, by the names that ResourceQuotas have for it.
+        made: Whether its Job is there.
     """
 
     uid: str
@@ -62,7 +64,8 @@ class Request:
     expected: Expectation | None = None
     not_before: datetime | None = None
     setback: str = "Its last start came to nothing."
-    refusal: str | None = None
+    needs: Mapping[str, Fraction] = field(default_factory=dict)
+    made: bool = False
 
     @property
     def total(self) -> int:
@@ -93,6 +96,7 @@ class Admitted:
         leaving: Whether it is on its way out: stopping, suspended, preempted or finished.
         done: Pods of its gang that ended well. No other follows them, so what they held is free at once, although the
             Job controller says that the Job is complete a second later.
+        pods: Pods of its gang that are there, bound or not.
     """
 
     request: Request
@@ -102,6 +106,7 @@ class Admitted:
     limit: float | None = None
     leaving: bool = False
     done: int = 0
+    pods: int = 0
 
 
 def in_order(requests: Iterable[Request]) -> list[Request]:

@@ -13,6 +13,7 @@ from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.preemption import victims
+from trainyard_operator.queue.quota import Headroom, Quotas
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.queue.request import Admitted, Request, in_order
 from trainyard_operator.queue.room import Room
@@ -53,7 +54,13 @@ class Outcome:
 
 
 def admit(
-    requests: Iterable[Request], admitted: Iterable[Admitted], inventory: Inventory, policy: Policy, now: datetime
+    requests: Iterable[Request],
+    admitted: Iterable[Admitted],
+    inventory: Inventory,
+    policy: Policy,
+    now: datetime,
+    *,
+    quotas: Quotas | None = None,
 ) -> Outcome:
     """Let in what may start now.
 
@@ -61,14 +68,17 @@ def admit(
     for ever by small ones. What can never fit, what its namespace's limits keep out and what waits after a failed
     start blocks nobody.
     """
-    return _Round(list(admitted), inventory, policy, now).run(in_order(requests))
+    return _Round(list(admitted), inventory, policy, now, quotas or Quotas()).run(in_order(requests))
 
 
 class _Round:
-    def __init__(self, admitted: list[Admitted], inventory: Inventory, policy: Policy, now: datetime) -> None:
+    def __init__(
+        self, admitted: list[Admitted], inventory: Inventory, policy: Policy, now: datetime, quotas: Quotas
+    ) -> None:
         self._running = admitted
         self._inventory, self._policy, self._now = inventory, policy, now
         self._room = Room(inventory, admitted)
+        self._headroom = Headroom(quotas, admitted)
         self._used: Counter[str] = Counter()
         for job in admitted:
             self._used[job.request.namespace] += job.request.total
@@ -110,10 +120,11 @@ class _Round:
         return reasons.exceeds_capacity(request, self._inventory.most(request.pool))
 
     def _kept_out(self, request: Request) -> Reason | None:
+        refusal = self._headroom.refusal(request)
+        if refusal is not None:
+            return refusal
         if request.not_before is not None and request.not_before > self._now:
             return reasons.backing_off(request.not_before, request.setback)
-        if request.refusal is not None:
-            return reasons.quota(request.refusal)
         cap, used = self._policy.cap(request.namespace), self._used[request.namespace]
         if cap is not None and used + request.total > cap:
             return reasons.namespace_cap(request, cap, used)
@@ -140,6 +151,7 @@ class _Round:
 
     def _let_in(self, request: Request, placement: tuple[str, ...], *, passed: bool) -> None:
         self._room.take(request, placement)
+        self._headroom.take(request)
         self._used[request.namespace] += request.total
         self._outcome.starts.append(Start(request=request, placement=placement, passed=passed))
         limit = request.seconds

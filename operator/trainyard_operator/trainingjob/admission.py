@@ -34,6 +34,7 @@ class Admission(NamedTuple):
         queue: Its entry in `status.queue`.
         start_seconds: Seconds within which all its pods have to get their nodes; None where nobody waits for what it
             holds.
+        quota: Which ResourceQuota keeps pods from a job that was let in, in a sentence; empty where none does.
         pending: Whether it waits for something that has to be configured first, before it waits for GPUs.
         handover: What it has to do with Kueue; None where this operator decides.
     """
@@ -47,6 +48,7 @@ class Admission(NamedTuple):
     since: str = ""
     queue: Object | None = None
     start_seconds: int | None = None
+    quota: str = ""
     pending: bool = False
     handover: Handover | None = None
 

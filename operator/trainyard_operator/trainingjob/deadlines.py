@@ -37,10 +37,11 @@ def start_seconds(case: Case) -> float | None:
 
 def tried_seconds(case: Case) -> float:
     """Seconds that all starts since the job last ran have taken, those that came to nothing included."""
-    return _failed_seconds(case) + (start_seconds(case) or 0.0)
+    return failed_seconds(case) + (start_seconds(case) or 0.0)
 
 
-def _failed_seconds(case: Case) -> float:
+def failed_seconds(case: Case) -> float:
+    """Seconds that starts that came to nothing took."""
     failed = (case.observed.status.get("queue") or {}).get("failedStarts") or {}
     return float(failed.get("seconds", 0))
 

@@ -7,12 +7,13 @@ That is for pods without a node, which others can help by ending, or would get o
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NamedTuple
 
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.deadlines import start_limit, start_seconds, tried_seconds
+from trainyard_operator.trainingjob.deadlines import failed_seconds, start_limit, start_seconds
 from trainyard_operator.trainingjob.model import Decision, Object
 from trainyard_operator.trainingjob.objects import condition, format_time, job_suspended, parse_time, pod_ended
 from trainyard_operator.trainingjob.waiting import is_restarting, no_pod, pod_waits_for
@@ -31,11 +32,19 @@ def give_back(case: Case) -> Decision | None:
         return None
     if _is_counted(case):
         return _give_back(case)
-    waited, patience = start_seconds(case), case.admission.start_seconds
-    if waited is None or patience is None or waited < patience or tried_seconds(case) >= start_limit(case):
+    patience, found = case.admission.start_seconds, None if case.admission.preempted else _unplaced(case)
+    if patience is None or found is None or found.seconds < patience:
         return None
-    cause = None if case.admission.preempted else _unplaced(case)
-    return None if cause is None else _count(case, cause)
+    tried = failed_seconds(case) + found.seconds
+    if tried >= start_limit(case):
+        return None  # spec.startDeadlineSeconds ends it
+    return _count(case, found.cause, int(tried))
+
+
+def seconds_left(case: Case) -> float | None:
+    """Seconds until a job gives back its GPUs; None where nothing tells that it will."""
+    patience, found = case.admission.start_seconds, None if case.child is None else _unplaced(case)
+    return None if patience is None or found is None else max(0.0, patience - found.seconds)
 
 
 def _is_counted(case: Case) -> bool:
@@ -51,12 +60,12 @@ def _give_back(case: Case) -> Decision | None:
     return None if over else _decision(_failed_starts(case), suspend=True)
 
 
-def _count(case: Case, cause: str) -> Decision:
+def _count(case: Case, cause: str, tried: int) -> Decision:
     before = _failed_starts(case)
     count = int(before.get("count", 0)) + 1
     failed = {
         "count": count,
-        "seconds": int(tried_seconds(case)),
+        "seconds": tried,
         "message": f"{cause[:_MESSAGE_LIMIT].rstrip('.')}.",
         "notBefore": format_time(case.now + timedelta(seconds=backoff(count))),
     }
@@ -84,16 +93,32 @@ def _failed_starts(case: Case) -> Object:
     return found
 
 
-def _unplaced(case: Case) -> str | None:
-    """Why not every pod has a node, in a sentence; None where all have, and between two attempts."""
+class _Unplaced(NamedTuple):
+    """Seconds for which a job has lacked a node for one of its pods, and why, in a sentence."""
+
+    seconds: float
+    cause: str
+
+
+def _unplaced(case: Case) -> _Unplaced | None:
+    """What a job lacks; None where every pod has its node, and between two attempts.
+
+    Of a pod that is not even there nobody knows since when: there the start counts.
+    """
     assert case.child is not None
-    live = [pod for pod in case.observed.pods if not pod_ended(pod) and _owned(pod, case.child)]
-    for pod in live:
-        if not pod["spec"].get("nodeName"):
-            return (pod_waits_for(pod) or ("", "The pod got no node in time."))[1]
-    if live or is_restarting(case):
+    own = [pod for pod in case.observed.pods if _owned(pod, case.child)]
+    live = [pod for pod in own if not pod_ended(pod)]
+    loose = [pod for pod in live if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]]
+    if loose:
+        since = min(parse_time(pod["metadata"]["creationTimestamp"]) for pod in loose)
+        word_and_cause = pod_waits_for(loose[0]) or ("", "The pod got no node in time.")
+        return _Unplaced((case.now - since).total_seconds(), word_and_cause[1])
+    waited, done = start_seconds(case), sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in own)
+    wanted = int((case.spec.get("resources") or {}).get("nodes", 1))
+    all_there = len(live) + done >= wanted
+    if all_there or waited is None or (is_restarting(case) and not case.admission.quota):
         return None
-    return no_pod(child_name(case.observed.name, case.observed.uid))[1]
+    return _Unplaced(waited, case.admission.quota or no_pod(child_name(case.observed.name, case.observed.uid))[1])
 
 
 def _owned(pod: Object, child: Object) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from fractions import Fraction
 from typing import NamedTuple
 
 from trainyard_crds.queue import DEFAULT_PRIORITY
+from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.queue.pool import Pool, pool_of
+from trainyard_operator.queue.quota import pod_needs
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended, parse_time, pod_ended, seconds_between
@@ -41,6 +44,8 @@ class Grant(NamedTuple):
     open: bool
 
 
+_NEEDED = ("gpus", "gpuResource", "cpu", "memory")
+"""Fields of spec.resources that say what a pod uses."""
 History = Callable[[Pool, float], Expectation | None]
 """How long a job of a pool that has run for so many seconds is expected to run, by how long others ran before."""
 
@@ -97,8 +102,16 @@ def _request(observed: Observed, stamp: datetime, now: datetime, past: History) 
         enqueued=stamp,
         seconds=_limit(observed),
         expected=_expected(observed) or past(pool, _spent(observed, now)),
+        needs=_needs(resources),
+        made=observed.child is not None,
         **_setback(observed),
     )
+
+
+def _needs(resources: Object) -> Mapping[str, Fraction]:
+    known = {key: resources[key] for key in _NEEDED if key in resources}
+    asked = Resources.model_validate(known)
+    return pod_needs(asked.gpus, asked.gpu_resource, asked.cpu_limit, asked.memory_limit)
 
 
 def _setback(observed: Observed) -> Object:
@@ -153,6 +166,7 @@ def _holding(observed: Observed, request: Request, grant: Grant | None, now: dat
         remaining=remaining,
         limit=limit,
         leaving=leaving,
+        pods=sum(not pod_ended(pod) for pod in observed.pods),
         done=sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in observed.pods),
     )
 

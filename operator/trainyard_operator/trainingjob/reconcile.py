@@ -310,6 +310,7 @@ def _refusal(error: Exception) -> Refusal:
         return Refusal("WebhookUnavailable", text, final=False, passing=True)
     if isinstance(error, ApiRefusedError):
         final = isinstance(error, InvalidError)
-        reason = "InvalidSpec" if final else "CreateForbidden"
+        short = isinstance(error, ForbiddenError) and "exceeded quota" in error.message
+        reason = "InvalidSpec" if final else "QuotaExceeded" if short else "CreateForbidden"
         return Refusal(reason, f"The API server refused the Job: {error.message}", final)
     return Refusal("NameTaken", str(error), final=False)

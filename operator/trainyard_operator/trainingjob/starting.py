@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob import deadlines
+from trainyard_operator.trainingjob import deadlines, giving_back
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
 from trainyard_operator.trainingjob.objects import job_suspended
@@ -135,7 +135,7 @@ def _next_look(case: Case) -> float | None:
     if waited is None:
         return None
     left = deadlines.start_limit(case) - deadlines.tried_seconds(case)
-    due = [NO_POD_SECONDS - waited, (case.admission.start_seconds or 0) - waited, left]
+    due = [NO_POD_SECONDS - waited, giving_back.seconds_left(case) or 0, left]
     return min((seconds for seconds in due if seconds > 0), default=None)
 
 

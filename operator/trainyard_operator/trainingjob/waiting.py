@@ -23,6 +23,8 @@ _PROGRESSING = ("ContainerCreating", "PodInitializing")
 def waiting_reason(case: Case) -> tuple[str, str]:
     """CamelCase word and sentence for what a started job waits for."""
     pod, last = case.history.pod, case.history.last
+    if case.admission.quota and (start_seconds(case) or 0) >= NO_POD_SECONDS:
+        return "QuotaExceeded", case.admission.quota
     if last is not None and "finishedAt" in last:
         return _restarting(case, last) if is_restarting(case) else resuming()
     if case.history.group is not None:

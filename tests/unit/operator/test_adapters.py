@@ -25,9 +25,10 @@ from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.throttle import TokenBucket
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.quantity import whole_units
 from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.quota import Quotas
 from trainyard_operator.settings import from_environment
-from trainyard_operator.trainingjob.quantity import whole_units
 
 MINIMAL = {"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer:1"}
 
@@ -197,7 +198,7 @@ def event(kind: str | None, version: int = 1, **metadata: Any) -> dict[str, Any]
 
 def feed() -> GpuFeed:
     kube: Any = None  # never asked
-    return GpuFeed(kube, Inventory(), lambda: None)
+    return GpuFeed(kube, Inventory(), Quotas(), lambda: None)
 
 
 def a_watch(store: Store, **told: Callable[[Any], None]) -> Watch:

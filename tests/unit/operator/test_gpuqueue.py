@@ -6,12 +6,13 @@ import datetime as dt
 from dataclasses import replace
 from typing import Any
 
-from tests.unit.operator.queue.world import GPU, NOW
+from tests.unit.operator.queue.world import GPU, NOW, quota
 from trainyard_operator.gpuqueue import GpuQueue
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node
+from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Observed
 
@@ -358,6 +359,37 @@ def test_a_job_whose_start_came_to_nothing_lets_others_pass_until_its_time_also_
     assert not yard.answer("a").admitted
     yard.round(1)
     assert yard.answer("a").admitted
+
+
+def test_a_quota_without_headroom_is_told_and_its_job_starts_at_its_place_when_there_is_some() -> None:
+    yard = Yard(4)
+    yard.queue.quotas.put("q", quota_of(quota({f"requests.{GPU}": "2"}, {f"requests.{GPU}": "2"})))
+    yard.submit("a", 2)
+    yard.round()
+    found = yard.answer("a")
+    assert (found.reason, found.message) == (
+        "QuotaExceeded",
+        "Namespace team may use 2 nvidia.com/gpu (ResourceQuota gpus) and uses 2; this job needs 2.",
+    )
+    yard.queue.quotas.put("q", quota_of(quota({f"requests.{GPU}": "3"}, {f"requests.{GPU}": "1"})))
+    yard.submit("b", 2)
+    yard.round(20)
+    found = yard.answer("a")
+    assert found.admitted
+    assert found.quota == "", "its Job is not there yet, and nobody refused its pod"
+    assert yard.answer("b").reason == "QuotaExceeded", "what a will use is not in the quota's status yet"
+
+
+def test_a_job_that_was_let_in_says_which_quota_refuses_its_pod() -> None:
+    yard = Yard(4)
+    yard.submit("a", 2)
+    yard.round()
+    yard.change("a", child={"metadata": {"creationTimestamp": "2026-01-02T10:00:00Z"}, "spec": {}, "status": {}})
+    yard.queue.quotas.put("q", quota_of(quota({"pods": "1"}, {"pods": "1"})))
+    yard.round()
+    found = yard.answer("a")
+    assert found.admitted
+    assert found.quota == "Namespace team may use 1 pods (ResourceQuota gpus) and uses 1; this job needs 1."
 
 
 def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> None:

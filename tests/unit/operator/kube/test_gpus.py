@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.pool import Pool
+from trainyard_operator.queue.quota import Quotas
 
 GPU = "nvidia.com/gpu"
 Object = dict[str, Any]
@@ -22,12 +24,13 @@ class Lists:
     def __init__(self) -> None:
         self.nodes: list[Object] = []
         self.pods: list[Object] = []
+        self.quotas: list[Object] = []
         self.version = 1
 
     async def list_all(
         self, url: str, _query: Any = (), keep: Callable[[Object], Object] = lambda item: item
     ) -> tuple[list[Object], str]:
-        items = self.nodes if url.endswith("nodes") else self.pods
+        items = {"nodes": self.nodes, "pods": self.pods, "resourcequotas": self.quotas}[url.rpartition("/")[2]]
         return [keep(item) for item in items], str(self.version)
 
 
@@ -44,10 +47,15 @@ def pod(name: str, where: str, gpus: int, version: int, phase: str = "Running") 
     }
 
 
-def feed() -> tuple[GpuFeed, Lists, Inventory, list[None]]:
+def quota(name: str, gpus: int, version: int) -> Object:
+    metadata = {"name": name, "namespace": "team", "uid": f"quota-{name}", "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": {"hard": {f"requests.{GPU}": str(gpus)}}}
+
+
+def feed(quotas: Quotas | None = None) -> tuple[GpuFeed, Lists, Inventory, list[None]]:
     lists, inventory, woken = Lists(), Inventory(), list[None]()
     kube: Any = lists
-    return GpuFeed(kube, inventory, lambda: woken.append(None)), lists, inventory, woken
+    return GpuFeed(kube, inventory, quotas or Quotas(), lambda: woken.append(None)), lists, inventory, woken
 
 
 async def test_a_list_fills_and_a_watch_goes_on() -> None:
@@ -81,6 +89,22 @@ async def test_a_list_takes_away_what_is_gone_but_not_what_is_newer() -> None:
     lists.nodes, lists.pods, lists.version = [node("a", 8, 1)], [pod("p", "a", 2, 1)], 10
     await gpus.prime()
     assert inventory.free(Pool(GPU)) == {"a": 3, "late": 4}
+
+
+async def test_quotas_come_and_go_as_nodes_do() -> None:
+    quotas = Quotas()
+    gpus, lists, _, woken = feed(quotas)
+    lists.quotas = [quota("a", 4, 1)]
+    await gpus.prime()
+    assert [known.name for known in quotas.of("team")] == ["a"]
+    gpus.quota({"type": "ADDED", "object": quota("b", 8, 5)})
+    gpus.quota({"type": "MODIFIED", "object": quota("b", 9, 4)})
+    lists.quotas, lists.version = [], 3
+    await gpus.prime()
+    assert [(known.name, known.hard[f"requests.{GPU}"]) for known in quotas.of("team")] == [("b", Fraction(8))]
+    gpus.quota({"type": "DELETED", "object": quota("b", 8, 6)})
+    assert not quotas.of("team")
+    assert len(woken) == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(1, 20)), max_size=20))

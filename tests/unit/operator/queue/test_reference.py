@@ -10,7 +10,7 @@ from itertools import combinations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, runs, wants
+from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, quota, quotas, runs, wants
 from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node, Pool
@@ -67,7 +67,6 @@ def requests(draw: st.DrawFn, most: int = 10) -> list[Request]:
                 st.sampled_from([EVERY, RED]),
                 st.sampled_from(["a", "b"]),
                 st.sampled_from([None, None, None, -1, 60]),
-                st.sampled_from([None, None, None, None, "refused"]),
             ),
             max_size=most,
         )
@@ -82,13 +81,14 @@ def requests(draw: st.DrawFn, most: int = 10) -> list[Request]:
             pool=pool,
             namespace=namespace,
             not_before=None if later is None else NOW + dt.timedelta(seconds=later),
-            refusal=refusal,
         )
-        for i, (gpus, count, priority, at, pool, namespace, later, refusal) in enumerate(rows)
+        for i, (gpus, count, priority, at, pool, namespace, later) in enumerate(rows)
     ]
 
 
-def slowly(waiting: list[Request], cluster: Cluster, policy: Policy) -> tuple[list[str], dict[str, str]]:
+def slowly(
+    waiting: list[Request], cluster: Cluster, policy: Policy, hard: int | None
+) -> tuple[list[str], dict[str, str]]:
     """Who starts, and why each of the others waits, by walking down the line and remembering what is left."""
     left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)}
     used, blocked, started, why = Counter[str](), set[Pool](), list[str](), dict[str, str]()
@@ -100,10 +100,10 @@ def slowly(waiting: list[Request], cluster: Cluster, policy: Policy) -> tuple[li
             why[job.uid] = "ExceedsCapacity"
         elif policy.held:
             why[job.uid] = "QueueHeld"
+        elif job.namespace == "b" and hard is not None and job.gpus and used["b"] + job.gpus * job.nodes > hard:
+            why[job.uid] = "QuotaExceeded"
         elif job.not_before is not None and job.not_before > NOW:
             why[job.uid] = "BackingOff"
-        elif job.refusal is not None:
-            why[job.uid] = "QuotaExceeded"
         elif cap is not None and used[job.namespace] + job.gpus * job.nodes > cap:
             why[job.uid] = "NamespaceCapReached"
         elif job.pool in blocked:
@@ -128,16 +128,17 @@ def slowly(waiting: list[Request], cluster: Cluster, policy: Policy) -> tuple[li
     requests(),
     CLUSTERS,
     st.booleans(),
-    st.sampled_from([None, 2, 5]),
-    st.sampled_from([{}, {"a": 3}]),
+    st.tuples(st.sampled_from([None, 2, 5]), st.sampled_from([{}, {"a": 3}]), st.sampled_from([None, None, 0, 3, 8])),
 )
 @settings(max_examples=400, deadline=None)
 def test_a_strict_round_does_what_walking_down_the_line_does(
-    waiting: list[Request], cluster: Cluster, held: bool, cap: int | None, caps: dict[str, int]
+    waiting: list[Request], cluster: Cluster, held: bool, limits: tuple[int | None, dict[str, int], int | None]
 ) -> None:
+    cap, caps, hard = limits
     policy = Policy(held=held, namespace_gpus=caps, default_namespace_gpus=cap)
-    found = admit(waiting, [], cluster.inventory(), policy, NOW)
-    started, why = slowly(waiting, cluster, policy)
+    quota_of_b = [] if hard is None else [quota({f"requests.{GPU}": str(hard)}, namespace="b")]
+    found = admit(waiting, [], cluster.inventory(), policy, NOW, quotas=quotas(*quota_of_b))
+    started, why = slowly(waiting, cluster, policy, hard)
     assert [start.request.uid for start in found.starts] == started
     assert {uid: reason.word for uid, reason in found.reasons.items()} == why
 
@@ -316,7 +317,7 @@ def test_who_may_not_start_anyway_sends_nobody_away(
         priority=9,
         namespace="other",
         not_before=NOW + dt.timedelta(seconds=1) if why == "later" else None,
-        refusal="full" if why == "refused" else None,
     )
     policy = Policy(preemption=True, held=why == "held", namespace_gpus={"other": 0} if why == "cap" else {})
-    assert not admit([head], running, inventory, policy, NOW).preempt
+    full = quotas(*[quota({"pods": "0"}, namespace="other")] if why == "refused" else [])
+    assert not admit([head], running, inventory, policy, NOW, quotas=full).preempt

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, runs, wants
+from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, quota, quotas, runs, wants
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node, Pool
@@ -133,10 +133,6 @@ def test_limits_of_a_namespace_keep_out_its_jobs_and_hold_up_nobody() -> None:
     )
     assert starts(found) == ["one", "b"]
     assert found.reasons["two"].sentence == "Namespace team may hold 2 GPUs and holds 1; this job needs 2."
-    quota = wants("q", refusal="ResourceQuota gpus allows 2 GPUs, 2 are used.")
-    found = admit([quota, wants("b", at=1)], [], nodes(8), STRICT, NOW)
-    assert starts(found) == ["b"]
-    assert found.reasons["q"].word == "QuotaExceeded"
 
 
 def test_a_failed_start_is_tried_again_later_from_the_same_place() -> None:
@@ -163,39 +159,44 @@ def test_a_held_queue_lets_nothing_in() -> None:
     assert found.reasons["a"].word == "QueueHeld"
 
 
+HARD = st.integers(0, 6)
+"""GPUs that a ResourceQuota gives the namespace team."""
 DELAYS = st.sampled_from([None, None, -1, 0, 1])
 """Seconds from now to the next try of a job whose start failed; mostly none did."""
-REFUSALS = st.sampled_from([None, None, "The quota is used up."])
+NAMESPACES = st.sampled_from(["team", "free", "free"])
 REQUESTS = st.lists(
-    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(0, 3), DELAYS, REFUSALS), max_size=12
-).map(
-    lambda rows: [
-        wants(
-            f"j{i}", g, n, priority=p, at=t, not_before=None if d is None else NOW + dt.timedelta(seconds=d), refusal=r
-        )
-        for i, (g, n, p, t, d, r) in enumerate(rows)
-    ]
-)
+    st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(0, 3), DELAYS, NAMESPACES),
+    max_size=12,
+).map(lambda rows: [asked(number, row) for number, row in enumerate(rows)])
 
 
-@given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3))
-@settings(max_examples=120)
-def test_strict_order_against_the_slow_obvious_reference(requests: list[Request], sizes: list[int]) -> None:
+def asked(number: int, row: tuple[int, int, int, int, int | None, str]) -> Request:
+    gpus, nodes, priority, at, delay, namespace = row
+    late = None if delay is None else NOW + dt.timedelta(seconds=delay)
+    return wants(f"j{number}", gpus, nodes, priority=priority, at=at, not_before=late, namespace=namespace)
+
+
+@given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3), HARD)
+@settings(max_examples=200)
+def test_strict_order_against_the_slow_obvious_reference(requests: list[Request], sizes: list[int], hard: int) -> None:
     """The reference tries every job from the front with plain nested loops and stops at the first that does not fit.
 
     What could never fit, waits after a failed start or is refused by a quota is as if it were not there.
     """
-    found = admit(requests, [], nodes(*sizes), STRICT, NOW)
+    limit = quotas(quota({f"requests.{GPU}": str(hard)}))
+    found = admit(requests, [], nodes(*sizes), STRICT, NOW, quotas=limit)
+    quota_left = {"team": hard, "free": 1000}
     free = dict(enumerate(sizes))
     expected = []
     for request in sorted(requests, key=lambda r: (-r.priority, r.enqueued, r.uid)):
         if sum(size // request.gpus for size in sizes) < request.nodes:
             continue
-        if request.refusal or (request.not_before or NOW) > NOW:
+        if request.total > quota_left[request.namespace] or (request.not_before or NOW) > NOW:
             continue
         if sum(left // request.gpus for left in free.values()) < request.nodes:
             break
         expected.append(request.uid)
+        quota_left[request.namespace] -= request.total
         for _ in range(request.nodes):
             node = min((n for n in free if free[n] >= request.gpus), key=lambda n: (free[n], f"n{n}"))
             free[node] -= request.gpus

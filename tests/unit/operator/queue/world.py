@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.pool import Node, Pool
+from trainyard_operator.queue.quota import Quotas, pod_needs, quota_of
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 
 GPU = "nvidia.com/gpu"
@@ -26,6 +28,22 @@ def hold(inventory: Inventory, uid: str, node: str, gpus: int, job: str = "") ->
     inventory.put_pod(uid, Holder(uid, f"team/{uid}", node, {GPU: gpus}, f"team/{job}" if job else ""))
 
 
+def quota(
+    hard: dict[str, str], used: dict[str, str] | None = None, *, namespace: str = "team", **spec: Any
+) -> dict[str, Any]:
+    """A ResourceQuota."""
+    metadata = {"name": "gpus", "namespace": namespace, "uid": "quota"}
+    return {"metadata": metadata, "spec": {"hard": hard, **spec}, "status": {"hard": hard, "used": used or {}}}
+
+
+def quotas(*objects: dict[str, Any]) -> Quotas:
+    """What the queue knows of such objects."""
+    known = Quotas()
+    for number, obj in enumerate(objects):
+        known.put(f"quota-{number}", quota_of(obj))
+    return known
+
+
 def wants(
     uid: str,
     gpus: int = 1,
@@ -38,7 +56,7 @@ def wants(
     namespace: str = "team",
     pool: Pool = POOL,
     not_before: dt.datetime | None = None,
-    refusal: str | None = None,
+    made: bool = False,
 ) -> Request:
     """A job that waits since `at` seconds after NOW."""
     return Request(
@@ -52,7 +70,8 @@ def wants(
         seconds=seconds,
         expected=None if expected is None else Expectation(expected, Basis.HISTORY),
         not_before=not_before,
-        refusal=refusal,
+        needs=pod_needs(gpus, pool.resource, "2", "8Gi"),
+        made=made,
     )
 
 

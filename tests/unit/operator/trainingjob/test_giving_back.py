@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.operator.trainingjob.world import ADMITTED, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.world import ADMITTED, DAY, World, at, merged, new_pod
 from trainyard_operator.queue.backoff import backoff
+from trainyard_operator.trainingjob.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.model import Object
 
 LET_IN = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})
 
@@ -19,7 +21,7 @@ def loose() -> World:
         world.now = at(clock)
         world.apply(world.plan())
         world.pods["a"] = new_pod("a", world.stamp)
-    world.now = at("10:05:00")
+    world.now = at("10:05:03")
     return world
 
 
@@ -32,7 +34,7 @@ def test_a_start_is_counted_once_and_before_its_job_is_suspended(loose: World) -
     first = loose.plan()
     assert first.suspend is None
     loose.apply(first)
-    assert (failed(loose)["count"], failed(loose)["notBefore"]) == (1, "2026-01-02T10:06:00Z")
+    assert (failed(loose)["count"], failed(loose)["notBefore"]) == (1, "2026-01-02T10:06:03Z")
     loose.now = at("10:05:30")  # a kill, and a new operator that has not looked yet
     loose.admission = LET_IN._replace(admitted=False, settled=False, start_seconds=None)
     second = loose.plan()
@@ -55,6 +57,35 @@ def test_one_pod_of_a_gang_without_a_node_is_enough(loose: World) -> None:
     found = loose.plan()
     assert found.status is not None
     assert found.status["phase"] == "Suspending"
+
+
+def test_a_gang_that_lost_a_pod_has_time_from_then_on() -> None:
+    world = World()
+    world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}})
+    world.admission = LET_IN
+    world.apply(world.plan())
+    for index in ("0", "1"):
+        bound = {"metadata": {"labels": {INDEX_LABEL: index}}, "spec": {"nodeName": "node-1"}}
+        world.pods[index] = merged(new_pod(index, "2026-01-02T10:00:00Z"), bound | running("10:00:10"))
+    world.now = at("10:00:20")
+    world.apply(world.plan())
+    assert world.job["status"]["phase"] == "Running"
+    world.pods["1"] |= {"gone": True}
+    world.pods["1"] = merged(world.pods["1"], {"status": ended("10:20:00")})
+    world.now = at("10:20:05")
+    world.apply(world.plan())
+    assert world.job["status"]["phase"] == "Starting"
+    assert not failed(world)
+
+
+def running(since: str) -> Object:
+    state = {"running": {"startedAt": f"{DAY}{since}Z"}}
+    return {"status": {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": state}]}}
+
+
+def ended(moment: str) -> Object:
+    state = {"terminated": {"exitCode": 137, "startedAt": f"{DAY}10:00:10Z", "finishedAt": f"{DAY}{moment}Z"}}
+    return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": state}]}
 
 
 def test_nobody_waits_for_what_a_job_without_gpus_holds(loose: World) -> None:

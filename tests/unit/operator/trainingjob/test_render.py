@@ -25,7 +25,7 @@ from trainyard_crds.contract import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import ExportFormat
 from trainyard_crds.runconfig import RunConfig
-from trainyard_operator.trainingjob.quantity import whole_units
+from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.render import (
     check_job,
     check_name,

@@ -1,0 +1,152 @@
+"""What ResourceQuotas leave, in numbers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.queue.world import GPU, NOW, nodes, quota, quotas, runs, wants
+from trainyard_operator.quantity import exact, written
+from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.quota import Headroom, Quotas, quota_of
+from trainyard_operator.queue.request import Admitted
+from trainyard_operator.queue.round import admit
+
+GPUS = f"requests.{GPU}"
+
+
+@pytest.mark.parametrize(
+    ("hard", "used", "sentence"),
+    [
+        (
+            {GPUS: "4"},
+            {GPUS: "4"},
+            "Namespace team may use 4 nvidia.com/gpu (ResourceQuota gpus) and uses 4; this job needs 2.",
+        ),
+        (
+            {GPUS: "1"},
+            {},
+            (
+                "Namespace team may use 1 nvidia.com/gpu (ResourceQuota gpus) and uses 0; this job needs 2. "
+                "Lower spec.resources, or ask for more."
+            ),
+        ),
+        (
+            {"limits.cpu": "2500m"},
+            {"limits.cpu": "1500m"},
+            "Namespace team may use 2.5 limits.cpu (ResourceQuota gpus) and uses 1.5; this job needs 2.",
+        ),
+        (
+            {"memory": "64Gi"},
+            {"memory": "58368Mi"},
+            "Namespace team may use 64Gi memory (ResourceQuota gpus) and uses 57Gi; this job needs 8Gi.",
+        ),
+        (
+            {"pods": "10"},
+            {"pods": "10"},
+            "Namespace team may use 10 pods (ResourceQuota gpus) and uses 10; this job needs 1.",
+        ),
+        (
+            {"count/jobs.batch": "3"},
+            {"count/jobs.batch": "3"},
+            "Namespace team may use 3 count/jobs.batch (ResourceQuota gpus) and uses 3; this job needs 1.",
+        ),
+        ({GPUS: "4", "pods": "5", "services": "0"}, {GPUS: "2", "pods": "4", "services": "0"}, None),
+        ({"requests.nvidia.com/mig-1g.10gb": "0"}, {}, None),
+    ],
+)
+def test_what_is_short_is_told_with_its_numbers(
+    hard: dict[str, str], used: dict[str, str], sentence: str | None
+) -> None:
+    found = Headroom(quotas(quota(hard, used)), ()).refusal(wants("a", 2))
+    assert (found.sentence if found else None) == sentence
+
+
+def test_a_gang_needs_its_share_for_every_pod_and_a_job_that_is_there_counts_no_more() -> None:
+    limit = quotas(quota({"pods": "3", "count/jobs.batch": "0"}))
+    made = wants("a", 1, 4, made=True)
+    found = Headroom(limit, ()).refusal(made)
+    assert found is not None
+    assert found.sentence.startswith("Namespace team may use 3 pods (ResourceQuota gpus) and uses 0; this job needs 4.")
+    assert Headroom(limit, ()).refusal(made, pods=3) is None
+
+
+def scope(name: str, operator: str = "Exists", *values: str) -> dict[str, Any]:
+    return {"scopeSelector": {"matchExpressions": [{"scopeName": name, "operator": operator, "values": list(values)}]}}
+
+
+SCOPES: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({"scopes": ["NotTerminating", "NotBestEffort"]}, True),
+    ({"scopes": ["BestEffort"]}, False),
+    ({"scopes": ["NotBestEffort", "Terminating"]}, False),
+    (scope("PriorityClass", "In", "x"), False),
+    (scope("PriorityClass"), False),
+    (scope("PriorityClass", "DoesNotExist"), True),
+    (scope("PriorityClass", "NotIn", "x"), True),
+    (scope("NotTerminating"), True),
+    (scope("CrossNamespacePodAffinity"), False),
+]
+
+
+@pytest.mark.parametrize(("spec", "counts"), SCOPES)
+def test_only_quotas_that_count_training_pods_matter(spec: dict[str, Any], counts: bool) -> None:
+    assert (quota_of(quota({GPUS: "0"}, **spec)) is not None) is counts
+
+
+def start(limit: Quotas, *admitted: Admitted) -> list[str]:
+    waiting = [wants("two", 2), wants("one", at=1), wants("other", 2, at=2, namespace="other")]
+    found = admit(waiting, admitted, nodes(8, 8), Policy(), NOW, quotas=limit)
+    assert {uid for uid, reason in found.reasons.items() if reason.word == "QuotaExceeded"} == found.apart
+    return [start.request.uid for start in found.starts]
+
+
+def test_who_is_let_in_counts_until_its_pods_do_and_who_is_refused_holds_up_nobody() -> None:
+    limit = quotas(quota({GPUS: "4"}, {GPUS: "2"}))
+    assert start(limit) == ["two", "other"]
+    promised = runs(wants("p"), "n0")
+    assert start(limit, promised) == ["one", "other"]
+    there = Admitted(request=wants("p"), placement=("n0",), since=NOW, pods=1)
+    done = Admitted(request=wants("p"), placement=("n0",), since=NOW, done=1)
+    for counted in (there, done, runs(wants("p", 4), "n0", leaving=True)):
+        assert start(limit, counted) == ["two", "other"]
+
+
+def test_the_tightest_of_several_quotas_counts_and_nothing_counts_twice() -> None:
+    wide, narrow = quota({GPUS: "8"}), quota({GPUS: "3"})
+    assert start(quotas(wide, narrow)) == ["two", "one", "other"]
+    assert start(quotas(wide, narrow), runs(wants("p"), "n0")) == ["two", "other"]
+    assert start(quotas(wide, narrow), runs(wants("p", 2), "n0")) == ["one", "other"]
+
+
+def test_a_quota_that_is_gone_leaves_nothing() -> None:
+    limit = quotas(quota({GPUS: "0"}))
+    assert not limit.put("quota-0", quota_of(quota({GPUS: "0"})))
+    assert limit.put("quota-0", None)
+    assert not limit.of("team")
+    assert not limit.put("quota-0", None)
+
+
+AMOUNTS = {
+    "1": Fraction(1),
+    "100m": Fraction(1, 10),
+    "1.5Gi": Fraction(1610612736),
+    "2E": Fraction(2 * 10**18),
+    "12e6": Fraction(12000000),
+    "1E3": Fraction(1000),
+    "5n": Fraction(5, 10**9),
+    ".5": Fraction(1, 2),
+}
+
+
+@pytest.mark.parametrize("text", AMOUNTS)
+def test_quantities_are_read_exactly(text: str) -> None:
+    assert exact(text) == AMOUNTS[text]
+
+
+@pytest.mark.parametrize(("text", "shown"), [("1536Mi", "1536Mi"), ("2048Mi", "2Gi"), ("1000", "1000"), ("0", "0")])
+def test_amounts_are_written_as_users_write_them(text: str, shown: str) -> None:
+    assert written(exact(text), binary=True) == shown
+    assert written(exact("100m"), binary=False) == "0.1"
