@@ -43,7 +43,7 @@ def job_spec(nodes: int, retries: Object) -> Object:
     """How many pods a Job has and what it does about those that fail.
 
     Pod 0 says when a run is done. Each index has a budget and a back-off of its own: with one for all, the pods that
-    end with a lost peer would double the wait each (8 of them make it 10 minutes). That the budget is kept over all
+    end with a lost peer would double the wait each (4 of them make it 80 s). That the budget is kept over all
     indexes together is the operator's matter.
 
     Args:
