@@ -260,11 +260,14 @@ class GpuQueue:
     def _tell_each(self, outcome: Outcome, uids: Iterable[str], starts: Mapping[str, Expectation]) -> None:
         found, now, moment = places(outcome.waiting), self._now(), self._clock()
         for uid in uids:
-            known, expected = self._known[uid], starts.get(uid)
+            known, expected, place = self._known[uid], starts.get(uid), found.get(uid)
+            before = known.told
+            if expected is None and _is_same(before, outcome.reasons[uid], place):
+                continue  # most of a long queue
             start = now + timedelta(seconds=expected.seconds) if expected else None
             basis = expected.basis if expected else None
-            told = _Told(reason=outcome.reasons[uid], place=found.get(uid), start=start, basis=basis, at=moment)
-            if self._is_due(known.told, told, now):
+            told = _Told(reason=outcome.reasons[uid], place=place, start=start, basis=basis, at=moment)
+            if self._is_due(before, told, now):
                 known.told = told
                 self._add(known.key)
 
@@ -361,6 +364,11 @@ def _shown(told: _Told) -> dict[str, Any]:
     if told.start is not None and told.basis is not None:
         shown |= {"estimatedStartTime": format_time(told.start), "estimateBasis": told.basis.value}
     return shown
+
+
+def _is_same(before: _Told | None, reason: Reason, place: Place | None) -> bool:
+    """Whether a job was told just that, and no estimate."""
+    return before is not None and before.basis is None and before.reason == reason and before.place == place
 
 
 def _differ(before: _Told, after: _Told, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ def places(waiting: Iterable[Request]) -> dict[str, Place]:
     return {request.uid: Place(rounded(positions[request.uid]), rounded(lengths[request.pool])) for request in requests}
 
 
+@functools.cache
 def rounded(count: int) -> int:
     """The number as it is told: itself, or the end of its range (30 for 21 to 30, 150 for 101 to 150)."""
     if count <= EXACT:

@@ -22,6 +22,9 @@ class Reason(NamedTuple):
     sentence: str
 
 
+_BEHIND = Reason("WaitingForTurn", "Jobs before it in the queue wait for GPUs.")
+
+
 def held() -> Reason:
     """Nothing is let in."""
     return Reason("QueueHeld", "The queue is held by its administrator; what runs goes on.")
@@ -92,7 +95,7 @@ def making_room() -> Reason:
 
 def behind() -> Reason:
     """Somebody is before it."""
-    return Reason("WaitingForTurn", "Jobs before it in the queue wait for GPUs.")
+    return _BEHIND
 
 
 def _need(request: Request) -> str:

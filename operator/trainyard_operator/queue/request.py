@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,7 +78,7 @@ class Request:
         """Namespace and UID, by which its pods are known."""
         return f"{self.namespace}/{self.uid}"
 
-    @property
+    @functools.cached_property
     def order(self) -> tuple[int, datetime, str]:
         """Sort key: strict first come, first served within a priority; the UID only separates equal moments."""
         return (-self.priority, self.enqueued, self.uid)
