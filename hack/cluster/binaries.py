@@ -103,6 +103,18 @@ def ensure(names: Iterable[str]) -> Path:
     return folder
 
 
+def source(module: str, version: str) -> Path:
+    """Return the folder of a Go module's source, fetched into the cache where it is not there yet.
+
+    Raises:
+        BuildError: the module proxy does not have it or did not answer.
+        ToolError: there is no Go toolchain and none could be installed.
+    """
+    go = str(golang.executable())
+    found = json.loads(_go(go, cache_dir() / "src", "mod", "download", "-json", f"{module}@{version}"))
+    return Path(found["Dir"])
+
+
 def _build(name: str, target: Path) -> None:
     recipe = RECIPES[name]
     workspace = cache_dir() / "src" / _slug(recipe)

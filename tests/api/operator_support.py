@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cluster.client import ApiError
 from cluster.pki import kubeconfig
+from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.chart_support import ROOT, render
 from tests.api.gateway_support import Kubernetes, fetch, free_port, until
 from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.summary import progress_summary
@@ -35,10 +35,29 @@ SPEC: Object = {
 
 
 class Operator:
-    """An operator process with the permissions the chart gives it."""
+    """An operator process with the permissions the chart gives it.
 
-    def __init__(self, kubernetes: Kubernetes, folder: Path, identity: str = "one", **environment: str) -> None:
+    Args:
+        kubernetes: Its control plane.
+        folder: Where its kubeconfig and log go.
+        identity: Its name in the Lease.
+        chart: Values of the chart, as Helm's words.
+        through: Makes a kubeconfig that leads through a proxy out of the real one.
+        environment: More of its environment.
+    """
+
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        folder: Path,
+        identity: str = "one",
+        *,
+        chart: tuple[str, ...] = (),
+        through: Callable[[Path], Path] = lambda direct: direct,
+        **environment: str,
+    ) -> None:
         self.kubernetes, self.folder, self.identity = kubernetes, folder, identity
+        self._chart, self._through = chart, through
         self.health_port = free_port()
         self._environment = environment
         self._log = folder / f"operator-{identity}.log"
@@ -48,7 +67,7 @@ class Operator:
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
-            "KUBECONFIG": str(service_account(self.kubernetes, self.folder)),
+            "KUBECONFIG": str(self._through(service_account(self.kubernetes, self.folder, *self._chart))),
             "TRAINYARD_NAMESPACE": SYSTEM,
             "TRAINYARD_IDENTITY": self.identity,
             "TRAINYARD_TRAINER_IMAGE": IMAGE,
@@ -83,11 +102,13 @@ class Operator:
         return self._log.read_text()
 
 
-def service_account(kubernetes: Kubernetes, folder: Path) -> Path:
+def service_account(kubernetes: Kubernetes, folder: Path, *words: str) -> Path:
     """A kubeconfig for the operator's service account, bound to the roles of the chart."""
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
     objects = [
-        entry for entry in render() if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-operator"
+        entry
+        for entry in render(MINIMAL, *words)
+        if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-operator"
     ]
     kubernetes.apply(*objects)
     token = kubernetes.kubectl("create", "token", "trainyard-operator", "-n", SYSTEM, "--duration", "8h")

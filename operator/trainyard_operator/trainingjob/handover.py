@@ -72,20 +72,30 @@ def make_way(case: Case) -> Decision | None:
 
 
 def remark(case: Case, decision: Decision) -> str:
-    """What a user should know of `spec.queue.name` where it does not do what it says; empty otherwise."""
+    """What a user should know where `spec.queue.name`, or holding a job back, does not do what it says; else empty."""
     child, handover, name = case.child, case.admission.handover, _name(case)
     if child is None or decision.phase is None or decision.phase in FINAL_PHASES:
         return ""
     if handover is None and is_handed_over(child):
         return (
-            " Its Job was handed to Kueue while the chart value queue.mode was Kueue, and only Kueue starts and stops "
-            "it: set queue.mode back, or end this job with spec.stop: Force and create it again."
+            " Its Job has Kueue's label queue-name, so only Kueue starts and stops it, and this installation uses its "
+            "builtin queue: end this job with spec.stop: Force and create it again, or ask the administrator to set "
+            "the chart value queue.mode to Kueue."
         )
     if handover is None:
         return f" spec.queue.name '{name}' has no effect: this installation uses its builtin queue." if name else ""
+    if _is_out_of_reach(case, child, decision):
+        return " Kueue, which would stop its Job, has no Workload of it; spec.stop: Force ends it without saving."
     if name is not None and not job_suspended(child) and labels(child).get(QUEUE_LABEL) != name:
         return f" spec.queue.name '{name}' takes effect when the job waits the next time."
     return ""
+
+
+def _is_out_of_reach(case: Case, child: Object, decision: Decision) -> bool:
+    """Whether a Job that runs is to be held back and there is no Workload to do it by."""
+    handover = case.admission.handover
+    wanted = bool(decision.suspend) and is_handed_over(child) and not job_suspended(child)
+    return wanted and case.admission.settled and handover is not None and handover.workload is None
 
 
 def _name(case: Case) -> str | None:

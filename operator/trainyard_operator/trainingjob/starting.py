@@ -95,9 +95,11 @@ def _vanished(case: Case) -> Decision | Need:
 def _refused(case: Case, refusal: Refusal) -> Decision:
     if refusal.final:
         return Decision(phase=Phase.FAILED, reason=refusal.reason, message=refusal.message)
-    if refusal.passing and case.admission.handover is not None:
-        # Kueue's webhooks see every new Job: while Kueue is down the job waits, as it would in its queue.
-        return Decision(phase=Phase.QUEUED, reason=refusal.reason, message=refusal.message, waits=True)
+    if case.admission.handover is not None:
+        # Kueue's webhooks see every new Job: while Kueue is down the job waits as it would in its queue, and what they
+        # refuse has not been let in: the time that a start may take has not begun.
+        phase = Phase.QUEUED if refusal.passing else Phase.PENDING
+        return Decision(phase=phase, reason=refusal.reason, message=refusal.message, waits=True)
     late = _late(case, refusal.reason, refusal.message)
     # Pending, not Starting: nothing of the job exists yet.
     return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)

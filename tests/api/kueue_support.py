@@ -1,0 +1,484 @@
+"""A small controller that plays Kueue: its published CRDs, and objects of the shapes that Kueue 0.19 writes.
+
+It makes a Workload of each labelled Job, reserves quota in order, starts and stops Jobs, preempts and deactivates as
+Kueue does. The visibility API is an aggregated one: a proxy in front of the API server answers for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from cluster import binaries
+from cluster.client import ApiError, Client
+from cluster.pki import Authority
+from tests.api.chart_support import MINIMAL, render
+from tests.api.gateway_support import Kubernetes, until
+from tests.faults.proxy import Proxy
+
+Object = dict[str, Any]
+VERSION = "v0.19.2"
+KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
+GROUP = "/apis/kueue.x-k8s.io/v1beta2"
+CHART = ("--set=queue.mode=Kueue",)
+FLAVOR, FLAVOR_LABEL = "default-flavor", {"example.dev/pool": "a"}
+QUEUE, CLUSTER_QUEUE = "gpus", "gpus"
+GPU = "nvidia.com/gpu"
+_STOPPING = "kueue.x-k8s.io/stopping"
+_FINALIZER = "kueue.x-k8s.io/resource-in-use"
+_DEACTIVATED = "The workload is deactivated"
+
+
+def install(kubernetes: Kubernetes) -> None:
+    """Install Kueue's CRDs and the priority classes of the chart."""
+    folder = binaries.source("sigs.k8s.io/kueue", VERSION) / "config/components/crd/bases"
+    for kind in KINDS:
+        kubernetes.kubectl("apply", "--server-side", "-f", str(folder / f"kueue.x-k8s.io_{kind}.yaml"))
+        established(kubernetes, f"{kind}.kueue.x-k8s.io")
+    classes = [entry for entry in render(MINIMAL, *CHART) if entry["kind"] == "WorkloadPriorityClass"]
+    assert len(classes) == 11
+    kubernetes.apply(*classes)
+
+
+def established(kubernetes: Kubernetes, name: str) -> None:
+    """Wait until a CRD is served; `kubectl wait` fails where its status is still empty."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+    until(lambda: _holds({"status": kubernetes.client.get(path).get("status") or {}}, "Established"))
+
+
+def cluster_queue(kubernetes: Kubernetes, gpus: int, *, preempts: bool = False) -> None:
+    """Make the ClusterQueue, with its ResourceFlavor, or change its quota."""
+    policy = {"withinClusterQueue": "LowerPriority" if preempts else "Never"}
+    quota = {"name": FLAVOR, "resources": [{"name": GPU, "nominalQuota": gpus}]}
+    kubernetes.apply(
+        _kueue("ResourceFlavor", FLAVOR, {"nodeLabels": FLAVOR_LABEL}),
+        _kueue(
+            "ClusterQueue",
+            CLUSTER_QUEUE,
+            {
+                "namespaceSelector": {},
+                "preemption": policy,
+                "resourceGroups": [{"coveredResources": [GPU], "flavors": [quota]}],
+            },
+        ),
+    )
+
+
+def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE) -> None:
+    """Make a LocalQueue of the ClusterQueue."""
+    body = _kueue("LocalQueue", name, {"clusterQueue": CLUSTER_QUEUE})
+    kubernetes.client.apply(f"{GROUP}/namespaces/{namespace}/localqueues/{name}", body)
+
+
+def _kueue(kind: str, name: str, spec: Object) -> Object:
+    return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Manager:
+    """Kueue's manager; one step after another in a thread, from `start` to `stop`.
+
+    Attributes:
+        errors: What went wrong in its steps but for lost races.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.errors: list[str] = []
+
+    def start(self) -> None:
+        self._end.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join(20)
+
+    def _run(self) -> None:
+        while not self._end.wait(0.1):
+            try:
+                self.step()
+            except ApiError as error:
+                if error.status not in (404, 409, 429):  # of a kind that was just installed, too
+                    self.errors.append(str(error))
+
+    def step(self) -> None:
+        """One look at everything."""
+        jobs = {job["metadata"]["uid"]: job for job in self._jobs()}
+        workloads = {workload["metadata"]["labels"]["kueue.x-k8s.io/job-uid"]: workload for workload in self.pending()}
+        for uid, job in jobs.items():
+            if uid not in workloads and not _ended(job):
+                self._take_up(job)
+        for uid, workload in workloads.items():
+            if uid in jobs and "deletionTimestamp" not in workload["metadata"]:
+                self._sync(workload, jobs[uid])
+            else:
+                self._drop(workload)
+        self._schedule()
+
+    def pending(self) -> list[Object]:
+        """All Workloads."""
+        found: list[Object] = self._client.get(f"{GROUP}/workloads")["items"]
+        return found
+
+    def positions(self, namespace: str, queue: str) -> list[Object]:
+        """What the visibility API says of a LocalQueue."""
+        listed = self._client.get(f"{GROUP}/localqueues")["items"]
+        queues = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
+        waiting = sorted((one for one in self.pending() if _waits(one) and _queue_of(one) in queues), key=_order)
+        return [
+            {
+                "metadata": {**one["metadata"], "managedFields": None},
+                "priority": one["spec"].get("priority", 0),
+                "localQueueName": one["spec"]["queueName"],
+                "positionInClusterQueue": index,
+                "positionInLocalQueue": index,
+            }
+            for index, one in enumerate(waiting)
+            if _queue_of(one) == (namespace, queue)
+        ]
+
+    # --- one Job ------------------------------------------------------------------------------------------------------
+
+    def _jobs(self) -> list[Object]:
+        selector = "labelSelector=kueue.x-k8s.io%2Fqueue-name"
+        found: list[Object] = self._client.get(f"/apis/batch/v1/jobs?{selector}")["items"]
+        return found
+
+    def _take_up(self, job: Object) -> None:
+        if not job["spec"].get("suspend"):
+            self._stop_job(job)
+        metadata, spec = job["metadata"], job["spec"]
+        digest = hashlib.sha1(f"Job\nbatch\n{metadata['name']}\n{metadata['uid']}".encode()).hexdigest()[:5]
+        name = f"job-{metadata['name']}-{digest}"
+        template = spec["template"]
+        body = {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "Workload",
+            "metadata": {
+                "name": name,
+                "labels": {"kueue.x-k8s.io/job-uid": metadata["uid"]},
+                "finalizers": [_FINALIZER],
+                "ownerReferences": [_owner(job)],
+            },
+            "spec": {
+                "active": True,
+                "queueName": metadata["labels"]["kueue.x-k8s.io/queue-name"],
+                "podSets": [{"name": "main", "count": spec["parallelism"], "template": template}],
+                **self._priority(job),
+            },
+        }
+        self._client.apply(f"{GROUP}/namespaces/{metadata['namespace']}/workloads/{name}", body)
+
+    def _priority(self, job: Object) -> Object:
+        name = job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"]
+        value = self._client.get(f"{GROUP}/workloadpriorityclasses/{name}")["value"]
+        reference = {"group": "kueue.x-k8s.io", "kind": "WorkloadPriorityClass", "name": name}
+        return {"priority": value, "priorityClassRef": reference}
+
+    def _sync(self, workload: Object, job: Object) -> None:
+        if _holds(workload, "Finished"):
+            return
+        if _ended(job):
+            self._conditions(workload, {"Finished": ("True", "Succeeded", "Job finished")})
+        elif workload["spec"].get("active", True) is False and not _holds(workload, "Evicted"):
+            self._conditions(workload, {"Evicted": ("True", "Deactivated", _DEACTIVATED)})
+        elif _holds(workload, "Evicted"):
+            self._evict(workload, job)
+        elif job["spec"].get("suspend"):
+            self._start_or_follow(workload, job)
+        elif not _holds(workload, "Admitted"):
+            self._stop_job(job)
+        self._follow_priority(workload, job)
+
+    def _evict(self, workload: Object, job: Object) -> None:
+        if not job["spec"].get("suspend") or _STOPPING in (job["metadata"].get("annotations") or {}):
+            self._stop_job(job)
+        elif _holds(workload, "QuotaReserved") and not job["status"].get("active"):
+            evicted = _condition(workload, "Evicted")
+            again = "True" if evicted["reason"] == "Preempted" else "False"
+            conditions = {
+                "QuotaReserved": ("False", "Pending", evicted["message"]),
+                "Admitted": ("False", "NoReservation", "The workload has no reservation"),
+                "Requeued": (again, evicted["reason"], evicted["message"]),
+            }
+            self._conditions(workload, conditions, admission=None)
+
+    def _start_or_follow(self, workload: Object, job: Object) -> None:
+        if _holds(workload, "Admitted"):
+            template = {"spec": {"nodeSelector": FLAVOR_LABEL}}
+            self._patch_job(job, {"spec": {"suspend": False, "template": template}})
+        elif workload["spec"]["queueName"] != job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]:
+            name = job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+            self._client.patch(_path(workload), {"spec": {"queueName": name}})
+
+    def _stop_job(self, job: Object) -> None:
+        """As Kueue does: suspend with a mark, forget the start, restore the template and take the mark away."""
+        self._patch_job(job, {"metadata": {"annotations": {_STOPPING: "true"}}, "spec": {"suspend": True}})
+        if job["status"].get("startTime"):
+            self._client.patch(f"{_path(job)}/status", {"status": {"startTime": None}})
+        restored = dict.fromkeys(FLAVOR_LABEL)
+        patch = {"spec": {"template": {"spec": {"nodeSelector": restored}}}}
+        self._patch_job(job, {"metadata": {"annotations": {_STOPPING: None}}, **patch})
+
+    def _follow_priority(self, workload: Object, job: Object) -> None:
+        name = job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"]
+        if workload["spec"]["priorityClassRef"]["name"] != name:
+            self._client.patch(_path(workload), {"spec": self._priority(job)})
+
+    def _drop(self, workload: Object) -> None:
+        self._client.patch(_path(workload), {"metadata": {"finalizers": None}})
+        self._client.delete(_path(workload))
+
+    def _patch_job(self, job: Object, body: Object) -> None:
+        self._client.patch(f"{_path(job)}?fieldManager=kueue", body)
+
+    # --- quota --------------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        with suppress(ApiError):
+            queue = self._client.get(f"{GROUP}/clusterqueues/{CLUSTER_QUEUE}")["spec"]
+            self._admit(queue)
+
+    def _admit(self, queue: Object) -> None:
+        quota = int(queue["resourceGroups"][0]["flavors"][0]["resources"][0]["nominalQuota"])
+        held = [one for one in self.pending() if _holds(one, "QuotaReserved") and not _holds(one, "Finished")]
+        free = quota - sum(_gpus(one) for one in held)
+        for workload in sorted((one for one in self.pending() if _waits(one)), key=_order):
+            if not self._has_queue(workload):
+                continue
+            if _gpus(workload) > free:
+                self._refuse(workload, _gpus(workload) - free)
+                self._preempt(workload, held, policy=queue["preemption"]["withinClusterQueue"])
+                return
+            free -= _gpus(workload)
+            self._reserve(workload)
+
+    def _has_queue(self, workload: Object) -> bool:
+        name, namespace = workload["spec"]["queueName"], workload["metadata"]["namespace"]
+        if self._client.exists(f"{GROUP}/namespaces/{namespace}/localqueues/{name}"):
+            return True
+        text = f"LocalQueue {name} doesn't exist"
+        self._conditions(workload, {"QuotaReserved": ("False", "Inadmissible", text)})
+        return False
+
+    def _refuse(self, workload: Object, missing: int) -> None:
+        text = (
+            f"couldn't assign flavors to pod set main: insufficient unused quota for {GPU} in flavor {FLAVOR}, "
+            f"{missing} more needed"
+        )
+        self._conditions(workload, {"QuotaReserved": ("False", "Pending", text)})
+
+    def _preempt(self, workload: Object, held: list[Object], *, policy: str) -> None:
+        lower = [one for one in held if one["spec"]["priority"] < workload["spec"]["priority"]]
+        if policy != "LowerPriority" or not lower or any(_holds(one, "Evicted") for one in lower):
+            return
+        text = (
+            f"Preempted to accommodate a workload (UID: {workload['metadata']['uid']}, JobUID: "
+            f"{workload['metadata']['labels']['kueue.x-k8s.io/job-uid']}) due to prioritization in the ClusterQueue; "
+            f"preemptor path: /{CLUSTER_QUEUE}; preemptee path: /{CLUSTER_QUEUE}"
+        )
+        victim = max(lower, key=_order)
+        conditions = {"Evicted": ("True", "Preempted", text), "Preempted": ("True", "InClusterQueue", text)}
+        self._conditions(victim, conditions)
+
+    def _reserve(self, workload: Object) -> None:
+        assignment = {
+            "name": "main",
+            "count": workload["spec"]["podSets"][0]["count"],
+            "flavors": {GPU: FLAVOR},
+            "resourceUsage": {GPU: str(_gpus(workload))},
+        }
+        conditions = {
+            "QuotaReserved": ("True", "QuotaReserved", f"Quota reserved in ClusterQueue {CLUSTER_QUEUE}"),
+            "Admitted": ("True", "Admitted", "The workload is admitted"),
+        }
+        if _holds(workload, "Evicted"):
+            conditions["Evicted"] = (
+                "False",
+                "QuotaReserved",
+                "Previously: " + _condition(workload, "Evicted")["message"],
+            )
+        admission = {"clusterQueue": CLUSTER_QUEUE, "podSetAssignments": [assignment]}
+        self._conditions(workload, conditions, admission=admission)
+
+    def _conditions(self, workload: Object, news: dict[str, tuple[str, str, str]], **status: Any) -> None:
+        """Set conditions that say something else than before."""
+        known = {entry["type"]: entry for entry in workload.get("status", {}).get("conditions", [])}
+        before = dict(known)
+        for kind, (value, reason, message) in news.items():
+            old = known.get(kind, {})
+            moved = old.get("status") != value
+            known[kind] = {
+                "type": kind,
+                "status": value,
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": _now() if moved else old["lastTransitionTime"],
+            }
+        if known == before and not status:
+            return
+        version = {"resourceVersion": workload["metadata"]["resourceVersion"]}
+        body = {"metadata": version, "status": {"conditions": list(known.values()), **status}}
+        workload |= self._client.patch(f"{_path(workload)}/status", body)
+
+
+def _path(obj: Object) -> str:
+    metadata = obj["metadata"]
+    root = GROUP if "podSets" in obj["spec"] else "/apis/batch/v1"
+    plural = "workloads" if root == GROUP else "jobs"
+    return f"{root}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def _owner(job: Object) -> Object:
+    names = {"name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "controller": True, "blockOwnerDeletion": True, **names}
+
+
+def _condition(obj: Object, kind: str) -> Object:
+    found = [entry for entry in obj.get("status", {}).get("conditions") or [] if entry["type"] == kind]
+    return found[0] if found else {}
+
+
+def _holds(obj: Object, kind: str) -> bool:
+    return _condition(obj, kind).get("status") == "True"
+
+
+def _ended(job: Object) -> bool:
+    return _holds(job, "Complete") or _holds(job, "Failed")
+
+
+def _waits(workload: Object) -> bool:
+    settled = _holds(workload, "QuotaReserved") or _holds(workload, "Finished")
+    return workload["spec"].get("active", True) and not settled
+
+
+def _queue_of(workload: Object) -> tuple[str, str]:
+    return workload["metadata"]["namespace"], workload["spec"]["queueName"]
+
+
+def _order(workload: Object) -> tuple[int, str, str]:
+    return -workload["spec"]["priority"], workload["metadata"]["creationTimestamp"], workload["metadata"]["name"]
+
+
+def _gpus(workload: Object) -> int:
+    pods = workload["spec"]["podSets"][0]
+    containers = pods["template"]["spec"]["containers"]
+    each = sum(int(entry["resources"].get("limits", {}).get(GPU, 0)) for entry in containers)
+    return int(each * pods["count"])
+
+
+class Front(Proxy):
+    """The API server with the visibility API beside it.
+
+    Attributes:
+        positions: Answers for a LocalQueue; None while the API is not installed.
+        asked: LocalQueues that were asked for, with the API's version and the moment.
+        patches: Bodies of patches, by resource.
+    """
+
+    def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
+        super().__init__(kubernetes.cluster.server, kubernetes.cluster.ca, folder, "front")
+        self.positions: Callable[[str, str], list[Object]] | None = None
+        self.version = "v1beta2"
+        self.asked: list[tuple[str, str, float]] = []
+        self.patches: list[tuple[str, Object]] = []
+
+    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        parts = incoming.path.strip("/").split("/")
+        if parts[:2] == ["apis", "visibility.kueue.x-k8s.io"]:
+            return await self._visible(parts[2], parts[4], parts[6])
+        if incoming.method == "PATCH":
+            self.patches.append((parts[-2] if parts[-1] != "status" else "status", json.loads(await incoming.read())))
+        return await super()._handle(incoming)
+
+    async def _visible(self, version: str, namespace: str, queue: str) -> web.Response:
+        self.asked.append((version, f"{namespace}/{queue}", time.monotonic()))
+        if self.positions is None or version != self.version:
+            return web.Response(status=404, text="404 page not found\n")
+        items = await self._loop.run_in_executor(None, self.positions, namespace, queue)
+        document = {"kind": "PendingWorkloadsSummary", "apiVersion": f"visibility.kueue.x-k8s.io/{version}"}
+        return web.json_response({**document, "metadata": {}, "items": items})
+
+
+class Webhook:
+    """Kueue's webhook for Jobs of one namespace: down until it is started, then it denies with a sentence.
+
+    Args:
+        kubernetes: The control plane.
+        namespace: Where it is asked.
+        folder: Where its certificates go.
+    """
+
+    def __init__(self, kubernetes: Kubernetes, namespace: str, folder: Path, port: int) -> None:
+        self._kubernetes, self._namespace, self._port = kubernetes, namespace, port
+        self._authority = Authority(folder / "webhook")
+        self._name = f"kueue-{namespace}"
+
+    def register(self) -> None:
+        """Let the API server ask it for each new Job."""
+        bundle = b64encode(self._authority.certificate.read_bytes()).decode()
+        rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+        hook = {
+            "name": "vjob.kb.io",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 5,
+            "clientConfig": {"url": f"https://127.0.0.1:{self._port}/validate-batch-v1-job", "caBundle": bundle},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self._namespace}},
+            "rules": [rule],
+        }
+        body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+        self._kubernetes.apply({**body, "metadata": {"name": self._name}, "webhooks": [hook]})
+
+    def unregister(self) -> None:
+        self._kubernetes.kubectl("delete", "validatingwebhookconfiguration", self._name)
+
+    @contextmanager
+    def denying(self, message: str) -> Iterator[None]:
+        """Answer, and deny every Job."""
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = {"code": 403, "reason": "Forbidden", "message": message}
+                response = {"uid": review["request"]["uid"], "allowed": False, "status": status}
+                answer = json.dumps({**review, "request": None, "response": response}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self._authority.issue("webhook", "/CN=webhook", ["IP:127.0.0.1"]))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()

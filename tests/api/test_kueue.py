@@ -1,0 +1,413 @@
+"""Kueue mode on a real control plane: real API server, Job controller and CRDs of Kueue; Kueue itself is played."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import api
+from tests.api import kueue_support
+from tests.api.chart_support import NAMESPACE as SYSTEM
+from tests.api.chart_support import ROOT
+from tests.api.gateway_support import RESTRICTED, Kubernetes, free_port, until
+from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Front, Manager, Webhook
+from tests.api.operator_support import NODE, SPEC, Operator, Pod, Team, TrainingJob, namespace_of_a_team, termination
+
+pytestmark = pytest.mark.api
+Object = dict[str, Any]
+GPU_SPEC = {**SPEC["resources"], "gpus": 1}
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> Iterator[Kubernetes]:
+    cluster = api.start(f"test-kueue-{os.getpid()}")
+    try:
+        kubernetes = Kubernetes(cluster)
+        kubernetes.namespace(SYSTEM)
+        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
+        kueue_support.established(kubernetes, "trainingjobs.trainyard.dev")
+        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        yield kubernetes
+    finally:
+        cluster.stop(purge=True)
+
+
+@pytest.fixture(scope="module")
+def front(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with Front(kubernetes, tmp_path_factory.mktemp("front")) as front:
+        yield front
+
+
+@pytest.fixture(scope="module")
+def operator(kubernetes: Kubernetes, front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    folder = tmp_path_factory.mktemp("operator")
+    operator = Operator(
+        kubernetes, folder, "kueue", chart=CHART, through=front.kubeconfig, TRAINYARD_QUEUE_MODE="Kueue"
+    )
+    try:
+        operator.wait_for_leadership()
+        yield operator
+    finally:
+        operator.kill()
+
+
+@pytest.fixture(scope="module")
+def before_kueue(kubernetes: Kubernetes, operator: Operator) -> Iterator[tuple[TrainingJob, Object]]:
+    """A TrainingJob, and its status, that came before Kueue was installed."""
+    with namespace_of_a_team(kubernetes, "early", RESTRICTED) as team:
+        job = submit(team, "early")
+        yield job, job.wait("Queued")
+
+
+@pytest.fixture(scope="module")
+def manager(kubernetes: Kubernetes, front: Front, before_kueue: tuple[TrainingJob, Object]) -> Iterator[Manager]:
+    """Kueue, installed when the operator and a job were there already."""
+    kueue_support.install(kubernetes)
+    manager = Manager(kubernetes.client)
+    front.positions = manager.positions
+    manager.start()
+    yield manager
+    manager.stop()
+    assert manager.errors == []
+
+
+@pytest.fixture
+def team(kubernetes: Kubernetes, operator: Operator, manager: Manager, front: Front) -> Iterator[Team]:
+    """A namespace with a LocalQueue; the ClusterQueue has 2 GPUs. In the end, what the operator wrote is looked at."""
+    if operator.process.poll() is not None:
+        operator.restart()
+    kueue_support.cluster_queue(kubernetes, 2)
+    with namespace_of_a_team(kubernetes, "kueue", RESTRICTED) as made:
+        kueue_support.local_queue(kubernetes, made.namespace)
+        yield made
+        kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", made.namespace, "--wait=true")
+        until(lambda: not kubernetes.client.get(f"{GROUP}/namespaces/{made.namespace}/workloads")["items"])
+    check_writes(front)
+
+
+def check_writes(front: Front) -> None:
+    """What the operator patched: of Jobs their labels, never `spec.suspend` or the template; of Workloads one field."""
+    jobs = [body for resource, body in front.patches if resource == "jobs"]
+    assert all(body.keys() == {"metadata"} and body["metadata"].keys() == {"labels"} for body in jobs), jobs
+    workloads = [body for resource, body in front.patches if resource == "workloads"]
+    assert all(body["spec"].keys() == {"active"} and body.keys() == {"metadata", "spec"} for body in workloads)
+
+
+def submit(team: Team, name: str, **spec: Any) -> TrainingJob:
+    return team.create(name, **{"resources": GPU_SPEC, "queue": {"name": QUEUE}, **spec})
+
+
+def workload(job: TrainingJob) -> Object:
+    uid = job.child()["metadata"]["uid"]
+    path = f"{GROUP}/namespaces/{job.team.namespace}/workloads?labelSelector=kueue.x-k8s.io%2Fjob-uid%3D{uid}"
+    found: list[Object] = until(lambda: job.client.get(path)["items"])
+    return found[0]
+
+
+def wait_for(job: TrainingJob, phase: str, reason: str, seconds: float = 20) -> Object:
+    """Wait for a phase of that reason, which stands in the condition Admitted of a job that waits."""
+
+    def reached() -> bool:
+        return job.status().get("phase") == phase and job.condition("Admitted").get("reason") == reason
+
+    with suppress(AssertionError):
+        until(reached, seconds)
+    assert reached(), json.dumps(job.status(), indent=1)
+    return job.status()
+
+
+def save_and_end(job: TrainingJob, pod: Any, step: int = 40) -> None:
+    """Play the trainer that was told to save: exit 75."""
+    pod.wait_for_deletion()
+    pod.end(75, termination("Stopped", step=step, message="Saved.", exit_code=75, reason="Saved"))
+
+
+def test_a_job_waits_for_kueue_and_goes_on_when_it_is_installed(
+    before_kueue: tuple[TrainingJob, Object], manager: Manager, kubernetes: Kubernetes, operator: Operator
+) -> None:
+    job, early = before_kueue
+    assert early["message"].startswith("Kueue is not there: the API server does not serve kueue.x-k8s.io/v1beta2.")
+    assert (early["queue"]["reason"], "jobName" in early) == ("KueueUnavailable", False)
+    kueue_support.cluster_queue(kubernetes, 2)
+    kueue_support.local_queue(kubernetes, job.team.namespace)
+    until(lambda: "jobName" in job.status(), 40)
+    job.run()
+    job.delete()
+    until(lambda: not kubernetes.client.get(f"{GROUP}/workloads")["items"])
+
+
+def test_the_life_of_two_jobs_with_places_reasons_and_the_nodes_that_kueue_chose(
+    team: Team, operator: Operator
+) -> None:
+    first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
+    pod = first.run()
+    labels = first.child()["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == QUEUE
+    assert labels["kueue.x-k8s.io/priority-class"] == "trainyard-p5"
+    assert first.child()["spec"]["template"]["spec"]["nodeSelector"] == FLAVOR_LABEL
+    assert first.condition("Admitted")["status"] == "True"
+    second, third = submit(team, "second"), submit(team, "third", queue={"name": QUEUE, "priority": 4})
+    waiting = wait_for(second, "Queued", "WaitingForQuota")
+    assert waiting["message"] == (
+        "Kueue lets it wait: couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in "
+        "flavor default-flavor, 1 more needed."
+    )
+    assert second.condition("Admitted")["status"] == "False"
+    until(lambda: third.status()["queue"].get("position") == 2, 30)
+    queue = second.status()["queue"]
+    assert (queue["pool"], queue["position"], queue["length"]) == (QUEUE, 1, 2)
+    assert second.status()["summary"]["queue"] == "1 of 2"
+    shown = json.loads(operator.get("/queue")[1])
+    own = [row for row in shown["waiting"] if row["namespace"] == team.namespace]
+    assert [(row["name"], row["position"]) for row in own] == [("second", 1), ("third", 2)]
+    assert [row["name"] for row in shown["holding"]] == ["first"]
+    assert operator.get("/gpus")[0] == 200
+    first.finish(pod)
+    first.wait("Succeeded")
+    second.run()
+    assert second.status()["queue"].keys() == {"pool", "enqueuedAt"}
+    third.run()
+
+
+def test_places_are_asked_for_once_per_queue_while_somebody_waits(team: Team, front: Front) -> None:
+    submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
+    front.asked.clear()
+    time.sleep(11)
+    assert front.asked == [], "nobody waits"
+    waiting = [submit(team, f"waits-{number}") for number in range(3)]
+    until(lambda: [job.status().get("queue", {}).get("position") for job in waiting] == [1, 2, 3], 40)
+    until(lambda: len(front.asked) >= 3, 40)
+    moments = [at for version, queue, at in front.asked if queue == f"{team.namespace}/{QUEUE}"]
+    assert all(later - earlier > 9 for earlier, later in pairwise(moments)), moments
+
+
+def test_places_are_unknown_without_the_visibility_api_and_older_ones_are_understood(
+    team: Team, front: Front, operator: Operator
+) -> None:
+    submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
+    known, front.positions = front.positions, None
+    try:
+        job = submit(team, "job")
+        wait_for(job, "Queued", "WaitingForQuota")
+        asked = len(front.asked)
+        until(lambda: len(front.asked) > asked + 1, 40)
+        assert "position" not in job.status()["queue"]
+        assert operator.log().count("places in Kueue's queues are unknown") == 1
+    finally:
+        front.positions = known
+    front.version = "v1beta1"
+    try:
+        until(lambda: job.status()["queue"].get("position") == 1, 40)
+    finally:
+        front.version = "v1beta2"
+
+
+def test_a_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kubernetes) -> None:
+    kueue_support.cluster_queue(kubernetes, 2, preempts=True)
+    low = submit(team, "low", resources={**GPU_SPEC, "gpus": 2}, queue={"name": QUEUE, "priority": 1})
+    pod, uid = low.run(), low.child()["metadata"]["uid"]
+    high = submit(team, "high", resources={**GPU_SPEC, "gpus": 2}, queue={"name": QUEUE, "priority": 9})
+    leaving = low.wait("Suspending")
+    assert leaving["message"].startswith("The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a")
+    save_and_end(low, pod)
+    waiting = wait_for(low, "Queued", "Preempted")
+    assert waiting["message"].endswith("It resumes where it was when Kueue lets it in.")
+    high.finish(high.run())
+    high.wait("Succeeded")
+    low.run()
+    status = low.status()
+    assert (len(status["attempts"]), status["attemptCounts"]["failed"]) == (2, 0)
+    assert low.child()["metadata"]["uid"] == uid
+
+
+def test_suspend_and_resume_of_a_running_job_go_by_the_workload(team: Team) -> None:
+    job = submit(team, "job")
+    pod = job.run()
+    job.patch(suspend=True)
+    until(lambda: workload(job)["spec"]["active"] is False)
+    save_and_end(job, pod)
+    job.wait("Suspended")
+    assert workload(job)["metadata"]["annotations"] == {"trainyard.dev/held": "true"}
+    other = submit(team, "other", resources={**GPU_SPEC, "gpus": 2})
+    other.run()
+    job.patch(suspend=False)
+    wait_for(job, "Queued", "WaitingForQuota")
+    assert workload(job)["spec"]["active"] is True
+    other.delete()
+    job.run()
+    assert len(job.status()["attempts"]) == 2
+
+
+def test_suspend_and_resume_of_a_waiting_job(team: Team) -> None:
+    first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
+    first.run()
+    job = submit(team, "job")
+    wait_for(job, "Queued", "WaitingForQuota")
+    job.patch(suspend=True)
+    job.wait("Suspended")
+    assert workload(job)["spec"]["active"] is False
+    first.delete()
+    until(lambda: not first.team.client.exists(first.child_path))
+    time.sleep(1)
+    assert job.child()["spec"]["suspend"] is True, "quota is free, but it is suspended"
+    job.patch(suspend=False)
+    job.run()
+
+
+def test_stop_graceful_saves_and_force_does_not_wait(team: Team) -> None:
+    gentle, harsh = submit(team, "gentle"), submit(team, "harsh")
+    pod, other = gentle.run(), harsh.run()
+    gentle.patch(stop="Graceful")
+    gentle.wait("Stopping")
+    assert workload(gentle)["spec"]["active"] is False
+    save_and_end(gentle, pod)
+    gentle.wait("Stopped")
+    until(lambda: not gentle.client.exists(gentle.child_path))
+    harsh.patch(stop="Force")
+    other.wait_for_deletion()
+    other.remove()
+    harsh.wait("Stopped")
+    until(lambda: not harsh.client.exists(harsh.child_path))
+
+
+def test_stop_of_a_waiting_job_leaves_nothing_that_kueue_could_start(team: Team) -> None:
+    first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
+    first.run()
+    job = submit(team, "job")
+    wait_for(job, "Queued", "WaitingForQuota")
+    job.patch(stop="Graceful")
+    job.wait("Stopped")
+    until(lambda: not job.client.exists(job.child_path))
+    assert "attempts" not in job.status()
+
+
+def test_a_running_jobs_time_is_over(team: Team) -> None:
+    job = submit(team, "job", activeDeadlineSeconds=60)
+    pod = job.pod()
+    pod.start()  # the played kubelet says that it started long ago
+    assert job.wait("Stopping")["message"].startswith("The job ran for 60 s (spec.activeDeadlineSeconds)")
+    assert workload(job)["spec"]["active"] is False
+    save_and_end(job, pod)
+    assert job.wait("Failed")["message"].startswith("The job ran for 60 s without finishing")
+
+
+def test_priority_and_queue_of_a_waiting_job_are_changed(team: Team, kubernetes: Kubernetes, front: Front) -> None:
+    kueue_support.local_queue(kubernetes, team.namespace, "other")
+    first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
+    first.run()
+    early, late = submit(team, "early", resources={**GPU_SPEC, "gpus": 2}), None
+    wait_for(early, "Queued", "WaitingForQuota")
+    late = submit(team, "late")
+    late.wait("Queued")
+    late.patch(queue={"name": "other", "priority": 8})
+    until(lambda: workload(late)["spec"]["priorityClassRef"]["name"] == "trainyard-p8")
+    until(lambda: workload(late)["spec"]["queueName"] == "other")
+    until(lambda: late.status()["queue"]["pool"] == "other")
+    first.patch(queue={"name": "other", "priority": 2})
+    until(lambda: "takes effect when the job waits the next time" in first.status()["message"])
+    assert first.child()["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == QUEUE
+    until(lambda: workload(first)["spec"]["priorityClassRef"]["name"] == "trainyard-p2")
+    first.delete()
+    late.run()
+    assert early.status()["phase"] == "Queued"
+    assert "jobs" in {resource for resource, _ in front.patches}
+
+
+def test_no_queue_is_named(team: Team) -> None:
+    job = team.create("nameless", resources=GPU_SPEC)
+    status = wait_for(job, "Pending", "QueueNameMissing")
+    assert status["message"].startswith("spec.queue.name is not set and this installation has no default LocalQueue.")
+    assert (job.condition("Admitted")["status"], "jobName" in status) == ("False", False)
+    job.patch(queue={"name": QUEUE})
+    job.run()
+
+
+def test_a_queue_that_does_not_exist_is_told_and_can_be_put_right(team: Team) -> None:
+    job = submit(team, "job", queue={"name": "gone"})
+    assert wait_for(job, "Queued", "Inadmissible")["message"] == "Kueue lets it wait: LocalQueue gone doesn't exist."
+    job.patch(queue={"name": QUEUE})
+    job.run()
+
+
+def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> None:
+    job = submit(team, "job")
+    pod = job.run()
+    found = workload(job)
+    path = f"{GROUP}/namespaces/{team.namespace}/workloads/{found['metadata']['name']}"
+    job.client.patch(path, {"spec": {"active": False}})
+    save_and_end(job, pod)
+    status = wait_for(job, "Queued", "Deactivated")
+    assert status["message"] == (
+        "Its Workload was deactivated, not by spec.suspend: The workload is deactivated. Whoever may do so lets it "
+        f"wait again by kubectl patch workloads.kueue.x-k8s.io {found['metadata']['name']} -n {team.namespace} "
+        """--type=merge -p '{"spec":{"active":true}}'."""
+    )
+    words = ("--type=merge", "-p", '{"spec":{"active":true}}')
+    team.kubernetes.kubectl(
+        "patch", "workloads.kueue.x-k8s.io", found["metadata"]["name"], "-n", team.namespace, *words
+    )
+    job.run()
+
+
+def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, tmp_path: Path) -> None:
+    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
+    webhook.register()
+    try:
+        job = submit(team, "job", startDeadlineSeconds=1)
+        status = wait_for(job, "Queued", "WebhookUnavailable")
+        assert 'failed calling webhook "vjob.kb.io"' in status["message"]
+        time.sleep(2)
+        assert job.status()["phase"] == "Queued", "it is never failed for that, whatever time a start may take"
+        with webhook.denying("metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value"):
+            job.patch(suspend=True)
+            job.wait("Suspended")
+            refused = submit(team, "refused")
+            status = wait_for(refused, "Pending", "CreateForbidden")
+            assert "queue-name]: Invalid value" in status["message"]
+        job.patch(suspend=False)
+        wait_for(job, "Queued", "WebhookUnavailable")
+    finally:
+        webhook.unregister()
+    until(lambda: "jobName" in job.status())  # its own second to start begins only now
+    refused.run()
+
+
+def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Team, operator: Operator) -> None:
+    running, waiting = submit(team, "running", resources={**GPU_SPEC, "gpus": 2}), submit(team, "waiting")
+    pod = running.run()
+    wait_for(waiting, "Queued", "WaitingForQuota")
+    running.patch(suspend=True)
+    until(lambda: workload(running)["spec"]["active"] is False)
+    operator.kill()
+    save_and_end(running, pod)
+    until(lambda: waiting.child()["spec"]["suspend"] is False, 20)
+    operator.restart()
+    running.wait("Suspended")
+    waiting.run()
+    operator.kill()
+    running.patch(suspend=False)
+    operator.restart()
+    running.wait("Queued")
+    assert workload(running)["spec"]["active"] is True
+    waiting.finish(Pod(waiting, waiting.pods()[0]["metadata"]["name"]))
+    running.run()
+
+
+def test_the_examples_are_taken(kubernetes: Kubernetes, manager: Manager) -> None:
+    folder = ROOT / "examples/kueue"
+    words = ("apply", "--validate=strict", "--dry-run=server", "-f", str(folder / "queues.yaml"), "-f")
+    printed = kubernetes.kubectl(*words, str(folder / "job.yaml"))
+    assert [line.split("/")[0].split(".")[0] for line in printed.splitlines()] == [
+        "resourceflavor",
+        "clusterqueue",
+        "localqueue",
+        "trainingjob",
+    ]

@@ -1,0 +1,190 @@
+"""What is read from a Workload: every condition and reason that Kueue writes, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.trainingjob.world import SETTINGS, World, new_job
+from trainyard_operator.trainingjob.admission import Admission, Handover
+from trainyard_operator.trainingjob.kueue import HELD_ANNOTATION, reading
+from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.render import children
+
+QUOTA = (
+    "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"
+)
+AGAIN = "It resumes where it was when Kueue lets it in."
+WAITS = ("WaitingForTurn", "It waits in the LocalQueue gpus.")
+
+
+def workload(*conditions: tuple[str, bool, str, str], active: bool = True, held: bool = False, **status: Any) -> Object:
+    annotations = {HELD_ANNOTATION: "true"} if held else {}
+    entries = [
+        {"type": kind, "status": str(value), "reason": reason, "message": message}
+        for kind, value, reason, message in conditions
+    ]
+    return {
+        "metadata": {"name": "job-tune-1a2b3", "namespace": "team", "annotations": annotations},
+        "spec": {"active": active, "queueName": "gpus"},
+        "status": {"conditions": entries, **status},
+    }
+
+
+def refused(reason: str, message: str = QUOTA) -> tuple[str, bool, str, str]:
+    return "QuotaReserved", False, reason, message
+
+
+def evicted(reason: str, message: str) -> tuple[str, bool, str, str]:
+    return "Evicted", True, reason, message
+
+
+RESERVED = ("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue a")
+ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (workload(), WAITS),
+        (workload(refused("Pending")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
+        (workload(refused("WaitingForQuota")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
+        (workload(refused("ExceedsMaxQuota", "too much.")), ("ExceedsMaxQuota", "Kueue lets it wait: too much.")),
+        (workload(refused("NoMatchingFlavor", "no flavor")), ("NoMatchingFlavor", "Kueue lets it wait: no flavor.")),
+        (
+            workload(refused("Inadmissible", "LocalQueue gpus doesn't exist")),
+            ("Inadmissible", "Kueue lets it wait: LocalQueue gpus doesn't exist."),
+        ),
+        (workload(refused("Suspended", "")), ("Suspended", "Kueue lets it wait: Suspended.")),
+        (
+            workload(RESERVED, admissionChecks=[{"name": "budget", "state": "Retry"}]),
+            ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks: budget (Retry)."),
+        ),
+        (
+            workload(RESERVED),
+            ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks."),
+        ),
+        (workload(RESERVED, ADMITTED), None),
+        (workload(RESERVED, ADMITTED, ("Evicted", False, "QuotaReserved", "Previously: x")), None),
+        (
+            workload(RESERVED, ADMITTED, evicted("Preempted", "Preempted to accommodate a workload")),
+            ("Preempted", f"Kueue stopped it: Preempted to accommodate a workload. {AGAIN}"),
+        ),
+        (
+            workload(
+                refused("Pending"),
+                evicted("PodsReadyTimeout", "Exceeded the timeout"),
+                requeueState={"count": 2, "requeueAt": "2026-01-02T10:02:00Z"},
+            ),
+            (
+                "PodsReadyTimeout",
+                f"Kueue stopped it: Exceeded the timeout. {AGAIN} Kueue considers it again at 2026-01-02T10:02:00Z.",
+            ),
+        ),
+        *[
+            (workload(refused("Pending"), evicted(reason, "x")), (reason, f"Kueue stopped it: x. {AGAIN}"))
+            for reason in ("AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures")
+        ],
+        (
+            workload(
+                refused("Pending", "The workload is deactivated"), evicted("Deactivated", "The workload is deactivated")
+            ),
+            WAITS,
+        ),
+        (
+            workload(refused("Pending"), evicted("Deactivated", "The workload is deactivated")),
+            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}."),
+        ),
+        (workload(refused("Deactivated"), evicted("Deactivated", "x"), active=False, held=True), WAITS),
+    ],
+)
+def test_what_a_workload_says(found: Object, told: tuple[str, str] | None) -> None:
+    assert reading(found) == told
+
+
+@pytest.mark.parametrize("cause", ["", "The workload is deactivated due to exceeding the maximum number of retries"])
+def test_a_deactivation_that_was_not_ours_names_the_way_out(cause: str) -> None:
+    conditions = [evicted("DeactivatedDueToRequeuingLimitExceeded", cause)] if cause else []
+    reason, message = reading(workload(*conditions, active=False)) or ("", "")
+    assert reason == ("DeactivatedDueToRequeuingLimitExceeded" if cause else "Deactivated")
+    assert cause in message
+    assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
+
+
+def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
+    handover = Handover({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
+    admission = Admission(admitted=True, reason="Admitted", message="", handover=handover)
+    job = children(new_job(), SETTINGS, admission)[-1]
+    assert job["spec"]["suspend"] is True
+    assert handover.labels.items() <= job["metadata"]["labels"].items()
+    pods = job["spec"]["template"]["metadata"]["labels"]
+    assert not [label for label in pods if label.startswith("kueue")]
+
+
+def kueue_world() -> World:
+    world = World()
+    world.kueue = {"default": "gpus"}
+    world.apply(world.plan())
+    assert world.child is not None
+    world.child["status"] = {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": world.stamp}]}
+    return world
+
+
+def test_a_suspended_job_of_the_builtin_queue_is_handed_over_when_it_may_go_on() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    handed = world.child["metadata"].pop("labels")
+    world.job["spec"]["suspend"] = True
+    assert world.plan().patches == ()
+    world.job["spec"]["suspend"] = False
+    planned = world.plan()
+    assert [patch.body["metadata"]["labels"] for patch in planned.patches] == [
+        {key: handed[key] for key in ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")}
+    ]
+    assert planned.suspend is None
+    world.apply(planned)
+    assert world.plan().patches == ()
+
+
+def test_a_running_job_of_the_builtin_queue_is_suspended_by_itself() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    del world.child["metadata"]["labels"]
+    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
+    world.job["spec"]["suspend"] = True
+    assert (world.plan().suspend, world.plan().patches) == (True, ())
+
+
+def test_a_job_that_kueue_has_is_left_alone_by_the_builtin_queue_and_says_so() -> None:
+    world = kueue_world()
+    world.kueue = None
+    planned = world.plan()
+    assert (planned.suspend, planned.patches) == (None, ())
+    assert planned.status is not None
+    assert "only Kueue starts and stops it" in planned.status["message"]
+
+
+def test_a_running_job_that_kueue_has_no_workload_of_says_how_to_end_it() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
+    world.job["spec"]["suspend"] = True
+    planned = world.plan()
+    assert (planned.suspend, planned.patches) == (None, ())
+    assert planned.status is not None
+    assert planned.status["message"].endswith("has no Workload of it; spec.stop: Force ends it without saving.")
+
+
+def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_says_so() -> None:
+    world = World()
+    world.apply(world.plan())
+    world.job["spec"]["queue"] = {"name": "gpus"}
+    planned = world.plan()
+    assert planned.status is None or "spec.queue.name 'gpus' has no effect" in planned.status["message"]
+    world.now = world.now.replace(minute=1)
+    planned = world.plan()
+    assert planned.status is not None
+    assert planned.status["message"].endswith(
+        "spec.queue.name 'gpus' has no effect: this installation uses its builtin queue."
+    )
