@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
+from trainyard_crds.trainingjob_status import FINAL_PHASES
+from trainyard_operator.kube.packed import Packed, unpacked
 
 Object = dict[str, Any]
 _TOMBSTONES = 10_000
@@ -49,11 +51,11 @@ class Difference:
 
 
 class Store:
-    """All TrainingJobs and their children, each at the newest version seen."""
+    """All TrainingJobs and their children, each at the newest version seen; those of finished jobs are packed."""
 
     def __init__(self) -> None:
-        self._objects: dict[ResourceKind, dict[str, Object]] = {kind: {} for kind in ResourceKind}
-        self._children: dict[tuple[ResourceKind, str], dict[str, Object]] = {}
+        self._objects: dict[ResourceKind, dict[str, Object | Packed]] = {kind: {} for kind in ResourceKind}
+        self._children: dict[tuple[ResourceKind, str], dict[str, Object | Packed]] = {}
         self._departed: dict[str, dict[str, Object]] = {}
         self._uids: dict[Key, str] = {}
         self._namespaces: Counter[str] = Counter()
@@ -63,11 +65,11 @@ class Store:
     def job(self, key: Key) -> Object | None:
         """The TrainingJob of that name."""
         uid = self._uids.get(key)
-        return None if uid is None else self._objects[ResourceKind.TRAINING_JOBS][uid]
+        return None if uid is None else unpacked(self._objects[ResourceKind.TRAINING_JOBS][uid])
 
     def children(self, kind: ResourceKind, owner_uid: str, role: str) -> list[Object]:
         """Children of a TrainingJob with that role; of pods also those that ended and were deleted a moment ago."""
-        found = list(self._children.get((kind, owner_uid), {}).values())
+        found = [unpacked(child) for child in self._children.get((kind, owner_uid), {}).values()]
         if kind is ResourceKind.PODS:
             found += self._departed.get(owner_uid, {}).values()
         owner = self._owners.get(owner_uid)
@@ -113,7 +115,7 @@ class Store:
         """Number of TrainingJobs in each phase."""
         counts: dict[str, int] = {}
         for job in self._objects[ResourceKind.TRAINING_JOBS].values():
-            phase = (job.get("status") or {}).get("phase", "Pending")
+            phase = _phase(job) or "Pending"
             counts[phase] = counts.get(phase, 0) + 1
         return counts
 
@@ -164,7 +166,7 @@ class Store:
         for phantom in [obj for uid, obj in self._objects[kind].items() if uid not in seen]:
             if version(phantom) <= int(list_version):
                 missed += 1
-                keys.add(self.remove(kind, phantom))
+                keys.add(self.remove(kind, unpacked(phantom)))
         for obj in listed:
             known = self._objects[kind].get(obj["metadata"]["uid"])
             if obj["metadata"]["uid"] not in self._deleted and (known is None or version(known) < version(obj)):
@@ -173,14 +175,24 @@ class Store:
         return Difference(keys=frozenset(key for key in keys if key is not None), missed=missed)
 
     def _insert(self, kind: ResourceKind, uid: str, obj: Object) -> None:
-        self._objects[kind][uid] = obj
+        owner = uid if kind is ResourceKind.TRAINING_JOBS else _labels(obj).get(JOB_UID_LABEL, "")
+        finished = _phase(obj if owner == uid else self._objects[ResourceKind.TRAINING_JOBS].get(owner)) in FINAL_PHASES
+        entry = self._objects[kind][uid] = Packed(obj) if finished else obj
         if kind is ResourceKind.TRAINING_JOBS:
+            if finished:
+                self._pack_children(uid)
             key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
             if key not in self._uids:
                 self._namespaces[key.namespace] += 1
             self._uids[key], self._owners[uid] = uid, key
         else:
-            self._children.setdefault((kind, _labels(obj).get(JOB_UID_LABEL, "")), {})[uid] = obj
+            self._children.setdefault((kind, owner), {})[uid] = entry
+
+    def _pack_children(self, owner: str) -> None:
+        for kind in CHILD_KINDS:
+            for uid, child in self._children.get((kind, owner), {}).items():
+                if not isinstance(child, Packed):
+                    self._children[kind, owner][uid] = self._objects[kind][uid] = Packed(child)
 
     def _key(self, kind: ResourceKind, obj: Object) -> Key | None:
         metadata = obj["metadata"]
@@ -205,9 +217,15 @@ class Store:
             self._deleted.popitem(last=False)
 
 
-def version(obj: Object) -> int:
+def version(entry: Object | Packed) -> int:
     """The resourceVersion, which since Kubernetes 1.35 may be compared within a kind."""
-    return int(obj["metadata"]["resourceVersion"])
+    return entry.version if isinstance(entry, Packed) else int(entry["metadata"]["resourceVersion"])
+
+
+def _phase(entry: Object | Packed | None) -> str | None:
+    if isinstance(entry, Packed):
+        return entry.phase
+    return ((entry or {}).get("status") or {}).get("phase")
 
 
 def trim(kind: ResourceKind, obj: Object) -> Object:

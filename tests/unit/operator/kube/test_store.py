@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_operator.kube.packed import Packed
 from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 
 JOBS, PODS, TRAINING_JOBS = ResourceKind.JOBS, ResourceKind.PODS, ResourceKind.TRAINING_JOBS
@@ -145,3 +148,24 @@ def test_the_phases_and_namespaces_are_those_of_the_jobs() -> None:
     store = Store()
     store.put(TRAINING_JOBS, training_job(1))
     assert (store.count_phases(), store.namespaces(), store.all_keys()) == ({"Pending": 1}, {"team"}, [KEY])
+
+
+@pytest.mark.parametrize("finished_first", [True, False])
+def test_what_belongs_to_a_finished_job_is_packed_and_reads_the_same(finished_first: bool) -> None:
+    store, plain = Store(), Store()
+    news = [(TRAINING_JOBS, training_job(5, phase="Succeeded")), (PODS, pod(6))]
+    for kind, obj in news if finished_first else reversed(news):
+        store.put(kind, obj)
+    plain.put(TRAINING_JOBS, training_job(5, phase="Running"))
+    plain.put(PODS, pod(6))
+    assert store.children(PODS, "u1", "train") == plain.children(PODS, "u1", "train")
+    found, other = store.job(KEY), plain.job(KEY)
+    assert found is not None
+    assert other is not None
+    assert found == {**other, "status": {"phase": "Succeeded"}}
+    assert all(isinstance(entry, Packed) for kind in (TRAINING_JOBS, PODS) for entry in store._objects[kind].values())
+    assert store.has(TRAINING_JOBS, training_job(5))
+    assert not store.has(TRAINING_JOBS, training_job(6))
+    assert store.count_phases() == {"Succeeded": 1}
+    assert store.replace(TRAINING_JOBS, [], "7").keys == {KEY}
+    assert store.job(KEY) is None
