@@ -65,11 +65,12 @@ class Session:
             StopRequested: The run was asked to stop; what was trained is saved.
             TrainerError: Whatever else ends a run.
         """
-        self._reporter.checkpoints(self._store.statuses())
         if (checkpoint := self._store.newest) is not None:
             manifest = checkpoint.manifest
             self._reporter.found(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
-            check_settings(manifest.config, training_settings(self._config))
+        self._reporter.checkpoints(self._store.statuses())
+        if checkpoint is not None:
+            check_settings(checkpoint.manifest.config, training_settings(self._config))
         seed = self._config.optimization.seed
         seed_everything(seed)
         loaded = task.load(self._context)
