@@ -237,6 +237,7 @@ ELSEWHERE = {
     "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
     "task": "tasks/test_llm_task.py::test_the_loss_falls",
     "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
+    "nodes": "group/test_training.py::test_two_pods_train_to_the_bits_of_one_with_as_many_processes",
     "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
     "model.source": "tasks/test_llm_task.py::test_the_loss_falls",
     "model.revision": "sources/test_hub.py::test_a_revision_is_resolved_once_for_a_run",
