@@ -181,3 +181,53 @@ def test_while_a_pod_runs_the_gateways_fields_are_not_touched(world: World) -> N
         return
     assert not {"progress", "metrics", "gpus", "checkpoints"} & set(planned.status)
     assert set(planned.status.get("summary", {})) <= {"gpus"}
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> World:
+    """Jobs on two nodes that are meant to run; many pods do."""
+    world = World()
+    world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}, "status": {"jobName": CHILD}})
+    world.child = {
+        "metadata": {"name": CHILD, "uid": CHILD_UID, "resourceVersion": "7", "creationTimestamp": f"{DAY}10:00:00Z"},
+        "spec": {"suspend": False},
+        "status": {},
+    }
+    for name in ("0-a", "1-a", "1-b", "0-b")[: draw(st.integers(1, 4))]:
+        world.pods[name] = draw(pods(name))
+        if draw(st.booleans()):
+            state = {"name": "trainer", "state": {"running": {"startedAt": draw(TIMES)}}}
+            world.pods[name]["status"] = {"phase": "Running", "containerStatuses": [state]}
+    world.now = at("10:01:00")
+    return world
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(groups())
+def test_a_group_is_called_running_only_when_every_pod_of_it_runs_or_is_done(world: World) -> None:
+    world.apply(world.plan())
+    if world.job["status"].get("phase") != "Running":
+        return
+    fine = {name.partition("-")[0] for name, pod in world.pods.items() if _runs_or_is_done(pod)}
+    assert fine == {"0", "1"}
+
+
+def _runs_or_is_done(pod: dict[str, Any]) -> bool:
+    status = pod["status"]
+    state: dict[str, Any] = next((entry["state"] for entry in status.get("containerStatuses", [])), {})
+    return status["phase"] == "Succeeded" or (
+        "running" in state and status["phase"] != "Failed" and not pod.get("gone")
+    )
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(worlds())
+def test_a_start_of_a_group_is_one_attempt_and_counts_at_most_once(world: World) -> None:
+    leaders = [name for name in world.pods if not name.startswith("1-")]
+    for _ in range(3):
+        world.apply(world.plan())
+    status = world.job.get("status", {})
+    counts = status.get("attemptCounts", {"total": 0, "failed": 0, "restartsWithoutProgress": 0})
+    assert counts["total"] <= len(leaders)
+    assert counts["failed"] + counts["restartsWithoutProgress"] <= counts["total"]
+    assert not [entry for entry in status.get("attempts", []) if entry["podUID"].startswith("pod-1-")]
