@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.operator.trainingjob.world import CHILD, NAME, NAMESPACE, SETTINGS, new_job
+import pytest
+
+from tests.unit.operator.trainingjob.world import CHILD, NAME, NAMESPACE, SETTINGS, UID, new_job
 from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import NotFoundError
+from trainyard_operator.errors import ApiRefusedError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.trainingjob.admission import Admission, Handover
+from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
+from trainyard_operator.trainingjob.render import children
 
 
 class Empty:
@@ -39,3 +44,104 @@ async def test_a_job_that_is_gone_is_not_worked_on_while_its_watch_is_late() -> 
     assert store.all_keys() == []
     await reconciler.reconcile(key)
     assert len(empty.requests) == 2
+
+
+WEBHOOK = 'Internal error occurred: failed calling webhook "mjob.kb.io": connection refused'
+LABELS = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p9"}
+
+
+class Refusing:
+    """An API server that takes everything but what it is told to refuse."""
+
+    def __init__(self, *, creates: ApiRefusedError | None = None, merges: ApiRefusedError | None = None) -> None:
+        self._creates, self._merges = creates, merges
+        self.status: Any = {}
+        self.patched: list[str] = []
+
+    async def get(self, _: str) -> Any:
+        return {**new_job(), "metadata": {**new_job()["metadata"], "resourceVersion": "2"}}
+
+    async def create(self, _: str, body: Any) -> Any:
+        if self._creates is not None:
+            raise self._creates
+        return body
+
+    async def merge(self, url: str, patch: Any) -> Any:
+        if url.endswith("/status"):
+            self.status = patch["status"]
+            return {**new_job(), "metadata": {**new_job()["metadata"], "resourceVersion": "3"}}
+        self.patched.append(url)
+        if self._merges is not None:
+            raise self._merges
+        known = {"name": "w", "namespace": NAMESPACE, "resourceVersion": "9", "uid": "w"}
+        return {"spec": {}, **patch, "metadata": {**patch["metadata"], **known}}
+
+
+class Shell:
+    """A reconciler of one job that waits in Kueue."""
+
+    def __init__(self, kube: Refusing, workload: Any = None) -> None:
+        self.store, self.took = Store(), []
+        raw: Any = kube
+        clock = ServerClock()
+        found = Admission(admitted=False, reason="Waits", message="It waits.", handover=Handover(LABELS, workload))
+        self.admission = found
+        self.reconciler = Reconciler(
+            raw,
+            self.store,
+            EventWriter(raw, clock, "one"),
+            clock,
+            settings=SETTINGS,
+            admit=lambda _: self.admission,
+            took=self.took.append,
+        )
+        key = self.store.put(ResourceKind.TRAINING_JOBS, new_job())
+        assert key is not None
+        self.key = key
+
+    took: list[Any]
+
+    def give_child(self) -> None:
+        labels = {
+            **children(new_job(), SETTINGS, self.admission)[-1]["metadata"]["labels"],
+            PRIORITY_LABEL: "trainyard-p1",
+        }
+        owner = {"controller": True, "uid": UID, "kind": "TrainingJob", "name": NAME}
+        metadata = {"name": CHILD, "namespace": NAMESPACE, "uid": "c", "resourceVersion": "5", "labels": labels}
+        metadata |= {"ownerReferences": [owner], "creationTimestamp": "2026-01-02T10:00:00Z"}
+        self.store.put(ResourceKind.JOBS, {"metadata": metadata, "spec": {"suspend": True, "backoffLimit": 3}})
+
+
+async def test_a_webhook_that_does_not_answer_lets_the_job_wait_and_is_asked_again() -> None:
+    kube = Refusing(creates=ServerError(500, "InternalError", WEBHOOK))
+    shell = Shell(kube)
+    shell.admission = shell.admission._replace(admitted=True)
+    result = await shell.reconciler.reconcile(shell.key)
+    assert (kube.status["phase"], result.failed) == ("Queued", True)
+    assert "mjob.kb.io" in kube.status["message"]
+
+
+async def test_another_fault_of_the_server_is_nothing_to_tell() -> None:
+    shell = Shell(Refusing(creates=ServerError(500, "InternalError", "etcdserver: request timed out")))
+    shell.admission = shell.admission._replace(admitted=True)
+    with pytest.raises(ServerError):
+        await shell.reconciler.reconcile(shell.key)
+
+
+async def test_a_label_that_is_refused_does_not_keep_the_status_from_being_written() -> None:
+    kube = Refusing(merges=ForbiddenError(403, "Forbidden", "queue-name is immutable"))
+    shell = Shell(kube)
+    shell.give_child()
+    await shell.reconciler.reconcile(shell.key)
+    assert [url.rsplit("/", 2)[-2:] for url in kube.patched] == [["jobs", CHILD]]
+    assert kube.status["phase"] == "Queued"
+
+
+async def test_the_answer_to_a_change_of_a_workload_is_known_at_once() -> None:
+    held = {"metadata": {"name": "w", "annotations": {"trainyard.dev/held": "true"}}, "spec": {"active": False}}
+    kube = Refusing()
+    shell = Shell(kube, held)
+    shell.give_child()
+    await shell.reconciler.reconcile(shell.key)
+    assert shell.took[0]["spec"] == {"active": True}
+    assert any(url == f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads/w" for url in kube.patched)
