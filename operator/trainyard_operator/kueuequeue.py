@@ -28,6 +28,14 @@ class _Seen(NamedTuple):
     admission: Admission
 
 
+class _Said(NamedTuple):
+    """What a waiting job was told of Kueue's words, and when."""
+
+    reason: str
+    message: str
+    at: float
+
+
 class KueueQueue:
     """Stands where the builtin queue does.
 
@@ -54,7 +62,7 @@ class KueueQueue:
         clock: Callable[[], float],
         default: str | None,
     ) -> None:
-        self._observe, self._add, self._now, self._default = observe, add, now, default
+        self._observe, self._add, self._now, self._clock, self._default = observe, add, now, clock, default
         self.inventory = Inventory()
         self.feed = WorkloadFeed(kube, changed=self._changed, turned=self._turned)
         self._visibility = Visibility(kube)
@@ -64,6 +72,8 @@ class KueueQueue:
         self._seen: dict[Key, _Seen] = {}
         self._exact: dict[str, Place] = {}
         self._told: dict[str, Place] = {}
+        self._said: dict[str, _Said] = {}
+        self._late: set[Key] = set()
 
     # --- news ---------------------------------------------------------------------------------------------------------
 
@@ -73,14 +83,19 @@ class KueueQueue:
         child = observed.child["metadata"]["uid"] if observed is not None and observed.child else ""
         before = self._children.get(key, "")
         if before and before != child:
-            for known in (self._keys, self._exact, self._told):
-                known.pop(before, None)
+            self._forget(before)
         if observed is None or not is_wanted(observed):
             self._seen.pop(key, None)
         if child:
             self._children[key], self._keys[child] = child, key
         else:
             self._children.pop(key, None)
+
+    def _forget(self, child: str) -> None:
+        self._keys.pop(child, None)
+        self._exact.pop(child, None)
+        self._told.pop(child, None)
+        self._said.pop(child, None)
 
     def wake(self) -> None:
         """Nodes or foreign pods have news: Kueue's business."""
@@ -118,8 +133,25 @@ class KueueQueue:
         if not self.feed.listed:
             found = found._replace(settled=False, admitted=False)
         metadata = observed.job["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        found = self._steady(key, child, found)
         if is_wanted(observed):
-            self._seen[Key(metadata["namespace"], metadata["name"])] = _Seen(child, _request(observed, found), found)
+            self._seen[key] = _Seen(child, _request(observed, found), found)
+        return found
+
+    def _steady(self, key: Key, child: str, found: Admission) -> Admission:
+        """Kueue's words: how much quota is missing changes for all with each job that starts, and is told now and then."""
+        said = self._said.get(child)
+        if found.admitted or not child:
+            self._said.pop(child, None)
+            return found
+        if said is not None and said.reason == found.reason:
+            if said.message == found.message:
+                return found
+            if self._clock() - said.at < APART or not self._budget.take():
+                self._late.add(key)
+                return found._replace(message=said.message)
+        self._said[child] = _Said(found.reason, found.message, self._clock())
         return found
 
     # --- places -------------------------------------------------------------------------------------------------------
@@ -143,6 +175,9 @@ class KueueQueue:
         for namespace, queue in {(key.namespace, seen.request["pool"]) for key, seen in queued.items()}:
             exact |= places(await self._visibility.pending(namespace, queue) or [])
         self._exact = exact
+        late, self._late = self._late, set()
+        for key in late:
+            self._add(key)
         for key, seen in waiting.items():
             if key not in queued:
                 self._add(key)  # what is said of a Job without a Workload changes with the time

@@ -206,4 +206,5 @@ def _checks(workload: Object) -> str:
         for check in checks
         if check.get("state") != "Ready"
     ]
-    return f"Its quota is reserved; it waits for admission checks{': ' if open_ones else ''}{', '.join(open_ones)}."
+    named = f": {', '.join(open_ones)}"[:_LONGEST] if open_ones else ""
+    return f"Its quota is reserved; it waits for admission checks{named}."

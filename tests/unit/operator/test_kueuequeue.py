@@ -115,6 +115,30 @@ async def test_a_job_without_a_workload_is_looked_at_now_and_then() -> None:
     assert (yard.asked, yard.added) == (0, [KEY])
 
 
+async def test_words_that_change_with_every_start_of_others_are_told_now_and_then() -> None:
+    yard = Yard()
+
+    def missing(count: int) -> str:
+        found = workload(CHILD_UID, 5 + count)
+        text = f"{count} more needed"
+        found["status"]["conditions"] = [{"type": "QuotaReserved", "status": "False", "reason": "Pending"}]
+        found["status"]["conditions"][0]["message"] = text
+        yard.queue.feed.put(found)
+        return str(yard.admission().message)
+
+    assert missing(1) == "Kueue lets it wait: 1 more needed."
+    assert missing(2) == "Kueue lets it wait: 1 more needed."
+    yard.clock = 11.0
+    yard.added.clear()
+    await yard.queue.refresh()
+    assert KEY in yard.added
+    assert yard.admission().message == "Kueue lets it wait: 2 more needed."
+    changed = workload(CHILD_UID, 9)
+    changed["status"]["conditions"] = [{"type": "Evicted", "status": "True", "reason": "Preempted", "message": "x"}]
+    yard.queue.feed.put(changed)
+    assert yard.admission().reason == "Preempted", "another reason is told at once"
+
+
 def test_nothing_is_settled_before_the_first_list_and_everybody_is_looked_at_after_it() -> None:
     yard = Yard()
     yard.queue.feed.listed = False
