@@ -140,7 +140,7 @@ class KueueQueue:
         return found
 
     def _steady(self, key: Key, child: str, found: Admission) -> Admission:
-        """Kueue's words: how much quota is missing changes for all with each job that starts, and is told now and then."""
+        """Kueue's words: how much quota is missing changes with each start, for all, and is told now and then."""
         said = self._said.get(child)
         if found.admitted or not child:
             self._said.pop(child, None)
