@@ -25,7 +25,7 @@ from trainyard_operator.trainingjob.objects import (
     pod_ended,
     seconds_between,
 )
-from trainyard_operator.trainingjob.peers import Fault, Group, cause, cause_is_near, group, leads
+from trainyard_operator.trainingjob.peers import Fault, Group, cause, cause_is_near, group, leads, works_alone
 
 LIMIT = 20
 """Attempts kept in the status."""
@@ -105,7 +105,7 @@ def history(observed: Observed, now: datetime) -> History | Need:
         ended_now=news.ended,
         pod=last_pod,
         unfinished=any(not pod_ended(pod) for pod in [*pods, *lost]),
-        group=group(pods, attempts, _size(observed)),
+        group=group(pods, attempts, _size(observed), alone=_leads_alone(last_pod, observed)),
         fault=news.fault,
         cause_in=news.cause_in,
     )
@@ -143,7 +143,7 @@ class _Record:
     def take_in(self, entry: Object, pod: Object | None, counts: AttemptCounts, since: datetime | None) -> _News:
         """Bring one attempt up to date; `since` is when the one before it ended."""
         gang = pod is not None and _size(self.observed) > 1
-        fault = cause(pod, self.pods, since, memory_limit(self.observed)) if gang and pod else None
+        fault = self._fault(pod, since) if gang and pod else None
         if "finishedAt" in entry:
             return _News(counts=counts, fault=fault)
         newest = entry["number"] == counts.total
@@ -154,6 +154,12 @@ class _Record:
             return _News(counts=counts, fault=fault, cause_in=cause_in)
         self._close(entry, end, fault)
         return _News(counts=_count(counts, entry, end, fault, self.observed), ended=True, fault=fault)
+
+    def _fault(self, leader: Object, since: datetime | None) -> Fault | None:
+        """The other pod that ended the leader's start; where it was past training, only what failed the Job did."""
+        found = cause(leader, self.pods, since, memory_limit(self.observed))
+        harmless = found is not None and found.ending.action is not OnExit.FAIL
+        return None if harmless and works_alone(leader, self.observed.status.get("progress") or {}) else found
 
     def _close(self, entry: Object, end: Ending, fault: Fault | None) -> None:
         if end.started_at:
@@ -178,6 +184,10 @@ def restarts(observed: Observed) -> bool:
     """Whether the pods of a group are made to start again together."""
     found = condition(observed.job, "Running")
     return found is not None and found["status"] == "False" and found["reason"] == GROUP_RESTARTS
+
+
+def _leads_alone(pod: Object | None, observed: Observed) -> bool:
+    return pod is not None and not pod_ended(pod) and works_alone(pod, observed.status.get("progress") or {})
 
 
 def _size(observed: Observed) -> int:

@@ -84,10 +84,16 @@ def _start_began(case: Case) -> datetime | None:
         if suspended["status"] == "True":
             return None  # the Job controller has not resumed it yet
         moments.append(suspended["lastTransitionTime"])
-    if case.history.last is not None and "finishedAt" in case.history.last:
+    if case.history.group is not None:
+        moments += _stopped_running(case)
+    elif case.history.last is not None and "finishedAt" in case.history.last:
         moments.append(case.history.last["finishedAt"])
-    ran = condition(case.observed.job, "Running")
-    if case.history.group is not None and ran is not None:
-        # Of a group that lost a pod, the others start anew while the first one may go on.
-        moments.append(ran["lastTransitionTime"] if ran["status"] == "False" else format_time(case.now))
     return max(parse_time(moment) for moment in moments)
+
+
+def _stopped_running(case: Case) -> list[str]:
+    """When a group last ran: a first pod that waits for the others in vain ends and starts again meanwhile."""
+    ran = condition(case.observed.job, "Running")
+    if ran is None:
+        return []
+    return [ran["lastTransitionTime"] if ran["status"] == "False" else format_time(case.now)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from trainyard_crds.exitcodes import ExitCode, OnExit
+from trainyard_crds.report import Stage
 from trainyard_operator.trainingjob.failure import Ending, disruption, ending
 from trainyard_operator.trainingjob.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.model import Object
@@ -14,6 +15,7 @@ from trainyard_operator.trainingjob.objects import condition, container_state, i
 
 CAUSE_SECONDS = 10
 """How long a fault may be seen after the ends that it caused; its pod's processes may end one after the other."""
+_ALONE = (Stage.EXPORTING, Stage.FINISHED)
 _CONSEQUENCES = (ExitCode.FINISHED, ExitCode.INTERRUPTED, ExitCode.PEER_LOST)
 
 
@@ -73,16 +75,32 @@ def is_past(pod: Object, status: Object) -> bool:
     return not leads(pod) and bool(attempts) and "finishedAt" in attempts[-1]
 
 
-def group(pods: Sequence[Object], attempts: Iterable[Object], size: int) -> Group | None:
+def works_alone(leader: Object | None, progress: Object) -> bool:
+    """Whether a leader is past training: it exports, and the others only wait for its result and may go.
+
+    Args:
+        leader: Pod of index 0.
+        progress: As it stands in `status.progress`; what an earlier leader reported does not count.
+    """
+    started = _started(leader) if leader else None
+    if started is None or progress.get("stage") not in _ALONE or "updatedAt" not in progress:
+        return False
+    return parse_time(progress["updatedAt"]) >= started
+
+
+def group(pods: Sequence[Object], attempts: Iterable[Object], size: int, *, alone: bool = False) -> Group | None:
     """How the pods of a job stand; None for a job on one node.
 
     Args:
         pods: All that are known, oldest first.
         attempts: Entries of `status.attempts`: what is left of earlier leaders.
         size: Pods the job is to have.
+        alone: Whether the newest leader needs no others any more.
     """
     if size == 1:
         return None
+    if alone:
+        return Group(size=size, running=size, waiting=None, broken=None, left=())
     broken = _broken(pods, attempts)
     left = tuple(pod for pod in pods if _is_left(pod, broken) and "deletionTimestamp" not in pod["metadata"])
     newest = {_index(pod): pod for pod in pods}
