@@ -23,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
 
 
 def test_order_and_room_at_every_instant(place: Yard) -> None:
-    report = scenarios.order_and_use(place, jobs=JOBS, seed=SEED)
+    report = scenarios.order_and_use(place, jobs=JOBS, seed=SEED, late=60.0)
     assert not report.problems, str(report)
 
 

@@ -23,7 +23,7 @@ BAR = 0.95
 """Least share of the simulated use of the GPUs that a full run must reach."""
 
 
-def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None) -> Report:
+def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None, late: float = told.LATE) -> Report:
     """Many jobs at once: order, room, one end each, and the use of the GPUs beside a simulation.
 
     Args:
@@ -31,6 +31,7 @@ def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None)
         jobs: How many.
         seed: Of sizes, priorities and shapes.
         bar: Least share of the simulated use; None asserts nothing about time.
+        late: Seconds within which a place that was told must have been true.
     """
     report = Report(name=f"load: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
     with yard.operator() as operator, yard.history() as history:
@@ -45,7 +46,7 @@ def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None)
     report.problems += checks.unexplained(checks.overtakes(changes))
     report.problems += checks.passed_over(changes)
     report.problems += checks.pods_more_than_one(changes)
-    told_of(report, changes)
+    told_of(report, changes, late)
     _use(report, yard, changes, bar)
     return report
 
@@ -133,11 +134,11 @@ def safe(report: Report, history: History, changes: Sequence[Change], *, news: f
     report.figures["events checked"] = ", ".join(f"{count} of {name}s" for name, count in counts.items())
 
 
-def told_of(report: Report, changes: Sequence[Change]) -> None:
+def told_of(report: Report, changes: Sequence[Change], late: float = told.LATE) -> None:
     """Positions and estimates that were told, beside the truth."""
-    found = told.positions(changes)
+    found = told.positions(changes, late)
     report.figures["places told, true within 3 s: first 20, behind"] = f"{found.exact}, {found.behind}"
-    report.figures["places told, true within 10 s; wrong"] = f"{found.late}; {len(found.wrong)}"
+    report.figures[f"places told, true within {late:.0f} s; wrong"] = f"{found.late}; {len(found.wrong)}"
     report.problems += found.wrong
     for line in told.summary(told.estimates(changes)):
         report.figures[line[0]] = line[1]

@@ -41,7 +41,7 @@ class Positions:
     Attributes:
         exact: Told places of at most EXACT that were true at some moment of the last FRESH seconds.
         behind: Told places beyond, of which the range was.
-        late: Told places that were true only within the last LATE seconds.
+        late: Told places that were true only within the last LATE seconds, or as many as were asked for.
         wrong: Sentences of those that were not.
     """
 
@@ -75,7 +75,7 @@ class _Stay:
     exempt: bool
 
 
-def positions(changes: Sequence[Change]) -> Positions:
+def positions(changes: Sequence[Change], late: float = LATE) -> Positions:
     """Compare each place that was told anew with the true one.
 
     The operator knows its own admissions at once and the rest a moment later, so a place is true if it lies between
@@ -87,7 +87,7 @@ def positions(changes: Sequence[Change]) -> Positions:
             continue
         if change.position is not None and shown.get(change.uid) != change.position:
             line = lines[change.selector]
-            _compare(found, change, line[change.uid], line.values())
+            _compare(found, change, line[change.uid], line.values(), late)
         shown[change.uid] = change.position
     return found
 
@@ -112,12 +112,12 @@ def _lines(changes: Sequence[Change]) -> dict[str, dict[str, _Stay]]:
     return lines
 
 
-def _compare(found: Positions, job: TrainingJob, own: _Stay, line: Iterable[_Stay]) -> None:
+def _compare(found: Positions, job: TrainingJob, own: _Stay, line: Iterable[_Stay], late: float) -> None:
     if job.position is None:
         return
     before = [stay for stay in line if stay.key < own.key]
-    if not _true(job, before, LATE):
-        least, most = _between(job, before, LATE)
+    if not _true(job, before, late):
+        least, most = _between(job, before, late)
         found.wrong.append(f"{job.name} was told place {job.position}, and was between {least} and {most}")
     elif not _true(job, before, FRESH):
         found.late += 1

@@ -14,7 +14,14 @@ from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.quota import pod_needs
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.objects import job_finished, job_suspended, parse_time, pod_ended, seconds_between
+from trainyard_operator.trainingjob.objects import (
+    container_state,
+    job_finished,
+    job_suspended,
+    parse_time,
+    pod_ended,
+    seconds_between,
+)
 from trainyard_operator.trainingjob.status import is_final
 
 
@@ -172,11 +179,19 @@ def _holding(observed: Observed, request: Request, grant: Grant | None, now: dat
 
 
 def _spent(observed: Observed, now: datetime) -> float:
-    """Seconds the present attempt has run."""
-    attempts = observed.status.get("attempts") or []
-    if not attempts or "startedAt" not in attempts[-1] or "finishedAt" in attempts[-1]:
+    """Seconds the present attempt has run, by its pods: status and Job tell later, and seconds later under load."""
+    last = (observed.status.get("attempts") or [{}])[-1]
+    if "finishedAt" in last:
         return 0.0
-    return max(0.0, (now - parse_time(attempts[-1]["startedAt"])).total_seconds())
+    mine = (pod for pod in observed.pods if "podUID" not in last or pod["metadata"].get("uid") == last["podUID"])
+    states = [container_state(pod) for pod in mine]
+    told = [state[kind] for state in states for kind in ("running", "terminated") if kind in state]
+    started = [entry["startedAt"] for entry in (last, *told) if entry.get("startedAt")]
+    ended = [entry["finishedAt"] for entry in told if entry.get("finishedAt")]
+    if not started:
+        return 0.0
+    end = max(map(parse_time, ended)) if ended and len(ended) == len(states) else now
+    return max(0.0, (end - min(map(parse_time, started))).total_seconds())
 
 
 def _age(observed: Observed, expected: Expectation, spent: float, now: datetime) -> float:

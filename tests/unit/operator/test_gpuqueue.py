@@ -15,6 +15,7 @@ from trainyard_operator.queue.pool import Node
 from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.queueing import seconds_run
 
 
 class Yard:
@@ -442,3 +443,27 @@ def test_stop_and_deletion_leave_the_queue() -> None:
     assert found is not None
     assert (found["position"], found["length"]) == (1, 1)
     assert [row["name"] for row in yard.queue.describe()["waiting"]] == ["d"]
+
+
+def ran(uid: str, started: int, finished: int | None = None) -> dict[str, Any]:
+    """A pod whose container runs, or ran."""
+    times = {"startedAt": f"2026-01-02T10:00:{started:02}Z"}
+    if finished is not None:
+        times["finishedAt"] = f"2026-01-02T10:00:{finished:02}Z"
+    state = {"running" if finished is None else "terminated": times}
+    return {"metadata": {"uid": uid}, "status": {"containerStatuses": [{"name": "trainer", "state": state}]}}
+
+
+def test_how_long_a_job_ran_is_told_by_its_pod_however_late_the_others_are() -> None:
+    job: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}}
+    now = NOW + dt.timedelta(seconds=50)
+    assert seconds_run(Observed(job=job), now) == 0
+    assert seconds_run(Observed(job=job, pods=(ran("a", 10),)), now) == 40
+    assert seconds_run(Observed(job=job, pods=(ran("a", 10, 13),)), now) == 3
+    again = {**job, "status": {"attempts": [{"podUID": "b"}], "attemptCounts": {"runningSeconds": 3}}}
+    assert seconds_run(Observed(job=again, pods=(ran("a", 10, 13), ran("b", 20, 25))), now) == 8
+    recorded = {
+        **job,
+        "status": {"attempts": [{"podUID": "b", "finishedAt": "x"}], "attemptCounts": {"runningSeconds": 8}},
+    }
+    assert seconds_run(Observed(job=recorded, pods=(ran("b", 20, 25),)), now) == 8
