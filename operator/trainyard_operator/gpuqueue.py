@@ -171,7 +171,11 @@ class GpuQueue:
     def round(self) -> None:
         """One admission round, and what is told of it."""
         policy = self._policy()
-        self._patience = policy.start_seconds
+        if policy.start_seconds != self._patience:
+            self._patience = policy.start_seconds
+            for known in self._known.values():  # those that start have another deadline now
+                if known.entry.holding:
+                    self._add(known.key)
         self._take_in()
         waiting = [known.entry.waiting for known in self._known.values() if known.entry.waiting]
         holding = [known.entry.holding for known in self._known.values() if known.entry.holding]

@@ -399,6 +399,11 @@ def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> Non
     yard.submit("cpu", 0)
     yard.round()
     assert (yard.answer("a").start_seconds, yard.answer("cpu").start_seconds) == (7, None)
+    yard.added.clear()
+    yard.policy = Policy(start_seconds=9)
+    yard.round()
+    assert yard.answer("a").start_seconds == 9
+    assert "a" in yard.added, "its deadline is another one"
 
 
 def test_nobodys_turn_is_expected_after_that_of_a_job_that_holds_up_nobody() -> None:
