@@ -19,7 +19,7 @@ KINDS = ("QuotaReserved", "Admitted", "Evicted", "Requeued", "PodsReady")
 
 @st.composite
 def workloads(draw: st.DrawFn) -> dict[str, Any] | None:
-    if draw(st.booleans()):
+    if draw(st.integers(0, 4)) == 0:
         return None
     conditions = [
         {
@@ -45,10 +45,21 @@ def kueue_worlds(draw: st.DrawFn) -> World:
     world.kueue = draw(st.sampled_from([{}, {"default": "gpus"}, {"default": "gpus", "problem": "Install Kueue."}]))
     name = draw(st.sampled_from([{}, {"name": "gpus"}, {"name": "other", "priority": 9}]))
     world.job["spec"]["queue"] = name
+    if world.child is not None and draw(st.booleans()):
+        calm(world)
     if world.child is not None:
         world.child["metadata"]["labels"] = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
         world.workload = draw(workloads())
     return world
+
+
+def calm(world: World) -> None:
+    """Most Jobs under Kueue wait, suspended and without a pod."""
+    assert world.child is not None
+    world.pods = {}
+    world.child["spec"]["suspend"] = True
+    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": world.stamp}
+    world.child["status"] = {"conditions": [suspended]}
 
 
 def check(world: World, planned: Plan) -> None:
