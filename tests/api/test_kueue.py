@@ -321,6 +321,24 @@ def test_priority_and_queue_of_a_waiting_job_are_changed(team: Team, kubernetes:
     assert "jobs" in {resource for resource, _ in front.patches}
 
 
+def test_a_job_on_two_nodes_is_one_workload_of_two_pods(team: Team) -> None:
+    storage = {"size": "1Gi", "accessMode": "ReadWriteMany"}
+    gang = submit(team, "gang", resources={**GPU_SPEC, "nodes": 2}, storage=storage)
+    until(lambda: len(gang.pods()) == 2)
+    assert workload(gang)["spec"]["podSets"][0]["count"] == 2
+    for pod in gang.pods():
+        Pod(gang, pod["metadata"]["name"]).start()
+    gang.wait("Running")
+    other = submit(team, "other")
+    wait_for(other, "Queued", "WaitingForQuota")
+    gang.patch(suspend=True)
+    until(lambda: workload(gang)["spec"]["active"] is False)
+    for pod in gang.pods():
+        save_and_end(gang, Pod(gang, pod["metadata"]["name"]))
+    gang.wait("Suspended")
+    other.run()
+
+
 def test_no_queue_is_named(team: Team) -> None:
     job = team.create("nameless", resources=GPU_SPEC)
     status = wait_for(job, "Pending", "QueueNameMissing")
