@@ -29,7 +29,7 @@ class Queue(SpecModel):
 
 
 class FailedStarts(StatusModel):
-    """Starts that came to nothing, one after the other, because pods of the job got no node."""
+    """Starts that came to nothing, one after the other, because the job's pods got no node or could not be made."""
 
     count: int = Field(ge=1, description="How many.")
     seconds: int = Field(ge=0, description="Seconds they took in all, which count against spec.startDeadlineSeconds.")

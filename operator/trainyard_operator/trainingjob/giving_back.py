@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.deadlines import failed_seconds, start_limit, start_seconds
@@ -29,7 +30,7 @@ def give_back(case: Case) -> Decision | None:
     delay before it sees that the job waits.
     """
     if case.child is None:
-        return None
+        return _withdraw(case)
     if _is_counted(case):
         return _give_back(case)
     patience, found = case.admission.start_seconds, None if case.admission.preempted else _unplaced(case)
@@ -38,7 +39,23 @@ def give_back(case: Case) -> Decision | None:
     tried = failed_seconds(case) + found.seconds
     if tried >= start_limit(case):
         return None  # spec.startDeadlineSeconds ends it
-    return _count(case, found.cause, int(tried))
+    return _decision(_failed(case, found.cause, int(tried)), suspend=None)
+
+
+def _withdraw(case: Case) -> Decision | None:
+    """Give up the turn of a job whose Job the API server has refused for the whole time."""
+    before = _failed_starts(case)
+    if before and parse_time(before["notBefore"]) > case.now:
+        return Decision(phase=None) if case.admission.admitted else None  # the queue has yet to take its turn back
+    refusal, patience, waited = case.observed.refusal, case.admission.start_seconds, start_seconds(case)
+    if refusal is None or refusal.final or patience is None or waited is None or waited < patience:
+        return None
+    tried = failed_seconds(case) + waited
+    if tried >= start_limit(case):
+        return None
+    failed = _failed(case, refusal.message, int(tried))
+    waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
+    return Decision(phase=Phase.QUEUED, reason=waits.word, message=waits.sentence, failed_starts=failed)
 
 
 def seconds_left(case: Case) -> float | None:
@@ -60,16 +77,15 @@ def _give_back(case: Case) -> Decision | None:
     return None if over else _decision(_failed_starts(case), suspend=True)
 
 
-def _count(case: Case, cause: str, tried: int) -> Decision:
-    before = _failed_starts(case)
-    count = int(before.get("count", 0)) + 1
-    failed = {
+def _failed(case: Case, cause: str, tried: int) -> Object:
+    """The entry in `status.queue` with one more start that came to nothing."""
+    count = int(_failed_starts(case).get("count", 0)) + 1
+    return {
         "count": count,
         "seconds": tried,
         "message": f"{cause[:_MESSAGE_LIMIT].rstrip('.')}.",
         "notBefore": format_time(case.now + timedelta(seconds=backoff(count))),
     }
-    return _decision(failed, suspend=None)
 
 
 def _decision(failed: Object, *, suspend: bool | None) -> Decision:

@@ -74,12 +74,17 @@ def entry_of(
     child, wanted = observed.child, is_wanted(observed)
     over = child is not None and job_finished(child)
     runs = child is not None and not job_suspended(child) and not over
-    if runs or (wanted and not over and grant is not None and grant.open):
+    if runs or (wanted and not over and grant is not None and grant.open and not _gave_up(request, now)):
         leaving = runs and (preempted or not wanted)
         return Entry(holding=_holding(observed, request, grant, now, leaving=leaving))
     if _holds_on(observed):
         return Entry(holding=_holding(observed, request, grant, now, leaving=True))
     return Entry(waiting=request) if wanted and not over else Entry()
+
+
+def _gave_up(request: Request, now: datetime) -> bool:
+    """Whether a job whose Job could not be made has given up its turn: no other is given before its delay is over."""
+    return not request.made and request.not_before is not None and request.not_before > now
 
 
 def is_wanted(observed: Observed) -> bool:

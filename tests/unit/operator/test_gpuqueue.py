@@ -393,6 +393,26 @@ def test_a_job_that_was_let_in_says_which_quota_refuses_its_pod() -> None:
     assert found.quota == "Namespace team may use 1 pods (ResourceQuota gpus) and uses 1; this job needs 1."
 
 
+def test_a_job_whose_job_cannot_be_made_gives_up_its_turn() -> None:
+    yard = Yard(1)
+    yard.submit("a")
+    yard.round()
+    yard.submit("b")
+    yard.round()
+    assert not yard.answer("b").admitted
+    failed = {"count": 1, "seconds": 300, "message": "Refused.", "notBefore": "2026-01-02T10:06:00Z"}
+    yard.change("a", status={"queue": {"failedStarts": failed}})
+    yard.round(300)
+    assert yard.answer("b").admitted
+    assert yard.answer("a").reason == "BackingOff"
+    yard.change("b", spec={"stop": "Graceful"})
+    yard.round(60)
+    assert yard.answer("a").admitted, "its time has come, and nothing was made of it yet"
+    yard.change("a")
+    yard.round(1)
+    assert yard.answer("a").admitted
+
+
 def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> None:
     yard = Yard(1, Policy(start_seconds=7))
     yard.submit("a")

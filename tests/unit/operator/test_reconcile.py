@@ -32,6 +32,35 @@ class Empty:
         raise NotFoundError(404, "NotFound", "gone")
 
 
+class Short:
+    """An API server on which a quota is used up."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, Any] = {}
+
+    async def create(self, _url: str, _body: Any) -> Any:
+        raise ForbiddenError(
+            403, "Forbidden", 'jobs.batch "tune" is forbidden: exceeded quota: jobs, used: 3, limited: 3'
+        )
+
+    async def merge(self, _: str, body: Any) -> Any:
+        self.written = body["status"]
+        return {**new_job(), "status": self.written}
+
+
+async def test_a_quota_that_refuses_a_child_is_told_as_such() -> None:
+    store, short = Store(), Short()
+    key = store.put(ResourceKind.TRAINING_JOBS, {**new_job(), "status": {}})
+    assert key is not None
+    kube: Any = short
+    clock = ServerClock()
+    reconciler = Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS)
+    assert (await reconciler.reconcile(key)).failed
+    assert short.written["phase"] == "Pending"
+    assert {entry["reason"] for entry in short.written["conditions"]} >= {"QuotaExceeded"}
+    assert "exceeded quota: jobs, used: 3, limited: 3" in short.written["message"]
+
+
 async def test_a_job_that_is_gone_is_not_worked_on_while_its_watch_is_late() -> None:
     store, empty = Store(), Empty()
     key = store.put(ResourceKind.TRAINING_JOBS, {**new_job(), "status": {"phase": "Running", "jobName": CHILD}})
