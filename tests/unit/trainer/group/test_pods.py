@@ -231,7 +231,14 @@ def test_a_pod_that_is_silent_is_given_up(start: Start, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_that_is_asked_to_stop_asks_the_others(start: Start, tmp_path: Path, index: int) -> None:
-    pods = [start(number, until_stopped, processes=2, count=3) for number in range(3)]
+    def body(member: Membership, stop: StopFlag) -> int:
+        """All save together, so that none may end before all were asked."""
+        code = until_asked(stop)
+        (tmp_path / f"asked-{member.rank}").touch()
+        wait_until(lambda: all((tmp_path / f"asked-{rank}").exists() for rank in range(6)), 20)
+        return code
+
+    pods = [start(number, body, processes=2, count=3) for number in range(3)]
     here(tmp_path, *range(6))
     os.kill(pods[index].pid, signal.SIGTERM)
     assert [pod.wait().exit_code for pod in pods] == [75, 75, 75]
