@@ -12,8 +12,7 @@ from contextlib import aclosing
 
 from trainyard_operator.errors import ApiError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.client import WORKLOADS, Kube, Object, path
-from trainyard_operator.trainingjob.kueue import HELD_ANNOTATION, WORKLOAD_JOB_LABEL
-from trainyard_operator.trainingjob.objects import holds
+from trainyard_operator.trainingjob.kueue import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_over
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class WorkloadFeed:
         known = self._workloads.get(uid)
         if not uid or (known is not None and _version(known) >= _version(workload)):
             return
-        if holds(workload, "Finished"):
+        if is_over(workload):
             self._workloads.pop(uid, None)
         else:
             self._workloads[uid] = workload
@@ -104,7 +103,7 @@ class WorkloadFeed:
 
     async def _list(self) -> str:
         found, version = await self._kube.list_all(path(WORKLOADS), [("labelSelector", WORKLOAD_JOB_LABEL)], _trimmed)
-        fresh = {_job_uid(item): item for item in found if not holds(item, "Finished")}
+        fresh = {_job_uid(item): item for item in found if not is_over(item)}
         gone = self._workloads.keys() - fresh.keys()
         for uid in gone:
             del self._workloads[uid]

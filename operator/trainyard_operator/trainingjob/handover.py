@@ -11,6 +11,7 @@ from trainyard_operator.trainingjob.kueue import (
     HELD_ANNOTATION,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    gave_up,
     is_active,
     is_handed_over,
     is_held,
@@ -69,6 +70,19 @@ def make_way(case: Case) -> Decision | None:
         return None
     reason, message = (reading(workload) if workload else None) or ("Saving", "Then it waits for its turn.")
     return Decision(phase=Phase.SUSPENDING, reason=reason, message=f"The job saves a checkpoint. {message}")
+
+
+def given_up(case: Case) -> Decision | None:
+    """The failure of a job whose Job Kueue will never start; None for others."""
+    workload = case.admission.handover.workload if case.admission.handover else None
+    cause = gave_up(workload) if workload else None
+    if cause is None or case.child is None or not case.idle:
+        return None
+    text = (
+        f"Kueue cannot start its Job: {cause} Create a TrainingJob whose spec.resources (nodeSelector, tolerations) "
+        "agree with the ResourceFlavors of its queue."
+    )
+    return Decision(phase=Phase.FAILED, reason="FailedToStart", message=text)
 
 
 def remark(case: Case, decision: Decision) -> str:

@@ -56,6 +56,19 @@ def is_held(workload: Object) -> bool:
     return HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
 
 
+def is_over(workload: Object) -> bool:
+    """Whether a Workload ended with its Job, so that the Job tells all; one that Kueue gave up says more."""
+    return holds(workload, "Finished") and not gave_up(workload)
+
+
+def gave_up(workload: Object) -> str | None:
+    """Why Kueue will never start the Job of a Workload, a sentence; None where it did not give up."""
+    found = condition(workload, "Finished")
+    if found is None or found["status"] != "True" or found["reason"] != "FailedToStart":
+        return None
+    return _sentence(found.get("message", ""), "it does not say why")
+
+
 def answer(
     observed: Observed,
     *,

@@ -12,7 +12,7 @@ from trainyard_crds.exitcodes import OnExit
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.deadlines import limits
 from trainyard_operator.trainingjob.giving_back import give_back
-from trainyard_operator.trainingjob.handover import make_way, misplaced
+from trainyard_operator.trainingjob.handover import given_up, make_way, misplaced
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.regrouping import regroup, retries_used_up
@@ -71,5 +71,6 @@ _POLICIES: tuple[_Policy, ...] = (
     regroup,
     give_back,
     make_way,
+    given_up,
     make_room,
 )

@@ -112,6 +112,21 @@ def test_a_deactivation_that_was_not_ours_names_the_way_out(cause: str) -> None:
     assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
 
 
+def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
+    world = kueue_world()
+    world.workload = workload(("Finished", True, "FailedToStart", "invalid podset infos: conflict in nodeSelector"))
+    planned = world.plan()
+    assert planned.status is not None
+    assert planned.status["phase"] == "Failed"
+    assert planned.status["message"] == (
+        "Kueue cannot start its Job: invalid podset infos: conflict in nodeSelector. Create a TrainingJob whose "
+        "spec.resources (nodeSelector, tolerations) agree with the ResourceFlavors of its queue."
+    )
+    world.workload = workload(("Finished", True, "Failed", "x"))
+    planned = world.plan()
+    assert planned.status is None or planned.status["phase"] != "Failed"
+
+
 def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
     handover = Handover({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
     admission = Admission(admitted=True, reason="Admitted", message="", handover=handover)
