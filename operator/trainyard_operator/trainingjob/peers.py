@@ -228,7 +228,9 @@ def _started(pod: Object) -> datetime | None:
 
 
 def _succeeded(pod: Object) -> bool:
-    return bool(pod.get("status", {}).get("phase") == "Succeeded")
+    """Whether it is done; its phase says so a moment after its container."""
+    code = container_state(pod).get("terminated", {}).get("exitCode")
+    return bool(code == ExitCode.FINISHED or pod.get("status", {}).get("phase") == "Succeeded")
 
 
 def _index(pod: Object) -> int:

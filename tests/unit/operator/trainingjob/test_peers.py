@@ -107,6 +107,7 @@ def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the
         ([ran("0-a", 1)], [], False),
         ([ran("0-a", 1), new_pod("1-a", clock(1))], [], False),
         ([ran("0-a", 1), ran("1-a", 1, 9, 0)], [], True),
+        ([ran("0-a", 1), ran("1-a", 1, 9, 0, status={"phase": "Running"})], [], True),
         ([ran("0-a", 1), ran("1-a", 1, 9, 70)], ["0-a"], False),
         ([ran("0-a", 1), ran("1-a", 1, 9, 70), ran("1-b", 20)], ["0-a"], False),
         ([ran("0-a", 1), ran("1-a", 1, **asked(9))], ["0-a"], False),
