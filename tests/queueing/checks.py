@@ -45,7 +45,7 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
     lost = _Losses()
     for change, world in replay(changes):
         lost.look(change)
-        if isinstance(change, Job) and change.open and change.uid not in admitted:
+        if isinstance(change, Job) and change.job in world.training and change.open and change.uid not in admitted:
             admitted.add(change.uid)
             if change.at - lost.at > news and not fits(world, change):
                 found.append(f"{change.name} was let in with {world.free()} left and {_waiting(world)} to be bound")
@@ -70,7 +70,7 @@ class _Losses:
             if offer[0] < before[0] or offer[1] != before[1]:
                 self.at = change.at
         elif isinstance(change, Pod):
-            taken = not change.job and change.holds and change.uid not in self._held
+            taken = not change.job and change.gpus > 0 and change.holds and change.uid not in self._held
             again = bool(change.job) and change.uid in self._held and not change.holds and change.phase != "Succeeded"
             if change.holds:
                 self._held.add(change.uid)

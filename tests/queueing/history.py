@@ -12,7 +12,8 @@ from typing import Any
 
 from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes
-from trainyard_crds.contract import ADMITTED_ANNOTATION, JOB_UID_LABEL
+from trainyard_crds.contract import ADMITTED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
+from trainyard_operator.trainingjob.render import TRAIN_ROLE
 
 Object = dict[str, Any]
 GPU = "nvidia.com/gpu"
@@ -97,6 +98,12 @@ class TrainingJob(Change):
         return self.phase in ENDS
 
 
+def _owner(obj: Object) -> str:
+    """UID of the TrainingJob that an object trains for; a Job that only reads its result holds no GPUs."""
+    labels = obj["metadata"].get("labels") or {}
+    return str(labels.get(JOB_UID_LABEL, "")) if labels.get(ROLE_LABEL) == TRAIN_ROLE else ""
+
+
 def node_of(obj: Object, **common: Any) -> Node:
     status, metadata = obj.get("status") or {}, obj["metadata"]
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or [])
@@ -115,7 +122,7 @@ def pod_of(obj: Object, **common: Any) -> Pod:
         node=obj["spec"].get("nodeName") or "",
         phase=(obj.get("status") or {}).get("phase") or "",
         gpus=sum(int(each.get(GPU, 0)) for each in limits),
-        job=(obj["metadata"].get("labels") or {}).get(JOB_UID_LABEL, ""),
+        job=_owner(obj),
         leaving="deletionTimestamp" in obj["metadata"],
     )
 
@@ -124,7 +131,7 @@ def job_of(obj: Object, **common: Any) -> Job:
     metadata, conditions = obj["metadata"], (obj.get("status") or {}).get("conditions") or []
     return Job(
         **common,
-        job=(metadata.get("labels") or {}).get(JOB_UID_LABEL, ""),
+        job=_owner(obj),
         admitted=(metadata.get("annotations") or {}).get(ADMITTED_ANNOTATION, ""),
         suspended=bool(obj["spec"].get("suspend", False)),
         ended=any(each["type"] in _OVER and each["status"] == "True" for each in conditions),

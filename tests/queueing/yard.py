@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from tests.api.operator_support import service_account
 from tests.faults.process import OperatorProcess
 from tests.queueing.history import History
 from tests.queueing.load import CLAIM
+
+_SHOWN = 5
+"""Problems of a kind that a report prints."""
 
 
 @dataclass(kw_only=True)
@@ -33,9 +37,12 @@ class Report:
     def __str__(self) -> str:
         lines = [f"== {self.name}: {'FAILED' if self.problems else 'good'}"]
         lines += [f"  {name:48} {value}" for name, value in self.figures.items()]
-        lines += [f"  PROBLEM: {problem}" for problem in self.problems[:20]]
-        if len(self.problems) > 20:
-            lines.append(f"  ... and {len(self.problems) - 20} more")
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            kinds.setdefault(re.sub(r"\S*\d\S*", "#", problem)[:60], []).append(problem)
+        for found in kinds.values():
+            lines += [f"  PROBLEM: {problem}" for problem in found[:_SHOWN]]
+            lines += [f"  ... and {len(found) - _SHOWN} more of this kind"] if len(found) > _SHOWN else []
         return "\n".join(lines)
 
 

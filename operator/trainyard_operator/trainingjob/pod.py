@@ -101,8 +101,11 @@ def _placed(container: Object, volumes: list[Object], spec: TrainingJobSpec) -> 
     }
 
 
-def check_pod(settings: RenderSettings, *, image: str | None, claim: str, directory: str) -> Object:
-    """The pod that reads a result; the volume is mounted read-only."""
+def check_pod(job: Object, settings: RenderSettings, *, image: str | None, claim: str, directory: str) -> Object:
+    """The pod that reads a result, on the nodes where the run was: others may not take it, or not reach its volume.
+
+    The volume is mounted read-only. The spec is taken as it stands: a run that is over is not judged again.
+    """
     container = _container(
         image=image or settings.trainer_image,
         pull_policy=settings.image_pull_policy,
@@ -111,7 +114,11 @@ def check_pod(settings: RenderSettings, *, image: str | None, claim: str, direct
         limits=_CHECK_RESOURCES,
         mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
     )
-    return _pod(container, [_claim_volume("run", claim), *_scratch_volumes("1Gi", "1Gi")], grace_seconds=10)
+    resources = job["spec"].get("resources") or {}
+    return {
+        **_pod(container, [_claim_volume("run", claim), *_scratch_volumes("1Gi", "1Gi")], grace_seconds=10),
+        **{key: resources[key] for key in ("nodeSelector", "tolerations") if resources.get(key)},
+    }
 
 
 def _pod(container: Object, volumes: list[Object], grace_seconds: int) -> Object:

@@ -112,7 +112,7 @@ def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Ob
         role=CHECK_ROLE,
         annotations={},
         spec={"backoffLimit": 2, "activeDeadlineSeconds": _CHECK_SECONDS, "ttlSecondsAfterFinished": _CHECK_SECONDS},
-        pod_spec=pod.check_pod(settings, image=image, claim=run_claim(job), directory=directory),
+        pod_spec=pod.check_pod(job, settings, image=image, claim=run_claim(job), directory=directory),
     )
 
 

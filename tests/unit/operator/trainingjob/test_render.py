@@ -244,6 +244,14 @@ def test_the_rules_of_failure_come_in_the_order_of_the_contract() -> None:
     assert (third["action"], third["onExitCodes"]["values"]) == ("FailJob", codes_for(OnExit.FAIL))
 
 
+def test_the_check_goes_where_the_run_was_allowed_to_go() -> None:
+    tolerations = [{"key": "gpu", "operator": "Exists"}]
+    job = merged(new_job(), {"spec": {"resources": {"nodeSelector": {"zone": "a"}, "tolerations": tolerations}}})
+    spec = check_job(job, SETTINGS, image=None)["spec"]["template"]["spec"]
+    assert (spec["nodeSelector"], spec["tolerations"]) == ({"zone": "a"}, tolerations)
+    assert "nodeSelector" not in check_job(new_job(), SETTINGS, image=None)["spec"]["template"]["spec"]
+
+
 def test_the_check_reads_the_frozen_image_and_cannot_write_the_volume() -> None:
     job = check_job(new_job(), SETTINGS, image="frozen:1")
     pod = job["spec"]["template"]["spec"]
