@@ -10,7 +10,7 @@ import pytest
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import RESTRICTED, Kubernetes
+from tests.api.gateway_support import RESTRICTED, Kubernetes, until
 from tests.api.operator_support import NODE, Operator, Team, namespace_of_a_team
 
 
@@ -39,7 +39,7 @@ def control_plane(empty_plane: Kubernetes, too_early: Operator) -> Kubernetes:
     """A control plane with the CRD, the operator's namespace and a node."""
     kubernetes = empty_plane
     kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-    kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+    until(kubernetes.serves_trainingjobs)
     # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
     kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
     return kubernetes

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import api
 from cluster.api import Cluster
+from cluster.errors import ClusterError
 from cluster.pki import kubeconfig
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
@@ -82,6 +83,13 @@ class Kubernetes:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         self.client.apply(f"/api/v1/namespaces/{name}", body)
         until(lambda: self.client.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
+
+    def serves_trainingjobs(self) -> bool:
+        """Whether the CRD is served; `kubectl wait` fails where its status is still empty."""
+        try:
+            return self.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
+        except ClusterError:  # 429 while the storage of the new kind is being made
+            return False
 
     def job(self, name: str, namespace: str = NAMESPACE) -> Job:
         body = {
@@ -263,7 +271,7 @@ def control_plane(name: str) -> Iterator[Kubernetes]:
     try:
         kubernetes = Kubernetes(cluster)
         kubernetes.apply(yaml.safe_load((ROOT / "crds/manifests/trainingjobs.yaml").read_text()))
-        kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+        until(kubernetes.serves_trainingjobs)
         for namespace in (NAMESPACE, FOREIGN, SYSTEM):
             kubernetes.namespace(namespace)
         yield kubernetes

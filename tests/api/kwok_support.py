@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from cluster import api, binaries, kwok
-from cluster.errors import ClusterError
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Kubernetes, until
@@ -41,7 +40,7 @@ def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Ite
         kubernetes = Kubernetes(cluster)
         kubernetes.namespace(SYSTEM)
         kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-        until(lambda: _serves_trainingjobs(kubernetes))
+        until(kubernetes.serves_trainingjobs)
         yield kubernetes
     finally:
         cluster.stop(purge=True)
@@ -77,13 +76,6 @@ def _stages(seconds: Mapping[str, float]) -> list[Object]:
         stage["spec"]["next"]["statusTemplate"] = "\n".join(line for line in lines if "$message" not in line)
         ours.append(stage)
     return [*shipped, *ours]
-
-
-def _serves_trainingjobs(kubernetes: Kubernetes) -> bool:
-    try:
-        return kubernetes.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
-    except ClusterError:  # 429 while the storage of the new kind is being made
-        return False
 
 
 def prepare_namespace(kubernetes: Kubernetes, namespace: str, claim: str) -> None:

@@ -152,7 +152,7 @@ def test_install_upgrade_uninstall(kubernetes: Kubernetes) -> None:
     installed = helm("install", "trainyard", str(CHART), *place, f"--values={MINIMAL}")
     assert "kubectl apply -f" in installed.stdout
     assert "kubectl get tj -w" in installed.stdout
-    kubernetes.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.trainyard.dev")
+    until(kubernetes.serves_trainingjobs)
     job = kubernetes.job("tune", "default")
     before = generation(kubernetes)
     helm("upgrade", "trainyard", str(CHART), *place, f"--values={MINIMAL}")

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from trainyard_operator.errors import ApiError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.client import WORKLOADS, Kube, Object, path
-from trainyard_operator.trainingjob.kueue import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_over
+from trainyard_operator.queue.workload import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_over
 
 logger = logging.getLogger(__name__)
 

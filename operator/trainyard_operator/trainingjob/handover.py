@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_operator.queue.workload import HELD_ANNOTATION, is_active, is_held
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.kueue import (
-    HELD_ANNOTATION,
-    PRIORITY_LABEL,
-    QUEUE_LABEL,
-    gave_up,
-    is_active,
-    is_handed_over,
-    is_held,
-    labels,
-    reading,
-)
+from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL, gave_up, is_handed_over, labels, reading
 from trainyard_operator.trainingjob.model import Decision, Object, Observed, Patch
 from trainyard_operator.trainingjob.objects import holds, job_finished, job_suspended
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.common import GROUP
 from trainyard_crds.queue import DEFAULT_PRIORITY
 from trainyard_operator.queue.position import Place
+from trainyard_operator.queue.workload import is_active, is_held, last_words
 from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import condition, holds, job_suspended, parse_time
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
-WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
-"""On a Workload: the UID of its Job."""
-HELD_ANNOTATION = f"{GROUP}/held"
-"""On a Workload: that it was deactivated for the TrainingJob's own sake, and may be activated for it."""
 
 _TAKE_UP_SECONDS = 30
 """Seconds after which a Job without a Workload is worth a hint."""
@@ -46,27 +42,10 @@ def is_handed_over(child: Object) -> bool:
     return QUEUE_LABEL in labels(child)
 
 
-def is_active(workload: Object) -> bool:
-    """Whether a Workload may wait and run."""
-    return bool(workload["spec"].get("active", True))
-
-
-def is_held(workload: Object) -> bool:
-    """Whether a Workload was deactivated for the TrainingJob's own sake."""
-    return HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
-
-
-def is_over(workload: Object) -> bool:
-    """Whether a Workload ended with its Job, so that the Job tells all; one that Kueue gave up says more."""
-    return holds(workload, "Finished") and not gave_up(workload)
-
-
 def gave_up(workload: Object) -> str | None:
     """Why Kueue will never start the Job of a Workload, a sentence; None where it did not give up."""
-    found = condition(workload, "Finished")
-    if found is None or found["status"] != "True" or found["reason"] != "FailedToStart":
-        return None
-    return _sentence(found.get("message", ""), "it does not say why")
+    words = last_words(workload)
+    return None if words is None else _sentence(words, "it does not say why")
 
 
 def answer(

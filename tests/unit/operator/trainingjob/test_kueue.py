@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.world import SETTINGS, World, new_job
+from trainyard_operator.queue.workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.admission import Admission, Handover
-from trainyard_operator.trainingjob.kueue import HELD_ANNOTATION, reading
+from trainyard_operator.trainingjob.kueue import reading
 from trainyard_operator.trainingjob.model import Object
 from trainyard_operator.trainingjob.render import children
 
