@@ -232,8 +232,18 @@ class Reconciler:
         url = path(_COLLECTIONS[deletion.kind], namespace, deletion.name)
         try:
             await self._kube.delete(url, uid=deletion.uid, grace=deletion.grace)
-        except (NotFoundError, ConflictError) as gone:
-            logger.debug("%s/%s is gone or another: %s", namespace, deletion.name, gone)
+        except NotFoundError:
+            logger.debug("%s/%s is gone", namespace, deletion.name)
+        except ConflictError:
+            if await self._has_uid(url, deletion.uid):
+                raise  # not for its UID: try again
+
+    async def _has_uid(self, url: str, uid: str) -> bool:
+        try:
+            found = await self._kube.get(url)
+        except NotFoundError:
+            return False
+        return bool(found["metadata"]["uid"] == uid)
 
     # --- status -------------------------------------------------------------------------------------------------------
 

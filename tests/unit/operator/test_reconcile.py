@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.world import CHILD, NAME, NAMESPACE, SETTINGS, UID, new_job
+from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
+from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ApiRefusedError, ForbiddenError, NotFoundError, ServerError
+from trainyard_operator.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
-from trainyard_operator.trainingjob.render import children
+from trainyard_operator.trainingjob.render import TRAIN_ROLE, children
 
 
 class Empty:
@@ -46,6 +47,40 @@ class Short:
     async def merge(self, _: str, body: Any) -> Any:
         self.written = body["status"]
         return {**new_job(), "status": self.written}
+
+
+class Contended:
+    """An API server that answers deletions with 409; the object that has the name has that UID."""
+
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
+
+    async def get(self, url: str) -> Any:
+        return {"metadata": {"uid": self.uid}} if "/jobs/" in url else {**new_job(), "status": {"phase": "Stopped"}}
+
+    async def delete(self, _url: str, *, uid: str, grace: int | None) -> Any:
+        raise ConflictError(409, "Conflict", f"{uid} {grace}")
+
+
+@pytest.mark.parametrize(("uid", "again"), [(CHILD_UID, True), ("another", False)])
+async def test_a_deletion_that_met_a_conflict_is_made_again_where_the_object_is_still_there(
+    uid: str, again: bool
+) -> None:
+    store, kube, clock = Store(), Contended(uid), ServerClock()
+    key = store.put(ResourceKind.TRAINING_JOBS, {**new_job(), "status": {"phase": "Stopped"}})
+    assert key is not None
+    metadata = {"name": CHILD, "namespace": NAMESPACE, "uid": CHILD_UID, "resourceVersion": "1"}
+    labels = {ROLE_LABEL: TRAIN_ROLE, JOB_UID_LABEL: UID}
+    owner = [{"controller": True, "uid": UID}]
+    child = {"metadata": {**metadata, "labels": labels, "ownerReferences": owner}, "spec": {"suspend": True}}
+    store.put(ResourceKind.JOBS, child)
+    server: Any = kube
+    reconciler = Reconciler(server, store, EventWriter(server, clock, "one"), clock, settings=SETTINGS)
+    if again:
+        with pytest.raises(ConflictError):
+            await reconciler.reconcile(key)
+    else:
+        await reconciler.reconcile(key)
 
 
 async def test_a_quota_that_refuses_a_child_is_told_as_such() -> None:
