@@ -229,8 +229,8 @@ def _started(pod: Object) -> datetime | None:
 
 def _succeeded(pod: Object) -> bool:
     """Whether it is done; its phase says so a moment after its container."""
-    code = container_state(pod).get("terminated", {}).get("exitCode")
-    return bool(code == ExitCode.FINISHED or pod.get("status", {}).get("phase") == "Succeeded")
+    phase, code = pod.get("status", {}).get("phase"), container_state(pod).get("terminated", {}).get("exitCode")
+    return bool(phase == "Succeeded" or (phase == "Running" and code == ExitCode.FINISHED))
 
 
 def _index(pod: Object) -> int:

@@ -215,6 +215,8 @@ def test_a_group_is_called_running_only_when_every_pod_of_it_runs_or_is_done(wor
 def _runs_or_is_done(pod: dict[str, Any]) -> bool:
     status = pod["status"]
     state: dict[str, Any] = next((entry["state"] for entry in status.get("containerStatuses", [])), {})
+    if status["phase"] == "Running" and state.get("terminated", {}).get("exitCode") == 0:
+        return True
     return status["phase"] == "Succeeded" or (
         "running" in state and status["phase"] != "Failed" and not pod.get("gone")
     )
