@@ -13,7 +13,7 @@ from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator, termination
-from trainyard_operator.trainingjob.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trainyard_operator.trainingjob.admission import Admission
-from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
 from trainyard_operator.trainingjob.objects import holds, job_suspended
+from trainyard_operator.trainingjob.pods.attempts import History
 
 
 @dataclass(frozen=True, kw_only=True)

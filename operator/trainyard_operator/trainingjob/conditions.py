@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
-from trainyard_operator.trainingjob.attempts import History
 from trainyard_operator.trainingjob.model import Decision, Object, Observed
 from trainyard_operator.trainingjob.objects import condition, format_time
+from trainyard_operator.trainingjob.pods.attempts import History
 
 _Row = tuple[bool, str, str]
 """Status, reason, message of one condition."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trainyard_crds.contract import child_name
 from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 
 
 def observe(store: Store, key: Key) -> Observed | None:

@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from trainyard_crds.exitcodes import OnExit
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.deadlines import limits
-from trainyard_operator.trainingjob.giving_back import give_back
-from trainyard_operator.trainingjob.handover import given_up, make_way, misplaced
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import job_finished, job_suspended
-from trainyard_operator.trainingjob.regrouping import regroup, retries_used_up
-from trainyard_operator.trainingjob.result import outcome, succeeded
-from trainyard_operator.trainingjob.starting import start_or_run
-from trainyard_operator.trainingjob.stopping import make_room, stop, suspend
+from trainyard_operator.trainingjob.policies.deadlines import limits
+from trainyard_operator.trainingjob.policies.giving_back import give_back
+from trainyard_operator.trainingjob.policies.handover import given_up, make_way, misplaced
+from trainyard_operator.trainingjob.policies.regrouping import regroup, retries_used_up
+from trainyard_operator.trainingjob.policies.result import outcome, succeeded
+from trainyard_operator.trainingjob.policies.starting import start_or_run
+from trainyard_operator.trainingjob.policies.stopping import make_room, stop, suspend
 
 
 def decide(case: Case) -> Decision | Need:

@@ -36,11 +36,11 @@ from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.admission import Admit, at_once
-from trainyard_operator.trainingjob.exporting import is_unfinished
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.observe import observe, owned_by
-from trainyard_operator.trainingjob.peers import is_past
 from trainyard_operator.trainingjob.plan import plan
+from trainyard_operator.trainingjob.pods.peers import is_past
+from trainyard_operator.trainingjob.policies.exporting import is_unfinished
 from trainyard_operator.trainingjob.summary import FINAL_KEYS
 
 logger = logging.getLogger(__name__)

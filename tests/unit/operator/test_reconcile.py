@@ -13,9 +13,9 @@ from trainyard_operator.errors import ApiRefusedError, ConflictError, ForbiddenE
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.admission import Admission, Handover
+from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
-from trainyard_operator.trainingjob.render import TRAIN_ROLE, children
 
 
 class Empty:

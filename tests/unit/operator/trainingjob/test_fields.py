@@ -12,7 +12,7 @@ from tests.unit.fields import leaves, values
 from tests.unit.operator.trainingjob.world import ADMITTED, SETTINGS, SPEC, new_job
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import TrainingJobSpec
-from trainyard_operator.trainingjob.render import children
+from trainyard_operator.trainingjob.children.render import children
 
 GOLDEN = Path(__file__).parent / "golden"
 FIRST: dict[str, Any] = {

@@ -9,9 +9,9 @@ import pytest
 from tests.unit.operator.trainingjob.world import SETTINGS, World, new_job
 from trainyard_operator.queue.workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.admission import Admission, Handover
+from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.kueue import reading
 from trainyard_operator.trainingjob.model import Object
-from trainyard_operator.trainingjob.render import children
 
 QUOTA = (
     "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"

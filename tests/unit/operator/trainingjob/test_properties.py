@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, NAME, UID, World, at, merged, new_pod
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
+from trainyard_operator.trainingjob.children.render import export_name
 from trainyard_operator.trainingjob.model import Need
-from trainyard_operator.trainingjob.render import export_name
 
 WORDS = '{"outcome":"%s","exitCode":%d,"reason":"R","message":"m","step":%d,"totalSteps":9}'
 TIMES = st.integers(0, 59).map(lambda second: f"{DAY}10:00:{second:02d}Z")

@@ -9,11 +9,11 @@ from typing import Any
 from trainyard_crds.contract import ROLE_LABEL, child_name
 from trainyard_operator.queue.position import Place
 from trainyard_operator.trainingjob.admission import Admission, at_once
-from trainyard_operator.trainingjob.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.children.render import EXPORT_ROLE
 from trainyard_operator.trainingjob.kueue import answer
 from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
-from trainyard_operator.trainingjob.render import EXPORT_ROLE
 
 NAME, NAMESPACE, UID = "tune", "team", "5f8c1d2e-0000-4000-8000-000000000001"
 CHILD = child_name(NAME, UID)

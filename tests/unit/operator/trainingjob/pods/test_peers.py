@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.world import at, merged, new_pod
-from trainyard_operator.trainingjob.peers import cause, cause_is_near, fault, group, is_past
+from trainyard_operator.trainingjob.pods.peers import cause, cause_is_near, fault, group, is_past
 
 Object = dict[str, Any]
 MEMORY = "8Gi"

@@ -11,7 +11,7 @@ from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit, reason_for
 from trainyard_crds.report import Outcome, Termination
 from trainyard_operator.trainingjob.model import Object
 from trainyard_operator.trainingjob.objects import condition, container_state, is_gone, pod_ended
-from trainyard_operator.trainingjob.redact import redact, tail
+from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 _MESSAGE_LIMIT = 1024
 _LAST_WORDS_LIMIT = 300

@@ -14,10 +14,10 @@ from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.deadlines import failed_seconds, start_limit, start_seconds
 from trainyard_operator.trainingjob.model import Decision, Object
 from trainyard_operator.trainingjob.objects import condition, format_time, job_suspended, parse_time, pod_ended
-from trainyard_operator.trainingjob.waiting import is_restarting, no_pod, pod_waits_for
+from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_limit, start_seconds
+from trainyard_operator.trainingjob.policies.waiting import is_restarting, no_pod, pod_waits_for
 
 _REASON = "NotPlaced"
 _MESSAGE_LIMIT = 1000

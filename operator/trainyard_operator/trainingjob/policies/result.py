@@ -5,12 +5,12 @@ from __future__ import annotations
 from trainyard_crds.report import Outcome, Termination
 from trainyard_crds.trainingjob import Retry
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.attempts import History
-from trainyard_operator.trainingjob.failure import parse_termination
+from trainyard_operator.trainingjob.children.render import check_job
 from trainyard_operator.trainingjob.model import Decision, Need, Object, Observed, RenderSettings
 from trainyard_operator.trainingjob.objects import condition, container_state, holds, job_finished
-from trainyard_operator.trainingjob.redact import tail
-from trainyard_operator.trainingjob.render import check_job
+from trainyard_operator.trainingjob.pods.attempts import History
+from trainyard_operator.trainingjob.pods.failure import parse_termination
+from trainyard_operator.trainingjob.pods.redact import tail
 
 LOG_TAIL_LIMIT = 2048
 _RETRIES_USED_UP = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")

@@ -26,7 +26,7 @@ from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import ExportFormat
 from trainyard_crds.runconfig import RunConfig
 from trainyard_operator.quantity import whole_units
-from trainyard_operator.trainingjob.render import (
+from trainyard_operator.trainingjob.children.render import (
     check_job,
     check_name,
     children,
@@ -34,7 +34,7 @@ from trainyard_operator.trainingjob.render import (
     export_name,
     failure_rules,
 )
-from trainyard_operator.trainingjob.runconfig import InvalidSpecError
+from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
 
 GOLDEN = Path(__file__).parent / "rendered"
 CASES: dict[str, dict[str, Any]] = {

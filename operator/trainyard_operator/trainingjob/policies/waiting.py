@@ -6,11 +6,11 @@ import re
 
 from trainyard_crds.contract import child_name
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.deadlines import start_seconds
 from trainyard_operator.trainingjob.model import Object
 from trainyard_operator.trainingjob.objects import condition, container_state, parse_time
-from trainyard_operator.trainingjob.peers import Group
-from trainyard_operator.trainingjob.redact import redact
+from trainyard_operator.trainingjob.pods.peers import Group
+from trainyard_operator.trainingjob.pods.redact import redact
+from trainyard_operator.trainingjob.policies.deadlines import start_seconds
 
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.operator.trainingjob.world import merged, new_pod
 from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit
-from trainyard_operator.trainingjob.failure import ending
-from trainyard_operator.trainingjob.redact import redact, tail
+from trainyard_operator.trainingjob.pods.failure import ending
+from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 EVICTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.operator.trainingjob.world import ADMITTED, DAY, World, at, merged, new_pod
 from trainyard_operator.queue.backoff import backoff
-from trainyard_operator.trainingjob.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.model import Object
 
 LET_IN = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.attempts import GROUP_RESTARTS, restarts
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import condition, job_suspended, parse_time
-from trainyard_operator.trainingjob.result import failed, retries_text, retry_limit, words
-from trainyard_operator.trainingjob.waiting import GROUP_STARTS_AGAIN
+from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, restarts
+from trainyard_operator.trainingjob.policies.result import failed, retries_text, retry_limit, words
+from trainyard_operator.trainingjob.policies.waiting import GROUP_STARTS_AGAIN
 
 HANG_SECONDS = 120
 """Seconds for which a pod may go on without one that it had started with; mostly it ends by itself at once."""

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from trainyard_crds.contract import child_name
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob import deadlines, giving_back
 from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.children.render import SHARED_ACCESS, children
+from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
 from trainyard_operator.trainingjob.objects import job_suspended
-from trainyard_operator.trainingjob.regrouping import broken
-from trainyard_operator.trainingjob.render import SHARED_ACCESS, children
-from trainyard_operator.trainingjob.result import failed
-from trainyard_operator.trainingjob.runconfig import InvalidSpecError
-from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, waiting_reason
+from trainyard_operator.trainingjob.policies import deadlines, giving_back
+from trainyard_operator.trainingjob.policies.regrouping import broken
+from trainyard_operator.trainingjob.policies.result import failed
+from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, waiting_reason
 
 NEAR_SECONDS = 2
 """Seconds for which the word about a start waits for the container: mostly one write then tells of start and run."""

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from trainyard_crds.exitcodes import ExitCode, OnExit
 from trainyard_crds.report import Stage
-from trainyard_operator.trainingjob.failure import Ending, disruption, ending
-from trainyard_operator.trainingjob.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.model import Object
 from trainyard_operator.trainingjob.objects import condition, container_state, is_running, parse_time
+from trainyard_operator.trainingjob.pods.failure import Ending, disruption, ending
 
 CAUSE_SECONDS = 10
 """How long a fault may be seen after the ends that it caused; its pod's processes may end one after the other."""

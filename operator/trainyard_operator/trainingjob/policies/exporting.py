@@ -11,8 +11,8 @@ from datetime import datetime
 
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.report import ExportState
-from trainyard_operator.trainingjob.attempts import memory_limit
-from trainyard_operator.trainingjob.failure import Ending, ending
+from trainyard_operator.trainingjob.children.render import export_job, export_name
+from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Plan, RenderSettings
 from trainyard_operator.trainingjob.objects import (
     condition,
@@ -22,9 +22,9 @@ from trainyard_operator.trainingjob.objects import (
     parse_time,
     pod_ended,
 )
-from trainyard_operator.trainingjob.render import export_job, export_name
-from trainyard_operator.trainingjob.runconfig import InvalidSpecError
-from trainyard_operator.trainingjob.waiting import NO_POD_SECONDS, no_pod, pod_waits_for, starting
+from trainyard_operator.trainingjob.pods.attempts import memory_limit
+from trainyard_operator.trainingjob.pods.failure import Ending, ending
+from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, no_pod, pod_waits_for, starting
 
 _MESSAGE_LIMIT = 1024
 _UNFINISHED = (ExportState.PENDING, ExportState.RUNNING)

@@ -12,7 +12,6 @@ from trainyard_crds.contract import child_name
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import AttemptCounts
-from trainyard_operator.trainingjob.failure import LOST, Ending, ending
 from trainyard_operator.trainingjob.model import Need, Object, Observed
 from trainyard_operator.trainingjob.objects import (
     condition,
@@ -25,7 +24,8 @@ from trainyard_operator.trainingjob.objects import (
     pod_ended,
     seconds_between,
 )
-from trainyard_operator.trainingjob.peers import Fault, Group, cause, cause_is_near, group, leads, works_alone
+from trainyard_operator.trainingjob.pods.failure import LOST, Ending, ending
+from trainyard_operator.trainingjob.pods.peers import Fault, Group, cause, cause_is_near, group, leads, works_alone
 
 LIMIT = 20
 """Attempts kept in the status."""

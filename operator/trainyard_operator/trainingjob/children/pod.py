@@ -32,9 +32,9 @@ from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.quantity import whole_units
-from trainyard_operator.trainingjob import gang
+from trainyard_operator.trainingjob.children import gang
+from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import Object, RenderSettings
-from trainyard_operator.trainingjob.runconfig import cache_claim, run_claim, source_claims
 
 _USER = 1000
 _TOKEN_SECONDS = 3600

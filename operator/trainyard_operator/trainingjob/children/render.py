@@ -22,10 +22,16 @@ from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import Retry, TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Resources, Storage
-from trainyard_operator.trainingjob import gang, pod
 from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.children import gang, pod
+from trainyard_operator.trainingjob.children.runconfig import (
+    config_text,
+    export_config,
+    parse_spec,
+    run_claim,
+    run_config,
+)
 from trainyard_operator.trainingjob.model import Object, RenderSettings
-from trainyard_operator.trainingjob.runconfig import config_text, export_config, parse_spec, run_claim, run_config
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
 _CHECK_SECONDS = 300

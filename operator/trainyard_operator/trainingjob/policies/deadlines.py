@@ -9,7 +9,7 @@ from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.objects import condition, format_time, parse_time
-from trainyard_operator.trainingjob.result import failed
+from trainyard_operator.trainingjob.policies.result import failed
 
 FRUITLESS_RESTARTS = 5
 """Free restarts in a row without a new step after which a job fails."""

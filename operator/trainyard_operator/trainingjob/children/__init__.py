@@ -1,0 +1,1 @@
+"""Bodies of the objects that are made for a TrainingJob."""
