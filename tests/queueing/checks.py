@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -39,7 +40,7 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
 
     Args:
         changes: What happened, in order.
-        news: Seconds for which the operator may not know yet that GPUs were lost or taken by others.
+        news: Seconds before a decision of which the operator may not know yet that GPUs were lost or taken by others.
     """
     found, admitted = [], set[str]()
     lost = _Losses()
@@ -47,8 +48,9 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
         lost.look(change)
         if isinstance(change, Job) and change.job in world.training and change.open and change.uid not in admitted:
             admitted.add(change.uid)
-            if change.at - lost.at > news and not fits(world, change):
-                found.append(f"{change.name} was let in with {world.free()} left and {_waiting(world)} to be bound")
+            decided = min(change.at, seconds(change.admitted)) if change.admitted else change.at
+            if decided - lost.at > news and not fits(world, change):
+                found.append(f"{change.name} was let in with {_left(world)} left and {_waiting(world)} to be bound")
         elif isinstance(change, Job) and not change.open:
             admitted.discard(change.uid)
     return found
@@ -101,9 +103,19 @@ def fits(world: World, job: Job) -> bool:
     return True
 
 
-def _waiting(world: World) -> list[str]:
-    counts = ((world.unbound(job), job) for job in world.open_jobs.values())
-    return [f"{count} x {world.training[job.job].gpus} ({job.name})" for count, job in counts if count]
+def _left(world: World) -> str:
+    """How many nodes have how many GPUs left."""
+    counts = Counter(count for count in world.free().values() if count)
+    return ", ".join(f"{nodes} x {count}" for count, nodes in sorted(counts.items())) or "nothing"
+
+
+def _waiting(world: World) -> str:
+    """How many pods of how many GPUs have yet to be bound."""
+    counts: Counter[int] = Counter()
+    for job in world.open_jobs.values():
+        if job.job in world.training:
+            counts[world.training[job.job].gpus] += world.unbound(job)
+    return ", ".join(f"{pods} x {gpus}" for gpus, pods in sorted(counts.items()) if pods)
 
 
 def ends(changes: Iterable[Change]) -> list[str]:
