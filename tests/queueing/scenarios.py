@@ -158,7 +158,13 @@ def _use(report: Report, yard: Yard, changes: Sequence[Change], bar: float | Non
     ran, hand_over = simulate.measured(changes)
     real, long = simulate.use_while_long(ran, yard.gpus)
     nodes = {f"kwok-{number}": 8 for number in range(yard.nodes)}
-    ideal, long_ideal = simulate.use_while_long(simulate.play(simulate.requests(changes), nodes, hand_over), yard.gpus)
+    played = simulate.play(simulate.requests(changes), nodes, hand_over)
+    ideal, long_ideal = simulate.use_while_long(played, yard.gpus)
+    given = [
+        simulate.use_while_long([replace(job, running=job.admitted) for job in jobs], yard.gpus)[0]
+        for jobs in (ran, played)
+    ]
+    report.figures["GPUs given to jobs while long: real, simulated (%)"] = f"{100 * given[0]:.1f}, {100 * given[1]:.1f}"
     report.figures["hand-over p50: to running, run, to the end (s)"] = (
         f"{hand_over.start:.2f}, {hand_over.run:.2f}, {hand_over.end:.2f} (mean of all {hand_over.held:.2f})"
     )
