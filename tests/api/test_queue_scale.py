@@ -28,5 +28,5 @@ def test_order_and_room_at_every_instant(place: Yard) -> None:
 
 
 def test_kills_lose_and_double_nothing(place: Yard) -> None:
-    report = scenarios.kills(place, jobs=JOBS, kills=KILLS, seed=SEED)
+    report = scenarios.kills(place, jobs=2 * JOBS, kills=KILLS, seed=SEED)
     assert not report.problems, str(report)
