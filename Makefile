@@ -108,11 +108,11 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 	@PYTHONPATH=$(PYTHONPATH):. .venv/bin/python -m tests.faults.campaign $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 # 2,000 TrainingJobs on 64 fake nodes of 8 GPUs; the same with 100 kills of the operator; two replicas; nodes that come and
-# go: about half an hour on two idle cores. ONLY=load, kills, replicas or chaos; NODES, JOBS, KILLS; SEED=7 repeats one.
+# go: about half an hour on two idle cores. ONLY=load, kills, replicas or chaos; NODES, JOBS, KILLS, SECONDS_EACH; SEED=7 repeats one.
 .PHONY: campaign-queue
 campaign-queue: venv ## The GPU queue at full size, killed, doubled and disturbed; prints what it measured.
 	@$(PYTHON) hack/cluster build api >/dev/null
-	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.queueing.campaign $(if $(ONLY),--only $(ONLY)) $(if $(NODES),--nodes $(NODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.queueing.campaign $(if $(ONLY),--only $(ONLY)) $(if $(NODES),--nodes $(NODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH)) $(if $(SEED),--seed $(SEED))
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=64, help="fake nodes of 8 GPUs (default 64)")
     parser.add_argument("--jobs", type=int, default=2000, help="TrainingJobs of a run (default 2000)")
     parser.add_argument("--kills", type=int, default=100, help="kills of the operator (default 100)")
+    parser.add_argument("--seconds", type=float, help="how long a pod of the run `load` runs (default 3)")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     chosen = parser.parse_args()
     sys.stdout.write(f"seed {chosen.seed}; load average {os.getloadavg()[0]:.1f}\n")
@@ -27,6 +28,8 @@ def main() -> int:
     failed = 0
     for name in chosen.only or RUNS:
         seconds, run = RUNS[name]
+        if name == "load" and chosen.seconds is not None:
+            seconds = dict.fromkeys(seconds, chosen.seconds)
         with (
             tempfile.TemporaryDirectory() as folder,
             yard(f"queue-{name}-{os.getpid()}", Path(folder), nodes=chosen.nodes, seconds=seconds) as place,
