@@ -65,13 +65,12 @@ readinessProbe:
 
 {{/* Refuses values of the queue that would have no effect; makes nothing. */}}
 {{- define "trainyard.queueValues" -}}
-{{- with .Values.queue }}
-{{- if eq .mode "Kueue" }}
-{{- if or .held .backfill .preemption .namespaceGpus (not (kindIs "invalid" .defaultNamespaceGpus)) (ne (toString .startSeconds) "300") }}
+{{- if eq .Values.queue.mode "Kueue" }}
+{{- $capped := or .Values.queue.namespaceGpus (not (kindIs "invalid" .Values.queue.defaultNamespaceGpus)) }}
+{{- if or .Values.queue.held .Values.queue.backfill .Values.queue.preemption $capped (ne (toString .Values.queue.startSeconds) "300") }}
 {{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus and startSeconds are of the builtin queue and have no effect with queue.mode=Kueue: leave them out, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady of Kueue" }}
 {{- end }}
-{{- else if .localQueue }}
+{{- else if .Values.queue.localQueue }}
 {{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: leave it out, or set queue.mode=Kueue" }}
-{{- end }}
 {{- end }}
 {{- end }}
