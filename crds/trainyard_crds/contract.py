@@ -18,6 +18,8 @@ RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
 """Name of the immutable ConfigMap that holds the RunConfig."""
 ADMITTED_ANNOTATION = f"{GROUP}/admitted"
 """On a training Job: when the queue let it in, to the microsecond; no two have the same moment."""
+ENQUEUED_ANNOTATION = f"{GROUP}/enqueued"
+"""On a training Job: its `status.queue.enqueuedAt`, which a kill may keep from being written there."""
 
 FIELD_MANAGER = "trainyard"
 CA_CONFIG_MAP = "trainyard-ca"

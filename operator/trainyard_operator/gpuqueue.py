@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from trainyard_crds.contract import ENQUEUED_ANNOTATION
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.estimate import estimates, expected_run
 from trainyard_operator.queue.inventory import Inventory
@@ -307,7 +308,9 @@ def _arrival(entry: tuple[Key, Observed]) -> tuple[bool, str, int]:
 
 
 def _told_stamp(observed: Observed) -> datetime | None:
-    told = (observed.status.get("queue") or {}).get("enqueuedAt")
+    """A job's stamp as its status has it, or as its Job does: a kill may come before the first status is written."""
+    annotations = (observed.child or {"metadata": {}})["metadata"].get("annotations") or {}
+    told = (observed.status.get("queue") or {}).get("enqueuedAt") or annotations.get(ENQUEUED_ANNOTATION)
     return parse_time(told) if told else None
 
 

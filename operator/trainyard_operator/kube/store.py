@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
+from trainyard_crds.contract import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
 from trainyard_crds.trainingjob_status import FINAL_PHASES
 from trainyard_operator.kube.packed import Packed, unpacked
 
@@ -237,6 +237,7 @@ def trim(kind: ResourceKind, obj: Object) -> Object:
     elif kind is ResourceKind.JOBS:
         kept = {key: spec[key] for key in ("suspend", "backoffLimit") if key in spec}
         trimmed["spec"] = kept | _image((spec.get("template") or {}).get("spec") or spec)
+        trimmed["metadata"] |= _stamp(obj["metadata"].get("annotations") or {})
     else:
         kept = {key: spec[key] for key in ("nodeName",) if key in spec}
         trimmed["spec"] = kept | _image(spec)
@@ -278,6 +279,11 @@ def _status(kind: ResourceKind, status: Object) -> Object:
         ]
         kept |= {"containerStatuses": states} if states else {}
     return kept | ({"conditions": conditions} if conditions else {})
+
+
+def _stamp(annotations: dict[str, str]) -> Object:
+    kept = {key: annotations[key] for key in (ENQUEUED_ANNOTATION,) if key in annotations}
+    return {"annotations": kept} if kept else {}
 
 
 def _image(pod_spec: Object) -> Object:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.unit.operator.queue.world import GPU, NOW, quota
+from trainyard_crds.contract import ENQUEUED_ANNOTATION
 from trainyard_operator.gpuqueue import GpuQueue
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
@@ -318,6 +319,26 @@ def test_after_a_restart_nobody_loses_place_or_gpus() -> None:
     assert yard.answer("a").admitted
     assert {name: yard.answer(name).queue["enqueuedAt"] for name in ("b", "c")} == stamps  # type: ignore[index]
     assert yard.answer("b").queue["position"] == 1  # type: ignore[index]
+
+
+def test_a_job_that_was_let_in_keeps_its_stamp_though_a_kill_came_before_its_status() -> None:
+    yard = Yard(2)
+    yard.submit("a")
+    yard.submit("b")
+    yard.round()
+    stamps = {name: (yard.answer(name).queue or {})["enqueuedAt"] for name in ("a", "b")}
+    assert stamps["a"] < stamps["b"]
+    for name in ("a", "b"):
+        yard.start(name)
+        child = yard.jobs[Key("team", name)].child or {}
+        annotations = {"annotations": {ENQUEUED_ANNOTATION: stamps[name]}}
+        yard.change(name, child={**child, "metadata": child["metadata"] | annotations})
+    yard.change("b", status={"phase": "Running", "queue": {"enqueuedAt": stamps["b"]}})
+    yard.restart()
+    for name in ("a", "b"):
+        yard.queue.inventory.put_pod(name, Holder(name, name, "n0", {GPU: 1}, f"team/{name}"))
+    yard.round()
+    assert {name: (yard.answer(name).queue or {})["enqueuedAt"] for name in ("a", "b")} == stamps
 
 
 def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:

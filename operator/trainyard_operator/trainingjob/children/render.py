@@ -6,6 +6,7 @@ from trainyard_crds.common import API_VERSION
 from trainyard_crds.contract import (
     ADMITTED_ANNOTATION,
     CONFIG_FILE,
+    ENQUEUED_ANNOTATION,
     JOB_NAME_LABEL,
     JOB_UID_LABEL,
     MANAGED_BY,
@@ -140,7 +141,11 @@ def _config_map(job: Object, config: RunConfig, role: str) -> Object:
 
 
 def _admitted(admission: Admission) -> Object:
-    return {ADMITTED_ANNOTATION: admission.since} if admission.since else {}
+    """What the queue decided, for whoever reads the Job, and for an operator that was killed before it told more."""
+    if not admission.since:
+        return {}
+    enqueued = (admission.queue or {}).get("enqueuedAt")
+    return {ADMITTED_ANNOTATION: admission.since} | ({ENQUEUED_ANNOTATION: enqueued} if enqueued else {})
 
 
 def _handed_over(train: Object, admission: Admission) -> Object:

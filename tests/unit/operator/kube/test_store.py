@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_crds.contract import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.kube.packed import Packed
 from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 
@@ -169,3 +169,13 @@ def test_what_belongs_to_a_finished_job_is_packed_and_reads_the_same(finished_fi
     assert store.count_phases() == {"Succeeded": 1}
     assert store.replace(TRAINING_JOBS, [], "7").keys == {KEY}
     assert store.job(KEY) is None
+
+
+def test_a_job_keeps_its_stamp_and_no_other_annotation() -> None:
+    annotations = {ENQUEUED_ANNOTATION: "2026-01-02T10:00:00.000001Z", "other": "x"}
+    job = {
+        "metadata": {"name": "j", "namespace": "team", "uid": "j", "resourceVersion": "1", "annotations": annotations}
+    }
+    trimmed = trim(JOBS, job)
+    assert trimmed["metadata"]["annotations"] == {ENQUEUED_ANNOTATION: "2026-01-02T10:00:00.000001Z"}
+    assert trim(JOBS, trimmed) == trimmed
