@@ -13,7 +13,9 @@ from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator, termination
-from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
+from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL, service_name
+from trainyard_operator.trainingjob.children.gang import INDEX_LABEL, service
+from trainyard_operator.trainingjob.children.render import owner_reference
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
@@ -94,8 +96,10 @@ def test_a_gang_is_let_in_whole_starts_again_whole_and_ends_with_its_first_pod(y
     waiting = yard.wait("gang", "Queued")
     assert waiting["message"] == "It needs 8 GPUs for each of 2 pods; there is room for 1 of them."
     assert waiting["summary"]["gpus"] == "16"
+    made_before = a_service_of_a_killed_operator(yard, "gang")
     yard.end(yard.pods("one")[0], 0, FINISHED)
     yard.wait("gang", "Running")
+    assert yard.client.get(made_before["path"])["metadata"]["uid"] == made_before["uid"], "it was adopted"
     first, second = yard.pods("gang")
     check_addresses(yard, first, second)
 
@@ -116,6 +120,18 @@ def test_a_gang_is_let_in_whole_starts_again_whole_and_ends_with_its_first_pod(y
     assert done["message"] == "Training finished after 100 steps."
     assert not yard.pods("gang"), "the other pod is stopped, and the Job was complete only then"
     leave_nothing(yard, done["jobName"])
+
+
+def a_service_of_a_killed_operator(yard: Yard, name: str) -> dict[str, str]:
+    """The Service of a job, as an operator makes it and dies before it makes the Job."""
+    job = yard.client.get(f"{TRAINING_JOBS}/{name}")
+    uid = job["metadata"]["uid"]
+    labels = {JOB_UID_LABEL: uid, ROLE_LABEL: "train"}
+    metadata: Object = {"name": service_name(name, uid), "namespace": NAMESPACE, "labels": labels}
+    metadata["ownerReferences"] = [owner_reference(job)]
+    path = f"{ROOT}/services/{metadata['name']}"
+    made = yard.client.apply(path, service(metadata, "train"))
+    return {"path": path, "uid": made["metadata"]["uid"]}
 
 
 def check_addresses(yard: Yard, first: Object, second: Object) -> None:

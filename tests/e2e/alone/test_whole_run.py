@@ -25,6 +25,10 @@ CHECKED_INSIDE_THE_API_SERVER = {
     # without it not one Job is made.
     ("trainyard-operator", "update", "trainyard.dev", "trainingjobs/finalizers"),
 }
+ONLY_AFTER_A_KILL = {
+    # Only when an operator died between a Service and its Job: tests/api/test_gang.py lets it adopt one.
+    ("trainyard-operator", "get", "", "services"),
+}
 Permission = tuple[str, str, str, str]
 
 
@@ -73,7 +77,8 @@ def used(site: Site) -> set[Permission]:
 
 
 def test_every_permission_is_used_and_no_request_was_denied(site: Site) -> None:
-    assert granted(site) - used(site) == CHECKED_INSIDE_THE_API_SERVER, "granted and never used"
+    unused = granted(site) - used(site) - ONLY_AFTER_A_KILL
+    assert unused == CHECKED_INSIDE_THE_API_SERVER, "granted and never used"
     denied = [
         (user(event), event["verb"], event.get("requestURI"))
         for event in audit(site)
