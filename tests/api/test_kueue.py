@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -19,10 +18,21 @@ from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import RESTRICTED, Kubernetes, free_port, until
 from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Front, Manager, Webhook
-from tests.api.operator_support import NODE, SPEC, Operator, Pod, Team, TrainingJob, namespace_of_a_team, termination
+from tests.api.operator_support import (
+    NODE,
+    SPEC,
+    Operator,
+    Pod,
+    Team,
+    TrainingJob,
+    namespace_of_a_team,
+    requests_by,
+    termination,
+)
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
+OPERATOR = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 GPU_SPEC = {**SPEC["resources"], "gpus": 1}
 
 
@@ -33,7 +43,7 @@ def kubernetes() -> Iterator[Kubernetes]:
         kubernetes = Kubernetes(cluster)
         kubernetes.namespace(SYSTEM)
         kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-        kueue_support.established(kubernetes, "trainingjobs.trainyard.dev")
+        until(kubernetes.serves_trainingjobs)
         kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         yield kubernetes
     finally:
@@ -177,10 +187,19 @@ def test_the_life_of_two_jobs_with_places_reasons_and_the_nodes_that_kueue_chose
     third.run()
 
 
+def renewals(kubernetes: Kubernetes, after: int) -> list[Object]:
+    """Writes of the operator's Lease since an event of the audit log."""
+    made = requests_by(kubernetes, OPERATOR, after)
+    renewed = ("update", "leases")
+    return [entry for entry in made if (entry["verb"], entry.get("objectRef", {}).get("resource")) == renewed]
+
+
 def test_places_are_asked_for_once_per_queue_while_somebody_waits(team: Team, front: Front) -> None:
     submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
     front.asked.clear()
-    time.sleep(11)
+    # A renewal every two seconds: longer than the ten seconds between two requests for places.
+    seen = len(team.kubernetes.audit())
+    until(lambda: len(renewals(team.kubernetes, seen)) >= 6, 60)
     assert front.asked == [], "nobody waits"
     waiting = [submit(team, f"waits-{number}") for number in range(3)]
     until(lambda: [job.status().get("queue", {}).get("position") for job in waiting] == [1, 2, 3], 40)
@@ -255,9 +274,8 @@ def test_suspend_and_resume_of_a_waiting_job(team: Team) -> None:
     job.wait("Suspended")
     assert workload(job)["spec"]["active"] is False
     first.delete()
-    until(lambda: not first.team.client.exists(first.child_path))
-    time.sleep(1)
-    assert job.child()["spec"]["suspend"] is True, "quota is free, but it is suspended"
+    submit(team, "other").run()
+    assert job.child()["spec"]["suspend"] is True, "quota was free, and who came later got it"
     job.patch(suspend=False)
     job.run()
 
@@ -375,14 +393,20 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> Non
     job.run()
 
 
-def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, tmp_path: Path) -> None:
+def webhook_failures(operator: Operator) -> int:
+    """How often the operator found Kueue's webhook down."""
+    return operator.log().count("failed calling webhook")
+
+
+def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, operator: Operator, tmp_path: Path) -> None:
     webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
     webhook.register()
     try:
         job = submit(team, "job", startDeadlineSeconds=1)
         status = wait_for(job, "Queued", "WebhookUnavailable")
         assert 'failed calling webhook "vjob.kb.io"' in status["message"]
-        time.sleep(2)
+        tried = webhook_failures(operator)
+        until(lambda: webhook_failures(operator) >= tried + 5)  # with pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s
         assert job.status()["phase"] == "Queued", "it is never failed for that, whatever time a start may take"
         with webhook.denying("metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value"):
             job.patch(suspend=True)

@@ -248,12 +248,8 @@ VICTIMS = st.lists(
 )
 
 
-@given(VICTIMS, SIZES, st.integers(1, 6), st.integers(1, 2), st.integers(0, 4))
-@settings(max_examples=400, deadline=None)
-def test_who_makes_room_against_trying_every_set(
-    rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
-) -> None:
-    """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
+def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inventory, list[Admitted]]:
+    """Nodes with as many of the jobs as fit: GPUs of a pod, pods, priority, whether it is on its way out."""
     inventory, running = nodes(*sizes), list[Admitted]()
     for number, (size, pods, own, leaving) in enumerate(rows):
         job = wants(f"j{number}", size, pods, priority=own)
@@ -261,6 +257,16 @@ def test_who_makes_room_against_trying_every_set(
             for pod, node in enumerate(start.placement):
                 inventory.put_pod(f"j{number}-{pod}", _pod(job, pod, node))
             running.append(runs(job, *start.placement, since=number, leaving=leaving))
+    return inventory, running
+
+
+@given(VICTIMS, SIZES, st.integers(1, 6), st.integers(1, 2), st.integers(0, 4))
+@settings(max_examples=400, deadline=None)
+def test_who_makes_room_against_trying_every_set(
+    rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
+) -> None:
+    """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
+    inventory, running = _busy(rows, sizes)
     head = wants("head", gpus, count, priority=priority)
     found = admit([head], running, inventory, Policy(preemption=True), NOW)
 
@@ -304,13 +310,7 @@ def test_who_makes_room_against_trying_every_set(
 def test_who_may_not_start_anyway_sends_nobody_away(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str
 ) -> None:
-    inventory, running = nodes(*sizes), list[Admitted]()
-    for number, (size, pods, own, _) in enumerate(rows):
-        job = wants(f"j{number}", size, pods, priority=own)
-        for start in admit([job], running, inventory, Policy(), NOW).starts:
-            for pod, node in enumerate(start.placement):
-                inventory.put_pod(f"j{number}-{pod}", _pod(job, pod, node))
-            running.append(runs(job, *start.placement))
+    inventory, running = _busy([(*row[:3], False) for row in rows], sizes)
     head = wants(
         "head",
         max(sizes),
