@@ -32,6 +32,8 @@ SPEC: Object = {
     "dataset": {"source": "pvc://models/train.jsonl"},
     "resources": {"gpus": 0, "cpu": "1", "memory": "2Gi"},
 }
+USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
+"""The operator, to the API server."""
 
 
 class Operator:

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import Operator, Pod, Team, TrainingJob, requests_by, termination
+from tests.api.operator_support import USER, Operator, Pod, Team, TrainingJob, requests_by, termination
 
 pytestmark = pytest.mark.api
-USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 ADAPTER, GGUF, MERGED = {"format": "adapter"}, {"format": "gguf", "type": "q8_0"}, {"format": "merged"}
 OF_THE_RUN = ("phase", "message", "conditions", "progress", "metrics", "attempts", "completionTime", "checkpoints")
 

@@ -21,6 +21,7 @@ from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Front, Ma
 from tests.api.operator_support import (
     NODE,
     SPEC,
+    USER,
     Operator,
     Pod,
     Team,
@@ -32,7 +33,6 @@ from tests.api.operator_support import (
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
-OPERATOR = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 GPU_SPEC = {**SPEC["resources"], "gpus": 1}
 
 
@@ -189,7 +189,7 @@ def test_the_life_of_two_jobs_with_places_reasons_and_the_nodes_that_kueue_chose
 
 def renewals(kubernetes: Kubernetes, after: int) -> list[Object]:
     """Writes of the operator's Lease since an event of the audit log."""
-    made = requests_by(kubernetes, OPERATOR, after)
+    made = requests_by(kubernetes, USER, after)
     renewed = ("update", "leases")
     return [entry for entry in made if (entry["verb"], entry.get("objectRef", {}).get("resource")) == renewed]
 

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import Operator, Team, TrainingJob, offer_gpus, requests_by
+from tests.api.operator_support import USER, Operator, Team, TrainingJob, offer_gpus, requests_by
 
 pytestmark = pytest.mark.api
-USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 RESOURCES = {"gpus": 1, "gpuResource": "example.com/gpu", "nodeSelector": {"pool": "memory-warning"}}
 GIB = 2**30
 

@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import SPEC, Operator, Team, TrainingJob, namespace_of_a_team, requests_by, termination
+from tests.api.operator_support import (
+    SPEC,
+    USER,
+    Operator,
+    Team,
+    TrainingJob,
+    namespace_of_a_team,
+    requests_by,
+    termination,
+)
 
 pytestmark = pytest.mark.api
-USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 
 
 def pass_a_life(team: Team) -> None:
