@@ -32,7 +32,8 @@ def history(site: Site) -> list[dict[str, Any]]:
 
 def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict[str, Any]]) -> None:
     phases = list(dict.fromkeys(s["phase"] for s in history))
-    assert [p for p in phases if p in ("Starting", "Running", "Succeeded")] == ["Starting", "Running", "Succeeded"]
+    # A pod that runs within a moment is not told as Starting first: one status write tells both.
+    assert [p for p in phases if p not in ("Queued", "Starting")] == ["Running", "Succeeded"]
     running = [s["summary"] for s in history if s["phase"] == "Running" and s.get("summary", {}).get("progress")]
     for column in ("progress", "step", "loss", "eta"):
         assert len({row[column] for row in running if row.get(column)}) >= 3, f"{column} did not move: {running}"
@@ -74,4 +75,5 @@ def test_one_event_per_transition(site: Site, history: list[dict[str, Any]]) -> 
         e["reason"] for e in sorted(events, key=lambda e: e["eventTime"]) if e["regarding"]["kind"] == "TrainingJob"
     ]
     assert len(reasons) == len(set(reasons)), reasons
-    assert len(reasons) >= 3
+    assert {status["phase"] for status in history} <= set(reasons)
+    assert reasons[-2:] == ["Running", "Succeeded"]
