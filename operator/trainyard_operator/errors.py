@@ -19,6 +19,8 @@ OperatorError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OperatorError(Exception):
     """Base of all."""
@@ -55,11 +57,12 @@ class ApiRefusedError(ApiError):
         code: HTTP status.
         reason: The answer's CamelCase reason, for example AlreadyExists; empty when it has none.
         message: The answer's sentence.
+        causes: The CamelCase reasons of its details, for example NamespaceTerminating.
     """
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, causes: Sequence[str] = ()) -> None:
         super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.causes = code, reason, message, tuple(causes)
 
 
 class BadRequestError(ApiRefusedError):
@@ -100,7 +103,7 @@ _BY_CODE = {
 }
 
 
-def refused(code: int, reason: str, message: str) -> ApiRefusedError:
+def refused(code: int, reason: str, message: str, causes: Sequence[str] = ()) -> ApiRefusedError:
     """The error of an HTTP status."""
     kind = ServerError if code >= 500 else _BY_CODE.get(code, ApiRefusedError)
-    return kind(code, reason, message)
+    return kind(code, reason, message, causes)

@@ -163,3 +163,16 @@ def test_a_claim_for_one_node_is_refused_before_anything_is_queued(yard: Yard) -
     assert found["message"].startswith("spec.storage.claimName: the claim single allows ReadWriteOnce only, but the 2")
     assert "enqueuedAt" not in found.get("queue", {}) or not yard.pods("alone")
     assert "jobName" not in found
+
+
+def test_a_namespace_goes_while_a_gang_runs_in_it(yard: Yard) -> None:
+    """Kubernetes ends the pods first, and the Job keeps them: the operator ends the Job."""
+    passing = "passing"
+    kwok_support.prepare_namespace(yard.kubernetes, passing, CLAIM)
+    body = kwok_support.training_job(passing, "gang", claim=CLAIM, gpus=1)
+    body["spec"]["resources"]["nodes"] = 2
+    job = f"/apis/trainyard.dev/v1alpha1/namespaces/{passing}/trainingjobs/gang"
+    yard.client.apply(job, body)
+    until(lambda: yard.client.get(job).get("status", {}).get("phase") == "Running", 60)
+    yard.kubernetes.kubectl("delete", "namespace", passing, "--wait=false")
+    until(lambda: not yard.is_there(f"/api/v1/namespaces/{passing}"), 60)

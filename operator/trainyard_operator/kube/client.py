@@ -155,13 +155,19 @@ class Kube:
             if response is not None:
                 response.response.close()
 
-    async def create(self, url: str, body: Object) -> Object:
+    async def create(self, url: str, body: Object, *, dry_run: bool = False) -> Object:
         """Create an object (POST to its collection).
+
+        Args:
+            url: The collection's path.
+            body: The object.
+            dry_run: Whether only to hear what the server would answer.
 
         Raises:
             ApiError: see the tree of errors; ConflictError where it exists.
         """
-        return await self._json("POST", url, [("fieldManager", FIELD_MANAGER)], body)
+        dry = [("dryRun", "All")] if dry_run else []
+        return await self._json("POST", url, [("fieldManager", FIELD_MANAGER), *dry], body)
 
     async def replace(self, url: str, body: Object) -> Object:
         """Replace an object (PUT); its resourceVersion must be the current one.
@@ -251,21 +257,21 @@ class Kube:
             self._clock.observe(date, monotonic())
 
     def _refusal(self, response: Any, content: bytes) -> Exception:
-        reason, message = _answer(content)
-        error = refused(response.status, reason, message)
+        error = refused(response.status, *_answer(content))
         if isinstance(error, ThrottledError):
             text = response.headers.get("Retry-After", "")
             self._gate.bucket.pause(float(text) if text.isdigit() else _PAUSE_WITHOUT_RETRY_AFTER)
         return error
 
 
-def _answer(content: bytes) -> tuple[str, str]:
-    """Reason and message of a Status; the text itself where it is none."""
+def _answer(content: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """Reason, message and causes of a Status; the text itself where it is none."""
     try:
         status = json.loads(content)
-        return str(status.get("reason", "")), str(status["message"])
+        causes = (status.get("details") or {}).get("causes") or []
+        return str(status.get("reason", "")), str(status["message"]), tuple(str(one.get("reason")) for one in causes)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "", content[:300].decode(errors="replace")
+        return "", content[:300].decode(errors="replace"), ()
 
 
 async def connect(kubeconfig: str | None, clock: ServerClock) -> Kube:

@@ -241,6 +241,7 @@ def trim(kind: ResourceKind, obj: Object) -> Object:
     else:
         kept = {key: spec[key] for key in ("nodeName",) if key in spec}
         trimmed["spec"] = kept | _image(spec)
+        trimmed["metadata"] |= _held(obj["metadata"])
     return trimmed
 
 
@@ -284,6 +285,12 @@ def _status(kind: ResourceKind, status: Object) -> Object:
 def _stamp(annotations: dict[str, str]) -> Object:
     kept = {key: annotations[key] for key in (ENQUEUED_ANNOTATION,) if key in annotations}
     return {"annotations": kept} if kept else {}
+
+
+def _held(metadata: Object) -> Object:
+    """What keeps a deleted pod."""
+    kept = metadata.get("finalizers") if "deletionTimestamp" in metadata else None
+    return {"finalizers": kept} if kept else {}
 
 
 def _image(pod_spec: Object) -> Object:

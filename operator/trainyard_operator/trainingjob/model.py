@@ -18,11 +18,11 @@ class Need(NamedTuple):
 
     Attributes:
         kind: `jobs`, `pods` and `claims` ask for the object itself, `log` for the end of a pod's log, `nodes` for all
-            nodes of a label selector.
-        name: Name of the Job, pod or claim, in the TrainingJob's namespace; or that selector.
+            nodes of a label selector, `terminating` whether the TrainingJob's namespace is being deleted.
+        name: Name of the Job, pod, claim or namespace; or that selector.
     """
 
-    kind: Literal["jobs", "pods", "claims", "log", "nodes"]
+    kind: Literal["jobs", "pods", "claims", "log", "nodes", "terminating"]
     name: str
 
 

@@ -52,6 +52,12 @@ def job_suspended(child: Object) -> bool:
     return bool(child["spec"].get("suspend", False))
 
 
+def owned_by(obj: Object, uid: str) -> bool:
+    """Whether an object's controller has that UID."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    return any(entry.get("controller") and entry["uid"] == uid for entry in owners)
+
+
 def is_gone(pod: Object) -> bool:
     """Whether a pod has been deleted, and this is what was last seen of it."""
     return bool(pod.get("gone", False))

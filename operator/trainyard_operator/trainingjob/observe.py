@@ -6,6 +6,7 @@ from trainyard_crds.contract import child_name
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.objects import owned_by
 
 
 def observe(store: Store, key: Key) -> Observed | None:
@@ -28,8 +29,3 @@ def observe(store: Store, key: Key) -> Observed | None:
         export_jobs=tuple(own(EXPORT_ROLE)),
         export_pods=tuple(store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
     )
-
-
-def owned_by(obj: Object, uid: str) -> bool:
-    """Whether an object's controller has that UID."""
-    return any(entry.get("controller") and entry["uid"] == uid for entry in obj["metadata"].get("ownerReferences", []))

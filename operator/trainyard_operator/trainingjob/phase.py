@@ -15,6 +15,7 @@ from trainyard_operator.trainingjob.objects import job_finished, job_suspended
 from trainyard_operator.trainingjob.policies.deadlines import limits
 from trainyard_operator.trainingjob.policies.giving_back import give_back
 from trainyard_operator.trainingjob.policies.handover import given_up, make_way, misplaced
+from trainyard_operator.trainingjob.policies.leaving import leave
 from trainyard_operator.trainingjob.policies.regrouping import regroup, retries_used_up
 from trainyard_operator.trainingjob.policies.result import outcome, succeeded
 from trainyard_operator.trainingjob.policies.starting import start_or_run
@@ -62,6 +63,7 @@ _Policy = Callable[[Case], Decision | Need | None]
 _POLICIES: tuple[_Policy, ...] = (
     _finished,
     _done_while_stopping,
+    leave,
     stop,
     _verdict_is_near,
     retries_used_up,

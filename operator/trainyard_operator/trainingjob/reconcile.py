@@ -37,7 +37,8 @@ from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
-from trainyard_operator.trainingjob.observe import observe, owned_by
+from trainyard_operator.trainingjob.objects import owned_by
+from trainyard_operator.trainingjob.observe import observe
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.pods.peers import is_past
 from trainyard_operator.trainingjob.policies.exporting import is_unfinished
@@ -58,6 +59,9 @@ _COLLECTIONS = {
 }
 _DEAD_WEBHOOK = "failed calling webhook"
 """In the API server's answer (500) when a webhook that may not be passed by does not answer."""
+
+_PROBE, _TERMINATING = "trainyard-probe", "NamespaceTerminating"
+"""An object that is never made, and the cause that the API server gives where it would not be for this reason."""
 
 
 class Reconciler:
@@ -132,6 +136,8 @@ class Reconciler:
             return await self._log(namespace, need.name)
         if need.kind == "nodes":
             return await self._nodes.select(need.name)
+        if need.kind == "terminating":
+            return await self._is_terminating(need.name)
         try:
             found = await self._kube.get(path(_COLLECTIONS[need.kind], namespace, need.name))
         except NotFoundError:
@@ -139,6 +145,17 @@ class Reconciler:
         if need.kind != "claims":
             self._store.put(ResourceKind(need.kind), found)
         return found
+
+    async def _is_terminating(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted; heard from what it would refuse, without a right to read namespaces."""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _PROBE, "namespace": namespace}}
+        try:
+            await self._kube.create(path(CONFIG_MAPS, namespace), body, dry_run=True)
+        except (ForbiddenError, ConflictError, InvalidError, BadRequestError) as error:
+            return _TERMINATING in error.causes
+        except NotFoundError:
+            return True
+        return False
 
     async def _log(self, namespace: str, pod: str) -> str | None:
         """The end of a pod's log; None where it cannot be had, which must not delay what the job became."""

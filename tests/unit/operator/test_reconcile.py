@@ -17,6 +17,8 @@ from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
 
+MOMENT = "2026-01-02T10:00:00Z"
+
 
 class Empty:
     """An API server on which everything has been deleted."""
@@ -108,6 +110,58 @@ async def test_a_job_that_is_gone_is_not_worked_on_while_its_watch_is_late() -> 
     assert store.all_keys() == []
     await reconciler.reconcile(key)
     assert len(empty.requests) == 2
+
+
+class Leaving(Short):
+    """An API server that answers a ConfigMap that would be made."""
+
+    def __init__(self, answer: ApiRefusedError | None) -> None:
+        super().__init__()
+        self.answer = answer
+
+    async def create(self, _url: str, _body: Any, *, dry_run: bool = False) -> Any:
+        assert dry_run, "nothing is made to find out"
+        if self.answer is not None:
+            raise self.answer
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        (ForbiddenError(403, "Forbidden", "it is being terminated", ["NamespaceTerminating"]), True),
+        (ForbiddenError(403, "Forbidden", "exceeded quota: configmaps"), False),
+        (ConflictError(409, "AlreadyExists", "it exists"), False),
+        (None, False),
+    ],
+)
+async def test_whether_a_namespace_is_being_deleted_is_heard_from_what_it_would_refuse(
+    answer: ApiRefusedError | None, ends: bool
+) -> None:
+    store, server, clock = Store(), Leaving(answer), ServerClock()
+    job = new_job()
+    job["spec"]["resources"] = {"nodes": 2, "gpus": 0}
+    key = store.put(ResourceKind.TRAINING_JOBS, {**job, "status": {"phase": "Running", "jobName": CHILD}})
+    assert key is not None
+    store.put(ResourceKind.JOBS, owned("Job", CHILD, CHILD_UID, (NAME, UID)))
+    ended = owned("Pod", f"{CHILD}-0-a", "p", (CHILD, CHILD_UID))
+    ended["metadata"] |= {"deletionTimestamp": MOMENT, "finalizers": ["batch.kubernetes.io/job-tracking"]}
+    store.put(ResourceKind.PODS, {**ended, "status": {"phase": "Failed"}})
+    kube: Any = server
+    await Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS).reconcile(key)
+    assert (server.written["phase"] == "Stopped") is ends
+
+
+def owned(kind: str, name: str, uid: str, owner: tuple[str, str]) -> Any:
+    reference = {"controller": True, "kind": "Job" if kind == "Pod" else "TrainingJob"}
+    metadata: Any = {"name": name, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "5"}
+    metadata |= {"creationTimestamp": MOMENT}
+    metadata |= {"labels": {ROLE_LABEL: TRAIN_ROLE, JOB_UID_LABEL: UID}}
+    return {
+        "kind": kind,
+        "metadata": {**metadata, "ownerReferences": [{**reference, "name": owner[0], "uid": owner[1]}]},
+        "spec": {"suspend": False, "backoffLimit": 3} if kind == "Job" else {},
+    }
 
 
 WEBHOOK = 'Internal error occurred: failed calling webhook "mjob.kb.io": connection refused'

@@ -19,6 +19,7 @@ from trainyard_operator.trainingjob.objects import (
     holds,
     is_running,
     job_finished,
+    owned_by,
     parse_time,
     pod_ended,
 )
@@ -160,7 +161,7 @@ def _own_pods(observed: Observed, job: Object) -> list[Object] | Need:
     """A Job's pods, oldest first. When it is over, those that seem to go on are looked up: their watch is late."""
     uid, found = job["metadata"]["uid"], list[Object]()
     for pod in observed.export_pods:
-        if not any(entry.get("controller") and entry["uid"] == uid for entry in _owners(pod)):
+        if not owned_by(pod, uid):
             continue
         need = Need("pods", pod["metadata"]["name"])
         if pod_ended(pod) or not job_finished(job):
@@ -170,11 +171,6 @@ def _own_pods(observed: Observed, job: Object) -> list[Object] | Need:
         elif (answer := observed.answers[need]) is not None and answer["metadata"]["uid"] == pod["metadata"]["uid"]:
             found.append(answer)
     return sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
-
-
-def _owners(pod: Object) -> list[Object]:
-    owners: list[Object] = pod["metadata"].get("ownerReferences") or []
-    return owners
 
 
 def _endings(request: _Request, pods: list[Object]) -> list[Ending]:

@@ -15,7 +15,14 @@ from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.model import Decision, Object
-from trainyard_operator.trainingjob.objects import condition, format_time, job_suspended, parse_time, pod_ended
+from trainyard_operator.trainingjob.objects import (
+    condition,
+    format_time,
+    job_suspended,
+    owned_by,
+    parse_time,
+    pod_ended,
+)
 from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_limit, start_seconds
 from trainyard_operator.trainingjob.policies.waiting import is_restarting, no_pod, pod_waits_for
 
@@ -122,7 +129,7 @@ def _unplaced(case: Case) -> _Unplaced | None:
     Of a pod that is not even there nobody knows since when: there the start counts.
     """
     assert case.child is not None
-    own = [pod for pod in case.observed.pods if _owned(pod, case.child)]
+    own = [pod for pod in case.observed.pods if owned_by(pod, case.child["metadata"]["uid"])]
     live = [pod for pod in own if not pod_ended(pod)]
     loose = [pod for pod in live if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]]
     if loose:
@@ -135,8 +142,3 @@ def _unplaced(case: Case) -> _Unplaced | None:
     if all_there or waited is None or (is_restarting(case) and not case.admission.quota):
         return None
     return _Unplaced(waited, case.admission.quota or no_pod(child_name(case.observed.name, case.observed.uid))[1])
-
-
-def _owned(pod: Object, child: Object) -> bool:
-    owners = pod["metadata"].get("ownerReferences", [])
-    return any(entry.get("controller") and entry["uid"] == child["metadata"]["uid"] for entry in owners)

@@ -12,6 +12,7 @@ from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
 from trainyard_operator.trainingjob.objects import job_suspended
 from trainyard_operator.trainingjob.policies import deadlines, giving_back
+from trainyard_operator.trainingjob.policies.leaving import LOOK_SECONDS, is_kept
 from trainyard_operator.trainingjob.policies.regrouping import broken
 from trainyard_operator.trainingjob.policies.result import failed
 from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, waiting_reason
@@ -137,7 +138,8 @@ def _next_look(case: Case) -> float | None:
     if waited is None:
         return None
     left = deadlines.start_limit(case) - deadlines.tried_seconds(case)
-    due = [NO_POD_SECONDS - waited, giving_back.seconds_left(case) or 0, left]
+    leaving = LOOK_SECONDS if is_kept(case) else 0
+    due = [NO_POD_SECONDS - waited, giving_back.seconds_left(case) or 0, left, leaving]
     return min((seconds for seconds in due if seconds > 0), default=None)
 
 

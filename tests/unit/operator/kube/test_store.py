@@ -111,6 +111,16 @@ def test_no_environment_of_a_pod_is_kept_and_trimming_twice_is_trimming_once() -
     assert trim(PODS, once) == once
 
 
+def test_what_keeps_a_pod_is_known_once_it_is_deleted() -> None:
+    body = pod(1)
+    body["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    assert "finalizers" not in trim(PODS, body)["metadata"]
+    body["metadata"]["deletionTimestamp"] = "2026-01-02T10:00:00Z"
+    once = trim(PODS, body)
+    assert once["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"]
+    assert trim(PODS, once) == once
+
+
 def test_a_trimmed_job_keeps_its_image_when_it_is_trimmed_again() -> None:
     body = pod(1)
     body["spec"] = {"suspend": False, "template": {"spec": body["spec"]}}

@@ -8,7 +8,18 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, DAY, NAME, UID, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.world import (
+    CHILD,
+    CHILD_UID,
+    DAY,
+    NAME,
+    NAMESPACE,
+    UID,
+    World,
+    at,
+    merged,
+    new_pod,
+)
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.trainingjob.children.render import export_name
 from trainyard_operator.trainingjob.model import Need
@@ -41,6 +52,7 @@ def pods(draw: st.DrawFn, name: str) -> dict[str, Any]:
     }
     if draw(st.booleans()):
         pod["metadata"] |= {"deletionTimestamp": draw(TIMES), "deletionGracePeriodSeconds": draw(st.integers(0, 120))}
+        pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
     if draw(st.booleans()):
         pod["status"]["conditions"] = [
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
@@ -87,6 +99,7 @@ def worlds(draw: st.DrawFn) -> World:
         world.answers[Need("pods", f"{CHILD}-{name}")] = None
         world.answers[Need("log", f"{CHILD}-{name}")] = "the end"
     world.answers[Need("jobs", CHILD)] = None
+    world.answers[Need("terminating", NAMESPACE)] = draw(st.booleans())
     return world
 
 
