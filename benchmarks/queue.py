@@ -35,6 +35,7 @@ from benchmarks.process import usage
 from benchmarks.report import NONE, Report, machine
 from benchmarks.seen import Seen, quantiles
 from cluster.kwok import GPUS
+from trainyard_operator import garbage
 
 _NOTES = """\
 peer: Kueue (after 0.19.2, BestEffortFIFO, one pod a Job), measured on such a machine with the same load, two runs.
@@ -272,6 +273,7 @@ def plain_job(name: str, gpus: int) -> Object:
 
 def measure_pass(report: Report, waiting: int) -> None:
     """CPU of passes over a long queue in which a job has ended since the last one; no cluster."""
+    garbage.calm()  # as the operator does
     yard, times = long_queue(waiting, 64), list[float]()
     for number in range(40):
         yard.end(f"running-{number}")

@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 
 _TICK = 5.0
 """Seconds between rounds when nothing happens: for backoffs, estimates and places that were held back."""
-_GAP, _SHARE = 0.005, 4.0
-"""Least pause between two rounds, in seconds and in multiples of the last round's own time."""
+_GAP, _QUEUE_GAP, _SHARE = 0.005, 0.05, 4.0
+"""Least pause between two rounds: seconds when nobody waits, and when somebody does (one end brings several events, and
+each round looks at all that wait), and in multiples of the last round's own time."""
 _TELL_SHARE = 20.0
 """Least pause between two looks at what everybody is told, in multiples of the time the last one took."""
 _OWED = 0.5
@@ -163,7 +164,8 @@ class GpuQueue:
                 self._dirty |= {known.key: None for known in self._known.values() if known.entry.holding}
                 aged = began
             self.round()
-            await asyncio.sleep(max(_GAP, _SHARE * (self._clock() - began)))
+            gap = _QUEUE_GAP if any(known.entry.waiting for known in self._known.values()) else _GAP
+            await asyncio.sleep(max(gap, _SHARE * (self._clock() - began)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_OWED if self._owes else _TICK):
                     await self._wake.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple, Unpack
 
 from trainyard_crds import logs
+from trainyard_operator import garbage
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ClusterNotReadyError,
@@ -47,9 +47,6 @@ Ts = TypeVarTuple("Ts")
 
 _WORKERS = 48
 """A burst is done sooner when all of it is asked for than when what it sets off goes on beside it."""
-_YOUNG = 5_000
-"""Objects made since the last look for cycles before the next: at 700, Python's own, looking takes two thirds of the
-time of reading a list; with many more, what has been read stays in memory for long."""
 _DRAIN = 5.0
 _HEAD_START = 2.0
 """Seconds that new jobs of the first lists get before the watches begin, which take everything in once more."""
@@ -66,8 +63,7 @@ def main() -> int:
         settings = from_environment(os.environ, socket.gethostname())
         # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
         logs.configure(settings.log_level, quiet=["kopf"])
-        gc.freeze()  # what was imported stays: it need not be looked through again and again
-        gc.set_threshold(_YOUNG)
+        garbage.calm()
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(_run(settings))
     except (SettingsError, ClusterNotReadyError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trainyard_operator.queue.pool import Node, Object, Pool, units
@@ -63,17 +63,12 @@ class Inventory:
         """How many pods of a TrainingJob are on each node."""
         return self._bound.get(owner, {})
 
-    def holders(self) -> Iterable[Holder]:
-        """Every pod that holds an extended resource."""
-        return self._holders.values()
-
-    def free(self, pool: Pool) -> dict[str, int]:
-        """GPUs left on each open node of a pool; nodes without the resource are left out."""
-        resource = pool.resource
+    def left(self, resource: str) -> dict[str, int]:
+        """Units of a resource left on each node, closed ones included."""
+        nothing: Counter[str] = Counter()
         return {
-            node.name: max(0, node.allocatable[resource] - self._held.get(node.name, Counter())[resource])
-            for node in self.nodes.values()
-            if node.open and node.allocatable.get(resource, 0) and pool.has(node)
+            name: max(0, node.allocatable.get(resource, 0) - self._held.get(name, nothing)[resource])
+            for name, node in self.nodes.items()
         }
 
     def most(self, pool: Pool) -> list[int]:

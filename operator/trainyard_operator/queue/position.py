@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Budget:
-    """.
+    """How much may be told: so many a second, and none saved up beyond one second.
 
     Args:
         clock: Monotonic seconds.

@@ -73,7 +73,7 @@ class Request:
         """GPUs of the whole gang."""
         return self.gpus * self.nodes
 
-    @property
+    @functools.cached_property
     def owner(self) -> str:
         """Namespace and UID, by which its pods are known."""
         return f"{self.namespace}/{self.uid}"

@@ -23,13 +23,12 @@ class Room:
         self._inventory = inventory
         self._views: dict[Pool, tuple[str, ...]] = {}
         self._free: dict[str, dict[str, int]] = {}
-        for job in sorted(admitted, key=lambda job: job.request.order):
-            pods = unbound(inventory, job)
-            if pods and job.request.gpus:
-                free = self._resource(job.request.pool)
-                view = {node: free[node] for node in self._nodes(job.request.pool)}
-                reserve(view, pods, job.request.gpus)
-                free |= view
+        incomplete = [(job.request, pods) for job in admitted if job.request.gpus and (pods := unbound(inventory, job))]
+        for request, pods in sorted(incomplete, key=lambda each: each[0].order):
+            free = self._resource(request.pool)
+            view = {node: free[node] for node in self._nodes(request.pool)}
+            reserve(view, pods, request.gpus)
+            free |= view
 
     def free(self, pool: Pool) -> dict[str, int]:
         """GPUs left on each open node of a pool, a copy."""
@@ -53,10 +52,7 @@ class Room:
 
     def _resource(self, pool: Pool) -> dict[str, int]:
         if pool.resource not in self._free:
-            every = {node.name: node.allocatable.get(pool.resource, 0) for node in self._inventory.nodes.values()}
-            for holder in self._inventory.holders():
-                take(every, [holder.node], holder.units.get(pool.resource, 0))
-            self._free[pool.resource] = every
+            self._free[pool.resource] = self._inventory.left(pool.resource)
         return self._free[pool.resource]
 
     def _nodes(self, pool: Pool) -> tuple[str, ...]:
@@ -72,7 +68,7 @@ def unbound(inventory: Inventory, job: Admitted) -> list[str]:
     if job.leaving:
         return []
     bound = inventory.bound(job.request.owner)
-    missing = job.request.nodes - sum(bound.values()) - job.done
+    missing = job.request.nodes - (sum(bound.values()) if bound else 0) - job.done
     if missing <= 0:
         return []
     meant = list((Counter(job.placement) - Counter(bound)).elements())
@@ -81,7 +77,8 @@ def unbound(inventory: Inventory, job: Admitted) -> list[str]:
 
 def held_by(inventory: Inventory, job: Admitted) -> list[str]:
     """The node of each pod whose GPUs come back when a job is gone: bound ones, and those held back for it."""
-    return [*Counter(inventory.bound(job.request.owner)).elements(), *unbound(inventory, job)]
+    bound = [node for node, pods in inventory.bound(job.request.owner).items() for _ in range(pods)]
+    return bound + unbound(inventory, job)
 
 
 def give_back(free: dict[str, int], inventory: Inventory, job: Admitted) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.operator.queue.world import free
 from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.pool import Pool
@@ -62,13 +63,13 @@ async def test_a_list_fills_and_a_watch_goes_on() -> None:
     gpus, lists, inventory, woken = feed()
     lists.nodes, lists.pods, lists.version = [node("a", 8, 3)], [pod("p", "a", 2, 4)], 5
     await gpus.prime()
-    assert (inventory.free(Pool(GPU)), len(woken)) == ({"a": 6}, 1)
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 6}, 1)
     gpus.pod({"type": "MODIFIED", "object": pod("p", "a", 2, 6, phase="Succeeded")})
     gpus.pod({"type": "ADDED", "object": pod("q", "a", 5, 7)})
-    assert (inventory.free(Pool(GPU)), len(woken)) == ({"a": 3}, 3)
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 3}, 3)
     gpus.pod({"type": "DELETED", "object": pod("q", "a", 5, 8)})
     gpus.node({"type": "DELETED", "object": node("a", 8, 9)})
-    assert (inventory.free(Pool(GPU)), len(woken)) == ({}, 5)
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({}, 5)
 
 
 async def test_news_without_effect_wake_nobody() -> None:
@@ -88,7 +89,7 @@ async def test_a_list_takes_away_what_is_gone_but_not_what_is_newer() -> None:
     gpus.pod({"type": "ADDED", "object": pod("late", "a", 3, 12)})
     lists.nodes, lists.pods, lists.version = [node("a", 8, 1)], [pod("p", "a", 2, 1)], 10
     await gpus.prime()
-    assert inventory.free(Pool(GPU)) == {"a": 3, "late": 4}
+    assert free(inventory, Pool(GPU)) == {"a": 3, "late": 4}
 
 
 async def test_quotas_come_and_go_as_nodes_do() -> None:
@@ -116,4 +117,4 @@ def test_an_older_version_never_undoes_a_newer_one(events: list[tuple[int, int, 
         gpus.pod({"type": "MODIFIED", "object": pod(str(number), "a", count, version)})
         if number not in newest or version > newest[number][0]:
             newest[number] = (version, count)
-    assert inventory.free(Pool(GPU)) == {"a": 100 - sum(count for _, count in newest.values())}
+    assert free(inventory, Pool(GPU)) == {"a": 100 - sum(count for _, count in newest.values())}

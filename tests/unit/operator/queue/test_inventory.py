@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import GPU, POOL, hold, nodes
+from tests.unit.operator.queue.world import GPU, POOL, free, hold, nodes
 from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
 from trainyard_operator.queue.pool import Node, Pool
 
@@ -47,9 +47,9 @@ def test_a_terminating_pod_holds_its_gpus_until_it_is_gone() -> None:
 def test_foreign_pods_count_and_closed_nodes_offer_nothing() -> None:
     inventory = nodes(8, 4)
     hold(inventory, "foreign", "n0", 3)
-    assert inventory.free(POOL) == {"n0": 5, "n1": 4}
+    assert free(inventory, POOL) == {"n0": 5, "n1": 4}
     inventory.put_node(Node(name="n1", open=False, allocatable={GPU: 4}))
-    assert inventory.free(POOL) == {"n0": 5}
+    assert free(inventory, POOL) == {"n0": 5}
     assert sorted(inventory.most(POOL)) == [4, 8], "a closed node may open again"
 
 
@@ -57,7 +57,7 @@ def test_each_resource_is_counted_by_itself() -> None:
     inventory = Inventory()
     inventory.put_node(Node(name="n0", allocatable={GPU: 2, "nvidia.com/mig-1g.10gb": 7}))
     hold(inventory, "p", "n0", 2)
-    assert inventory.free(Pool("nvidia.com/mig-1g.10gb")) == {"n0": 7}
+    assert free(inventory, Pool("nvidia.com/mig-1g.10gb")) == {"n0": 7}
 
 
 @given(
@@ -79,6 +79,6 @@ def test_the_counts_are_those_of_the_pods_that_were_told_last(events: list[tuple
     held = Counter[str]()
     for holder in last.values():
         held[holder.node] += holder.units[GPU]
-    assert inventory.free(POOL) == {f"n{i}": 100 - held[f"n{i}"] for i in range(3)}
+    assert free(inventory, POOL) == {f"n{i}": 100 - held[f"n{i}"] for i in range(3)}
     for job in ("job0", "job1"):
         assert Counter(inventory.bound(job)) == Counter(h.node for h in last.values() if h.owner == job)

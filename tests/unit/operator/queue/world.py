@@ -9,6 +9,7 @@ from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.pool import Node, Pool
 from trainyard_operator.queue.quota import Quotas, pod_needs, quota_of
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
+from trainyard_operator.queue.room import Room
 
 GPU = "nvidia.com/gpu"
 POOL = Pool(GPU)
@@ -21,6 +22,11 @@ def nodes(*counts: int, resource: str = GPU) -> Inventory:
     for number, count in enumerate(counts):
         inventory.put_node(Node(name=f"n{number}", allocatable={resource: count}))
     return inventory
+
+
+def free(inventory: Inventory, pool: Pool) -> dict[str, int]:
+    """GPUs left on each open node of a pool."""
+    return Room(inventory, ()).free(pool)
 
 
 def hold(inventory: Inventory, uid: str, node: str, gpus: int, job: str = "") -> None:
