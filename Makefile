@@ -84,6 +84,13 @@ test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and sc
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(PYTEST) tests/api -n 2 --dist loadfile --no-loadscope-reorder
 
+# Not among all tiers: it builds Kueue first. What the api tier plays of Kueue is held against this.
+.PHONY: test-kueue
+test-kueue: venv ## Kueue mode with Kueue's own manager (the first run builds it, about 10 minutes).
+	@echo "== tier: kueue (real control plane, Kueue from its module, fake nodes) =="
+	@$(PYTHON) hack/cluster build kueue >/dev/null
+	@$(PYTEST) tests/kueue
+
 # Tests mostly wait, so there are more processes than cores; tests/e2e/conftest.py shares out the files.
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="

@@ -19,8 +19,12 @@ from cluster.paths import cache_dir
 from cluster.shell import locked, run, say
 
 KUBERNETES = "1.35.4"
+KUEUE = "v0.19.2"
 _PAUSE = Path(__file__).with_name("pause.go")
 _STAMP = "-X k8s.io/component-base/version.{}={} -X k8s.io/client-go/pkg/version.{}={}"
+# Its visibility server keeps a certificate in a folder at the root of its image; here below where it is started.
+_KUEUE = "sigs.k8s.io/kueue/pkg"
+_KUEUE_FLAGS = f"-X {_KUEUE}/version.GitVersion={KUEUE} -X {_KUEUE}/visibility.certDir=visibility"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,7 @@ RECIPES: dict[str, Recipe] = {
     "kube-scheduler": _kubernetes("kube-scheduler", 10),
     "helm": Recipe("helm.sh/helm/v3", "v3.22.0", "helm.sh/helm/v3/cmd/helm", 50),
     "kwok": Recipe("sigs.k8s.io/kwok", "v0.8.0", "sigs.k8s.io/kwok/cmd/kwok", 70),
+    "kueue": Recipe("sigs.k8s.io/kueue", KUEUE, "sigs.k8s.io/kueue/cmd/kueue", 240, ldflags=_KUEUE_FLAGS),
     "kubelet": _kubernetes("kubelet", 30),
     "kube-proxy": _kubernetes("kube-proxy", 10),
     "coredns": Recipe("github.com/coredns/coredns", "v1.15.0", "github.com/coredns/coredns", 120),
@@ -140,6 +145,9 @@ def _prepare(go: str, recipe: Recipe, workspace: Path) -> None:
     workspace.mkdir(parents=True, exist_ok=True)
     upstream = json.loads(_go(go, workspace, "mod", "download", "-json", f"{recipe.module}@{recipe.version}"))
     (workspace / "go.mod").write_text(go_mod(recipe, Path(upstream["GoMod"]).read_text()))
+    # The checksum database does not know every prerelease; the module's own go.sum, itself verified, names them.
+    sums = Path(upstream["Dir"]) / "go.sum"
+    (workspace / "go.sum").write_text(sums.read_text() if sums.exists() else "")
     packages = sorted(other.package for other in RECIPES.values() if other.module == recipe.module)
     (workspace / "tools.go").write_text(tools_go(packages))
     _go(go, workspace, "mod", "tidy", "-e")

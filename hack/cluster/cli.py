@@ -11,7 +11,11 @@ from cluster.shell import say
 
 _DESCRIPTION = """A real Kubernetes on this machine: `up` starts a whole node (kind where Docker answers, a bare node
 as root otherwise), `up --api-only` a control plane alone, which needs no root. State survives `down`."""
-_TIERS = {"api": (*binaries.API, "kwok"), "node": (*binaries.NODE, "helm")}
+_TIERS = {
+    "api": (*binaries.API, "kwok"),
+    "node": (*binaries.NODE, "helm"),
+    "kueue": (*binaries.API, "kwok", "helm", "kueue"),
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -152,10 +152,25 @@ class ControlPlane:
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             "--allow-privileged=true",
+            *self._aggregation(),
             f"--audit-policy-file={self.state / 'conf' / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",
             "--audit-log-maxsize=100",
             "--audit-log-maxbackup=2",
+        ]
+
+    def _aggregation(self) -> list[str]:
+        """What lets the API server vouch for users to API servers behind it, by an authority of its own."""
+        front = Authority(self.state / "pki" / "front-proxy")
+        certificate, key = front.issue("client", "/CN=front-proxy-client")
+        return [
+            f"--requestheader-client-ca-file={front.certificate}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={certificate}",
+            f"--proxy-client-key-file={key}",
         ]
 
     def controller_manager(self) -> list[str]:

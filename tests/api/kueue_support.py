@@ -26,10 +26,9 @@ from cluster.client import ApiError, Client
 from cluster.pki import Authority
 from tests.api.chart_support import MINIMAL, render
 from tests.api.gateway_support import Kubernetes, until
-from tests.faults.proxy import Proxy
+from tests.api.kueue_writes import Recorder
 
 Object = dict[str, Any]
-VERSION = "v0.19.2"
 KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
 GROUP = "/apis/kueue.x-k8s.io/v1beta2"
 CHART = ("--set=queue.mode=Kueue",)
@@ -43,10 +42,15 @@ _DEACTIVATED = "The workload is deactivated"
 
 def install(kubernetes: Kubernetes) -> None:
     """Install Kueue's CRDs and the priority classes of the chart."""
-    folder = binaries.source("sigs.k8s.io/kueue", VERSION) / "config/components/crd/bases"
+    folder = binaries.source("sigs.k8s.io/kueue", binaries.KUEUE) / "config/components/crd/bases"
     for kind in KINDS:
         kubernetes.kubectl("apply", "--server-side", "-f", str(folder / f"kueue.x-k8s.io_{kind}.yaml"))
         established(kubernetes, f"{kind}.kueue.x-k8s.io")
+    priority_classes(kubernetes)
+
+
+def priority_classes(kubernetes: Kubernetes) -> None:
+    """Make the priority classes of the chart."""
     classes = [entry for entry in render(MINIMAL, *CHART) if entry["kind"] == "WorkloadPriorityClass"]
     assert len(classes) == 11
     kubernetes.apply(*classes)
@@ -387,28 +391,24 @@ def _gpus(workload: Object) -> int:
     return int(each * pods["count"])
 
 
-class Front(Proxy):
+class Front(Recorder):
     """The API server with the visibility API beside it.
 
     Attributes:
         positions: Answers for a LocalQueue; None while the API is not installed.
         asked: LocalQueues that were asked for, with the API's version and the moment.
-        patches: Bodies of patches, by resource.
     """
 
     def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
-        super().__init__(kubernetes.cluster.server, kubernetes.cluster.ca, folder, "front")
+        super().__init__(kubernetes, folder)
         self.positions: Callable[[str, str], list[Object]] | None = None
         self.version = "v1beta2"
         self.asked: list[tuple[str, str, float]] = []
-        self.patches: list[tuple[str, Object]] = []
 
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         parts = incoming.path.strip("/").split("/")
         if parts[:2] == ["apis", "visibility.kueue.x-k8s.io"]:
             return await self._visible(parts[2], parts[4], parts[6])
-        if incoming.method == "PATCH":
-            self.patches.append((parts[-2] if parts[-1] != "status" else "status", json.loads(await incoming.read())))
         return await super()._handle(incoming)
 
     async def _visible(self, version: str, namespace: str, queue: str) -> web.Response:

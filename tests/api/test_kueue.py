@@ -100,15 +100,7 @@ def team(kubernetes: Kubernetes, operator: Operator, manager: Manager, front: Fr
         yield made
         kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", made.namespace, "--wait=true")
         until(lambda: not kubernetes.client.get(f"{GROUP}/namespaces/{made.namespace}/workloads")["items"])
-    check_writes(front)
-
-
-def check_writes(front: Front) -> None:
-    """What the operator patched: of Jobs their labels, never `spec.suspend` or the template; of Workloads one field."""
-    jobs = [body for resource, body in front.patches if resource == "jobs"]
-    assert all(body.keys() == {"metadata"} and body["metadata"].keys() == {"labels"} for body in jobs), jobs
-    workloads = [body for resource, body in front.patches if resource == "workloads"]
-    assert all(body["spec"].keys() == {"active"} and body.keys() == {"metadata", "spec"} for body in workloads)
+    front.check_writes()
 
 
 def submit(team: Team, name: str, **spec: Any) -> TrainingJob:

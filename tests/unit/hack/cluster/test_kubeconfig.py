@@ -43,6 +43,15 @@ def test_a_control_plane_alone_listens_on_loopback(tmp_path: Path) -> None:
     assert "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement" in command
 
 
+def test_the_api_server_vouches_for_users_by_an_authority_of_its_own(tmp_path: Path) -> None:
+    plane = _plane(tmp_path)
+    flags = dict(word.split("=", 1) for word in plane.apiserver()[1:] if "=" in word)
+    front = flags["--requestheader-client-ca-file"]
+    assert Path(front).read_bytes() != plane.authority.certificate.read_bytes()
+    verify = ["openssl", "verify", "-CAfile", front, flags["--proxy-client-cert-file"]]
+    assert subprocess.run(verify, capture_output=True).returncode == 0
+
+
 def test_a_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
     plane = _plane(tmp_path, "10.214.0.1")
     command = plane.apiserver()

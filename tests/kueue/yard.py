@@ -1,0 +1,132 @@
+"""Teams whose TrainingJobs run on fake nodes when Kueue lets them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tests.api import kwok_support
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.kueue_support import GROUP
+from tests.api.operator_support import SPEC, Team, TrainingJob, termination
+
+Object = dict[str, Any]
+CLAIM, FLAVOR, QUEUE = "models", "gpu-nodes", "gpus"
+_FINISHED = termination("Finished", step=100, message="Training finished after 100 steps.")
+_ENDED = ("Succeeded", "Failed")
+
+
+class Job(TrainingJob):
+    """A TrainingJob whose pods kwok runs."""
+
+    def runs(self, attempts: int = 1, seconds: float = 40) -> Object:
+        """Wait until it runs for the `attempts`-th time, and return the status."""
+        return self.reaches(lambda status: status.get("phase") == "Running" and _attempts(status) == attempts, seconds)
+
+    def waits(self, reason: str, seconds: float = 30) -> Object:
+        """Wait until it is Queued for a reason, and return the status."""
+        return self.reaches(
+            lambda status: status.get("phase") == "Queued" and status.get("queue", {}).get("reason") == reason, seconds
+        )
+
+    def reaches(self, wanted: Any, seconds: float = 30) -> Object:
+        """Wait for a status and return it."""
+        with suppress(AssertionError):
+            return until(lambda: status if wanted(status := self.status()) else None, seconds)
+        raise AssertionError(f"not within {seconds} s: {json.dumps([self.status(), self.workload()], indent=1)}")
+
+    def live(self) -> list[Object]:
+        """Its pods that have not ended."""
+        return [pod for pod in self.pods() if pod["status"].get("phase") not in _ENDED]
+
+    def succeed(self) -> Object:
+        """Let its pods end well, and wait for that."""
+        for pod in self.live():
+            notes = {"trainyard.test/exit-code": "0", "trainyard.test/termination-message": _FINISHED}
+            path = f"/api/v1/namespaces/{self.team.namespace}/pods/{pod['metadata']['name']}"
+            self.client.patch(path, {"metadata": {"annotations": notes}})
+        return self.wait("Succeeded", 40)
+
+    def workload(self) -> Object | None:
+        """Kueue's Workload of its Job, if there is one."""
+        items = self.client.get(f"{GROUP}/namespaces/{self.team.namespace}/workloads")["items"]
+        own = [one for one in items if one["metadata"]["ownerReferences"][0]["name"] == self.child_name]
+        return own[0] if own else None
+
+    def said(self, kind: str) -> Object:
+        """A condition of its Workload."""
+        conditions = (self.workload() or {}).get("status", {}).get("conditions", [])
+        return next((one for one in conditions if one["type"] == kind), {})
+
+
+class Yard(Team):
+    """A namespace with a bound claim and a LocalQueue."""
+
+    def submit(self, name: str, *, gpus: int = 1, nodes: int = 1, priority: int = 5, **spec: Any) -> Job:
+        resources = {"gpus": gpus, "cpu": "100m", "memory": "64Mi", "nodes": nodes}
+        queue = {"name": QUEUE, "priority": priority}
+        made = self.create(
+            name, **{**SPEC, "resources": resources, "storage": {"claimName": CLAIM}, "queue": queue, **spec}
+        )
+        return Job(self, name, made.uid)
+
+    def workloads(self) -> list[Object]:
+        found: list[Object] = self.client.get(f"{GROUP}/namespaces/{self.namespace}/workloads")["items"]
+        return found
+
+
+@contextmanager
+def yard(kubernetes: Kubernetes, prefix: str) -> Iterator[Yard]:
+    """A namespace of a test; in the end its jobs are gone."""
+    namespace = f"{prefix}-{uuid.uuid4().hex[:6]}"
+    kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
+    local_queue(kubernetes, namespace)
+    made = Yard(kubernetes, namespace)
+    try:
+        yield made
+    finally:
+        kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", namespace, "--wait=true", "--timeout=60s")
+        until(lambda: not made.workloads(), 60)
+        kubernetes.client.delete(f"/api/v1/namespaces/{namespace}")
+        kubernetes.client.delete(f"/api/v1/persistentvolumes/{CLAIM}-{namespace}")
+
+
+def cluster_queue(kubernetes: Kubernetes, gpus: int, *, name: str = QUEUE, **spec: Any) -> None:
+    """Make a ClusterQueue with as many GPUs, and its ResourceFlavor, or change them."""
+    limits = {"nvidia.com/gpu": gpus, "cpu": "64", "memory": "512Gi"}
+    resources = [{"name": resource, "nominalQuota": limit} for resource, limit in limits.items()]
+    toleration = {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}
+    kubernetes.apply(
+        _object("ResourceFlavor", FLAVOR, {"nodeLabels": {"type": "kwok"}, "tolerations": [toleration]}),
+        _object(
+            "ClusterQueue",
+            name,
+            {
+                "namespaceSelector": {},
+                "queueingStrategy": "BestEffortFIFO",
+                "preemption": {"withinClusterQueue": "Never"},
+                "stopPolicy": "None",
+                "resourceGroups": [
+                    {"coveredResources": list(limits), "flavors": [{"name": FLAVOR, "resources": resources}]}
+                ],
+                **spec,
+            },
+        ),
+    )
+
+
+def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE, cluster_queue: str = QUEUE) -> None:
+    """Make a LocalQueue."""
+    body = _object("LocalQueue", name, {"clusterQueue": cluster_queue})
+    kubernetes.client.apply(f"{GROUP}/namespaces/{namespace}/localqueues/{name}", body)
+
+
+def _object(kind: str, name: str, spec: Object) -> Object:
+    return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _attempts(status: Object) -> int:
+    return len(status.get("attempts", []))
