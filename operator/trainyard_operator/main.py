@@ -154,6 +154,7 @@ class Operator:
         self._events = EventWriter(kube, clock, settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
+        self._policy = PolicyFile(settings.queue_policy_file)
         self._gpus = self._gpu_queue(kube, clock)
         quotas = self._gpus.quotas if isinstance(self._gpus, GpuQueue) else Quotas()  # Kueue does not look at them
         self._feed = GpuFeed(kube, self._gpus.inventory, quotas, self._gpus.wake)
@@ -189,7 +190,7 @@ class Operator:
             checks={"event loop": self._heartbeat.check, "watches": self._watches},
             ready=lambda: None,
             registry=self._metrics.registry,
-            views={"/queue": self._gpus.describe, "/gpus": self._gpus.inventory.describe},
+            views={"/queue": self._describe_queue, "/gpus": self._gpus.inventory.describe},
             port=settings.health_port,
         )
         self._primed = asyncio.Event()
@@ -211,8 +212,12 @@ class Operator:
             add=self._queue.add,
             now=clock.now,
             clock=monotonic,
-            policy=PolicyFile(settings.queue_policy_file).current,
+            policy=self._policy.current,
         )
+
+    def _describe_queue(self) -> Object:
+        settings = {"settings": self._policy.describe()} if isinstance(self._gpus, GpuQueue) else {}
+        return settings | self._gpus.describe()
 
     async def run(self) -> int:
         """Serve probes, wait for leadership, lead until the end; the exit status.
@@ -336,4 +341,6 @@ class Operator:
             list_age=lambda: monotonic() - self._resync.last,
             waiting=self._gpus.waiting,
             free=self._gpus.inventory.free_units,
+            held=lambda: self._policy.current().held,
+            faulty=lambda: self._policy.fault is not None,
         )

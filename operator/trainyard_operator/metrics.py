@@ -49,6 +49,8 @@ class State(Collector):
         list_age: Seconds since everything was listed last.
         waiting: Jobs that wait for GPUs, by pool.
         free: Units of extended resources that no pod holds on open nodes, by resource.
+        held: Whether the queue lets nothing in.
+        faulty: Whether the queue's settings were changed into something that is not understood.
     """
 
     def __init__(
@@ -62,10 +64,13 @@ class State(Collector):
         list_age: Callable[[], float],
         waiting: Callable[[], dict[str, int]],
         free: Callable[[], dict[str, int]],
+        held: Callable[[], bool],
+        faulty: Callable[[], bool],
     ) -> None:
         self._phases, self._event_ages, self._queue_depth = phases, event_ages, queue_depth
         self._leading, self._missed, self._list_age = leading, missed, list_age
         self._waiting, self._free = waiting, free
+        self._held, self._faulty = held, faulty
 
     def collect(self) -> Iterable[Metric]:
         """The present values."""
@@ -84,6 +89,8 @@ class State(Collector):
             free.add_metric([resource], count)
         yield from (jobs, ages, waiting, free)
         yield GaugeMetricFamily("trainyard_queue_depth", "TrainingJobs that wait for a worker.", self._queue_depth())
+        yield GaugeMetricFamily("trainyard_queue_held", "1 where the queue lets nothing in.", float(self._held()))
+        yield GaugeMetricFamily("trainyard_queue_settings_wrong", "1 where they have a fault.", float(self._faulty()))
         yield GaugeMetricFamily("trainyard_leader", "1 where this process leads.", float(self._leading()))
         yield GaugeMetricFamily("trainyard_last_list_age_seconds", "Since everything was listed.", self._list_age())
         yield CounterMetricFamily("trainyard_watch_missed", "Changes that only a list showed.", self._missed())

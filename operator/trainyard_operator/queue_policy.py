@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from trainyard_operator.queue.policy import Policy
 
@@ -20,13 +22,13 @@ class _Document(BaseModel):
     held: bool = False
     backfill: bool = False
     preemption: bool = False
-    namespace_gpus: dict[str, int] = Field(default={})
+    namespace_gpus: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
     default_namespace_gpus: int | None = Field(default=None, ge=0)
     start_seconds: int | None = Field(default=Policy.start_seconds, ge=1)
 
 
 class PolicyFile:
-    """Reads the file when it changed; a mistake in it leaves the settings as they were, and is told once.
+    """Reads the file when it changed; a mistake in it leaves the settings as they were, and is told.
 
     Args:
         path: The file; None for the defaults.
@@ -35,7 +37,10 @@ class PolicyFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._text: str | None = None
+        self._document = _Document()
         self._policy = Policy()
+        self.fault: str | None = None
+        """What is wrong with the file as it is now, in words; None where nothing is."""
 
     def current(self) -> Policy:
         """The settings in force."""
@@ -44,22 +49,43 @@ class PolicyFile:
         try:
             text = self._path.read_text()
         except OSError as error:
-            text = ""
-            if self._text != text:
-                logger.warning("the queue's settings cannot be read, they stay as they were: %s", error)
-            self._text = text
+            self._say(f"The queue's settings cannot be read and stay as they were: {error}")
+            self._text = None
             return self._policy
         if text != self._text:
             self._text = text
             self._take(text)
         return self._policy
 
+    def describe(self) -> dict[str, Any]:
+        """The settings in force, and what is wrong with the file."""
+        self.current()
+        return self._document.model_dump(by_alias=True) | ({"fault": self.fault} if self.fault else {})
+
     def _take(self, text: str) -> None:
         try:
             document = _Document.model_validate_json(text)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-            logger.error("the queue's settings in %s are wrong and stay as they were: %s", self._path, faults)
+            faults = " ".join(_sentence(one) for one in error.errors())
+            self._say(f"The queue's settings in {self._path} are wrong and stay as they were. {faults}")
             return
-        self._policy = Policy(**document.model_dump())
+        self.fault = None
+        self._document, self._policy = document, Policy(**document.model_dump())
         logger.info("the queue's settings: %s", json.dumps(document.model_dump(by_alias=True)))
+
+    def _say(self, fault: str) -> None:
+        """Once: the file is looked at in every round."""
+        if fault != self.fault:
+            logger.error("%s", fault)
+        self.fault = fault
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One mistake: the field, what it is, and what it may be."""
+    field = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        names = ", ".join(to_camel(name) for name in _Document.model_fields)
+        return f"There is no setting {field}; there are {names}."
+    if not field:
+        return f"{error['msg']}."
+    return f"{field} is {json.dumps(error['input'])}: {error['msg'].replace('Input', 'it')}."

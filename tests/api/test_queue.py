@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.api import kwok_support
-from tests.api.gateway_support import Kubernetes, until
+from tests.api.gateway_support import Kubernetes, sample, until
 from tests.api.operator_support import Operator
 from tests.api.queue_support import Followed, fill, follow
 
@@ -184,7 +184,11 @@ def test_a_held_queue_starts_nothing_until_it_is_released(yard: Yard, policy: Pa
     yard.submit("job")
     yard.wait("job", "Queued", "QueueHeld")
     policy.write_text('{"held": "no"}')
-    until(lambda: "are wrong and stay as they were: held:" in yard.operator.log(), 30)
+    until(lambda: "it should be a valid boolean" in yard.operator.log(), 30)
+    settings = json.loads(yard.operator.get("/queue")[1])["settings"]
+    assert (settings["held"], 'held is "no"' in settings["fault"]) == (True, True)
+    assert sample(yard.operator.get("/metrics")[1], "trainyard_queue_settings_wrong") == 1
+    assert sample(yard.operator.get("/metrics")[1], "trainyard_queue_held") == 1
     assert yard.status("job")["phase"] == "Queued"
     policy.write_text("{}")
     yard.wait("job", "Running")

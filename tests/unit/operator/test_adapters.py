@@ -258,11 +258,15 @@ def test_every_phase_has_a_metric() -> None:
             list_age=lambda: 7.5,
             waiting=lambda: {"nvidia.com/gpu": 4},
             free=lambda: {"nvidia.com/gpu": 6},
+            held=lambda: True,
+            faulty=lambda: False,
         )
     )
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Running"}) == 2
     assert metrics.registry.get_sample_value("trainyard_jobs", {"phase": "Failed"}) == 0
     assert metrics.registry.get_sample_value("trainyard_leader") == 1
+    assert metrics.registry.get_sample_value("trainyard_queue_held") == 1
+    assert metrics.registry.get_sample_value("trainyard_queue_settings_wrong") == 0
     assert metrics.registry.get_sample_value("trainyard_waiting_jobs", {"pool": "nvidia.com/gpu"}) == 4
     assert metrics.registry.get_sample_value("trainyard_free_gpus", {"resource": "nvidia.com/gpu"}) == 6
     assert metrics.registry.get_sample_value("trainyard_watch_missed_total") == 5

@@ -28,9 +28,11 @@ def test_every_setting_is_read_and_changes_while_the_operator_runs(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"startSeconds": 0}', "startSeconds: Input should be greater than or equal to 1"),
-        ('{"startSeconds": "5m"}', "startSeconds: Input should be a valid integer"),
-        ('{"start": 1}', "start: Extra inputs are not permitted"),
+        ('{"startSeconds": 0}', "startSeconds is 0: it should be greater than or equal to 1."),
+        ('{"startSeconds": "5m"}', 'startSeconds is "5m": it should be a valid integer.'),
+        ('{"namespaceGpus": {"a": -1}}', "namespaceGpus.a is -1: it should be greater than or equal to 0."),
+        ('{"start": 1}', "There is no setting start; there are held, backfill, preemption, namespaceGpus, "),
+        ('{"held": true', "Invalid JSON: EOF"),
     ],
 )
 def test_a_mistake_is_told_and_changes_nothing(
@@ -39,7 +41,26 @@ def test_a_mistake_is_told_and_changes_nothing(
     path = tmp_path / "policy.json"
     path.write_text('{"startSeconds": 9}')
     file = PolicyFile(path)
-    file.current()
-    path.write_text(text)
     assert file.current() == Policy(start_seconds=9)
-    assert told in caplog.text
+    path.write_text(text)
+    for _ in range(3):
+        assert file.current() == Policy(start_seconds=9)
+    assert caplog.text.count(told) == 1
+    assert told in file.describe()["fault"]
+    assert file.describe()["startSeconds"] == 9
+    path.write_text('{"startSeconds": 11}')
+    assert "fault" not in file.describe()
+    assert file.current() == Policy(start_seconds=11)
+
+
+def test_a_file_that_is_gone_changes_nothing_and_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text('{"held": true}')
+    file = PolicyFile(path)
+    file.current()
+    path.unlink()
+    assert file.current() == Policy(held=True)
+    assert "cannot be read" in str(file.fault)
+    path.write_text('{"held": true}')
+    assert file.current() == Policy(held=True)
+    assert file.fault is None
