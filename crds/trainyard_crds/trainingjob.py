@@ -162,7 +162,8 @@ class TrainingJobSpec(SpecModel):
         default=1800,
         ge=1,
         le=31_536_000,
-        description="Seconds a started job may take until its container runs; then it fails with what prevented it.",
+        description="Seconds a started job may take until its container runs; then it fails with what prevented it. An "
+        "export that was asked for later has as many for the container of its Job.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,

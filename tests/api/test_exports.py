@@ -111,6 +111,29 @@ def test_a_failed_export_says_why_and_its_job_can_be_deleted_to_try_again(operat
     assert of_the_run(job) == before
 
 
+def test_an_export_that_does_not_start_in_time_fails_and_lets_the_next_one_go_on(
+    operator: Operator, team: Team
+) -> None:
+    job = finished(team, "late", startDeadlineSeconds=6)
+    before = of_the_run(job)
+    job.patch(exports=[ADAPTER, GGUF, MERGED])
+    stuck = job.pod("export")
+    stuck.bind()
+    stuck.waiting("ErrImagePull", "not found")
+    failed = wait_state(job, "gguf", "Failed")
+    assert failed["reason"] == "ImagePullBackOff"
+    assert failed["message"].startswith("The container did not run within 6 s (spec.startDeadlineSeconds). The image ")
+    assert failed["message"].endswith(f"delete its Job: kubectl delete job {job.child_name}-gguf")
+    stuck.wait_for_deletion()
+    stuck.remove()
+    make(job, "merged")
+    wait_state(job, "merged", "Succeeded")
+    assert (entry(job, "gguf"), of_the_run(job)) == (failed, before)
+    job.client.delete(export_job(job, "gguf"), {"propagationPolicy": "Background"})
+    make(job, "gguf")
+    wait_state(job, "gguf", "Succeeded")
+
+
 def test_an_operator_that_is_killed_in_between_comes_to_the_same_end(operator: Operator, team: Team) -> None:
     job = finished(team, "killed")
     before = of_the_run(job)

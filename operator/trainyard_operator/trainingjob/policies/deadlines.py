@@ -7,7 +7,7 @@ from datetime import datetime
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.trainingjob.model import Decision, Need, Object
 from trainyard_operator.trainingjob.objects import condition, format_time, parse_time
 from trainyard_operator.trainingjob.policies.result import failed
 
@@ -46,10 +46,15 @@ def failed_seconds(case: Case) -> float:
     return float(failed.get("seconds", 0))
 
 
-def start_limit(case: Case) -> int:
+def start_limit(spec: Object) -> int:
     """Seconds a start may take."""
     default: int = TrainingJobSpec.model_fields["start_deadline_seconds"].default
-    return int(case.spec.get("startDeadlineSeconds", default))
+    return int(spec.get("startDeadlineSeconds", default))
+
+
+def too_late(spec: Object, cause: str) -> str:
+    """What is said of a container that did not run in time, and of what it waited for."""
+    return f"The container did not run within {start_limit(spec)} s (spec.startDeadlineSeconds). {cause}"
 
 
 def _no_progress(case: Case) -> Decision | Need:

@@ -6,25 +6,28 @@ Job that is gone is made anew, and so is one whose result nobody saw. The phase 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.report import ExportState
 from trainyard_operator.trainingjob.children.render import export_job, export_name
 from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
-from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Plan, RenderSettings
+from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Patch, Plan, RenderSettings
 from trainyard_operator.trainingjob.objects import (
     condition,
+    container_state,
     holds,
     is_running,
     job_finished,
+    job_suspended,
     owned_by,
     parse_time,
     pod_ended,
 )
 from trainyard_operator.trainingjob.pods.attempts import memory_limit
 from trainyard_operator.trainingjob.pods.failure import Ending, ending
+from trainyard_operator.trainingjob.policies.deadlines import start_limit, too_late
 from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, no_pod, pod_waits_for, starting
 
 _MESSAGE_LIMIT = 1024
@@ -37,12 +40,13 @@ class _Step:
 
     Attributes:
         entry: Its entry in `status.exports`.
-        create, delete: What is to be done for it.
+        create, patches, delete: What is to be done for it.
         requeue_after: Seconds until time alone changes what is said of it.
     """
 
     entry: Object
     create: tuple[Object, ...] = ()
+    patches: tuple[Patch, ...] = ()
     delete: tuple[Deletion, ...] = ()
     requeue_after: float | None = None
 
@@ -105,6 +109,7 @@ def exporting(observed: Observed, settings: RenderSettings, now: datetime) -> Pl
     unchanged = entries == list(before.values())
     return Plan(
         create=tuple(body for step in steps for body in step.create),
+        patches=tuple(patch for step in steps for patch in step.patches),
         delete=tuple(deletion for step in steps for deletion in step.delete),
         status=None if unchanged else _status(observed, entries),
         note=_note(before, entries),
@@ -203,6 +208,10 @@ def _failed(request: _Request, job: Object, pods: list[Object]) -> Object:
             f"{ends[-1].message} Make it where there is more memory: copy the run directory and use trainyard-trainer "
             "export."
         )
+    return _given_up(request, reason, text)
+
+
+def _given_up(request: _Request, reason: str, text: str) -> Object:
     room = _MESSAGE_LIMIT - len(_again(request)) - 1
     return request.entry(ExportState.FAILED, reason, f"{text[:room]} {_again(request)}")
 
@@ -212,15 +221,52 @@ def _again(request: _Request) -> str:
 
 
 def _unfinished(request: _Request, job: Object, pods: list[Object]) -> _Step:
+    if job_suspended(job) and request.known is not None and request.known.get("state") == ExportState.FAILED:
+        return _Step(entry=request.known)  # it was given up, see _in_time
     if not pods:
-        return _without_pod(request, job)
+        return _in_time(request, job, pods, _without_pod(request, job))
     newest = pods[-1]
     if is_running(newest):
         return _Step(entry=request.entry(ExportState.RUNNING))
     if not pod_ended(newest):
         waits = pod_waits_for(newest) or starting(request.name)
-        return _Step(entry=request.entry(ExportState.PENDING, *waits))
-    return _Step(entry=_between(request, job, pods))
+        return _in_time(request, job, pods, _Step(entry=request.entry(ExportState.PENDING, *waits)))
+    return _between(request, job, pods)
+
+
+def _in_time(request: _Request, job: Object, pods: list[Object], waiting: _Step, cause: str | None = None) -> _Step:
+    """What is said of a Job that waits, while it may. One that waited too long is given up: first told, then suspended.
+
+    It is not deleted, since that is how a user asks for another try.
+
+    Args:
+        request: The export.
+        job: Its Job.
+        pods: Its pods.
+        waiting: What is said while it may wait.
+        cause: What kept it, where that is not what is said.
+    """
+    spec, began = request.observed.spec, _began(job, pods)
+    if began is None:
+        return waiting
+    left = start_limit(spec) - (request.now - began).total_seconds()
+    if left > 0:
+        return replace(waiting, requeue_after=min(left, waiting.requeue_after or left))
+    entry = _given_up(request, waiting.entry["reason"], too_late(spec, cause or waiting.entry["message"]))
+    if entry != request.known:
+        return _Step(entry=entry, requeue_after=0.0)
+    seen = {key: job["metadata"][key] for key in ("uid", "resourceVersion")}
+    return _Step(entry=entry, patches=(Patch("jobs", request.name, {"metadata": seen, "spec": {"suspend": True}}),))
+
+
+def _began(job: Object, pods: list[Object]) -> datetime | None:
+    """When the present start began; None while somebody holds the Job back."""
+    if job_suspended(job):
+        return None
+    resumed = condition(job, "Suspended")
+    ends = [container_state(pod).get("terminated", {}).get("finishedAt") for pod in pods]
+    moments = [job["metadata"]["creationTimestamp"], resumed and resumed.get("lastTransitionTime"), *ends]
+    return max(parse_time(moment) for moment in moments if moment)
 
 
 def _without_pod(request: _Request, job: Object) -> _Step:
@@ -231,7 +277,7 @@ def _without_pod(request: _Request, job: Object) -> _Step:
     return _Step(entry=request.entry(ExportState.PENDING, *no_pod(request.name)))
 
 
-def _between(request: _Request, job: Object, pods: list[Object]) -> Object:
+def _between(request: _Request, job: Object, pods: list[Object]) -> _Step:
     """A pod ended: the next one follows, unless the Job controller is about to say that it was the last."""
     ends = _endings(request, pods)
     counted = sum(end.action is OnExit.COUNT for end in ends)
@@ -239,8 +285,9 @@ def _between(request: _Request, job: Object, pods: list[Object]) -> Object:
     near = last.action in (OnExit.COMPLETE, OnExit.FAIL) or counted > job["spec"].get("backoffLimit", 0)
     if near:
         known = request.known or {}
-        return known if is_unfinished(known) else request.entry(ExportState.RUNNING)
-    return request.entry(ExportState.PENDING, last.reason, f"{last.message} The next try follows.")
+        return _Step(entry=known if is_unfinished(known) else request.entry(ExportState.RUNNING))
+    entry = request.entry(ExportState.PENDING, last.reason, f"{last.message} The next try follows.")
+    return _in_time(request, job, pods, _Step(entry=entry), last.message)
 
 
 def _note(before: dict[str, Object], entries: list[Object]) -> Note | None:

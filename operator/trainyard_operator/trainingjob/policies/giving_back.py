@@ -44,7 +44,7 @@ def give_back(case: Case) -> Decision | None:
     if patience is None or found is None or found.seconds < patience:
         return None
     tried = failed_seconds(case) + found.seconds
-    if tried >= start_limit(case):
+    if tried >= start_limit(case.spec):
         return None  # spec.startDeadlineSeconds ends it
     return _decision(_failed(case, found.cause, int(tried)), suspend=None)
 
@@ -58,7 +58,7 @@ def _withdraw(case: Case) -> Decision | None:
     if refusal is None or refusal.final or patience is None or waited is None or waited < patience:
         return None
     tried = failed_seconds(case) + waited
-    if tried >= start_limit(case):
+    if tried >= start_limit(case.spec):
         return None
     failed = _failed(case, refusal.message, int(tried))
     waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])

@@ -137,7 +137,7 @@ def _next_look(case: Case) -> float | None:
     waited = deadlines.start_seconds(case)
     if waited is None:
         return None
-    left = deadlines.start_limit(case) - deadlines.tried_seconds(case)
+    left = deadlines.start_limit(case.spec) - deadlines.tried_seconds(case)
     leaving = LOOK_SECONDS if is_kept(case) else 0
     due = [NO_POD_SECONDS - waited, giving_back.seconds_left(case) or 0, left, leaving]
     return min((seconds for seconds in due if seconds > 0), default=None)
@@ -145,8 +145,6 @@ def _next_look(case: Case) -> float | None:
 
 def _late(case: Case, reason: str, message: str) -> Decision | None:
     """The failure of a job whose container did not run in time."""
-    limit = deadlines.start_limit(case)
-    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < limit:
+    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < deadlines.start_limit(case.spec):
         return None
-    text = f"The container did not run within {limit} s (spec.startDeadlineSeconds). {message}"
-    return Decision(phase=Phase.FAILED, reason=reason, message=text)
+    return Decision(phase=Phase.FAILED, reason=reason, message=deadlines.too_late(case.spec, message))

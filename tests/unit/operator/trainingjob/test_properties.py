@@ -136,7 +136,9 @@ def exporting_worlds(draw: st.DrawFn) -> World:
     formats = draw(st.lists(st.sampled_from(["adapter", "merged", "gguf"]), unique=True, min_size=1))
     status: dict[str, Any] = {"phase": "Succeeded", "message": "done", "progress": {"step": 9}}
     made = [{"format": name, "uri": "pvc://a/b", "bytes": 1, "digest": "d"} for name in formats if draw(st.booleans())]
-    world.job = merged(world.job, {"spec": {"exports": [{"format": name} for name in formats]}})
+    limit = draw(st.sampled_from([1, 1800]))
+    exports = [{"format": name} for name in formats]
+    world.job = merged(world.job, {"spec": {"exports": exports, "startDeadlineSeconds": limit}})
     world.job["status"] = status | {"exports": made}
     for format_ in formats:
         name, job = export_name(NAME, UID, format_), draw(jobs())
@@ -165,7 +167,7 @@ def test_exports_settle_one_at_a_time_and_touch_nothing_else(world: World) -> No
         assert set(planned.status or {}) <= {"exports", "observedGeneration"}
         world.apply(planned)
     last = world.plan()
-    assert (last.status, last.note, last.create, last.delete) == (None, None, (), ())
+    assert (last.status, last.note, last.create, last.patches, last.delete) == (None, None, (), (), ())
     after = world.job["status"]
     assert {**after, "exports": None, "observedGeneration": None} == {
         **before,

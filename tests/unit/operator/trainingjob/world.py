@@ -188,6 +188,8 @@ class World:
         for patch in done.patches:
             if patch.kind == "workloads":
                 self.workload = merged(self.workload, patch.body)
+            elif patch.name in self.export_jobs:
+                self.export_jobs[patch.name] = merged(self.export_jobs[patch.name], patch.body)
             else:
                 self.child = merged(self.child, patch.body)
 
