@@ -157,7 +157,7 @@ class Operator:
         self._policy = PolicyFile(settings.queue_policy_file)
         self._gpus = self._gpu_queue(kube, clock)
         quotas = self._gpus.quotas if isinstance(self._gpus, GpuQueue) else Quotas()  # Kueue does not look at them
-        self._feed = GpuFeed(kube, self._gpus.inventory, quotas, self._gpus.wake)
+        self._feed = GpuFeed(kube, self._gpus.inventory, quotas, self._gpus.wake, self._noticed)
         self._watch = Watch(
             self._store,
             add=self._add,
@@ -174,6 +174,7 @@ class Operator:
             settings=settings.render,
             admit=self._gpus.admission,
             took=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
+            silent_nodes=self._gpus.inventory.silent,
         )
         self._workers = Workers(self._queue, reconciler.reconcile, self._metrics)
         self._elector = Elector(
@@ -316,6 +317,11 @@ class Operator:
         self._gpus.look(key)
         self._queue.add(key)
         self._trust.look(key.namespace)
+
+    def _noticed(self, node: str) -> None:
+        """A node does not answer any more, or answers again: its pods' jobs tell of it."""
+        for key in self._store.keys_on(node):
+            self._queue.add(key)
 
     def _relisted(self, kind: ResourceKind) -> None:
         self._resync.ask(kind)

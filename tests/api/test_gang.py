@@ -176,3 +176,20 @@ def test_a_namespace_goes_while_a_gang_runs_in_it(yard: Yard) -> None:
     until(lambda: yard.client.get(job).get("status", {}).get("phase") == "Running", 60)
     yard.kubernetes.kubectl("delete", "namespace", passing, "--wait=false")
     until(lambda: not yard.is_there(f"/api/v1/namespaces/{passing}"), 60)
+
+
+def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administrators_taint(yard: Yard) -> None:
+    yard.submit("cut-off", 5, nodes=2)
+    yard.wait("cut-off", "Running")
+    second = yard.pods("cut-off")[1]
+    node = f"/api/v1/nodes/{second['spec']['nodeName']}"
+    yard.client.patch(node, {"metadata": {"labels": {"type": "silent"}}})  # kwok plays its kubelet no more
+    where = f"Pod {second['metadata']['name']} is on node {second['spec']['nodeName']}, which has not answered since "
+    until(lambda: where in yard.status("cut-off")["message"], 90)
+    taint = yard.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
+    assert taint == "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    yard.kubernetes.kubectl("taint", "node", second["spec"]["nodeName"], taint)
+    until(lambda: not yard.is_there(f"{ROOT}/pods/{second['metadata']['name']}"), 60)
+    _, replacement = until(lambda: len(pods := yard.pods("cut-off")) == 2 and pods)
+    assert replacement["metadata"]["labels"][INDEX_LABEL] == "1"
+    until(lambda: where not in yard.status("cut-off")["message"])

@@ -32,11 +32,19 @@ class GpuFeed:
         inventory: What is kept of nodes and pods.
         quotas: What is kept of quotas.
         wake: Called when something changed that the queue looks at.
+        noticed: Called with the name of a node that does not answer any more, or answers again, or is gone.
     """
 
-    def __init__(self, kube: Kube, inventory: Inventory, quotas: Quotas, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        inventory: Inventory,
+        quotas: Quotas,
+        wake: Callable[[], None],
+        noticed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._kube, self._wake = kube, wake
-        self._nodes = Mirror(_NODES, node_of, partial(_put_node, inventory))
+        self._nodes = Mirror(_NODES, node_of, partial(_put_node, inventory, noticed))
         self._pods = Mirror(_PODS, _holder, inventory.put_pod)
         self._quotas = Mirror(_QUOTAS, quota_of, quotas.put)
         self._asked = asyncio.Event()
@@ -88,13 +96,18 @@ class GpuFeed:
             self._wake()
 
 
-def _put_node(inventory: Inventory, uid: str, node: Node | None) -> bool:
+def _put_node(inventory: Inventory, noticed: Callable[[str], None], uid: str, node: Node | None) -> bool:
+    before = set(inventory.silent)
     if node is not None:
-        return inventory.put_node(node)
-    gone = [known.name for known in inventory.nodes.values() if known.uid == uid]
-    for name in gone:
-        inventory.remove_node(name)
-    return bool(gone)
+        changed = inventory.put_node(node)
+    else:
+        gone = [known.name for known in inventory.nodes.values() if known.uid == uid]
+        for name in gone:
+            inventory.remove_node(name)
+        changed = bool(gone)
+    for name in before ^ set(inventory.silent):
+        noticed(name)
+    return changed
 
 
 def _holder(pod: Object) -> Holder | None:

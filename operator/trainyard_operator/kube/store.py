@@ -99,6 +99,12 @@ class Store:
             return (ResourceKind.JOBS, job["metadata"]["uid"]) not in self._children
         return bool(known != job["metadata"].get("generation"))
 
+    def keys_on(self, node: str) -> set[Key]:
+        """Unfinished TrainingJobs with a pod on a node."""
+        pods = [pod for pod in self._objects[ResourceKind.PODS].values() if not isinstance(pod, Packed)]
+        keys = (self._key(ResourceKind.PODS, pod) for pod in pods if pod["spec"].get("nodeName") == node)
+        return {key for key in keys if key is not None}
+
     def all_keys(self) -> list[Key]:
         """Every TrainingJob's key."""
         return list(self._uids)

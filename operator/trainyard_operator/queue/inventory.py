@@ -32,6 +32,8 @@ class Inventory:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.silent: dict[str, str] = {}
+        """Nodes that do not answer, and since when (API timestamps)."""
         self._holders: dict[str, Holder] = {}
         self._held: dict[str, Counter[str]] = {}
         self._bound: dict[str, Counter[str]] = {}
@@ -40,11 +42,16 @@ class Inventory:
         """Take in a node; whether anything changed that the queue looks at."""
         changed = self.nodes.get(node.name) != node
         self.nodes[node.name] = node
+        if node.silent_since:
+            self.silent[node.name] = node.silent_since
+        else:
+            self.silent.pop(node.name, None)
         return changed
 
     def remove_node(self, name: str) -> None:
         """Forget a node; its pods are forgotten when they are deleted."""
         self.nodes.pop(name, None)
+        self.silent.pop(name, None)
 
     def put_pod(self, uid: str, holder: Holder | None) -> bool:
         """Take in what a pod holds now, None where it holds nothing; whether that changed."""

@@ -48,6 +48,7 @@ class Node:
         open: Whether it is ready and not cordoned.
         allocatable: Units of each extended resource it offers.
         uid: Its UID.
+        silent_since: API timestamp of when it stopped to answer; empty where it answers.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Node:
     open: bool = True
     allocatable: Mapping[str, int] = field(default_factory=dict)
     uid: str = ""
+    silent_since: str = ""
 
     @property
     def slices(self) -> bool:
@@ -113,15 +115,16 @@ def pool_of(resources: Object) -> Pool:
 def node_of(obj: Object) -> Node:
     """What the queue knows of a v1 Node."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions") or [])
+    ready = next((entry for entry in status.get("conditions") or [] if entry["type"] == "Ready"), {"status": ""})
     leaving = "deletionTimestamp" in obj["metadata"]
     return Node(
         name=obj["metadata"]["name"],
         labels=obj["metadata"].get("labels") or {},
         taints=tuple(_taints(spec.get("taints") or [])),
-        open=ready and not spec.get("unschedulable", False) and not leaving,
+        open=ready["status"] == "True" and not spec.get("unschedulable", False) and not leaving,
         allocatable=units(status.get("allocatable") or {}),
         uid=obj["metadata"].get("uid", ""),
+        silent_since=str(ready.get("lastTransitionTime", "")) if ready["status"] == "Unknown" else "",
     )
 
 

@@ -75,6 +75,7 @@ class Observed:
         export_pods: Pods of those, ended ones that have just been deleted included.
         answers: What was looked up: the object or text, None where there is none.
         refusal: Why the children could not be created just now.
+        silent_nodes: Nodes that do not answer, and since when (API timestamps).
     """
 
     job: Object
@@ -86,6 +87,7 @@ class Observed:
     export_pods: tuple[Object, ...] = ()
     answers: Mapping[Need, Any] = field(default_factory=dict)
     refusal: Refusal | None = None
+    silent_nodes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spec(self) -> Object:
@@ -197,6 +199,7 @@ class Decision:
         termination: The trainer's last words, where they decide the final values.
         log_tail: End of the log of a failed job.
         caution: What to warn of beside the phase.
+        obstacle: What is in the job's way beside, in a sentence; empty where nothing is.
         failed_starts: What `status.queue.failedStarts` becomes; None leaves it as it is.
         waits: Whether the queue has not let it in.
         suspend: Whether the training Job is held back; who holds it, and where, is the matter of `handover.change`.
@@ -209,6 +212,7 @@ class Decision:
     termination: Termination | None = None
     log_tail: str | None = None
     caution: Caution | None = None
+    obstacle: str = ""
     failed_starts: Object | None = None
     waits: bool = False
     create: tuple[Object, ...] = ()

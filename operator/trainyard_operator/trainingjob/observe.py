@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from trainyard_crds.contract import child_name
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
@@ -9,8 +12,14 @@ from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import owned_by
 
 
-def observe(store: Store, key: Key) -> Observed | None:
-    """The job of a key with its children as they were last seen; None when it is gone."""
+def observe(store: Store, key: Key, silent_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:
+    """The job of a key with its children as they were last seen; None when it is gone.
+
+    Args:
+        store: What was seen.
+        key: The job's.
+        silent_nodes: Nodes that do not answer, and since when (API timestamps).
+    """
     job = store.job(key)
     if job is None:
         return None
@@ -28,4 +37,5 @@ def observe(store: Store, key: Key) -> Observed | None:
         check_pods=tuple(store.children(ResourceKind.PODS, uid, CHECK_ROLE)),
         export_jobs=tuple(own(EXPORT_ROLE)),
         export_pods=tuple(store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
+        silent_nodes=silent_nodes,
     )

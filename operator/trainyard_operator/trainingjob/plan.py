@@ -15,6 +15,7 @@ from trainyard_operator.trainingjob.pods.attempts import history
 from trainyard_operator.trainingjob.policies.exporting import exporting
 from trainyard_operator.trainingjob.policies.handover import change, remark
 from trainyard_operator.trainingjob.policies.memory import memory_caution
+from trainyard_operator.trainingjob.policies.silence import silence
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
 
@@ -60,7 +61,8 @@ def _decide(case: Case) -> Decision | Need:
     caution = memory_caution(case.observed)
     if isinstance(caution, Need):
         return caution
-    return replace(decision, caution=caution, message=decision.message + remark(case, decision))
+    obstacle = silence(case.observed, case.observed.pods)
+    return replace(decision, caution=caution, obstacle=obstacle, message=decision.message + remark(case, decision))
 
 
 def _after_the_end(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER
 from trainyard_operator.clock import ServerClock, monotonic
@@ -75,6 +76,7 @@ class Reconciler:
         settings: What goes into children.
         admit: Who decides whether a job may start.
         took: Takes the answer to each change of a Workload.
+        silent_nodes: Nodes that do not answer now, and since when (API timestamps).
     """
 
     def __init__(
@@ -87,10 +89,11 @@ class Reconciler:
         settings: RenderSettings,
         admit: Admit = at_once,
         took: Callable[[Object], None] = lambda _: None,
+        silent_nodes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
         self._clock, self._settings, self._admit, self._took = clock, settings, admit, took
-        self._nodes = Nodes(kube, monotonic)
+        self._nodes, self._silent_nodes = Nodes(kube, monotonic), silent_nodes
 
     async def reconcile(self, key: Key) -> Result:
         """One round for one TrainingJob.
@@ -98,7 +101,7 @@ class Reconciler:
         Raises:
             ApiError: a request failed in a way that may pass; try again later.
         """
-        observed = observe(self._store, key)
+        observed = observe(self._store, key, self._silent_nodes)
         if observed is None:
             return Result()
         planned, observed = await self._plan(key, observed)
@@ -126,7 +129,7 @@ class Reconciler:
         while planned.need is not None:
             answer = await self._look_up(key.namespace, planned.need)
             answers = {**observed.answers, planned.need: answer}
-            fresh = observe(self._store, key) or observed
+            fresh = observe(self._store, key, self._silent_nodes) or observed
             observed = replace(fresh, answers=answers)
             planned = plan(observed, self._settings, self._clock.now(), self._admit)
         return planned, observed

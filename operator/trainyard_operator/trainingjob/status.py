@@ -75,9 +75,10 @@ def _place(queue: Object | None) -> str | None:
 
 def _message(decision: Decision) -> str:
     """What the phase says, and what to be warned of: that is read in `kubectl get -o wide` too."""
-    if decision.caution is None or decision.phase in FINAL_PHASES:
+    if decision.phase in FINAL_PHASES:
         return decision.message
-    return f"{decision.message} {decision.caution.message}"
+    caution = decision.caution.message if decision.caution else ""
+    return " ".join(text for text in (decision.message, decision.obstacle, caution) if text)
 
 
 def _attempt_fields(observed: Observed, history: History) -> Object:

@@ -28,6 +28,7 @@ from trainyard_operator.trainingjob.objects import (
 from trainyard_operator.trainingjob.pods.attempts import memory_limit
 from trainyard_operator.trainingjob.pods.failure import Ending, ending
 from trainyard_operator.trainingjob.policies.deadlines import start_limit, too_late
+from trainyard_operator.trainingjob.policies.silence import silence
 from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, no_pod, pod_waits_for, starting
 
 _MESSAGE_LIMIT = 1024
@@ -227,7 +228,9 @@ def _unfinished(request: _Request, job: Object, pods: list[Object]) -> _Step:
         return _in_time(request, job, pods, _without_pod(request, job))
     newest = pods[-1]
     if is_running(newest):
-        return _Step(entry=request.entry(ExportState.RUNNING))
+        obstacle = silence(request.observed, [newest])
+        reason = "NodeSilent" if obstacle else None
+        return _Step(entry=request.entry(ExportState.RUNNING, reason, obstacle))
     if not pod_ended(newest):
         waits = pod_waits_for(newest) or starting(request.name)
         return _in_time(request, job, pods, _Step(entry=request.entry(ExportState.PENDING, *waits)))

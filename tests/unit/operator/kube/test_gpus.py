@@ -15,7 +15,7 @@ from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.quota import Quotas
 
-GPU = "nvidia.com/gpu"
+GPU, MOMENT = "nvidia.com/gpu", "2026-01-02T10:00:00Z"
 Object = dict[str, Any]
 
 
@@ -70,6 +70,26 @@ async def test_a_list_fills_and_a_watch_goes_on() -> None:
     gpus.pod({"type": "DELETED", "object": pod("q", "a", 5, 8)})
     gpus.node({"type": "DELETED", "object": node("a", 8, 9)})
     assert (free(inventory, Pool(GPU)), len(woken)) == ({}, 5)
+
+
+async def test_a_node_that_does_not_answer_is_told_of_and_so_is_its_return_and_its_end() -> None:
+    kube: Any = Lists()
+    inventory, told = Inventory(), list[str]()
+    gpus = GpuFeed(kube, inventory, Quotas(), lambda: None, told.append)
+    gpus.node({"type": "ADDED", "object": node("a", 8, 1)})
+    gpus.node({"type": "MODIFIED", "object": silent(node("a", 8, 2))})
+    assert (inventory.silent, told) == ({"a": MOMENT}, ["a"])
+    gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 3))})
+    gpus.node({"type": "MODIFIED", "object": node("a", 7, 4)})
+    assert (inventory.silent, told) == ({}, ["a", "a"])
+    gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 5))})
+    gpus.node({"type": "DELETED", "object": node("a", 7, 6)})
+    assert (inventory.silent, len(told)) == ({}, 4)
+
+
+def silent(body: Object) -> Object:
+    body["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "lastTransitionTime": MOMENT}]
+    return body
 
 
 async def test_news_without_effect_wake_nobody() -> None:

@@ -111,6 +111,18 @@ def test_no_environment_of_a_pod_is_kept_and_trimming_twice_is_trimming_once() -
     assert trim(PODS, once) == once
 
 
+def test_the_jobs_with_a_pod_on_a_node_are_those_that_are_not_over() -> None:
+    store, body = Store(), pod(1)
+    store.put(TRAINING_JOBS, training_job(1))
+    body["spec"]["nodeName"] = "n1"
+    store.put(PODS, body)
+    assert (store.keys_on("n1"), store.keys_on("n2")) == ({KEY}, set())
+    done = training_job(2)
+    done["status"] = {"phase": "Succeeded"}
+    store.put(TRAINING_JOBS, done)
+    assert store.keys_on("n1") == set()
+
+
 def test_what_keeps_a_pod_is_known_once_it_is_deleted() -> None:
     body = pod(1)
     body["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]

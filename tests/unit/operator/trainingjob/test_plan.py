@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 STORIES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
 _INPUT = (
     *("name", "now", "job", "child", "pods", "check", "checkPods", "exportJobs", "exportPods"),
-    *("answers", "refusal", "admission", "kueue", "workload", "restart"),
+    *("answers", "refusal", "admission", "kueue", "workload", "restart", "silentNodes"),
 )
 
 
@@ -76,6 +76,7 @@ def tell(world: World, step: dict[str, Any]) -> None:
                 del pods[name]
             else:
                 pods[name] = merged(pods.get(name, new_pod(name, world.stamp)), worded(stamped(change)))
+    world.silent_nodes = stamped(step.get("silentNodes", world.silent_nodes))
     tell_of_exports(world, step)
     tell_of_kueue(world, step)
     world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}

@@ -121,6 +121,7 @@ class World:
         self.export_pods: dict[str, Object] = {}
         self.answers: dict[Need, Any] = {}
         self.refusal: Refusal | None = None
+        self.silent_nodes: dict[str, str] = {}
         self.admission: Admission | None = None
         self.kueue: Object | None = None
         self.workload: Object | None = None
@@ -141,6 +142,7 @@ class World:
             export_pods=tuple(self.export_pods.values()),
             answers=self.answers,
             refusal=self.refusal,
+            silent_nodes=self.silent_nodes,
         )
 
     def plan(self) -> Plan:
