@@ -128,6 +128,8 @@ class Trust:
             await self._take_away(namespace)
         for namespace in sorted(wanted - self._given):
             await self._give(namespace)
+        if self._store.namespaces() != wanted:
+            self._wake.set()  # the last job went, or the first came, while a request for its namespace was on its way
 
     async def _give(self, namespace: str) -> None:
         body = {
