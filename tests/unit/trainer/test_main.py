@@ -49,7 +49,7 @@ def process(tmp_path: Path, program: list[str], fault: str = "") -> subprocess.P
 
 
 def toy_program(tmp_path: Path) -> list[str]:
-    return [str(ROOT / "tests/unit/trainer/toy.py"), "train", "--config", str(write_config(tmp_path))]
+    return [str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(write_config(tmp_path))]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_process_that_dies_is_continued_by_the_next(
     tmp_path: Path, whole: Path, fault: str, exit_code: int, resumed_from: str
 ) -> None:
     one = process(tmp_path, toy_program(tmp_path), fault)
-    assert one.communicate(timeout=60)
+    assert one.communicate(timeout=180)
     assert one.returncode == exit_code
     if exit_code == 75:
         termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
@@ -101,7 +101,7 @@ assert "torch" not in sys.modules
 sys.exit(code)
 """
     one = process(tmp_path, ["-c", program])
-    one.communicate(timeout=60)
+    one.communicate(timeout=180)
     assert one.returncode == 75
     assert not (tmp_path / "run").exists()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from trainyard_trainer import wiring
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.group.membership import LAUNCHER_ENV
-from trainyard_trainer.main import main
 from trainyard_trainer.stop import StopFlag
 
 WIDTH = 4
@@ -219,14 +217,16 @@ class Killed(BaseException):
     """Ends a start as a kill would: nothing of ours catches it."""
 
 
-def _main() -> int:
-    """The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
+def play(fault: str) -> None:
+    """Let the trainer of this process train the toy task, and die or be stopped in the middle.
 
-    TOY_FAULT: `<kill|term|pod>:<method of the task, or file system call>:<number of the call>`; `pod` kills the
-    launcher, and all its processes with it. `wait:<method>:<file>` makes a file and waits until it is removed.
+    Args:
+        fault: `<kill|term|pod>:<method of the task, or file system call>:<number of the call>`; `pod` kills the
+            launcher, and all its processes with it. `wait:<method>:<file>` makes a file and waits until it is removed.
+            Empty: nothing happens.
     """
     hooks: dict[str, Callable[[int], None]] = {}
-    if fault := os.environ.get("TOY_FAULT"):
+    if fault:
         how, where, number = fault.split(":")
 
         def strike(call: int) -> None:
@@ -244,7 +244,6 @@ def _main() -> int:
         if hasattr(Files, where):
             count_calls(where, strike)
     wiring.create_task = lambda config: ToyTask(hooks=hooks)
-    return main()
 
 
 def count_calls(name: str, strike: Callable[[int], None]) -> None:
@@ -257,7 +256,3 @@ def count_calls(name: str, strike: Callable[[int], None]) -> None:
         return original(*args)
 
     setattr(Files, name, counted)
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

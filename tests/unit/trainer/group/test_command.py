@@ -30,7 +30,7 @@ def start(tmp_path: Path, fault: str = "", **blocks: Any) -> tuple[Termination, 
         "CUDA_VISIBLE_DEVICES": "",
         TERMINATION_LOG_ENV: str(log),
     }
-    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy.py"), "train", "--config", str(path)]
+    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(path)]
     done = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     word = Termination.model_validate_json(log.read_bytes())
     assert word.exit_code == done.returncode

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,23 +57,30 @@ class Run:
                 "MASTER_PORT": str(self.port),
                 TERMINATION_LOG_ENV: str(self.log(index)),
             }
-            words = [sys.executable, str(ROOT / "tests/unit/trainer/toy.py"), "train", "--config", "run.json"]
+            words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", "run.json"]
             self.log(index).unlink(missing_ok=True)
-            self.pods[index] = subprocess.Popen(
-                words, env=environ, cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            with self.output(index).open("w") as output:
+                self.pods[index] = subprocess.Popen(
+                    words, env=environ, cwd=self.directory, stdout=output, stderr=subprocess.STDOUT, text=True
+                )
 
     def log(self, index: int) -> Path:
         return self.directory / f"termination-{index}"
 
+    def output(self, index: int) -> Path:
+        return self.directory / f"output-{index}"
+
+    def wait_for_others(self, index: int) -> None:
+        """Wait until a pod says that it waits for the others."""
+        wait_until(lambda: "WaitingForPods" in self.output(index).read_text(), SECONDS)
+
     def end(self, index: int) -> Termination | None:
         """A pod's last word, which agrees with its code; None where it was killed."""
-        output, _ = self.pods[index].communicate(timeout=SECONDS)
-        code = self.pods[index].returncode
+        code = self.pods[index].wait(SECONDS)
         if code == -signal.SIGKILL:
             return None
         word = Termination.model_validate_json(self.log(index).read_bytes())
-        assert word.exit_code == code, output
+        assert word.exit_code == code, self.output(index).read_text()
         return word
 
     def codes(self, **faults: str) -> list[int]:
@@ -87,7 +93,7 @@ def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_
     one = tmp_path / "one.json"
     one.write_text(json.dumps(run_config(tmp_path / "one", processes=2).to_json()))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
-    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy.py"), "train", "--config", str(one)]
+    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(one)]
     subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=SECONDS)
 
     run = Run(tmp_path / "two")
@@ -105,7 +111,7 @@ def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_
 def test_a_pod_that_is_started_again_after_the_end_says_so_again(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     run.start(1)
-    time.sleep(1)  # long before the first one
+    run.wait_for_others(1)
     run.start(0)
     words = [run.end(0), run.end(1)]
     assert words[0] is not None
@@ -124,7 +130,7 @@ def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(
     run.pods[1].kill()
     run.end(1)
     run.start(1)
-    time.sleep(3)
+    run.wait_for_others(1)
     assert run.pods[1].poll() is None
     stop.unlink()
     words = [run.end(0), run.end(1)]

@@ -7,16 +7,20 @@ import time
 from pathlib import Path
 
 import bitsandbytes  # noqa: F401 - imported once
-import peft  # noqa: F401
+import peft.tuners.lora.bnb  # noqa: F401
 import pytest
-import tensorboard.compat.proto.event_pb2  # noqa: F401
+import tensorboard.compat.proto.event_pb2
+import tensorboard.summary  # noqa: F401
 import torch
 import torch.distributed.fsdp
+import transformers.models.llama.modeling_llama
+import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 from torch import Tensor, nn
 
 from tests.unit.trainer import toy
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
+from trainyard_trainer.engine import session  # noqa: F401
 from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.errors import PeerLostError, StopRequested
 from trainyard_trainer.group.distributed import join

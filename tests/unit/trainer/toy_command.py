@@ -1,0 +1,28 @@
+"""The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
+
+It imports as little as the entry point itself: a launcher, of which each start of a group has one in every pod, needs
+none of the libraries that take seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from trainyard_trainer.group.membership import LAUNCHER_ENV
+from trainyard_trainer.main import main
+
+
+def is_launcher() -> bool:
+    """Whether this process only starts others: `toy_command.py train --config FILE` of a group."""
+    return LAUNCHER_ENV not in os.environ and json.loads(Path(sys.argv[-1]).read_text()).get("processes", 1) > 1
+
+
+if __name__ == "__main__":
+    if not is_launcher():
+        from tests.unit.trainer.toy import play
+
+        play(os.environ.get("TOY_FAULT", ""))
+    sys.exit(main())
