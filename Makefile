@@ -79,10 +79,11 @@ test-unit: venv ## Offline tests, about 3 minutes.
 	@echo "== tier: unit (offline) =="
 	@$(PYTEST) tests/unit -n 2
 
+# Tests mostly wait, so there are more processes than cores; tests/api/conftest.py shares out the files.
 test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and scheduler.
 	@echo "== tier: api (real control plane; the first run builds it, about 6 minutes) =="
 	@$(PYTHON) hack/cluster build api >/dev/null
-	@$(PYTEST) tests/api -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) tests/api -n 4
 
 # Not among all tiers: it builds Kueue first. What the api tier plays of Kueue is held against this.
 .PHONY: test-kueue
@@ -91,11 +92,11 @@ test-kueue: venv ## Kueue mode with Kueue's own manager (the first run builds it
 	@$(PYTHON) hack/cluster build kueue >/dev/null
 	@$(PYTEST) tests/kueue
 
-# Tests mostly wait, so there are more processes than cores; tests/e2e/conftest.py shares out the files.
+# Tests wait for the node, which takes as many jobs as it has room for; tests/e2e/conftest.py shares them out.
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTHON) hack/cluster build node >/dev/null
-	@$(PYTEST) tests/e2e -n 4
+	@$(PYTEST) tests/e2e -n 8
 
 test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
 	@echo "== tier: gpu =="

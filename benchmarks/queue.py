@@ -25,7 +25,7 @@ from typing import Any
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import Operator
-from tests.api.queue_support import PRIORITIES, SIZES
+from tests.queueing.load import PRIORITIES, SIZES
 from tests.unit.operator.test_long_queue import long_queue
 
 from benchmarks import audit

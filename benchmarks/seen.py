@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.api.queue_support import PRIORITIES
+from tests.queueing.load import PRIORITIES
 
 from benchmarks.plane import Object
 from trainyard_crds.contract import ADMITTED_ANNOTATION, JOB_UID_LABEL

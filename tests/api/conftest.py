@@ -1,17 +1,59 @@
-"""One control plane and one operator for the tests of the operator and the CRD."""
+"""One control plane and one operator for the tests of the operator and the CRD.
+
+Tests mostly wait, so that there are more processes than cores. A process takes a file, or the files that share a
+control plane; the longest come first.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import RESTRICTED, Kubernetes, until
 from tests.api.operator_support import NODE, Operator, Team, namespace_of_a_team
+
+ORDER = (
+    ("test_queue_scale",),
+    ("test_faults",),
+    ("test_queue",),
+    ("test_kueue",),
+    ("test_gateway_load",),
+    ("test_operator", "test_exports", "test_tenants", "test_memory_warning"),
+    ("test_crd", "test_mistakes", "test_examples"),
+    ("test_gateway",),
+    ("test_health",),
+    ("test_chart",),
+)
+"""What is shared out, in this order; then what is not named here."""
+PLACES = {f"{name}.py": (place, number) for place, names in enumerate(ORDER) for number, name in enumerate(names)}
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
+    """Each process takes files, those of one row of ORDER as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        place = PLACES.get(Path(file).name)
+        return file if place is None else ORDER[place[0]][0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    items.sort(key=lambda item: PLACES.get(item.path.name, (len(ORDER), 0)) if item.path.parent == here else (-1, 0))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +72,7 @@ def empty_plane() -> Iterator[Kubernetes]:
 def too_early(empty_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Operator:
     """An operator that was started before the CRD was there, and has ended."""
     operator = Operator(empty_plane, tmp_path_factory.mktemp("early"), "early")
-    operator.process.wait(20)
+    operator.process.wait(60)
     return operator
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from cluster import api
 from cluster.api import Cluster
 from cluster.errors import ClusterError
 from cluster.pki import kubeconfig
+from cluster.ports import is_free
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
 from trainyard_crds.contract import child_name, progress_audience, progress_path
@@ -41,8 +43,8 @@ SPEC = {
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | Literal[False] | None], seconds: float = 30) -> T:
-    """Return the first true result of `condition`; fail after `seconds`."""
+def until(condition: Callable[[], T | Literal[False] | None], seconds: float = 90) -> T:
+    """Return the first true result of `condition`; fail after `seconds`, which only a failing test waits for."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
@@ -201,7 +203,7 @@ class Gateway:
         headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         request = urllib.request.Request(self.url(path), data, headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=self._context) as answer:
                 return Answer(answer.status, json.loads(answer.read()), _lower(answer.headers))
         except urllib.error.HTTPError as refused:
             with refused:
@@ -215,7 +217,7 @@ class Gateway:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self.log.close()
         return code
 
@@ -289,7 +291,7 @@ def sample(text: str, name: str, **labels: str) -> float:
 def fetch(port: int, path: str) -> tuple[int, str]:
     """Status and text of what a process answers in plain HTTP; 0 where there is no answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -303,10 +305,14 @@ def read_audit(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(random.sample(range(10000 + 500 * _WORKER, 10500 + 500 * _WORKER), 500))
+"""Each process of a run has some of its own. Neither control planes (20000 up) nor outgoing connections (32768 up) take
+one before whom it is for listens."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return next(port for port in _PORTS if is_free(port))
 
 
 def report(sequence: int, step: int, **progress: Any) -> dict[str, Any]:

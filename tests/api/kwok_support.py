@@ -19,6 +19,8 @@ from tests.api.operator_support import termination
 Object = dict[str, Any]
 _RAISED = ("--kube-api-qps=500", "--kube-api-burst=1000")
 """The defaults (20/30 and 50/100 requests per second) would be what many jobs wait for."""
+_PATIENT = "--node-monitor-grace-period=30m"
+"""A node whose kubelet a test lets sleep is not lost for that, however long a busy machine takes."""
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Ite
     cluster = api.start(name)
     try:
         plane = cluster.plane
-        for part, command in (("controller-manager", plane.controller_manager()), ("scheduler", plane.scheduler())):
+        controllers = [*plane.controller_manager(), _PATIENT]
+        for part, command in (("controller-manager", controllers), ("scheduler", plane.scheduler())):
             plane.processes.stop(part)
             plane.processes.start(part, [*command, *_RAISED])
         _start_nodes(cluster, nodes, seconds)

@@ -85,7 +85,7 @@ class Operator:
         self.process = self._start()
         self.wait_for_leadership()
 
-    def wait_for_leadership(self, seconds: float = 30) -> None:
+    def wait_for_leadership(self, seconds: float = 90) -> None:
         until(lambda: self.process.poll() is not None or "trainyard_leader 1.0" in self.get("/metrics")[1], seconds)
         assert self.process.poll() is None, self.log()
 
@@ -95,7 +95,7 @@ class Operator:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def get(self, path: str) -> tuple[int, str]:
         return fetch(self.health_port, path)
@@ -185,7 +185,7 @@ class TrainingJob:
     def delete(self) -> None:
         self.client.delete(self.path)
 
-    def wait(self, phase: str, seconds: float = 20) -> Object:
+    def wait(self, phase: str, seconds: float = 90) -> Object:
         """Wait for a phase and return the status."""
         with contextlib.suppress(AssertionError):
             return until(lambda: status if (status := self.status()).get("phase") == phase else None, seconds)

@@ -79,9 +79,9 @@ def test_a_report_of_the_current_pod_reaches_the_status(gateway: Gateway, job: J
 def test_the_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
     job.record(pod)
+    began = time.monotonic()  # before the first write, however late that is seen
     accepted(gateway, job, pod, 1, 1)
     until(lambda: job.status().get("progress"))
-    written = time.monotonic()
     for sequence in range(2, 30):
         assert gateway.report(job, pod, sequence, sequence, stage="Saving").code == 200
 
@@ -90,7 +90,7 @@ def test_the_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway
         return bool(job.status()["progress"]["step"] != 1)
 
     until(operator_writes_meanwhile)
-    assert time.monotonic() - written > 9
+    assert time.monotonic() - began >= 10
     status = job.status()
     assert (status["progress"]["step"], status["progress"]["stage"]) == (29, "Saving")
     assert status["message"].startswith("the operator")

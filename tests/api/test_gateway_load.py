@@ -165,7 +165,8 @@ def check_limits(writes: list[Write]) -> None:
     for write in writes:
         times[write.job].append(write.at)
     assert len(times) == JOBS
-    assert all(late - early > INTERVAL - 0.2 for each in times.values() for early, late in pairwise(each))
+    # The first of two may be on its way for longer than the second.
+    assert all(late - early > INTERVAL * 0.8 for each in times.values() for early, late in pairwise(each))
 
 
 def check_order(writes: list[Write], changing: list[Trainer]) -> None:

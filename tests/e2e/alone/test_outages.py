@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cluster import node
-from tests.e2e.support import INTERVAL, STEPS, Site, condition, logged_step, outcome, reference_job, resumed_step
+from tests.e2e.support import (
+    INTERVAL,
+    PATIENCE,
+    STEPS,
+    Site,
+    condition,
+    logged_step,
+    outcome,
+    reference_job,
+    training_job,
+)
 
 
 @pytest.fixture
@@ -40,11 +52,15 @@ def test_a_job_finishes_with_everything_in_its_status_while_no_gateway_runs(
 
 
 def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: dict[str, Any]) -> None:
+    # One that lasts until after the reboot, however long that takes: by it the gateway shows that it is back.
+    site.kubectl.apply(training_job("lasting", steps=100_000))
+    site.wait_trained("lasting")
     site.kubectl.apply(reference_job("rebooted", cpu="1"))
-    before = site.wait_step("rebooted", INTERVAL + 1)
+    before = site.wait_trained("rebooted", step=INTERVAL + 1)
     first = before["attempts"][0]
     child = child_uid(site, before)
-    assert (before["phase"], bool(before["checkpoints"])) == ("Running", True)
+    saved = site.kubectl.wait("it has saved", lambda: saves(site.log(first["pod"])), bool, PATIENCE)[-1]
+    told = site.status("rebooted").get("progress", {}).get("step", 0)
 
     node.reboot()
 
@@ -52,7 +68,7 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
         "the second attempt runs",
         lambda: site.status("rebooted"),
         lambda status: len(status["attempts"]) == 2 and status["phase"] in ("Running", "Failed"),
-        120,
+        PATIENCE,
     )
     ended, second = running["attempts"]
     assert (ended["podUID"], ended["exitCode"], ended["reason"]) == (first["podUID"], 255, "NodeRestarted")
@@ -60,11 +76,11 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     # A fault of the machine is counted against retry.limit, as a crash is; it is no restart without progress.
     assert (running["attemptCounts"]["failed"], running["attemptCounts"]["restartsWithoutProgress"]) == (1, 0)
 
-    reached, resumed = logged_step(site.log(ended["pod"])), resumption(site, second["pod"])
-    assert before["progress"]["step"] <= reached
-    assert reached - INTERVAL <= resumed >= before["checkpoints"][-1]["step"]
-    reported = site.wait_step("rebooted", resumed + 1)
-    assert reported["phase"] == "Running", "the gateway is back and takes reports while the job runs"
+    reached, resumed = logged_step(site.log(ended["pod"])), site.wait_resumed(second["pod"])
+    assert told <= reached
+    assert reached - INTERVAL <= resumed >= saved
+    site.kubectl.wait("the gateway is back", lambda: site.status("lasting"), tells_of_its_second_pod, PATIENCE)
+    site.patch("lasting", {"stop": "Force"})
 
     status = site.wait_phase("rebooted", "Succeeded")
     assert [a["exitCode"] for a in status["attempts"]] == [255, 0]
@@ -72,12 +88,23 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     assert (outcome(status), unowned(status)) == (outcome(straight), unowned(straight))
 
 
+def saves(log: str) -> list[int]:
+    """Steps of the checkpoints that a first pod saved."""
+    return [int(step) for step in re.findall(r"Saved step-(\d+)-e1", log)]
+
+
+def tells_of_its_second_pod(status: dict[str, Any]) -> bool:
+    """Whether the status has a report of the second pod."""
+    told, started = status.get("progress", {}).get("updatedAt"), status["attempts"][1:] and status["attempts"][1]
+    return bool(told and started and moment(told) > moment(started["startedAt"]))
+
+
+def moment(stamp: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(stamp)
+
+
 def child_uid(site: Site, status: dict[str, Any]) -> str:
     return site.kubectl.run("get", "job", status["jobName"], "-o", "jsonpath={.metadata.uid}")
-
-
-def resumption(site: Site, pod: str) -> int:
-    return resumed_step(site.kubectl.wait("it resumed", lambda: site.log(pod), lambda text: "Resumed" in text, 60))
 
 
 def kept(status: dict[str, Any]) -> list[Any]:

@@ -99,7 +99,7 @@ def leaky_job(site: Site) -> dict[str, Any]:
     secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "data": data}
     site.kubectl.apply(secret)
     model = {"source": "hf://org/name", "credentialsSecret": {"name": "hub", "key": "token"}}
-    site.kubectl.apply(training_job("unreachable", model=model, retry={"limit": 0}))
+    site.kubectl.apply(training_job("unreachable", cpu="1", model=model, retry={"limit": 0}))
     return site.wait_phase("unreachable", "Failed")
 
 
