@@ -51,18 +51,21 @@ def test_jobs_wait_in_order_and_one_is_preempted_and_goes_on(preemption: Site) -
     site = preemption
     for name in ("first", "second"):
         site.kubectl.apply(gpu_job(name, 1, LONG))
+        site.wait_phase(name, "Starting", "Running")  # let in, one after the other
+    for name in ("first", "second"):
         site.wait_trained(name, step=INTERVAL + 2)
     site.kubectl.apply(gpu_job("middle", 5, SHORT))
     site.kubectl.apply(gpu_job("urgent", 9, SHORT))
     told = site.kubectl.wait(
         "both are told their places",
         lambda: [site.status(name).get("queue", {}) for name in ("urgent", "middle")],
-        lambda queues: [queue.get("position") for queue in queues] == [1, 2],
+        lambda queues: (
+            [queue.get("position") for queue in queues] == [1, 2] and queues[0].get("estimateBasis") == "progress"
+        ),
         PATIENCE,
     )
     assert [queue["length"] for queue in told] == [2, 2]
     assert told[0]["reason"] == "WaitingForGpus"
-    assert told[0]["estimateBasis"] == "progress"
     assert site.status("urgent")["message"] == "It needs 1 GPU on one node; the most free is 0."
     assert "1 of 2" in site.kubectl.run("get", "trainingjob", "urgent", "-o", "wide")
     running = {name: site.status(name)["phase"] for name in ("first", "second")}
