@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.api.gateway_support import until
+from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator
-from tests.kueue.yard import QUEUE, Yard
+from tests.kueue.yard import QUEUE, Yard, cluster_queue
 
 
 def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, operator: Operator) -> None:
@@ -35,3 +35,134 @@ def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, op
     assert second.status()["queue"].keys() == {"pool", "enqueuedAt"}
     second.succeed()
     third.succeed()
+
+
+def test_priorities_order_and_may_change_while_a_job_waits(team: Yard) -> None:
+    first = team.submit("first", gpus=2)
+    first.runs()
+    names = {"low": 1, "middle": 5, "high": 9}
+    jobs = {name: team.submit(name, gpus=2, priority=priority) for name, priority in names.items()}
+    for job in jobs.values():
+        job.waits("WaitingForQuota")
+    assert [jobs[name].workload_spec()["priority"] for name in names] == [100, 500, 900]
+    jobs["low"].patch(queue={"name": QUEUE, "priority": 7})
+    until(lambda: jobs["low"].workload_spec()["priority"] == 700)
+    until(lambda: [jobs[name].place() for name in ("high", "low", "middle")] == [1, 2, 3], 40)
+    first.succeed()
+    for name in ("high", "low", "middle"):
+        jobs[name].runs()
+        assert sum(job.status()["phase"] == "Running" for job in jobs.values()) == 1
+        jobs[name].succeed()
+
+
+def test_suspend_and_resume_of_a_running_job(team: Yard) -> None:
+    job = team.submit("job", gpus=2)
+    job.runs()
+    uid = job.child()["metadata"]["uid"]
+    job.patch(suspend=True)
+    job.wait("Suspended", 40)
+    assert job.live() == []
+    assert job.workload_spec()["active"] is False
+    other = team.submit("other", gpus=2)
+    other.runs()
+    job.patch(suspend=False)
+    job.waits("WaitingForQuota")
+    assert job.workload_spec()["active"] is True
+    other.succeed()
+    status = job.runs(attempts=2)
+    assert status["attemptCounts"]["failed"] == 0
+    assert job.child()["metadata"]["uid"] == uid
+    job.succeed()
+
+
+def test_suspend_and_resume_of_a_waiting_job(team: Yard) -> None:
+    first = team.submit("first", gpus=2)
+    first.runs()
+    job = team.submit("job")
+    job.waits("WaitingForQuota")
+    job.patch(suspend=True)
+    job.wait("Suspended")
+    until(lambda: job.workload_spec()["active"] is False)
+    first.succeed()
+    team.submit("later").runs()
+    assert job.child()["spec"]["suspend"] is True, "quota was free, and who came later got it"
+    job.patch(suspend=False)
+    job.runs()
+
+
+def test_stop_graceful_and_force_of_running_jobs_and_of_one_that_waits(team: Yard) -> None:
+    gentle, harsh, waiting = team.submit("gentle"), team.submit("harsh"), team.submit("waiting", priority=1)
+    gentle.runs()
+    harsh.runs()
+    waiting.waits("WaitingForQuota")
+    waiting.patch(stop="Graceful")
+    waiting.wait("Stopped")
+    gentle.patch(stop="Graceful")
+    gentle.wait("Stopped", 40)
+    harsh.patch(stop="Force")
+    harsh.wait("Stopped", 40)
+    until(lambda: team.names("jobs", "batch/v1") == [], 40)
+    until(lambda: team.workloads() == [], 40)
+    assert "attempts" not in waiting.status()
+    assert len(gentle.status()["attempts"]) == 1
+
+
+def test_a_preempted_job_resumes_in_the_same_job_free_of_charge(team: Yard, kubernetes: Kubernetes) -> None:
+    cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
+    low = team.submit("low", gpus=2, priority=1)
+    low.runs()
+    uid = low.child()["metadata"]["uid"]
+    high = team.submit("high", gpus=2, priority=9)
+    high.runs()
+    waiting = low.waits("Preempted")
+    assert waiting["queue"]["reason"] == "Preempted"
+    assert waiting["message"].startswith("Kueue stopped it: Preempted to accommodate a workload (UID: ")
+    assert waiting["message"].endswith("It resumes where it was when Kueue lets it in.")
+    high.succeed()
+    status = low.runs(attempts=2)
+    assert (status["attemptCounts"]["total"], status["attemptCounts"]["failed"]) == (2, 0)
+    assert status["attempts"][0]["reason"] == "Interrupted"
+    assert low.child()["metadata"]["uid"] == uid
+    low.succeed()
+
+
+def test_a_job_on_two_nodes_is_admitted_whole(team: Yard) -> None:
+    first = team.submit("first")
+    first.runs()
+    gang = team.submit("gang", nodes=2)
+    gang.waits("WaitingForQuota")
+    assert gang.workload_spec()["podSets"][0]["count"] == 2
+    assert gang.live() == []
+    first.succeed()
+    gang.runs()
+    assert len(gang.live()) == 2
+    gang.patch(suspend=True)
+    gang.wait("Suspended", 40)
+    until(lambda: gang.live() == [])
+    gang.patch(suspend=False)
+    gang.runs(attempts=2)
+    until(lambda: len(gang.live()) == 2)
+    gang.succeed()
+
+
+def test_a_job_that_exceeds_every_quota_waits_and_says_so_until_the_quota_grows(
+    team: Yard, kubernetes: Kubernetes
+) -> None:
+    job = team.submit("job", gpus=4)
+    assert job.waits("ExceedsMaxQuota")["message"] == (
+        "Kueue lets it wait: couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor "
+        "gpu-nodes, previously considered podsets requests (0) + current podset request (4) > maximum capacity (2). "
+        "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+    )
+    team.submit("small").runs()
+    cluster_queue(kubernetes, 8)
+    job.runs()
+
+
+def test_a_job_whose_nodes_no_flavor_has_waits_and_says_so(team: Yard) -> None:
+    resources = {"gpus": 1, "cpu": "100m", "memory": "64Mi", "nodeSelector": {"type": "other"}}
+    job = team.submit("job", resources=resources)
+    assert job.waits("NoMatchingFlavor")["message"] == (
+        "Kueue lets it wait: couldn't assign flavors to pod set main: flavor gpu-nodes doesn't match node affinity. "
+        "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+    )

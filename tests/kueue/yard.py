@@ -29,14 +29,16 @@ class Job(TrainingJob):
     def waits(self, reason: str, seconds: float = 30) -> Object:
         """Wait until it is Queued for a reason, and return the status."""
         return self.reaches(
-            lambda status: status.get("phase") == "Queued" and status.get("queue", {}).get("reason") == reason, seconds
+            lambda status: status.get("phase") == "Queued" and reason_in(status, "Admitted") == reason, seconds
         )
 
     def reaches(self, wanted: Any, seconds: float = 30) -> Object:
         """Wait for a status and return it."""
         with suppress(AssertionError):
             return until(lambda: status if wanted(status := self.status()) else None, seconds)
-        raise AssertionError(f"not within {seconds} s: {json.dumps([self.status(), self.workload()], indent=1)}")
+        workload = self.workload() or {"spec": {}, "status": {}}
+        seen = [self.status(), workload["spec"].get("active"), workload.get("status", {})]
+        raise AssertionError(f"not within {seconds} s: {json.dumps(seen, indent=1)}")
 
     def live(self) -> list[Object]:
         """Its pods that have not ended."""
@@ -44,11 +46,22 @@ class Job(TrainingJob):
 
     def succeed(self) -> Object:
         """Let its pods end well, and wait for that."""
+        self.end()
+        return self.wait("Succeeded", 40)
+
+    def end(self, after: str = "") -> None:
+        """Let its pods end well, at once or after a time such as 3s."""
+        ended = {"trainyard.test/exit-code": "0"}
+        late = {f"pod-complete.stage.kwok.x-k8s.io/{word}": after for word in ("delay", "jitter-delay")}
         for pod in self.live():
-            notes = {"trainyard.test/exit-code": "0", "trainyard.test/termination-message": _FINISHED}
+            notes = {"trainyard.test/termination-message": _FINISHED, **(late if after else ended)}
             path = f"/api/v1/namespaces/{self.team.namespace}/pods/{pod['metadata']['name']}"
             self.client.patch(path, {"metadata": {"annotations": notes}})
-        return self.wait("Succeeded", 40)
+
+    def place(self) -> int | None:
+        """Its place in the queue, as told."""
+        place: int | None = self.status().get("queue", {}).get("position")
+        return place
 
     def workload(self) -> Object | None:
         """Kueue's Workload of its Job, if there is one."""
@@ -56,10 +69,10 @@ class Job(TrainingJob):
         own = [one for one in items if one["metadata"]["ownerReferences"][0]["name"] == self.child_name]
         return own[0] if own else None
 
-    def said(self, kind: str) -> Object:
-        """A condition of its Workload."""
-        conditions = (self.workload() or {}).get("status", {}).get("conditions", [])
-        return next((one for one in conditions if one["type"] == kind), {})
+    def workload_spec(self) -> Object:
+        """What its Workload asks for."""
+        spec: Object = (self.workload() or {"spec": {}})["spec"]
+        return spec
 
 
 class Yard(Team):
@@ -126,6 +139,12 @@ def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE, clust
 
 def _object(kind: str, name: str, spec: Object) -> Object:
     return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def reason_in(status: Object, kind: str) -> str:
+    """The reason of a condition."""
+    found = [entry["reason"] for entry in status.get("conditions", []) if entry["type"] == kind]
+    return str(found[0]) if found else ""
 
 
 def _attempts(status: Object) -> int:

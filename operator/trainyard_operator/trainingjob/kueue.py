@@ -22,8 +22,15 @@ _TAKE_UP_SECONDS = 30
 """Seconds after which a Job without a Workload is worth a hint."""
 _LONGEST = 600
 _DEACTIVATED = "Deactivated"
-_GENERIC = {"Pending": "WaitingForQuota"}
-"""Reasons that say nothing, and what stands in the status for them."""
+_GENERIC = "Pending"
+"""The reason that Kueue gives for everything, unless its gate UnadmittedWorkloadsObservability tells more."""
+_NO_ROOM, _TOO_LARGE = "insufficient unused quota", "> maximum capacity"
+_UNFIT = ("doesn't match node affinity", "untolerated taint")
+"""What it says of a flavor that is in use, of one that is too small, and of one whose nodes the pods cannot have."""
+_REMEDIES = {
+    "ExceedsMaxQuota": " Its queue never has as much: lower spec.resources, or ask the administrator for more quota.",
+    "NoMatchingFlavor": " No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations.",
+}
 
 
 def queue_name(observed: Observed, default: str | None) -> str | None:
@@ -131,8 +138,23 @@ def _unadmitted(workload: Object) -> tuple[str, str]:
         return "WaitingForTurn", f"It waits in the LocalQueue {workload['spec'].get('queueName', '')}."
     if reserved["status"] == "True":
         return "WaitingForAdmissionChecks", _checks(workload)
-    reason = str(reserved["reason"])
-    return _GENERIC.get(reason, reason), f"Kueue lets it wait: {_sentence(reserved.get('message', ''), reason)}"
+    given, said = str(reserved["reason"]), str(reserved.get("message", ""))
+    found = _reason_in(said)
+    reason = found if given == _GENERIC else given
+    remedy = _REMEDIES.get(found, "") if found == reason else ""
+    return reason, f"Kueue lets it wait: {_sentence(said, reason)}{remedy}"
+
+
+def _reason_in(said: str) -> str:
+    """The reason that Kueue does not give, from what it says of each flavor, in its own words for it.
+
+    A flavor in use may become free, whatever is wrong with the others.
+    """
+    if _NO_ROOM in said:
+        return "WaitingForQuota"
+    if _TOO_LARGE in said:
+        return "ExceedsMaxQuota"
+    return "NoMatchingFlavor" if any(words in said for words in _UNFIT) else "WaitingForQuota"
 
 
 def _evicted(workload: Object) -> tuple[str, str]:

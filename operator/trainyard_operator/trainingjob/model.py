@@ -76,6 +76,7 @@ class Observed:
         answers: What was looked up: the object or text, None where there is none.
         refusal: Why the children could not be created just now.
         silent_nodes: Nodes that do not answer, and since when (API timestamps).
+        held_up: Why a child could not be changed just now, a sentence; empty where none was to be, or it could.
     """
 
     job: Object
@@ -88,6 +89,7 @@ class Observed:
     answers: Mapping[Need, Any] = field(default_factory=dict)
     refusal: Refusal | None = None
     silent_nodes: Mapping[str, str] = field(default_factory=dict)
+    held_up: str = ""
 
     @property
     def spec(self) -> Object:

@@ -62,7 +62,10 @@ def _decide(case: Case) -> Decision | Need:
     if isinstance(caution, Need):
         return caution
     obstacle = silence(case.observed, case.observed.pods)
-    return replace(decision, caution=caution, obstacle=obstacle, message=decision.message + remark(case, decision))
+    held_up = case.observed.held_up
+    late = f" {held_up}" if held_up and decision.phase not in FINAL_PHASES else ""
+    message = decision.message + remark(case, decision) + late
+    return replace(decision, caution=caution, obstacle=obstacle, message=message)
 
 
 def _after_the_end(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:

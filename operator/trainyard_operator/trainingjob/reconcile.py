@@ -120,8 +120,7 @@ class Reconciler:
         changes = planned.suspend is not None or planned.patches or planned.delete
         if changes and not await self._is_current(observed):
             return Result(again_after=0.0)
-        await self._change_children(observed, planned)
-        return await self._finish(key, observed, planned)
+        return await self._carry_out(key, observed, planned)
 
     async def _plan(self, key: Key, observed: Observed) -> tuple[Plan, Observed]:
         """The plan, after every look-up it takes."""
@@ -275,6 +274,24 @@ class Reconciler:
         planned = plan(told, self._settings, self._clock.now(), self._admit)
         await self._write_status(told, planned)
         return Result() if refusal.final else Result(failed=True)
+
+    async def _carry_out(self, key: Key, observed: Observed, planned: Plan) -> Result:
+        try:
+            await self._change_children(observed, planned)
+        except ServerError as error:
+            if _DEAD_WEBHOOK not in error.message:
+                raise
+            return await self._held_up(observed, error)
+        return await self._finish(key, observed, planned)
+
+    async def _held_up(self, observed: Observed, error: ServerError) -> Result:
+        """Say in the status what is to be done and why it is not done yet; a job at its end is decided anew at once."""
+        text = f"The API server cannot change its Job now, and is asked again: {error.message}"
+        logger.warning("%s", text)
+        told = replace(observed, held_up=text)
+        planned = plan(told, self._settings, self._clock.now(), self._admit)
+        await self._write_status(told, planned)
+        return Result(failed=planned.requeue_after != 0.0, again_after=planned.requeue_after)
 
     async def _finish(self, key: Key, observed: Observed, planned: Plan) -> Result:
         await self._write_status(observed, planned)

@@ -64,6 +64,8 @@ def _queue(observed: Observed, decision: Decision, admission: Admission) -> Obje
     if not told:
         return None
     waits = decision.phase is Phase.QUEUED
+    if waits and observed.refusal is not None:
+        told = told | {"reason": observed.refusal.reason}
     shown = told if waits else {key: told[key] for key in _LASTING if key in told}
     failed = None if decision.phase in _STARTED else decision.failed_starts or known.get("failedStarts")
     return {key: shown.get(key) for key in (*_LASTING, *_PASSING)} | {"failedStarts": failed}

@@ -175,9 +175,10 @@ class Refusing:
         self._creates, self._merges = creates, merges
         self.status: Any = {}
         self.patched: list[str] = []
+        self.job = new_job()
 
     async def get(self, _: str) -> Any:
-        return {**new_job(), "metadata": {**new_job()["metadata"], "resourceVersion": "2"}}
+        return {**self.job, "metadata": {**self.job["metadata"], "resourceVersion": "2"}}
 
     async def create(self, _: str, body: Any) -> Any:
         if self._creates is not None:
@@ -244,6 +245,24 @@ async def test_another_fault_of_the_server_is_nothing_to_tell() -> None:
     shell.admission = shell.admission._replace(admitted=True)
     with pytest.raises(ServerError):
         await shell.reconciler.reconcile(shell.key)
+
+
+async def test_a_change_that_a_dead_webhook_keeps_from_being_made_is_told_and_made_later() -> None:
+    active = {"metadata": {"name": "w"}, "spec": {"active": True}}
+    kube = Refusing(merges=ServerError(500, "InternalError", WEBHOOK))
+    shell = Shell(kube, workload=active)
+    shell.give_child()
+    job = new_job()
+    job["spec"]["suspend"] = True
+    job["metadata"]["resourceVersion"] = "2"
+    kube.job = job
+    shell.store.put(ResourceKind.TRAINING_JOBS, job)
+    result = await shell.reconciler.reconcile(shell.key)
+    assert (kube.status["phase"], result.failed) == ("Suspending", True)
+    assert kube.status["message"] == (
+        "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now, and is asked again: "
+        f"{WEBHOOK}"
+    )
 
 
 async def test_a_label_that_is_refused_does_not_keep_the_status_from_being_written() -> None:

@@ -16,6 +16,13 @@ from trainyard_operator.trainingjob.model import Object
 QUOTA = (
     "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"
 )
+TOO_LARGE = (
+    "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor a, previously considered "
+    "podsets requests (0) + current podset request (4) > maximum capacity (2)"
+)
+NEVER = "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+UNFIT = "couldn't assign flavors to pod set main: flavor a doesn't match node affinity"
+NOWHERE = "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
 AGAIN = "It resumes where it was when Kueue lets it in."
 WAITS = ("WaitingForTurn", "It waits in the LocalQueue gpus.")
 
@@ -50,6 +57,16 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
     [
         (workload(), WAITS),
         (workload(refused("Pending")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
+        (workload(refused("Pending", TOO_LARGE)), ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}")),
+        (
+            workload(refused("ExceedsMaxQuota", TOO_LARGE)),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}"),
+        ),
+        (workload(refused("Pending", UNFIT)), ("NoMatchingFlavor", f"Kueue lets it wait: {UNFIT}. {NOWHERE}")),
+        (
+            workload(refused("Pending", f"{QUOTA}, untolerated taint x in flavor b")),
+            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}, untolerated taint x in flavor b."),
+        ),
         (workload(refused("WaitingForQuota")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
         (workload(refused("ExceedsMaxQuota", "too much.")), ("ExceedsMaxQuota", "Kueue lets it wait: too much.")),
         (workload(refused("NoMatchingFlavor", "no flavor")), ("NoMatchingFlavor", "Kueue lets it wait: no flavor.")),

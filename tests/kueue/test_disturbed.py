@@ -1,0 +1,169 @@
+"""Kueue's queues held, missing or taken away, Kueue and the operator killed, and jobs deleted meanwhile."""
+
+from __future__ import annotations
+
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.kueue_support import GROUP
+from tests.api.operator_support import Operator
+from tests.kueue.manager import Kueue
+from tests.kueue.yard import QUEUE, Job, Yard, cluster_queue, local_queue
+
+
+def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
+    team: Yard, kubernetes: Kubernetes
+) -> None:
+    running = team.submit("running")
+    running.runs()
+    cluster_queue(kubernetes, 2, stopPolicy="Hold")
+    waiting = team.submit("waiting")
+    assert waiting.waits("Inadmissible")["message"] == "Kueue lets it wait: ClusterQueue gpus is inactive."
+    assert running.status()["phase"] == "Running"
+    cluster_queue(kubernetes, 2, stopPolicy="HoldAndDrain")
+    status = running.waits("ClusterQueueStopped")
+    assert status["message"].startswith("Kueue stopped it: The ClusterQueue is stopped. ")
+    cluster_queue(kubernetes, 2)
+    assert running.runs(attempts=2)["attemptCounts"]["failed"] == 0
+    waiting.runs()
+
+
+def test_a_drained_local_queue_sends_its_jobs_out(team: Yard, kubernetes: Kubernetes) -> None:
+    job = team.submit("job")
+    job.runs()
+    path = f"{GROUP}/namespaces/{team.namespace}/localqueues/{QUEUE}"
+    kubernetes.client.patch(path, {"spec": {"stopPolicy": "HoldAndDrain"}})
+    status = job.waits("LocalQueueStopped")
+    assert status["message"].startswith("Kueue stopped it: The LocalQueue is stopped. ")
+    kubernetes.client.patch(path, {"spec": {"stopPolicy": "None"}})
+    assert job.runs(attempts=2)["attemptCounts"]["failed"] == 0
+
+
+def test_a_local_queue_that_is_missing_is_told_and_can_be_put_right(team: Yard, kubernetes: Kubernetes) -> None:
+    made_later, renamed = team.submit("later", queue={"name": "gone"}), team.submit("renamed", queue={"name": "typo"})
+    for job, name in ((made_later, "gone"), (renamed, "typo")):
+        status = job.waits("Inadmissible")
+        assert status["message"] == f"Kueue lets it wait: LocalQueue {name} doesn't exist."
+    local_queue(kubernetes, team.namespace, "gone")
+    made_later.runs()
+    renamed.patch(queue={"name": QUEUE})
+    renamed.runs()
+
+
+def test_jobs_wait_for_kueue_while_it_is_down(team: Yard, kueue: Kueue) -> None:
+    first = team.submit("first", gpus=2)
+    first.runs()
+    waiting = team.submit("waiting")
+    waiting.waits("WaitingForQuota")
+    held = team.submit("held")
+    held.waits("WaitingForTurn")  # Kueue says nothing of one that is like one it looked at
+    first.end(after="3s")  # mostly while Kueue is down: its webhooks see each change of a pod but its status
+    kueue.kill()
+    new = team.submit("new")
+    assert new.waits("WebhookUnavailable")["queue"]["reason"] == "WebhookUnavailable"
+    held.patch(suspend=True)
+    told = held.wait("Suspended")
+    assert "The API server cannot change its Job now, and is asked again:" in told["message"]
+    assert waiting.status()["phase"] == "Queued"
+    kueue.start()
+    first.wait("Succeeded", 60)
+    waiting.runs()
+    new.runs()
+    held.reaches(lambda status: "is asked again" not in status["message"])
+    assert held.status()["phase"] == "Suspended"
+    assert held.workload_spec()["active"] is False
+    waiting.succeed()
+    held.patch(suspend=False)
+    held.runs()
+
+
+def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue) -> None:
+    job = team.submit("job")
+    job.runs()
+    kueue.kill()
+    job.patch(suspend=True)
+    told = job.wait("Suspending")
+    assert told["message"].startswith(
+        "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now, and is asked again: "
+    )
+    assert 'failed calling webhook "vworkload.kb.io"' in told["message"]
+    assert len(job.live()) == 1
+    kueue.start()
+    job.wait("Suspended", 60)
+    job.patch(suspend=False)
+    job.runs(attempts=2)
+
+
+def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator: Operator) -> None:
+    running = team.submit("running", gpus=2)
+    running.runs()
+    waiting = team.submit("waiting")
+    waiting.waits("WaitingForQuota")
+    running.patch(suspend=True)
+    until(lambda: running.workload_spec()["active"] is False)
+    operator.kill()
+    until(lambda: waiting.child()["spec"]["suspend"] is False)
+    operator.restart()
+    running.wait("Suspended")
+    waiting.runs()
+    operator.kill()
+    running.patch(suspend=False)
+    new = team.submit("new", gpus=2)
+    waiting.end()
+    operator.restart()
+    waiting.wait("Succeeded", 40)
+    running.runs(attempts=2)
+    new.waits("WaitingForQuota")
+
+
+def gone(team: Yard, *jobs: Job) -> None:
+    """Delete jobs and wait until nothing of them is left."""
+    for job in jobs:
+        job.delete()
+    until(lambda: not any(job.client.exists(job.path) for job in jobs), 60)
+    until(lambda: not any(job.client.exists(job.child_path) or job.pods() for job in jobs), 60)
+    until(lambda: all(job.workload() is None for job in jobs), 60)
+
+
+def test_jobs_are_deleted_whatever_kueue_does_with_them(team: Yard, kubernetes: Kubernetes) -> None:
+    cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
+    running, suspended = team.submit("running", priority=1), team.submit("suspended", priority=1)
+    running.runs()
+    suspended.runs()
+    suspended.patch(suspend=True)
+    suspended.wait("Suspended", 40)
+    gang, lost = team.submit("gang", nodes=2, priority=9), team.submit("lost", queue={"name": "gone"})
+    gang.runs()
+    running.waits("Preempted")
+    lost.waits("Inadmissible")
+    gone(team, running, suspended, gang, lost)
+    drained = team.submit("drained")
+    drained.runs()
+    cluster_queue(kubernetes, 2, stopPolicy="HoldAndDrain")
+    drained.waits("ClusterQueueStopped")
+    gone(team, drained)
+
+
+def test_jobs_that_are_deleted_while_kueue_is_down_are_gone_when_it_is_back(team: Yard, kueue: Kueue) -> None:
+    running = team.submit("running", gpus=2)
+    running.runs()
+    waiting = team.submit("waiting")
+    waiting.waits("WaitingForQuota")
+    kueue.kill()
+    new = team.submit("new")
+    new.waits("WebhookUnavailable")
+    for job in (running, waiting, new):
+        job.delete()
+    until(lambda: not new.client.exists(new.path), 60)
+    kueue.start()
+    gone(team, running, waiting, new)
+
+
+def test_jobs_that_are_deleted_while_the_operator_is_down_are_gone(team: Yard, operator: Operator) -> None:
+    running = team.submit("running", gpus=2)
+    running.runs()
+    waiting = team.submit("waiting")
+    waiting.waits("WaitingForQuota")
+    operator.kill()
+    for job in (running, waiting):
+        job.delete()
+    operator.restart()
+    gone(team, running, waiting)
