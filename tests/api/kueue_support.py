@@ -7,26 +7,15 @@ Kueue does. The visibility API is an aggregated one: a proxy in front of the API
 from __future__ import annotations
 
 import hashlib
-import http.server
-import json
-import ssl
 import threading
-import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-from aiohttp import web
 
 from cluster import binaries
 from cluster.client import ApiError, Client
-from cluster.pki import Authority
 from tests.api.chart_support import MINIMAL, render
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.kueue_writes import Recorder
 
 Object = dict[str, Any]
 KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
@@ -202,12 +191,16 @@ class Manager:
     def _sync(self, workload: Object, job: Object) -> None:
         if _holds(workload, "Finished"):
             return
+        self._pods_ready(workload, job)
         if _ended(job):
-            self._conditions(workload, {"Finished": ("True", "Succeeded", "Job finished")})
+            text = "Reached expected number of succeeded pods"
+            self._conditions(workload, {"Finished": ("True", "Succeeded", text)})
+            self._client.patch(_path(workload), {"metadata": {"finalizers": None}})
         elif workload["spec"].get("active", True) is False and not _holds(workload, "Evicted"):
             self._conditions(workload, {"Evicted": ("True", "Deactivated", _DEACTIVATED)})
         elif _holds(workload, "Evicted"):
             self._evict(workload, job)
+            self._reactivate(workload)
         elif job["spec"].get("suspend"):
             self._start_or_follow(workload, job)
         elif not _holds(workload, "Admitted"):
@@ -226,6 +219,17 @@ class Manager:
                 "Requeued": (again, evicted["reason"], evicted["message"]),
             }
             self._conditions(workload, conditions, admission=None)
+
+    def _reactivate(self, workload: Object) -> None:
+        if workload["spec"].get("active", True) and _condition(workload, "Requeued").get("reason") == "Deactivated":
+            self._conditions(workload, {"Requeued": ("True", "Reactivated", "The workload was reactivated")})
+
+    def _pods_ready(self, workload: Object, job: Object) -> None:
+        running = job["status"].get("ready", 0) >= job["spec"]["parallelism"]
+        started = ("True", "Started", "All pods reached readiness and the workload is running")
+        waits = ("False", "WaitForStart", "Not all pods are ready or succeeded")
+        if not _ended(job):
+            self._conditions(workload, {"PodsReady": started if running else waits})
 
     def _start_or_follow(self, workload: Object, job: Object) -> None:
         if _holds(workload, "Admitted"):
@@ -271,7 +275,7 @@ class Manager:
             if not self._has_queue(workload):
                 continue
             if _gpus(workload) > free:
-                self._refuse(workload, _gpus(workload) - free)
+                self._refuse(workload, _gpus(workload) - free, quota)
                 self._preempt(workload, held, policy=queue["preemption"]["withinClusterQueue"])
                 return
             free -= _gpus(workload)
@@ -285,12 +289,16 @@ class Manager:
         self._conditions(workload, {"QuotaReserved": ("False", "Inadmissible", text)})
         return False
 
-    def _refuse(self, workload: Object, missing: int) -> None:
-        text = (
-            f"couldn't assign flavors to pod set main: insufficient unused quota for {GPU} in flavor {FLAVOR}, "
-            f"{missing} more needed"
-        )
-        self._conditions(workload, {"QuotaReserved": ("False", "Pending", text)})
+    def _refuse(self, workload: Object, missing: int, quota: int) -> None:
+        wanted = _gpus(workload)
+        text = f"insufficient unused quota for {GPU} in flavor {FLAVOR}, {missing} more needed"
+        if wanted > quota:
+            text = (
+                f"insufficient quota for {GPU} in flavor {FLAVOR}, previously considered podsets requests (0) + "
+                f"current podset request ({wanted}) > maximum capacity ({quota})"
+            )
+        words = f"couldn't assign flavors to pod set main: {text}"
+        self._conditions(workload, {"QuotaReserved": ("False", "Pending", words)})
 
     def _preempt(self, workload: Object, held: list[Object], *, policy: str) -> None:
         lower = [one for one in held if one["spec"]["priority"] < workload["spec"]["priority"]]
@@ -316,12 +324,10 @@ class Manager:
             "QuotaReserved": ("True", "QuotaReserved", f"Quota reserved in ClusterQueue {CLUSTER_QUEUE}"),
             "Admitted": ("True", "Admitted", "The workload is admitted"),
         }
-        if _holds(workload, "Evicted"):
-            conditions["Evicted"] = (
-                "False",
-                "QuotaReserved",
-                "Previously: " + _condition(workload, "Evicted")["message"],
-            )
+        for kind in ("Evicted", "Preempted"):
+            if _holds(workload, kind):
+                text = f"Previously: {_condition(workload, kind)['message']}"
+                conditions[kind] = ("False", "QuotaReserved", text)
         admission = {"clusterQueue": CLUSTER_QUEUE, "podSetAssignments": [assignment]}
         self._conditions(workload, conditions, admission=admission)
 
@@ -389,96 +395,3 @@ def _gpus(workload: Object) -> int:
     containers = pods["template"]["spec"]["containers"]
     each = sum(int(entry["resources"].get("limits", {}).get(GPU, 0)) for entry in containers)
     return int(each * pods["count"])
-
-
-class Front(Recorder):
-    """The API server with the visibility API beside it.
-
-    Attributes:
-        positions: Answers for a LocalQueue; None while the API is not installed.
-        asked: LocalQueues that were asked for, with the API's version and the moment.
-    """
-
-    def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
-        super().__init__(kubernetes, folder)
-        self.positions: Callable[[str, str], list[Object]] | None = None
-        self.version = "v1beta2"
-        self.asked: list[tuple[str, str, float]] = []
-
-    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        parts = incoming.path.strip("/").split("/")
-        if parts[:2] == ["apis", "visibility.kueue.x-k8s.io"]:
-            return await self._visible(parts[2], parts[4], parts[6])
-        return await super()._handle(incoming)
-
-    async def _visible(self, version: str, namespace: str, queue: str) -> web.Response:
-        self.asked.append((version, f"{namespace}/{queue}", time.monotonic()))
-        if self.positions is None or version != self.version:
-            return web.Response(status=404, text="404 page not found\n")
-        items = await self._loop.run_in_executor(None, self.positions, namespace, queue)
-        document = {"kind": "PendingWorkloadsSummary", "apiVersion": f"visibility.kueue.x-k8s.io/{version}"}
-        return web.json_response({**document, "metadata": {}, "items": items})
-
-
-class Webhook:
-    """Kueue's webhook for Jobs of one namespace: down until it is started, then it denies with a sentence.
-
-    Args:
-        kubernetes: The control plane.
-        namespace: Where it is asked.
-        folder: Where its certificates go.
-    """
-
-    def __init__(self, kubernetes: Kubernetes, namespace: str, folder: Path, port: int) -> None:
-        self._kubernetes, self._namespace, self._port = kubernetes, namespace, port
-        self._authority = Authority(folder / "webhook")
-        self._name = f"kueue-{namespace}"
-
-    def register(self) -> None:
-        """Let the API server ask it for each new Job."""
-        bundle = b64encode(self._authority.certificate.read_bytes()).decode()
-        rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
-        hook = {
-            "name": "vjob.kb.io",
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "failurePolicy": "Fail",
-            "timeoutSeconds": 5,
-            "clientConfig": {"url": f"https://127.0.0.1:{self._port}/validate-batch-v1-job", "caBundle": bundle},
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self._namespace}},
-            "rules": [rule],
-        }
-        body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
-        self._kubernetes.apply({**body, "metadata": {"name": self._name}, "webhooks": [hook]})
-
-    def unregister(self) -> None:
-        self._kubernetes.kubectl("delete", "validatingwebhookconfiguration", self._name)
-
-    @contextmanager
-    def denying(self, message: str) -> Iterator[None]:
-        """Answer, and deny every Job."""
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = {"code": 403, "reason": "Forbidden", "message": message}
-                response = {"uid": review["request"]["uid"], "allowed": False, "status": status}
-                answer = json.dumps({**review, "request": None, "response": response}).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*self._authority.issue("webhook", "/CN=webhook", ["IP:127.0.0.1"]))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()

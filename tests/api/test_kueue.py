@@ -17,7 +17,8 @@ from tests.api import kueue_support
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import RESTRICTED, Kubernetes, free_port, until
-from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Front, Manager, Webhook
+from tests.api.kueue_front import Front, Webhook
+from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Manager
 from tests.api.operator_support import (
     NODE,
     SPEC,
@@ -358,6 +359,14 @@ def test_no_queue_is_named(team: Team) -> None:
     job.run()
 
 
+def test_a_job_larger_than_its_queue_says_so(team: Team) -> None:
+    job = submit(team, "job", resources={**GPU_SPEC, "gpus": 4})
+    assert wait_for(job, "Queued", "ExceedsMaxQuota")["message"].endswith(
+        "current podset request (4) > maximum capacity (2). Its queue never has as much: lower spec.resources, or ask "
+        "the administrator for more quota."
+    )
+
+
 def test_a_queue_that_does_not_exist_is_told_and_can_be_put_right(team: Team) -> None:
     job = submit(team, "job", queue={"name": "gone"})
     assert wait_for(job, "Queued", "Inadmissible")["message"] == "Kueue lets it wait: LocalQueue gone doesn't exist."
@@ -412,6 +421,28 @@ def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, opera
         webhook.unregister()
     until(lambda: "jobName" in job.status())  # its own second to start begins only now
     refused.run()
+
+
+def test_a_suspension_waits_for_kueues_webhook_and_says_so(team: Team, manager: Manager, tmp_path: Path) -> None:
+    job = submit(team, "job")
+    pod = job.run()
+    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
+    manager.stop()
+    webhook.register()
+    try:
+        job.patch(suspend=True)
+        told = job.wait("Suspending")["message"]
+        assert told.startswith(
+            "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now"
+        )
+        assert 'failed calling webhook "vworkload.kb.io"' in told
+        assert workload(job)["spec"]["active"] is True
+    finally:
+        webhook.unregister()
+        manager.start()
+    until(lambda: workload(job)["spec"]["active"] is False, 40)
+    save_and_end(job, pod)
+    job.wait("Suspended")
 
 
 def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Team, operator: Operator) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import GROUP
 from tests.api.operator_support import Operator
@@ -167,3 +170,40 @@ def test_jobs_that_are_deleted_while_the_operator_is_down_are_gone(team: Yard, o
         job.delete()
     operator.restart()
     gone(team, running, waiting)
+
+
+def test_an_operator_that_starts_while_kueue_is_down_serves_and_waits(
+    team: Yard, operator: Operator, kueue: Kueue
+) -> None:
+    running = team.submit("running", gpus=2)
+    running.runs()
+    kueue.kill()
+    operator.kill()
+    new = team.submit("new")
+    operator.restart()
+    new.waits("WebhookUnavailable")
+    assert running.status()["phase"] == "Running"
+    kueue.start()
+    new.waits("WaitingForQuota", 60)
+    running.succeed()
+    new.runs()
+
+
+def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Yard, kubernetes: Kubernetes) -> None:
+    job = team.submit("job")
+    job.runs()
+    found = job.workload()
+    assert found is not None
+    name = found["metadata"]["name"]
+    kubernetes.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": False}})
+    told = job.waits("Deactivated")["message"]
+    assert told.startswith("Its Workload was deactivated, not by spec.suspend: The workload is deactivated.")
+    command = told.split(" lets it wait again by ")[1].rstrip(".")
+    kubernetes.kubectl(*shlex.split(command)[1:])
+    job.runs(attempts=2)
+
+
+def test_the_examples_are_taken(team: Yard, kubernetes: Kubernetes) -> None:
+    folder = ROOT / "examples/kueue"
+    words = ("apply", "--validate=strict", "--dry-run=server", "-n", team.namespace)
+    kubernetes.kubectl(*words, "-f", str(folder / "queues.yaml"), "-f", str(folder / "job.yaml"))
