@@ -109,12 +109,12 @@ def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator:
     waiting.runs()
     operator.kill()
     running.patch(suspend=False)
-    new = team.submit("new", gpus=2)
+    new = team.submit("new", gpus=4)
     waiting.end()
     operator.restart()
     waiting.wait("Succeeded", 40)
     running.runs(attempts=2)
-    new.waits("WaitingForQuota")
+    new.waits("ExceedsMaxQuota")
 
 
 def gone(team: Yard, *jobs: Job) -> None:
@@ -205,5 +205,5 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Yard, kubern
 
 def test_the_examples_are_taken(team: Yard, kubernetes: Kubernetes) -> None:
     folder = ROOT / "examples/kueue"
-    words = ("apply", "--validate=strict", "--dry-run=server", "-n", team.namespace)
+    words = ("apply", "--validate=strict", "--dry-run=server", "-n", "default")
     kubernetes.kubectl(*words, "-f", str(folder / "queues.yaml"), "-f", str(folder / "job.yaml"))
