@@ -49,6 +49,10 @@ class Progress(StatusModel):
     updated_at: Timestamp | None = Field(default=None, description="When the trainer wrote this.")
 
 
+MOST_GPUS = 64
+"""GPUs a report tells of; of a larger run, those of the first pods."""
+
+
 class Gpu(StatusModel):
     """One GPU of the run, as NVML sees it."""
 
@@ -56,6 +60,7 @@ class Gpu(StatusModel):
     memory_used: int = Field(ge=0, description="Bytes in use by all processes.")
     memory_total: int = Field(ge=0, description="Bytes the device has.")
     utilization: int = Field(ge=0, le=100, description="Percent of time a kernel was running in the last sample.")
+    pod: int | None = Field(default=None, ge=0, description="Index of its pod, in a run on several nodes.")
 
 
 class CheckpointStatus(StatusModel):
@@ -138,7 +143,7 @@ class Report(StatusModel):
     owner_epoch: int = Field(ge=0, description="The trainer's number among all that ever owned the run directory.")
     progress: Progress
     metrics: Metrics = {}
-    gpus: Annotated[list[Gpu], Field(max_length=64)] = []
+    gpus: Annotated[list[Gpu], Field(max_length=MOST_GPUS)] = []
     checkpoints: Annotated[list[CheckpointStatus], Field(max_length=20)] = []
     model: ResolvedModel | None = None
     memory_estimate: MemoryEstimate | None = None

@@ -8,7 +8,16 @@ from pydantic import Field
 
 from trainyard_crds.common import Condition, StatusModel, Timestamp
 from trainyard_crds.queue import QueueStatus
-from trainyard_crds.report import CheckpointStatus, ExportStatus, Gpu, MemoryEstimate, Metrics, Progress, ResolvedModel
+from trainyard_crds.report import (
+    MOST_GPUS,
+    CheckpointStatus,
+    ExportStatus,
+    Gpu,
+    MemoryEstimate,
+    Metrics,
+    Progress,
+    ResolvedModel,
+)
 
 
 class Phase(StrEnum):
@@ -101,8 +110,8 @@ class TrainingJobStatus(StatusModel):
     )
     gpus: list[Gpu] = Field(
         default=[],
-        max_length=64,
-        description="The run's GPUs as NVML sees them.",
+        max_length=MOST_GPUS,
+        description="The run's GPUs as NVML sees them, those of all pods; the first 64.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     memory_estimate: MemoryEstimate | None = Field(

@@ -23,7 +23,7 @@ from trainyard_trainer.errors import ConfigurationError, StopRequested, Supersed
 from trainyard_trainer.faults import traceback_of, translate
 from trainyard_trainer.group.membership import Membership, membership
 from trainyard_trainer.report.console import create_console
-from trainyard_trainer.report.gpu import create_gpu_sampler
+from trainyard_trainer.report.gpu import GpuSampler, create_gpu_sampler, no_gpus, of_all_pods
 from trainyard_trainer.report.intake import IntakePoster, create_sender
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.reporter import Reporter
@@ -67,7 +67,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     """
     prepare_environment(config.processes_per_node)
 
-    from trainyard_trainer.engine.device import choose_device, gpu_uuids
+    from trainyard_trainer.engine.device import choose_device
     from trainyard_trainer.engine.session import Session
 
     member = membership(environ)
@@ -78,8 +78,9 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     startup.enter(RUN_DIRECTORY, clock.monotonic())
     group = join_group(config, member, device)
     group.check(stop.check)
+    sampler = gpu_sampler(config, member, group, gpus)
     if not group.is_first:
-        return follow(config, group=group, device=device, stop=stop, clock=clock, startup=startup)
+        return follow(config, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup)
     store = open_store(
         run_directory,
         files=files,
@@ -88,7 +89,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
     )
-    reporter = create_reporter(config, clock=clock, store=store, gpu_uuids=gpu_uuids(gpus), startup=startup)
+    reporter = create_reporter(config, clock=clock, store=store, gpus=sampler, startup=startup)
     startup.enter(IMPORTS, clock.monotonic())
     try:
         group.of_first(describe(store))
@@ -116,7 +117,14 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
 
 
 def follow(
-    config: RunConfig, *, group: Group, device: torch.device, stop: StopFlag, clock: Clock, startup: Startup
+    config: RunConfig,
+    *,
+    group: Group,
+    device: torch.device,
+    stop: StopFlag,
+    clock: Clock,
+    gpus: GpuSampler,
+    startup: Startup,
 ) -> Termination:
     """Take part in a run whose directory the first process of the group owns."""
     from trainyard_trainer.engine.session import Session
@@ -124,7 +132,7 @@ def follow(
     run_directory = Path(config.run_directory)
     try:
         store = FollowedStore(run_directory, group.of_first(None))
-        reporter = create_silent_reporter(clock, owner_epoch=store.owner_epoch, startup=startup)
+        reporter = create_silent_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
         session = Session(
             config=config,
             device=device,
@@ -172,6 +180,24 @@ def join_group(config: RunConfig, member: Membership | None, device: torch.devic
     return join(member, device)
 
 
+def gpu_sampler(config: RunConfig, member: Membership | None, group: Group, gpus: int) -> GpuSampler:
+    """What samples the run's GPUs, in the first process of each pod; with several pods those of all, by all together.
+
+    Args:
+        config: The run's.
+        member: Place of this process; None where it is alone.
+        group: Its group.
+        gpus: Those of this pod.
+    """
+    from trainyard_trainer.engine.device import gpu_uuids
+
+    is_first_here = member is None or member.local_rank == 0
+    sample = create_gpu_sampler(gpu_uuids(gpus)) if is_first_here else no_gpus
+    if member is None or config.nodes == 1:
+        return sample
+    return of_all_pods(sample, member.rank // member.local_world_size, group.exchange)
+
+
 def prepare_environment(processes: int = 1) -> None:
     """Set what torch and the libraries read when they are imported.
 
@@ -185,7 +211,7 @@ def prepare_environment(processes: int = 1) -> None:
 
 
 def create_reporter(
-    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpu_uuids: list[str], startup: Startup
+    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpus: GpuSampler, startup: Startup
 ) -> Reporter:
     """The run's reporter, listening to the libraries' warnings too."""
     run_directory = Path(config.run_directory)
@@ -205,7 +231,7 @@ def create_reporter(
         run_log=run_log,
         metrics_log=metrics_log,
         poster=poster,
-        gpus=create_gpu_sampler(gpu_uuids),
+        gpus=gpus,
         owner_epoch=store.owner_epoch,
         startup=startup,
     )

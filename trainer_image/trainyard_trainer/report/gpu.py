@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pynvml
 
-from trainyard_crds.report import Gpu
+from trainyard_crds.report import MOST_GPUS, Gpu
 
 GpuSampler = Callable[[], list[Gpu]]
 
@@ -14,6 +15,23 @@ GpuSampler = Callable[[], list[Gpu]]
 def no_gpus() -> list[Gpu]:
     """The sample of a run on the CPU."""
     return []
+
+
+def of_all_pods(sample: GpuSampler, pod: int, exchange: Callable[[Any], list[Any]]) -> GpuSampler:
+    """A sampler of the GPUs of all pods of a group, which all its processes call together.
+
+    Args:
+        sample: This process's share: the GPUs of its pod in one process of it, none in the others.
+        pod: Index of its pod.
+        exchange: Gives the JSON values of all processes, by their ranks.
+    """
+
+    def sample_all() -> list[Gpu]:
+        own = [gpu.model_copy(update={"pod": pod}).to_json() for gpu in sample()]
+        found = [Gpu.model_validate(one) for share in exchange(own) for one in share]
+        return found[:MOST_GPUS]
+
+    return sample_all
 
 
 class NvmlGpus:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from trainyard_trainer.clock import Clock
+from trainyard_trainer.report.gpu import GpuSampler
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.report.run_log import RunLog
 from trainyard_trainer.report.startup import Startup
@@ -48,15 +49,15 @@ class NoConsole:
         """Nothing is shown."""
 
 
-def create_silent_reporter(clock: Clock, *, owner_epoch: int, startup: Startup) -> Reporter:
-    """A reporter nobody hears."""
+def create_silent_reporter(clock: Clock, *, gpus: GpuSampler, owner_epoch: int, startup: Startup) -> Reporter:
+    """A reporter nobody hears; it samples GPUs where the first process tells of them."""
     return Reporter(
         clock=clock,
         console=NoConsole(),
         run_log=RunLog(Path(os.devnull), clock),
         metrics_log=NoMetrics(),
         poster=None,
-        gpus=list,
+        gpus=gpus,
         owner_epoch=owner_epoch,
         startup=startup,
     )

@@ -26,6 +26,10 @@ def test_the_first_process_of_each_pod_goes_before_the_others_of_it(tmp_path: Pa
     assert run_group(4, work.take_turns_by_pods, tmp_path, nodes=2) == [0] * 4
 
 
+def test_every_process_hears_of_the_gpus_of_all_pods() -> None:
+    assert run_group(4, work.sample_gpus, nodes=2) == [0] * 4
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_gradients_are_summed_once_and_are_the_same_everywhere(tmp_path: Path, world_size: int) -> None:
     assert run_group(world_size, work.reduce, tmp_path) == [0] * world_size

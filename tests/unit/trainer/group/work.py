@@ -18,6 +18,7 @@ import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 from torch import Tensor, nn
 
 from tests.unit.trainer import toy
+from trainyard_crds.report import Gpu
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import wiring
 from trainyard_trainer.engine import session  # noqa: F401
@@ -25,6 +26,7 @@ from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.errors import PeerLostError, StopRequested
 from trainyard_trainer.group.distributed import join
 from trainyard_trainer.group.membership import Membership
+from trainyard_trainer.report.gpu import of_all_pods
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
@@ -65,6 +67,22 @@ def take_turns(member: Membership, directory: Path) -> None:
                 (directory / str(turn)).write_text("done")
             assert (directory / str(turn)).read_text() == "done"
     group.sum([1.0])  # the first one holds what the others wait for
+    group.close()
+
+
+def sample_gpus(member: Membership) -> None:
+    """The first process of each pod samples its two GPUs; the second time the driver of pod 0 does not answer."""
+    group, pod = join(member, CPU), member.rank // member.local_world_size
+    answers = member.local_rank == 0
+
+    def sample() -> list[Gpu]:
+        names = [f"{pod}.{number}" for number in range(2)] if answers else []
+        return [Gpu(name=name, memory_used=1, memory_total=2, utilization=3) for name in names]
+
+    sample_all = of_all_pods(sample, pod, group.exchange)
+    assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("0.0", 0), ("0.1", 0), ("1.0", 1), ("1.1", 1)]
+    answers = answers and pod == 1
+    assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("1.0", 1), ("1.1", 1)]
     group.close()
 
 
