@@ -80,10 +80,10 @@ class Operator:
         with self._log.open("a") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True)
 
-    def restart(self) -> None:
+    def restart(self, seconds: float = 30) -> None:
         """Start again after `kill` or `stop`."""
         self.process = self._start()
-        self.wait_for_leadership()
+        self.wait_for_leadership(seconds)
 
     def wait_for_leadership(self, seconds: float = 90) -> None:
         until(lambda: self.process.poll() is not None or "trainyard_leader 1.0" in self.get("/metrics")[1], seconds)

@@ -53,10 +53,11 @@ class Kueue:
         self._kubernetes.apply(*(entry for entry in wanted if entry["kind"] == "Namespace"))
         self._kubernetes.apply(*(self._leading_here(entry) for entry in wanted))
 
-    def start(self) -> None:
-        """Start it and wait until it decides, and answers for its webhooks and for places."""
+    def start(self, *gates: str) -> None:
+        """Start it, with feature gates, and wait until it decides, and answers for its webhooks and for places."""
         log = (self._folder / "kueue.log").open("a")
         words = ["--config=config.yaml", f"--kubeconfig={self._kubeconfig()}", "--zap-log-level=2"]
+        words += [f"--feature-gates={gate}=true" for gate in gates]
         command = ["env", f"--chdir={self._folder}", str(self._program), *words]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         self._mount()

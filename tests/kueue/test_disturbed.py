@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import time
+from pathlib import Path
+
+import pytest
 
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.kueue_support import GROUP
+from tests.api.kueue_support import CHART, GROUP
+from tests.api.kwok_support import training_job
 from tests.api.operator_support import Operator
 from tests.kueue.manager import Kueue
-from tests.kueue.yard import QUEUE, Job, Yard, cluster_queue, local_queue
+from tests.kueue.yard import CLAIM, QUEUE, Job, Yard, cluster_queue, local_queue
 
 
 def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
@@ -93,6 +98,67 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue
     job.wait("Suspended", 60)
     job.patch(suspend=False)
     job.runs(attempts=2)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+def test_kueue_is_killed_while_it_preempts(team: Yard, kueue: Kueue, kubernetes: Kubernetes, seconds: float) -> None:
+    cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
+    low = team.submit("low", gpus=2, priority=1)
+    low.runs()
+    high = team.submit("high", gpus=2, priority=9)
+    until(lambda: "jobName" in high.status())
+    time.sleep(seconds)
+    kueue.kill()
+    kueue.start()
+    high.runs(seconds=60)
+    low.waits("Preempted")
+    high.succeed()
+    status = low.runs(attempts=2)
+    assert status["attemptCounts"]["failed"] == 0
+    low.succeed()
+
+
+def test_kueues_finer_words_are_told_as_they_are(team: Yard, kueue: Kueue) -> None:
+    kueue.kill()
+    kueue.start("UnadmittedWorkloadsObservability")
+    try:
+        first = team.submit("first", gpus=2)
+        first.runs()
+        waiting, large = team.submit("waiting"), team.submit("large", gpus=4)
+        waiting.waits("WaitingForQuota")
+        large.waits("ExceedsMaxQuota")
+        first.patch(suspend=True)
+        first.wait("Suspended", 40)
+        waiting.runs()
+        first.patch(suspend=False)
+        first.waits("WaitingForQuota")
+        waiting.succeed()
+        first.runs(attempts=2)
+        first.succeed()
+    finally:
+        kueue.kill()
+
+
+def test_a_job_of_the_builtin_queue_is_handed_over_when_it_is_resumed(
+    team: Yard, kubernetes: Kubernetes, operator: Operator, tmp_path: Path
+) -> None:
+    operator.kill()
+    builtin = Operator(kubernetes, tmp_path, "builtin", chart=CHART)
+    try:
+        builtin.wait_for_leadership(60)
+        made = training_job(team.namespace, "job", claim=CLAIM, gpus=1)["spec"]
+        job = Job(team, "job", team.create("job", **made).uid)
+        job.runs()
+        job.patch(suspend=True)
+        job.wait("Suspended", 40)
+    finally:
+        builtin.kill()
+    operator.restart(60)
+    assert job.workload() is None
+    job.patch(suspend=False, queue={"name": QUEUE})
+    job.runs(attempts=2)
+    assert job.workload_spec()["queueName"] == QUEUE
+    job.succeed()
 
 
 def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator: Operator) -> None:

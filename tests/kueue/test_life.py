@@ -6,7 +6,7 @@ import json
 
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator
-from tests.kueue.yard import QUEUE, Yard, cluster_queue
+from tests.kueue.yard import QUEUE, Yard, cluster_queue, local_queue
 
 
 def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, operator: Operator) -> None:
@@ -53,6 +53,21 @@ def test_priorities_order_and_may_change_while_a_job_waits(team: Yard) -> None:
         jobs[name].runs()
         assert sum(job.status()["phase"] == "Running" for job in jobs.values()) == 1
         jobs[name].succeed()
+
+
+def test_priority_and_queue_of_a_running_job_are_changed(team: Yard, kubernetes: Kubernetes) -> None:
+    job = team.submit("job")
+    job.runs()
+    local_queue(kubernetes, team.namespace, "other")
+    job.patch(queue={"name": "other", "priority": 2})
+    until(lambda: job.workload_spec()["priority"] == 200)
+    told = job.reaches(lambda status: "takes effect when the job waits the next time" in status["message"])
+    assert (told["phase"], told["queue"]["pool"]) == ("Running", QUEUE)
+    job.patch(suspend=True)
+    job.wait("Suspended", 40)
+    job.patch(suspend=False)
+    job.runs(attempts=2)
+    assert job.workload_spec()["queueName"] == "other"
 
 
 def test_suspend_and_resume_of_a_running_job(team: Yard) -> None:

@@ -133,12 +133,12 @@ class Patch(NamedTuple):
     """A merge patch of an object in the TrainingJob's namespace.
 
     Attributes:
-        kind: Plural name of its kind.
+        kind: Plural name of its kind, with its subresource where that is patched.
         name: Its name.
         body: The patch.
     """
 
-    kind: Literal["jobs", "workloads"]
+    kind: Literal["jobs", "jobs/status", "workloads"]
     name: str
     body: Object
 

@@ -228,7 +228,8 @@ class Reconciler:
 
     async def _patch(self, namespace: str, patch: Patch) -> None:
         """Patch what Kueue reads; what it refuses stays as it is, and the next round sees that."""
-        url = path(_COLLECTIONS[patch.kind], namespace, patch.name)
+        kind, _, part = patch.kind.partition("/")
+        url = path(_COLLECTIONS[kind], namespace, patch.name, part)
         try:
             changed = await self._kube.merge(url, patch.body)
         except (InvalidError, ForbiddenError, BadRequestError, NotFoundError) as error:

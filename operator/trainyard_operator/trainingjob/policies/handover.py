@@ -32,7 +32,7 @@ def change(observed: Observed, decision: Decision, admission: Admission) -> Chan
         return Change()
     relabelled = _relabelled(observed, child, admission)
     if is_handed_over(child):
-        return Change(patches=(*_activation(decision.suspend, admission), *relabelled))
+        return Change(patches=(*_activation(decision.suspend, admission), *_moved(child, admission), *relabelled))
     waits = decision.suspend is False and not admission.admitted
     wanted = None if waits else decision.suspend
     return Change(None if job_suspended(child) is wanted else wanted, relabelled)
@@ -137,7 +137,24 @@ def _relabelled(observed: Observed, child: Object, admission: Admission) -> tupl
         wanted = {}
     known = labels(child)
     news = {key: value for key, value in wanted.items() if known.get(key) != value}
-    return (Patch("jobs", child["metadata"]["name"], {"metadata": {"labels": news}}),) if news else ()
+    if not news:
+        return ()
+    name = child["metadata"]["name"]
+    labelled = Patch("jobs", name, {"metadata": {"labels": news}})
+    if QUEUE_LABEL not in news or is_handed_over(child):
+        return (labelled,)
+    # A suspended Job's template, which Kueue writes to, is open to changes only where no start time says that it ran.
+    return Patch("jobs/status", name, {"status": {"startTime": None}}), labelled
+
+
+def _moved(child: Object, admission: Admission) -> tuple[Patch, ...]:
+    """The Workload's queue where Kueue does not follow the Job's label: as long as it says that it evicted it."""
+    workload = admission.handover.workload if admission.handover else None
+    name = admission.handover.labels.get(QUEUE_LABEL) if admission.handover else None
+    if workload is None or name is None or not job_suspended(child) or workload["spec"].get("queueName") == name:
+        return ()
+    waits = holds(workload, "Evicted") and not holds(workload, "QuotaReserved")
+    return (Patch("workloads", workload["metadata"]["name"], {"spec": {"queueName": name}}),) if waits else ()
 
 
 def _waits_for_user(observed: Observed) -> bool:

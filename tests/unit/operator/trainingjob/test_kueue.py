@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.world import SETTINGS, World, new_job
+from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.queue.workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.children.render import children
-from trainyard_operator.trainingjob.kueue import reading
-from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL, reading
+from trainyard_operator.trainingjob.model import Decision, Object, Observed
+from trainyard_operator.trainingjob.policies.handover import change
 
 QUOTA = (
     "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"
@@ -172,7 +174,9 @@ def test_a_suspended_job_of_the_builtin_queue_is_handed_over_when_it_may_go_on()
     assert world.plan().patches == ()
     world.job["spec"]["suspend"] = False
     planned = world.plan()
-    assert [patch.body["metadata"]["labels"] for patch in planned.patches] == [
+    cleared, *labelled = planned.patches
+    assert cleared.body == {"status": {"startTime": None}}
+    assert [patch.body["metadata"]["labels"] for patch in labelled] == [
         {key: handed[key] for key in ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")}
     ]
     assert planned.suspend is None
@@ -221,3 +225,36 @@ def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_
     assert planned.status["message"].endswith(
         "spec.queue.name 'gpus' has no effect: this installation uses its builtin queue."
     )
+
+
+def changes(*, child_labels: Object, found: Object | None) -> list[tuple[str, Object]]:
+    handover = Handover({QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}, found)
+    admission = Admission(admitted=False, reason="Waits", message="", handover=handover)
+    child: Object = {"metadata": {"name": "tune", "labels": child_labels}, "spec": {"suspend": True}}
+    decision = Decision(phase=Phase.QUEUED, suspend=False)
+    made = change(Observed(job=new_job(), child=child), decision, admission).patches
+    return [(patch.kind, patch.body) for patch in made]
+
+
+LABELLED = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
+RELABELLED = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other"}}})
+
+
+@pytest.mark.parametrize(
+    ("found", "moves"),
+    [
+        (workload(refused("Pending"), evicted("Preempted", "x")), True),
+        (workload(refused("Pending")), False),
+        (workload(RESERVED, evicted("Preempted", "x")), False),
+    ],
+)
+def test_a_workload_that_kueue_evicted_is_moved_to_another_queue_with_its_job(found: Object, moves: bool) -> None:
+    moved = [("workloads", {"spec": {"queueName": "other"}})] if moves else []
+    assert changes(child_labels=LABELLED, found=found) == [*moved, RELABELLED]
+
+
+def test_a_job_that_ran_before_kueue_loses_its_start_time_so_that_kueue_can_start_it() -> None:
+    labelled = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}}})
+    first = changes(child_labels={}, found=None)
+    assert first == [("jobs/status", {"status": {"startTime": None}}), labelled]
+    assert changes(child_labels=LABELLED, found=None) == [RELABELLED]
