@@ -96,7 +96,7 @@ test-kueue: venv ## Kueue mode with Kueue's own manager (the first run builds it
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTHON) hack/cluster build node >/dev/null
-	@$(PYTEST) tests/e2e -n 8
+	@$(PYTEST) tests/e2e -n 6
 
 test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
 	@echo "== tier: gpu =="

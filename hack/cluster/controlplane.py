@@ -186,8 +186,23 @@ class ControlPlane:
         ]
 
     def scheduler(self) -> list[str]:
-        """Return the scheduler's command line."""
-        return self._component("scheduler", "system:kube-scheduler")
+        """Return the scheduler's command line.
+
+        Of a node: a pod that found no room is tried again a second after there is some, not up to ten. One node is
+        often full, and those that waited for long would lose their turn to whoever comes just then.
+        """
+        command = self._component("scheduler", "system:kube-scheduler")
+        if self._address.gateway is None:
+            return command
+        document = {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": str(self.user("scheduler", "/CN=system:kube-scheduler"))},
+            "podMaxBackoffSeconds": 1,
+        }
+        path = self.state / "conf" / "scheduler.json"
+        write_atomically(path, json.dumps(document, indent=1))
+        return [*command, f"--config={path}"]
 
     def _component(self, name: str, user: str) -> list[str]:
         kubeconfig = self.user(name, f"/CN={user}")

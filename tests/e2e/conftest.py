@@ -1,6 +1,6 @@
 """A real node with Trainyard installed by its chart; every test runs through kubectl.
 
-Processes of pytest-xdist (`-n 8`) share one installation and one namespace, so names of jobs differ between files. What
+Processes of pytest-xdist (`-n 6`) share one installation and one namespace, so names of jobs differ between files. What
 disturbs others, or looks at what all did, is in `alone`: those files come last, one after the other.
 """
 
@@ -25,15 +25,17 @@ from cluster.shell import locked
 from demo import inputs, install, volume
 from demo.kubectl import Kubectl, KubectlError, namespace
 from demo.machine import COMMAND, cluster, load_images
-from tests.e2e.support import VALUES, Site
+from demo.manifest import load
+from tests.e2e.support import EXAMPLE, VALUES, Site
 
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
-SHARING = ("test_exports.py", "test_training.py", "test_tenants.py")
+EXAMPLE_FILE = "test_training.py"
+SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py")
 """Files whose tests look at one and the same job."""
 FIRST = (
+    EXAMPLE_FILE,
     "test_exports.py",
-    "test_training.py",
     "test_queue.py",
     "test_nodes.py",
     "test_suspend.py",
@@ -76,13 +78,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def site(shared: Path) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, shared: Path) -> Iterator[Site]:
     """Trainyard installed from the working tree; who comes first prepares it, who goes last tidies up."""
     state = shared / "site.json"
     with (shared / "users").open("w") as users:
         with locked(shared / "site.lock", "another process prepares the installation; waiting for it"):
             if not state.exists():
-                state.write_text(json.dumps(prepare(shared / "inputs")))
+                state.write_text(json.dumps(prepare(shared / "inputs", names_of_files(request.session.items))))
             fcntl.flock(users, fcntl.LOCK_SH)
         known = json.loads(state.read_text())
         kubectl = Kubectl(Path(known["kubectl"]), Path(known["kubeconfig"]), NAMESPACE)
@@ -115,8 +117,15 @@ def turn(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
         yield
 
 
-def prepare(rows: Path) -> dict[str, object]:
-    """Start the node, install the chart, and fill the claim `inputs` of a fresh restricted namespace with `rows`."""
+def names_of_files(items: list[pytest.Item]) -> set[str]:
+    return {item.path.name for item in items}
+
+
+def prepare(rows: Path, files: set[str]) -> dict[str, object]:
+    """Start the node, install the chart, and fill the claim `inputs` of a fresh restricted namespace with `rows`.
+
+    The example takes a whole core: where it is among the files, it begins before others have taken their shares.
+    """
     if os.geteuid() != 0:
         pytest.fail("the e2e tier starts a Kubernetes node and needs root")
     programs = Path(cluster("build", "node")[-1])
@@ -130,6 +139,11 @@ def prepare(rows: Path) -> dict[str, object]:
     kubectl.apply(namespace(NAMESPACE))
     write_inputs(rows)
     volume.fill(kubectl, images["trainer"], "inputs", rows)
+    if EXAMPLE_FILE in files:
+        example = load(EXAMPLE)
+        kubectl.apply(example)
+        name = example["metadata"]["name"]
+        kubectl.run("wait", f"tj/{name}", "--for=jsonpath={.status.startTime}", "--timeout=300s", timeout=330)
     known = {"kubectl": str(kubectl.program), "kubeconfig": kubeconfig, "images": images}
     return known | {"began": began, "started": not was_running}
 

@@ -13,6 +13,7 @@ from demo import install
 from demo.kubectl import Kubectl, KubectlError, Object
 
 ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples/python-docs-qlora.yaml"
 SHARE = "400m"
 """Cores of a job beside others: two of them fit on two cores beside the example, which takes a whole one; else four."""
 VALUES = ("training.env.TRAINYARD_DEVICE=cpu",)

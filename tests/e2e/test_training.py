@@ -8,7 +8,7 @@ import pytest
 
 from demo.compare import compare
 from demo.manifest import load
-from tests.e2e.support import ROOT, Site, condition
+from tests.e2e.support import EXAMPLE, Site, condition
 
 NAME = "python-docs"
 
@@ -16,7 +16,7 @@ NAME = "python-docs"
 @pytest.fixture(scope="module")
 def history(site: Site) -> list[dict[str, Any]]:
     """Every status seen while the example ran, oldest first."""
-    site.kubectl.apply(load(ROOT / "examples/python-docs-qlora.yaml"))
+    site.kubectl.apply(load(EXAMPLE))
     seen: list[dict[str, Any]] = []
 
     def look() -> dict[str, Any]:

@@ -204,9 +204,7 @@ class Bench:
         except AssertionError:
             different = [key for key in found if found[key] != expected[key]]
             problems += [f"{key}: {json.dumps(found[key])}, not {json.dumps(expected[key])}" for key in different]
-        # A start that takes longer than usual is told, too.
-        usual = reference.reasons | Counter(Starting=reference.reasons["Running"])
-        surplus = Counter(event_reasons(team)) - usual
+        surplus = Counter(event_reasons(team)) - reference.reasons
         if surplus:
             problems.append(f"Events that a run without faults does not have: {dict(surplus)}")
         rate = busiest_second(each.at for each in self.proxy.requests if each.namespace == team.namespace)
