@@ -36,7 +36,6 @@ SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py")
 FIRST = (
     EXAMPLE_FILE,
     "test_exports.py",
-    "test_queue.py",
     "test_nodes.py",
     "test_suspend.py",
     "test_evictions.py",

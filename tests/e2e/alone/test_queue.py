@@ -1,4 +1,4 @@
-"""Two accelerators, which the node pretends to have, and four jobs that want them."""
+"""Two GPUs, which the node pretends to have, and four jobs that want them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,25 @@ import pytest
 
 from demo import install
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, SHARE, Site, training_job
+from tests.e2e.support import PATIENCE, Site, training_job
 from trainyard_crds.contract import ADMITTED_ANNOTATION
 
-RESOURCE = "example.com/accelerator"
-"""Of nobody else: the jobs of other tests neither wait for it nor hold it."""
 LONG, SHORT, INTERVAL = 100_000, 30, 10
 """Steps: the first two last, however fast they are, until the others have come and the setting has been read."""
 
 
 def gpu_job(name: str, priority: int, steps: int) -> Object:
     job = training_job(name, steps=steps, queue={"priority": priority}, retry={"limit": 0})
-    job["spec"]["resources"] = {"gpus": 1, "gpuResource": RESOURCE, "cpu": SHARE, "memory": "3Gi"}
+    job["spec"]["resources"] = {"gpus": 1, "cpu": "800m", "memory": "3Gi"}
     job["spec"]["checkpoints"]["everySteps"] = INTERVAL
     return job
 
 
 @pytest.fixture
 def preemption(site: Site) -> Iterator[Site]:
-    """A site with two more of something, whose queue setting is put back in the end."""
-    offer(site, "2")
+    """A site whose queue setting is put back in the end."""
     yield site
     set_policy(site, {})
-    offer(site, None)
-
-
-def offer(site: Site, count: str | None) -> None:
-    """Let the node have so many of RESOURCE."""
-    (node,) = [one["metadata"]["name"] for one in site.kubectl.items("nodes")]
-    patch = json.dumps({"status": {"capacity": {RESOURCE: count}, "allocatable": {RESOURCE: count}}})
-    site.kubectl.run("patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)
 
 
 def set_policy(site: Site, policy: dict[str, Any]) -> None:
