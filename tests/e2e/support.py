@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/python-docs-qlora.yaml"
 SHARE = "400m"
 """Cores of a job beside others: two of them fit on two cores beside the example, which takes a whole one; else four."""
-VALUES = ("training.env.TRAINYARD_DEVICE=cpu",)
-"""Of the chart: the node only pretends to have GPUs."""
+VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "queue.startSeconds=3600")
+"""Of the chart: the node only pretends to have GPUs, and the pods of other tests may hold its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
 PATIENCE = 900
