@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, SHARE, Site, condition, logged_step, training_job, unfinished
+from tests.e2e.support import PATIENCE, Site, condition, logged_step, training_job, unfinished
 
 STEPS, INTERVAL = 120, 20
 PROCESSES = """
@@ -20,7 +20,7 @@ print(*(found[rank] for rank in sorted(found)))
 
 def group_job(name: str) -> Object:
     job = training_job(name, steps=STEPS, dataset={"source": "pvc://inputs/train.jsonl"}, retry={"limit": 0})
-    job["spec"]["resources"] = {"gpus": 2, "cpu": SHARE, "memory": "4Gi"}
+    job["spec"]["resources"] = {"gpus": 2, "cpu": "800m", "memory": "4Gi"}
     job["spec"]["checkpoints"]["everySteps"] = INTERVAL
     return job
 
