@@ -125,6 +125,16 @@ class Site:
             self.kubectl.wait(f"pod {pod} resumed", lambda: self.log(pod), lambda text: "Resumed" in text, PATIENCE)
         )
 
+    def wait_told(self, name: str, reason: str) -> list[str]:
+        """Wait for an Event about a job, which is written after its status; the reasons of all, oldest first."""
+
+        def reasons() -> list[str]:
+            events = self.kubectl.items("events.events.k8s.io", "--field-selector", f"regarding.name={name}")
+            own = [event for event in events if event["regarding"]["kind"] == "TrainingJob"]
+            return [event["reason"] for event in sorted(own, key=lambda event: str(event["eventTime"]))]
+
+        return list(self.kubectl.wait(f"{name}: {reason}", reasons, lambda found: reason in found, PATIENCE))
+
     def log(self, pod: str) -> str:
         return self.kubectl.run("logs", pod)
 

@@ -21,8 +21,7 @@ def test_an_object_that_changes_all_the_time_does_not_keep_a_job_from_its_end(si
         over.set()
         storm.join()
     assert [a["exitCode"] for a in status["attempts"]] == [0]
-    events = site.kubectl.items("events.events.k8s.io", "--field-selector", "regarding.name=touched")
-    reasons = [e["reason"] for e in events if e["regarding"]["kind"] == "TrainingJob"]
+    reasons = site.wait_told("touched", "Succeeded")
     assert sorted(set(reasons) | {"Starting"}) == ["Running", "Starting", "Succeeded"]
     assert len(reasons) == len(set(reasons)), reasons
     assert int(site.job("touched")["metadata"]["annotations"]["touched"]) > 50

@@ -70,10 +70,7 @@ def test_it_learned_the_material_and_not_only_the_format(site: Site, history: li
 
 
 def test_one_event_per_transition(site: Site, history: list[dict[str, Any]]) -> None:
-    events = site.kubectl.items("events.events.k8s.io", "--field-selector", f"regarding.name={NAME}")
-    reasons = [
-        e["reason"] for e in sorted(events, key=lambda e: e["eventTime"]) if e["regarding"]["kind"] == "TrainingJob"
-    ]
+    reasons = site.wait_told(NAME, "Succeeded")
     assert len(reasons) == len(set(reasons)), reasons
     assert {status["phase"] for status in history} <= set(reasons)
     assert reasons[-2:] == ["Running", "Succeeded"]
