@@ -31,7 +31,7 @@ from trainyard_operator.kube.lease import Elector
 from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
-from trainyard_operator.kube.workqueue import WorkQueue
+from trainyard_operator.kube.workqueue import Result, WorkQueue
 from trainyard_operator.kueuequeue import KueueQueue
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.queue.quota import Quotas
@@ -166,7 +166,7 @@ class Operator:
             clock=monotonic,
             gpus=self._feed,
         )
-        reconciler = Reconciler(
+        self._reconciler = Reconciler(
             kube,
             self._store,
             self._events,
@@ -176,7 +176,7 @@ class Operator:
             took=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
             silent_nodes=self._gpus.inventory.silent,
         )
-        self._workers = Workers(self._queue, reconciler.reconcile, self._metrics)
+        self._workers = Workers(self._queue, self._reconcile, self._metrics)
         self._elector = Elector(
             _Lease(kube, settings.namespace, settings.lease_name),
             name=settings.lease_name,
@@ -317,6 +317,15 @@ class Operator:
         self._gpus.look(key)
         self._queue.add(key)
         self._trust.look(key.namespace)
+
+    async def _reconcile(self, key: Key) -> Result:
+        try:
+            return await self._reconciler.reconcile(key)
+        finally:
+            if self._store.job(key) is None:
+                # A refused request may be the first to tell, and then neither a watch nor a list has news of it.
+                self._gpus.look(key)
+                self._trust.look(key.namespace)
 
     def _noticed(self, node: str) -> None:
         """A node does not answer any more, or answers again: its pods' jobs tell of it."""

@@ -115,6 +115,20 @@ def test_a_stale_api_server_makes_no_second_job(on: Bench, team: Team, kinds: tu
     assert [entry["pod"] for entry in job.status()["attempts"]] == [pod.name]
 
 
+def test_a_job_that_a_refused_write_shows_to_be_gone_is_forgotten_everywhere(on: Bench, team: Team) -> None:
+    job = team.create("gone")
+    job.run()
+    until(lambda: "trainyard-ca" in team.names("configmaps"))
+    on.proxy.keep_lists()
+    on.proxy.stale = frozenset({"trainingjobs"})  # neither watch nor list tells of the deletion
+    try:
+        job.delete()
+        until(lambda: not team.names("jobs", "batch/v1"))
+        until(lambda: "trainyard-ca" not in team.names("configmaps"))
+    finally:
+        on.proxy.stale = frozenset()
+
+
 def test_watches_that_are_closed_at_once_are_not_reopened_at_once(on: Bench) -> None:
     on.proxy.closes_watches = True
     try:
