@@ -26,7 +26,8 @@ STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"
 RUN = """
 import sys, threading
-from tests.unit.trainer import toy
+from tests.unit.trainer.toy import play
+from trainyard_trainer.main import main
 from trainyard_trainer.report import intake
 
 post, training = intake._post, threading.current_thread()
@@ -35,7 +36,8 @@ def watched(*arguments):
     return post(*arguments)
 intake._post = watched
 intake._TIMEOUT_SECONDS, intake.FLUSH_SECONDS = 3600.0, 0.5
-sys.exit(toy._main())
+play("")
+sys.exit(main())
 """
 """The trainer's entry point. A post from the thread that trains would end the run, and one that training or its end
 waits for (but for half a second) would last an hour where nobody answers."""
