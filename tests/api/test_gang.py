@@ -182,13 +182,17 @@ def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administr
     yard.submit("cut-off", 5, nodes=2)
     yard.wait("cut-off", "Running")
     second = yard.pods("cut-off")[1]
-    node = f"/api/v1/nodes/{second['spec']['nodeName']}"
+    name, since = second["spec"]["nodeName"], "2026-01-01T00:00:00Z"
+    node = f"/api/v1/nodes/{name}"
     yard.client.patch(node, {"metadata": {"labels": {"type": "silent"}}})  # kwok plays its kubelet no more
-    where = f"Pod {second['metadata']['name']} is on node {second['spec']['nodeName']}, which has not answered since "
-    until(lambda: where in yard.status("cut-off")["message"], 90)
+    # What the node controller makes of that in time.
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
+    yard.client.patch(f"{node}/status", {"status": {"conditions": [unknown]}})
+    where = f"Pod {second['metadata']['name']} is on node {name}, which has not answered since {since}."
+    until(lambda: where in yard.status("cut-off")["message"])
     taint = yard.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
     assert taint == "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
-    yard.kubernetes.kubectl("taint", "node", second["spec"]["nodeName"], taint)
+    yard.kubernetes.kubectl("taint", "node", name, taint)
     until(lambda: not yard.is_there(f"{ROOT}/pods/{second['metadata']['name']}"), 60)
     _, replacement = until(lambda: len(pods := yard.pods("cut-off")) == 2 and pods)
     assert replacement["metadata"]["labels"][INDEX_LABEL] == "1"
