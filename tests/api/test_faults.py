@@ -115,7 +115,7 @@ def test_a_stale_api_server_makes_no_second_job(on: Bench, team: Team, kinds: tu
     assert [entry["pod"] for entry in job.status()["attempts"]] == [pod.name]
 
 
-def test_a_job_that_a_refused_write_shows_to_be_gone_is_forgotten_everywhere(on: Bench, team: Team) -> None:
+def test_a_namespace_whose_job_a_refused_write_shows_to_be_gone_loses_the_certificate(on: Bench, team: Team) -> None:
     job = team.create("gone")
     job.run()
     until(lambda: "trainyard-ca" in team.names("configmaps"))
