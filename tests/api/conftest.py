@@ -18,7 +18,7 @@ from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import RESTRICTED, Kubernetes, until
-from tests.api.operator_support import NODE, Operator, Team, namespace_of_a_team
+from tests.api.operator_support import NODE, Operator, Team, leading, namespace_of_a_team
 
 ORDER = (
     ("test_queue_scale",),
@@ -89,12 +89,8 @@ def control_plane(empty_plane: Kubernetes, too_early: Operator) -> Kubernetes:
 
 @pytest.fixture(scope="session")
 def session_operator(control_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    operator = Operator(control_plane, tmp_path_factory.mktemp("operator"))
-    try:
-        operator.wait_for_leadership()
+    with leading(Operator(control_plane, tmp_path_factory.mktemp("operator"))) as operator:
         yield operator
-    finally:
-        operator.kill()
 
 
 @pytest.fixture

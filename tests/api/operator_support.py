@@ -104,6 +104,16 @@ class Operator:
         return self._log.read_text()
 
 
+@contextlib.contextmanager
+def leading(operator: Operator) -> Iterator[Operator]:
+    """An operator from when it leads, ended in the end."""
+    try:
+        operator.wait_for_leadership()
+        yield operator
+    finally:
+        operator.kill()
+
+
 def service_account(kubernetes: Kubernetes, folder: Path, *words: str) -> Path:
     """A kubeconfig for the operator's service account, bound to the roles of the chart."""
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}

@@ -12,7 +12,7 @@ import pytest
 from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import Operator, termination
+from tests.api.operator_support import Operator, leading, termination
 from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL, service_name
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL, service
 from trainyard_operator.trainingjob.children.render import owner_reference
@@ -32,12 +32,8 @@ FINISHED = termination("Finished", step=100, message="Training finished after 10
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     with kwok_support.control_plane(f"test-gang-{os.getpid()}", nodes=2, seconds={}) as kubernetes:
         kwok_support.prepare_namespace(kubernetes, NAMESPACE, CLAIM)
-        operator = Operator(kubernetes, tmp_path_factory.mktemp("operator"), "gang")
-        try:
-            operator.wait_for_leadership()
+        with leading(Operator(kubernetes, tmp_path_factory.mktemp("operator"), "gang")):
             yield Yard(kubernetes)
-        finally:
-            operator.kill()
 
 
 class Yard:

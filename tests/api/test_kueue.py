@@ -27,6 +27,7 @@ from tests.api.operator_support import (
     Pod,
     Team,
     TrainingJob,
+    leading,
     namespace_of_a_team,
     requests_by,
     termination,
@@ -60,14 +61,10 @@ def front(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def operator(kubernetes: Kubernetes, front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("operator")
-    operator = Operator(
-        kubernetes, folder, "kueue", chart=CHART, through=front.kubeconfig, TRAINYARD_QUEUE_MODE="Kueue"
-    )
-    try:
-        operator.wait_for_leadership()
+    with leading(
+        Operator(kubernetes, folder, "kueue", chart=CHART, through=front.kubeconfig, TRAINYARD_QUEUE_MODE="Kueue")
+    ) as operator:
         yield operator
-    finally:
-        operator.kill()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, sample, until
-from tests.api.operator_support import Operator
+from tests.api.operator_support import Operator, leading
 
 Object = dict[str, Any]
 CLAIM, SHORT, LONG = "models", "queue-short", "queue-long"
@@ -45,12 +45,10 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def operator(kubernetes: Kubernetes, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    operator = Operator(kubernetes, tmp_path_factory.mktemp("operator"), "queue", TRAINYARD_QUEUE_POLICY=str(policy))
-    try:
-        operator.wait_for_leadership()
+    with leading(
+        Operator(kubernetes, tmp_path_factory.mktemp("operator"), "queue", TRAINYARD_QUEUE_POLICY=str(policy))
+    ) as operator:
         yield operator
-    finally:
-        operator.kill()
 
 
 @pytest.fixture

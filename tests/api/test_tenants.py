@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import (
     SPEC,
+    USER,
     Operator,
     Pod,
     Team,
@@ -27,7 +27,6 @@ from tests.api.operator_support import (
 from trainyard_crds.contract import ROLE_LABEL
 
 pytestmark = pytest.mark.api
-OPERATOR = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 Object = dict[str, Any]
 
 
@@ -47,7 +46,7 @@ def other(control_plane: Kubernetes) -> Iterator[Team]:
 
 def requests_in(kubernetes: Kubernetes, namespace: str, after: int) -> list[str]:
     """What the operator asked for in a namespace since that line of the audit log; watches are for all of them."""
-    made = requests_by(kubernetes, OPERATOR, after)
+    made = requests_by(kubernetes, USER, after)
     return [f"{e['verb']} {e['requestURI']}" for e in made if e.get("objectRef", {}).get("namespace") == namespace]
 
 
@@ -96,7 +95,7 @@ def test_a_secret_is_named_to_the_kubelet_and_read_by_nobody_else(operator: Oper
     sources = [entry.get("valueFrom", {}) for entry in pod["spec"]["containers"][0]["env"]]
     assert [source["secretKeyRef"] for source in sources if "secretKeyRef" in source] == [secret]
     assert "theirs" not in team.names("secrets")
-    made = requests_by(team.kubernetes, OPERATOR, before)
+    made = requests_by(team.kubernetes, USER, before)
     assert [entry for entry in made if entry.get("objectRef", {}).get("resource") == "secrets"] == []
     assert requests_in(team.kubernetes, other.namespace, before) == []
 

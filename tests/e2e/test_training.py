@@ -36,7 +36,7 @@ def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict
     assert [p for p in phases if p not in ("Queued", "Starting")] == ["Running", "Succeeded"]
     running = [s["summary"] for s in history if s["phase"] == "Running" and s.get("summary", {}).get("progress")]
     for column in ("progress", "step", "loss", "eta"):
-        assert len({row[column] for row in running if row.get(column)}) >= 2, f"{column} did not move: {running}"
+        assert len({row[column] for row in running if row.get(column)}) >= 3, f"{column} did not move: {running}"
     steps = [s["progress"]["step"] for s in history if s.get("progress")]
     assert steps == sorted(steps)
 

@@ -11,7 +11,7 @@ from tests.api import kueue_support, kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.kueue_support import CHART
 from tests.api.kueue_writes import Recorder
-from tests.api.operator_support import USER, Operator, requests_by
+from tests.api.operator_support import USER, Operator, leading, requests_by
 from tests.kueue.manager import Kueue
 from tests.kueue.yard import Yard, cluster_queue, yard
 
@@ -45,14 +45,10 @@ def session_operator(
     kubernetes: Kubernetes, session_kueue: Kueue, recorder: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("operator")
-    operator = Operator(
-        kubernetes, folder, "kueue", chart=CHART, through=recorder.kubeconfig, TRAINYARD_QUEUE_MODE="Kueue"
-    )
-    try:
-        operator.wait_for_leadership()
+    with leading(
+        Operator(kubernetes, folder, "kueue", chart=CHART, through=recorder.kubeconfig, TRAINYARD_QUEUE_MODE="Kueue")
+    ) as operator:
         yield operator
-    finally:
-        operator.kill()
 
 
 @pytest.fixture
