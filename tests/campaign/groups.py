@@ -22,7 +22,7 @@ from trainyard_trainer.group.launcher import launch
 from trainyard_trainer.stop import StopFlag
 
 PROCESSES = 2
-SECONDS = 60
+SECONDS = 300
 """By then a group that lost one has ended."""
 
 
@@ -94,7 +94,7 @@ def _check_end(run: Path, code: int, strike: signal.Signals, *, launcher: bool) 
 
 
 def _check_gone(members: list[int]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + SECONDS
     while left := [pid for pid in members if _runs(pid)]:
         assert time.monotonic() < deadline, f"processes {left} outlive their launcher"
         time.sleep(0.01)

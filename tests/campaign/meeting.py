@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds; only a trainer that hangs needs as many."""
 
 

@@ -178,7 +178,7 @@ def resurrect(campaign: Campaign, name: str, method: str, instant: Instant, rng:
 
 
 def _wait_for_owner(run: Path, epoch: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not (run / f"owner/{epoch}.json").exists():
         assert time.monotonic() < deadline, "the successor does not take over"
         time.sleep(0.001)

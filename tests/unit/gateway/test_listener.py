@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.unit.gateway.fakes import Clock
+from tests.unit.patience import PATIENCE
 from trainyard_gateway.listener import LONGEST_SECONDS, BoundedListener
 
 
@@ -17,8 +18,8 @@ class Setup:
         self.listener = stack.enter_context(BoundedListener(listening, clock=self.clock, refused=self._refuse, limit=2))
 
     def connect(self) -> socket.socket:
-        client = self.stack.enter_context(socket.create_connection(self.listener.getsockname(), 5))
-        client.settimeout(5)
+        client = self.stack.enter_context(socket.create_connection(self.listener.getsockname(), PATIENCE))
+        client.settimeout(PATIENCE)
         return client
 
     def take(self) -> tuple[socket.socket, socket.socket]:

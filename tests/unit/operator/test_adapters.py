@@ -14,6 +14,7 @@ import kopf
 import pytest
 from yarl import URL
 
+from tests.unit.patience import PATIENCE
 from trainyard_operator import clock
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import ConflictError, LeadershipLostError, ServerError, SettingsError, refused
@@ -242,7 +243,7 @@ async def test_a_late_event_loop_is_unhealthy() -> None:
     heartbeat = Heartbeat(lambda: next(times))
     beating = asyncio.create_task(heartbeat.run())
     with pytest.raises((RuntimeError, StopIteration)):
-        await asyncio.wait_for(beating, 5)
+        await asyncio.wait_for(beating, PATIENCE)
     assert heartbeat.check() == "the event loop was 8.0 s late"
 
 

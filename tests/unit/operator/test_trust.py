@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.world import new_job
+from tests.unit.patience import PATIENCE
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import NotFoundError
 from trainyard_operator.kube.store import ResourceKind, Store
@@ -72,7 +73,7 @@ def trust_of(cluster: Cluster, store: Store) -> Trust:
 
 async def changes(cluster: Cluster, count: int) -> list[str]:
     """The next requests that changed a namespace."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return [await cluster.done.get() for _ in range(count)]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.patience import PATIENCE, wait_until
 from tests.unit.trainer.toy import metric_lines, run_config
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
@@ -25,22 +26,33 @@ ROOT = Path(__file__).parents[3]
 STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"
 RUN = """
-import sys, threading
+import os, sys, threading
+from tests.unit.patience import PATIENCE
 from tests.unit.trainer.toy import play
 from trainyard_trainer.main import main
 from trainyard_trainer.report import intake
 
-post, training = intake._post, threading.current_thread()
+post, append, close = intake._post, intake.RunLog.append, intake.IntakePoster.close
+training, asked, told = threading.current_thread(), threading.Event(), threading.Event()
 def watched(*arguments):
     assert threading.current_thread() is not training, "the step loop waits for the network"
+    asked.set()
     return post(*arguments)
-intake._post = watched
+def tell(log, *, kind, **event):
+    append(log, kind=kind, **event)
+    if kind == "ProgressNotReported":
+        told.set()
+def end(poster):
+    assert (told if os.environ["ANSWERED"] else asked).wait(PATIENCE)
+    close(poster)
+intake._post, intake.RunLog.append, intake.IntakePoster.close = watched, tell, end
 intake._TIMEOUT_SECONDS, intake.FLUSH_SECONDS = 3600.0, 0.5
 play("")
 sys.exit(main())
 """
 """The trainer's entry point. A post from the thread that trains would end the run, and one that training or its end
-waits for (but for half a second) would last an hour where nobody answers."""
+waits for (but for half a second) would last an hour where nobody answers. The run is not over before the first post is,
+or where nothing answers has begun."""
 
 
 class Useless:
@@ -107,7 +119,7 @@ def failing() -> Iterator[Useless]:
         yield useless
 
 
-def train(folder: Path, url: str) -> Termination:
+def train(folder: Path, url: str, *, is_answered: bool) -> Termination:
     """A whole run in a process of its own; its last word."""
     (folder / "token").write_text("secret")
     config = run_config(folder / "run", progress={"url": url, "tokenFile": str(folder / "token")})
@@ -116,10 +128,11 @@ def train(folder: Path, url: str) -> Termination:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", ".")),
         "OMP_NUM_THREADS": "1",
+        "ANSWERED": "yes" if is_answered else "",
         TERMINATION_LOG_ENV: str(folder / "termination"),
     }
     command = [sys.executable, "-c", RUN, "train", "--config", str(folder / "run.json")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return Termination.model_validate_json((folder / "termination").read_bytes())
@@ -130,13 +143,13 @@ def train(folder: Path, url: str) -> Termination:
     [
         pytest.param(nobody, [0], id="nothing listens"),
         pytest.param(silent, [1], id="it accepts and never answers"),
-        pytest.param(failing, range(1, 20), id="it always answers 500"),
+        pytest.param(failing, range(1, 1000), id="it always answers 500"),
     ],
 )
 def test_a_run_without_a_gateway_is_whole(gateway: Any, connections: Any, tmp_path: Path) -> None:
     with gateway() as useless:
-        termination = train(tmp_path, useless.url)
-        assert useless.connections in connections
+        termination = train(tmp_path, useless.url, is_answered=gateway is not silent)
+        wait_until(lambda: useless.connections in connections)
     assert (termination.outcome, termination.step, termination.exit_code) == (Outcome.FINISHED, STEPS, 0)
     assert {"loss", "evalLoss"} <= set(termination.metrics)
     assert termination.checkpoints[-1].step == STEPS

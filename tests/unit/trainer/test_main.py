@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.patience import PATIENCE
 from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
@@ -70,7 +71,7 @@ def test_a_process_that_dies_is_continued_by_the_next(
     tmp_path: Path, whole: Path, fault: str, exit_code: int, resumed_from: str
 ) -> None:
     one = process(tmp_path, toy_program(tmp_path), fault)
-    assert one.communicate(timeout=180)
+    assert one.communicate(timeout=PATIENCE)
     assert one.returncode == exit_code
     if exit_code == 75:
         termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
@@ -101,7 +102,7 @@ assert "torch" not in sys.modules
 sys.exit(code)
 """
     one = process(tmp_path, ["-c", program])
-    one.communicate(timeout=180)
+    one.communicate(timeout=PATIENCE)
     assert one.returncode == 75
     assert not (tmp_path / "run").exists()
 

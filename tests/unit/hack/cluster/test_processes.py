@@ -2,19 +2,34 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import StartError
 from cluster.processes import Processes, identify, stat_fields
-from cluster.shell import wait_until
+from tests.unit.patience import PATIENCE, wait_until
 
-SLEEP = ["sleep", "60"]
+SLEEP = ["sleep", str(2 * PATIENCE)]
 
 
-def wait_for_end(pid: int) -> None:
-    wait_until(lambda: identify(pid) is None, 5, "the end of the process")
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    processes = Processes(tmp_path)
+    yield processes
+    for name in processes.names():
+        processes.stop(name)
+
+
+def let_end(processes: Processes, name: str, script: str, tmp_path: Path) -> None:
+    """Start a process, and wait for its end; it does not end before it is known."""
+    known = tmp_path / "known"
+    known.unlink(missing_ok=True)
+    waiting = f"until test -e '{known}'; do sleep 0.02; done"
+    pid = processes.start(name, ["sh", "-c", f"{waiting}; {script}"])
+    known.touch()
+    wait_until(lambda: identify(pid) is None)
 
 
 def test_stat_of_a_program_with_brackets_and_blanks_in_its_name() -> None:
@@ -32,8 +47,7 @@ def test_a_zombie_and_a_missing_process_have_no_identity(tmp_path: Path) -> None
     assert identify(8, tmp_path) is None
 
 
-def test_start_finds_stop(tmp_path: Path) -> None:
-    processes = Processes(tmp_path)
+def test_start_finds_stop(processes: Processes, tmp_path: Path) -> None:
     pid = processes.start("sleeper", SLEEP)
     assert processes.start("sleeper", SLEEP) == pid, "a second start finds the first"
     assert Processes(tmp_path).pid("sleeper") == pid, "another run of the command finds it"
@@ -43,8 +57,7 @@ def test_start_finds_stop(tmp_path: Path) -> None:
     assert processes.names() == []
 
 
-def test_a_foreign_process_with_the_recorded_pid_is_left_alone(tmp_path: Path) -> None:
-    processes = Processes(tmp_path)
+def test_a_foreign_process_with_the_recorded_pid_is_left_alone(processes: Processes, tmp_path: Path) -> None:
     pid = processes.start("sleeper", SLEEP)
     record = tmp_path / "run" / "sleeper.json"
     honest = record.read_text()
@@ -63,17 +76,14 @@ def test_a_damaged_record_counts_as_not_running(tmp_path: Path) -> None:
     assert Processes(tmp_path).pid("x") is None
 
 
-def test_a_process_that_ended_is_reported_with_its_last_lines(tmp_path: Path) -> None:
-    processes = Processes(tmp_path)
-    pid = processes.start("fails", ["sh", "-c", "sleep 0.1; echo no such thing; exit 3"])
-    wait_for_end(pid)
+def test_a_process_that_ended_is_reported_with_its_last_lines(processes: Processes, tmp_path: Path) -> None:
+    let_end(processes, "fails", "echo no such thing; exit 3", tmp_path)
     with pytest.raises(StartError, match="no such thing"):
         processes.require("fails")
 
 
-def test_a_crash_leaves_records_that_can_be_forgotten_and_a_running_process_keeps_its_own(tmp_path: Path) -> None:
-    processes = Processes(tmp_path)
-    pids = [processes.start(name, ["sleep", "60"]) for name in ("dies", "lives")]
+def test_a_crash_leaves_records_that_can_be_forgotten_and_a_running_process_keeps_its_own(processes: Processes) -> None:
+    pids = [processes.start(name, SLEEP) for name in ("dies", "lives")]
     processes.crash(["dies"])
     assert processes.names() == ["dies", "lives"]
     processes.forget_dead()
@@ -87,10 +97,8 @@ def test_a_program_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
         Processes(tmp_path).start("ghost", ["/nowhere/ghost"])
 
 
-def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
-    processes = Processes(tmp_path)
+def test_the_log_of_the_run_before_is_kept(processes: Processes, tmp_path: Path) -> None:
     for word in ("first", "second"):
-        pid = processes.start("says", ["sh", "-c", f"sleep 0.1; echo {word}"])
-        wait_for_end(pid)
+        let_end(processes, "says", f"echo {word}", tmp_path)
     assert "second" in processes.last_lines("says")
     assert "first" in (tmp_path / "logs" / "says.before.log").read_text()

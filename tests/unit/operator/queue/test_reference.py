@@ -130,7 +130,7 @@ def slowly(
     st.booleans(),
     st.tuples(st.sampled_from([None, 2, 5]), st.sampled_from([{}, {"a": 3}]), st.sampled_from([None, None, 0, 3, 8])),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_strict_round_does_what_walking_down_the_line_does(
     waiting: list[Request], cluster: Cluster, held: bool, limits: tuple[int | None, dict[str, int], int | None]
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_strict_round_does_what_walking_down_the_line_does(
 
 
 @given(requests(), CLUSTERS, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_jobs_whose_pods_come_late_lose_nothing_to_those_behind(
     waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool
 ) -> None:
@@ -183,7 +183,7 @@ ROWS = st.lists(
 
 @example(rows=[(3, 1, 20, 60), (4, 1, 10, 60), (1, 1, 60, 60), (1, 1, 60, 60)], sizes=[5])
 @given(ROWS, st.lists(st.sampled_from([4, 5, 6]), min_size=1, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
     rows: list[tuple[int, int, int, int]], sizes: list[int]
 ) -> None:
@@ -261,7 +261,7 @@ def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inv
 
 
 @given(VICTIMS, SIZES, st.integers(1, 6), st.integers(1, 2), st.integers(0, 4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_who_makes_room_against_trying_every_set(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
 ) -> None:
@@ -306,7 +306,7 @@ def test_who_makes_room_against_trying_every_set(
 
 
 @given(VICTIMS, SIZES, st.sampled_from(["held", "cap", "later", "refused"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_who_may_not_start_anyway_sends_nobody_away(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.trainingjob.test_properties import TIMES, worlds
@@ -77,7 +77,7 @@ def check(world: World, planned: Plan) -> None:
             assert "stop" not in world.job["spec"]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(kueue_worlds())
 def test_a_plan_settles_and_leaves_to_kueue_what_is_its(world: World) -> None:
     for _ in range(5):
@@ -90,7 +90,7 @@ def test_a_plan_settles_and_leaves_to_kueue_what_is_its(world: World) -> None:
     TrainingJobStatus.model_validate(world.job.get("status", {}))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(kueue_worlds())
 def test_what_the_user_holds_back_kueue_may_not_start(world: World) -> None:
     """However Kueue sees it: a job that is suspended or stopped has no active Workload, or no Job, in the end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.trainingjob.world import (
@@ -103,7 +103,7 @@ def worlds(draw: st.DrawFn) -> World:
     return world
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(worlds())
 def test_a_plan_settles_and_its_status_is_a_status(world: World) -> None:
     for _ in range(4):
@@ -118,7 +118,7 @@ def test_a_plan_settles_and_its_status_is_a_status(world: World) -> None:
     TrainingJobStatus.model_validate(world.job.get("status", {}))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(worlds(), worlds())
 def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: World) -> None:
     world.apply(world.plan())
@@ -156,7 +156,7 @@ def exporting_worlds(draw: st.DrawFn) -> World:
     return world
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(exporting_worlds())
 def test_exports_settle_one_at_a_time_and_touch_nothing_else(world: World) -> None:
     before = copy.deepcopy(world.job["status"])
@@ -179,7 +179,7 @@ def test_exports_settle_one_at_a_time_and_touch_nothing_else(world: World) -> No
     TrainingJobStatus.model_validate(after)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(worlds())
 def test_a_job_is_called_suspended_or_stopped_only_when_nothing_runs(world: World) -> None:
     world.apply(world.plan())
@@ -188,7 +188,7 @@ def test_a_job_is_called_suspended_or_stopped_only_when_nothing_runs(world: Worl
     assert all(pod.get("gone") or pod["status"]["phase"] in ("Succeeded", "Failed") for pod in world.pods.values())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(worlds())
 def test_while_a_pod_runs_the_gateways_fields_are_not_touched(world: World) -> None:
     planned = world.plan()
@@ -217,7 +217,7 @@ def groups(draw: st.DrawFn) -> World:
     return world
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(groups())
 def test_a_group_is_called_running_only_when_every_pod_of_it_runs_or_is_done(world: World) -> None:
     world.apply(world.plan())
@@ -237,7 +237,7 @@ def _runs_or_is_done(pod: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(worlds())
 def test_a_start_of_a_group_is_one_attempt_and_counts_at_most_once(world: World) -> None:
     leaders = [name for name in world.pods if not name.startswith("1-")]

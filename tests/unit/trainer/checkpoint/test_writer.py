@@ -3,9 +3,8 @@ from threading import Event, get_ident
 
 import pytest
 
+from tests.unit.patience import PATIENCE
 from trainyard_trainer.checkpoint.writer import Writer
-
-PATIENCE = 30.0
 
 
 @pytest.fixture

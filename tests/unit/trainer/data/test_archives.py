@@ -77,7 +77,7 @@ names = st.lists(parts, max_size=4).map(lambda some: "".join(f"{part}/" for part
 @given(names, st.sampled_from([zipped, tarred]))
 @example("../", zipped)
 @example("/etc/", tarred)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_member_leaves_the_folder(tmp_path: Path, name: str, pack: Pack) -> None:
     path = pack(tmp_path, [(f"{name}rows.jsonl", LINES)])
     before = {found for found in tmp_path.rglob("*") if found != path}
@@ -139,7 +139,7 @@ def test_a_bomb_behind_gzip_is_cut_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @given(cut=st.integers(1, 200), flip=st.integers(0, 400), bit=st.integers(0, 7))
 @example(cut=1, flip=392, bit=2)  # of the zip: the method is bzip2 then
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_archive_is_a_sentence_or_still_whole(
     tmp_path: Path, pack: Pack, cut: int, flip: int, bit: int
 ) -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -176,7 +176,6 @@ examples = st.one_of(
 
 @pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
 @given(some=st.lists(examples, max_size=6))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the machine may be busy
 def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Example]) -> None:
     encoder = Encoder(TOKENIZERS[template], "completions", "tiny")
     together = encoder.encode_all([(ROW, example) for example in some])
@@ -185,7 +184,6 @@ def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Exam
 
 
 @given(words, words.filter(bool))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_loss_begins_and_ends_with_the_answer_whatever_it_holds(asked: str, said: str) -> None:
     tokenizer = TOKENIZERS[tiny.MARKED_TEMPLATE]
     example = Example(messages=(Message("user", asked), Message("assistant", said)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.patience import PATIENCE, wait_until
 from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_trainer import wiring
 from trainyard_trainer.checkpoint.writer import Writer
@@ -34,7 +35,7 @@ def test_steps_are_made_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     in_step_5 = Event()
 
     def write_slowly(_call: int) -> None:
-        assert in_step_5.wait(30), "the steps wait for the writer"
+        assert in_step_5.wait(PATIENCE), "the steps wait for the writer"
 
     task = ToyTask(has_evaluation=False, hooks={"save_weights": write_slowly, "loss": at(16, in_step_5.set)})
     assert train_toy(run_config(tmp_path), task).exit_code == 0
@@ -51,7 +52,7 @@ def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Pa
         stopped.set()
 
     def write_slowly(_call: int) -> None:
-        assert stopped.wait(30)
+        assert stopped.wait(PATIENCE)
 
     task = ToyTask(hooks={"save_weights": write_slowly, "loss": at(18, request)})
     termination = train_toy(run_config(tmp_path), task, stop)
@@ -90,8 +91,7 @@ def test_a_failed_write_ends_the_run_at_the_next_step_not_at_the_next_save(
         start(writer, job)
 
     def wait_for_the_writer() -> None:
-        while writers[0].is_busy:
-            pass
+        wait_until(lambda: not writers[0].is_busy)
 
     monkeypatch.setattr(Writer, "start", start_and_remember)
     # The ninth step begins with micro-batch 29, after a save at the eighth.

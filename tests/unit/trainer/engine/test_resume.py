@@ -73,7 +73,7 @@ def test_killed_in_a_file_system_call(tmp_path: Path, whole: Path, where: str, n
     assert_same(tmp_path / "run", whole)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     strikes=st.lists(
         st.tuples(st.sampled_from(["kill", "stop"]), st.sampled_from(["loss", "evaluate"]), st.integers(1, 30)),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.unit.patience import PATIENCE, wait_until
 from tests.unit.trainer.checkpoint.test_store import draft
 from trainyard_crds.report import CheckpointStatus, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
@@ -19,8 +20,6 @@ from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.saver import Saver
 from trainyard_trainer.errors import StorageError
 from trainyard_trainer.report.reporter import Reporter
-
-PATIENCE = 30.0
 
 
 class Clock:
@@ -159,8 +158,7 @@ def test_an_error_of_the_thread_is_raised_where_the_steps_are_made(bench: Bench,
     bench.store.error = StorageError("The volume is full.")
     bench.save(3)
     bench.store.gate.set()
-    while bench.saver._writer.is_busy:
-        pass
+    wait_until(lambda: not bench.saver._writer.is_busy)
     with pytest.raises(StorageError, match="is full"):
         bench.save(6) if ask == "save" else getattr(bench.saver, ask)()
     bench.saver.close()

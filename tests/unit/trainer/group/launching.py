@@ -1,10 +1,13 @@
 """Small processes in the place of trainers, for tests of launchers."""
 
 import os
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.unit.patience import PATIENCE, wait_until
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.group.launcher import bind_to_launcher
@@ -26,7 +29,7 @@ def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
             bind_to_launcher(environ)
             member = membership(environ)
             assert member is not None
-            (directory / str(member.rank)).write_text(str(os.getpid()))
+            appear(directory / str(member.rank), str(os.getpid()))
             time.sleep(0.1)  # a signal may come before there is a handler
             stop = StopFlag()
             stop.install()
@@ -40,16 +43,24 @@ def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
     return start
 
 
-def sleep(seconds: float) -> int:
-    time.sleep(seconds)
-    return 0
+def appear(path: Path, text: str) -> None:
+    """Write a file that is never seen without its content."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.rename(path)
 
 
-def until_asked(stop: StopFlag, seconds: float = 20) -> int:
+def until_asked(stop: StopFlag, seconds: float = PATIENCE) -> int:
     deadline = time.monotonic() + seconds
     while not stop.requested and time.monotonic() < deadline:
         time.sleep(0.01)
     return 75 if stop.requested else 98
+
+
+def until_gone(path: Path) -> int:
+    """Wait for the end of the process whose number is in a file."""
+    wait_until(lambda: path.exists() and not is_there(int(path.read_text())))
+    return 0
 
 
 def is_there(pid: int) -> bool:
@@ -60,8 +71,10 @@ def is_there(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.02)
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port of loopback that is nobody else's meanwhile; who reuses addresses, as servers do, can listen at it."""
+    with socket.socket() as keeping:
+        keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeping.bind(("127.0.0.1", 0))
+        yield keeping.getsockname()[1]

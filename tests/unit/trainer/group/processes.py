@@ -2,31 +2,35 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from tests.unit.patience import PATIENCE
+from tests.unit.trainer.group.launching import kept_port
 from trainyard_trainer.group.membership import Membership, Node, local_members
 
-SECONDS = 120
 
-
-def start_group(
-    world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1
-) -> list[ForkServerProcess]:
-    """Start processes that each call `work(member, *arguments)` and end with the code it returns.
+def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1) -> list[int | None]:
+    """Run processes that each call `work(member, *arguments)` and end with the code it returns.
 
     With several nodes each of them is told that it is on one of those.
+
+    Returns:
+        Exit codes by rank; negative for signals. A process that does not end in time is killed: None.
     """
+    with kept_port() as port:
+        return _wait_for(_start_group(world_size, work, *arguments, nodes=nodes, port=port))
+
+
+def _start_group(
+    world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int, port: int
+) -> list[ForkServerProcess]:
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "tests.unit.trainer.group.work"])
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
     places = [Node(index=index, count=nodes, port=port) for index in range(nodes)]
     members = [member for node in places for member in local_members(world_size // nodes, node)]
     processes = [context.Process(target=_run, args=(work, member, arguments), daemon=True) for member in members]
@@ -35,19 +39,13 @@ def start_group(
     return processes
 
 
-def wait_for(processes: Sequence[ForkServerProcess], seconds: float = SECONDS) -> list[int | None]:
-    """Exit codes by rank; negative for signals. A process that does not end in time is killed: None."""
+def _wait_for(processes: Sequence[ForkServerProcess]) -> list[int | None]:
     for process in processes:
-        process.join(seconds)
+        process.join(PATIENCE)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
     return codes
-
-
-def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1) -> list[int | None]:
-    """Exit codes of a group, by rank."""
-    return wait_for(start_group(world_size, work, *arguments, nodes=nodes))
 
 
 def _run(work: Callable[..., int | None], member: Membership, arguments: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.patience import PATIENCE
 from tests.unit.trainer.toy import run_config
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
@@ -31,7 +32,7 @@ def start(tmp_path: Path, fault: str = "", **blocks: Any) -> tuple[Termination, 
         TERMINATION_LOG_ENV: str(log),
     }
     words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(path)]
-    done = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     word = Termination.model_validate_json(log.read_bytes())
     assert word.exit_code == done.returncode
     return word, done.stderr

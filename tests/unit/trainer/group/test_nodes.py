@@ -5,22 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.trainer.group.launching import wait_until
+from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.trainer.group.launching import kept_port
 from tests.unit.trainer.toy import exported, metric_lines, run_config
 from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
-from trainyard_trainer.group.interfaces import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
-SECONDS = 180
 
 
 @dataclass
@@ -28,15 +28,23 @@ class Run:
     """A run in two pods."""
 
     directory: Path
-    blocks: dict[str, Any] = field(default_factory=dict)
-    processes: int = 2
+    port: int
+    pods: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.directory.mkdir()
-        config = run_config(self.path, processes=self.processes, nodes=2, **self.blocks)
+        self.configure()
+
+    def configure(self, **blocks: Any) -> None:
+        """Write the run config, of two processes in each pod."""
+        config = run_config(self.path, processes=2, nodes=2, **blocks)
         (self.directory / "run.json").write_text(json.dumps(config.to_json()))
-        self.pods: dict[int, subprocess.Popen[str]] = {}
-        self.port = free_port()
+
+    def clear(self) -> None:
+        """Leave no pod of it, where its test has not seen the end of all."""
+        for pod in self.pods.values():
+            pod.kill()
+            pod.wait()
 
     @property
     def path(self) -> Path:
@@ -51,6 +59,7 @@ class Run:
                 "OMP_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": "",
                 "TOY_FAULT": faults.get(f"pod{index}", ""),
+                "TOY_TRAINED": str(self.trained(index)),
                 "NNODES": "2",
                 "NODE_RANK": str(index),
                 "MASTER_ADDR": "localhost",
@@ -58,7 +67,8 @@ class Run:
                 TERMINATION_LOG_ENV: str(self.log(index)),
             }
             words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", "run.json"]
-            self.log(index).unlink(missing_ok=True)
+            for left in (self.log(index), self.trained(index)):
+                left.unlink(missing_ok=True)
             with self.output(index).open("w") as output:
                 self.pods[index] = subprocess.Popen(
                     words, env=environ, cwd=self.directory, stdout=output, stderr=subprocess.STDOUT, text=True
@@ -67,16 +77,20 @@ class Run:
     def log(self, index: int) -> Path:
         return self.directory / f"termination-{index}"
 
+    def trained(self, index: int) -> Path:
+        """A file that is there once a pod has told the first one that its processes have done their part."""
+        return self.directory / f"trained-{index}"
+
     def output(self, index: int) -> Path:
         return self.directory / f"output-{index}"
 
     def wait_for_others(self, index: int) -> None:
         """Wait until a pod says that it waits for the others."""
-        wait_until(lambda: "WaitingForPods" in self.output(index).read_text(), SECONDS)
+        wait_until(lambda: "WaitingForPods" in self.output(index).read_text())
 
     def end(self, index: int) -> Termination | None:
         """A pod's last word, which agrees with its code; None where it was killed."""
-        code = self.pods[index].wait(SECONDS)
+        code = self.pods[index].wait(PATIENCE)
         if code == -signal.SIGKILL:
             return None
         word = Termination.model_validate_json(self.log(index).read_bytes())
@@ -89,14 +103,21 @@ class Run:
         return [-9 if word is None else word.exit_code for word in (self.end(0), self.end(1))]
 
 
-def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_path: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with kept_port() as port:
+        run = Run(tmp_path / "run", port)
+        yield run
+        run.clear()
+
+
+def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_path: Path, run: Run) -> None:
     one = tmp_path / "one.json"
     one.write_text(json.dumps(run_config(tmp_path / "one", processes=2).to_json()))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
     words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(one)]
-    subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=SECONDS)
+    subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=PATIENCE)
 
-    run = Run(tmp_path / "two")
     assert run.codes(pod1="pod:loss:3") == [76, -9]
     assert run.codes(pod1="term:loss:9") == [75, 75]
     assert run.codes(pod1="pod:evaluate:1") == [76, -9]
@@ -108,8 +129,7 @@ def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_
     assert len(list((run.path / "owner").iterdir())) == 6, "only the first pod claims the run directory"
 
 
-def test_a_pod_that_is_started_again_after_the_end_says_so_again(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
+def test_a_pod_that_is_started_again_after_the_end_says_so_again(run: Run) -> None:
     run.start(1)
     run.wait_for_others(1)
     run.start(0)
@@ -122,11 +142,10 @@ def test_a_pod_that_is_started_again_after_the_end_says_so_again(tmp_path: Path)
         assert run.end(index) == words[0]
 
 
-def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
+def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(tmp_path: Path, run: Run) -> None:
     stop = tmp_path / "exporting"
     run.start(0, 1, pod0=f"wait:export:{stop}")
-    wait_until(stop.exists, 120)
+    wait_until(lambda: stop.exists() and run.trained(1).exists())
     run.pods[1].kill()
     run.end(1)
     run.start(1)
@@ -139,6 +158,6 @@ def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(
     assert words[0].exit_code == 0
 
 
-def test_a_mistake_is_told_by_the_first_pod(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", {"gpus": 1})
+def test_a_mistake_is_told_by_the_first_pod(run: Run) -> None:
+    run.configure(gpus=1)
     assert run.codes() == [64, 64]

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.unit.patience import PATIENCE
 from trainyard_crds.report import Progress, Report
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
@@ -50,19 +51,26 @@ class Gateway:
 
     def __call__(self, body: bytes) -> Problem | None:
         self.asked.set()
-        self.gate.wait(5)
+        self.gate.wait(PATIENCE)
         if self._problems:
             return self._problems.pop(0)
         self.taken.append(json.loads(body)["sequence"])
         return None
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits as long as the last report needs."""
+    monkeypatch.setattr("trainyard_trainer.report.intake.FLUSH_SECONDS", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
 def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path) -> None:
     gateway = Gateway([])
     poster = IntakePoster(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
     poster.start()
     poster.offer(report(1))
-    assert gateway.asked.wait(5)
+    assert gateway.asked.wait(PATIENCE)
     for sequence in range(2, 50):
         poster.offer(report(sequence))
     gateway.gate.set()
@@ -70,6 +78,7 @@ def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path)
     assert gateway.taken == [1, 49]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_refused_report_is_tried_again_and_told_once(tmp_path: Path) -> None:
     gateway = Gateway([Problem("HTTP 403", "Refused at 1."), Problem("HTTP 403", "Refused at 2.")])
     gateway.gate.set()

@@ -16,9 +16,18 @@ class Site:
         self.address = ""
         self.cuts = 0
         self.cut_after = 0
+        self._alone = threading.Lock()
         self.ranges: list[str | None] = []
         """What every GET of content asked for."""
         self.sent = 0
+
+    def is_cut(self) -> bool:
+        """Whether this answer is one that ends early."""
+        with self._alone:
+            if self.cuts == 0:
+                return False
+            self.cuts -= 1
+            return True
 
 
 S = TypeVar("S", bound=Site)
@@ -53,8 +62,7 @@ class Handler(BaseHTTPRequestHandler, Generic[S]):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.site.cuts > 0:
-            self.site.cuts -= 1
+        if self.site.is_cut():
             body = body[: self.site.cut_after]
             self.wfile.write(body)
             self.wfile.flush()

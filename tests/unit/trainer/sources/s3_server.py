@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.unit.patience import PATIENCE
 from trainyard_crds.runconfig import RunS3
 
 ROOT = Path(__file__).parents[4]
@@ -38,4 +39,4 @@ def serve() -> Iterator[Storage]:
         )
     finally:
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard_trainer.data.formats.example import Row
@@ -48,7 +48,6 @@ json_values = st.recursive(
 objects = st.lists(st.dictionaries(st.text(max_size=4), json_values, max_size=4), max_size=5)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(objects, st.integers(1, 20), st.sampled_from([None, 1]), st.booleans())
 def test_an_array_is_cut_into_its_elements(
     rows: list[dict[str, object]], size: int, indent: int | None, escaped: bool
