@@ -6,7 +6,8 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SIOCGIFADDR = 0x8915
@@ -34,6 +35,22 @@ def free_port(host: str = "127.0.0.1") -> int:
         server.bind((host, 0))
         port: int = server.getsockname()[1]
         return port
+
+
+@contextmanager
+def held(port: int) -> Iterator[None]:
+    """Let nobody else be given a TCP port; a server that reuses addresses, as servers do, can listen at it.
+
+    Without it any connection of this machine may take the port before the one it is meant for has started.
+
+    Args:
+        port: One that nobody listens on.
+    """
+    with socket.socket() as holding:
+        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # it is taken already, which who is to listen at it will tell
+            holding.bind(("", port))
+        yield
 
 
 def _of_ipv4(packed: bytes) -> str | None:

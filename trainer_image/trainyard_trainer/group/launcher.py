@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +20,7 @@ from trainyard_crds.contract import TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import PeerLostError, StopRequested
-from trainyard_trainer.group.interfaces import free_port
+from trainyard_trainer.group.interfaces import free_port, held
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, Node, local_members
 from trainyard_trainer.group.pods import Pods
 from trainyard_trainer.group.verdict import End, is_failure, lost_pod, verdict
@@ -57,7 +57,11 @@ def launch(
     """
     pods = pods or Pods(Node(port=free_port()))
     members = local_members(processes, pods.node)
-    with tempfile.TemporaryDirectory(prefix="trainyard-group-") as words, _Wakeup() as wakeup:
+    with (
+        tempfile.TemporaryDirectory(prefix="trainyard-group-") as words,
+        held(pods.node.port) if pods.node.index == 0 else nullcontext(),
+        _Wakeup() as wakeup,
+    ):
         group = _Processes(Path(words), wakeup, pods)
         try:
             for member in members:

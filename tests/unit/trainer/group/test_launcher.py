@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,17 @@ def run(body: Body, directory: Path, *, processes: int = 2, stop: StopFlag | Non
 def test_all_are_waited_for(tmp_path: Path) -> None:
     found = run(lambda member, _stop: 0 if member.rank == 0 else until_gone(tmp_path / "0"), tmp_path, processes=3)
     assert (found.exit_code, found.message) == (0, "of 0")
+
+
+def test_the_port_where_the_processes_meet_is_theirs_before_the_first_one_listens(tmp_path: Path) -> None:
+    def body(member: Membership, _stop: StopFlag) -> int:
+        address = (member.master_address, member.master_port)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.create_server(address):
+            return 0
+
+    assert run(body, tmp_path, processes=1).exit_code == 0
 
 
 @pytest.fixture
