@@ -209,8 +209,10 @@ class _Processes:
         rank, pid = self._running.pop(file)
         os.close(file)
         _pid, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status) if code is None else code
-        self._ends.append(End(rank=rank, code=code, message=_read_word(self._words / str(rank))))
+        code, word = os.waitstatus_to_exitcode(status) if code is None else code, _read_word(self._words / str(rank))
+        if code < 0 and word is not None:
+            code = word.exit_code  # the signal met one that had nothing more to do but to end
+        self._ends.append(End(rank=rank, code=code, message=word))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Small processes in the place of trainers, for tests of launchers."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,10 @@ Body = Callable[[Membership, StopFlag], int]
 
 
 def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
-    """Start processes that leave their number, run `body`, and leave their last word."""
+    """Start processes that leave their number, run `body`, and leave their last word.
+
+    One whose body returns the negative number of a signal has finished, and gets that signal on its way out.
+    """
 
     def start(environ: Mapping[str, str]) -> int:
         pid = os.fork()
@@ -34,9 +38,13 @@ def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
             stop = StopFlag()
             stop.install()
             code = body(member, stop)
-            outcome = {0: Outcome.FINISHED, 75: Outcome.INTERRUPTED}.get(code, Outcome.FAILED)
-            word = Termination(outcome=outcome, exit_code=code, reason="Reason", message=f"of {member.rank}")
+            said = max(0, code)
+            outcome = {0: Outcome.FINISHED, 75: Outcome.INTERRUPTED}.get(said, Outcome.FAILED)
+            word = Termination(outcome=outcome, exit_code=said, reason="Reason", message=f"of {member.rank}")
             Path(environ[TERMINATION_LOG_ENV]).write_text(word.to_message())
+            if code < 0:
+                signal.signal(-code, signal.SIG_DFL)
+                os.kill(os.getpid(), -code)
         finally:
             os._exit(code)
 

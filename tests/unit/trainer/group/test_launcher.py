@@ -94,6 +94,14 @@ def test_one_that_is_killed_is_lost(tmp_path: Path) -> None:
     assert "SIGKILL" in found.message
 
 
+def test_one_that_is_asked_to_stop_on_its_way_out_does_not_decide(tmp_path: Path) -> None:
+    """The first one, which was asked too, still had something to do."""
+    found = run(
+        lambda member, _stop: -signal.SIGTERM if member.rank == 1 else until_gone(tmp_path / "1") or 75, tmp_path
+    )
+    assert (found.exit_code, found.message) == (75, "of 0")
+
+
 def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     """Real programs: this one starts itself again, as the trainer does."""
     script = tmp_path / "program.py"
