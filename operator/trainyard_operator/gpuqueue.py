@@ -16,7 +16,7 @@ from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.estimate import estimates, expected_run
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.policy import Policy
-from trainyard_operator.queue.pool import Pool
+from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import APART, Budget, Place, places
 from trainyard_operator.queue.quota import Headroom, Quotas, missing
 from trainyard_operator.queue.reasons import Reason
@@ -129,17 +129,17 @@ class GpuQueue:
         if known is None:
             return Admission(admitted=False, reason="", message="", settled=False)
         request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
-        queue = {"pool": str(request.pool), "enqueuedAt": _stamp(known.stamp)} if request else None
+        queue = _lasting(known, request, observed)
         if known.entry.holding is not None and (known.entry.waiting is None):
             answer = _of_holder(known, observed, queue)
             return answer._replace(start_seconds=self._start_seconds(known), quota=self._quota(known.entry.holding))
-        if known.told is None or queue is None:
+        if known.told is None or request is None:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
         return Admission(
             admitted=False,
             reason=known.told.reason.word,
             message=known.told.reason.sentence,
-            queue=queue | _shown(known.told),
+            queue=(queue or {}) | _shown(known.told),
         )
 
     def _start_seconds(self, known: _Known) -> int | None:
@@ -332,6 +332,14 @@ def _row(known: _Known, request: Request) -> dict[str, Any]:
         "enqueuedAt": _stamp(request.enqueued),
     }
     return row | ({"reason": known.told.reason.word, "message": known.told.reason.sentence} if known.told else {})
+
+
+def _lasting(known: _Known, request: Request | None, observed: Observed) -> Object | None:
+    """What a job is told for life; also one that was done before anything was written of it."""
+    if request is None and observed.child is None:
+        return None
+    pool = request.pool if request else pool_of(observed.spec.get("resources") or {})
+    return {"pool": str(pool), "enqueuedAt": _stamp(known.stamp)}
 
 
 def _of_holder(known: _Known, observed: Observed, queue: Object | None) -> Admission:

@@ -341,6 +341,18 @@ def test_a_job_that_was_let_in_keeps_its_stamp_though_a_kill_came_before_its_sta
     assert {name: (yard.answer(name).queue or {})["enqueuedAt"] for name in ("a", "b")} == stamps
 
 
+def test_a_job_that_was_done_before_its_first_status_still_has_its_stamp() -> None:
+    yard = Yard(1)
+    yard.submit("a")
+    yard.round()
+    stamp = yard.answer("a").queue
+    yard.end("a")
+    yard.round()
+    assert yard.answer("a").queue == stamp
+    assert stamp is not None
+    assert set(stamp) == {"pool", "enqueuedAt"}
+
+
 def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
     yard = Yard(1)
     yard.submit("first")
