@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer import tiny, toy
-from tests.unit.trainer.sources.s3_server import serve
+from tests.unit.trainer.sources.s3_server import Storage
 from tests.unit.trainer.test_main import command
 from trainyard_crds.report import Termination
 from trainyard_crds.runconfig import RunConfig
@@ -183,17 +183,16 @@ def test_an_export_made_later_is_the_one_of_the_end(
 
 
 def test_an_export_that_is_not_compared_needs_no_rows_and_goes_to_its_bucket(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(24))
     config = language_config(tmp_path / "run", rows, tiny_model, [{"format": "adapter"}])
     assert wiring.train(config, stop=StopFlag(), environ={}).exit_code == 0
     rows.unlink()
     asked = [{"format": "gguf", "destination": "s3://models/a"}, {"format": "adapter", "destination": "s3://models/b"}]
-    with serve() as storage:
-        for name, value in storage.environ.items():
-            monkeypatch.setenv(name, value)
-        place = {"s3": {"endpoint": storage.s3.endpoint}}
-        config = language_config(tmp_path / "run", rows, tiny_model, asked, **place)
-        made = exporting.export(config, stop=StopFlag(), environ={}).exports
+    for name, value in storage.environ.items():
+        monkeypatch.setenv(name, value)
+    place = {"s3": {"endpoint": storage.s3.endpoint}}
+    config = language_config(tmp_path / "run", rows, tiny_model, asked, **place)
+    made = exporting.export(config, stop=StopFlag(), environ={}).exports
     assert [one.destination for one in made] == ["s3://models/a", "s3://models/b"]

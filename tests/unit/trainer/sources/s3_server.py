@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.unit.patience import PATIENCE
 from trainyard_crds.runconfig import RunS3
 
 ROOT = Path(__file__).parents[4]
@@ -39,4 +38,5 @@ def serve() -> Iterator[Storage]:
         )
     finally:
         process.stdin.close()
-        process.wait(PATIENCE)
+        process.kill()  # a forked process may have the other end of its input still
+        process.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.sources.s3_server import Storage, serve
+from tests.unit.trainer.sources.s3_server import Storage
 from tests.unit.trainer.sources.test_s3 import upload
 from tests.unit.trainer.test_llm_resume import config
 from trainyard_trainer.errors import NotFoundError
@@ -19,12 +19,6 @@ from trainyard_trainer.sources import objects
 from trainyard_trainer.sources.heads import read_object_heads
 
 WEIGHTS = 5_000_000
-
-
-@pytest.fixture(scope="module")
-def storage() -> Iterator[Storage]:
-    with serve() as server:
-        yield server
 
 
 class Counting(objects.Remote):

@@ -1,25 +1,18 @@
 """Models and rows from object storage, exports to it, against moto's server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.trainer import toy
 from tests.unit.trainer.resolved import ResolvedMemory
-from tests.unit.trainer.sources.s3_server import Storage, serve
+from tests.unit.trainer.sources.s3_server import Storage
 from trainyard_crds.runconfig import RunModelSource, RunS3
 from trainyard_trainer.checkpoint.files import sha256_of
 from trainyard_trainer.errors import DataError, NotFoundError, NotPermittedError, SourceError, StopRequested
 from trainyard_trainer.sources.objects import RemoteFile, open_bucket
 from trainyard_trainer.sources.resolve import Access, resolve_file, resolve_model
 from trainyard_trainer.sources.s3 import Bucket
-
-
-@pytest.fixture(scope="module")
-def storage() -> Iterator[Storage]:
-    with serve() as server:
-        yield server
 
 
 def nothing(_share: float = 0.0) -> None:

@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.trainer.sources.s3_server import Storage, serve
+from tests.unit.trainer.sources.s3_server import Storage
 from trainyard_trainer.errors import StopRequested, TrainerError
 from trainyard_trainer.sources.s3 import Bucket
 from trainyard_trainer.sources.uploads import UnfinishedUploads
@@ -35,12 +35,6 @@ def poll():
 
 Bucket.open(url, RunS3(endpoint=endpoint)).upload(Path(directory), [name], {}, lambda _share: None, poll)
 """
-
-
-@pytest.fixture(scope="module")
-def storage() -> Iterator[Storage]:
-    with serve() as server:
-        yield server
 
 
 @pytest.fixture
