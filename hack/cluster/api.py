@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,7 +52,13 @@ class Cluster:
         stop(self.name, purge)
 
 
-def start(name: str = "api", *, kwok_nodes: int = 0) -> Cluster:
+def start(
+    name: str = "api",
+    *,
+    kwok_nodes: int = 0,
+    more: Mapping[str, Sequence[str]] | None = None,
+    first: Callable[[Cluster], None] = lambda _: None,
+) -> Cluster:
     """Start a control plane without a node, or find it running, and wait until it is ready.
 
     Several stand side by side under different names. The first start on a machine builds the programs (minutes).
@@ -60,6 +66,9 @@ def start(name: str = "api", *, kwok_nodes: int = 0) -> Cluster:
     Args:
         name: The cluster's name; its state is kept under it.
         kwok_nodes: Fake nodes with 8 fake GPUs each.
+        more: Further words for the command lines of its parts (`controlplane.PROCESSES`), by their names.
+        first: Called when the API server answers, before the controllers start. The garbage collector knows kinds that
+            are installed here; of later ones it learns within half a minute.
 
     Raises:
         ClusterError: a program could not be built or did not become ready.
@@ -69,7 +78,7 @@ def start(name: str = "api", *, kwok_nodes: int = 0) -> Cluster:
     with working_on(name) as state:
         settings.require_tier(state, "api")
         plane = control_plane(state, folder, settings.save(state, Settings("api")))
-        plane.start()
+        plane.start(more, lambda: first(describe(name, plane, folder)))
         if kwok_nodes:
             kwok.start(plane, folder, kwok_nodes)
     return describe(name, plane, folder)

@@ -44,7 +44,7 @@ class Client:
     def ready(self) -> bool:
         """Return whether the server answers `ok` on /readyz."""
         try:
-            return self._request("GET", "/readyz", timeout=2) == "ok"
+            return self._request("GET", "/readyz", timeout=10) == "ok"
         except ApiError:
             return False
 
@@ -55,6 +55,14 @@ class Client:
             ApiError: the server refused or did not answer; `status` is 404 when there is no such object.
         """
         return _object(self._request("GET", path))
+
+    def text(self, path: str) -> str:
+        """Return what is no object, a log for example, as it is.
+
+        Raises:
+            ApiError: the server refused or did not answer.
+        """
+        return self._request("GET", path)
 
     def exists(self, path: str) -> bool:
         """Return whether an object exists.
@@ -100,7 +108,7 @@ class Client:
                 raise
 
     def _request(
-        self, method: str, path: str, body: Object | None = None, kind: str = "application/json", timeout: float = 15
+        self, method: str, path: str, body: Object | None = None, kind: str = "application/json", timeout: float = 60
     ) -> str:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": kind, "Accept": "application/json"}

@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.client import Client
@@ -87,8 +88,12 @@ class ControlPlane:
         """Return the path of a kubeconfig for a component."""
         return self.authority.kubeconfig(self.state / "conf" / f"{name}.kubeconfig", self.server, name, subject)
 
-    def start(self) -> None:
+    def start(self, more: Mapping[str, Sequence[str]] | None = None, first: Callable[[], None] = lambda: None) -> None:
         """Start what does not run yet and wait until the API server is ready.
+
+        Args:
+            more: Further words for the command lines of parts, by their names.
+            first: Called when the API server answers, before the controllers start.
 
         Raises:
             StartError: it did not become ready; the text has the failing part's last lines.
@@ -98,14 +103,17 @@ class ControlPlane:
         self.processes.forget_dead()
         if not self.is_running(self.state):
             say(f"starting the control plane '{self.state.name}' (4 to 10 s)")
-        self.processes.start("etcd", self.etcd())
-        self.processes.start("apiserver", self.apiserver())
+        more = more or {}
+        self.processes.start("etcd", [*self.etcd(), *more.get("etcd", ())])
+        self.processes.start("apiserver", [*self.apiserver(), *more.get("apiserver", ())])
         client = self.client()
-        wait_until(lambda: self._alive() and client.ready(), 60, "the API server becoming ready", self._hint)
-        self.processes.start("controller-manager", self.controller_manager())
-        self.processes.start("scheduler", self.scheduler())
+        wait_until(lambda: self._alive() and client.ready(), 300, "the API server becoming ready", self._hint)
+        if self.processes.pid("controller-manager") is None:
+            first()
+        self.processes.start("controller-manager", [*self.controller_manager(), *more.get("controller-manager", ())])
+        self.processes.start("scheduler", [*self.scheduler(), *more.get("scheduler", ())])
         path = "/api/v1/namespaces/default/serviceaccounts/default"
-        wait_until(lambda: self._alive() and client.exists(path), 30, "the default service account", self._hint)
+        wait_until(lambda: self._alive() and client.exists(path), 300, "the default service account", self._hint)
 
     def stop(self) -> None:
         """Stop all parts, the users of each before the part itself."""
@@ -118,9 +126,12 @@ class ControlPlane:
         return f"http://127.0.0.1:{self._ports['etcd']}"
 
     def etcd(self) -> list[str]:
-        """Return etcd's command line; only a node's data is worth waiting for the disk."""
+        """Return etcd's command line.
+
+        It does not wait for the disk: where others write much, that takes seconds, and requests and Leases run out of
+        time. A kill loses nothing by this; a loss of the real machine's power may.
+        """
         client, peer = self.etcd_url, f"http://127.0.0.1:{self._ports['etcd-peer']}"
-        throwaway = [] if self._address.gateway else ["--unsafe-no-fsync"]
         return [
             str(self._binaries / "etcd"),
             f"--data-dir={self.state / 'etcd'}",
@@ -130,7 +141,7 @@ class ControlPlane:
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
             "--log-level=warn",
-            *throwaway,
+            "--unsafe-no-fsync",
         ]
 
     def apiserver(self) -> list[str]:

@@ -30,7 +30,7 @@ def start(plane: ControlPlane, binaries: Path, count: int) -> None:
             client.apply(f"/api/v1/nodes/{name}", node(name))
             client.apply(f"/api/v1/nodes/{name}/status", node(name))
     plane.processes.start("kwok", command(plane, binaries))
-    wait_until(lambda: _all_ready(plane, client, names), 30, f"{count} kwok nodes becoming ready")
+    wait_until(lambda: _all_ready(plane, client, names), 300, f"{count} kwok nodes becoming ready")
 
 
 def command(plane: ControlPlane, binaries: Path) -> list[str]:

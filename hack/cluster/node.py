@@ -31,6 +31,7 @@ from cluster.controlplane import ControlPlane
 from cluster.errors import ClusterError, StartError
 from cluster.nodeconfig import NODE_NAME, NodeFacts
 from cluster.paths import ROOT, cluster_dir
+from cluster.processes import Processes
 from cluster.registry import Registry
 from cluster.settings import Settings
 from cluster.shell import run, say, wait_until, write_atomically
@@ -76,15 +77,15 @@ class Node:
         for name, command in self._commands().items():
             self._processes.start(name, command, self._environment())
             if name == "registry":
-                wait_until(self._registry_listens, 20, "the registry listening")
+                wait_until(self._registry_listens, 120, "the registry listening")
                 self._publish_pause()
             elif name == "containerd":
-                wait_until(self._containerd_listens, 20, "containerd listening")  # the kubelet gives up without it
+                wait_until(self._containerd_listens, 120, "containerd listening")  # the kubelet gives up without it
             elif name == "kubelet":
-                wait_until(partial(self._kubelet_listens, command), 60, "the kubelet listening", self._hint)
+                wait_until(partial(self._kubelet_listens, command), 300, "the kubelet listening", self._hint)
         client.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/local-kube-proxy", _PROXY_BINDING)
         storage.offer(client, self.facts.state / "volumes")
-        wait_until(lambda: self._is_ready(begun), 120, f"node '{NODE_NAME}' becoming ready", self._hint)
+        wait_until(lambda: self._is_ready(begun), 300, f"node '{NODE_NAME}' becoming ready", self._hint)
 
     def kill(self, names: Iterable[str] = PROCESSES) -> None:
         """Kill processes of the node as a crash would; their pods run on. `start` brings them back."""
@@ -257,6 +258,8 @@ def start(name: str = "node", *, fake_gpus: int | None = None) -> tuple[Cluster,
     packages.ensure(packages.NODE | packages.IMAGES)
     folder = binaries.ensure([*binaries.NODE, "helm"])
     with api.working_on(name) as state:
+        if not ControlPlane.is_running(state):
+            Processes(state).crash(PROCESSES)  # parts that outlived it hold ports that it will choose anew
         found = _settings(state, fake_gpus)
         gateway = found.gateway
         assert gateway is not None

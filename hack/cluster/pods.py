@@ -35,6 +35,7 @@ def kill_all(socket: Path) -> None:
     shims = find_shims(socket)
     containers = _children({shim.pid for shim in shims})
     _end([*shims, *containers], signal.SIGKILL, 10)
+    _end(find_in_networks(noted_networks()), signal.SIGKILL, 10)  # of shims that were killed before
 
 
 def find_shims(socket: Path, proc: Path = Path("/proc")) -> list[Identity]:
@@ -54,11 +55,16 @@ def remove_networks(notes: Path = Path("/var/lib/cni/results")) -> None:
     Args:
         notes: Where libcni keeps the result of every call.
     """
+    network.remove_namespaces(noted_networks(notes))
     for note in notes.glob(f"{BRIDGE}-*"):
-        network.remove_namespaces(namespaces_in(note.read_text()))
         identifier = note.name.removeprefix(f"{BRIDGE}-").removesuffix("-eth0")
         for other in [note, *notes.glob(f"*-{identifier}-*")]:
             other.unlink(missing_ok=True)
+
+
+def noted_networks(notes: Path = Path("/var/lib/cni/results")) -> set[str]:
+    """Return the names of the network namespaces in libcni's notes about our network."""
+    return {name for note in notes.glob(f"{BRIDGE}-*") for name in namespaces_in(note.read_text())}
 
 
 def namespaces_in(note: str) -> list[str]:
@@ -94,6 +100,24 @@ def _children(parents: set[int], proc: Path = Path("/proc")) -> list[Identity]:
             if int(stat_fields((folder / "stat").read_text())[_PARENT]) in parents:
                 found.append(identify(int(folder.name), proc))
     return [child for child in found if child]
+
+
+def find_in_networks(
+    names: Iterable[str], netns: Path = Path("/run/netns"), proc: Path = Path("/proc")
+) -> list[Identity]:
+    """Return the processes in named network namespaces."""
+    spaces = {_file(netns / name) for name in names} - {None}
+    inside = [folder for folder in proc.glob("[0-9]*") if _file(folder / "ns" / "net") in spaces]
+    found = [identify(int(folder.name), proc) for folder in inside]
+    return [process for process in found if process]
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file, or a namespace, from every other; None when there is none."""
+    with contextlib.suppress(OSError):
+        about = path.stat()
+        return about.st_dev, about.st_ino
+    return None
 
 
 def _end(wanted: list[Identity], sig: signal.Signals, seconds: float) -> None:

@@ -60,9 +60,9 @@ def test_a_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
     assert "--kubelet-preferred-address-types=InternalIP" in command
 
 
-def test_only_a_throwaway_etcd_skips_the_disk(tmp_path: Path) -> None:
-    assert "--unsafe-no-fsync" in _plane(tmp_path).etcd()
-    assert "--unsafe-no-fsync" not in _plane(tmp_path, "10.214.0.1").etcd()
+def test_no_etcd_waits_for_the_disk(tmp_path: Path) -> None:
+    for plane in (_plane(tmp_path), _plane(tmp_path, "10.214.0.1")):
+        assert "--unsafe-no-fsync" in plane.etcd()
 
 
 def test_the_server_answers_to_its_service_name_and_address() -> None:

@@ -34,6 +34,20 @@ def test_notes_of_our_network_go_with_their_container_s_others(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cni-loopback-2f-lo", "podman-2f-eth0"]
 
 
+def test_containers_whose_shim_is_gone_are_found_by_their_network(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("boot")
+    (tmp_path / "netns").mkdir()
+    for name in ("cni-1", "cni-2"):
+        (tmp_path / "netns" / name).touch()
+    for pid, name in ((10, "cni-1"), (11, "cni-2")):
+        (tmp_path / str(pid) / "ns").mkdir(parents=True)
+        (tmp_path / str(pid) / "ns" / "net").hardlink_to(tmp_path / "netns" / name)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (x) S 1 " + "7 " * 40)
+    found = pods.find_in_networks(["cni-1", "gone"], tmp_path / "netns", tmp_path)
+    assert [process.pid for process in found] == [10]
+
+
 def test_shims_are_found_by_their_own_socket_only(tmp_path: Path) -> None:
     boot = tmp_path / "sys" / "kernel" / "random"
     boot.mkdir(parents=True)
