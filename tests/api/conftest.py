@@ -16,15 +16,15 @@ from xdist.scheduler import LoadFileScheduling
 
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.chart_support import ROOT
-from tests.api.gateway_support import RESTRICTED, Kubernetes, until
+from tests.api.gateway_support import PATIENCE, RESTRICTED, Kubernetes, install_crd, plane
 from tests.api.operator_support import NODE, Operator, Team, leading, namespace_of_a_team
 
 ORDER = (
-    ("test_queue_scale",),
     ("test_faults",),
     ("test_queue",),
     ("test_kueue",),
+    ("test_gang",),
+    ("test_queue_scale",),
     ("test_gateway_load",),
     ("test_operator", "test_exports", "test_tenants", "test_memory_warning"),
     ("test_crd", "test_mistakes", "test_examples"),
@@ -53,35 +53,38 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.timeout(3600, func_only=True))  # each wait has its own end
     items.sort(key=lambda item: PLACES.get(item.path.name, (len(ORDER), 0)) if item.path.parent == here else (-1, 0))
 
 
 @pytest.fixture(scope="session")
-def empty_plane() -> Iterator[Kubernetes]:
-    """A control plane with nothing but the operator's namespace."""
-    cluster = api.start(f"test-operator-{os.getpid()}")
-    try:
+def began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kubernetes, Operator]]:
+    """A control plane, and an operator that was started there before the CRD was, and has ended."""
+    early: list[Operator] = []
+
+    def first(cluster: api.Cluster) -> None:
         kubernetes = Kubernetes(cluster)
-        kubernetes.namespace(SYSTEM)
-        yield kubernetes
-    finally:
-        cluster.stop(purge=True)
+        kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+        early.append(Operator(kubernetes, tmp_path_factory.mktemp("early"), "early"))
+        early[0].process.wait(PATIENCE)
+        install_crd(cluster)
+
+    with plane(f"test-operator-{os.getpid()}", first=first) as kubernetes:
+        yield kubernetes, early[0]
 
 
 @pytest.fixture(scope="session")
-def too_early(empty_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+def too_early(began: tuple[Kubernetes, Operator]) -> Operator:
     """An operator that was started before the CRD was there, and has ended."""
-    operator = Operator(empty_plane, tmp_path_factory.mktemp("early"), "early")
-    operator.process.wait(60)
-    return operator
+    return began[1]
 
 
 @pytest.fixture(scope="session")
-def control_plane(empty_plane: Kubernetes, too_early: Operator) -> Kubernetes:
+def control_plane(began: tuple[Kubernetes, Operator]) -> Kubernetes:
     """A control plane with the CRD, the operator's namespace and a node."""
-    kubernetes = empty_plane
-    kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-    until(kubernetes.serves_trainingjobs)
+    kubernetes = began[0]
     # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
     kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
     return kubernetes

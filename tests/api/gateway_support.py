@@ -13,14 +13,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import api
@@ -28,6 +27,7 @@ from cluster.api import Cluster
 from cluster.errors import ClusterError
 from cluster.pki import kubeconfig
 from cluster.ports import is_free
+from tests.api.attended import Attended
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
 from trainyard_crds.contract import child_name, progress_audience, progress_path
@@ -41,14 +41,19 @@ SPEC = {
     "resources": {"gpus": 0},
 }
 T = TypeVar("T")
+PATIENCE = 300.0
+"""Seconds until something is given up; only a failing test waits for so long."""
+_PATIENT = ("--node-monitor-grace-period=2h", "--node-startup-grace-period=2h")
+"""Nobody plays the heartbeats of a node: it would be silent after a minute and lose its pods after six."""
 
 
-def until(condition: Callable[[], T | Literal[False] | None], seconds: float = 90) -> T:
-    """Return the first true result of `condition`; fail after `seconds`, which only a failing test waits for."""
+def until(condition: Callable[[], T | Literal[False] | None], seconds: float = PATIENCE) -> T:
+    """Return the first true result of `condition`; fail after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
             return result
+        Attended.look_after_all()
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s")
 
@@ -182,7 +187,7 @@ class Gateway:
     ) -> None:
         self.port, self.health_port, self.ca = free_port(), free_port(), kubernetes.cluster.ca
         self.folder, self.kubernetes = folder, kubernetes
-        self._context = ssl.create_default_context(cafile=str(self.ca))
+        self.context = ssl.create_default_context(cafile=str(self.ca))
         self._serving_pair()
         self._kubeconfig = through(self._service_account())
         self.log = (folder / "gateway.log").open("w")
@@ -203,7 +208,7 @@ class Gateway:
         headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         request = urllib.request.Request(self.url(path), data, headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=30, context=self._context) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
                 return Answer(answer.status, json.loads(answer.read()), _lower(answer.headers))
         except urllib.error.HTTPError as refused:
             with refused:
@@ -217,7 +222,7 @@ class Gateway:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
+        code = self.process.wait(PATIENCE)
         self.log.close()
         return code
 
@@ -266,19 +271,40 @@ class Gateway:
         return path
 
 
+def install_crd(cluster: Cluster) -> None:
+    """Install the CRD and wait until it is served; before the controllers start, so that all of them know it."""
+    kubernetes = Kubernetes(cluster)
+    kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
+    until(kubernetes.serves_trainingjobs)
+
+
 @contextmanager
-def control_plane(name: str) -> Iterator[Kubernetes]:
-    """A control plane with the CRD and the namespaces of the gateway's tests."""
-    cluster = api.start(name)
+def plane(
+    name: str, *, first: Callable[[Cluster], None] = install_crd, raised: Sequence[str] = ()
+) -> Iterator[Kubernetes]:
+    """A control plane of its own with the operator's namespace, removed in the end.
+
+    Args:
+        name: The cluster's name.
+        first: What is done before its controllers start.
+        raised: Further words for the command lines of controller manager and scheduler.
+    """
+    more = {"controller-manager": (*_PATIENT, *raised), "scheduler": raised}
     try:
-        kubernetes = Kubernetes(cluster)
-        kubernetes.apply(yaml.safe_load((ROOT / "crds/manifests/trainingjobs.yaml").read_text()))
-        until(kubernetes.serves_trainingjobs)
-        for namespace in (NAMESPACE, FOREIGN, SYSTEM):
-            kubernetes.namespace(namespace)
+        kubernetes = Kubernetes(api.start(name, more=more, first=first))
+        kubernetes.namespace(SYSTEM)
         yield kubernetes
     finally:
-        cluster.stop(purge=True)
+        api.stop(name, purge=True)
+
+
+@contextmanager
+def control_plane(name: str) -> Iterator[Kubernetes]:
+    """A control plane with the namespaces of the gateway's tests."""
+    with plane(name) as kubernetes:
+        for namespace in (NAMESPACE, FOREIGN):
+            kubernetes.namespace(namespace)
+        yield kubernetes
 
 
 def sample(text: str, name: str, **labels: str) -> float:
@@ -291,7 +317,7 @@ def sample(text: str, name: str, **labels: str) -> float:
 def fetch(port: int, path: str) -> tuple[int, str]:
     """Status and text of what a process answers in plain HTTP; 0 where there is no answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:

@@ -15,7 +15,7 @@ from typing import Any
 from cluster import binaries
 from cluster.client import ApiError, Client
 from tests.api.chart_support import MINIMAL, render
-from tests.api.gateway_support import Kubernetes, until
+from tests.api.gateway_support import PATIENCE, Kubernetes, until
 
 Object = dict[str, Any]
 KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
@@ -26,6 +26,8 @@ QUEUE, CLUSTER_QUEUE = "gpus", "gpus"
 GPU = "nvidia.com/gpu"
 _STOPPING = "kueue.x-k8s.io/stopping"
 _FINALIZER = "kueue.x-k8s.io/resource-in-use"
+_LOST_RACES = (0, 404, 409, 429, 504)
+"""Somebody was faster, a kind was just installed, or the API server is busy: the next step does it."""
 _DEACTIVATED = "The workload is deactivated"
 
 
@@ -104,14 +106,14 @@ class Manager:
     def stop(self) -> None:
         self._end.set()
         if self._thread is not None:
-            self._thread.join(20)
+            self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         while not self._end.wait(0.1):
             try:
                 self.step()
             except ApiError as error:
-                if error.status not in (404, 409, 429):  # of a kind that was just installed, too
+                if error.status not in _LOST_RACES:
                     self.errors.append(str(error))
 
     def step(self) -> None:

@@ -11,16 +11,12 @@ from typing import Any
 import yaml
 
 from cluster import api, binaries, kwok
-from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.chart_support import ROOT
-from tests.api.gateway_support import Kubernetes, until
+from tests.api.gateway_support import Kubernetes, plane, until
 from tests.api.operator_support import termination
 
 Object = dict[str, Any]
 _RAISED = ("--kube-api-qps=500", "--kube-api-burst=1000")
 """The defaults (20/30 and 50/100 requests per second) would be what many jobs wait for."""
-_PATIENT = "--node-monitor-grace-period=30m"
-"""A node whose kubelet a test lets sleep is not lost for that, however long a busy machine takes."""
 
 
 @contextmanager
@@ -32,31 +28,20 @@ def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Ite
         nodes: Fake nodes.
         seconds: How long a pod runs, by namespace; in others it never ends.
     """
-    cluster = api.start(name)
-    try:
-        plane = cluster.plane
-        controllers = [*plane.controller_manager(), _PATIENT]
-        for part, command in (("controller-manager", controllers), ("scheduler", plane.scheduler())):
-            plane.processes.stop(part)
-            plane.processes.start(part, [*command, *_RAISED])
-        _start_nodes(cluster, nodes, seconds)
-        kubernetes = Kubernetes(cluster)
-        kubernetes.namespace(SYSTEM)
-        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-        until(kubernetes.serves_trainingjobs)
+    with plane(name, raised=_RAISED) as kubernetes:
+        _start_nodes(kubernetes.cluster, nodes, seconds)
         yield kubernetes
-    finally:
-        cluster.stop(purge=True)
 
 
 def _start_nodes(cluster: api.Cluster, nodes: int, seconds: Mapping[str, float]) -> None:
     """Fake nodes whose pods end by themselves: kwok finds the process running and makes the nodes only."""
     stages = cluster.state / "conf" / "own-stages.yaml"
     stages.write_text(yaml.safe_dump_all(_stages(seconds), sort_keys=False))
-    plane, folder = cluster.plane, binaries.ensure([*binaries.API, "kwok"])
-    command = [f"--config={stages}" if word.startswith("--config=") else word for word in kwok.command(plane, folder)]
-    plane.processes.start("kwok", command)
-    kwok.start(plane, folder, nodes)
+    folder = binaries.ensure([*binaries.API, "kwok"])
+    words = kwok.command(cluster.plane, folder)
+    command = [f"--config={stages}" if word.startswith("--config=") else word for word in words]
+    cluster.plane.processes.start("kwok", command)
+    kwok.start(cluster.plane, folder, nodes)
 
 
 def _stages(seconds: Mapping[str, float]) -> list[Object]:

@@ -16,9 +16,10 @@ from typing import Any
 
 from cluster.client import ApiError
 from cluster.pki import kubeconfig
+from tests.api.attended import Attended
 from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import Kubernetes, fetch, free_port, until
+from tests.api.gateway_support import PATIENCE, Kubernetes, fetch, free_port, until
 from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.summary import progress_summary
 
@@ -36,7 +37,7 @@ USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 """The operator, to the API server."""
 
 
-class Operator:
+class Operator(Attended):
     """An operator process with the permissions the chart gives it.
 
     Args:
@@ -58,12 +59,21 @@ class Operator:
         through: Callable[[Path], Path] = lambda direct: direct,
         **environment: str,
     ) -> None:
+        super().__init__()
         self.kubernetes, self.folder, self.identity = kubernetes, folder, identity
         self._chart, self._through = chart, through
         self.health_port = free_port()
         self._environment = environment
         self._log = folder / f"operator-{identity}.log"
+        self._log.touch()
+        self.start()
+
+    def start(self) -> None:
         self.process = self._start()
+        self.attend()
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {
@@ -80,25 +90,32 @@ class Operator:
         with self._log.open("a") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True)
 
-    def restart(self, seconds: float = 30) -> None:
+    def restart(self) -> None:
         """Start again after `kill` or `stop`."""
-        self.process = self._start()
-        self.wait_for_leadership(seconds)
+        self.start()
+        self.wait_for_leadership()
 
-    def wait_for_leadership(self, seconds: float = 90) -> None:
-        until(lambda: self.process.poll() is not None or "trainyard_leader 1.0" in self.get("/metrics")[1], seconds)
-        assert self.process.poll() is None, self.log()
+    def wait_for_leadership(self) -> None:
+        until(lambda: self.has_failed() or "trainyard_leader 1.0" in self.get("/metrics")[1])
+        assert not self.has_failed(), self.log()
 
     def kill(self) -> None:
+        self.leave()
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> int:
+        self.leave()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     def get(self, path: str) -> tuple[int, str]:
         return fetch(self.health_port, path)
+
+    def told(self, path: str) -> Object:
+        """What it says of itself in JSON."""
+        found: Object = json.loads(until(lambda: (answer := self.get(path))[0] == 200 and answer[1]))
+        return found
 
     def log(self) -> str:
         return self._log.read_text()
@@ -195,11 +212,11 @@ class TrainingJob:
     def delete(self) -> None:
         self.client.delete(self.path)
 
-    def wait(self, phase: str, seconds: float = 90) -> Object:
+    def wait(self, phase: str) -> Object:
         """Wait for a phase and return the status."""
         with contextlib.suppress(AssertionError):
-            return until(lambda: status if (status := self.status()).get("phase") == phase else None, seconds)
-        raise AssertionError(f"not {phase} within {seconds} s: {json.dumps(self.status(), indent=1)}")
+            return until(lambda: status if (status := self.status()).get("phase") == phase else None)
+        raise AssertionError(f"not {phase} within {PATIENCE:.0f} s: {json.dumps(self.status(), indent=1)}")
 
     def child(self) -> Object:
         return self.client.get(self.child_path)
@@ -230,6 +247,12 @@ class TrainingJob:
         pod = self.pod()
         pod.start()
         self.wait("Running")
+        return pod
+
+    def run_for_good(self) -> Pod:
+        """Play the kubelet until the job runs and all of that was told: an Event is the last of a transition."""
+        pod = self.run()
+        until(lambda: "Running" in {event["reason"] for event in self.events()})
         return pod
 
     def report(self, words: str) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from cluster import api
 from tests.api.chart_support import CHART, MINIMAL, NAMESPACE, Object, helm, named, render
-from tests.api.gateway_support import RESTRICTED, Kubernetes, until
+from tests.api.gateway_support import RESTRICTED, Kubernetes, plane, until
 
 pytestmark = pytest.mark.api
 
@@ -21,13 +20,9 @@ VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 
 @pytest.fixture(scope="module")
 def kubernetes() -> Iterator[Kubernetes]:
-    cluster = api.start(f"test-chart-{os.getpid()}")
-    try:
-        kubernetes = Kubernetes(cluster)
+    with plane(f"test-chart-{os.getpid()}", first=lambda _: None) as kubernetes:
         kubernetes.namespace(NAMESPACE, RESTRICTED)
         yield kubernetes
-    finally:
-        cluster.stop(purge=True)
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
@@ -179,12 +174,12 @@ def who_may_what(kubernetes: Kubernetes) -> None:
             "create", "rolebinding", person, "-n", "default", f"--clusterrole={role}", f"--user={person}"
         )
     until(lambda: may(kubernetes, "vic", "get", "trainingjobs.trainyard.dev"))
-    assert may(kubernetes, "eve", "create", "trainingjobs.trainyard.dev")
+    until(lambda: may(kubernetes, "eve", "create", "trainingjobs.trainyard.dev"))
     assert not may(kubernetes, "eve", "patch", "trainingjobs.trainyard.dev/status")
     assert not may(kubernetes, "vic", "create", "trainingjobs.trainyard.dev")
     operator, gateway = (f"system:serviceaccount:{NAMESPACE}:trainyard-{part}" for part in ("operator", "gateway"))
-    assert may(kubernetes, operator, "create", "jobs.batch")
-    assert may(kubernetes, operator, "get", "secrets/trainyard-ca", NAMESPACE)
+    until(lambda: may(kubernetes, operator, "create", "jobs.batch"))
+    until(lambda: may(kubernetes, operator, "get", "secrets/trainyard-ca", NAMESPACE))
     for who, verb, what, namespace in (
         (operator, "get", "secrets", "default"),
         (operator, "list", "secrets", NAMESPACE),

@@ -56,7 +56,7 @@ class Yard:
             status = self.status(name)
             return status.get("phase") == phase and len(status.get("attempts", [])) >= attempts
 
-        until(is_so, 60)
+        until(is_so)
         return self.status(name)
 
     def child(self, name: str) -> Object:
@@ -110,7 +110,7 @@ def test_a_gang_is_let_in_whole_starts_again_whole_and_ends_with_its_first_pod(y
     assert (restarted["attemptCounts"]["failed"], restarted["attemptCounts"]["total"]) == (1, 2)
     assert yard.child("gang")["metadata"]["uid"] == uid
 
-    first, second = yard.pods("gang")
+    first, second = until(lambda: len(pods := yard.pods("gang")) == 2 and pods)
     yard.end(first, 0, FINISHED)
     done = yard.wait("gang", "Succeeded")
     assert done["message"] == "Training finished after 100 steps."
@@ -147,7 +147,7 @@ def leave_nothing(yard: Yard, child: str) -> None:
     service, job = f"{ROOT}/services/tj-{child}", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{child}"
     assert yard.is_there(service)
     yard.client.delete(f"{TRAINING_JOBS}/gang")
-    until(lambda: not yard.is_there(service) and not yard.is_there(job), 60)
+    until(lambda: not yard.is_there(service) and not yard.is_there(job))
 
 
 def test_a_claim_for_one_node_is_refused_before_anything_is_queued(yard: Yard) -> None:
@@ -169,9 +169,9 @@ def test_a_namespace_goes_while_a_gang_runs_in_it(yard: Yard) -> None:
     body["spec"]["resources"]["nodes"] = 2
     job = f"/apis/trainyard.dev/v1alpha1/namespaces/{passing}/trainingjobs/gang"
     yard.client.apply(job, body)
-    until(lambda: yard.client.get(job).get("status", {}).get("phase") == "Running", 60)
+    until(lambda: yard.client.get(job).get("status", {}).get("phase") == "Running")
     yard.kubernetes.kubectl("delete", "namespace", passing, "--wait=false")
-    until(lambda: not yard.is_there(f"/api/v1/namespaces/{passing}"), 60)
+    until(lambda: not yard.is_there(f"/api/v1/namespaces/{passing}"))
 
 
 def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administrators_taint(yard: Yard) -> None:
@@ -189,7 +189,7 @@ def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administr
     taint = yard.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
     assert taint == "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
     yard.kubernetes.kubectl("taint", "node", name, taint)
-    until(lambda: not yard.is_there(f"{ROOT}/pods/{second['metadata']['name']}"), 60)
+    until(lambda: not yard.is_there(f"{ROOT}/pods/{second['metadata']['name']}"))
     _, replacement = until(lambda: len(pods := yard.pods("cut-off")) == 2 and pods)
     assert replacement["metadata"]["labels"][INDEX_LABEL] == "1"
     until(lambda: where not in yard.status("cut-off")["message"])

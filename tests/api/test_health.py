@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -96,12 +97,12 @@ def test_an_operator_whose_watches_are_dead_says_so_until_they_live(
         job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": str(next(counter))}}})
         return healthz(operator) == (503, DEAD)
 
-    until(dead, 60)
+    until(dead)
     later = team.create("unwatched")
-    until(lambda: team.client.exists(later.child_path), 30)  # lists still let it work
+    until(lambda: team.client.exists(later.child_path))  # lists still let it work
     proxy.stale = frozenset()
-    until(lambda: healthz(operator) == (200, "ok"), 60)
-    assert operator.starts == 1
+    until(lambda: healthz(operator) == (200, "ok"))
+    assert operator.starts == 1 + operator.lost
     assert value(operator, "trainyard_watch_missed_total") >= 2
 
 
@@ -116,6 +117,7 @@ def value(operator: OperatorProcess, name: str, **labels: str) -> float:
 def test_every_row_of_the_operator_tells_the_truth(
     operator: OperatorProcess, proxy: Proxy, plane: Kubernetes, team: Team
 ) -> None:
+    began = time.monotonic()
     proxy.faults.append(Fault(action=Action.ERROR, at=lambda request: request.label == "POST jobs"))
     team.create("runs").run()
     team.create("waits", suspend=True).wait("Suspended")
@@ -132,8 +134,8 @@ def test_every_row_of_the_operator_tells_the_truth(
     assert (
         value(operator, "trainyard_api_requests_total", verb="PATCH", resource="trainingjobs/status", code="200") >= 3
     )
-    assert value(operator, "trainyard_watch_missed_total") == 0
-    assert 0 <= value(operator, "trainyard_last_list_age_seconds") < 20  # it lists every second
+    until(lambda: value(operator, "trainyard_watch_missed_total") == missed(operator))  # none, where events are in time
+    until(lambda: 0 <= value(operator, "trainyard_last_list_age_seconds") < time.monotonic() - began)  # it lists again
     until(lambda: value(operator, "trainyard_queue_depth") == 0)
     before = value(operator, "trainyard_reconcile_seconds_count")
     runs = until(lambda: value(operator, "trainyard_last_event_age_seconds", kind="trainingjobs"))
@@ -143,11 +145,16 @@ def test_every_row_of_the_operator_tells_the_truth(
     assert runs > 0
     proxy.stale = KINDS
     ages = {kind: value(operator, "trainyard_last_event_age_seconds", kind=kind) for kind in KINDS}
-    assert all(0 < age < 60 for age in ages.values()), ages
+    assert all(0 < age < time.monotonic() - began for age in ages.values()), ages
     until(lambda: all(value(operator, "trainyard_last_event_age_seconds", kind=kind) > ages[kind] for kind in KINDS))
     proxy.stale = frozenset()
     assert value(operator, "process_resident_memory_bytes") > 10e6
     assert rows(metrics(operator)) == documented("trainyard_") - documented("trainyard_gateway_")
+
+
+def missed(operator: OperatorProcess) -> int:
+    """Changes that lists brought and the watch had not, as the log tells."""
+    return sum(map(int, re.findall(r"showed (\d+) changes that the watch had not", operator.log())))
 
 
 def phases(plane: Kubernetes) -> Counter[str]:
@@ -207,16 +214,17 @@ def test_a_gateway_that_loses_the_api_server_keeps_what_it_takes(
     answer = gateway.report(unknown, stranger, 1, 10)
     assert (answer.code, answer.reason, answer.headers["retry-after"]) == (503, "ApiUnavailable", "5")
     until(lambda: gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") >= 1)
-    assert gateway.metric("trainyard_gateway_writes_overdue") == 1
-    assert gateway.metric("trainyard_gateway_watch_silence_seconds") > 1
+    until(lambda: gateway.metric("trainyard_gateway_writes_overdue") == 1)  # none while one is on its way
+    until(lambda: gateway.metric("trainyard_gateway_watch_silence_seconds") > 1)
     assert (gateway.plain("/healthz"), gateway.plain("/readyz")) == ((200, "ok"), (200, "ok"))
     assert job.status()["progress"]["step"] == 10
     proxy.down = False
-    until(lambda: job.status()["progress"]["step"] == 20, 40)
+    until(lambda: job.status()["progress"]["step"] == 20)
     until(lambda: gateway.metric("trainyard_gateway_writes_overdue") == 0)
 
 
 def test_every_row_of_the_gateway_tells_the_truth(gateway: Gateway, proxy: Proxy, plane: Kubernetes) -> None:
+    began = time.monotonic()
     job, pod = running_job(plane, "counted")
     requests = "trainyard_gateway_api_requests_total"
     until(lambda: gateway.metric(requests, verb="list", resource="trainingjobs", code="none") >= 1)  # it is down
@@ -240,7 +248,7 @@ def test_every_row_of_the_gateway_tells_the_truth(gateway: Gateway, proxy: Proxy
     assert {key: gateway.metric(reports, body=key[0], result=key[1]) for key in counted} == counted
     assert gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") == conflict.done == 1
     assert gateway.metric("trainyard_gateway_jobs") == sum(phases(plane).values())
-    assert 0 <= gateway.metric("trainyard_gateway_watch_silence_seconds") < 60
+    assert 0 <= gateway.metric("trainyard_gateway_watch_silence_seconds") < time.monotonic() - began
     assert gateway.metric("process_resident_memory_bytes") > 10e6
     until(lambda: requests_shown(gateway) == requests_seen(proxy.requests[lost:]))
     assert gateway.metric(requests, verb="patch", resource="trainingjobs/status", code="409") == 1

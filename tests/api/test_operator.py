@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import Kubernetes, until
+from tests.api.gateway_support import PATIENCE, Kubernetes, until
 from tests.api.operator_support import (
     SPEC,
     USER,
@@ -67,7 +67,7 @@ def test_a_deleted_job_leaves_nothing_but_its_retained_claim(operator: Operator,
     kept.delete()
     dropped.delete()
     # The garbage collector learns of a new kind within half a minute.
-    until(lambda: not (team.names("pods") or team.names("jobs", "batch/v1")), 90)
+    until(lambda: not (team.names("pods") or team.names("jobs", "batch/v1")))
     until(lambda: team.names("configmaps") == ["kube-root-ca.crt"])
     # Nothing protects a claim of a pod that was never scheduled but its finalizer, which goes with the pod.
     until(lambda: team.names("persistentvolumeclaims") == [kept.child_name])
@@ -89,7 +89,7 @@ def test_suspension_waits_for_the_pod_and_resumption_reuses_the_job(operator: Op
     assert (status["attempts"][0]["exitCode"], status["progress"]["step"]) == (75, 42)
     assert "eta" not in status["summary"]
     assert job.condition("Suspended")["status"] == "True"
-    assert job.pods() == []
+    until(lambda: job.pods() == [])
     job.patch(suspend=False)
     second = job.run()
     assert job.child()["metadata"]["uid"] == child
@@ -162,7 +162,7 @@ def test_an_interruption_is_free_and_the_next_pod_is_the_next_attempt(operator: 
 
 
 def test_an_image_that_cannot_be_pulled_fails_after_the_start_deadline(operator: Operator, team: Team) -> None:
-    job = team.create("pull", startDeadlineSeconds=12)
+    job = team.create("pull", startDeadlineSeconds=30)
     pod = job.pod()
     pod.bind()
     pod.waiting("ErrImagePull", "not found")
@@ -241,8 +241,7 @@ def test_an_unchanged_job_costs_no_request(
     operator: Operator, team: Team, elsewhere: Team, control_plane: Kubernetes
 ) -> None:
     job = team.create("idle")
-    job.run()
-    until(lambda: "Running" in {each["reason"] for each in job.events()})
+    job.run_for_good()
     pass_a_life(elsewhere)
     before = len(control_plane.audit())
     job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
@@ -320,5 +319,5 @@ def test_without_the_crd_it_says_so_and_ends(too_early: Operator) -> None:
 
 def test_a_missing_setting_is_named(control_plane: Kubernetes, operator: Operator) -> None:
     lost = Operator(control_plane, operator.folder, "lost", TRAINYARD_TRAINER_IMAGE="")
-    assert lost.process.wait(60) == 2
+    assert lost.process.wait(PATIENCE) == 2
     assert "TRAINYARD_TRAINER_IMAGE is not set" in lost.log()

@@ -146,7 +146,7 @@ def test_no_field_leads_out_of_the_namespace(team: Team, spec: Object, field: st
 
 def test_jobs_of_one_name_have_nothing_in_common(operator: Operator, team: Team, other: Team) -> None:
     ours, theirs = team.create("run"), other.create("run")
-    pod, their_pod = ours.run(), theirs.run()
+    pod, their_pod = ours.run_for_good(), theirs.run_for_good()
     assert ours.child_name != theirs.child_name
     for mine, foreign in ((ours, theirs), (theirs, ours)):
         names = {foreign.team.namespace, foreign.uid, foreign.child_name}
@@ -187,7 +187,7 @@ def forged_job(victim: TrainingJob) -> Object:
 
 def test_forged_children_in_another_namespace_change_nothing(operator: Operator, team: Team, other: Team) -> None:
     ours = team.create("victim")
-    pod = ours.run()
+    pod = ours.run_for_good()
     before = ours.read()
     forged = TrainingJob(other, "victim", ours.uid)
     fake = other.client.apply(forged.child_path, forged_job(ours))
@@ -199,7 +199,7 @@ def test_forged_children_in_another_namespace_change_nothing(operator: Operator,
     # Owned by the victim's real Job; the garbage collector takes it soon, as there is no such owner in its namespace.
     claimed = Pod(forged, f"{ours.child_name}-ccccc")
     other.client.apply(claimed.path, forged_pod(ours, ours.child(), "ccccc", "train"))
-    until(lambda: claimed.read() is None, 60)
+    until(lambda: claimed.read() is None)
     # Once what follows is done, the operator has seen what came before.
     other.create("marker").run()
     assert ours.read() == before

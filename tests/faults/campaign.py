@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import api
-from tests.faults.bench import Bench, Outcome, bench, prepare
+from tests.api.gateway_support import Kubernetes
+from tests.faults.bench import Bench, Outcome, bench, prepared
 from tests.faults.plan import KILLS, Action
 from tests.faults.scenarios import SCENARIOS
 
@@ -97,17 +97,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     chosen = parser.parse_args()
     sys.stdout.write(f"seed {chosen.seed}\n\n{_HEAD}")
-    cluster = api.start(f"campaign-{chosen.seed}")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _campaign(cluster, Path(folder), chosen)
-    finally:
-        cluster.stop(purge=True)
+    with prepared(f"campaign-{chosen.seed}") as kubernetes, tempfile.TemporaryDirectory() as folder:
+        return _campaign(kubernetes, Path(folder), chosen)
 
 
-def _campaign(cluster: api.Cluster, folder: Path, chosen: argparse.Namespace) -> int:
+def _campaign(kubernetes: Kubernetes, folder: Path, chosen: argparse.Namespace) -> int:
     picks, failed = random.Random(chosen.seed), 0
-    kubernetes = prepare(cluster)
     for name in chosen.only or CLASSES:
         cases_of, at_once = CLASSES[name]
         with bench(kubernetes, folder, RESYNC if name == "events" else None) as on:

@@ -10,9 +10,10 @@ import threading
 from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 
+from tests.api.attended import Attended
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import fetch, free_port, until
+from tests.api.gateway_support import PATIENCE, fetch, free_port, until
 from tests.api.operator_support import IMAGE
 from tests.queueing.clock import move
 
@@ -38,7 +39,7 @@ def _run(environment: dict[str, str], log: str, resync_period: float | None) -> 
     sys.exit(main.main())
 
 
-class OperatorProcess:
+class OperatorProcess(Attended):
     """An operator that can be killed at any instant.
 
     Args:
@@ -57,6 +58,7 @@ class OperatorProcess:
         resync_period: float | None = None,
         **environment: str,
     ) -> None:
+        super().__init__()
         self.log_file, self._resync_period = folder / f"operator-{identity}.log", resync_period
         self.health_port = free_port()
         self.environment = {
@@ -79,6 +81,10 @@ class OperatorProcess:
         arguments = (self.environment, str(self.log_file), self._resync_period)
         self.process = _FORKS.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
+        self.attend()
+
+    def runs(self) -> bool:
+        return self.process.is_alive()
 
     def crash(self) -> None:
         """kill -9, and start again at once."""
@@ -88,33 +94,36 @@ class OperatorProcess:
 
     def revive(self) -> None:
         """Start again if it ended, as a kubelet would."""
-        if not self.process.is_alive():
+        if not self.runs():
             self.start()
 
     def kill(self) -> None:
         """kill -9."""
+        self.leave()
         self.process.kill()
-        self.process.join(10)
+        self.process.join(PATIENCE)
 
     def stop(self) -> int | None:
         """SIGTERM; the exit status."""
+        self.leave()
         self.process.terminate()
-        self.process.join(60)
+        self.process.join(PATIENCE)
         return self.process.exitcode
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send a signal; nobody looks after it any more."""
+        self.leave()
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def wait_for_leadership(self, seconds: float = 90) -> None:
+    def wait_for_leadership(self) -> None:
         """Wait until it leads.
 
         Raises:
             AssertionError: it ended, or it takes too long.
         """
-        until(lambda: not self.process.is_alive() or self.leads(), seconds)
-        assert self.process.is_alive(), self.log()
+        until(lambda: self.has_failed() or self.leads())
+        assert not self.has_failed(), self.log()
 
     def leads(self) -> bool:
         """Whether it holds the Lease."""

@@ -15,8 +15,6 @@ from tests.api.operator_support import Team, TrainingJob, termination
 
 Object = dict[str, Any]
 NAME = "life"
-PATIENCE = 180.0
-"""Seconds a step may take: a killed operator starts again first."""
 
 _TIMES = re.compile(r"(Time|At|Timestamp)$")
 _PRIVATE = {"podUID", "pod", "uid", "eta", "elapsed", "runningSeconds", "currentEpoch"}
@@ -26,7 +24,7 @@ def succeed(team: Team) -> TrainingJob:
     """Created, runs, succeeds."""
     job = team.create(NAME)
     job.finish(_run(job))
-    job.wait("Succeeded", PATIENCE)
+    job.wait("Succeeded")
     return job
 
 
@@ -36,12 +34,12 @@ def suspend_and_resume(team: Team) -> TrainingJob:
     pod = _run(job)
     job.patch(suspend=True)
     pod.wait_for_deletion()
-    job.wait("Suspending", PATIENCE)
+    job.wait("Suspending")
     pod.end(75, termination("Interrupted", step=42, message="Saved at step 42.", exit_code=75, reason="Interrupted"))
-    job.wait("Suspended", PATIENCE)
+    job.wait("Suspended")
     job.patch(suspend=False)
     job.finish(_run(job))
-    job.wait("Succeeded", PATIENCE)
+    job.wait("Succeeded")
     return job
 
 
@@ -51,12 +49,12 @@ def stop(team: Team) -> TrainingJob:
     pod = _run(job)
     job.patch(stop="Graceful")
     pod.wait_for_deletion()
-    job.wait("Stopping", PATIENCE)
+    job.wait("Stopping")
     words = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
     job.report(words)
     pod.end(75, words)
-    job.wait("Stopped", PATIENCE)
-    until(lambda: not team.names("jobs", "batch/v1"), PATIENCE)
+    job.wait("Stopped")
+    until(lambda: not team.names("jobs", "batch/v1"))
     return job
 
 
@@ -65,7 +63,7 @@ def fail(team: Team) -> TrainingJob:
     job = team.create(NAME)
     words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
     _run(job).end(65, words)
-    job.wait("Failed", PATIENCE)
+    job.wait("Failed")
     return job
 
 
@@ -73,13 +71,13 @@ def delete(team: Team) -> TrainingJob:
     """Runs, is deleted; its pod ends."""
     job = team.create(NAME)
     pod = _run(job)
-    until(lambda: "trainyard-ca" in team.names("configmaps"), PATIENCE)
+    until(lambda: "trainyard-ca" in team.names("configmaps"))
     job.delete()
-    until(lambda: not team.names("jobs", "batch/v1"), PATIENCE)
+    until(lambda: not team.names("jobs", "batch/v1"))
     pod.wait_for_deletion()
     if pod.read() is not None:
         pod.end(75)
-    until(lambda: not team.names("pods") and team.names("configmaps") == ["kube-root-ca.crt"], PATIENCE)
+    until(lambda: not team.names("pods") and team.names("configmaps") == ["kube-root-ca.crt"])
     return job
 
 
@@ -94,9 +92,9 @@ SCENARIOS: dict[str, Callable[[Team], TrainingJob]] = {
 
 def _run(job: TrainingJob) -> Any:
     pod = job.pod()
-    job.wait("Starting", PATIENCE)
+    job.wait("Starting")
     pod.start()
-    job.wait("Running", PATIENCE)
+    job.wait("Running")
     return pod
 
 

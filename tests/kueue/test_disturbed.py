@@ -72,7 +72,7 @@ def test_jobs_wait_for_kueue_while_it_is_down(team: Yard, kueue: Kueue) -> None:
     assert "The API server cannot change its Job now, and is asked again:" in told["message"]
     assert waiting.status()["phase"] == "Queued"
     kueue.start()
-    first.wait("Succeeded", 60)
+    first.wait("Succeeded")
     waiting.runs()
     new.runs()
     held.reaches(lambda status: "is asked again" not in status["message"])
@@ -95,7 +95,7 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue
     assert 'failed calling webhook "vworkload.kb.io"' in told["message"]
     assert len(job.live()) == 1
     kueue.start()
-    job.wait("Suspended", 60)
+    job.wait("Suspended")
     job.patch(suspend=False)
     job.runs(attempts=2)
 
@@ -128,7 +128,7 @@ def test_kueues_finer_words_are_told_as_they_are(team: Yard, kueue: Kueue) -> No
         waiting.waits("WaitingForQuota")
         large.waits("ExceedsMaxQuota")
         first.patch(suspend=True)
-        first.wait("Suspended", 40)
+        first.wait("Suspended")
         waiting.runs()
         first.patch(suspend=False)
         first.waits("WaitingForQuota")
@@ -145,15 +145,15 @@ def test_a_job_of_the_builtin_queue_is_handed_over_when_it_is_resumed(
     operator.kill()
     builtin = Operator(kubernetes, tmp_path, "builtin", chart=CHART)
     try:
-        builtin.wait_for_leadership(60)
+        builtin.wait_for_leadership()
         made = training_job(team.namespace, "job", claim=CLAIM, gpus=1)["spec"]
         job = Job(team, "job", team.create("job", **made).uid)
         job.runs()
         job.patch(suspend=True)
-        job.wait("Suspended", 40)
+        job.wait("Suspended")
     finally:
         builtin.kill()
-    operator.restart(60)
+    operator.restart()
     assert job.workload() is None
     job.patch(suspend=False, queue={"name": QUEUE})
     job.runs(attempts=2)
@@ -178,7 +178,7 @@ def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator:
     new = team.submit("new", gpus=4)
     waiting.end()
     operator.restart()
-    waiting.wait("Succeeded", 40)
+    waiting.wait("Succeeded")
     running.runs(attempts=2)
     new.waits("ExceedsMaxQuota")
 
@@ -198,7 +198,7 @@ def test_jobs_are_deleted_whatever_kueue_does_with_them(team: Yard, kubernetes: 
     running.runs()
     suspended.runs()
     suspended.patch(suspend=True)
-    suspended.wait("Suspended", 40)
+    suspended.wait("Suspended")
     gang, lost = team.submit("gang", nodes=2, priority=9), team.submit("lost", queue={"name": "gone"})
     gang.runs()
     running.waits("Preempted")

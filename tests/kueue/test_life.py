@@ -64,7 +64,7 @@ def test_priority_and_queue_of_a_running_job_are_changed(team: Yard, kubernetes:
     told = job.reaches(lambda status: "takes effect when the job waits the next time" in status["message"])
     assert (told["phase"], told["queue"]["pool"]) == ("Running", QUEUE)
     job.patch(suspend=True)
-    job.wait("Suspended", 40)
+    job.wait("Suspended")
     job.patch(suspend=False)
     job.runs(attempts=2)
     assert job.workload_spec()["queueName"] == "other"
@@ -75,7 +75,7 @@ def test_suspend_and_resume_of_a_running_job(team: Yard) -> None:
     job.runs()
     uid = job.child()["metadata"]["uid"]
     job.patch(suspend=True)
-    job.wait("Suspended", 40)
+    job.wait("Suspended")
     assert job.live() == []
     assert job.workload_spec()["active"] is False
     other = team.submit("other", gpus=2)
@@ -113,9 +113,9 @@ def test_stop_graceful_and_force_of_running_jobs_and_of_one_that_waits(team: Yar
     waiting.patch(stop="Graceful")
     waiting.wait("Stopped")
     gentle.patch(stop="Graceful")
-    gentle.wait("Stopped", 40)
+    gentle.wait("Stopped")
     harsh.patch(stop="Force")
-    harsh.wait("Stopped", 40)
+    harsh.wait("Stopped")
     until(lambda: team.names("jobs", "batch/v1") == [], 40)
     until(lambda: team.workloads() == [], 40)
     assert "attempts" not in waiting.status()
@@ -152,7 +152,7 @@ def test_a_job_on_two_nodes_is_admitted_whole(team: Yard) -> None:
     gang.runs()
     assert len(gang.live()) == 2
     gang.patch(suspend=True)
-    gang.wait("Suspended", 40)
+    gang.wait("Suspended")
     until(lambda: gang.live() == [])
     gang.patch(suspend=False)
     gang.runs(attempts=2)

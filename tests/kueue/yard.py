@@ -47,7 +47,7 @@ class Job(TrainingJob):
     def succeed(self) -> Object:
         """Let its pods end well, and wait for that."""
         self.end()
-        return self.wait("Succeeded", 40)
+        return self.wait("Succeeded")
 
     def end(self, after: str = "") -> None:
         """Let its pods end well, at once or after a time such as 3s."""

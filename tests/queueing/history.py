@@ -172,6 +172,7 @@ class History:
     """All changes since it was made but those of TrainingJobs that were there before; four threads append to it."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
         self._changes: list[Change] = []
         self.ended: set[str] = set()
         self.gaps: list[str] = []
@@ -186,6 +187,13 @@ class History:
     def changes(self) -> list[Change]:
         """What happened until now, in its order."""
         return sorted(self._changes[:], key=lambda change: change.rv)
+
+    def is_complete(self) -> bool:
+        """Whether all that is there now has come in."""
+        seen = {change.uid: change.rv for change in self.changes()}
+        listed = [item["metadata"] for path in KINDS for item in self._kubernetes.client.get(path)["items"]]
+        ours = [one for one in listed if one["uid"] in seen]
+        return bool(self.gaps) or all(seen[one["uid"]] >= int(one["resourceVersion"]) for one in ours)
 
     def stop(self) -> None:
         """Take in nothing more."""

@@ -43,7 +43,7 @@ def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None,
         report.figures["jobs/s, whole run"] = f"{jobs / (time.monotonic() - began):.1f}"
     changes = history.changes()
     safe(report, history, changes)
-    report.problems += checks.unexplained(checks.overtakes(changes))
+    report.problems += checks.unexplained(checks.overtakes(changes), operator.restarts)
     report.problems += checks.passed_over(changes)
     report.problems += checks.pods_more_than_one(changes)
     told_of(report, changes, late)
@@ -69,11 +69,11 @@ def kills(yard: Yard, *, jobs: int, kills: int, seed: int) -> Report:
                 # Mostly while it is at work again; some hit its start, before it leads.
                 with suppress(AssertionError):
                     if dice.random() < 0.8:
-                        operator.wait_for_leadership(60)
+                        operator.wait_for_leadership()
                 due[0] = time.monotonic() + dice.choice((dice.uniform(0.0, 0.5), dice.uniform(0.5, 4.0)))
 
         finish(report, history, jobs, strike)
-        filler.join(60)
+        filler.join()
     changes = history.changes()
     report.figures["kills while jobs were unfinished"] = str(len(moments))
     if len(moments) < kills:
@@ -81,7 +81,7 @@ def kills(yard: Yard, *, jobs: int, kills: int, seed: int) -> Report:
     safe(report, history, changes)
     found = checks.overtakes(changes)
     report.figures["neighbours that a kill put out of order"] = str(len(found))
-    report.problems += checks.unexplained(found, moments)
+    report.problems += checks.unexplained(found, [*moments, *operator.restarts])
     report.problems += checks.pods_more_than_one(changes)
     return report
 
@@ -117,7 +117,7 @@ def disturbed(yard: Yard, *, jobs: int, seed: int, pause: float) -> Report:
     report.figures["disturbances"] = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
     report.figures["disturbances that were refused"] = f"{len(chaos.errors)} {chaos.errors[:1] or ''}"
     safe(report, history, changes, news=_NEWS)
-    report.problems += checks.unexplained(checks.overtakes(changes), chaos.kills)
+    report.problems += checks.unexplained(checks.overtakes(changes), [*chaos.kills, *operator.restarts])
     told_of(report, changes)
     return report
 
@@ -145,7 +145,7 @@ def told_of(report: Report, changes: Sequence[Change], late: float = told.LATE) 
 
 
 def finish(
-    report: Report, history: History, jobs: int, meanwhile: Callable[[], None] = lambda: None, patience: float = 120
+    report: Report, history: History, jobs: int, meanwhile: Callable[[], None] = lambda: None, patience: float = 300
 ) -> None:
     """Wait for the end of all jobs; that they do not end is a problem."""
     try:

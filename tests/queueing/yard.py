@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.api import kwok_support
-from tests.api.gateway_support import Kubernetes
+from tests.api.attended import Attended
+from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import service_account
 from tests.faults.process import OperatorProcess
 from tests.queueing.history import History
@@ -101,7 +102,7 @@ class StalledError(AssertionError):
 
 
 def until_ended(
-    history: History, count: int, *, patience: float = 120.0, meanwhile: Callable[[], None] = lambda: None
+    history: History, count: int, *, patience: float = 300.0, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
     """Wait until so many TrainingJobs have ended, and then until their last events are in.
 
@@ -121,5 +122,7 @@ def until_ended(
         if time.monotonic() - since > patience:
             raise StalledError(f"{count - ended} of {count} TrainingJobs have not ended, and none for {patience:.0f} s")
         meanwhile()
+        Attended.look_after_all()
         time.sleep(0.1)
-    time.sleep(2.0)
+    time.sleep(2.0)  # for what may come afterwards, and must not
+    until(history.is_complete)
