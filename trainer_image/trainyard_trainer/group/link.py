@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,6 +45,7 @@ class Link:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self._buffer = b""
+        self._kept: list[Message] = []
         self._next_beat = now
         self._missed = 0
         self.ended = False
@@ -98,12 +100,17 @@ class Link:
             self.ended = True
         *lines, self._buffer = self._buffer.split(b"\n")
         try:
-            found = [Message.model_validate_json(line) for line in lines]
+            found = [*self._kept, *(Message.model_validate_json(line) for line in lines)]
         except ValidationError:
             self.ended = True
             return []
+        self._kept = []
         self.ended |= len(self._buffer) > _LONGEST
         return found
+
+    def keep(self, messages: Sequence[Message]) -> None:
+        """Let messages that came along with others be received once more."""
+        self._kept = [*messages]
 
     def finish(self) -> None:
         """Say no more; what was said still arrives."""

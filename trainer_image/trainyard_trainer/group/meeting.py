@@ -139,8 +139,10 @@ def _await_go(link: Link, node: Node, patience: _Patience) -> int | None:
     try:
         while True:
             patience.wait(f"Pod {node.index} of {node.count} has found pod 0 and waits until all are there", [link])
-            for message in link.receive():
+            messages = link.receive()
+            for number, message in enumerate(messages):
                 if message.kind == "go":
+                    link.keep(messages[number + 1 :])
                     return message.port
             link.beat(time.monotonic())
             if link.ended:

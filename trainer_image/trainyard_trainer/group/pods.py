@@ -72,6 +72,8 @@ class LinkedPods(Pods):
         self._find_result = find_result
         self._done: set[int] = set()
         """Those who are not needed any more."""
+        self._gone: set[int] = set()
+        """Those from whom nothing more comes."""
 
     @property
     def seconds(self) -> float:
@@ -90,13 +92,15 @@ class LinkedPods(Pods):
     def attend(self) -> None:
         """Read everything before anybody is missed."""
         for index, link in self._links.items():
-            if link.ended:
+            if index in self._gone:
                 continue
             for message in link.receive():
                 self._take(index, message)
             link.beat(time.monotonic())
-            if link.ended and index not in self._done:
-                self._miss(index)
+            if link.ended:
+                self._gone.add(index)
+                if index not in self._done:
+                    self._miss(index)
 
     def ask_to_stop(self) -> None:
         """Once."""

@@ -111,22 +111,37 @@ def run(tmp_path: Path) -> Iterator[Run]:
         run.clear()
 
 
-def test_two_pods_are_interrupted_in_every_way_and_end_with_the_bits_of_one(tmp_path: Path, run: Run) -> None:
-    one = tmp_path / "one.json"
-    one.write_text(json.dumps(run_config(tmp_path / "one", processes=2).to_json()))
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one pod that nothing interrupted."""
+    directory = tmp_path_factory.mktemp("one")
+    config = directory / "one.json"
+    config.write_text(json.dumps(run_config(directory / "run", processes=2).to_json()))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
-    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(one)]
+    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(config)]
     subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=PATIENCE)
+    return directory / "run"
 
-    assert run.codes(pod1="pod:loss:3") == [76, -9]
-    assert run.codes(pod1="term:loss:9") == [75, 75]
-    assert run.codes(pod1="pod:evaluate:1") == [76, -9]
-    assert run.codes(pod0="pod:save_weights:1") == [-9, 76]
-    assert run.codes(pod0="pod:export:1") == [-9, 76]
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param(
+            [("pod1", "pod:loss:3", 76, -9), ("pod1", "term:loss:9", 75, 75), ("pod1", "pod:evaluate:1", 76, -9)],
+            id="the other one",
+        ),
+        pytest.param([("pod0", "pod:save_weights:1", -9, 76), ("pod0", "pod:export:1", -9, 76)], id="the first one"),
+    ],
+)
+def test_two_pods_one_of_which_ends_in_every_way_end_with_the_bits_of_one(
+    run: Run, straight: Path, ends: list[tuple[str, str, int, int]]
+) -> None:
+    for pod, fault, *codes in ends:
+        assert run.codes(**{pod: fault}) == codes
     assert run.codes() == [0, 0]
-    assert exported(run.path) == exported(tmp_path / "one")
-    assert metric_lines(run.path) == metric_lines(tmp_path / "one")
-    assert len(list((run.path / "owner").iterdir())) == 6, "only the first pod claims the run directory"
+    assert exported(run.path) == exported(straight)
+    assert metric_lines(run.path) == metric_lines(straight)
+    assert len(list((run.path / "owner").iterdir())) == len(ends) + 1, "only the first pod claims the run directory"
 
 
 def test_a_pod_that_is_started_again_after_the_end_says_so_again(run: Run) -> None:

@@ -174,6 +174,17 @@ def test_the_first_one_may_come_late_and_one_that_was_started_again_counts_once(
     assert [pod.wait().exit_code for pod in pods] == [0, 0, 0]
 
 
+def test_one_that_hears_go_and_the_end_at_once_misses_neither(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard_trainer.group.pods._GOODBYE_SECONDS", 0.2)  # nobody waits for one that stands still
+    first, second = (start(index, finish, count=3) for index in range(2))
+    wait_until(lambda: "waits until all are there" in second.log)
+    os.kill(second.pid, signal.SIGSTOP)
+    third = start(2, finish, count=3)
+    assert [pod.wait().exit_code for pod in (first, third)] == [0, 0]
+    os.kill(second.pid, signal.SIGCONT)
+    assert second.wait().message == "of 0"
+
+
 def test_a_name_without_an_address_is_waited_for_and_then_costs_nothing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
