@@ -213,9 +213,12 @@ class Node:
 
     def _kubelet_listens(self, command: list[str]) -> bool:
         # On a busy machine containerd listens some time before it can be used; the kubelet gives up then, too.
-        if self._processes.pid("kubelet") is None and _TOO_EARLY in self._processes.last_lines("kubelet"):
+        # It is looked at once: one that ends between two looks would pass for one that ended for another reason.
+        if self._processes.pid("kubelet") is None:
+            if _TOO_EARLY not in self._processes.last_lines("kubelet"):
+                self._processes.require("kubelet")
             self._processes.start("kubelet", command, self._environment())
-        self._processes.require("kubelet")
+            return False
         return not ports.is_free(self.facts.ports["kubelet"])
 
     def _publish_pause(self) -> None:
