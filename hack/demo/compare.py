@@ -40,7 +40,7 @@ def compare(kubectl: Kubectl, image: str, name: str) -> Comparison:
     runner = f"compare-{name}"
     kubectl.run("delete", "pod", runner, "--ignore-not-found", "--wait=true")
     kubectl.apply(_pod(runner, image, words, claim))
-    kubectl.wait(f"pod {runner} ends", lambda: _phase(kubectl, runner), lambda p: p in ("Succeeded", "Failed"), 600)
+    kubectl.wait(f"pod {runner} ends", lambda: _phase(kubectl, runner), lambda p: p in ("Succeeded", "Failed"), 1800)
     log = kubectl.run("logs", runner)
     if _phase(kubectl, runner) == "Failed":
         raise KubectlError(f"the comparison failed:\n{log}")

@@ -23,7 +23,7 @@ def install(kubectl: Kubectl, helm: Path, images: dict[str, str], *values: str) 
     """
     kubectl.apply(namespace(NAMESPACE))
     words = [str(helm), "upgrade", "--install", "trainyard", str(ROOT / "charts" / "trainyard")]
-    words += [f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=5m"]
+    words += [f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=15m"]
     for value in (f"image.operator={images['operator']}", f"image.trainer={images['trainer']}", *values):
         words += ["--set", value]
     done = subprocess.run(words, capture_output=True, text=True)

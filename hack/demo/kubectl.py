@@ -33,7 +33,7 @@ class Kubectl:
         """The full command line."""
         return [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words]
 
-    def run(self, *words: str, text: str | None = None, timeout: float = 120) -> str:
+    def run(self, *words: str, text: str | None = None, timeout: float = 600) -> str:
         """Run and return stdout.
 
         Raises:

@@ -32,7 +32,7 @@ def fill(kubectl: Kubectl, image: str, name: str, source: Path, size: str = "2Gi
     loader = f"fill-{name}"
     kubectl.run("delete", "pod", loader, "--ignore-not-found", "--wait=true")
     kubectl.apply(pod(loader, image, ["python", "-c", _WAIT], {name: "/claim"}))
-    kubectl.run("wait", f"pod/{loader}", "--for=condition=Ready", "--timeout=300s", timeout=330)
+    kubectl.run("wait", f"pod/{loader}", "--for=condition=Ready", "--timeout=900s", timeout=930)
     _send(kubectl, loader, source)
     kubectl.run("annotate", "pvc", name, f"demo/digest={digest}", "--overwrite")
     kubectl.run("delete", "pod", loader, "--wait=true")
@@ -45,9 +45,9 @@ def _send(kubectl: Kubectl, loader: str, source: Path) -> None:
             files.add(path, arcname=path.name)
     command = kubectl.command("exec", "-i", loader, "--", "python", "-c", _UNPACK)
     try:
-        done = subprocess.run(command, input=archive.getvalue(), capture_output=True, timeout=180)
+        done = subprocess.run(command, input=archive.getvalue(), capture_output=True, timeout=900)
     except subprocess.TimeoutExpired as late:
-        raise KubectlError(f"copying {source} into the claim took more than 180 s: {late.stderr!r}") from late
+        raise KubectlError(f"copying {source} into the claim took more than 900 s: {late.stderr!r}") from late
     if done.returncode:
         raise KubectlError(f"copying {source} into the claim failed: {done.stderr.decode(errors='replace')}")
 

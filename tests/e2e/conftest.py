@@ -26,13 +26,13 @@ from demo import inputs, install, volume
 from demo.kubectl import Kubectl, KubectlError, namespace
 from demo.machine import COMMAND, cluster, load_images
 from demo.manifest import load
-from tests.e2e.support import EXAMPLE, VALUES, Site
+from tests.e2e.support import EXAMPLE, VALUES, Site, clear
 
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
 EXAMPLE_FILE = "test_training.py"
-SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py")
-"""Files whose tests look at one and the same job."""
+SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py")
+"""Files whose tests look at the same jobs."""
 FIRST = (
     EXAMPLE_FILE,
     "test_exports.py",
@@ -41,6 +41,8 @@ FIRST = (
     "test_evictions.py",
 )
 """The longest, begun before the others so that nobody waits for them in the end."""
+LAST = ("test_it_fails_after_its_deadline", "test_whole_run.py")
+"""Of those in `alone`: what has time to pass, and what looks at all that was."""
 
 
 class Tests(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
@@ -63,10 +65,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ALONE.parent):
             # Preparing may build images, and waiting for one's turn takes what others take; waits have own deadlines.
-            item.add_marker(pytest.mark.timeout(1800, func_only=True))
-    items.sort(
-        key=lambda item: (item.path.parent == ALONE, FIRST.index(item.path.name) if item.path.name in FIRST else 99)
-    )
+            item.add_marker(pytest.mark.timeout(7200, func_only=True))
+    items.sort(key=place)
+
+
+def place(item: pytest.Item) -> tuple[bool, int]:
+    """Where a test comes; those of one place stay as they are."""
+    if item.path.parent != ALONE:
+        return False, FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
+    return True, next((number for number, name in enumerate(LAST, 1) if name in (item.name, item.path.name)), 0)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +99,7 @@ def site(request: pytest.FixtureRequest, shared: Path) -> Iterator[Site]:
             kubectl=kubectl, client=client, images=known["images"], inputs=shared / "inputs", began=known["began"]
         )
         if is_last(users):
-            kubectl.run("delete", "namespace", NAMESPACE, "--wait=true", timeout=300)
+            clear(kubectl, NAMESPACE)
             state.unlink()
             if known["started"]:
                 cluster("down")
@@ -134,7 +141,7 @@ def prepare(rows: Path, files: set[str]) -> dict[str, object]:
     images = load_images()
     began = dt.datetime.now(dt.UTC).isoformat()
     install.install(kubectl, programs / "helm", images, *VALUES)
-    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", timeout=300)
+    clear(kubectl, NAMESPACE)
     kubectl.apply(namespace(NAMESPACE))
     write_inputs(rows)
     volume.fill(kubectl, images["trainer"], "inputs", rows)
@@ -142,7 +149,7 @@ def prepare(rows: Path, files: set[str]) -> dict[str, object]:
         example = load(EXAMPLE)
         kubectl.apply(example)
         name = example["metadata"]["name"]
-        kubectl.run("wait", f"tj/{name}", "--for=jsonpath={.status.startTime}", "--timeout=300s", timeout=330)
+        kubectl.run("wait", f"tj/{name}", "--for=jsonpath={.status.startTime}", "--timeout=900s", timeout=930)
     known = {"kubectl": str(kubectl.program), "kubeconfig": kubeconfig, "images": images}
     return known | {"began": began, "started": not was_running}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/python-docs-qlora.yaml"
 SHARE = "400m"
 """Cores of a job beside others: two of them fit on two cores beside the example, which takes a whole one; else four."""
-VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "queue.startSeconds=3600")
-"""Of the chart: the node only pretends to have GPUs, and the pods of other tests may hold its cores for long."""
+VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "training.env.HF_ENDPOINT=http://127.0.0.1:9", "queue.startSeconds=3600")
+"""Of the chart: the node only pretends to have GPUs, has no hub wherever it is, and the pods of other tests may hold
+its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
-PATIENCE = 900
+PATIENCE = 2700
 """Seconds until something is given up that may have to wait for its turn; a failed job ends a wait at once."""
+GRACE = 600
+"""Seconds that a pod has to save in; one that has saved does not wait for them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Site:
             f"{replicas} pods of {name} are ready",
             lambda: [condition(pod["status"], "Ready").get("status") for pod in self.kubectl.items(*pods)],
             lambda ready: ready == ["True"] * replicas,
-            120,
+            PATIENCE,
         )
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
@@ -135,8 +138,16 @@ class Site:
 
         return list(self.kubectl.wait(f"{name}: {reason}", reasons, lambda found: reason in found, PATIENCE))
 
+    def wait_logged(self, pod: str, words: str) -> None:
+        """Wait until a pod's log has those words: the node writes it a moment later."""
+        self.kubectl.wait(f"pod {pod} says: {words}", lambda: self.log(pod), lambda text: words in text, PATIENCE)
+
     def log(self, pod: str) -> str:
-        return self.kubectl.run("logs", pod)
+        """What a pod has written."""
+        try:
+            return self.client.text(f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{pod}/log")
+        except ApiError as refused:
+            raise KubectlError(str(refused)) from refused
 
     def begin(self, job: Object) -> None:
         """Apply a reference job, and the undisturbed one beside it, so that nobody waits for that in the end."""
@@ -146,6 +157,17 @@ class Site:
         """The status of a finished run of `reference_job` that nothing interrupted; all tests share it."""
         self.kubectl.apply(reference_job("undisturbed"))
         return self.wait_phase("undisturbed", "Succeeded")
+
+
+def clear(kubectl: Kubectl, name: str) -> None:
+    """Remove a namespace with what an interrupted run may have left in it, whatever still runs there."""
+    there = replace(kubectl, namespace=name)
+    if kubectl.get("namespace", name) is None:
+        return
+    kubectl.run("delete", "namespace", name, "--wait=false")
+    there.run("delete", "trainingjobs", "--all", "--wait=false")
+    there.run("delete", "pods", "--all", "--grace-period=1", "--wait=false")
+    kubectl.wait(f"namespace {name} is gone", lambda: kubectl.get("namespace", name), lambda it: it is None, PATIENCE)
 
 
 def reference_job(name: str, *, cpu: str = SHARE) -> Object:
@@ -190,7 +212,7 @@ def training_job(name: str, *, method: str = "lora", steps: int = 60, cpu: str =
             "learningRate": 1e-3,
         },
         "llm": {"maxLength": 256},
-        "checkpoints": {"everySteps": 50, "gracePeriodSeconds": 30},
+        "checkpoints": {"everySteps": 50, "gracePeriodSeconds": GRACE},
         "resources": {"gpus": 0, "cpu": cpu, "memory": "3Gi"},
         "storage": {"size": "1Gi", "retain": False},
     }

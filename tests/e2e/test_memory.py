@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.support import Site, condition, training_job
+from tests.e2e.support import PATIENCE, Site, condition, training_job
 
 LABEL = "example.com/gpu.memory"
 
@@ -13,7 +13,7 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
     [node, *_] = [one["metadata"]["name"] for one in site.kubectl.items("nodes")]
     job = training_job("large")
     job["spec"]["resources"] |= {"gpus": 1, "gpuResource": "example.com/gpu"}
-    site.kubectl.run("label", "node", node, f"{LABEL}=16384")
+    site.kubectl.run("label", "node", node, f"{LABEL}=16384", "--overwrite")
     try:
         site.kubectl.apply(job)
         site.wait_phase("large", "Queued")
@@ -25,11 +25,13 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
             "the warning stands in the status",
             lambda: condition(site.status("large"), "MemoryTooSmall"),
             lambda told: told.get("status") == "True",
-            300,
+            PATIENCE,
         )
         assert f"1 of the 1 nodes it may run on have smaller GPUs: {node} (16.00 GiB)" in found["message"]
         assert found["message"] in site.kubectl.run("describe", "trainingjob", "large")
-        assert "predicted to need 20.00 GiB" in site.kubectl.run("get", "trainingjob", "large", "-o", "wide")
+        shown = ("get", "trainingjob", "large", "-o", "wide")
+        told = "predicted to need 20.00 GiB"
+        site.kubectl.wait("it is shown", lambda: site.kubectl.run(*shown), lambda text: told in text, PATIENCE)
     finally:
         site.kubectl.run("label", "node", node, f"{LABEL}-")
         site.kubectl.run("delete", "trainingjob", "large", "--ignore-not-found")

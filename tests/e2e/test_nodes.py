@@ -38,8 +38,8 @@ def test_two_pods_train_are_lost_and_evicted_and_finish_as_one_job(site: Site) -
     site.kubectl.apply(job_in_pods("nodes"))
     first = site.wait_trained("nodes", step=INTERVAL + 3)["attempts"][-1]["pod"]
     other = peer(site, "nodes")
-    assert "All 2 pods of the group are there." in site.log(first)
-    assert "Pod 1 of 2 trains with pod 0, whose log tells of it." in site.log(other)
+    site.wait_logged(first, "All 2 pods of the group are there.")
+    site.wait_logged(other, "Pod 1 of 2 trains with pod 0, whose log tells of it.")
 
     # The process of pod 1 is killed: both pods end with a code that costs nothing, and start again together.
     (process,) = site.kubectl.run("exec", other, "--", "python", "-c", PROCESSES).split()
@@ -64,4 +64,4 @@ def test_two_pods_train_are_lost_and_evicted_and_finish_as_one_job(site: Site) -
     assert "Resumed from step-" in site.log(third)
     row = site.kubectl.run("get", "tj", "nodes", "--no-headers").split()
     assert row[:4] == ["nodes", "Succeeded", "100%", f"{STEPS}/{STEPS}"]
-    site.kubectl.wait("all pods end", lambda: unfinished(site.pods("nodes")), lambda left: left == [], 300)
+    site.kubectl.wait("all pods end", lambda: unfinished(site.pods("nodes")), lambda left: left == [], PATIENCE)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.kubectl import namespace
-from tests.e2e.support import Site, training_job
+from tests.e2e.support import PATIENCE, Site, clear, training_job
 from trainyard_crds.contract import progress_path
 
 OTHER = "trainyard-e2e-other"
@@ -22,7 +22,7 @@ def ask(url, token, data, context):
     headers = {"Authorization": "Bearer " + token} if token else {}
     request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=120, context=context) as answer:
             return [answer.status, answer.read().decode()]
     except urllib.error.HTTPError as refused:
         return [refused.code, refused.read().decode()]
@@ -49,12 +49,12 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def other(site: Site) -> Iterator[Site]:
     """The other tenant: another namespace, without a claim called `inputs`, with a job of the same name."""
-    site.kubectl.run("delete", "namespace", OTHER, "--ignore-not-found", "--wait=true", timeout=300)
+    clear(site.kubectl, OTHER)
     site.kubectl.apply(namespace(OTHER))
     other = replace(site, kubectl=replace(site.kubectl, namespace=OTHER))
     other.kubectl.apply(training_job(NAME, steps=100_000))
     yield other
-    site.kubectl.run("delete", "namespace", OTHER, "--wait=true", timeout=300)
+    clear(site.kubectl, OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,12 @@ def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
     jobs = "/apis/trainyard.dev/v1alpha1/trainingjobs"
     asked = {"api": [*api, jobs, "/api"], "gateway": [progress_path(*place) for place in places(site)]}
     words = ("exec", "-i", pod, "--", "python", "-c", PROBE)
-    yield json.loads(site.kubectl.run(*words, text=json.dumps(asked)))
+    yield site.kubectl.wait(
+        "the gateway knows the attempt",
+        lambda: json.loads(site.kubectl.run(*words, text=json.dumps(asked))),
+        lambda seen: seen["gateway"][progress_path(*places(site)[0])][0] != 503,
+        PATIENCE,
+    )
     site.patch(NAME, {"stop": "Force"})
     site.wait_phase(NAME, "Stopped")
 
@@ -98,9 +103,13 @@ def test_a_pod_sees_its_own_claims_and_run_only(site: Site, other: Site, probe: 
 
 
 def test_a_claim_on_the_same_node_is_not_found_from_another_namespace(other: Site, probe: dict[str, Any]) -> None:
-    status = other.status(NAME)
+    status = other.kubectl.wait(
+        "the missing claim is named",
+        lambda: other.status(NAME),
+        lambda status: 'persistentvolumeclaim "inputs" not found' in status.get("message", ""),
+        PATIENCE,
+    )
     assert status["phase"] == "Starting"
-    assert 'persistentvolumeclaim "inputs" not found' in status["message"]
     assert "progress" not in status
     assert [a for a in status["attempts"] if "startedAt" in a] == []
 
@@ -112,5 +121,5 @@ def test_the_authority_leaves_a_namespace_with_its_last_job(other: Site, probe: 
         "the ConfigMap is gone",
         lambda: other.kubectl.get("configmap", "trainyard-ca"),
         lambda found: found is None,
-        300,
+        PATIENCE,
     )

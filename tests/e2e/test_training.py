@@ -8,7 +8,7 @@ import pytest
 
 from demo.compare import compare
 from demo.manifest import load
-from tests.e2e.support import EXAMPLE, Site, condition
+from tests.e2e.support import EXAMPLE, PATIENCE, Site, condition
 
 NAME = "python-docs"
 
@@ -25,7 +25,7 @@ def history(site: Site) -> list[dict[str, Any]]:
             seen.append(status)
         return status
 
-    site.kubectl.wait("the example finishes", look, lambda s: s.get("phase") in ("Succeeded", "Failed"), 900)
+    site.kubectl.wait("the example finishes", look, lambda s: s.get("phase") in ("Succeeded", "Failed"), PATIENCE)
     assert seen[-1]["phase"] == "Succeeded", f"{seen[-1].get('message')}\n{seen[-1].get('logTail')}"
     return seen
 
@@ -42,7 +42,7 @@ def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict
 
 
 def test_kubectl_wait_and_columns_work(site: Site, history: list[dict[str, Any]]) -> None:
-    site.kubectl.run("wait", "--for=condition=Complete", f"tj/{NAME}", "--timeout=10s")
+    site.kubectl.run("wait", "--for=condition=Complete", f"tj/{NAME}", "--timeout=300s")
     table = site.kubectl.run("get", "tj", NAME)
     assert table.splitlines()[0].split() == ["NAME", "PHASE", "PROGRESS", "STEP", "LOSS", "ETA", "GPUS", "AGE"]
     assert "Succeeded" in table

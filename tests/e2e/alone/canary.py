@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import secrets
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import node
 from demo.install import NAMESPACE
-from tests.e2e.support import Site
+from demo.kubectl import Object
+from tests.e2e.support import PATIENCE, Site, condition, training_job
 from trainyard_crds.contract import progress_path
 
+# Like no pattern that is redacted, and new in each run: old logs hold older ones.
+TOKEN, PASSWORD = f"canaryToken{secrets.token_hex(12)}", f"canaryWord{secrets.token_hex(12)}"
+JOB = "unreachable"
 _PAGE = 500
 _LARGEST_FILE = 5_000_000
 _SECRETS = b"/registry/secrets/"
+
+
+def begin(site: Site) -> None:
+    """Give a hub token to a job that fails while using it, for no hub can be reached."""
+    data = {"token": base64.b64encode(TOKEN.encode()).decode()}
+    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "data": data}
+    model = {"source": "hf://org/name", "credentialsSecret": {"name": "hub", "key": "token"}}
+    site.kubectl.apply(secret, training_job(JOB, model=model, retry={"limit": 0}))
+    site.kubectl.wait("it has a pod", lambda: site.pods(JOB), bool, PATIENCE)
 
 
 def places(site: Site) -> Iterator[tuple[str, bytes]]:
@@ -26,9 +42,9 @@ def places(site: Site) -> Iterator[tuple[str, bytes]]:
     for name, path in metrics(site).items():
         yield name, site.kubectl.run("get", "--raw", path).encode()
     state = node.find()[0].state
-    yield from _files(Path("/var/log/pods").rglob("*.log*"), limit=None)
+    yield from _files((path for path in _below(Path("/var/log/pods")) if ".log" in path.name), limit=None)
     yield from _files((state / "logs").iterdir(), limit=None)
-    yield from _files((state / "volumes").rglob("*"), limit=_LARGEST_FILE)
+    yield from _files(_below(state / "volumes"), limit=_LARGEST_FILE)
     for key, value in etcd():
         if not key.startswith(_SECRETS):
             yield f"etcd {key.decode(errors='replace')}", key + value
@@ -44,13 +60,13 @@ def objects(site: Site) -> str:
     """Every object of every kind but Secrets, Events among them."""
     listed = site.kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
     kinds = [kind for kind in listed if kind != "secrets" and not kind.startswith("componentstatuses")]
-    return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=300)
+    return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=1800)
 
 
 def metrics(site: Site) -> dict[str, str]:
     """Paths of the metrics of our own parts, of the kubelet and of the API server."""
     pods = site.kubectl.items("pods", "-n", NAMESPACE)
-    names = [pod["metadata"]["name"] for pod in pods]
+    names = [pod["metadata"]["name"] for pod in pods if condition(pod["status"], "Ready").get("status") == "True"]
     ours = {f"metrics of {name}": f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics" for name in names}
     return ours | {"metrics of the kubelet": "/api/v1/nodes/trainyard/proxy/metrics", "metrics of the API": "/metrics"}
 
@@ -60,7 +76,7 @@ def etcd() -> Iterator[tuple[bytes, bytes]]:
     url, start = f"{node.find()[0].plane.etcd_url}/v3/kv/range", b"\0"
     while True:
         query = {"key": _text(start), "range_end": _text(b"\0"), "limit": _PAGE}
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(query).encode()), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(query).encode()), timeout=300) as answer:
             page = json.load(answer)
         for entry in page["kvs"]:
             yield base64.b64decode(entry["key"]), base64.b64decode(entry.get("value", ""))
@@ -73,7 +89,7 @@ def answers(site: Site, secret: str) -> dict[str, str]:
     """What the gateway answers to requests that carry the secret where clients put credentials."""
     pods = site.kubectl.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
     address = f"https://{pods[0]['status']['podIP']}:8443"
-    path = address + progress_path(site.kubectl.namespace, "unreachable")
+    path = address + progress_path(site.kubectl.namespace, JOB)
     basic = base64.b64encode(f"user:{secret}".encode()).decode()
     requests = {
         "bearer": urllib.request.Request(path, b"{}", {"Authorization": f"Bearer {secret}"}),
@@ -90,7 +106,7 @@ def _ask(request: urllib.request.Request) -> str:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=120) as answer:
             return f"{answer.headers}{answer.read().decode()}"
     except urllib.error.HTTPError as refused:
         with refused:
@@ -99,8 +115,15 @@ def _ask(request: urllib.request.Request) -> str:
 
 def _files(paths: Iterable[Path], limit: int | None) -> Iterator[tuple[str, bytes]]:
     for path in paths:
-        if path.is_file() and (limit is None or path.stat().st_size <= limit):
-            yield str(path), path.read_bytes()
+        with suppress(FileNotFoundError):  # rotated, or of a volume that is given back just now
+            if path.is_file() and (limit is None or path.stat().st_size <= limit):
+                yield str(path), path.read_bytes()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files of a folder, of which some may vanish meanwhile."""
+    for parent, _, names in os.walk(folder):  # passes over what is gone
+        yield from (Path(parent) / name for name in names)
 
 
 def _text(key: bytes) -> str:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from tests.e2e.support import Site, condition, training_job
+from tests.e2e.support import PATIENCE, Site, condition, training_job
+
+NAME = "no-image"
+DEADLINE = 60
+"""Seconds to start in; conftest.py lets others run meanwhile."""
+
+
+def missing(site: Site) -> str:
+    return site.images["trainer"] + "-missing"
 
 
 def test_an_image_that_does_not_exist_is_named(site: Site) -> None:
-    good = site.images["trainer"]
-    site.upgrade(trainer=good + "-missing")
+    site.upgrade(trainer=missing(site))
     try:
-        site.kubectl.apply(training_job("no-image", startDeadlineSeconds=12))
-        status = site.wait_phase("no-image", "Failed")
+        site.kubectl.apply(training_job(NAME, cpu="20m", startDeadlineSeconds=DEADLINE))
+        site.kubectl.wait(
+            "the image is named",
+            lambda: site.status(NAME).get("message", ""),
+            lambda message: missing(site) in message,
+            PATIENCE,
+        )
     finally:
-        site.upgrade(trainer=good)
+        site.upgrade(trainer=site.images["trainer"])
+
+
+def test_it_fails_after_its_deadline(site: Site) -> None:
+    status = site.wait_phase(NAME, "Failed")
     assert condition(status, "Failed")["reason"] == "ImagePullBackOff"
-    assert good + "-missing" in status["message"]
+    assert missing(site) in status["message"]
