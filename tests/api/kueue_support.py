@@ -152,6 +152,21 @@ class Manager:
             if _queue_of(one) == (namespace, queue)
         ]
 
+    def reject(self, workload: Object, check: str, message: str) -> None:
+        """Deactivate it as for an AdmissionCheck that rejects it."""
+        text = f'AdmissionCheck in Rejected state: "{check}" ({message})'
+
+        def is_told() -> bool:
+            with suppress(ApiError):  # a race with the steps
+                self._conditions(
+                    self._client.get(_path(workload)), {"DeactivationTarget": ("True", "AdmissionCheck", text)}
+                )
+                return True
+            return False
+
+        until(is_told)
+        self._client.patch(_path(workload), {"spec": {"active": False}})
+
     # --- one Job ------------------------------------------------------------------------------------------------------
 
     def _jobs(self) -> list[Object]:
@@ -199,7 +214,7 @@ class Manager:
             self._conditions(workload, {"Finished": ("True", "Succeeded", text)})
             self._client.patch(_path(workload), {"metadata": {"finalizers": None}})
         elif workload["spec"].get("active", True) is False and not _holds(workload, "Evicted"):
-            self._conditions(workload, {"Evicted": ("True", "Deactivated", _DEACTIVATED)})
+            self._conditions(workload, {"Evicted": _deactivation(workload)})
         elif _holds(workload, "Evicted"):
             self._evict(workload, job)
             self._reactivate(workload)
@@ -215,9 +230,10 @@ class Manager:
         elif _holds(workload, "QuotaReserved") and not job["status"].get("active"):
             evicted = _condition(workload, "Evicted")
             again = "True" if evicted["reason"] == "Preempted" else "False"
+            unadmitted = {"Admitted": ("False", "NoReservation", "The workload has no reservation")}
             conditions = {
                 "QuotaReserved": ("False", "Pending", evicted["message"]),
-                "Admitted": ("False", "NoReservation", "The workload has no reservation"),
+                **(unadmitted if _condition(workload, "Admitted") else {}),
                 "Requeued": (again, evicted["reason"], evicted["message"]),
             }
             self._conditions(workload, conditions, admission=None)
@@ -274,7 +290,7 @@ class Manager:
         held = [one for one in self.pending() if _holds(one, "QuotaReserved") and not _holds(one, "Finished")]
         free = quota - sum(_gpus(one) for one in held)
         for workload in sorted((one for one in self.pending() if _waits(one)), key=_order):
-            if not self._has_queue(workload):
+            if _is_left_out(workload) or not self._has_queue(workload):
                 continue
             if _gpus(workload) > free:
                 self._refuse(workload, _gpus(workload) - free, quota)
@@ -377,6 +393,20 @@ def _holds(obj: Object, kind: str) -> bool:
 
 def _ended(job: Object) -> bool:
     return _holds(job, "Complete") or _holds(job, "Failed")
+
+
+def _deactivation(workload: Object) -> tuple[str, str, str]:
+    """The eviction of a Workload that was deactivated, by somebody or by Kueue itself."""
+    target = _condition(workload, "DeactivationTarget")
+    if not target:
+        return "True", "Deactivated", _DEACTIVATED
+    return "True", f"DeactivatedDueTo{target['reason']}", f"{_DEACTIVATED} due to {target['message']}"
+
+
+def _is_left_out(workload: Object) -> bool:
+    """Whether Kueue deactivated it itself: it lists such a one when it is activated, but never looks at it again."""
+    requeued = _condition(workload, "Requeued")
+    return requeued.get("status") == "False" and str(requeued["reason"]).startswith("DeactivatedDueTo")
 
 
 def _waits(workload: Object) -> bool:

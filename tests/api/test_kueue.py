@@ -393,6 +393,27 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> Non
     job.run()
 
 
+def test_a_deactivation_by_kueue_itself_is_told_with_the_other_way_out(team: Team, manager: Manager) -> None:
+    job = submit(team, "job")
+    pod = job.run()
+    manager.reject(workload(job), "budget", "none left")
+    save_and_end(job, pod)
+    told = wait_for(job, "Queued", "DeactivatedDueToAdmissionCheck")["message"]
+    name = workload(job)["metadata"]["name"]
+    assert told == (
+        "Its Workload was deactivated, not by spec.suspend: The workload is deactivated due to AdmissionCheck in "
+        'Rejected state: "budget" (none left). Whoever may do so lets it wait again by kubectl delete '
+        f"workloads.kueue.x-k8s.io {name} -n {team.namespace}."
+    )
+    job.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": True}})
+    waiting = submit(team, "waiting", resources={**GPU_SPEC, "gpus": 4})
+    until(lambda: waiting.status().get("queue", {}).get("position") == 2)
+    assert (job.status()["message"], "position" in job.status()["queue"]) == (told, False)
+    waiting.delete()
+    job.client.delete(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}")
+    job.run()
+
+
 def webhook_failures(operator: Operator) -> int:
     """How often the operator found Kueue's webhook down."""
     return operator.log().count("failed calling webhook")

@@ -6,6 +6,7 @@ the Job by it. Nothing here writes the Job's `spec.suspend` or its template: tho
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from trainyard_crds.queue import DEFAULT_PRIORITY
@@ -21,16 +22,27 @@ PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _TAKE_UP_SECONDS = 30
 """Seconds after which a Job without a Workload is worth a hint."""
 _LONGEST = 600
-_DEACTIVATED = "Deactivated"
+_DEACTIVATED, _BY_KUEUE = "Deactivated", "DeactivatedDueTo"
 _GENERIC = "Pending"
 """The reason that Kueue gives for everything, unless its gate UnadmittedWorkloadsObservability tells more."""
-_NO_ROOM, _TOO_LARGE = "insufficient unused quota", "> maximum capacity"
+_NO_ROOM = re.compile(r"insufficient unused quota for \S+ in flavor ([^\s,]+)")
+_TOO_LARGE = re.compile(r"insufficient quota for \S+ in flavor ([^\s,]+)")
 _UNFIT = ("doesn't match node affinity", "untolerated taint")
 """What it says of a flavor that is in use, of one that is too small, and of one whose nodes the pods cannot have."""
-_REMEDIES = {
-    "ExceedsMaxQuota": " Its queue never has as much: lower spec.resources, or ask the administrator for more quota.",
-    "NoMatchingFlavor": " No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations.",
+_INACTIVE = re.compile(r"(ClusterQueue|LocalQueue) (\S+) is inactive")
+_LESS = "lower spec.resources, or ask the administrator for more quota."
+_NEVER = f" Its queue never has as much: {_LESS}"
+_NEVER_OF_THOSE = (
+    " It may not use the other flavors of its queue, and of this never has as much: "
+    f"agree with another by spec.resources.nodeSelector and tolerations, {_LESS}"
+)
+_NOWHERE = " No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+_STOPPED_BY = {
+    "InCohortReclamation": "A queue that lent its quota takes it back.",
+    "InCohortReclaimWhileBorrowing": "A queue that lent its quota takes it back.",
+    "InCohortFairSharing": "Its queue had borrowed more than its fair share.",
 }
+"""What Kueue means by the reason of its condition `Preempted`, where another queue is the cause."""
 
 
 def queue_name(observed: Observed, default: str | None) -> str | None:
@@ -81,7 +93,7 @@ def answer(
     if waits is None:
         return Admission(admitted=True, reason="Admitted", message="", queue=queue or None, handover=handover)
     reason, message = waits
-    shown = place if workload is not None and is_active(workload) else None
+    shown = place if workload is not None and is_active(workload) and not _is_left_out(workload) else None
     return Admission(
         admitted=False,
         reason=reason,
@@ -118,11 +130,28 @@ def reading(workload: Object) -> tuple[str, str] | None:
 
     One that was deactivated for the TrainingJob's own sake is read as if it were active: it will be.
     """
-    if not is_active(workload) and not is_held(workload):
+    if is_barred(workload):
         return _deactivated(workload)
     if holds(workload, "Evicted") and not _was_deactivated(workload):
         return _evicted(workload)
     return None if holds(workload, "Admitted") else _unadmitted(workload)
+
+
+def is_barred(workload: Object) -> bool:
+    """Whether a Workload stays out whatever the TrainingJob asks for: it was not deactivated for its own sake."""
+    return (not is_active(workload) and not is_held(workload)) or _is_left_out(workload)
+
+
+def _is_left_out(workload: Object) -> bool:
+    """Whether Kueue deactivated a Workload, which was activated since: Kueue 0.19 never looks at such a one again."""
+    requeued = condition(workload, "Requeued") or {"status": "True"}
+    by_kueue = requeued["status"] == "False" and _is_by_kueue(requeued)
+    return by_kueue and is_active(workload) and not holds(workload, "QuotaReserved")
+
+
+def _is_by_kueue(found: Object) -> bool:
+    """Whether a condition tells of a deactivation by Kueue itself, for a check, too many retries or too much time."""
+    return str(found.get("reason", "")).startswith(_BY_KUEUE)
 
 
 def _was_deactivated(workload: Object) -> bool:
@@ -141,30 +170,55 @@ def _unadmitted(workload: Object) -> tuple[str, str]:
     given, said = str(reserved["reason"]), str(reserved.get("message", ""))
     found = _reason_in(said)
     reason = found if given == _GENERIC else given
-    remedy = _REMEDIES.get(found, "") if found == reason else ""
-    return reason, f"Kueue lets it wait: {_sentence(said, reason)}{remedy}"
+    return reason, f"Kueue lets it wait: {_sentence(said, reason)}{_remedy(reason, found, said)}"
 
 
 def _reason_in(said: str) -> str:
     """The reason that Kueue does not give, from what it says of each flavor, in its own words for it.
 
-    A flavor in use may become free, whatever is wrong with the others.
+    A flavor in use may become free, whatever is wrong with the others; one that is too small in one resource never has
+    room, whatever may become free of another.
     """
-    if _NO_ROOM in said:
+    small = set(_TOO_LARGE.findall(said))
+    if set(_NO_ROOM.findall(said)) - small:
         return "WaitingForQuota"
-    if _TOO_LARGE in said:
+    if small:
         return "ExceedsMaxQuota"
-    return "NoMatchingFlavor" if any(words in said for words in _UNFIT) else "WaitingForQuota"
+    return "NoMatchingFlavor" if _is_unfit(said) else "WaitingForQuota"
+
+
+def _is_unfit(said: str) -> bool:
+    return any(words in said for words in _UNFIT)
+
+
+def _remedy(reason: str, found: str, said: str) -> str:
+    """What to do about what Kueue says; empty where waiting is all."""
+    if inactive := _INACTIVE.search(said):
+        kind, name = inactive.groups()
+        return (
+            f" It is held, or lacks what it names: see the condition Active in kubectl describe {kind.lower()} {name}."
+        )
+    if reason != found:
+        return ""
+    if reason == "ExceedsMaxQuota" and _TOO_LARGE.search(said):
+        return _NEVER_OF_THOSE if _is_unfit(said) else _NEVER
+    return _NOWHERE if reason == "NoMatchingFlavor" and _is_unfit(said) else ""
 
 
 def _evicted(workload: Object) -> tuple[str, str]:
-    """Why Kueue took a Workload's quota back."""
-    found = condition(workload, "Evicted") or {}
+    """Why Kueue took a Workload's quota back, and what it says since."""
+    found, reserved = condition(workload, "Evicted") or {}, condition(workload, "QuotaReserved") or {}
     reason = str(found.get("reason") or "Evicted")
-    said = _sentence(found.get("message", ""), reason)
-    text = f"Kueue stopped it: {said} It resumes where it was when Kueue lets it in."
-    later = ((workload.get("status") or {}).get("requeueState") or {}).get("requeueAt")
-    return reason, f"{text} Kueue considers it again at {later}." if later else text
+    ran = condition(workload, "Admitted") is not None
+    words = ["Kueue stopped it:" if ran else "Kueue took its quota back:", _sentence(found.get("message", ""), reason)]
+    if reason == "Preempted":
+        words.append(_STOPPED_BY.get(str((condition(workload, "Preempted") or {}).get("reason")), ""))
+    if reserved.get("status") == "False" and reserved.get("message") not in (None, "", found.get("message")):
+        words.append(_unadmitted(workload)[1])
+    words.append("It resumes where it was when Kueue lets it in." if ran else "It starts when Kueue lets it in.")
+    if later := ((workload.get("status") or {}).get("requeueState") or {}).get("requeueAt"):
+        words.append(f"Kueue considers it again at {later}.")
+    return reason, " ".join(word for word in words if word)
 
 
 def _sentence(message: str, otherwise: str) -> str:
@@ -200,17 +254,26 @@ def _not_taken_up(child: Object, now: datetime) -> tuple[str, str]:
 
 
 def _deactivated(workload: Object) -> tuple[str, str]:
-    found = condition(workload, "Evicted")
-    cause = found if found is not None and found["status"] == "True" else {}
-    metadata = workload["metadata"]
-    remedy = (
-        f"kubectl patch workloads.kueue.x-k8s.io {metadata['name']} -n {metadata['namespace']} --type=merge "
-        """-p '{"spec":{"active":true}}'"""
-    )
+    cause = _cause(workload)
+    named = f"workloads.kueue.x-k8s.io {workload['metadata']['name']} -n {workload['metadata']['namespace']}"
+    remedy = f"""kubectl patch {named} --type=merge -p '{{"spec":{{"active":true}}}}'"""
+    if _is_by_kueue(cause):
+        remedy = f"kubectl delete {named}"  # Kueue makes another one; it would never look at this one again
     said = f": {_sentence(cause['message'], '')}" if cause.get("message") else "."
     return cause.get("reason") or _DEACTIVATED, (
         f"Its Workload was deactivated, not by spec.suspend{said} Whoever may do so lets it wait again by {remedy}."
     )
+
+
+def _cause(workload: Object) -> Object:
+    """Reason and message of a deactivation, as soon as Kueue means to: first it deactivates, then it evicts."""
+    if holds(workload, "Evicted"):
+        return condition(workload, "Evicted") or {}
+    if not holds(workload, "DeactivationTarget"):
+        return {}
+    target = condition(workload, "DeactivationTarget") or {}
+    said = f"The workload is deactivated due to {target.get('message', '')}"
+    return {"reason": f"{_BY_KUEUE}{target.get('reason', '')}", "message": said}
 
 
 def _checks(workload: Object) -> str:

@@ -8,7 +8,15 @@ from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.queue.workload import HELD_ANNOTATION, is_active, is_held
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.case import Case
-from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL, gave_up, is_handed_over, labels, reading
+from trainyard_operator.trainingjob.kueue import (
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    gave_up,
+    is_barred,
+    is_handed_over,
+    labels,
+    reading,
+)
 from trainyard_operator.trainingjob.model import Decision, Object, Observed, Patch
 from trainyard_operator.trainingjob.objects import holds, job_finished, job_suspended
 
@@ -89,18 +97,24 @@ def remark(case: Case, decision: Decision) -> str:
         )
     if handover is None:
         return f" spec.queue.name '{name}' has no effect: this installation uses its builtin queue." if name else ""
-    if _is_out_of_reach(case, child, decision):
-        return " Kueue, which would stop its Job, has no Workload of it; spec.stop: Force ends it without saving."
+    if hindered := _hindered(case, child, decision):
+        return hindered
     if name is not None and not job_suspended(child) and labels(child).get(QUEUE_LABEL) != name:
         return f" spec.queue.name '{name}' takes effect when the job waits the next time."
     return ""
 
 
-def _is_out_of_reach(case: Case, child: Object, decision: Decision) -> bool:
-    """Whether a Job that runs is to be held back and there is no Workload to do it by."""
+def _hindered(case: Case, child: Object, decision: Decision) -> str:
+    """What stands against holding a job back, or against letting it go on later; else empty."""
     handover = case.admission.handover
-    wanted = bool(decision.suspend) and is_handed_over(child) and not job_suspended(child)
-    return wanted and case.admission.settled and handover is not None and handover.workload is None
+    if handover is None or not decision.suspend or not is_handed_over(child):
+        return ""
+    if handover.workload is None:
+        missing = case.admission.settled and not job_suspended(child)
+        text = " Kueue, which would stop its Job, has no Workload of it; spec.stop: Force ends it without saving."
+        return text if missing else ""
+    told = reading(handover.workload) if is_barred(handover.workload) else None
+    return f" A resume alone will not do. {told[1]}" if told else ""
 
 
 def _name(case: Case) -> str | None:

@@ -23,6 +23,16 @@ TOO_LARGE = (
     "podsets requests (0) + current podset request (4) > maximum capacity (2)"
 )
 NEVER = "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+FULL = "insufficient unused quota for cpu in flavor a, 1 more needed"
+SMALL = (
+    "insufficient quota for nvidia.com/gpu in flavor b, previously considered podsets requests (0) + current podset "
+    "request (2) > maximum capacity (1)"
+)
+HELD = "It is held, or lacks what it names: see the condition Active in kubectl describe clusterqueue gpus."
+NEVER_OF_THOSE = (
+    "It may not use the other flavors of its queue, and of this never has as much: agree with another by "
+    "spec.resources.nodeSelector and tolerations, lower spec.resources, or ask the administrator for more quota."
+)
 UNFIT = "couldn't assign flavors to pod set main: flavor a doesn't match node affinity"
 NOWHERE = "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
 AGAIN = "It resumes where it was when Kueue lets it in."
@@ -51,6 +61,7 @@ def evicted(reason: str, message: str) -> tuple[str, bool, str, str]:
 
 
 RESERVED = ("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue a")
+STOPPED = ("Admitted", False, "NoReservation", "The workload has no reservation")
 ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
 
 
@@ -93,7 +104,8 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
         ),
         (
             workload(
-                refused("Pending"),
+                refused("Pending", "Exceeded the timeout"),
+                STOPPED,
                 evicted("PodsReadyTimeout", "Exceeded the timeout"),
                 requeueState={"count": 2, "requeueAt": "2026-01-02T10:02:00Z"},
             ),
@@ -103,9 +115,55 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
             ),
         ),
         *[
-            (workload(refused("Pending"), evicted(reason, "x")), (reason, f"Kueue stopped it: x. {AGAIN}"))
+            (
+                workload(refused("Pending", "x"), STOPPED, evicted(reason, "x")),
+                (reason, f"Kueue stopped it: x. {AGAIN}"),
+            )
             for reason in ("AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures")
         ],
+        *[
+            (
+                workload(refused("Pending", "x"), STOPPED, evicted("Preempted", "x"), ("Preempted", True, reason, "x")),
+                ("Preempted", f"Kueue stopped it: x.{meaning} {AGAIN}"),
+            )
+            for reason, meaning in (
+                ("InClusterQueue", ""),
+                ("InCohortReclamation", " A queue that lent its quota takes it back."),
+                ("InCohortReclaimWhileBorrowing", " A queue that lent its quota takes it back."),
+                ("InCohortFairSharing", " Its queue had borrowed more than its fair share."),
+            )
+        ],
+        (
+            workload(refused("Pending"), STOPPED, evicted("Preempted", "x")),
+            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {QUOTA}. {AGAIN}"),
+        ),
+        (
+            workload(refused("Pending", TOO_LARGE), STOPPED, evicted("Preempted", "x")),
+            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {TOO_LARGE}. {NEVER} {AGAIN}"),
+        ),
+        (
+            workload(refused("Pending", "no budget"), evicted("AdmissionCheck", "no budget")),
+            ("AdmissionCheck", "Kueue took its quota back: no budget. It starts when Kueue lets it in."),
+        ),
+        (
+            workload(refused("Pending", f"{FULL}, {SMALL}")),
+            ("WaitingForQuota", f"Kueue lets it wait: {FULL}, {SMALL}."),
+        ),
+        (
+            workload(refused("Pending", f"{FULL}, {TOO_LARGE}")),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {FULL}, {TOO_LARGE}. {NEVER}"),
+        ),
+        (
+            workload(refused("Pending", f"{UNFIT}, {SMALL}")),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {UNFIT}, {SMALL}. {NEVER_OF_THOSE}"),
+        ),
+        (
+            workload(refused("Inadmissible", "ClusterQueue gpus is inactive")),
+            (
+                "Inadmissible",
+                f"Kueue lets it wait: ClusterQueue gpus is inactive. {HELD}",
+            ),
+        ),
         (
             workload(
                 refused("Pending", "The workload is deactivated"), evicted("Deactivated", "The workload is deactivated")
@@ -123,13 +181,41 @@ def test_what_a_workload_says(found: Object, told: tuple[str, str] | None) -> No
     assert reading(found) == told
 
 
-@pytest.mark.parametrize("cause", ["", "The workload is deactivated due to exceeding the maximum number of retries"])
-def test_a_deactivation_that_was_not_ours_names_the_way_out(cause: str) -> None:
-    conditions = [evicted("DeactivatedDueToRequeuingLimitExceeded", cause)] if cause else []
-    reason, message = reading(workload(*conditions, active=False)) or ("", "")
-    assert reason == ("DeactivatedDueToRequeuingLimitExceeded" if cause else "Deactivated")
-    assert cause in message
-    assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
+def test_a_deactivation_by_somebody_names_the_way_out() -> None:
+    for conditions in ([], [evicted("Deactivated", "The workload is deactivated")]):
+        reason, message = reading(workload(*conditions, active=False)) or ("", "")
+        assert reason == "Deactivated"
+        assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
+
+
+WORD, SAID = "DeactivatedDueToAdmissionCheck", "The workload is deactivated due to AdmissionCheck"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "active"),
+    [
+        ((RESERVED, ("DeactivationTarget", True, "AdmissionCheck", "AdmissionCheck")), False),
+        ((refused("Pending", SAID), evicted(WORD, SAID), ("Requeued", False, WORD, SAID)), False),
+        ((refused("Pending", SAID), evicted(WORD, SAID), ("Requeued", False, WORD, SAID)), True),
+    ],
+)
+def test_a_deactivation_by_kueue_itself_is_undone_by_another_workload_only(
+    conditions: tuple[tuple[str, bool, str, str], ...], active: bool
+) -> None:
+    told = (
+        f"Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so lets it wait again by "
+        "kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
+    )
+    assert reading(workload(*conditions, active=active)) == (WORD, told)
+
+
+def test_a_workload_that_kueue_looks_at_again_after_its_deactivation_is_told_as_any() -> None:
+    past = ("Requeued", False, "DeactivatedDueToAdmissionCheck", "x")
+    assert reading(workload(RESERVED, ADMITTED, past)) is None
+    assert reading(workload(refused("Pending"), ("Requeued", True, "Reactivated", "x"))) == (
+        "WaitingForQuota",
+        f"Kueue lets it wait: {QUOTA}.",
+    )
 
 
 def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
@@ -211,6 +297,22 @@ def test_a_running_job_that_kueue_has_no_workload_of_says_how_to_end_it() -> Non
     assert (planned.suspend, planned.patches) == (None, ())
     assert planned.status is not None
     assert planned.status["message"].endswith("has no Workload of it; spec.stop: Force ends it without saving.")
+
+
+def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do() -> None:
+    world = kueue_world()
+    world.job["spec"]["suspend"] = True
+    world.workload = workload(evicted(WORD, SAID), active=False)
+    planned = world.plan()
+    assert planned.status is not None
+    assert (planned.status["phase"], planned.patches) == ("Suspended", ())
+    assert planned.status["message"].endswith(
+        f" A resume alone will not do. Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so "
+        "lets it wait again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
+    )
+    world.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
+    planned = world.plan()
+    assert planned.status is None or "will not do" not in planned.status["message"]
 
 
 def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_says_so() -> None:
