@@ -42,6 +42,7 @@ class Kueue:
         self._program = binaries.ensure([*binaries.API, "kueue"]) / "kueue"
         self._webhook, self._visibility, self._health = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[str] | None = None
+        self._configuration: Object = {}
 
     def install(self) -> None:
         """Apply what Kueue ships but for its Deployment."""
@@ -49,19 +50,20 @@ class Kueue:
         documents = [entry for entry in yaml.safe_load_all(text) if entry]
         wanted = [entry for entry in documents if not {entry["kind"], entry["metadata"]["name"]} & {*_NOT_RUN}]
         shipped = next(entry for entry in documents if entry["metadata"]["name"] == "kueue-manager-config")
-        self._configure(yaml.safe_load(shipped["data"]["controller_manager_config.yaml"]))
+        self._configuration = self._configured(yaml.safe_load(shipped["data"]["controller_manager_config.yaml"]))
         self._kubernetes.apply(*(entry for entry in wanted if entry["kind"] == "Namespace"))
         self._kubernetes.apply(*(self._leading_here(entry) for entry in wanted))
 
-    def start(self, *gates: str) -> None:
-        """Start it, with feature gates, and wait until it decides, and answers for its webhooks and for places."""
+    def start(self, *gates: str, **configuration: Any) -> None:
+        """Start it, with feature gates and more of its configuration, and wait until it decides and answers."""
+        (self._folder / "config.yaml").write_text(yaml.safe_dump(self._configuration | configuration))
         log = (self._folder / "kueue.log").open("a")
         words = ["--config=config.yaml", f"--kubeconfig={self._kubeconfig()}", "--zap-log-level=2"]
         words += [f"--feature-gates={gate}=true" for gate in gates]
         command = ["env", f"--chdir={self._folder}", str(self._program), *words]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         self._mount()
-        until(self._is_ready, 60)
+        until(self._is_ready)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -78,7 +80,7 @@ class Kueue:
         """What it wrote."""
         return (self._folder / "kueue.log").read_text()
 
-    def _configure(self, shipped: Object) -> None:
+    def _configured(self, shipped: Object) -> Object:
         """The shipped configuration, with one integration and on ports of this machine's loopback."""
         ours = {
             "health": {"healthProbeBindAddress": f"127.0.0.1:{self._health}"},
@@ -88,7 +90,7 @@ class Kueue:
             "leaderElection": {"leaderElect": False},  # a killed one's lease would be waited for
             "integrations": {"frameworks": ["batch/job"]},
         }
-        (self._folder / "config.yaml").write_text(yaml.safe_dump(shipped | ours))
+        return shipped | ours
 
     def _leading_here(self, entry: Object) -> Object:
         """An object whose Services lead to the ports of this machine."""

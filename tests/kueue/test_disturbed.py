@@ -24,7 +24,10 @@ def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
     running.runs()
     cluster_queue(kubernetes, 2, stopPolicy="Hold")
     waiting = team.submit("waiting")
-    assert waiting.waits("Inadmissible")["message"] == "Kueue lets it wait: ClusterQueue gpus is inactive."
+    assert waiting.waits("Inadmissible")["message"] == (
+        "Kueue lets it wait: ClusterQueue gpus is inactive. It is held, or lacks what it names: see the condition "
+        "Active in kubectl describe clusterqueue gpus."
+    )
     assert running.status()["phase"] == "Running"
     cluster_queue(kubernetes, 2, stopPolicy="HoldAndDrain")
     status = running.waits("ClusterQueueStopped")
@@ -110,7 +113,7 @@ def test_kueue_is_killed_while_it_preempts(team: Yard, kueue: Kueue, kubernetes:
     time.sleep(seconds)
     kueue.kill()
     kueue.start()
-    high.runs(seconds=60)
+    high.runs()
     low.waits("Preempted")
     high.succeed()
     status = low.runs(attempts=2)
@@ -187,9 +190,9 @@ def gone(team: Yard, *jobs: Job) -> None:
     """Delete jobs and wait until nothing of them is left."""
     for job in jobs:
         job.delete()
-    until(lambda: not any(job.client.exists(job.path) for job in jobs), 60)
-    until(lambda: not any(job.client.exists(job.child_path) or job.pods() for job in jobs), 60)
-    until(lambda: all(job.workload() is None for job in jobs), 60)
+    until(lambda: not any(job.client.exists(job.path) for job in jobs))
+    until(lambda: not any(job.client.exists(job.child_path) or job.pods() for job in jobs))
+    until(lambda: all(job.workload() is None for job in jobs))
 
 
 def test_jobs_are_deleted_whatever_kueue_does_with_them(team: Yard, kubernetes: Kubernetes) -> None:
@@ -221,7 +224,7 @@ def test_jobs_that_are_deleted_while_kueue_is_down_are_gone_when_it_is_back(team
     new.waits("WebhookUnavailable")
     for job in (running, waiting, new):
         job.delete()
-    until(lambda: not new.client.exists(new.path), 60)
+    until(lambda: not new.client.exists(new.path))
     kueue.start()
     gone(team, running, waiting, new)
 
@@ -250,7 +253,7 @@ def test_an_operator_that_starts_while_kueue_is_down_serves_and_waits(
     new.waits("WebhookUnavailable")
     assert running.status()["phase"] == "Running"
     kueue.start()
-    new.waits("WaitingForQuota", 60)
+    new.waits("WaitingForQuota")
     running.succeed()
     new.runs()
 

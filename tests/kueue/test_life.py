@@ -23,7 +23,7 @@ def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, op
         "flavor gpu-nodes, 1 more needed."
     )
     assert second.condition("Admitted")["status"] == "False"
-    until(lambda: third.status()["queue"].get("position") == 2, 30)
+    until(lambda: third.status()["queue"].get("position") == 2)
     queue = second.status()["queue"]
     assert (queue["pool"], queue["position"], queue["length"]) == (QUEUE, 1, 2)
     shown = json.loads(operator.get("/queue")[1])
@@ -47,7 +47,7 @@ def test_priorities_order_and_may_change_while_a_job_waits(team: Yard) -> None:
     assert [jobs[name].workload_spec()["priority"] for name in names] == [100, 500, 900]
     jobs["low"].patch(queue={"name": QUEUE, "priority": 7})
     until(lambda: jobs["low"].workload_spec()["priority"] == 700)
-    until(lambda: [jobs[name].place() for name in ("high", "low", "middle")] == [1, 2, 3], 40)
+    until(lambda: [jobs[name].place() for name in ("high", "low", "middle")] == [1, 2, 3])
     first.succeed()
     for name in ("high", "low", "middle"):
         jobs[name].runs()
@@ -116,8 +116,8 @@ def test_stop_graceful_and_force_of_running_jobs_and_of_one_that_waits(team: Yar
     gentle.wait("Stopped")
     harsh.patch(stop="Force")
     harsh.wait("Stopped")
-    until(lambda: team.names("jobs", "batch/v1") == [], 40)
-    until(lambda: team.workloads() == [], 40)
+    until(lambda: team.names("jobs", "batch/v1") == [])
+    until(lambda: team.workloads() == [])
     assert "attempts" not in waiting.status()
     assert len(gentle.status()["attempts"]) == 1
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.api import kwok_support
@@ -22,17 +23,17 @@ _ENDED = ("Succeeded", "Failed")
 class Job(TrainingJob):
     """A TrainingJob whose pods kwok runs."""
 
-    def runs(self, attempts: int = 1, seconds: float = 40) -> Object:
+    def runs(self, attempts: int = 1, seconds: float = 90) -> Object:
         """Wait until it runs for the `attempts`-th time, and return the status."""
         return self.reaches(lambda status: status.get("phase") == "Running" and _attempts(status) == attempts, seconds)
 
-    def waits(self, reason: str, seconds: float = 30) -> Object:
+    def waits(self, reason: str, seconds: float = 90) -> Object:
         """Wait until it is Queued for a reason, and return the status."""
         return self.reaches(
             lambda status: status.get("phase") == "Queued" and reason_in(status, "Admitted") == reason, seconds
         )
 
-    def reaches(self, wanted: Any, seconds: float = 30) -> Object:
+    def reaches(self, wanted: Any, seconds: float = 90) -> Object:
         """Wait for a status and return it."""
         with suppress(AssertionError):
             return until(lambda: status if wanted(status := self.status()) else None, seconds)
@@ -69,6 +70,19 @@ class Job(TrainingJob):
         own = [one for one in items if one["metadata"]["ownerReferences"][0]["name"] == self.child_name]
         return own[0] if own else None
 
+    def check(self, name: str, state: str, message: str, **more: Any) -> None:
+        """Play the controller of an AdmissionCheck that says something of its Workload."""
+        found = until(lambda: self._reserved(name))
+        said = {"name": name, "state": state, "message": message, "lastTransitionTime": _now(), **more}
+        path = f"{GROUP}/namespaces/{self.team.namespace}/workloads/{found['metadata']['name']}/status"
+        self.client.patch(path, {"status": {"admissionChecks": [said]}})
+
+    def _reserved(self, check: str) -> Object | None:
+        """Its Workload as soon as Kueue asks for a check of it."""
+        found = self.workload() or {}
+        asked = [one["name"] for one in found.get("status", {}).get("admissionChecks", [])]
+        return found if check in asked else None
+
     def workload_spec(self) -> Object:
         """What its Workload asks for."""
         spec: Object = (self.workload() or {"spec": {}})["spec"]
@@ -101,34 +115,40 @@ def yard(kubernetes: Kubernetes, prefix: str) -> Iterator[Yard]:
     try:
         yield made
     finally:
-        kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", namespace, "--wait=true", "--timeout=60s")
-        until(lambda: not made.workloads(), 60)
+        kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", namespace, "--wait=true", "--timeout=90s")
+        until(lambda: not made.workloads())
         kubernetes.client.delete(f"/api/v1/namespaces/{namespace}")
         kubernetes.client.delete(f"/api/v1/persistentvolumes/{CLAIM}-{namespace}")
 
 
 def cluster_queue(kubernetes: Kubernetes, gpus: int, *, name: str = QUEUE, **spec: Any) -> None:
     """Make a ClusterQueue with as many GPUs, and its ResourceFlavor, or change them."""
-    limits = {"nvidia.com/gpu": gpus, "cpu": "64", "memory": "512Gi"}
-    resources = [{"name": resource, "nominalQuota": limit} for resource, limit in limits.items()]
+    flavor(kubernetes, FLAVOR, {"type": "kwok"})
+    queue_of_flavors(kubernetes, name, {FLAVOR: gpus}, **spec)
+
+
+def flavor(kubernetes: Kubernetes, name: str, labels: dict[str, str], **spec: Any) -> None:
+    """Make a ResourceFlavor of fake nodes with some labels."""
     toleration = {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}
-    kubernetes.apply(
-        _object("ResourceFlavor", FLAVOR, {"nodeLabels": {"type": "kwok"}, "tolerations": [toleration]}),
-        _object(
-            "ClusterQueue",
-            name,
-            {
-                "namespaceSelector": {},
-                "queueingStrategy": "BestEffortFIFO",
-                "preemption": {"withinClusterQueue": "Never"},
-                "stopPolicy": "None",
-                "resourceGroups": [
-                    {"coveredResources": list(limits), "flavors": [{"name": FLAVOR, "resources": resources}]}
-                ],
-                **spec,
-            },
-        ),
-    )
+    kubernetes.apply(_object("ResourceFlavor", name, {"nodeLabels": labels, "tolerations": [toleration], **spec}))
+
+
+def queue_of_flavors(kubernetes: Kubernetes, name: str, gpus: Mapping[str, int], **spec: Any) -> None:
+    """Make a ClusterQueue with as many GPUs of each flavor, in the order in which they are tried, or change it."""
+    flavors = []
+    for its, count in gpus.items():
+        limits = {"nvidia.com/gpu": count, "cpu": "64", "memory": "512Gi"}
+        resources = [{"name": resource, "nominalQuota": limit} for resource, limit in limits.items()]
+        flavors.append({"name": its, "resources": resources})
+    body = {
+        "namespaceSelector": {},
+        "queueingStrategy": "BestEffortFIFO",
+        "preemption": {"withinClusterQueue": "Never"},
+        "stopPolicy": "None",
+        "resourceGroups": [{"coveredResources": ["nvidia.com/gpu", "cpu", "memory"], "flavors": flavors}],
+        **spec,
+    }
+    kubernetes.apply(_object("ClusterQueue", name, body))
 
 
 def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE, cluster_queue: str = QUEUE) -> None:
@@ -137,8 +157,20 @@ def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE, clust
     kubernetes.client.apply(f"{GROUP}/namespaces/{namespace}/localqueues/{name}", body)
 
 
+def admission_check(kubernetes: Kubernetes, name: str, *, active: bool) -> None:
+    """Make an AdmissionCheck; an active one is one whose controller the test plays."""
+    kubernetes.apply(_object("AdmissionCheck", name, {"controllerName": f"trainyard.test/{name}"}))
+    condition = {"type": "Active", "status": "True", "reason": "Played", "message": "", "lastTransitionTime": _now()}
+    if active:
+        kubernetes.client.patch(f"{GROUP}/admissionchecks/{name}/status", {"status": {"conditions": [condition]}})
+
+
 def _object(kind: str, name: str, spec: Object) -> Object:
     return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def reason_in(status: Object, kind: str) -> str:

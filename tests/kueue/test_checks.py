@@ -1,0 +1,122 @@
+"""ClusterQueues with an AdmissionCheck: the tests play its controller, Kueue does what follows from its words."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from tests.api.gateway_support import Kubernetes, until
+from tests.kueue.yard import FLAVOR, Job, Yard, admission_check, local_queue, queue_of_flavors
+
+CHECK = "budget"
+
+
+@pytest.fixture
+def checked(team: Yard, kubernetes: Kubernetes) -> Job:
+    """A job whose quota is reserved, and whose check has said nothing yet."""
+    admission_check(kubernetes, CHECK, active=True)
+    return submitted(team, kubernetes, "checked", CHECK)
+
+
+def submitted(team: Yard, kubernetes: Kubernetes, queue: str, check: str) -> Job:
+    checks = {"admissionChecks": [{"name": check}]}
+    queue_of_flavors(kubernetes, queue, {FLAVOR: 2}, admissionChecksStrategy=checks)
+    local_queue(kubernetes, team.namespace, queue, queue)
+    return team.submit("job", queue={"name": queue})
+
+
+def test_a_check_without_a_controller_makes_its_queue_inactive(team: Yard, kubernetes: Kubernetes) -> None:
+    admission_check(kubernetes, "nobody", active=False)
+    job = submitted(team, kubernetes, "unchecked", "nobody")
+    assert job.waits("Inadmissible")["message"] == (
+        "Kueue lets it wait: ClusterQueue unchecked is inactive. It is held, or lacks what it names: see the condition "
+        "Active in kubectl describe clusterqueue unchecked."
+    )
+    told = kubernetes.kubectl("describe", "clusterqueue", "unchecked")
+    assert "references inactive AdmissionCheck(s): nobody" in told
+    admission_check(kubernetes, "nobody", active=True)
+    job.waits("WaitingForAdmissionChecks")
+    job.check("nobody", "Ready", "")
+    job.runs()
+
+
+def test_a_job_waits_for_its_check_and_starts_when_that_is_ready(checked: Job) -> None:
+    checked.waits("WaitingForAdmissionChecks")
+    checked.check(CHECK, "Pending", "The budget of team blue is asked for")
+    told = checked.reaches(lambda status: "team blue" in status["message"])
+    assert told["message"] == (
+        "Its quota is reserved; it waits for admission checks: budget (Pending: The budget of team blue is asked for)."
+    )
+    assert told["queue"].keys() == {"pool", "enqueuedAt", "reason"}, "it has quota, and no place any more"
+    assert checked.child()["spec"]["suspend"] is True
+    checked.check(CHECK, "Ready", "Paid")
+    assert checked.runs()["message"] == "Attempt 1 is training."
+    checked.succeed()
+
+
+def test_a_check_that_retries_sends_the_job_back(team: Yard, checked: Job) -> None:
+    for number, words in enumerate(("Kueue took its quota back:", "Kueue stopped it:")):
+        again = "It resumes where it was" if number else "It starts"
+        other = submit_in_its_way(team, number)
+        checked.check(CHECK, "Retry", "no budget now", requeueAfterSeconds=1)
+        told = checked.waits("AdmissionCheck")["message"]
+        assert told.startswith(f'{words} Evicted due to AdmissionCheck in Retry state: "budget" (no budget now). ')
+        assert f" {again} when Kueue lets it in." in told
+        other.waits("WaitingForAdmissionChecks")
+        until(lambda: "insufficient unused quota" in checked.status()["message"])
+        other.delete()
+        checked.waits("WaitingForAdmissionChecks")
+        checked.check(CHECK, "Ready", "Paid")
+        uid = checked.child()["metadata"]["uid"]
+        assert checked.runs(attempts=number + 1)["attemptCounts"]["failed"] == 0
+        assert checked.child()["metadata"]["uid"] == uid
+
+
+def submit_in_its_way(team: Yard, number: int) -> Job:
+    """A job that takes the quota as soon as the first one has to give it back."""
+    other = team.submit(f"other-{number}", gpus=2, queue={"name": "checked", "priority": 9})
+    other.waits("WaitingForQuota")
+    return other
+
+
+@pytest.mark.parametrize("attempts", [0, 1], ids=["waits", "runs"])
+def test_a_check_that_rejects_ends_the_waiting_and_how_to_wait_again_is_told(
+    checked: Job, kubernetes: Kubernetes, attempts: int
+) -> None:
+    checked.waits("WaitingForAdmissionChecks")
+    if attempts:
+        checked.check(CHECK, "Ready", "Paid")
+        checked.runs()
+    checked.check(CHECK, "Rejected", "team blue has no budget")
+    told = checked.waits("DeactivatedDueToAdmissionCheck")["message"]
+    assert told.startswith(
+        "Its Workload was deactivated, not by spec.suspend: The workload is deactivated due to AdmissionCheck in "
+        'Rejected state: "budget" (team blue has no budget). Whoever may do so lets it wait again by kubectl delete '
+    )
+    checked.patch(suspend=True)
+    assert checked.wait("Suspended")["message"].endswith(f" A resume alone will not do. {told}")
+    checked.patch(suspend=False)
+    assert checked.waits("DeactivatedDueToAdmissionCheck")["message"] == told
+    command = told.split(" lets it wait again by ")[1].rstrip(".")
+    kubernetes.kubectl(*shlex.split(command)[1:])
+    checked.waits("WaitingForAdmissionChecks")
+    checked.check(CHECK, "Ready", "Paid")
+    assert checked.runs(attempts=attempts + 1)["attemptCounts"]["failed"] == 0
+
+
+def test_a_rejected_workload_that_was_only_activated_is_not_said_to_wait(
+    team: Yard, checked: Job, kubernetes: Kubernetes
+) -> None:
+    checked.check(CHECK, "Rejected", "team blue has no budget")
+    told = checked.waits("DeactivatedDueToAdmissionCheck")["message"]
+    name = told.split("workloads.kueue.x-k8s.io ")[1].split()[0]
+    patch = ("--type=merge", "-p", '{"spec":{"active":true}}')
+    kubernetes.kubectl("patch", "workloads.kueue.x-k8s.io", name, "-n", team.namespace, *patch)
+    running = team.submit("running", gpus=2, queue={"name": "checked"})
+    running.waits("WaitingForAdmissionChecks")
+    waiting = team.submit("waiting", queue={"name": "checked"})
+    until(lambda: waiting.place() is not None)
+    status = checked.waits("DeactivatedDueToAdmissionCheck")
+    assert (status["message"], checked.workload_spec()["active"]) == (told, True)
+    assert "position" not in status["queue"]

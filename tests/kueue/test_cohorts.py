@@ -1,0 +1,160 @@
+"""Two ClusterQueues that lend each other quota: what borrows, what is taken back, and in which places jobs wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from cluster.client import ApiError
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.kueue_support import GROUP
+from tests.kueue.manager import Kueue
+from tests.kueue.yard import FLAVOR, Job, Object, Yard, local_queue, queue_of_flavors
+
+SAVES = "trainyard.test/saves"
+RECLAIMS = {"withinClusterQueue": "LowerPriority", "reclaimWithinCohort": "Any"}
+
+
+def queue(team: Yard, kubernetes: Kubernetes, name: str, gpus: int, cohort: str, **spec: Any) -> None:
+    """A ClusterQueue of a cohort, and a LocalQueue of its name."""
+    queue_of_flavors(kubernetes, name, {FLAVOR: gpus}, **{"preemption": RECLAIMS, "cohortName": cohort, **spec})
+    local_queue(kubernetes, team.namespace, name, name)
+
+
+def submit(team: Yard, name: str, queue: str, gpus: int = 1, priority: int = 5) -> Job:
+    return team.submit(name, gpus=gpus, queue={"name": queue, "priority": priority})
+
+
+@contextmanager
+def saving(job: Job) -> Iterator[None]:
+    """Keep a job's pod from being gone, as one that saves for long."""
+    (pod,) = job.live()
+    path = f"/api/v1/namespaces/{job.team.namespace}/pods/{pod['metadata']['name']}"
+    until(lambda: _refinalize(job, path, {SAVES}, set()))
+    try:
+        yield
+    finally:
+        until(lambda: _refinalize(job, path, set(), {SAVES}))
+
+
+def _refinalize(job: Job, path: str, more: set[str], fewer: set[str]) -> bool:
+    """Change the finalizers of a pod, unless somebody else did so at the same time."""
+    metadata = job.client.get(path)["metadata"]
+    finalizers = sorted({*metadata.get("finalizers", []), *more} - fewer)
+    with suppress(ApiError):
+        body = {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}
+        return bool(job.client.patch(path, {"metadata": body}))
+    return False
+
+
+def test_what_is_borrowed_is_taken_back_and_the_borrower_resumes(team: Yard, kubernetes: Kubernetes) -> None:
+    for name in ("left", "right"):
+        queue(team, kubernetes, name, 2, "yard")
+    jobs = [submit(team, name, "left", 2) for name in ("first", "second")]
+    for job in jobs:
+        job.runs()
+    large = submit(team, "large", "left", 5)
+    assert "current podset request (5) > maximum capacity (4)" in large.waits("ExceedsMaxQuota")["message"]
+    large.delete()
+    uids = {job.name: job.child()["metadata"]["uid"] for job in jobs}
+    with saving(jobs[0]), saving(jobs[1]):
+        owner = submit(team, "owner", "right", 2)
+        borrower = until(lambda: next((job for job in jobs if job.status()["phase"] == "Suspending"), None))
+        assert borrower.status()["message"].startswith(
+            "The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a workload (UID: "
+        )
+    owner.runs()
+    told = borrower.waits("Preempted")
+    assert (
+        "due to reclamation within the cohort; preemptor path: /yard/right; preemptee path: /yard/left. A queue "
+        in (told["message"])
+    )
+    assert "A queue that lent its quota takes it back. " in told["message"]
+    assert told["message"].endswith("It resumes where it was when Kueue lets it in.")
+    until(lambda: "2 more needed" in borrower.status()["message"])
+    assert borrower.status()["queue"]["reason"] == "Preempted"
+    (stays,) = [job for job in jobs if job is not borrower]
+    assert stays.status()["phase"] == "Running"
+    owner.succeed()
+    assert borrower.runs(attempts=2)["attemptCounts"]["failed"] == 0
+    assert borrower.child()["metadata"]["uid"] == uids[borrower.name]
+
+
+def test_jobs_of_two_local_queues_wait_in_one_row_while_their_cluster_queue_borrows(
+    team: Yard, kubernetes: Kubernetes
+) -> None:
+    for name in ("north", "south"):
+        queue(team, kubernetes, name, 2, "poles", preemption={"reclaimWithinCohort": "Any"})
+    local_queue(kubernetes, team.namespace, "north-too", "north")
+    running = [submit(team, name, "north", 2) for name in ("first", "second")]
+    for job in running:
+        job.runs()
+    waiting = {
+        name: submit(team, name, where, 2, priority)
+        for name, where, priority in (("a", "north", 3), ("b", "north-too", 7), ("c", "north", 5))
+    }
+    until(lambda: [waiting[name].place() for name in "bca"] == [1, 2, 3])
+    assert [waiting[name].status()["queue"]["length"] for name in "ac"] == [3, 3]
+    assert {waiting[name].status()["queue"]["pool"] for name in "abc"} == {"north", "north-too"}
+    running[0].succeed()
+    waiting["b"].runs()
+    until(lambda: [waiting[name].place() for name in "ca"] == [1, 2])
+    owner = submit(team, "owner", "south", 2)
+    owner.runs()
+    sent = until(lambda: [job for job in (running[1], waiting["b"]) if job.status()["phase"] == "Queued"])
+    assert len(sent) == 1
+    row = [*sent, waiting["c"], waiting["a"]]
+    until(lambda: sorted(job.place() or 0 for job in row) == [1, 2, 3])
+    assert (waiting["c"].place() or 0) < (waiting["a"].place() or 0)
+
+
+def test_fair_shares_send_out_who_borrowed_most(team: Yard, kubernetes: Kubernetes, kueue: Kueue) -> None:
+    kueue.kill()
+    kueue.start(fairSharing={"preemptionStrategies": ["LessThanOrEqualToFinalShare", "LessThanInitialShare"]})
+    try:
+        queue(team, kubernetes, "lender", 4, "fair")
+        for name, weight in (("light", "1"), ("heavy", "3")):
+            queue(team, kubernetes, name, 0, "fair", fairSharing={"weight": weight})
+        light = [submit(team, f"light-{number}", "light") for number in range(5)]
+        until(lambda: len(phase(light, "Running")) == 4)
+        heavy = [submit(team, f"heavy-{number}", "heavy") for number in range(4)]
+        until(lambda: len(phase(heavy, "Running")) == 3)
+        until(lambda: len(phase(light, "Running")) == 1)
+        sent = until(lambda: three if len(three := ran_before(phase(light, "Queued"))) == 3 else None)
+        for job in sent:
+            told = job.waits("Preempted")["message"]
+            assert "due to Fair Sharing within the cohort; " in told
+            assert " Its queue had borrowed more than its fair share. " in told
+        until(lambda: has_places(light) and has_places(heavy))
+        shares = {name: share(kubernetes, name) for name in ("light", "heavy")}
+        assert shares == {"light": 1, "heavy": 3}
+        for job in phase(heavy, "Running"):
+            job.succeed()
+        until(lambda: not phase(heavy, "Queued"))
+        assert all(job.status()["attemptCounts"]["failed"] == 0 for job in sent)
+    finally:
+        kueue.kill()
+
+
+def phase(jobs: list[Job], name: str) -> list[Job]:
+    """The jobs in a phase."""
+    return [job for job in jobs if job.status().get("phase") == name]
+
+
+def ran_before(jobs: list[Job]) -> list[Job]:
+    """Those that ran and do not any more."""
+    return [job for job in jobs if "attempts" in job.status()]
+
+
+def has_places(jobs: list[Job]) -> bool:
+    """Whether those of a queue that wait are told the places from the first to the last."""
+    places = sorted(job.place() or 0 for job in phase(jobs, "Queued"))
+    return places == list(range(1, len(places) + 1))
+
+
+def share(kubernetes: Kubernetes, name: str) -> int:
+    """GPUs that a ClusterQueue uses."""
+    status: Object = kubernetes.client.get(f"{GROUP}/clusterqueues/{name}")["status"]
+    used = {one["name"]: one["total"] for one in status["flavorsUsage"][0]["resources"]}
+    return int(used["nvidia.com/gpu"])
