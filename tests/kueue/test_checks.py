@@ -56,6 +56,7 @@ def test_a_job_waits_for_its_check_and_starts_when_that_is_ready(checked: Job) -
 
 
 def test_a_check_that_retries_sends_the_job_back(team: Yard, checked: Job) -> None:
+    checked.waits("WaitingForAdmissionChecks")
     for number, words in enumerate(("Kueue took its quota back:", "Kueue stopped it:")):
         again = "It resumes where it was" if number else "It starts"
         other = submit_in_its_way(team, number)

@@ -115,11 +115,13 @@ def test_a_job_waits_where_one_flavor_is_full_and_the_other_is_not_for_it(shop: 
     first = submit(shop, "first")
     first.runs()
     quotas(kubernetes, 2, 1)
-    large, strict = submit(shop, "large"), submit(shop, "strict", 1, tolerates=False)
+    large, strict = submit(shop, "large", priority=9), submit(shop, "strict", 1, tolerates=False)
     told = large.waits("WaitingForQuota")["message"]
     assert "insufficient quota for nvidia.com/gpu in flavor h100" in told
     assert told.endswith("insufficient unused quota for nvidia.com/gpu in flavor a100, 2 more needed.")
     assert "1 more needed, untolerated taint" in strict.waits("WaitingForQuota")["message"]
+    strict.delete()
+    until(lambda: strict.workload() is None)
     first.succeed()
     large.runs()
     assert placed(large) == ("a100", "kwok-0")
