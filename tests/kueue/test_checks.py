@@ -55,30 +55,26 @@ def test_a_job_waits_for_its_check_and_starts_when_that_is_ready(checked: Job) -
     checked.succeed()
 
 
-def test_a_check_that_retries_sends_the_job_back(team: Yard, checked: Job) -> None:
+def test_a_check_that_retries_sends_the_job_back_for_its_time(checked: Job) -> None:
+    checked.check(CHECK, "Retry", "no budget now", requeueAfterSeconds=8)
+    told = checked.waits("AdmissionCheck")["message"]
+    assert told.startswith(
+        'Kueue took its quota back: Evicted due to AdmissionCheck in Retry state: "budget" (no budget now). '
+    )
+    assert "It starts when Kueue lets it in." in told
     checked.waits("WaitingForAdmissionChecks")
-    for number, words in enumerate(("Kueue took its quota back:", "Kueue stopped it:")):
-        again = "It resumes where it was" if number else "It starts"
-        other = submit_in_its_way(team, number)
-        checked.check(CHECK, "Retry", "no budget now", requeueAfterSeconds=1)
-        told = checked.waits("AdmissionCheck")["message"]
-        assert told.startswith(f'{words} Evicted due to AdmissionCheck in Retry state: "budget" (no budget now). ')
-        assert f" {again} when Kueue lets it in." in told
-        other.waits("WaitingForAdmissionChecks")
-        until(lambda: "insufficient unused quota" in checked.status()["message"])
-        other.delete()
-        checked.waits("WaitingForAdmissionChecks")
-        checked.check(CHECK, "Ready", "Paid")
-        uid = checked.child()["metadata"]["uid"]
-        assert checked.runs(attempts=number + 1)["attemptCounts"]["failed"] == 0
-        assert checked.child()["metadata"]["uid"] == uid
-
-
-def submit_in_its_way(team: Yard, number: int) -> Job:
-    """A job that takes the quota as soon as the first one has to give it back."""
-    other = team.submit(f"other-{number}", gpus=2, queue={"name": "checked", "priority": 9})
-    other.waits("WaitingForQuota")
-    return other
+    checked.check(CHECK, "Ready", "Paid")
+    uid = checked.child()["metadata"]["uid"]
+    checked.runs()
+    checked.check(CHECK, "Retry", "the budget is used up", requeueAfterSeconds=8)
+    told = checked.waits("AdmissionCheck")["message"]
+    assert told.startswith("Kueue stopped it: Evicted due to AdmissionCheck in Retry state: ")
+    assert "(the budget is used up). " in told
+    assert "It resumes where it was when Kueue lets it in." in told
+    checked.waits("WaitingForAdmissionChecks")
+    checked.check(CHECK, "Ready", "Paid")
+    assert checked.runs(attempts=2)["attemptCounts"]["failed"] == 0
+    assert checked.child()["metadata"]["uid"] == uid
 
 
 @pytest.mark.parametrize("attempts", [0, 1], ids=["waits", "runs"])
