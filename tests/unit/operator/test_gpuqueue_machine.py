@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.operator.queue.world import GPU
-from tests.unit.operator.test_gpuqueue import Yard
+from tests.unit.operator.yard import Yard
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.pool import Node

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from tests.unit.operator.queue.world import GPU
-from tests.unit.operator.test_gpuqueue import Yard
+from tests.unit.operator.yard import Yard
 from trainyard_operator.queue import estimate, fit, room
 from trainyard_operator.queue.pool import Node
 from trainyard_operator.queue.position import EXACT
