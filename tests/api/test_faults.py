@@ -246,8 +246,8 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, pl
             start = len(plane.audit())
             job.finish(pod)
             second.wait_for_leadership()
+            on.proxy.down = False  # one that still led could write now
             until(lambda: not on.operator.process.is_alive())
-            on.proxy.down = False
             job.wait("Succeeded")
             writers = _writers(plane, start)
             assert second.stop() == 0

@@ -246,7 +246,8 @@ def test_an_unmodified_hugging_face_trainer_reports_by_its_environment_alone(
     train_with_transformers(tmp_path, gateway.url(kubeflow_path(NAMESPACE, job.name)), str(token), str(gateway.ca))
     status = until(lambda: (found := job.status()).get("progress", {}).get("percent") == 100 and found)
     assert (status["progress"]["totalSteps"], status["progress"]["remainingSeconds"]) == (6, 0)
-    assert 1 <= status["progress"]["step"] <= 6  # the end says nothing of the step; the report before it does
+    # The end says nothing of the step; the last report before it is up to 5 s older.
+    assert 4 <= status["progress"]["step"] <= 6
     assert status["progress"]["stage"] == "Training"
     assert status["phase"] == "Running"  # 100 % is not the end: only the operator says so
     assert {"loss", "gradNorm", "learningRate"} <= set(status["metrics"])

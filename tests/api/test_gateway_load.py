@@ -188,8 +188,10 @@ def check_order(writes: list[Write], changing: list[Trainer]) -> None:
     """The changes came last, when many others waited, and were written before those."""
     names = {trainer.job.name for trainer in changing}
     for trainer in changing:
-        # What was on its way already came first: a second's writes, or more where somebody is busy.
-        assert len(overtaken(trainer, writes, names)) <= JOBS / 2, trainer.job.name
+        assert len(overtaken(trainer, writes, names)) <= RATE, trainer.job.name  # a second's writes are on their way
+    last_change = max(next(write.at for write in writes if write.job == name) for name in names)
+    waited = {write.job for write in writes if write.at > last_change} - names
+    assert len(waited) > JOBS / 4
 
 
 def check_counts(gateway: Gateway, writes: list[Write]) -> None:

@@ -14,7 +14,7 @@ from tests.queueing.replay import World, replay
 
 SLACK = 1.5
 """Seconds between the clock of this machine and the operator's, which is the API server's and known to a second."""
-_IN_FLIGHT = 60.0
+_IN_FLIGHT = 10.0
 """Seconds from an admission to the Job on a machine that has much to do."""
 
 
