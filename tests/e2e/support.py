@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
 PATIENCE = 2700
-"""Seconds until something is given up that may have to wait for its turn; a failed job ends a wait at once."""
+"""Seconds until something is given up that may have to wait for its turn; a job that has ended ends a wait at once."""
+FINAL = ("Failed", "Succeeded", "Stopped")
+"""Phases that a job stays in."""
 GRACE = 600
 """Seconds that a pod has to save in; one that has saved does not wait for them."""
 
@@ -90,28 +93,35 @@ class Site:
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         self.kubectl.run("patch", "trainingjob", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def wait_phase(self, name: str, *phases: str, seconds: float = PATIENCE) -> dict[str, Any]:
-        """Wait until the job is in one of the phases; a failed job ends the wait at once."""
-        final = {"Failed", "Succeeded", "Stopped"}
+    def wait_status(
+        self, name: str, what: str, done: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE
+    ) -> dict[str, Any]:
+        """Wait until `done` holds of the job's status; a job that has ended otherwise ends the wait at once."""
         seen = self.kubectl.wait(
-            f"TrainingJob {name} in phase {' or '.join(phases)}",
+            f"TrainingJob {name} {what}",
             lambda: self.status(name),
-            lambda status: status.get("phase") in {*phases, *final},
+            lambda status: done(status) or status.get("phase") in FINAL,
             seconds,
         )
-        assert seen["phase"] in phases, f"{name} is {seen['phase']}: {seen.get('message')}\n{seen.get('logTail')}"
+        assert done(seen), f"{name} never {what}: {seen['phase']}: {seen.get('message')}\n{seen.get('logTail')}"
         return dict(seen)
+
+    def wait_phase(self, name: str, *phases: str, seconds: float = PATIENCE) -> dict[str, Any]:
+        """Wait until the job is in one of the phases."""
+        return self.wait_status(
+            name, f"in phase {' or '.join(phases)}", lambda status: status.get("phase") in phases, seconds
+        )
 
     def wait_step(self, name: str, step: int, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the status shows at least that step."""
-        return dict(
-            self.kubectl.wait(
-                f"TrainingJob {name} at step {step}",
-                lambda: self.status(name),
-                lambda status: status.get("progress", {}).get("step", 0) >= step or status.get("phase") == "Failed",
-                seconds,
-            )
+        return self.wait_status(
+            name, f"at step {step}", lambda status: status.get("progress", {}).get("step", 0) >= step, seconds
         )
+
+    def wait_attempt(self, name: str, number: int) -> dict[str, Any]:
+        """Wait until the job has begun that many attempts; the newest of them."""
+        status = self.wait_status(name, f"in attempt {number}", lambda status: len(status["attempts"]) == number)
+        return dict(status["attempts"][-1])
 
     def wait_trained(self, name: str, step: int = 3, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the newest pod's log tells of that step: sooner than the status, which is written every 10 s."""

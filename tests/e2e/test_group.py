@@ -37,9 +37,7 @@ def test_two_processes_train_are_interrupted_and_finish_as_one_job(site: Site) -
 
     # One of them is killed: the other one misses it, and the pod ends with a code that costs nothing.
     site.kubectl.run("exec", first, "--", "python", "-c", f"import os; os.kill({found[1]}, 9)")
-    second = site.kubectl.wait(
-        "a second attempt", lambda: site.status("group")["attempts"], lambda attempts: len(attempts) == 2, PATIENCE
-    )[-1]["pod"]
+    second = site.wait_attempt("group", 2)["pod"]
     site.kubectl.wait(f"{second} trains", lambda: logged_step(site.log(second)), lambda step: step > INTERVAL, PATIENCE)
     site.patch("group", {"suspend": True})
     status = site.wait_phase("group", "Suspended")

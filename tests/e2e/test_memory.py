@@ -21,12 +21,10 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
         estimate = {"memoryEstimate": {"bytes": 20 * 2**30, "basis": "lora"}}
         patch = json.dumps({"status": estimate})
         site.kubectl.run("patch", "trainingjob", "large", "--subresource=status", "--type=merge", "-p", patch)
-        found = site.kubectl.wait(
-            "the warning stands in the status",
-            lambda: condition(site.status("large"), "MemoryTooSmall"),
-            lambda told: told.get("status") == "True",
-            PATIENCE,
+        status = site.wait_status(
+            "large", "warned of", lambda status: condition(status, "MemoryTooSmall").get("status") == "True"
         )
+        found = condition(status, "MemoryTooSmall")
         assert f"1 of the 1 nodes it may run on have smaller GPUs: {node} (16.00 GiB)" in found["message"]
         assert found["message"] in site.kubectl.run("describe", "trainingjob", "large")
         shown = ("get", "trainingjob", "large", "-o", "wide")

@@ -26,10 +26,7 @@ def peer(site: Site, job: str) -> str:
 
 def wait_attempt(site: Site, job: str, number: int) -> str:
     """Wait until that attempt makes steps beyond the first checkpoint; its first pod."""
-    attempts = site.kubectl.wait(
-        f"attempt {number}", lambda: site.status(job)["attempts"], lambda found: len(found) == number, PATIENCE
-    )
-    first: str = attempts[-1]["pod"]
+    first: str = site.wait_attempt(job, number)["pod"]
     site.kubectl.wait(f"{first} trains", lambda: logged_step(site.log(first)), lambda step: step > INTERVAL, PATIENCE)
     return first
 

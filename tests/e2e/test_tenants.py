@@ -103,11 +103,10 @@ def test_a_pod_sees_its_own_claims_and_run_only(site: Site, other: Site, probe: 
 
 
 def test_a_claim_on_the_same_node_is_not_found_from_another_namespace(other: Site, probe: dict[str, Any]) -> None:
-    status = other.kubectl.wait(
-        "the missing claim is named",
-        lambda: other.status(NAME),
+    status = other.wait_status(
+        NAME,
+        "told of the missing claim",
         lambda status: 'persistentvolumeclaim "inputs" not found' in status.get("message", ""),
-        PATIENCE,
     )
     assert status["phase"] == "Starting"
     assert "progress" not in status

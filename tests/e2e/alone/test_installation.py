@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import Site, condition, training_job
 
 NAME = "no-image"
 DEADLINE = 60
@@ -17,12 +17,7 @@ def test_an_image_that_does_not_exist_is_named(site: Site) -> None:
     site.upgrade(trainer=missing(site))
     try:
         site.kubectl.apply(training_job(NAME, cpu="20m", startDeadlineSeconds=DEADLINE))
-        site.kubectl.wait(
-            "the image is named",
-            lambda: site.status(NAME).get("message", ""),
-            lambda message: missing(site) in message,
-            PATIENCE,
-        )
+        site.wait_status(NAME, "told of its image", lambda status: missing(site) in status.get("message", ""))
     finally:
         site.upgrade(trainer=site.images["trainer"])
 

@@ -76,11 +76,10 @@ def test_a_job_that_vanished_is_not_made_again(site: Site, outage: Outage) -> No
 
 
 def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, outage: Outage) -> None:
-    status = site.kubectl.wait(
-        "the second attempt runs",
-        lambda: site.status("pod-vanished"),
+    status = site.wait_status(
+        "pod-vanished",
+        "running in attempt 2",
         lambda status: status["phase"] == "Running" and len(status["attempts"]) == 2,
-        PATIENCE,
     )
     lost = status["attempts"][0]
     assert (lost["podUID"], lost["reason"]) == (outage.statuses["pod-vanished"]["attempts"][0]["podUID"], "PodLost")

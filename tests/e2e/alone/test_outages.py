@@ -64,11 +64,10 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
 
     node.reboot()
 
-    running = site.kubectl.wait(
-        "the second attempt runs",
-        lambda: site.status("rebooted"),
-        lambda status: len(status["attempts"]) == 2 and status["phase"] in ("Running", "Succeeded", "Failed"),
-        PATIENCE,
+    running = site.wait_status(
+        "rebooted",
+        "running in attempt 2",
+        lambda status: len(status["attempts"]) == 2 and status["phase"] in ("Running", "Succeeded"),
     )
     ended, second = running["attempts"]
     assert (ended["podUID"], ended["exitCode"], ended["reason"]) == (first["podUID"], 255, "NodeRestarted")
@@ -79,7 +78,7 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     reached, resumed = logged_step(site.log(ended["pod"])), site.wait_resumed(second["pod"])
     assert told <= reached
     assert reached - INTERVAL <= resumed >= saved
-    site.kubectl.wait("the gateway is back", lambda: site.status("lasting"), tells_of_its_second_pod, PATIENCE)
+    site.wait_status("lasting", "told of by a gateway that is back", tells_of_its_second_pod)
     site.patch("lasting", {"stop": "Force"})
 
     status = site.wait_phase("rebooted", "Succeeded")
