@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from trainyard_operator.queue.request import Admitted, Basis, Expectation, Reque
 from trainyard_operator.queue.round import Outcome, admit
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.objects import format_time, holds, parse_time
+from trainyard_operator.trainingjob.objects import condition, format_time, holds, parse_time
 from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, seconds_run
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ _OWED = 0.5
 """Seconds after which what was left out is told, where nothing else brings a round."""
 _PAST = 50
 """Finished jobs of a pool whose durations are remembered."""
+_PASSING = ("reason", "position", "length", "estimatedStartTime", "estimateBasis")
+"""Entries of `status.queue` that change while a job waits."""
 _ESTIMATE_SLACK = 0.1
 """Share of the wait by which an estimate must change to be told anew; at least half a minute."""
 
@@ -53,6 +55,20 @@ class _Told:
     start: datetime | None
     basis: Basis | None
     at: float = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What the last rounds found, by UID.
+
+    Attributes:
+        reasons, places: Of the last round that somebody was told of.
+        starts: When jobs are expected to start, and what that rests on, by the last look at all of them.
+    """
+
+    reasons: Mapping[str, Reason] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
+    starts: Mapping[str, tuple[datetime, Basis]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -99,6 +115,7 @@ class GpuQueue:
         self._patience = Policy.start_seconds
         self._budget = Budget(clock)
         self._looked, self._look_cost, self._owes = clock(), 0.0, False
+        self._found = _Found()
 
     # --- news ---------------------------------------------------------------------------------------------------------
 
@@ -135,6 +152,9 @@ class GpuQueue:
             return answer._replace(start_seconds=self._start_seconds(known), quota=self._quota(known.entry.holding))
         if known.told is None or request is None:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
+        if not _stands(known.told, observed) and observed.uid in self._found.reasons:
+            # Behind many others, what is written now may have been found long ago.
+            known.told = self._as_found(observed.uid)
         return Admission(
             admitted=False,
             reason=known.told.reason.word,
@@ -219,6 +239,8 @@ class GpuQueue:
             if before.holding is not None and holds(observed.child, "Complete"):
                 past = self._past.setdefault(before.holding.request.pool, deque(maxlen=_PAST))
                 past.append(seconds_run(observed, now))
+        if known.told is None and known.entry.waiting is not None and before == Entry():
+            known.told = _told_before(observed)
         if known.entry == Entry() and _is_over(observed):
             self._forget(key)
 
@@ -259,24 +281,30 @@ class GpuQueue:
         self._owes = began - self._looked < _TELL_SHARE * self._look_cost
         if not self._owes:
             in_line = [request for request in outcome.waiting if request.uid not in outcome.apart]
-            self._tell_each(outcome, outcome.reasons, estimates(in_line, holding, self.inventory))
+            expected, now = estimates(in_line, holding, self.inventory), self._now()
+            starts = {uid: (now + timedelta(seconds=one.seconds), one.basis) for uid, one in expected.items()}
+            self._found = _Found(reasons=outcome.reasons, places=places(outcome.waiting), starts=starts)
+            self._tell_each(outcome.reasons)
             self._looked, self._look_cost = began, self._clock() - began
         elif new:
-            self._tell_each(outcome, new, {})
+            self._found = replace(self._found, reasons=outcome.reasons, places=places(outcome.waiting))
+            self._tell_each(new)
 
-    def _tell_each(self, outcome: Outcome, uids: Iterable[str], starts: Mapping[str, Expectation]) -> None:
-        found, now, moment = places(outcome.waiting), self._now(), self._clock()
+    def _tell_each(self, uids: Iterable[str]) -> None:
+        found, now = self._found, self._now()
         for uid in uids:
-            known, expected, place = self._known[uid], starts.get(uid), found.get(uid)
-            before = known.told
-            if expected is None and _is_same(before, outcome.reasons[uid], place):
+            known = self._known[uid]
+            if uid not in found.starts and _is_same(known.told, found.reasons[uid], found.places.get(uid)):
                 continue  # most of a long queue
-            start = now + timedelta(seconds=expected.seconds) if expected else None
-            basis = expected.basis if expected else None
-            told = _Told(reason=outcome.reasons[uid], place=place, start=start, basis=basis, at=moment)
-            if self._is_due(before, told, now):
+            told = self._as_found(uid)
+            if self._is_due(known.told, told, now):
                 known.told = told
                 self._add(known.key)
+
+    def _as_found(self, uid: str) -> _Told:
+        found = self._found
+        start, basis = found.starts.get(uid, (None, None))
+        return _Told(reason=found.reasons[uid], place=found.places.get(uid), start=start, basis=basis, at=self._clock())
 
     def _is_due(self, before: _Told | None, after: _Told, now: datetime) -> bool:
         if before is None:
@@ -381,6 +409,24 @@ def _shown(told: _Told) -> dict[str, Any]:
     if told.start is not None and told.basis is not None:
         shown |= {"estimatedStartTime": format_time(told.start), "estimateBasis": told.basis.value}
     return shown
+
+
+def _stands(told: _Told, observed: Observed) -> bool:
+    """Whether a job's status says what it was told."""
+    status, shown = observed.status.get("queue") or {}, _shown(told)
+    return all(status.get(key) == shown.get(key) for key in _PASSING)
+
+
+def _told_before(observed: Observed) -> _Told | None:
+    """What a waiting job was told by an operator of before: a new one need not tell thousands the same at once."""
+    queue, told = observed.status.get("queue") or {}, condition(observed.job, "Admitted")
+    if told is None or told["reason"] != queue.get("reason"):
+        return None
+    reason = Reason(told["reason"], told["message"])
+    place = Place(queue["position"], queue["length"]) if "position" in queue else None
+    start = parse_time(queue["estimatedStartTime"]) if "estimatedStartTime" in queue else None
+    basis = Basis(queue["estimateBasis"]) if "estimateBasis" in queue else None
+    return _Told(reason=reason, place=place, start=start, basis=basis, at=-APART)
 
 
 def _is_same(before: _Told | None, reason: Reason, place: Place | None) -> bool:

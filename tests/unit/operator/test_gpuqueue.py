@@ -12,6 +12,7 @@ from trainyard_crds.contract import ENQUEUED_ANNOTATION
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.position import TOLD_PER_SECOND
 from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.queueing import seconds_run
@@ -61,6 +62,38 @@ def test_a_place_is_not_told_anew_within_ten_seconds() -> None:
     assert yard.added == ["b"], "c moved up, but was told 5 seconds ago"
     yard.round(6)
     assert yard.added == ["b", "c"]
+
+
+def test_what_is_written_late_is_written_as_it_is_by_then() -> None:
+    yard = Yard(1)
+    for name in ("a", "b", "c", "d"):
+        yard.submit(name)
+    yard.round()
+    yard.start("a")
+    yard.write("c")
+    yard.end("a")
+    yard.round(5)
+    places = {name: (yard.answer(name).queue or {})["position"] for name in ("c", "d")}
+    assert places == {"c": 2, "d": 2}, "c was written five seconds ago and stays; d is written only now"
+
+
+def test_a_new_operator_tells_nobody_what_the_one_before_has_told() -> None:
+    yard = Yard(1)
+    for number in range(200):
+        yard.submit(f"j{number:03}")
+    yard.round()
+    yard.start("j000")
+    for number in range(1, 200):
+        yard.write(f"j{number:03}")
+    yard.restart()
+    yard.bind("j000")
+    yard.added.clear()
+    yard.round()
+    assert yard.added == []
+    yard.end("j000")
+    yard.round()
+    assert yard.answer("j001").admitted
+    assert len(yard.added) == 1 + TOLD_PER_SECOND
 
 
 def test_a_job_let_in_but_not_yet_made_is_not_given_away_and_is_not_counted_twice() -> None:

@@ -82,6 +82,12 @@ class Yard:
         """Its pod is bound."""
         self.queue.inventory.put_pod(name, Holder(name, name, node, {GPU: gpus}, f"team/{name}"))
 
+    def write(self, name: str) -> None:
+        """Its status says what it is answered."""
+        found = self.answer(name)
+        admitted = {"type": "Admitted", "status": "False", "reason": found.reason, "message": found.message}
+        self.change(name, status={"queue": found.queue, "conditions": [admitted]})
+
     def end(self, name: str) -> None:
         """Its pod is over and its Job complete; the status follows later."""
         child = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
