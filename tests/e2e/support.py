@@ -22,7 +22,7 @@ VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "training.env.HF_ENDPOINT=http://
 its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
-PATIENCE = 2700
+PATIENCE = 1800
 """Seconds until something is given up that may have to wait for its turn; a job that has ended ends a wait at once."""
 FINAL = ("Failed", "Succeeded", "Stopped")
 """Phases that a job stays in."""
