@@ -24,8 +24,8 @@ from trainyard_operator.queue.request import Admitted, Basis, Expectation, Reque
 from trainyard_operator.queue.round import Outcome, admit
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.objects import condition, format_time, holds, parse_time
-from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, seconds_run
+from trainyard_operator.trainingjob.objects import format_time, holds, parse_time
+from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, last_told, seconds_run
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,8 @@ class GpuQueue:
                 past = self._past.setdefault(before.holding.request.pool, deque(maxlen=_PAST))
                 past.append(seconds_run(observed, now))
         if known.told is None and known.entry.waiting is not None and before == Entry():
-            known.told = _told_before(observed)
+            told = last_told(observed)
+            known.told = _Told(**told._asdict(), at=-APART) if told else None
         if known.entry == Entry() and _is_over(observed):
             self._forget(key)
 
@@ -415,18 +416,6 @@ def _stands(told: _Told, observed: Observed) -> bool:
     """Whether a job's status says what it was told."""
     status, shown = observed.status.get("queue") or {}, _shown(told)
     return all(status.get(key) == shown.get(key) for key in _PASSING)
-
-
-def _told_before(observed: Observed) -> _Told | None:
-    """What a waiting job was told by an operator of before: a new one need not tell thousands the same at once."""
-    queue, told = observed.status.get("queue") or {}, condition(observed.job, "Admitted")
-    if told is None or told["reason"] != queue.get("reason"):
-        return None
-    reason = Reason(told["reason"], told["message"])
-    place = Place(queue["position"], queue["length"]) if "position" in queue else None
-    start = parse_time(queue["estimatedStartTime"]) if "estimatedStartTime" in queue else None
-    basis = Basis(queue["estimateBasis"]) if "estimateBasis" in queue else None
-    return _Told(reason=reason, place=place, start=start, basis=basis, at=-APART)
 
 
 def _is_same(before: _Told | None, reason: Reason, place: Place | None) -> bool:

@@ -17,7 +17,7 @@ from trainyard_operator.queue.position import APART, Budget, Place, rounded
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.kueue import answer
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.queueing import is_wanted
+from trainyard_operator.trainingjob.queueing import is_wanted, last_told
 
 
 class _Seen(NamedTuple):
@@ -87,9 +87,19 @@ class KueueQueue:
         if observed is None or not is_wanted(observed):
             self._seen.pop(key, None)
         if child:
+            if observed is not None and child not in self._keys:
+                self._recall(child, observed)
             self._children[key], self._keys[child] = child, key
         else:
             self._children.pop(key, None)
+
+    def _recall(self, child: str, observed: Observed) -> None:
+        told = last_told(observed)
+        if told is None:
+            return
+        self._said[child] = _Said(*told.reason, at=-APART)
+        if told.place is not None:
+            self._told[child] = told.place
 
     def _forget(self, child: str) -> None:
         self._keys.pop(child, None)

@@ -11,10 +11,13 @@ from trainyard_crds.queue import DEFAULT_PRIORITY
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.queue.pool import Pool, pool_of
+from trainyard_operator.queue.position import Place
 from trainyard_operator.queue.quota import pod_needs
+from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import (
+    condition,
     container_state,
     job_finished,
     job_suspended,
@@ -51,6 +54,21 @@ class Grant(NamedTuple):
     open: bool
 
 
+class Told(NamedTuple):
+    """What a waiting job was told.
+
+    Attributes:
+        reason: Why it waits.
+        place: Its place, where it has one.
+        start, basis: When it is expected to start, and what that rests on.
+    """
+
+    reason: Reason
+    place: Place | None
+    start: datetime | None
+    basis: Basis | None
+
+
 _NEEDED = ("gpus", "gpuResource", "cpu", "memory")
 """Fields of spec.resources that say what a pod uses."""
 History = Callable[[Pool, float], Expectation | None]
@@ -80,6 +98,19 @@ def entry_of(
     if _holds_on(observed):
         return Entry(holding=_holding(observed, request, grant, now, leaving=True))
     return Entry(waiting=request) if wanted and not over else Entry()
+
+
+def last_told(observed: Observed) -> Told | None:
+    """What the status says to a waiting job: a new operator need not tell thousands at once what they know."""
+    queue, told = observed.status.get("queue") or {}, condition(observed.job, "Admitted")
+    if told is None or told["reason"] != queue.get("reason"):
+        return None
+    return Told(
+        reason=Reason(told["reason"], told["message"]),
+        place=Place(queue["position"], queue["length"]) if "position" in queue else None,
+        start=parse_time(queue["estimatedStartTime"]) if "estimatedStartTime" in queue else None,
+        basis=Basis(queue["estimateBasis"]) if "estimateBasis" in queue else None,
+    )
 
 
 def _gave_up(request: Request, now: datetime) -> bool:

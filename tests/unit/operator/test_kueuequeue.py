@@ -27,6 +27,10 @@ class Yard:
         self.world.apply(self.world.plan())
         self.items: list[Object] | None = []
         self.gone, self.clock = False, 0.0
+        self.queue = self.restart()
+
+    def restart(self) -> KueueQueue:
+        """A new process that knows the same job and its Workload."""
         kube: Any = self
         self.queue = KueueQueue(
             kube,
@@ -39,6 +43,7 @@ class Yard:
         self.queue.feed.listed = True
         self.queue.look(KEY)
         self.queue.feed.put(workload(CHILD_UID, 5))
+        return self.queue
 
     added: list[Key]
 
@@ -77,6 +82,21 @@ async def test_a_place_is_asked_for_while_a_job_waits_and_told_when_it_changes()
     await yard.queue.refresh()
     assert yard.added == [KEY, KEY]
     assert "position" not in yard.admission().queue
+
+
+async def test_a_new_operator_tells_nothing_that_the_one_before_has_told() -> None:
+    yard = Yard()
+    yard.admission()
+    yard.items = [item("other", 0), item(CHILD_UID, 1)]
+    await yard.queue.refresh()
+    before = yard.admission()
+    admitted = {"type": "Admitted", "status": "False", "reason": before.reason, "message": before.message}
+    yard.world.job["status"] = {"queue": before.queue, "conditions": [admitted]}
+    yard.restart()
+    assert yard.admission() == before
+    yard.added.clear()
+    await yard.queue.refresh()
+    assert yard.added == []
 
 
 async def test_the_exact_queue_is_shown_and_the_rounded_one_told() -> None:
