@@ -25,7 +25,8 @@ from trainyard_operator.queue.round import Outcome, admit
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.objects import format_time, holds, parse_time
-from trainyard_operator.trainingjob.queueing import Entry, Grant, entry_of, last_told, seconds_run
+from trainyard_operator.trainingjob.queueing import Entry, Grant, Told, entry_of, last_told, seconds_run
+from trainyard_operator.trainingjob.status import PASSING
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +41,8 @@ _OWED = 0.5
 """Seconds after which what was left out is told, where nothing else brings a round."""
 _PAST = 50
 """Finished jobs of a pool whose durations are remembered."""
-_PASSING = ("reason", "position", "length", "estimatedStartTime", "estimateBasis")
-"""Entries of `status.queue` that change while a job waits."""
 _ESTIMATE_SLACK = 0.1
 """Share of the wait by which an estimate must change to be told anew; at least half a minute."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What a waiting job was told, and when."""
-
-    reason: Reason
-    place: Place | None
-    start: datetime | None
-    basis: Basis | None
-    at: float = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +61,15 @@ class _Found:
 
 @dataclass(kw_only=True)
 class _Known:
-    """What is remembered of one job."""
+    """What is remembered of one job; `told_at` is when it was told, in monotonic seconds."""
 
     key: Key
     stamp: datetime
     entry: Entry = field(default_factory=Entry)
     grant: Grant | None = None
     preempted: bool = False
-    told: _Told | None = None
+    told: Told | None = None
+    told_at: float = -APART
 
 
 class GpuQueue:
@@ -154,7 +143,7 @@ class GpuQueue:
             return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
         if not _stands(known.told, observed) and observed.uid in self._found.reasons:
             # Behind many others, what is written now may have been found long ago.
-            known.told = self._as_found(observed.uid)
+            known.told, known.told_at = self._as_found(observed.uid), self._clock()
         return Admission(
             admitted=False,
             reason=known.told.reason.word,
@@ -240,8 +229,7 @@ class GpuQueue:
                 past = self._past.setdefault(before.holding.request.pool, deque(maxlen=_PAST))
                 past.append(seconds_run(observed, now))
         if known.told is None and known.entry.waiting is not None and before == Entry():
-            told = last_told(observed)
-            known.told = _Told(**told._asdict(), at=-APART) if told else None
+            known.told, known.told_at = last_told(observed), -APART
         if known.entry == Entry() and _is_over(observed):
             self._forget(key)
 
@@ -298,19 +286,20 @@ class GpuQueue:
             if uid not in found.starts and _is_same(known.told, found.reasons[uid], found.places.get(uid)):
                 continue  # most of a long queue
             told = self._as_found(uid)
-            if self._is_due(known.told, told, now):
-                known.told = told
+            if self._is_due(known, told, now):
+                known.told, known.told_at = told, self._clock()
                 self._add(known.key)
 
-    def _as_found(self, uid: str) -> _Told:
+    def _as_found(self, uid: str) -> Told:
         found = self._found
         start, basis = found.starts.get(uid, (None, None))
-        return _Told(reason=found.reasons[uid], place=found.places.get(uid), start=start, basis=basis, at=self._clock())
+        return Told(reason=found.reasons[uid], place=found.places.get(uid), start=start, basis=basis)
 
-    def _is_due(self, before: _Told | None, after: _Told, now: datetime) -> bool:
-        if before is None:
+    def _is_due(self, known: _Known, told: Told, now: datetime) -> bool:
+        if known.told is None:
             return True
-        return _differ(before, after, now) and after.at - before.at >= APART and self._budget.take()
+        late = self._clock() - known.told_at >= APART
+        return late and _differ(known.told, told, now) and self._budget.take()
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
@@ -403,7 +392,7 @@ def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _shown(told: _Told) -> dict[str, Any]:
+def _shown(told: Told) -> dict[str, Any]:
     shown: dict[str, Any] = {"reason": told.reason.word}
     if told.place is not None:
         shown |= told.place._asdict()
@@ -412,18 +401,18 @@ def _shown(told: _Told) -> dict[str, Any]:
     return shown
 
 
-def _stands(told: _Told, observed: Observed) -> bool:
+def _stands(told: Told, observed: Observed) -> bool:
     """Whether a job's status says what it was told."""
     status, shown = observed.status.get("queue") or {}, _shown(told)
-    return all(status.get(key) == shown.get(key) for key in _PASSING)
+    return all(status.get(key) == shown.get(key) for key in PASSING)
 
 
-def _is_same(before: _Told | None, reason: Reason, place: Place | None) -> bool:
+def _is_same(before: Told | None, reason: Reason, place: Place | None) -> bool:
     """Whether a job was told just that, and no estimate."""
     return before is not None and before.basis is None and before.reason == reason and before.place == place
 
 
-def _differ(before: _Told, after: _Told, now: datetime) -> bool:
+def _differ(before: Told, after: Told, now: datetime) -> bool:
     """Whether there is something new to tell; an estimate that hardly moved is not."""
     if (before.reason, before.place, before.basis) != (after.reason, after.place, after.basis):
         return True

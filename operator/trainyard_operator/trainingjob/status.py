@@ -17,7 +17,7 @@ from trainyard_operator.trainingjob.summary import final_values
 
 _MESSAGE_LIMIT = 2048
 _LASTING = ("pool", "enqueuedAt")
-_PASSING = ("position", "length", "estimatedStartTime", "estimateBasis", "reason")
+PASSING = ("position", "length", "estimatedStartTime", "estimateBasis", "reason")
 """Parts of `status.queue` of a job for life, and of one that waits; failedStarts stays until a start succeeds."""
 _STARTED = (*FINAL_PHASES, Phase.RUNNING)
 _FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
@@ -68,7 +68,7 @@ def _queue(observed: Observed, decision: Decision, admission: Admission) -> Obje
         told = told | {"reason": observed.refusal.reason}
     shown = told if waits else {key: told[key] for key in _LASTING if key in told}
     failed = None if decision.phase in _STARTED else decision.failed_starts or known.get("failedStarts")
-    return {key: shown.get(key) for key in (*_LASTING, *_PASSING)} | {"failedStarts": failed}
+    return {key: shown.get(key) for key in (*_LASTING, *PASSING)} | {"failedStarts": failed}
 
 
 def _place(queue: Object | None) -> str | None:
