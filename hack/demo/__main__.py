@@ -78,7 +78,7 @@ def up(model: str | None) -> int:
     print(f"\nThe demo took {_minutes(time.monotonic() - started)}. Look around:")
     print(f"  export KUBECONFIG={kubeconfig} PATH={programs}:$PATH")
     print(f"  kubectl -n {NAMESPACE} get tj; kubectl -n {NAMESPACE} get tj {name} -o yaml")
-    print("  make clean-demo    # when you are done")
+    print("  make clean-demo    # when you are done; with KEEP_CACHE=1 the programs and images that took so long stay")
     return 0 if passed else 1
 
 
