@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from benchmarks.plane import Api, Object
-from trainyard_crds.contract import JOB_UID_LABEL
+from benchmarks.control_plane import Api, Object
+from trainyard_crds.constants import JOB_UID_LABEL
 
 JOBS = "/apis/batch/v1/namespaces/{}/jobs"
 PODS = "/api/v1/namespaces/{}/pods"

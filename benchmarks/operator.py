@@ -22,9 +22,8 @@ from pathlib import Path
 from tests.api.gateway_support import Gateway, Kubernetes
 from tests.api.operator_support import Operator
 
-from benchmarks import audit, peer
-from benchmarks.follow import TRAINING_JOBS, Followed, following
-from benchmarks.plane import (
+from benchmarks import audit, reference
+from benchmarks.control_plane import (
     LONG,
     REPORTED,
     SHORT,
@@ -35,13 +34,14 @@ from benchmarks.plane import (
     training_job,
     wait_for,
 )
+from benchmarks.follow import TRAINING_JOBS, Followed, following
 from benchmarks.process import Usage, usage
 from benchmarks.report import NONE, Report, machine, p50_p99
 from benchmarks.trainers import PlayedTrainers
 
 _NOTES = f"""\
-peer: {peer.NAME}, measured on such a machine (2 cores, control plane, kwok and client on it), two runs; its webhooks \
-on, its client limits as shipped. A dash: not measured there.
+peer: {reference.NAME}, measured on such a machine (2 cores, control plane, kwok and client on it), two runs; \
+its webhooks on, its client limits as shipped. A dash: not measured there.
 p50 / p99 in ms, from the answer to the create call to the arrival of the watch line at one independent client.
 writes: create, update, patch and delete requests of the audit log in the jobs' namespace, failed ones included, \
 divided by the jobs. Ours are the operator's and the gateway's, Events apart; everybody is all but the client.
@@ -114,7 +114,7 @@ async def burst(bench: Bench, followed: Followed, *, namespace: str, count: int,
 Create = Callable[[Followed], Awaitable[None]]
 
 
-async def latency(bench: Bench, name: str, create: Create, bar: str, other: peer.Latency) -> None:
+async def latency(bench: Bench, name: str, create: Create, bar: str, other: reference.Latency) -> None:
     """Follow jobs from the create call to their end, and count what they cost."""
     since, before = audit.now(), usage(bench.operator.process.pid)
     async with following(bench.api, SHORT) as followed:
@@ -202,7 +202,7 @@ async def held(bench: Bench, namespace: str, count: int, *, suspend: bool, bar: 
             if await wait_for(lambda: followed.all_at("child", uids), 180, f"{count} child Jobs"):
                 last = max(followed.at["child"].values()) - began
                 bench.report.add(
-                    f"{count} TrainingJobs created: last child Job after (s)", f"{last:.1f}", peer=peer.FILLED
+                    f"{count} TrainingJobs created: last child Job after (s)", f"{last:.1f}", peer=reference.FILLED
                 )
             await wait_for(lambda: followed.all_at("running", uids), 240, f"{count} pods Running")
     await _until_quiet(bench)
@@ -213,12 +213,12 @@ async def held(bench: Bench, namespace: str, count: int, *, suspend: bool, bar: 
         after = second[part]
         name, share = f"{count} {kind}: {part}", 100 * (after.cpu - before.cpu) / bench.scale.idle
         rss = f"{empty[part].rss:.0f} -> {after.rss:.0f} (peak {after.peak:.0f})"
-        bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, bar, peer.RSS if peers else NONE)
+        bench.report.add(f"{name}: RSS empty -> with them (MiB)", rss, bar, reference.RSS if peers else NONE)
         what = f"{name}: idle CPU (% of a core, {bench.scale.idle} s)"
-        bench.report.add(what, f"{share:.2f}", peer=peer.IDLE_CPU if peers else NONE)
+        bench.report.add(what, f"{share:.2f}", peer=reference.IDLE_CPU if peers else NONE)
         asked = await bench.requests(since, audit.SERVICE_ACCOUNTS[part], until)
         what = f"{name}: API requests in {bench.scale.idle} s"
-        bench.report.add(what, _listed(asked), "none but the Lease", peer.IDLE_WRITES if peers else NONE)
+        bench.report.add(what, _listed(asked), "none but the Lease", reference.IDLE_WRITES if peers else NONE)
 
 
 def _listed(requests: list[audit.Request]) -> str:
@@ -300,10 +300,10 @@ async def run(bench: Bench, sections: set[str]) -> None:
         await wait_for(lambda: followed.all_at("succeeded", uids), 60, "the warm-up")
     if "paced" in sections:
         steady = functools.partial(paced, bench, namespace=SHORT, count=count, per_second=5, prefix="paced")
-        await latency(bench, f"{count} jobs, 5/s", steady, "20 / 40", peer.PACED)
+        await latency(bench, f"{count} jobs, 5/s", steady, "20 / 40", reference.PACED)
     if "burst" in sections:
         at_once = functools.partial(burst, bench, namespace=SHORT, count=count, prefix="burst")
-        await latency(bench, f"burst of {count}", at_once, "p99 < 1000", peer.BURST)
+        await latency(bench, f"burst of {count}", at_once, "p99 < 1000", reference.BURST)
     if "reported" in sections:
         await reported_lives(bench)
     for namespace in (SHORT, REPORTED):
@@ -326,7 +326,7 @@ async def at_rest(bench: Bench, kind: str) -> None:
     await asyncio.to_thread(_start_afresh, bench)
     await asyncio.sleep(3)
     await held(bench, LONG, count, suspend=kind == "suspended", bar="<= 200")
-    await restarts(bench, f"{count} {kind}", "< 5", peer.RESTART if kind == "suspended" else NONE)
+    await restarts(bench, f"{count} {kind}", "< 5", reference.RESTART if kind == "suspended" else NONE)
 
 
 async def at_scale(bench: Bench) -> None:

@@ -26,16 +26,16 @@ from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import Operator
 from tests.queueing.load import PRIORITIES, SIZES
-from tests.unit.operator.test_long_queue import long_queue
+from tests.unit.operator.admission.test_long_queue import long_queue
 
 from benchmarks import audit
+from benchmarks.control_plane import SECONDS, SHORT, Api, Object, client, prepare_namespace, training_job, wait_for
 from benchmarks.follow import JOBS, PODS, TRAINING_JOBS
-from benchmarks.plane import SECONDS, SHORT, Api, Object, client, prepare_namespace, training_job, wait_for
+from benchmarks.observations import Seen, quantiles
 from benchmarks.process import usage
 from benchmarks.report import NONE, Report, machine
-from benchmarks.seen import Seen, quantiles
 from cluster.kwok import GPUS
-from trainyard_operator import garbage
+from trainyard_operator import gc_tuning
 
 _NOTES = """\
 peer: Kueue (after 0.19.2, BestEffortFIFO, one pod a Job), measured on such a machine with the same load, two runs.
@@ -273,7 +273,7 @@ def plain_job(name: str, gpus: int) -> Object:
 
 def measure_pass(report: Report, waiting: int) -> None:
     """CPU of passes over a long queue in which a job has ended since the last one; no cluster."""
-    garbage.calm()  # as the operator does
+    gc_tuning.calm()  # as the operator does
     yard, times = long_queue(waiting, 64), list[float]()
     for number in range(40):
         yard.end(f"running-{number}")

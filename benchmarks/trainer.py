@@ -33,7 +33,7 @@ faults: the process is hit at a random instant of training and started again at 
 Kubernetes takes to notice and to start a container comes on top. A lost step is one that was done and is done again."""
 
 _PLAIN = "import torch, transformers.modeling_utils, peft"
-_OURS = "from trainyard_trainer.models.libraries import import_libraries; import_libraries(adapter=True)"
+_OURS = "from trainyard_trainer.tasks.text.models.libraries import import_libraries; import_libraries(adapter=True)"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _stall(report: Report, inputs: Inputs, folder: Path, method: str, *, steps: 
 
 def _make_model(tiny: Path, target: Path, hidden: int, layers: int) -> None:
     """A random Llama with the small model's tokenizer; in fp32, Adam's state triples its size."""
-    from trainyard_trainer.models.quiet import quiet_libraries
+    from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 
     quiet_libraries()
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -9,8 +9,8 @@ from collections import Counter
 import aiohttp
 from tests.api.gateway_support import Gateway, report
 
-from benchmarks.plane import REPORTED, SECONDS, Api, Object
-from trainyard_crds.contract import JOB_NAME_LABEL, JOB_UID_LABEL, progress_audience, progress_path
+from benchmarks.control_plane import REPORTED, SECONDS, Api, Object
+from trainyard_crds.constants import JOB_NAME_LABEL, JOB_UID_LABEL, progress_audience, progress_path
 
 _STAGES = ("Downloading", "PreparingData", "LoadingModel", "Training")
 _EVERY = 2.0

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contest import OURS, Case, Method, Result, Side, alternate, compare, predicted, run_side
+from benchmarks.comparison import OURS, Case, Method, Result, Side, alternate, compare, predicted, run_side
 from benchmarks.report import Report, machine
 from benchmarks.workload import SHAPES, Lengths, Workshop, describe, rows_per_step, some_lengths
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.contest import Case, Method
+from benchmarks.comparison import Case, Method
 
 _SHORTEST = 8
 _SUCCESSION = 0.75
@@ -49,7 +49,7 @@ def make_model(directory: Path, shape: Shape, *, precision: str, device: str, co
         device: Where the numbers are drawn: 8 billion of them take a minute on a CPU.
         context: Positions it has.
     """
-    from trainyard_trainer.models.quiet import quiet_libraries
+    from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 
     quiet_libraries()
     import torch

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-import mistakes
+import error_corpus
 from trainyard_crds.exitcodes import EXIT_CODES
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.schema import KINDS, crd
@@ -33,7 +33,7 @@ def files() -> dict[Path, str]:
     schema = RunConfig.model_json_schema(by_alias=True)
     result[ROOT / "crds/manifests/runconfig.schema.json"] = json.dumps(schema, indent=2) + "\n"
     result[ROOT / "docs/reference/exit-codes.md"] = _exit_codes()
-    result[ROOT / "docs/mistakes.md"] = mistakes.table()
+    result[ROOT / "docs/mistakes.md"] = error_corpus.table()
     return result
 
 

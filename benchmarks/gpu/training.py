@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.contest import OURS, Case, Method, Result, Side, SideError, compare, gpu_peak, predicted, run_side
+from benchmarks.comparison import OURS, Case, Method, Result, Side, SideError, compare, gpu_peak, predicted, run_side
 from benchmarks.report import Report, machine
 from benchmarks.workload import SHAPES, Precision, Workshop, describe, rows_per_step, some_lengths
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import StatusModel, Timestamp
-from trainyard_crds.contract import TERMINATION_LIMIT
+from trainyard_crds.constants import TERMINATION_LIMIT
 
 MetricValue = Annotated[float, Field(allow_inf_nan=False)]
 Metrics = Annotated[dict[str, MetricValue], Field(max_length=64)]

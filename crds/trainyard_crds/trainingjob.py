@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import Column, Kind, SpecModel, cel, rules
-from trainyard_crds.contract import NAME_LIMIT
+from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exports import Export
 from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3

@@ -20,16 +20,16 @@ from fastapi import FastAPI
 
 from trainyard_crds import logs
 from trainyard_gateway import kube, settings
-from trainyard_gateway.app import health_app, intake_app
+from trainyard_gateway.connection_limit import BoundedListener
 from trainyard_gateway.errors import SettingsError
-from trainyard_gateway.intake import Intake, Schedule
+from trainyard_gateway.intake.app import health_app, intake_app
+from trainyard_gateway.intake.report_service import Intake, Schedule
+from trainyard_gateway.intake.status_writer import Writer
+from trainyard_gateway.intake.token_review import Tokens
 from trainyard_gateway.jobs import JobCache, Reflector
-from trainyard_gateway.listener import BoundedListener
 from trainyard_gateway.metrics import Metrics
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
-from trainyard_gateway.tokens import Tokens
-from trainyard_gateway.writer import Writer
 
 logger = logging.getLogger(__name__)
 

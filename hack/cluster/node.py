@@ -16,9 +16,9 @@ from cluster import (
     api,
     binaries,
     controlplane,
-    keeper,
     kwok,
     network,
+    node_daemon,
     nodeconfig,
     packages,
     pods,
@@ -38,7 +38,7 @@ from cluster.shell import run, say, wait_until, write_atomically
 
 _TOO_EARLY = "server is not initialized yet"
 """What containerd answers to the kubelet until its own parts are up."""
-PROCESSES = ("registry", "containerd", "kubelet", "kube-proxy", "coredns", "keeper")
+PROCESSES = ("registry", "containerd", "kubelet", "kube-proxy", "coredns", "node-daemon")
 """In the order in which they start."""
 _NODE = f"/api/v1/nodes/{NODE_NAME}"
 _PROXY_BINDING = {
@@ -118,7 +118,7 @@ class Node:
         Args:
             grace_seconds: Time that the pods get.
         """
-        for name in ("keeper", "kubelet", "kube-proxy", "coredns"):
+        for name in ("node-daemon", "kubelet", "kube-proxy", "coredns"):
             self._processes.stop(name)
         pods.stop_all(self.facts.containerd_socket, grace_seconds)
         for name in ("containerd", "registry"):
@@ -196,7 +196,7 @@ class Node:
             ],
             "kube-proxy": [self._folder / "kube-proxy", f"--config={conf / 'kube-proxy.json'}"],
             "coredns": [self._folder / "coredns", "-conf", conf / "Corefile"],
-            "keeper": [sys.executable, "-m", "cluster.keeper", self.facts.state.name],
+            "node-daemon": [sys.executable, "-m", "cluster.node_daemon", self.facts.state.name],
         }
         return {name: [str(part) for part in command] for name, command in commands.items()}
 
@@ -237,7 +237,7 @@ class Node:
             return False
         node = client.get(_NODE)
         found = settings.load(self.facts.state)
-        gpus = node["status"].get("allocatable", {}).get(keeper.GPU, "0")
+        gpus = node["status"].get("allocatable", {}).get(node_daemon.GPU, "0")
         return kwok.ready(node, since) and gpus == str(found.fake_gpus if found else 0)
 
     def _hint(self) -> str:

@@ -13,7 +13,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple, Unpack
 
 from trainyard_crds import logs
-from trainyard_operator import garbage
+from trainyard_operator import gc_tuning
+from trainyard_operator.admission.builtin import GpuQueue
+from trainyard_operator.admission.inventory_feed import GpuFeed
+from trainyard_operator.admission.kueue import KueueQueue
+from trainyard_operator.admission.policy_file import PolicyFile
+from trainyard_operator.ca_distribution import Trust
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ClusterNotReadyError,
@@ -22,24 +27,19 @@ from trainyard_operator.errors import (
     OperatorError,
     SettingsError,
 )
-from trainyard_operator.gpuqueue import GpuQueue
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.kube.client import LEASES, Kube, Object, connect, path
 from trainyard_operator.kube.events import EventWriter
-from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.kube.lease import Elector
 from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.kube.workqueue import Result, WorkQueue
-from trainyard_operator.kueuequeue import KueueQueue
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.queue.quota import Quotas
-from trainyard_operator.queue_policy import PolicyFile
 from trainyard_operator.settings import KUEUE, Settings, from_environment
 from trainyard_operator.trainingjob.observe import observe
 from trainyard_operator.trainingjob.reconcile import Reconciler
-from trainyard_operator.trust import Trust
 from trainyard_operator.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def main() -> int:
         settings = from_environment(os.environ, socket.gethostname())
         # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
         logs.configure(settings.log_level, quiet=["kopf"])
-        garbage.calm()
+        gc_tuning.calm()
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(_run(settings))
     except (SettingsError, ClusterNotReadyError) as error:

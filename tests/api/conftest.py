@@ -27,7 +27,7 @@ ORDER = (
     ("test_queue_scale",),
     ("test_gateway_load",),
     ("test_operator", "test_exports", "test_tenants", "test_memory_warning"),
-    ("test_crd", "test_mistakes", "test_examples"),
+    ("test_crd", "test_error_corpus", "test_examples"),
     ("test_gateway",),
     ("test_health",),
     ("test_chart",),

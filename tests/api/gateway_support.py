@@ -27,10 +27,10 @@ from cluster.api import Cluster
 from cluster.errors import ClusterError
 from cluster.pki import kubeconfig
 from cluster.ports import is_free
-from tests.api.attended import Attended
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
-from trainyard_crds.contract import child_name, progress_audience, progress_path
+from tests.api.supervised import Attended
+from trainyard_crds.constants import child_name, progress_audience, progress_path
 
 NAMESPACE, FOREIGN = "team", "foreign"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}

@@ -16,12 +16,12 @@ from typing import Any
 
 from cluster.client import ApiError
 from cluster.pki import kubeconfig
-from tests.api.attended import Attended
 from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import PATIENCE, Kubernetes, fetch, free_port, until
-from trainyard_crds.contract import JOB_NAME_LABEL, ROLE_LABEL, child_name
-from trainyard_crds.summary import progress_summary
+from tests.api.supervised import Attended
+from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
+from trainyard_crds.printer_text import progress_summary
 
 Object = dict[str, Any]
 NODE = "played-node"

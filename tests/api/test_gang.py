@@ -13,7 +13,7 @@ from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator, leading, termination
-from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL, service_name
+from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL, service_name
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL, service
 from trainyard_operator.trainingjob.children.render import owner_reference
 

@@ -28,7 +28,7 @@ from tests.api.gateway_support import (
     report,
     until,
 )
-from trainyard_crds.contract import kubeflow_path, progress_audience, progress_path
+from trainyard_crds.constants import kubeflow_path, progress_audience, progress_path
 
 pytestmark = pytest.mark.api
 USER = f"system:serviceaccount:{SYSTEM}:trainyard-gateway"

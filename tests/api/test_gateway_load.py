@@ -21,11 +21,11 @@ import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import NAMESPACE, PATIENCE, Gateway, Job, Kubernetes, Pod, control_plane, until
-from trainyard_crds.contract import progress_path
+from trainyard_crds.constants import progress_path
 from trainyard_crds.report import Progress, Report, Stage
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
-from trainyard_trainer.report.intake import IntakePoster, Problem, create_sender
+from trainyard_trainer.report.gateway_client import IntakePoster, Problem, create_sender
 from trainyard_trainer.report.run_log import RunLog
 
 pytestmark = pytest.mark.api

@@ -21,9 +21,9 @@ from tests.api.operator_support import NODE, Team, namespace_of_a_team, offer_gp
 from tests.faults.plan import Action, Fault, Request
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
-from trainyard_crds.contract import kubeflow_path, progress_path
+from trainyard_crds.constants import kubeflow_path, progress_path
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_gateway.listener import LIMIT
+from trainyard_gateway.connection_limit import LIMIT
 
 pytestmark = pytest.mark.api
 DEAD = "watches: lists of trainingjobs show changes that the watch does not bring"

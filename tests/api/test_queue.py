@@ -21,8 +21,8 @@ import pytest
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, sample, until
 from tests.api.operator_support import Operator, leading
-from tests.api.told_support import Told
-from trainyard_crds.contract import ADMITTED_ANNOTATION
+from tests.api.status_history_support import Told
+from trainyard_crds.constants import ADMITTED_ANNOTATION
 
 Object = dict[str, Any]
 CLAIM, SHORT, LONG = "models", "queue-short", "queue-long"

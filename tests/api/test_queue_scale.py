@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.queueing import scenarios
-from tests.queueing.yard import Yard, yard
+from tests.queueing.cluster_fixture import Yard, yard
 
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
 NODES, JOBS, KILLS = 4, 40, 3

@@ -24,7 +24,7 @@ from tests.api.operator_support import (
     requests_by,
     termination,
 )
-from trainyard_crds.contract import ROLE_LABEL
+from trainyard_crds.constants import ROLE_LABEL
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]

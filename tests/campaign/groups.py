@@ -16,8 +16,8 @@ from tests.campaign.trials import METHODS, Campaign
 from tests.campaign.warm import become_a_pod
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer import command
-from trainyard_trainer.command import run_command
+from trainyard_trainer import cli
+from trainyard_trainer.cli import run_command
 from trainyard_trainer.group.launcher import launch
 from trainyard_trainer.stop import StopFlag
 
@@ -131,7 +131,7 @@ def _config(campaign: Campaign, name: str, method: str) -> RunConfig:
 def _launch(config: RunConfig) -> None:
     """The child: the command line as a pod runs it; never returns."""
     become_a_pod(config)
-    setattr(command, "launch", partial(launch, start=_start))  # noqa: B010 - mypy takes it for private
+    setattr(cli, "launch", partial(launch, start=_start))  # noqa: B010 - mypy takes it for private
     _run_command()
 
 

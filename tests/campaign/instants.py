@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from trainyard_trainer.checkpoint.fencing import Ownership
 from trainyard_trainer.checkpoint.files import Files
-from trainyard_trainer.checkpoint.owner import Ownership
 
 CALLS = [
     *((Files, name) for name in ("fsync", "rename", "write", "create", "publish", "remove_tree")),

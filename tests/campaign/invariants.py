@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.trainer.toy import event_lines, metric_lines
+from trainyard_trainer.checkpoint.fencing import counts, newest_owner
 from trainyard_trainer.checkpoint.manifest import is_checkpoint_name, owner_epoch_of, read_verified
-from trainyard_trainer.checkpoint.owner import counts, newest_owner
 
 
 @dataclass(frozen=True)

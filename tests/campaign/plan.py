@@ -15,7 +15,7 @@ from tests.campaign.groups import strike_group
 from tests.campaign.instants import STEPS, WRITER, Instant
 from tests.campaign.trials import Campaign, resurrect, strike_at_instant, strike_at_random
 from tests.campaign.warm import INTERVAL, Material
-from trainyard_trainer import wiring
+from trainyard_trainer import bootstrap
 from trainyard_trainer.stop import StopFlag
 
 Trial = tuple[str, Callable[[], None]]
@@ -51,7 +51,7 @@ def warm_up(campaign: Campaign) -> None:
     with redirect_stdout(StringIO()):
         for method in ("lora", "qlora", "full"):
             config = campaign.config(f"warm-{method}", method)
-            assert wiring.train(config, stop=StopFlag(), environ={}).exit_code == 0
+            assert bootstrap.train(config, stop=StopFlag(), environ={}).exit_code == 0
 
 
 def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:

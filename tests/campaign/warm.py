@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.instants import STEPS, WRITER, Instant, current_thread, every_instant
-from tests.campaign.meeting import Meeting
+from tests.campaign.rendezvous import Meeting
 from tests.unit.trainer import tiny
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import CheckpointStore, Draft
 from trainyard_trainer.checkpoint.writer import Writer
-from trainyard_trainer.command import run_command
-from trainyard_trainer.engine.saver import Saver
+from trainyard_trainer.cli import run_command
+from trainyard_trainer.engine.async_checkpointer import Saver
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.stop import StopFlag
 

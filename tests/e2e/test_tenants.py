@@ -11,7 +11,7 @@ import pytest
 
 from demo.kubectl import namespace
 from tests.e2e.support import PATIENCE, Site, clear, training_job
-from trainyard_crds.contract import progress_path
+from trainyard_crds.constants import progress_path
 
 OTHER = "trainyard-e2e-other"
 NAME = "tenant"

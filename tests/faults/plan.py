@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from trainyard_crds.contract import CA_CONFIG_MAP
+from trainyard_crds.constants import CA_CONFIG_MAP
 
 Object = dict[str, Any]
 READS = {"GET", "HEAD"}

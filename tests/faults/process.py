@@ -10,11 +10,11 @@ import threading
 from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 
-from tests.api.attended import Attended
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import PATIENCE, fetch, free_port, until
 from tests.api.operator_support import IMAGE
+from tests.api.supervised import Attended
 from tests.queueing.clock import move
 
 _FORKS = multiprocessing.get_context("forkserver")

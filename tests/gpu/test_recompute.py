@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tests.unit.trainer.memory.batches import full_batch
-from tests.unit.trainer.memory.test_estimate import BF16, run
+from tests.unit.trainer.tasks.text.memory.batches import full_batch
+from tests.unit.trainer.tasks.text.memory.test_estimate import BF16, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.optimizer import create_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
-from trainyard_trainer.memory.estimate import context_bytes, estimate
 from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
-from trainyard_trainer.memory.shape import read_shape
-from trainyard_trainer.models.adapter import add_adapter
-from trainyard_trainer.models.loading import load_base_model
-from trainyard_trainer.models.recompute import recompute_activations
 from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
-from trainyard_trainer.tasks.llm.rows_apart import go_by_boundaries
+from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate
+from trainyard_trainer.tasks.text.memory.shape import read_shape
+from trainyard_trainer.tasks.text.models.adapter import add_adapter
+from trainyard_trainer.tasks.text.models.loading import load_base_model
+from trainyard_trainer.tasks.text.models.recompute import recompute_activations
+from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
 
 LAYERS, VOCABULARY, LENGTH = 8, 32000, 2048
 GPU = torch.device("cuda", 0)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainer.tasks.test_llm_loss import random_rows
+from tests.unit.trainer.tasks.llm.test_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter, Quantization
-from trainyard_trainer.data.batches import TextBatch, collate
-from trainyard_trainer.models.adapter import add_adapter
-from trainyard_trainer.models.attention import use_masks
-from trainyard_trainer.models.loading import load_base_model
 from trainyard_trainer.tasks.llm.loss import summed_loss
-from trainyard_trainer.tasks.llm.rows_apart import go_by_boundaries
+from trainyard_trainer.tasks.text.batches import TextBatch, collate
+from trainyard_trainer.tasks.text.models.adapter import add_adapter
+from trainyard_trainer.tasks.text.models.attention import use_masks
+from trainyard_trainer.tasks.text.models.loading import load_base_model
+from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
 
 GPU = torch.device("cuda", 0)
 

@@ -12,8 +12,8 @@ from tests.api.gateway_support import Kubernetes
 from tests.api.kueue_support import CHART
 from tests.api.kueue_writes import Recorder
 from tests.api.operator_support import USER, Operator, leading, requests_by
+from tests.kueue.cluster_fixture import Yard, cluster_queue, yard
 from tests.kueue.manager import Kueue
-from tests.kueue.yard import Yard, cluster_queue, yard
 
 
 @pytest.fixture(scope="session")

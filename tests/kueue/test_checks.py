@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from tests.api.gateway_support import Kubernetes, until
-from tests.kueue.yard import FLAVOR, Job, Yard, admission_check, local_queue, queue_of_flavors
+from tests.kueue.cluster_fixture import FLAVOR, Job, Yard, admission_check, local_queue, queue_of_flavors
 
 CHECK = "budget"
 

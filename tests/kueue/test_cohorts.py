@@ -9,8 +9,8 @@ from typing import Any
 from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import GROUP
+from tests.kueue.cluster_fixture import FLAVOR, Job, Object, Yard, local_queue, queue_of_flavors
 from tests.kueue.manager import Kueue
-from tests.kueue.yard import FLAVOR, Job, Object, Yard, local_queue, queue_of_flavors
 
 SAVES = "trainyard.test/saves"
 RECLAIMS = {"withinClusterQueue": "LowerPriority", "reclaimWithinCohort": "Any"}

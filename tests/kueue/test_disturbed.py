@@ -13,8 +13,8 @@ from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import CHART, GROUP
 from tests.api.kwok_support import training_job
 from tests.api.operator_support import Operator
+from tests.kueue.cluster_fixture import CLAIM, QUEUE, Job, Yard, cluster_queue, local_queue
 from tests.kueue.manager import Kueue
-from tests.kueue.yard import CLAIM, QUEUE, Job, Yard, cluster_queue, local_queue
 
 
 def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.gateway_support import Kubernetes, until
-from tests.kueue.yard import Job, Object, Yard, flavor, local_queue, queue_of_flavors
+from tests.kueue.cluster_fixture import Job, Object, Yard, flavor, local_queue, queue_of_flavors
 
 LABEL, QUEUE = "trainyard.test/gpu", "flavors"
 TAINT = {"key": "trainyard.test/dedicated", "value": "h100", "effect": "NoSchedule"}

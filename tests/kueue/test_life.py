@@ -6,7 +6,7 @@ import json
 
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator
-from tests.kueue.yard import QUEUE, Yard, cluster_queue, local_queue
+from tests.kueue.cluster_fixture import QUEUE, Yard, cluster_queue, local_queue
 
 
 def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, operator: Operator) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.queueing import replicas, scenarios
-from tests.queueing.yard import Report, Yard, yard
+from tests.queueing.cluster_fixture import Report, Yard, yard
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes
-from trainyard_crds.contract import ADMITTED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
+from trainyard_crds.constants import ADMITTED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE
 
 Object = dict[str, Any]

@@ -12,7 +12,7 @@ from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import requests_by
 from tests.faults.process import OperatorProcess
 from tests.queueing import load, scenarios
-from tests.queueing.yard import Report, Yard
+from tests.queueing.cluster_fixture import Report, Yard
 
 Object = dict[str, Any]
 _LEASE_PATH = "/apis/coordination.k8s.io/v1/namespaces/trainyard/leases/trainyard-operator"

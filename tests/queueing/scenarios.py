@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from tests.queueing import checks, load, simulate, told
+from tests.queueing import checks, load, simulate, status_history
 from tests.queueing.chaos import FOREIGN, POOL, Chaos
+from tests.queueing.cluster_fixture import Report, StalledError, Yard, until_ended
 from tests.queueing.history import Change, History, Job, Node, Pod, TrainingJob
-from tests.queueing.yard import Report, StalledError, Yard, until_ended
 
 SHORT = "queue-short"
 SECONDS = {SHORT: 3.0}
@@ -23,7 +23,9 @@ BAR = 0.95
 """Least share of the simulated use of the GPUs that a full run must reach."""
 
 
-def order_and_use(yard: Yard, *, jobs: int, seed: int, bar: float | None = None, late: float = told.LATE) -> Report:
+def order_and_use(
+    yard: Yard, *, jobs: int, seed: int, bar: float | None = None, late: float = status_history.LATE
+) -> Report:
     """Many jobs at once: order, room, one end each, and the use of the GPUs beside a simulation.
 
     Args:
@@ -134,13 +136,13 @@ def safe(report: Report, history: History, changes: Sequence[Change], *, news: f
     report.figures["events checked"] = ", ".join(f"{count} of {name}s" for name, count in counts.items())
 
 
-def told_of(report: Report, changes: Sequence[Change], late: float = told.LATE) -> None:
+def told_of(report: Report, changes: Sequence[Change], late: float = status_history.LATE) -> None:
     """Positions and estimates that were told, beside the truth."""
-    found = told.positions(changes, late)
+    found = status_history.positions(changes, late)
     report.figures["places told, true within 3 s: first 20, behind"] = f"{found.exact}, {found.behind}"
     report.figures[f"places told, true within {late:.0f} s; wrong"] = f"{found.late}; {len(found.wrong)}"
     report.problems += found.wrong
-    for line in told.summary(told.estimates(changes)):
+    for line in status_history.summary(status_history.estimates(changes)):
         report.figures[line[0]] = line[1]
 
 

@@ -12,11 +12,11 @@ from statistics import mean, median
 
 from tests.queueing.checks import first_admissions
 from tests.queueing.history import Change, Pod, TrainingJob
+from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.inventory import Holder, Inventory
+from trainyard_operator.queue.models import Request
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node, Pool
-from trainyard_operator.queue.request import Request
-from trainyard_operator.queue.round import admit
 
 GPU = "nvidia.com/gpu"
 _FRONT = 48

@@ -13,7 +13,7 @@ def main() -> int:
     stop = StopFlag()
     stop.install()
 
-    from trainyard_trainer.command import run_command
+    from trainyard_trainer.cli import run_command
     from trainyard_trainer.group.launcher import leave
 
     return leave(run_command(stop))

@@ -13,7 +13,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.config import ConfigException
 
-from trainyard_crds.contract import FIELD_MANAGER
+from trainyard_crds.constants import FIELD_MANAGER
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import ApiUnreachableError, SettingsError, ThrottledError, refused
 from trainyard_operator.kube.throttle import Gate, TokenBucket

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from trainyard_crds.contract import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
+from trainyard_crds.constants import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
 from trainyard_crds.trainingjob_status import FINAL_PHASES
 from trainyard_operator.kube.packed import Packed, unpacked
 

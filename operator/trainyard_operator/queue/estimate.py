@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from trainyard_operator.queue.fit import place
+from trainyard_operator.queue.free_capacity import Room, held_by
 from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
+from trainyard_operator.queue.placement import place
 from trainyard_operator.queue.pool import Pool
-from trainyard_operator.queue.request import Admitted, Basis, Expectation, Request
-from trainyard_operator.queue.room import Room, held_by
 
 DEPTH = 50
 """Waiting jobs of a pool that are estimated; further back an estimate says nothing."""

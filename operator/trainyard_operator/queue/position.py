@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from trainyard_operator.queue.models import Request
 from trainyard_operator.queue.pool import Pool
-from trainyard_operator.queue.request import Request
 
 EXACT = 20
 """Places told exactly."""

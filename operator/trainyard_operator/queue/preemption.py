@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainyard_operator.queue.fit import place
+from trainyard_operator.queue.free_capacity import Room, give_back
 from trainyard_operator.queue.inventory import Inventory
-from trainyard_operator.queue.request import Admitted, Request
-from trainyard_operator.queue.room import Room, give_back
+from trainyard_operator.queue.models import Admitted, Request
+from trainyard_operator.queue.placement import place
 
 
 def victims(head: Request, room: Room, inventory: Inventory, running: Iterable[Admitted]) -> list[Admitted] | None:

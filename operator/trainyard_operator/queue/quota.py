@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from trainyard_operator.quantity import exact
 from trainyard_operator.queue import reasons
+from trainyard_operator.queue.models import Admitted, Request
 from trainyard_operator.queue.reasons import Reason
-from trainyard_operator.queue.request import Admitted, Request
 
 Object = dict[str, Any]
 _JOBS = "count/jobs.batch"

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from trainyard_operator.quantity import written
-from trainyard_operator.queue.request import Request
+from trainyard_operator.queue.models import Request
 
 
 class Reason(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_operator.trainingjob.k8s_fields import condition, format_time
 from trainyard_operator.trainingjob.model import Decision, Object, Observed
-from trainyard_operator.trainingjob.objects import condition, format_time
 from trainyard_operator.trainingjob.pods.attempts import History
 
 _Row = tuple[bool, str, str]

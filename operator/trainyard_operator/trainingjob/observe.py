@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from trainyard_crds.contract import child_name
+from trainyard_crds.constants import child_name
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
+from trainyard_operator.trainingjob.k8s_fields import owned_by
 from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.objects import owned_by
 
 
 def observe(store: Store, key: Key, silent_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:

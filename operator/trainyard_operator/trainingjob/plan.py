@@ -7,15 +7,15 @@ from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.trainingjob.admission import Admit, at_once
-from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.k8s_fields import job_finished
 from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
-from trainyard_operator.trainingjob.objects import job_finished
-from trainyard_operator.trainingjob.phase import decide
 from trainyard_operator.trainingjob.pods.attempts import history
-from trainyard_operator.trainingjob.policies.exporting import exporting
-from trainyard_operator.trainingjob.policies.handover import change, remark
+from trainyard_operator.trainingjob.policies.kueue_handoff import change, remark
 from trainyard_operator.trainingjob.policies.memory import memory_caution
-from trainyard_operator.trainingjob.policies.silence import silence
+from trainyard_operator.trainingjob.policies.post_run_exports import exporting
+from trainyard_operator.trainingjob.policies.unreachable_node import silence
+from trainyard_operator.trainingjob.policy_chain import decide
+from trainyard_operator.trainingjob.policy_context import Case
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from trainyard_crds.contract import JOB_UID_LABEL, TRAINER_CONTAINER
+from trainyard_crds.constants import JOB_UID_LABEL, TRAINER_CONTAINER
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ApiError,
@@ -37,13 +37,13 @@ from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.admission import Admit, at_once
+from trainyard_operator.trainingjob.final_status import FINAL_KEYS
+from trainyard_operator.trainingjob.k8s_fields import owned_by
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
-from trainyard_operator.trainingjob.objects import owned_by
 from trainyard_operator.trainingjob.observe import observe
 from trainyard_operator.trainingjob.plan import plan
-from trainyard_operator.trainingjob.pods.peers import is_past
-from trainyard_operator.trainingjob.policies.exporting import is_unfinished
-from trainyard_operator.trainingjob.summary import FINAL_KEYS
+from trainyard_operator.trainingjob.pods.gang_faults import is_past
+from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
 
 logger = logging.getLogger(__name__)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.contract import child_name
+from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.children.runconfig import run_uri
 from trainyard_operator.trainingjob.conditions import conditions
+from trainyard_operator.trainingjob.final_status import final_values
+from trainyard_operator.trainingjob.k8s_fields import format_time, holds
 from trainyard_operator.trainingjob.model import Decision, Note, Object, Observed
-from trainyard_operator.trainingjob.objects import format_time, holds
 from trainyard_operator.trainingjob.pods.attempts import History
-from trainyard_operator.trainingjob.summary import final_values
 
 _MESSAGE_LIMIT = 2048
 _LASTING = ("pool", "enqueuedAt")

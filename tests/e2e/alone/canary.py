@@ -17,7 +17,7 @@ from cluster import node
 from demo.install import NAMESPACE
 from demo.kubectl import Object
 from tests.e2e.support import PATIENCE, Site, condition, training_job
-from trainyard_crds.contract import progress_path
+from trainyard_crds.constants import progress_path
 
 # Like no pattern that is redacted, and new in each run: old logs hold older ones.
 TOKEN, PASSWORD = f"canaryToken{secrets.token_hex(12)}", f"canaryWord{secrets.token_hex(12)}"

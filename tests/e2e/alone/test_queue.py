@@ -11,7 +11,7 @@ import pytest
 from demo import install
 from demo.kubectl import Object
 from tests.e2e.support import PATIENCE, Site, training_job
-from trainyard_crds.contract import ADMITTED_ANNOTATION
+from trainyard_crds.constants import ADMITTED_ANNOTATION
 
 LONG, SHORT, INTERVAL = 100_000, 30, 10
 """Steps: the first two last, however fast they are, until the others have come and the setting has been read."""

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard_crds.contract import TERMINATION_LIMIT
+from trainyard_crds.constants import TERMINATION_LIMIT
 from trainyard_crds.report import CheckpointStatus, ExportStatus, Outcome, Termination
 
 

@@ -14,13 +14,13 @@ import kopf
 import pytest
 from yarl import URL
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from trainyard_operator import clock
+from trainyard_operator.admission.inventory_feed import GpuFeed
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import ConflictError, LeadershipLostError, ServerError, SettingsError, refused
 from trainyard_operator.health import Heartbeat
 from trainyard_operator.kube.client import CONFIG_MAPS, PODS, Kube, path
-from trainyard_operator.kube.gpus import GpuFeed
 from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.throttle import TokenBucket

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.world import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
-from trainyard_crds.contract import JOB_UID_LABEL, ROLE_LABEL
+from tests.unit.operator.trainingjob.state_model import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
+from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
-from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
 
 MOMENT = "2026-01-02T10:00:00Z"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.queueing import checks, simulate, told
+from tests.queueing import checks, simulate, status_history
 from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
 from tests.queueing.replicas import Write, turns
+from trainyard_operator.queue.models import Request
 from trainyard_operator.queue.pool import Pool
-from trainyard_operator.queue.request import Request
 
 
 def at(seconds: float) -> str:
@@ -122,11 +122,11 @@ def test_places_and_estimates_are_held_against_what_came() -> None:
     ends: list[Change] = [let_in(name, 100 + 10 * number) for number, name in enumerate("abc")]
     say: dict[str, Any] = {"estimate": at(130), "basis": "history"}
     true = wanted("c", now=50, stamp=at(2), position=3, **say)
-    found = told.positions([*line, true, *ends])
+    found = status_history.positions([*line, true, *ends])
     assert (found.exact, found.wrong) == (1, [])
     false = replace(true, position=1)
-    assert told.positions([*line, false, *ends]).wrong == ["c was told place 1, and was between 3 and 3"]
-    [estimate] = told.estimates([*line, true, *ends])
+    assert status_history.positions([*line, false, *ends]).wrong == ["c was told place 1, and was between 3 and 3"]
+    [estimate] = status_history.estimates([*line, true, *ends])
     assert (estimate.basis, estimate.ahead, estimate.error) == ("history", 70, -10)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.timeouts import PATIENCE, wait_until
 from tests.unit.trainer.toy import metric_lines, run_config
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 
 pytestmark = pytest.mark.slow
@@ -27,12 +27,12 @@ STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"
 RUN = """
 import os, sys, threading
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from tests.unit.trainer.toy import play
 from trainyard_trainer.main import main
-from trainyard_trainer.report import intake
+from trainyard_trainer.report import gateway_client
 
-post, append, close = intake._post, intake.RunLog.append, intake.IntakePoster.close
+post, append, close = gateway_client._post, gateway_client.RunLog.append, gateway_client.IntakePoster.close
 training, asked, told = threading.current_thread(), threading.Event(), threading.Event()
 def watched(*arguments):
     assert threading.current_thread() is not training, "the step loop waits for the network"
@@ -45,8 +45,8 @@ def tell(log, *, kind, **event):
 def end(poster):
     assert (told if os.environ["ANSWERED"] else asked).wait(PATIENCE)
     close(poster)
-intake._post, intake.RunLog.append, intake.IntakePoster.close = watched, tell, end
-intake._TIMEOUT_SECONDS, intake.FLUSH_SECONDS = 3600.0, 0.5
+gateway_client._post, gateway_client.RunLog.append, gateway_client.IntakePoster.close = watched, tell, end
+gateway_client._TIMEOUT_SECONDS, gateway_client.FLUSH_SECONDS = 3600.0, 0.5
 play("")
 sys.exit(main())
 """

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.store import open_store
-from trainyard_trainer.command import run_command
+from trainyard_trainer.cli import run_command
 from trainyard_trainer.stop import StopFlag
 
 ROOT = Path(__file__).parents[3]
@@ -158,7 +158,7 @@ def test_an_error_nobody_foresaw_exits_70(
     def fail(_path: Path) -> None:
         raise KeyError("boom")
 
-    monkeypatch.setattr("trainyard_trainer.command.load_config", fail)
+    monkeypatch.setattr("trainyard_trainer.cli.load_config", fail)
     termination = command(monkeypatch, tmp_path, "train", "--config", "x")
     assert (termination.exit_code, termination.message) == (70, "The trainer failed unexpectedly: KeyError: 'boom'")
     assert "Traceback" in capsys.readouterr().err

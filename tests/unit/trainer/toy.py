@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer import wiring
+from trainyard_trainer import bootstrap
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.group.membership import LAUNCHER_ENV
@@ -184,8 +184,8 @@ def run_config(run_directory: Path, **blocks: Any) -> RunConfig:
 def train_toy(config: RunConfig, task: ToyTask, stop: StopFlag | None = None) -> Termination:
     """One start of a run in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "create_task", lambda _config: task)
-        return wiring.train(config, stop=stop or StopFlag(), environ={})
+        patch.setattr(bootstrap, "create_task", lambda _config: task)
+        return bootstrap.train(config, stop=stop or StopFlag(), environ={})
 
 
 def exported(run_directory: Path) -> bytes:
@@ -243,7 +243,7 @@ def play(fault: str) -> None:
         hooks[where] = strike
         if hasattr(Files, where):
             count_calls(where, strike)
-    wiring.create_task = lambda config: ToyTask(hooks=hooks)
+    bootstrap.create_task = lambda config: ToyTask(hooks=hooks)
 
 
 def count_calls(name: str, strike: Callable[[int], None]) -> None:

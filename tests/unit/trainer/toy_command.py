@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from trainyard_trainer.group.membership import LAUNCHER_ENV
-from trainyard_trainer.group.pods import LinkedPods
+from trainyard_trainer.group.pod_peers import LinkedPods
 from trainyard_trainer.main import main
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard_crds.report import CheckpointStatus
+from trainyard_trainer.checkpoint.fencing import OwnerRecord, Ownership, claim, counts, newest_owner
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.index import index_document
 from trainyard_trainer.checkpoint.manifest import (
@@ -23,9 +24,8 @@ from trainyard_trainer.checkpoint.manifest import (
     owner_epoch_of,
     read_verified,
 )
-from trainyard_trainer.checkpoint.owner import OwnerRecord, Ownership, claim, counts, newest_owner
 from trainyard_trainer.checkpoint.retention import best_of, surplus
-from trainyard_trainer.checkpoint.workspace import Workspace, open_workspace, superseded_if_gone
+from trainyard_trainer.checkpoint.staging import Workspace, open_workspace, superseded_if_gone
 from trainyard_trainer.errors import ConfigurationError, StorageError
 
 CHECKPOINTS = "checkpoints"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files, storage_errors
-from trainyard_trainer.data.convert import Target
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
+from trainyard_trainer.tasks.text.convert import Target
 
 _BATCH_ROWS = 1024
 WriteRow = Callable[[Mapping[str, object]], None]

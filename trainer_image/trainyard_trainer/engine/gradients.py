@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainyard_trainer.engine.plan import Cursor
+from trainyard_trainer.engine.step_plan import Cursor
 from trainyard_trainer.engine.task import Loaded, MicroBatch, RunContext, Task
 from trainyard_trainer.engine.throughput import Throughput
 

@@ -9,24 +9,24 @@ from functools import partial
 from torch import Tensor
 
 from trainyard_crds.report import ResolvedModel, Stage
-from trainyard_trainer.checkpoint.follower import FollowedStore
 from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_trainer.checkpoint.replica_store import FollowedStore
 from trainyard_trainer.checkpoint.retention import BEST_METRIC
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.compatibility import check_fingerprint
-from trainyard_trainer.engine.due import Due
+from trainyard_trainer.engine.async_checkpointer import create_saver, draft_of
 from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.gradients import Gradients
+from trainyard_trainer.engine.loss_accumulator import LossWindow
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
-from trainyard_trainer.engine.plan import StepPlan
+from trainyard_trainer.engine.resume_checks import check_fingerprint
 from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
-from trainyard_trainer.engine.saver import create_saver, draft_of
 from trainyard_trainer.engine.schedule import learning_rate_factor
 from trainyard_trainer.engine.state import TrainingState, pack_peer, pack_state, read_state
+from trainyard_trainer.engine.step_plan import StepPlan
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.engine.throughput import Throughput
-from trainyard_trainer.engine.window import LossWindow
+from trainyard_trainer.engine.triggers import Due
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.report.reporter import Reporter
 

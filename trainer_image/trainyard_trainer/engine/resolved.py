@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from trainyard_trainer.checkpoint.files import storage_errors
-from trainyard_trainer.checkpoint.workspace import Workspace
+from trainyard_trainer.checkpoint.staging import Workspace
 
 
 class ResolvedFile:

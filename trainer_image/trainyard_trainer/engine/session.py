@@ -10,15 +10,15 @@ import torch
 from trainyard_crds.report import ExportStatus, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files
-from trainyard_trainer.checkpoint.follower import FollowedStore
+from trainyard_trainer.checkpoint.replica_store import FollowedStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.compatibility import check_same_rows, check_settings, training_settings
-from trainyard_trainer.engine.export import Exporter
 from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import ResolvedFile
+from trainyard_trainer.engine.resume_checks import check_same_rows, check_settings, training_settings
 from trainyard_trainer.engine.rng import seed_everything
 from trainyard_trainer.engine.task import RunContext, Task
+from trainyard_trainer.export.exporter import Exporter
 from trainyard_trainer.group.group import Group
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.stop import StopFlag

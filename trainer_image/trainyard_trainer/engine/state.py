@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainyard_trainer.engine.loss_accumulator import LossWindow
 from trainyard_trainer.engine.optimizer import pack_optimizer, unpack_optimizer
-from trainyard_trainer.engine.plan import Cursor
 from trainyard_trainer.engine.rng import RngState
-from trainyard_trainer.engine.window import LossWindow
+from trainyard_trainer.engine.step_plan import Cursor
 
 _TENSORS = "tensors.safetensors"
 _DOCUMENT = "state.json"

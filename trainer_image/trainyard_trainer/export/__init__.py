@@ -1,1 +1,1 @@
-"""What a finished run leaves to use, one file per format."""
+"""Makes the exports of a run: each one completely or not at all, and once."""

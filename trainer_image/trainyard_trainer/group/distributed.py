@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.faults import is_lost_peer, lost_peer
+from trainyard_trainer.exception_mapping import is_lost_peer, lost_peer
 from trainyard_trainer.group.group import Group, Poll
 from trainyard_trainer.group.membership import Membership
 from trainyard_trainer.group.sharding import shard_blocks, whole

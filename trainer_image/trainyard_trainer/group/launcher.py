@@ -16,14 +16,14 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import PeerLostError, StopRequested
+from trainyard_trainer.group.exit_aggregation import End, is_failure, lost_pod, verdict
 from trainyard_trainer.group.interfaces import free_port, held
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, Node, local_members
-from trainyard_trainer.group.pods import Pods
-from trainyard_trainer.group.verdict import End, is_failure, lost_pod, verdict
+from trainyard_trainer.group.pod_peers import Pods
 from trainyard_trainer.report.termination import failure
 from trainyard_trainer.stop import StopFlag
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainyard_trainer.checkpoint.files import write_whole
-from trainyard_trainer.checkpoint.workspace import Workspace
+from trainyard_trainer.checkpoint.staging import Workspace
 from trainyard_trainer.report.tensorboard import EventFile
 
 

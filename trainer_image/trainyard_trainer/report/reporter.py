@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainyard_crds.exitcodes import EXIT_CODES, ExitCode
+from trainyard_crds.printer_text import eta_text
 from trainyard_crds.report import (
     CheckpointStatus,
     ExportStatus,
@@ -19,12 +20,11 @@ from trainyard_crds.report import (
     Stage,
     Termination,
 )
-from trainyard_crds.summary import eta_text
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.errors import GpuMemoryError, TrainerError
 from trainyard_trainer.report.console import Console
+from trainyard_trainer.report.gateway_client import IntakePoster
 from trainyard_trainer.report.gpu import GpuSampler
-from trainyard_trainer.report.intake import IntakePoster
 from trainyard_trainer.report.metrics_log import Metrics
 from trainyard_trainer.report.progress import Pace, percent_done
 from trainyard_trainer.report.run_log import RunLog

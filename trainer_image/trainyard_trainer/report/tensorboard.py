@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard_trainer.checkpoint.files import write_whole
-from trainyard_trainer.checkpoint.workspace import Workspace
+from trainyard_trainer.checkpoint.staging import Workspace
 
 DIRECTORY = "tensorboard"
 _NAME = "events.out.tfevents"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainyard_crds.contract import TERMINATION_LOG, TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG, TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import EXIT_CODES
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import StopRequested, TrainerError

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from trainyard_trainer.checkpoint.files import Files, sha256_of
 from trainyard_trainer.errors import DataError, SourceError, StorageError
-from trainyard_trainer.sources.objects import RemoteFile
+from trainyard_trainer.sources.remote_files import RemoteFile
 
 _PARTIAL, _LOCK = ".part", ".lock"
 _CHUNK = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainyard_crds.contract import CLAIMS_DIRECTORY
+from trainyard_crds.constants import CLAIMS_DIRECTORY
 from trainyard_trainer.errors import NotFoundError
 
 SCHEME = "file://"

@@ -33,7 +33,7 @@ from trainyard_trainer.errors import (
     StorageError,
     TrainerError,
 )
-from trainyard_trainer.sources.heads import ModelHeads
+from trainyard_trainer.sources.safetensors_headers import ModelHeads
 
 if TYPE_CHECKING:  # the plan of a model's memory needs the hub, and no torch
     from trainyard_trainer.engine.task import Resolved

@@ -18,7 +18,7 @@ from huggingface_hub.hf_api import RepoFile
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources.download import Downloader
 from trainyard_trainer.sources.hub import SCHEME, HubRepository, is_model_file, translated
-from trainyard_trainer.sources.objects import RemoteFile
+from trainyard_trainer.sources.remote_files import RemoteFile
 
 _SECONDS = 60
 """A server that sends nothing for so long is gone."""

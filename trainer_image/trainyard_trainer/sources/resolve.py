@@ -11,7 +11,7 @@ from pathlib import Path
 from trainyard_crds.runconfig import RunModelSource, RunS3
 from trainyard_trainer.engine.task import Resolved
 from trainyard_trainer.errors import DataError, NotFoundError
-from trainyard_trainer.sources import files, hub, hub_files, objects
+from trainyard_trainer.sources import files, hub, hub_files, remote_files
 from trainyard_trainer.sources.download import Downloader, cache_directory, fingerprint
 from trainyard_trainer.sources.s3 import split_url
 
@@ -59,10 +59,10 @@ class Access:
         """Fetches files into the cache."""
         return Downloader(cache=self.cache or cache_directory(), poll=poll, progress=self.progress, sleep=self.sleep)
 
-    def bucket(self, url: str) -> tuple[objects.Remote, str]:
+    def bucket(self, url: str) -> tuple[remote_files.Remote, str]:
         """The bucket of an s3:// URL, and the key."""
         bucket, key = split_url(url)
-        return objects.open_bucket(bucket, self.s3, self.environ), key
+        return remote_files.open_bucket(bucket, self.s3, self.environ), key
 
 
 def resolve_model(
@@ -85,7 +85,7 @@ def resolve_model(
     access = access or Access()
     name = model.display_source or files.display_name(model.source)
     revision: str | None = None
-    if model.source.startswith(objects.S3_SCHEME):
+    if model.source.startswith(remote_files.S3_SCHEME):
         path = _fetch_directory(model.source, resolved, poll, access)
     elif not model.source.startswith(hub.SCHEME):
         path = files.local_path(model.source)
@@ -121,9 +121,9 @@ def resolve_file(
     """
     access = access or Access()
     name = files.display_name(source)
-    if source.startswith((objects.S3_SCHEME, *objects.WEB_SCHEMES)):
-        is_object = source.startswith(objects.S3_SCHEME)
-        remote, key = access.bucket(source) if is_object else objects.open_web(source)
+    if source.startswith((remote_files.S3_SCHEME, *remote_files.WEB_SCHEMES)):
+        is_object = source.startswith(remote_files.S3_SCHEME)
+        remote, key = access.bucket(source) if is_object else remote_files.open_web(source)
         return LocalFile(path=access.downloader(poll).fetch(remote, remote.look_up(key), sha256), name=name)
     if not source.startswith(hub.SCHEME):
         return LocalFile(path=files.local_path(source), name=name)

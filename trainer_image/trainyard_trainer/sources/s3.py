@@ -9,7 +9,7 @@ from pathlib import Path
 from trainyard_crds.runconfig import RunS3
 from trainyard_trainer.checkpoint.files import sha256_of
 from trainyard_trainer.errors import NotFoundError, SourceError
-from trainyard_trainer.sources.objects import S3_SCHEME, Remote, open_bucket
+from trainyard_trainer.sources.remote_files import S3_SCHEME, Remote, open_bucket
 
 _CHUNK = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainyard_crds.contract import (
+from trainyard_crds.constants import (
     JOB_UID_LABEL,
     MASTER_ADDRESS_ENV,
     MASTER_PORT,

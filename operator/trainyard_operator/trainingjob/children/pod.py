@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainyard_crds.contract import (
+from trainyard_crds.constants import (
     CA_CONFIG_MAP,
     CA_DIRECTORY,
     CA_KEY,

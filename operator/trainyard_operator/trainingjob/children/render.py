@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainyard_crds.common import API_VERSION
-from trainyard_crds.contract import (
+from trainyard_crds.constants import (
     ADMITTED_ANNOTATION,
     CONFIG_FILE,
     ENQUEUED_ANNOTATION,

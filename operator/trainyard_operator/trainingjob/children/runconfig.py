@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
-from trainyard_crds.contract import (
+from trainyard_crds.constants import (
     CA_DIRECTORY,
     CA_KEY,
     CACHE_DIRECTORY,

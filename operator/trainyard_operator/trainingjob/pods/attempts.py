@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from trainyard_crds.contract import child_name
+from trainyard_crds.constants import child_name
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import AttemptCounts
-from trainyard_operator.trainingjob.model import Need, Object, Observed
-from trainyard_operator.trainingjob.objects import (
+from trainyard_operator.trainingjob.k8s_fields import (
     condition,
     container_state,
     format_time,
@@ -24,8 +23,17 @@ from trainyard_operator.trainingjob.objects import (
     pod_ended,
     seconds_between,
 )
-from trainyard_operator.trainingjob.pods.failure import LOST, Ending, ending
-from trainyard_operator.trainingjob.pods.peers import Fault, Group, cause, cause_is_near, group, leads, works_alone
+from trainyard_operator.trainingjob.model import Need, Object, Observed
+from trainyard_operator.trainingjob.pods.gang_faults import (
+    Fault,
+    Group,
+    cause,
+    cause_is_near,
+    group,
+    leads,
+    works_alone,
+)
+from trainyard_operator.trainingjob.pods.pod_termination import LOST, Ending, ending
 
 LIMIT = 20
 """Attempts kept in the status."""

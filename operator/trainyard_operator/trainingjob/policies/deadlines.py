@@ -6,10 +6,10 @@ from datetime import datetime
 
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.k8s_fields import condition, format_time, parse_time
 from trainyard_operator.trainingjob.model import Decision, Need, Object
-from trainyard_operator.trainingjob.objects import condition, format_time, parse_time
-from trainyard_operator.trainingjob.policies.result import failed
+from trainyard_operator.trainingjob.policies.completion import failed
+from trainyard_operator.trainingjob.policy_context import Case
 
 FRUITLESS_RESTARTS = 5
 """Free restarts in a row without a new step after which a job fails."""

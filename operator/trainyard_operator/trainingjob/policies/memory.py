@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trainyard_crds.trainingjob_resources import Resources
+from trainyard_operator.trainingjob.k8s_fields import condition
 from trainyard_operator.trainingjob.model import Caution, Need, Object, Observed
-from trainyard_operator.trainingjob.objects import condition
 
 CONDITION = "MemoryTooSmall"
 _MOST_NODES = 3

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainyard_crds.contract import child_name
+from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.case import Case
 from trainyard_operator.trainingjob.children.render import SHARED_ACCESS, children
 from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
+from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
-from trainyard_operator.trainingjob.objects import job_suspended
-from trainyard_operator.trainingjob.policies import deadlines, giving_back
-from trainyard_operator.trainingjob.policies.leaving import LOOK_SECONDS, is_kept
-from trainyard_operator.trainingjob.policies.regrouping import broken
-from trainyard_operator.trainingjob.policies.result import failed
-from trainyard_operator.trainingjob.policies.waiting import NO_POD_SECONDS, waiting_reason
+from trainyard_operator.trainingjob.policies import deadlines, start_timeout
+from trainyard_operator.trainingjob.policies.completion import failed
+from trainyard_operator.trainingjob.policies.gang_restart import broken
+from trainyard_operator.trainingjob.policies.namespace_termination import LOOK_SECONDS, is_kept
+from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, waiting_reason
+from trainyard_operator.trainingjob.policy_context import Case
 
 NEAR_SECONDS = 2
 """Seconds for which the word about a start waits for the container: mostly one write then tells of start and run."""
@@ -139,7 +139,7 @@ def _next_look(case: Case) -> float | None:
         return None
     left = deadlines.start_limit(case.spec) - deadlines.tried_seconds(case)
     leaving = LOOK_SECONDS if is_kept(case) else 0
-    due = [NO_POD_SECONDS - waited, giving_back.seconds_left(case) or 0, left, leaving]
+    due = [NO_POD_SECONDS - waited, start_timeout.seconds_left(case) or 0, left, leaving]
     return min((seconds for seconds in due if seconds > 0), default=None)
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from trainyard_crds.trainingjob import Stop
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.case import Case
+from trainyard_operator.trainingjob.k8s_fields import job_suspended, parse_time, pod_ended
 from trainyard_operator.trainingjob.model import Decision, Deletion, Object
-from trainyard_operator.trainingjob.objects import job_suspended, parse_time, pod_ended
+from trainyard_operator.trainingjob.policy_context import Case
 
 _FORCE_GRACE, _FORCE_PATIENCE = 1, 30
 """Seconds a container gets under `stop: Force`, and after which a pod on a dead node is given up."""

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import StartError
 from cluster.processes import Processes, identify, stat_fields
-from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.timeouts import PATIENCE, wait_until
 
 SLEEP = ["sleep", str(2 * PATIENCE)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainyard_crds.contract import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
+from trainyard_crds.constants import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
 from trainyard_operator.kube.packed import Packed
 from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from trainyard_operator.kube.workqueue import Result, Schedule, WorkQueue
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.operator.queue.world import hold, nodes, runs, wants
+from tests.unit.operator.queue.state_model import hold, nodes, runs, wants
 from trainyard_operator.queue.estimate import DEPTH, estimates, expected_run
-from trainyard_operator.queue.request import Basis, Expectation, in_order
+from trainyard_operator.queue.models import Basis, Expectation, in_order
 
 
 def test_each_starts_when_those_before_it_make_room() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import GPU, POOL, free, hold, nodes
+from tests.unit.operator.queue.state_model import GPU, POOL, free, hold, nodes
 from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
 from trainyard_operator.queue.pool import Node, Pool
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import wants
+from tests.unit.operator.queue.state_model import wants
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.position import EXACT, Place, places, rounded
 

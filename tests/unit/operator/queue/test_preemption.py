@@ -5,11 +5,11 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import NOW, hold, nodes, runs, wants
+from tests.unit.operator.queue.state_model import NOW, hold, nodes, runs, wants
+from trainyard_operator.queue.admission_cycle import Outcome, admit
 from trainyard_operator.queue.inventory import Inventory
+from trainyard_operator.queue.models import Admitted, Request
 from trainyard_operator.queue.policy import Policy
-from trainyard_operator.queue.request import Admitted, Request
-from trainyard_operator.queue.round import Outcome, admit
 
 PREEMPT = Policy(preemption=True)
 

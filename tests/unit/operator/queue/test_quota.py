@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.queue.world import GPU, NOW, nodes, quota, quotas, runs, wants
+from tests.unit.operator.queue.state_model import GPU, NOW, nodes, quota, quotas, runs, wants
 from trainyard_operator.quantity import exact, written
+from trainyard_operator.queue.admission_cycle import admit
+from trainyard_operator.queue.models import Admitted
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.quota import Headroom, Quotas, quota_of
-from trainyard_operator.queue.request import Admitted
-from trainyard_operator.queue.round import admit
 
 GPUS = f"requests.{GPU}"
 

@@ -10,12 +10,12 @@ from itertools import combinations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.world import GPU, NOW, hold, nodes, quota, quotas, runs, wants
+from tests.unit.operator.queue.state_model import GPU, NOW, hold, nodes, quota, quotas, runs, wants
+from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.inventory import Holder, Inventory
+from trainyard_operator.queue.models import Admitted, Request
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node, Pool
-from trainyard_operator.queue.request import Admitted, Request
-from trainyard_operator.queue.round import admit
 
 EVERY, RED = Pool(GPU), Pool(GPU, (("color", "red"),))
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=4)

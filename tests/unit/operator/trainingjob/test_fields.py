@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.unit.fields import leaves, values
-from tests.unit.operator.trainingjob.world import ADMITTED, SETTINGS, SPEC, new_job
+from tests.unit.operator.trainingjob.state_model import ADMITTED, SETTINGS, SPEC, new_job
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_operator.trainingjob.children.render import children

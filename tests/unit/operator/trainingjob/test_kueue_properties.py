@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.operator.trainingjob.state_model import World
 from tests.unit.operator.trainingjob.test_properties import TIMES, worlds
-from tests.unit.operator.trainingjob.world import World
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
-from trainyard_operator.queue.workload import HELD_ANNOTATION
-from trainyard_operator.trainingjob.kueue import PRIORITY_LABEL, QUEUE_LABEL
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.model import Plan
 
 REASONS = ("Pending", "Preempted", "Deactivated", "DeactivatedDueToRequeuingLimitExceeded", "Admitted")

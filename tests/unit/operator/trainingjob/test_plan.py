@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import CHILD, DAY, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.state_model import CHILD, DAY, World, at, merged, new_pod
 from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Need, Plan, Refusal
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.trainingjob.world import (
+from tests.unit.operator.trainingjob.state_model import (
     CHILD,
     CHILD_UID,
     DAY,

@@ -3,7 +3,7 @@ from threading import Event, get_ident
 
 import pytest
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from trainyard_trainer.checkpoint.writer import Writer
 
 

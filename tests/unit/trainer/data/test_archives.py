@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from trainyard_trainer.data import archives
 from trainyard_trainer.data.archives import Limits, members
-from trainyard_trainer.data.formats.example import Row
-from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.errors import DataError
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.example import Row
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 Pack = Callable[[Path, list[tuple[str, bytes]]], Path]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.timeouts import PATIENCE, wait_until
 from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
-from trainyard_trainer import wiring
+from trainyard_trainer import bootstrap
 from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.stop import StopFlag
 
@@ -142,7 +142,7 @@ class RecordedData(ToyData):
 
 def test_a_run_saved_by_the_clock_goes_on_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    monkeypatch.setattr(wiring, "SystemClock", lambda: clock)
+    monkeypatch.setattr(bootstrap, "SystemClock", lambda: clock)
     checkpoints = {"everySteps": 1000, "everyMinutes": 1, "keep": 20}
     data = {name: RecordedData() for name in ("whole", "killed", "resumed")}
 

@@ -20,7 +20,7 @@ from tests.unit.trainer.toy import (
 )
 from trainyard_crds.report import Outcome
 from trainyard_trainer.checkpoint.files import Files
-from trainyard_trainer.engine.compatibility import check_settings, training_settings
+from trainyard_trainer.engine.resume_checks import check_settings, training_settings
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.stop import StopFlag
 

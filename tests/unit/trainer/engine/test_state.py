@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from tests.unit.trainer.toy import ToyData
+from trainyard_trainer.engine.loss_accumulator import LossWindow
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
-from trainyard_trainer.engine.plan import Cursor
 from trainyard_trainer.engine.rng import RngState, capture_rng, restore_rng, seed_everything, undisturbed
 from trainyard_trainer.engine.state import TrainingState, pack_state, read_state, write_state
+from trainyard_trainer.engine.step_plan import Cursor
 from trainyard_trainer.engine.task import ParameterGroup
-from trainyard_trainer.engine.window import LossWindow
 from trainyard_trainer.errors import DataError
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.trainer import tiny
 from tests.unit.trainer.sources.s3_server import Storage
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer import wiring
-from trainyard_trainer.sources.objects import open_bucket
+from trainyard_trainer import bootstrap
+from trainyard_trainer.sources.remote_files import open_bucket
 from trainyard_trainer.sources.s3 import Bucket
 from trainyard_trainer.stop import StopFlag
 
@@ -42,7 +42,7 @@ def test_a_model_of_a_bucket_is_trained_merged_and_copied_back(
             "s3": {"endpoint": storage.s3.endpoint},
         }
     )
-    termination = wiring.train(config, stop=StopFlag(), environ={})
+    termination = bootstrap.train(config, stop=StopFlag(), environ={})
     assert termination.exit_code == 0, termination.message
     bucket = open_bucket("models", storage.s3, storage.environ)
     copied = {file.key: file.bytes for file in bucket.list("copied")}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.unit.patience import PATIENCE, wait_until
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from tests.unit.timeouts import PATIENCE, wait_until
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.group.launcher import bind_to_launcher
 from trainyard_trainer.group.membership import Membership, membership

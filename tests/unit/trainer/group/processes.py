@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from tests.unit.trainer.group.launching import kept_port
 from trainyard_trainer.group.membership import Membership, Node, local_members
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from tests.unit.trainer.toy import run_config
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.timeouts import PATIENCE, wait_until
 from tests.unit.trainer.group.launching import Body, forked, is_there, until_asked, until_gone
 from trainyard_crds.report import Termination
 from trainyard_trainer.group import launcher

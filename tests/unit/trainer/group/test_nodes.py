@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.patience import PATIENCE, wait_until
+from tests.unit.timeouts import PATIENCE, wait_until
 from tests.unit.trainer.group.launching import kept_port
 from tests.unit.trainer.toy import exported, metric_lines, run_config
-from trainyard_crds.contract import TERMINATION_LOG_ENV
+from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
 
 pytestmark = pytest.mark.slow

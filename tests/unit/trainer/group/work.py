@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tests.unit.trainer import toy
 from trainyard_crds.report import Gpu
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer import wiring
+from trainyard_trainer import bootstrap
 from trainyard_trainer.engine import session  # noqa: F401
 from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.errors import PeerLostError, StopRequested
@@ -148,8 +148,8 @@ def lose(member: Membership, how: str) -> int:
 def train_toy(member: Membership, config: RunConfig, evaluations: list[float]) -> int:
     """A process of a toy run whose evaluations are given."""
     task = toy.ToyTask(evaluations=evaluations)
-    wiring.create_task = lambda config: task
-    return wiring.train(config, stop=StopFlag(), environ=member.environ()).exit_code
+    bootstrap.create_task = lambda config: task
+    return bootstrap.train(config, stop=StopFlag(), environ=member.environ()).exit_code
 
 
 class Task(LlmTask):
@@ -188,5 +188,5 @@ def train(
         file = os.open(output / f"{member.rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
-    wiring.create_task = lambda config: Task(stop, member.rank, strike)
-    return wiring.train(config, stop=stop, environ=member.environ()).exit_code
+    bootstrap.create_task = lambda config: Task(stop, member.rank, strike)
+    return bootstrap.train(config, stop=stop, environ=member.environ()).exit_code

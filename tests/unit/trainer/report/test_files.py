@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.workspaces import make_workspace
-from trainyard_crds.contract import TERMINATION_LIMIT, TERMINATION_LOG_ENV
+from tests.unit.trainer.staging_areas import make_workspace
+from trainyard_crds.constants import TERMINATION_LIMIT, TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import DataError, StopRequested, SupersededError
 from trainyard_trainer.report.console import JsonLines, ProgressBar, create_console

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.workspaces import make_workspace
+from tests.unit.trainer.staging_areas import make_workspace
 from trainyard_crds.report import CheckpointStatus, Report, ResolvedModel, Stage
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.report.console import JsonLines

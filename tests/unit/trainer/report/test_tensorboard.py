@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.unit.trainer.staging_areas import make_workspace
 from tests.unit.trainer.toy import event_lines
-from tests.unit.trainer.workspaces import make_workspace
 from trainyard_trainer.errors import SupersededError
 from trainyard_trainer.report.metrics_log import MetricsLog
 

@@ -13,9 +13,9 @@ from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
-from trainyard_trainer.sources.heads import ModelHeads
 from trainyard_trainer.sources.hub import HubRepository, read_heads
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
+from trainyard_trainer.sources.safetensors_headers import ModelHeads
 
 FILES = {
     "config.json": b"{}",

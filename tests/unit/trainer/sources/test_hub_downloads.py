@@ -15,7 +15,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from tests.unit.patience import PATIENCE
+from tests.unit.timeouts import PATIENCE
 from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources import hub_server, web_server
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub

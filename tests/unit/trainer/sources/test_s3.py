@@ -10,7 +10,7 @@ from tests.unit.trainer.sources.s3_server import Storage
 from trainyard_crds.runconfig import RunModelSource, RunS3
 from trainyard_trainer.checkpoint.files import sha256_of
 from trainyard_trainer.errors import DataError, NotFoundError, NotPermittedError, SourceError, StopRequested
-from trainyard_trainer.sources.objects import RemoteFile, open_bucket
+from trainyard_trainer.sources.remote_files import RemoteFile, open_bucket
 from trainyard_trainer.sources.resolve import Access, resolve_file, resolve_model
 from trainyard_trainer.sources.s3 import Bucket
 

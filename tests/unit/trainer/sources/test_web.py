@@ -10,9 +10,9 @@ import pytest
 from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.web_server import Web, serve
 from trainyard_trainer.errors import DataError, NotFoundError, NotPermittedError, SourceError, StopRequested
-from trainyard_trainer.sources import objects
+from trainyard_trainer.sources import remote_files
 from trainyard_trainer.sources.download import Downloader
-from trainyard_trainer.sources.objects import open_web
+from trainyard_trainer.sources.remote_files import open_web
 from trainyard_trainer.sources.resolve import Access, resolve_file
 
 CONTENT = random.Random(0).randbytes(20 << 20)
@@ -22,7 +22,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     # The client's own tries, which wait in real time, come before ours.
-    monkeypatch.setattr(objects, "_RETRY", {"max_retries": 0})
+    monkeypatch.setattr(remote_files, "_RETRY", {"max_retries": 0})
     with serve(Web({"/data/rows%20one.jsonl": CONTENT})) as server:
         yield server
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, decoded, lines
 from trainyard_trainer.errors import DataError, RowError
+from trainyard_trainer.tasks.text.formats.example import Row
 
 _NESTED = frozenset({"messages", "conversations", "history", "input_ids", "labels", "loss_mask", "attention_mask"})
 """Fields that hold lists, which a cell can only hold as JSON."""

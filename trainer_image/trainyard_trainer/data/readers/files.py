@@ -11,10 +11,10 @@ from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 from trainyard_trainer.data import archives
-from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers import delimited, json_array, jsonl, parquet
 from trainyard_trainer.data.readers.container import HEAD, NAMES, ROW_KINDS, Kind, RowKind, kind_of_file
 from trainyard_trainer.errors import DataError, NotFoundError, RowError
+from trainyard_trainer.tasks.text.formats.example import Row
 
 _CHUNK = 1 << 20
 _READERS: Mapping[RowKind, Callable[[BinaryIO, str], Iterator[Row | RowError]]] = {

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers.lines import BYTE_ORDER_MARK, LONGEST_ROW, parse_object, too_long
 from trainyard_trainer.errors import RowError
+from trainyard_trainer.tasks.text.formats.example import Row
 
 _CHUNK = 1 << 18
 _STRUCTURE = re.compile(rb'["{}\[\],]')

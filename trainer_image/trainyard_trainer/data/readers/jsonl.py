@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers.lines import lines, parse_object
 from trainyard_trainer.errors import RowError
+from trainyard_trainer.tasks.text.formats.example import Row
 
 
 def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:

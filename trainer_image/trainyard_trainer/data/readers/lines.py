@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainyard_trainer.data.formats.example import Row, kind_of
 from trainyard_trainer.errors import RowError
+from trainyard_trainer.tasks.text.formats.example import Row, kind_of
 
 LONGEST_ROW = 32 << 20
 """Bytes; several times what a sequence of the greatest `maxLength` can hold. Longer ones would fill the memory."""

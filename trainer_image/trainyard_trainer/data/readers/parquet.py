@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from trainyard_trainer.data.formats.detect import FIELDS
-from trainyard_trainer.data.formats.example import Row
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, too_long
 from trainyard_trainer.errors import DataError, RowError
+from trainyard_trainer.tasks.text.formats.detect import FIELDS
+from trainyard_trainer.tasks.text.formats.example import Row
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256

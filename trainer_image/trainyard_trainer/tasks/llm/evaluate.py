@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from trainyard_trainer.data.batches import TextBatches
+from trainyard_trainer.data.row_labels import named_rows
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
 from trainyard_trainer.tasks.llm.loss import evaluating, summed_loss
-from trainyard_trainer.wording import named_rows
+from trainyard_trainer.tasks.text.batches import TextBatches
 
 
 def mean_loss(

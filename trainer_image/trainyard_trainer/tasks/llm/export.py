@@ -10,16 +10,16 @@ import torch
 
 from trainyard_crds.exports import Export
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.data.batches import TextBatch
 from trainyard_trainer.engine.task import ExportNotes, RunContext, TrainData
-from trainyard_trainer.export.adapter import export_weights
-from trainyard_trainer.export.base import check_plain_weights, read_config, read_shards, weights_digest
-from trainyard_trainer.export.difference import Difference, measure, probe_of
-from trainyard_trainer.export.merge import Dequantized, check_mergeable, keep, merged_shards, stored_names
-from trainyard_trainer.export.merged import export_merged
-from trainyard_trainer.export.readme import Facts, write_readme
-from trainyard_trainer.models.loading import load_base_model
 from trainyard_trainer.sources.resolve import LocalModel
+from trainyard_trainer.tasks.text.batches import TextBatch
+from trainyard_trainer.tasks.text.export.adapter import export_weights
+from trainyard_trainer.tasks.text.export.base import check_plain_weights, read_config, read_shards, weights_digest
+from trainyard_trainer.tasks.text.export.logit_diff import Difference, measure, probe_of
+from trainyard_trainer.tasks.text.export.merge import Dequantized, check_mergeable, keep, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.merged import export_merged
+from trainyard_trainer.tasks.text.export.readme import Facts, write_readme
+from trainyard_trainer.tasks.text.models.loading import load_base_model
 
 _SPARE_MEMORY = 1.5
 """A GPU is used for a comparison when its free memory is this many times the exported files."""
@@ -52,7 +52,7 @@ def check_exports(config: RunConfig, base: LocalModel) -> None:
         ConfigurationError: the base model's architecture, tokenizer or weights do not allow it.
     """
     if any(export.format == "gguf" for export in config.exports):
-        from trainyard_trainer.export.gguf import check_supported
+        from trainyard_trainer.tasks.text.export.gguf import check_supported
 
         check_supported(base.path, base.name)
     if _merges(config):
@@ -120,7 +120,7 @@ def _write_merged(
 def _write_gguf(
     source: ExportSource, context: RunContext, request: Export, weights: Path, directory: Path
 ) -> ExportNotes:
-    from trainyard_trainer.export.gguf import export_gguf
+    from trainyard_trainer.tasks.text.export.gguf import export_gguf
 
     full = source.config.method == "full"
     model = weights if full else source.base.path

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainyard_trainer.data.batches import TextBatch
-from trainyard_trainer.memory.chunks import rows_per_chunk
-from trainyard_trainer.models.attention import packed_call
 from trainyard_trainer.tasks.llm.chunked import loss_in_head
+from trainyard_trainer.tasks.text.batches import TextBatch
+from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
+from trainyard_trainer.tasks.text.models.attention import packed_call
 
 
 def summed_loss(model: Any, batch: TextBatch, chunk_rows: int | None = None) -> Tensor:

@@ -8,13 +8,13 @@ import torch
 
 from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.errors import NotFoundError
-from trainyard_trainer.memory.choice import Room, choose_recompute
-from trainyard_trainer.memory.estimate import checkpoint_copy, context_bytes, estimate, flops_per_token
 from trainyard_trainer.memory.host import free_memory
-from trainyard_trainer.memory.plan import describe, gib
 from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
-from trainyard_trainer.memory.shape import ModelShape, read_shape
 from trainyard_trainer.sources.resolve import LocalModel
+from trainyard_trainer.tasks.text.memory.estimate import checkpoint_copy, context_bytes, estimate, flops_per_token
+from trainyard_trainer.tasks.text.memory.plan import describe, gib
+from trainyard_trainer.tasks.text.memory.recompute_policy import Room, choose_recompute
+from trainyard_trainer.tasks.text.memory.shape import ModelShape, read_shape
 
 
 @dataclass(frozen=True)

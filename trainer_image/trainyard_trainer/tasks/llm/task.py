@@ -13,25 +13,25 @@ from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.store import CACHE
-from trainyard_trainer.data.batches import BatchSettings, TextBatch, TextBatches
-from trainyard_trainer.data.cache import TokenCache
-from trainyard_trainer.data.chat import Encoder
-from trainyard_trainer.data.prepare import DataRequest, Prepared, prepare
-from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.memory.recompute import Recompute, recomputing
-from trainyard_trainer.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
-from trainyard_trainer.models.full import load_model_weights, save_model
-from trainyard_trainer.models.libraries import import_libraries
-from trainyard_trainer.models.loading import load_base_model, load_tokenizer
-from trainyard_trainer.models.recompute import recompute_activations
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
 from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
 from trainyard_trainer.tasks.llm.memory import plan_memory
-from trainyard_trainer.tasks.llm.rows_apart import go_by_boundaries, keeps_rows_apart
+from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatch, TextBatches
+from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
+from trainyard_trainer.tasks.text.models.full import load_model_weights, save_model
+from trainyard_trainer.tasks.text.models.libraries import import_libraries
+from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
+from trainyard_trainer.tasks.text.models.recompute import recompute_activations
+from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries, keeps_rows_apart
+from trainyard_trainer.tasks.text.prepare import DataRequest, Prepared, prepare
+from trainyard_trainer.tasks.text.token_cache import TokenCache
 
 
 @dataclass(frozen=True, kw_only=True)

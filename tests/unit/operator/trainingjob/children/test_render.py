@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.world import (
+from tests.unit.operator.trainingjob.state_model import (
     ADMITTED,
     NAME,
     NAMESPACE,
@@ -21,7 +21,7 @@ from tests.unit.operator.trainingjob.world import (
     merged,
     new_job,
 )
-from trainyard_crds.contract import NAME_LIMIT
+from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import ExportFormat
 from trainyard_crds.runconfig import RunConfig

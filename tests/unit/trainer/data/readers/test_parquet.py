@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainyard_trainer.data.formats.example import Row
-from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.data.readers import parquet
 from trainyard_trainer.errors import DataError
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.example import Row
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 

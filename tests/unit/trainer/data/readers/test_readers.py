@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard_trainer.data.formats.example import Row
-from trainyard_trainer.data.reader import RowFile
 from trainyard_trainer.data.readers import delimited, json_array, jsonl, lines
 from trainyard_trainer.data.readers.files import read_rows
 from trainyard_trainer.errors import DataError, RowError
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.example import Row
 
 ROWS = [{"text": "one"}, {"text": "two"}]
 

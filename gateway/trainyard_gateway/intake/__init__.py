@@ -1,0 +1,1 @@
+"""Progress intake: reports of trainer pods, authenticated and written to the status at a bounded rate."""

@@ -1,0 +1,1 @@
+"""Decides when a job may start: the builtin queue or Kueue, behind one interface."""

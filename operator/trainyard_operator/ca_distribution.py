@@ -1,0 +1,158 @@
+"""Keeps the certificates in their Secrets, and the authority's certificate in every namespace with TrainingJobs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+
+from trainyard_crds.constants import CA_CONFIG_MAP, CA_KEY, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
+from trainyard_operator.certificates import Pair, is_good_authority, is_good_serving, new_authority, new_serving
+from trainyard_operator.clock import ServerClock
+from trainyard_operator.errors import ApiError, ApiRefusedError, ConflictError, NotFoundError
+from trainyard_operator.kube.client import CONFIG_MAPS, SECRETS, Kube, Object, path
+from trainyard_operator.kube.store import Store
+from trainyard_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+AUTHORITY_SECRET, SERVING_SECRET = "trainyard-ca", "trainyard-gateway-tls"
+_CERTIFICATE, _KEY = "tls.crt", "tls.key"
+_CA_ROLE = "ca"
+_LABELS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: _CA_ROLE}
+_PERIOD, _RETRY = 600.0, 5.0
+
+
+class Trust:
+    """Certificates and where they are needed; the leader alone runs it.
+
+    Args:
+        kube: The API server.
+        store: Knows the namespaces with TrainingJobs.
+        clock: The time.
+        settings: The operator's settings.
+    """
+
+    def __init__(self, kube: Kube, store: Store, clock: ServerClock, settings: Settings) -> None:
+        self._kube, self._store, self._clock, self._settings = kube, store, clock, settings
+        self._authority: Pair | None = None
+        self._given: set[str] = set()
+        self._wake = asyncio.Event()
+
+    def look(self, namespace: str) -> None:
+        """The TrainingJobs of a namespace changed: it may need the certificate, or need it no more."""
+        if self._store.has_namespace(namespace) != (namespace in self._given):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Check everything at the start and now and then, and namespaces as they come and go, for ever."""
+        complete = True
+        while True:
+            failed = False
+            try:
+                await self._round(complete)
+            except ApiError as error:
+                failed = True
+                logger.warning("certificates are not in place yet, next try in %.0f s: %s", _RETRY, error)
+            woken = await self._wait(_RETRY if failed else _PERIOD)
+            complete = failed or not woken
+
+    async def _round(self, complete: bool) -> None:
+        if complete:
+            await self._certificates()
+            await self._take_stock()
+        await self._namespaces()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for news of a namespace, at most that long; whether there were any."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        self._wake.clear()
+        return True
+
+    async def _certificates(self) -> None:
+        now = self._clock.now()
+        stored, authority = await self._read(AUTHORITY_SECRET)
+        if authority is None or not is_good_authority(authority, now):
+            authority = new_authority(now)
+            await self._write(AUTHORITY_SECRET, stored, authority, {})
+        stored, serving = await self._read(SERVING_SECRET)
+        names = self._settings.gateway_names
+        if serving is None or not is_good_serving(serving, authority, names, now):
+            made = new_serving(authority, names, now)
+            await self._write(SERVING_SECRET, stored, made, {CA_KEY: authority.certificate})
+        if self._authority != authority:
+            self._authority, self._given = authority, set()
+
+    async def _read(self, name: str) -> tuple[Object | None, Pair | None]:
+        try:
+            secret = await self._kube.get(path(SECRETS, self._settings.namespace, name))
+        except NotFoundError:
+            return None, None
+        data = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+        if _CERTIFICATE not in data or _KEY not in data:
+            return secret, None
+        return secret, Pair(data[_CERTIFICATE], data[_KEY])
+
+    async def _write(self, name: str, stored: Object | None, pair: Pair, more: dict[str, bytes]) -> None:
+        """Create or replace a Secret; ConflictError where another process did meanwhile."""
+        contents = {_CERTIFICATE: pair.certificate, _KEY: pair.key, **more}
+        data = {key: base64.b64encode(value).decode() for key, value in contents.items()}
+        namespace = self._settings.namespace
+        logger.info("writing the certificate in Secret %s/%s", namespace, name)
+        if stored is not None:
+            version = {"resourceVersion": stored["metadata"]["resourceVersion"]}
+            await self._kube.merge(path(SECRETS, namespace, name), {"metadata": version, "data": data})
+            return
+        metadata = {"name": name, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGED_BY}}
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+        await self._kube.create(path(SECRETS, namespace), secret)
+
+    async def _take_stock(self) -> None:
+        """Which namespaces have the present certificate, whatever this process did before."""
+        selector = f"{MANAGED_BY_LABEL}={MANAGED_BY},{ROLE_LABEL}={_CA_ROLE}"
+        items, _ = await self._kube.list_all(path(CONFIG_MAPS), [("labelSelector", selector)])
+        present = [item for item in items if item["metadata"]["name"] == CA_CONFIG_MAP]
+        self._given = {item["metadata"]["namespace"] for item in present if item.get("data") == self._data()}
+        wanted = self._store.namespaces()
+        for item in present:
+            if item["metadata"]["namespace"] not in wanted:
+                await self._take_away(item["metadata"]["namespace"])
+
+    async def _namespaces(self) -> None:
+        wanted = self._store.namespaces()
+        for namespace in sorted(self._given - wanted):
+            await self._take_away(namespace)
+        for namespace in sorted(wanted - self._given):
+            await self._give(namespace)
+        if self._store.namespaces() != wanted:
+            self._wake.set()  # the last job went, or the first came, while a request for its namespace was on its way
+
+    async def _give(self, namespace: str) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": CA_CONFIG_MAP, "namespace": namespace, "labels": _LABELS},
+            "data": self._data(),
+        }
+        try:
+            await self._kube.apply(path(CONFIG_MAPS, namespace, CA_CONFIG_MAP), body)
+        except ApiRefusedError as error:
+            # One namespace that refuses (it is being deleted) must not keep the others waiting.
+            logger.warning("namespace %s does not take the certificate: %s", namespace, error)
+            return
+        self._given.add(namespace)
+
+    async def _take_away(self, namespace: str) -> None:
+        try:
+            await self._kube.delete(path(CONFIG_MAPS, namespace, CA_CONFIG_MAP))
+        except (NotFoundError, ConflictError) as error:
+            logger.debug("namespace %s: %s", namespace, error)
+        self._given.discard(namespace)
+
+    def _data(self) -> dict[str, str]:
+        assert self._authority is not None
+        return {CA_KEY: self._authority.certificate.decode()}

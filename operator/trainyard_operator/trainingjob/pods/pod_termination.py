@@ -1,0 +1,180 @@
+"""How a pod ended: exit code, signal, termination message, eviction -> reason, message, advice, what the Job does."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit, reason_for
+from trainyard_crds.report import Outcome, Termination
+from trainyard_operator.trainingjob.k8s_fields import condition, container_state, is_gone, pod_ended
+from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.pods.redact import redact, tail
+
+_MESSAGE_LIMIT = 1024
+_LAST_WORDS_LIMIT = 300
+_START_FAILURES = ("StartError", "ContainerCannotRun")
+_UNSEEN_ENDS = ("Unknown", "ContainerStatusUnknown")
+"""What the container runtime and the kubelet say of a container they find gone; the exit code is made up (255, 137)."""
+_DISRUPTIONS = {
+    "EvictionByEvictionAPI": ("Evicted", "The pod was evicted, for example by a drain of its node."),
+    "PreemptionByScheduler": ("Preempted", "The pod gave way to one of higher priority."),
+    "DeletionByTaintManager": ("NodeTainted", "The pod's node became unusable (a NoExecute taint)."),
+    "TerminationByKubelet": ("NodePressure", "The node ended the pod: short of resources, or shutting down."),
+    "DeletionByPodGC": ("NodeLost", "The pod's node is gone."),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How one pod ended.
+
+    Attributes:
+        action: What the Job's podFailurePolicy does about it.
+        reason: CamelCase word.
+        message: What happened, in a sentence.
+        advice: What to change, in a sentence; may be empty.
+        exit_code: Exit code of the trainer's container; None when it never ran.
+        started_at, finished_at: API timestamps; None when unknown.
+        termination: The trainer's own account; None when it left none.
+    """
+
+    action: OnExit
+    reason: str
+    message: str
+    advice: str = ""
+    exit_code: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    termination: Termination | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trainer says that the whole run is done."""
+        return self.exit_code == 0 and self.termination is not None and self.termination.outcome is Outcome.FINISHED
+
+    @property
+    def sentence(self) -> str:
+        """Message and advice in one text."""
+        return " ".join(part for part in (self.message, self.advice) if part)
+
+
+LOST = Ending(
+    action=OnExit.IGNORE,
+    reason="PodLost",
+    message="The pod was deleted, or its node was lost, before its end was seen.",
+)
+
+
+def ending(pod: Object, memory: str) -> Ending | None:
+    """How a pod ended, None while it has not.
+
+    Args:
+        pod: The pod.
+        memory: Its container's memory limit, for the advice.
+    """
+    terminated = container_state(pod).get("terminated")
+    if terminated is None:
+        return _ended_without_container(pod) if pod_ended(pod) else None
+    code = int(terminated["exitCode"])
+    termination = parse_termination(terminated.get("message"))
+    reason, message, advice = _explain(pod, terminated, termination, memory)
+    return Ending(
+        action=_action(pod, code),
+        reason=reason[:128],
+        message=redact(message)[:_MESSAGE_LIMIT],
+        advice=redact(advice),
+        exit_code=code,
+        started_at=terminated.get("startedAt"),
+        finished_at=terminated.get("finishedAt"),
+        termination=termination,
+    )
+
+
+def parse_termination(text: str | None) -> Termination | None:
+    """The termination message as the trainer writes it; None for anything else, such as the end of a log."""
+    try:
+        return Termination.model_validate_json(text or "")
+    except ValidationError:
+        return None
+
+
+def disruption(pod: Object) -> tuple[str, str] | None:
+    """Reason and sentence of an eviction, preemption or lost node; None when there was none."""
+    found = condition(pod, "DisruptionTarget")
+    if found is None or found["status"] != "True":
+        return None
+    return _DISRUPTIONS.get(found.get("reason", ""), (found.get("reason") or "Disrupted", found.get("message", "")))
+
+
+def _action(pod: Object, code: int) -> OnExit:
+    """The first matching rule of the podFailurePolicy, in its order."""
+    known = EXIT_CODES[ExitCode(code)].action if code in ExitCode.__members__.values() else OnExit.COUNT
+    if known in (OnExit.COMPLETE, OnExit.IGNORE):
+        return known
+    return OnExit.IGNORE if disruption(pod) else known
+
+
+def _explain(pod: Object, terminated: Object, termination: Termination | None, memory: str) -> tuple[str, str, str]:
+    code, word = int(terminated["exitCode"]), terminated.get("reason") or ""
+    if word == "OOMKilled":
+        return _out_of_memory(memory)
+    if word in _START_FAILURES:
+        return word, f"The container could not start: {terminated.get('message', '')}", ""
+    disrupted = disruption(pod)
+    if disrupted is not None and code != 0:
+        return (*disrupted, "")
+    if termination is not None:
+        return termination.reason, termination.message, termination.advice
+    if code > 128:
+        return _killed(pod, code, word)
+    return _unexplained(code, terminated.get("message") or "")
+
+
+def _out_of_memory(memory: str) -> tuple[str, str, str]:
+    return (
+        "OOMKilled",
+        f"The container used more than its memory limit of {memory} and was killed.",
+        "Raise spec.resources.memory, or lower spec.optimization.batchSize or spec.llm.maxLength.",
+    )
+
+
+def _killed(pod: Object, code: int, word: str) -> tuple[str, str, str]:
+    """A death by signal, as shells number it: 128 + signal; or one that nobody saw."""
+    if word in _UNSEEN_ENDS:
+        return "NodeRestarted", "The container was gone when its node, or the node's container runtime, came back.", ""
+    number = code - 128
+    known = {int(entry): entry.name for entry in signal.Signals}
+    message = f"The container was ended by {known.get(number, f'signal {number}')} (exit code {code})."
+    if number == signal.SIGKILL and pod["metadata"].get("deletionTimestamp"):
+        return (
+            reason_for(code),
+            f"{message} It did not stop by itself within its grace period.",
+            "Raise spec.checkpoints.gracePeriodSeconds, so that a checkpoint can be written.",
+        )
+    return reason_for(code), message, ""
+
+
+def _unexplained(code: int, log: str) -> tuple[str, str, str]:
+    """An exit without a termination message; the kubelet gives the end of the log instead when it failed."""
+    known = code in ExitCode.__members__.values()
+    message = EXIT_CODES[ExitCode(code)].description if known else f"The container ended with exit code {code}."
+    last_words = tail(log, _LAST_WORDS_LIMIT)
+    if last_words:
+        message += f" Its last words: {last_words}"
+    return reason_for(code), message, ""
+
+
+def _ended_without_container(pod: Object) -> Ending:
+    """A pod that ended before its container ran, or whose node never told."""
+    status = pod.get("status", {})
+    succeeded, disrupted = status.get("phase") == "Succeeded", disruption(pod)
+    if is_gone(pod) and status.get("phase") != "Failed" and not disrupted:
+        return LOST
+    word = status.get("reason") or "PodFailed"
+    message = status.get("message") or f"The pod ended ({word}) before its container ran."
+    reason, message = disrupted or (word, message)
+    action = OnExit.COMPLETE if succeeded else OnExit.IGNORE if disrupted else OnExit.COUNT
+    return Ending(action=action, reason=reason[:128], message=redact(message)[:_MESSAGE_LIMIT])

@@ -1,0 +1,104 @@
+"""What becomes of a job whose training Job came to its end."""
+
+from __future__ import annotations
+
+from trainyard_crds.report import Outcome, Termination
+from trainyard_crds.trainingjob import Retry
+from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.trainingjob.children.render import check_job
+from trainyard_operator.trainingjob.k8s_fields import condition, container_state, holds, job_finished
+from trainyard_operator.trainingjob.model import Decision, Need, Object, Observed, RenderSettings
+from trainyard_operator.trainingjob.pods.attempts import History
+from trainyard_operator.trainingjob.pods.pod_termination import parse_termination
+from trainyard_operator.trainingjob.pods.redact import tail
+
+LOG_TAIL_LIMIT = 2048
+_RETRIES_USED_UP = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")
+_UNKNOWN = (
+    "The training Job completed, but nothing says that the training finished: the pod left no result and none could be "
+    "read from the volume. Look at {uri}; a new TrainingJob on the same data can continue from its checkpoints."
+)
+
+
+def outcome(observed: Observed, history: History, settings: RenderSettings) -> Decision | Need:
+    """Succeeded or Failed, the look-up that takes, or the check Job that reads the result from the volume."""
+    if history.ending is not None and history.ending.finished:
+        return succeeded(history.ending.termination)
+    if holds(observed.child, "Failed"):
+        return failed(observed, history, *_failure(observed, history))
+    return _checked(observed, settings)
+
+
+def succeeded(termination: Termination | None) -> Decision:
+    """The run is done."""
+    text = termination.message if termination else ""
+    return Decision(
+        phase=Phase.SUCCEEDED, reason="TrainingFinished", message=text or "Training finished.", termination=termination
+    )
+
+
+def failed(observed: Observed, history: History, reason: str, message: str) -> Decision | Need:
+    """The job failed; the end of its last container's log is shown with the reason."""
+    termination = history.ending.termination if history.ending else None
+    decision = Decision(phase=Phase.FAILED, reason=reason, message=message, termination=termination)
+    pod = history.fault.pod if history.fault else history.pod
+    if pod is None or history.verdict is None or history.verdict.exit_code is None:
+        return decision
+    need = Need("log", pod["metadata"]["name"])
+    if need not in observed.answers:
+        return need
+    text = tail(observed.answers[need] or "", LOG_TAIL_LIMIT)
+    return Decision(phase=Phase.FAILED, reason=reason, message=message, termination=termination, log_tail=text or None)
+
+
+def _failure(observed: Observed, history: History) -> tuple[str, str]:
+    """Reason and sentence of a failed Job: the last pod's where it is known, else the Job controller's."""
+    found = condition(observed.child, "Failed") or {}
+    if history.verdict is not None:
+        reason, text = words(history)
+    elif history.last is not None and "reason" in history.last:
+        reason, text = history.last["reason"], history.last["message"]
+    else:
+        return found.get("reason") or "JobFailed", found.get("message") or "The training Job failed."
+    if found.get("reason") in _RETRIES_USED_UP:
+        text += f" {retries_text(observed, history)}"
+    return reason, text
+
+
+def words(history: History) -> tuple[str, str]:
+    """Reason and sentence of the end that decided; of another pod than the one that is recorded, with its name."""
+    end = history.verdict
+    assert end is not None
+    if history.fault is None:
+        return end.reason, end.sentence
+    return end.reason, " ".join(part for part in (history.fault.sentence, end.advice) if part)
+
+
+def retries_text(observed: Observed, history: History) -> str:
+    """How many attempts failed, and how many may."""
+    return f"Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {retry_limit(observed)}."
+
+
+def retry_limit(observed: Observed) -> int:
+    """Restarts after faults of the machine that the user allows."""
+    default: int = Retry.model_fields["limit"].default
+    return int((observed.spec.get("retry") or {}).get("limit", default))
+
+
+def _checked(observed: Observed, settings: RenderSettings) -> Decision:
+    """The verdict of the check Job, which is made where there is none."""
+    if observed.check is None:
+        image = (observed.child or {}).get("spec", {}).get("image")
+        # The phase stays as it is: the GPUs are free, and whether the run succeeded is not known yet.
+        return Decision(phase=None, create=(check_job(observed.job, settings, image=image),))
+    found = next((result for pod in observed.check_pods if (result := _result(pod))), None)
+    if found is not None and found.outcome is Outcome.FINISHED:
+        return succeeded(found)
+    if found is None and not job_finished(observed.check):
+        return Decision(phase=None)
+    uri = observed.status.get("runUri", "the run's volume")
+    return Decision(phase=Phase.FAILED, reason="ResultUnknown", message=_UNKNOWN.format(uri=uri), termination=found)
+
+
+def _result(pod: Object) -> Termination | None:
+    return parse_termination(container_state(pod).get("terminated", {}).get("message"))

@@ -1,0 +1,51 @@
+"""What a policy looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.trainingjob.k8s_fields import holds, job_suspended
+from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
+from trainyard_operator.trainingjob.pods.attempts import History
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One unfinished job at one moment.
+
+    Attributes:
+        observed: The job and its children.
+        history: Its attempts, brought up to date.
+        settings: The operator's settings.
+        now: The time.
+        admission: Whether it may start.
+    """
+
+    observed: Observed
+    history: History
+    settings: RenderSettings
+    now: datetime
+    admission: Admission
+
+    @property
+    def spec(self) -> Object:
+        """The TrainingJob's spec."""
+        return self.observed.spec
+
+    @property
+    def child(self) -> Object | None:
+        """The training Job."""
+        return self.observed.child
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs nor will: the Job controller knows of the suspension and every pod is over."""
+        if self.history.unfinished:
+            return False
+        if self.child is None:
+            return True
+        status = self.child.get("status") or {}
+        busy = bool(status.get("active") or status.get("terminating"))
+        return job_suspended(self.child) and holds(self.child, "Suspended") and not busy

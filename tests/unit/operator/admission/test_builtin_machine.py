@@ -1,0 +1,119 @@
+"""The queue through any order of news: Jobs that are made late, pods on other nodes than meant, kills in between."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.unit.operator.admission.queue_fixture import Yard
+from tests.unit.operator.queue.state_model import GPU
+from trainyard_operator.kube.store import Key
+from trainyard_operator.queue.inventory import Holder
+from trainyard_operator.queue.pool import Node
+
+NODES, SIZE = 3, 4
+
+
+class Life(RuleBasedStateMachine):
+    """What was given fits at every moment, beside what runs; sizes of 1, 2 and 4 divide one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.yard = Yard(SIZE)
+        self.gpus: dict[str, int] = {}
+        self.made: set[str] = set()
+        self.bound: dict[str, int] = {}
+        self.over: set[str] = set()
+        self.line: list[str] = []
+        self._tell_nodes()
+
+    def _tell_nodes(self) -> None:
+        for number in range(NODES):
+            self.yard.queue.inventory.put_node(Node(name=f"n{number}", allocatable={GPU: SIZE}))
+        for name, node in self.bound.items():
+            self._put(name, node)
+
+    def _put(self, name: str, node: int) -> None:
+        held = Holder(name, name, f"n{node}", {GPU: self.gpus[name]}, f"team/{name}")
+        self.yard.queue.inventory.put_pod(name, held)
+
+    def _admitted(self) -> list[str]:
+        return [name for name in self.gpus if name not in self.over and self.yard.answer(name).admitted]
+
+    def _left(self) -> list[int]:
+        left = [SIZE] * NODES
+        for name, node in self.bound.items():
+            left[node] -= self.gpus[name]
+        return left
+
+    @rule(gpus=st.sampled_from([1, 1, 2, 4]))
+    def submit(self, gpus: int) -> None:
+        name = f"j{len(self.gpus):03}"
+        self.gpus[name] = gpus
+        self.yard.submit(name, gpus)
+
+    @rule()
+    def look(self) -> None:
+        before = set(self._admitted())
+        self.yard.round(1.0)
+        assert before <= set(self._admitted()), "what was given is not taken back"
+        waiting = [name for name in self.gpus if name not in self.over and not self.yard.answer(name).admitted]
+        new = [name for name in self._admitted() if name not in before]
+        assert not new or not waiting or max(new) < min(waiting), "first come, first served"
+
+    @precondition(lambda self: any(name not in self.made for name in self._admitted()))
+    @rule(data=st.data())
+    def make(self, data: st.DataObject) -> None:
+        """The Job of one that was let in is made; its pod is not bound yet."""
+        name = data.draw(st.sampled_from([name for name in self._admitted() if name not in self.made]))
+        child = {"metadata": {"creationTimestamp": "2026-01-02T10:00:00Z"}, "spec": {"suspend": False}, "status": {}}
+        self.yard.change(name, child=child)
+        self.made.add(name)
+
+    @precondition(lambda self: self.made - self.bound.keys() - self.over)
+    @rule(data=st.data())
+    def bind(self, data: st.DataObject) -> None:
+        """The scheduler puts the pod where it likes: best fit, as it is asked to, or the last node with room."""
+        name = data.draw(st.sampled_from(sorted(self.made - self.bound.keys() - self.over)))
+        meant = self.yard.answer(name).nodes
+        room = [node for node, left in enumerate(self._left()) if left >= self.gpus[name]]
+        preferred = [node for node in room if f"n{node}" in meant]
+        best = min(room, key=lambda node: (self._left()[node], node))
+        self.bound[name] = preferred[0] if preferred else best
+        self._put(name, self.bound[name])
+
+    @precondition(lambda self: bool(self.bound))
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.bound)))
+        del self.bound[name]
+        self.over.add(name)
+        self.yard.end(name)
+        self.yard.change(name, status={"phase": "Succeeded"})
+
+    @precondition(lambda self: bool(self.gpus))
+    @rule(data=st.data())
+    def hear(self, data: st.DataObject) -> None:
+        """An event of a job that tells nothing new."""
+        self.yard.queue.look(Key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
+
+    @rule()
+    def kill(self) -> None:
+        """What was in memory is gone; the Jobs are there."""
+        self.yard.restart()
+        self._tell_nodes()
+
+    @invariant()
+    def fits(self) -> None:
+        left = self._left()
+        assert min(left) >= 0
+        unbound = {*self._admitted(), *(self.made - self.over)} - self.bound.keys()
+        for gpus in sorted((self.gpus[name] for name in unbound), reverse=True):
+            node = next((node for node, count in enumerate(left) if count >= gpus), None)
+            assert node is not None, f"{sorted(unbound)} were let in, and {left} is left"
+            left[node] -= gpus
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=40)

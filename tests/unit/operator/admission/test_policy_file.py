@@ -1,0 +1,66 @@
+"""The administrator's file, read while the operator runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainyard_operator.admission.policy_file import PolicyFile
+from trainyard_operator.queue.policy import Policy
+
+
+def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text("{}")
+    assert PolicyFile(path).current() == Policy()
+
+
+def test_every_setting_is_read_and_changes_while_the_operator_runs(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text('{"held": true, "backfill": true, "preemption": true, "startSeconds": 7}')
+    file = PolicyFile(path)
+    assert file.current() == Policy(held=True, backfill=True, preemption=True, start_seconds=7)
+    path.write_text('{"namespaceGpus": {"a": 1}, "defaultNamespaceGpus": 2, "startSeconds": null}')
+    assert file.current() == Policy(namespace_gpus={"a": 1}, default_namespace_gpus=2, start_seconds=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"startSeconds": 0}', "startSeconds is 0: it should be greater than or equal to 1."),
+        ('{"startSeconds": "5m"}', 'startSeconds is "5m": it should be a valid integer.'),
+        ('{"namespaceGpus": {"a": -1}}', "namespaceGpus.a is -1: it should be greater than or equal to 0."),
+        ('{"start": 1}', "There is no setting start; there are held, backfill, preemption, namespaceGpus, "),
+        ('{"held": true', "Invalid JSON: EOF"),
+    ],
+)
+def test_a_mistake_is_told_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: str
+) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text('{"startSeconds": 9}')
+    file = PolicyFile(path)
+    assert file.current() == Policy(start_seconds=9)
+    path.write_text(text)
+    for _ in range(3):
+        assert file.current() == Policy(start_seconds=9)
+    assert caplog.text.count(told) == 1
+    assert told in file.describe()["fault"]
+    assert file.describe()["startSeconds"] == 9
+    path.write_text('{"startSeconds": 11}')
+    assert "fault" not in file.describe()
+    assert file.current() == Policy(start_seconds=11)
+
+
+def test_a_file_that_is_gone_changes_nothing_and_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text('{"held": true}')
+    file = PolicyFile(path)
+    file.current()
+    path.unlink()
+    assert file.current() == Policy(held=True)
+    assert "cannot be read" in str(file.fault)
+    path.write_text('{"held": true}')
+    assert file.current() == Policy(held=True)
+    assert file.fault is None

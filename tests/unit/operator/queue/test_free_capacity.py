@@ -1,0 +1,49 @@
+"""What is held back for pods that are not bound, above all for those of a gang that lost one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.operator.queue.state_model import POOL, hold, nodes, runs, wants
+from trainyard_operator.queue.free_capacity import Room, unbound
+
+GANG = wants("gang", 8, nodes=2)
+
+
+@pytest.mark.parametrize(
+    ("bound", "done", "meant", "held"),
+    [
+        ([], 0, ("n0", "n1"), ["n0", "n1"]),
+        (["n0"], 0, ("n0", "n1"), ["n1"]),
+        (["n1"], 0, ("n0", "n1"), ["n0"]),
+        (["n0", "n1"], 0, ("n0", "n1"), []),
+        (["n0", "n2"], 0, ("n0", "n1"), []),
+        (["n2"], 0, ("n0", "n1"), ["n0"]),
+        (["n0"], 1, ("n0", "n1"), []),
+        ([], 1, ("n0", "n1"), ["n0"]),
+        (["n0"], 0, (), [""]),
+        ([], 0, ("n0", "n0"), ["n0", "n0"]),
+        (["n0"], 0, ("n0", "n0"), ["n0"]),
+    ],
+)
+def test_a_gang_keeps_room_for_each_pod_that_is_to_come(
+    bound: list[str], done: int, meant: tuple[str, ...], held: list[str]
+) -> None:
+    inventory = nodes(16, 8, 8)
+    for number, node in enumerate(bound):
+        hold(inventory, f"pod-{number}", node, 8, "gang")
+    job = replace(runs(GANG, *meant), done=done)
+    assert unbound(inventory, job) == held
+    assert unbound(inventory, replace(job, leaving=True)) == []
+
+
+def test_a_pod_that_starts_again_finds_its_gpus_whoever_waits() -> None:
+    inventory = nodes(8, 8)
+    hold(inventory, "first", "n0", 8, "gang")
+    gang = runs(GANG, "n0", "n1")
+    room = Room(inventory, [gang])
+    assert room.free(POOL) == {"n0": 0, "n1": 0}
+    assert Room(inventory, [replace(gang, done=1)]).free(POOL) == {"n0": 0, "n1": 8}
+    assert room.place(wants("small")) is None

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainyard_operator.queue.placement import place, reserve
+
+FREE = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 8), max_size=4)
+
+
+@given(FREE, st.integers(1, 8), st.integers(1, 4))
+def test_a_gang_is_placed_whenever_there_is_any_place_and_never_beyond_what_is_free(
+    free: dict[str, int], gpus: int, nodes: int
+) -> None:
+    found = place(dict(free), gpus=gpus, nodes=nodes)
+    tries = combinations_with_replacement(sorted(free), nodes)
+    possible = any(all(one.count(node) * gpus <= free[node] for node in free) for one in tries)
+    assert (found is not None) == possible
+    if found is not None:
+        assert len(found) == nodes
+        assert all(found.count(node) * gpus <= free[node] for node in found)
+
+
+def test_the_fullest_node_that_has_room_is_taken_so_that_whole_nodes_stay_whole() -> None:
+    assert place({"a": 8, "b": 3, "c": 2}, gpus=2, nodes=1) == ("c",)
+    assert place({"a": 8, "b": 3, "c": 2}, gpus=2, nodes=2) == ("b", "c")
+
+
+@given(FREE, st.lists(st.sampled_from("abcdx"), max_size=3), st.integers(1, 4))
+def test_a_reservation_holds_as_much_as_there_is_and_never_more(
+    free: dict[str, int], meant: list[str], gpus: int
+) -> None:
+    left = dict(free)
+    reserve(left, meant, gpus)
+    assert all(0 <= left[node] <= free[node] for node in free)
+    held = sum(free.values()) - sum(left.values())
+    assert held == gpus * min(len(meant), sum(count // gpus for count in free.values())) or held % gpus == 0

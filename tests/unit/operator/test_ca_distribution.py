@@ -1,0 +1,117 @@
+"""The certificate of the intake, in namespaces that come and go while it is handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.trainingjob.state_model import new_job
+from tests.unit.timeouts import PATIENCE
+from trainyard_operator.ca_distribution import Trust
+from trainyard_operator.clock import ServerClock
+from trainyard_operator.errors import NotFoundError
+from trainyard_operator.kube.store import ResourceKind, Store
+from trainyard_operator.settings import from_environment
+
+SETTINGS = from_environment({"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer"}, "one")
+
+
+class Cluster:
+    """An API server that keeps what it is given, and lets something happen while it answers."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.during: dict[str, Callable[[], None]] = {}
+        self.done: asyncio.Queue[str] = asyncio.Queue()
+
+    async def get(self, url: str) -> Any:
+        if url not in self.objects:
+            raise NotFoundError(404, "NotFound", "gone")
+        return self.objects[url]
+
+    async def create(self, url: str, body: Any) -> Any:
+        self.objects[f"{url}/{body['metadata']['name']}"] = body
+        return body
+
+    async def list_all(self, _url: str, _query: Any) -> Any:
+        return [body for body in self.objects.values() if body["kind"] == "ConfigMap"], "1"
+
+    async def apply(self, url: str, body: Any) -> Any:
+        await self._answer("apply")
+        self.objects[url] = body
+        self.done.put_nowait("apply")
+
+    async def delete(self, url: str) -> None:
+        await self._answer("delete")
+        self.objects.pop(url, None)
+        self.done.put_nowait("delete")
+
+    async def _answer(self, verb: str) -> None:
+        await asyncio.sleep(0)
+        self.during.pop(verb, lambda: None)()
+
+    def given(self) -> set[str]:
+        return {body["metadata"]["namespace"] for body in self.objects.values() if body["kind"] == "ConfigMap"}
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def trust_of(cluster: Cluster, store: Store) -> Trust:
+    return Trust(cluster, store, ServerClock(), SETTINGS)  # type: ignore[arg-type]
+
+
+async def changes(cluster: Cluster, count: int) -> list[str]:
+    """The next requests that changed a namespace."""
+    async with asyncio.timeout(PATIENCE):
+        return [await cluster.done.get() for _ in range(count)]
+
+
+async def test_a_namespace_whose_last_job_goes_while_it_is_given_the_certificate_loses_it(
+    cluster: Cluster, store: Store
+) -> None:
+    job, trust = new_job(), trust_of(cluster, store)
+    store.put(ResourceKind.TRAINING_JOBS, job)
+
+    def deleted() -> None:
+        store.remove(ResourceKind.TRAINING_JOBS, job)
+        trust.look(job["metadata"]["namespace"])
+
+    cluster.during["apply"] = deleted
+    running = asyncio.create_task(trust.run())
+    assert await changes(cluster, 2) == ["apply", "delete"]
+    assert cluster.given() == set()
+    running.cancel()
+
+
+async def test_a_namespace_that_gets_a_job_while_the_certificate_is_taken_away_has_it(
+    cluster: Cluster, store: Store
+) -> None:
+    job, trust = new_job(), trust_of(cluster, store)
+    namespace = job["metadata"]["namespace"]
+    store.put(ResourceKind.TRAINING_JOBS, job)
+    running = asyncio.create_task(trust.run())
+    assert await changes(cluster, 1) == ["apply"]
+
+    def created() -> None:
+        other = new_job()
+        other["metadata"] |= {"uid": "another", "resourceVersion": "1000"}
+        store.put(ResourceKind.TRAINING_JOBS, other)
+        trust.look(namespace)
+
+    cluster.during["delete"] = created
+    store.remove(ResourceKind.TRAINING_JOBS, job)
+    trust.look(namespace)
+    assert await changes(cluster, 2) == ["delete", "apply"]
+    assert cluster.given() == {namespace}
+    running.cancel()

@@ -1,0 +1,156 @@
+"""Whose fault it was that a group of pods ended, and which of them go on without it; times are seconds of a minute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.trainingjob.state_model import at, merged, new_pod
+from trainyard_operator.trainingjob.pods.gang_faults import cause, cause_is_near, fault, group, is_past
+
+Object = dict[str, Any]
+MEMORY = "8Gi"
+
+
+def clock(second: int) -> str:
+    return f"2026-01-02T10:00:{second:02d}Z"
+
+
+def ran(name: str, started: int, ended: int | None = None, code: int = 0, **change: Any) -> Object:
+    """A pod whose container started, and ended where that is said."""
+    pod = new_pod(name, clock(max(0, started - 1)))
+    if ended is None:
+        state: Object = {"running": {"startedAt": clock(started)}}
+        phase = "Running"
+    else:
+        times = {"startedAt": clock(started), "finishedAt": clock(ended)}
+        state, phase = {"terminated": {"exitCode": code, **times}}, "Failed" if code else "Succeeded"
+    status = {"phase": phase, "containerStatuses": [{"name": "trainer", "state": state}]}
+    found: Object = merged(merged(pod, {"status": status}), change)
+    return found
+
+
+def disrupted(second: int) -> Object:
+    entry = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    return {"status": {"conditions": [{**entry, "lastTransitionTime": clock(second)}]}}
+
+
+def asked(second: int, grace: int = 5) -> Object:
+    return {"metadata": {"deletionTimestamp": clock(second + grace), "deletionGracePeriodSeconds": grace}}
+
+
+EVICTED = {**disrupted(20), **asked(20)}
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (ran("1-a", 1), None),
+        (ran("1-a", 1, 9, 0), None),
+        (ran("1-a", 1, 9, 75), None),
+        (ran("1-a", 1, 9, 76), None),
+        (ran("1-a", 1, 9, 70), "InternalError"),
+        (ran("1-a", 1, 9, 65), "BadData"),
+        (ran("1-a", 1, 9, 137), "Signal9"),
+        (ran("1-a", 1, 9, 137, **asked(8)), None),
+        (ran("1-a", 1, 9, 70, **asked(12)), "InternalError"),
+        (ran("1-a", 1, 25, 75, **EVICTED), "Evicted"),
+        (ran("1-a", 1, **EVICTED), "Evicted"),
+        (ran("1-a", 1, 25, 0, **EVICTED), None),
+        (ran("1-a", 1, **asked(20)), None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_is_what_a_pod_did_by_itself(pod: Object, reason: str | None) -> None:
+    found = fault(pod, MEMORY)
+    assert (found and found.ending.reason) == reason
+
+
+LEADER = ran("0-a", 1, 30, 76)
+
+
+@pytest.mark.parametrize(
+    ("leader", "peers", "since", "blamed"),
+    [
+        (LEADER, [ran("1-a", 1, 29, 70)], None, "1-a"),
+        (LEADER, [ran("1-a", 1, 29, 70), ran("2-a", 1, 27, 137)], None, "2-a"),
+        (LEADER, [ran("1-a", 1, 29, 70), ran("2-a", 1, 27, 76)], None, "1-a"),
+        (LEADER, [ran("1-a", 1, 27, 70), ran("2-a", 1, 29, 65)], None, "2-a"),
+        (LEADER, [ran("1-a", 1, 38, 70)], None, "1-a"),
+        (LEADER, [ran("1-a", 1, 45, 70)], None, None),
+        (LEADER, [ran("1-b", 35, 38, 70)], None, None),
+        (LEADER, [ran("1-a", 1)], None, None),
+        (LEADER, [], None, None),
+        (ran("0-b", 20, 50, 76), [ran("1-a", 1, 13, 70), ran("1-b", 20, 49, 137)], "10", "1-b"),
+        (ran("0-b", 20, 50, 76), [ran("1-b", 9, 49, 137)], "10", "1-b"),
+        (ran("0-a", 1, 30, 70), [ran("1-a", 1, 30, 70)], None, None),
+        (ran("0-a", 1, 30, 70), [ran("1-a", 1, 29, 70)], None, "1-a"),
+        (ran("0-a", 1, 30, 65), [ran("1-a", 1, 29, 70)], None, None),
+        (ran("0-a", 1, 30, 0), [ran("1-a", 1, 29, 70)], None, None),
+        (ran("0-a", 1, 30, 75), [ran("1-a", 1, 29, 75, **EVICTED)], None, "1-a"),
+        (ran("0-a", 1, 30, 75, **EVICTED), [ran("1-a", 1, 29, 76)], None, None),
+        (ran("0-a", 1), [ran("1-a", 1, 29, 70)], None, "1-a"),
+    ],
+)
+def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the_job_before_all(
+    leader: Object, peers: list[Object], since: str | None, blamed: str | None
+) -> None:
+    found = cause(leader, [leader, *peers], at(f"10:00:{since}") if since else None, MEMORY)
+    assert (found and found.pod["metadata"]["uid"]) == (blamed and f"pod-{blamed}")
+
+
+@pytest.mark.parametrize(
+    ("pods", "left", "complete"),
+    [
+        ([ran("0-a", 1), ran("1-a", 1)], [], True),
+        ([ran("0-a", 1)], [], False),
+        ([ran("0-a", 1), new_pod("1-a", clock(1))], [], False),
+        ([ran("0-a", 1), ran("1-a", 1, 9, 0)], [], True),
+        ([ran("0-a", 1), ran("1-a", 1, 9, 0, status={"phase": "Running"})], [], True),
+        ([ran("0-a", 1), ran("1-a", 1, 9, 70)], ["0-a"], False),
+        ([ran("0-a", 1), ran("1-a", 1, 9, 70), ran("1-b", 20)], ["0-a"], False),
+        ([ran("0-a", 1), ran("1-a", 1, **asked(9))], ["0-a"], False),
+        ([ran("0-a", 1, **asked(9)), ran("1-a", 1, **asked(9))], [], False),
+        # Started again before the first one ended of the same cause: not of the group that broke.
+        ([ran("0-a", 1, 25, 76), ran("0-b", 40), ran("1-a", 1, 9, 70), ran("1-b", 20)], [], True),
+        # A second break after that.
+        ([ran("0-a", 1, 25, 76), ran("0-b", 40), ran("1-a", 1, 9, 70), ran("1-b", 20, 50, 70)], ["0-b"], False),
+    ],
+)
+def test_pods_that_started_before_another_one_ended_are_left_behind(
+    pods: list[Object], left: list[str], complete: bool
+) -> None:
+    found = group(pods, [], 2)
+    assert found is not None
+    assert [pod["metadata"]["uid"] for pod in found.left] == [f"pod-{name}" for name in left]
+    assert found.complete is complete
+
+
+def test_a_leader_that_is_only_known_from_the_status_breaks_its_group_too() -> None:
+    entry = {"number": 1, "podUID": "gone", "startedAt": clock(1), "finishedAt": clock(9)}
+    found = group([ran("1-a", 1), ran("0-b", 20)], [entry], 2)
+    assert found is not None
+    assert [pod["metadata"]["uid"] for pod in found.left] == ["pod-1-a"]
+
+
+def test_one_node_is_no_group() -> None:
+    assert group([ran("a", 1)], [], 1) is None
+
+
+@pytest.mark.parametrize(("second", "seconds"), [(31, 9.0), (39, 1.0), (40, None)])
+def test_a_cause_is_waited_for_a_moment(second: int, seconds: float | None) -> None:
+    assert cause_is_near(LEADER, MEMORY, at(f"10:00:{second}")) == seconds
+
+
+def test_nobody_waits_for_the_cause_of_an_end_that_explains_itself() -> None:
+    assert cause_is_near(ran("0-a", 1, 30, 70), MEMORY, at("10:00:31")) is None
+    assert cause_is_near(ran("0-a", 1, 30, 76, **EVICTED), MEMORY, at("10:00:31")) is None
+
+
+def test_a_peer_that_is_gone_is_forgotten_once_its_start_has_been_told_of() -> None:
+    told: Object = {"attempts": [{"finishedAt": clock(9)}]}
+    running: Object = {"attempts": [{}]}
+    assert is_past(ran("1-a", 1, 9, 70), told)
+    assert not is_past(ran("1-a", 1, 9, 70), running)
+    assert not is_past(ran("0-a", 1, 9, 70), told), "the leader has its own entry"

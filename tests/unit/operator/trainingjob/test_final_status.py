@@ -1,0 +1,32 @@
+"""Final values that are easier to see alone than in a story."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from trainyard_crds.report import Outcome, Termination
+from trainyard_operator.trainingjob.final_status import final_values
+from trainyard_operator.trainingjob.model import Observed
+
+NOW = datetime(2026, 1, 2, 10, tzinfo=UTC)
+KNOWN = {"stage": "Training", "step": 120, "totalSteps": 320, "percent": 37.5, "remainingSeconds": 60}
+
+
+def observed() -> Observed:
+    job = {"metadata": {"name": "tune", "uid": "u"}, "spec": {}, "status": {"progress": KNOWN}}
+    return Observed(job=job)
+
+
+def test_an_attempt_that_ends_before_its_first_step_leaves_what_an_earlier_one_reached() -> None:
+    termination = Termination(outcome=Outcome.FAILED, exit_code=69, reason="SourceUnreachable")
+    values = final_values(observed(), termination, NOW)
+    assert values["progress"] == KNOWN | {"remainingSeconds": None}
+    assert (values["summary"]["step"], values["summary"]["progress"]) == ("120/320", "37%")
+
+
+def test_an_attempt_that_lost_steps_says_where_it_is() -> None:
+    termination = Termination(
+        outcome=Outcome.INTERRUPTED, exit_code=75, reason="Interrupted", step=100, total_steps=320
+    )
+    values = final_values(observed(), termination, NOW)
+    assert (values["summary"]["step"], values["summary"]["eta"]) == ("100/320", None)

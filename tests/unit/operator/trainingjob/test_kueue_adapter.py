@@ -1,0 +1,362 @@
+"""What is read from a Workload: every condition and reason that Kueue writes, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.trainingjob.state_model import SETTINGS, World, new_job
+from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.trainingjob.admission import Admission, Handover
+from trainyard_operator.trainingjob.children.render import children
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, reading
+from trainyard_operator.trainingjob.model import Decision, Object, Observed
+from trainyard_operator.trainingjob.policies.kueue_handoff import change
+
+QUOTA = (
+    "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"
+)
+TOO_LARGE = (
+    "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor a, previously considered "
+    "podsets requests (0) + current podset request (4) > maximum capacity (2)"
+)
+NEVER = "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+FULL = "insufficient unused quota for cpu in flavor a, 1 more needed"
+SMALL = (
+    "insufficient quota for nvidia.com/gpu in flavor b, previously considered podsets requests (0) + current podset "
+    "request (2) > maximum capacity (1)"
+)
+HELD = "It is held, or lacks what it names: see the condition Active in kubectl describe clusterqueue gpus."
+NEVER_OF_THOSE = (
+    "It may not use the other flavors of its queue, and of this never has as much: agree with another by "
+    "spec.resources.nodeSelector and tolerations, lower spec.resources, or ask the administrator for more quota."
+)
+UNFIT = "couldn't assign flavors to pod set main: flavor a doesn't match node affinity"
+NOWHERE = "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+AGAIN = "It resumes where it was when Kueue lets it in."
+WAITS = ("WaitingForTurn", "It waits in the LocalQueue gpus.")
+
+
+def workload(*conditions: tuple[str, bool, str, str], active: bool = True, held: bool = False, **status: Any) -> Object:
+    annotations = {HELD_ANNOTATION: "true"} if held else {}
+    entries = [
+        {"type": kind, "status": str(value), "reason": reason, "message": message}
+        for kind, value, reason, message in conditions
+    ]
+    return {
+        "metadata": {"name": "job-tune-1a2b3", "namespace": "team", "annotations": annotations},
+        "spec": {"active": active, "queueName": "gpus"},
+        "status": {"conditions": entries, **status},
+    }
+
+
+def refused(reason: str, message: str = QUOTA) -> tuple[str, bool, str, str]:
+    return "QuotaReserved", False, reason, message
+
+
+def evicted(reason: str, message: str) -> tuple[str, bool, str, str]:
+    return "Evicted", True, reason, message
+
+
+RESERVED = ("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue a")
+STOPPED = ("Admitted", False, "NoReservation", "The workload has no reservation")
+ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (workload(), WAITS),
+        (workload(refused("Pending")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
+        (workload(refused("Pending", TOO_LARGE)), ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}")),
+        (
+            workload(refused("ExceedsMaxQuota", TOO_LARGE)),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}"),
+        ),
+        (workload(refused("Pending", UNFIT)), ("NoMatchingFlavor", f"Kueue lets it wait: {UNFIT}. {NOWHERE}")),
+        (
+            workload(refused("Pending", f"{QUOTA}, untolerated taint x in flavor b")),
+            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}, untolerated taint x in flavor b."),
+        ),
+        (workload(refused("WaitingForQuota")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
+        (workload(refused("ExceedsMaxQuota", "too much.")), ("ExceedsMaxQuota", "Kueue lets it wait: too much.")),
+        (workload(refused("NoMatchingFlavor", "no flavor")), ("NoMatchingFlavor", "Kueue lets it wait: no flavor.")),
+        (
+            workload(refused("Inadmissible", "LocalQueue gpus doesn't exist")),
+            ("Inadmissible", "Kueue lets it wait: LocalQueue gpus doesn't exist."),
+        ),
+        (workload(refused("Suspended", "")), ("Suspended", "Kueue lets it wait: Suspended.")),
+        (
+            workload(RESERVED, admissionChecks=[{"name": "budget", "state": "Retry"}]),
+            ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks: budget (Retry)."),
+        ),
+        (
+            workload(RESERVED),
+            ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks."),
+        ),
+        (workload(RESERVED, ADMITTED), None),
+        (workload(RESERVED, ADMITTED, ("Evicted", False, "QuotaReserved", "Previously: x")), None),
+        (
+            workload(RESERVED, ADMITTED, evicted("Preempted", "Preempted to accommodate a workload")),
+            ("Preempted", f"Kueue stopped it: Preempted to accommodate a workload. {AGAIN}"),
+        ),
+        (
+            workload(
+                refused("Pending", "Exceeded the timeout"),
+                STOPPED,
+                evicted("PodsReadyTimeout", "Exceeded the timeout"),
+                requeueState={"count": 2, "requeueAt": "2026-01-02T10:02:00Z"},
+            ),
+            (
+                "PodsReadyTimeout",
+                f"Kueue stopped it: Exceeded the timeout. {AGAIN} Kueue considers it again at 2026-01-02T10:02:00Z.",
+            ),
+        ),
+        *[
+            (
+                workload(refused("Pending", "x"), STOPPED, evicted(reason, "x")),
+                (reason, f"Kueue stopped it: x. {AGAIN}"),
+            )
+            for reason in ("AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures")
+        ],
+        *[
+            (
+                workload(refused("Pending", "x"), STOPPED, evicted("Preempted", "x"), ("Preempted", True, reason, "x")),
+                ("Preempted", f"Kueue stopped it: x.{meaning} {AGAIN}"),
+            )
+            for reason, meaning in (
+                ("InClusterQueue", ""),
+                ("InCohortReclamation", " A queue that lent its quota takes it back."),
+                ("InCohortReclaimWhileBorrowing", " A queue that lent its quota takes it back."),
+                ("InCohortFairSharing", " Its queue had borrowed more than its fair share."),
+            )
+        ],
+        (
+            workload(refused("Pending"), STOPPED, evicted("Preempted", "x")),
+            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {QUOTA}. {AGAIN}"),
+        ),
+        (
+            workload(refused("Pending", TOO_LARGE), STOPPED, evicted("Preempted", "x")),
+            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {TOO_LARGE}. {NEVER} {AGAIN}"),
+        ),
+        (
+            workload(refused("Pending", "no budget"), evicted("AdmissionCheck", "no budget")),
+            ("AdmissionCheck", "Kueue took its quota back: no budget. It starts when Kueue lets it in."),
+        ),
+        (
+            workload(refused("Pending", f"{FULL}, {SMALL}")),
+            ("WaitingForQuota", f"Kueue lets it wait: {FULL}, {SMALL}."),
+        ),
+        (
+            workload(refused("Pending", f"{FULL}, {TOO_LARGE}")),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {FULL}, {TOO_LARGE}. {NEVER}"),
+        ),
+        (
+            workload(refused("Pending", f"{UNFIT}, {SMALL}")),
+            ("ExceedsMaxQuota", f"Kueue lets it wait: {UNFIT}, {SMALL}. {NEVER_OF_THOSE}"),
+        ),
+        (
+            workload(refused("Inadmissible", "ClusterQueue gpus is inactive")),
+            (
+                "Inadmissible",
+                f"Kueue lets it wait: ClusterQueue gpus is inactive. {HELD}",
+            ),
+        ),
+        (
+            workload(
+                refused("Pending", "The workload is deactivated"), evicted("Deactivated", "The workload is deactivated")
+            ),
+            WAITS,
+        ),
+        (
+            workload(refused("Pending"), evicted("Deactivated", "The workload is deactivated")),
+            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}."),
+        ),
+        (workload(refused("Deactivated"), evicted("Deactivated", "x"), active=False, held=True), WAITS),
+    ],
+)
+def test_what_a_workload_says(found: Object, told: tuple[str, str] | None) -> None:
+    assert reading(found) == told
+
+
+def test_a_deactivation_by_somebody_names_the_way_out() -> None:
+    for conditions in ([], [evicted("Deactivated", "The workload is deactivated")]):
+        reason, message = reading(workload(*conditions, active=False)) or ("", "")
+        assert reason == "Deactivated"
+        assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
+
+
+WORD, SAID = "DeactivatedDueToAdmissionCheck", "The workload is deactivated due to AdmissionCheck"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "active"),
+    [
+        ((RESERVED, ("DeactivationTarget", True, "AdmissionCheck", "AdmissionCheck")), False),
+        ((refused("Pending", SAID), evicted(WORD, SAID), ("Requeued", False, WORD, SAID)), False),
+        ((refused("Pending", SAID), evicted(WORD, SAID), ("Requeued", False, WORD, SAID)), True),
+    ],
+)
+def test_a_deactivation_by_kueue_itself_is_undone_by_another_workload_only(
+    conditions: tuple[tuple[str, bool, str, str], ...], active: bool
+) -> None:
+    told = (
+        f"Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so lets it wait again by "
+        "kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
+    )
+    assert reading(workload(*conditions, active=active)) == (WORD, told)
+
+
+def test_a_workload_that_kueue_looks_at_again_after_its_deactivation_is_told_as_any() -> None:
+    past = ("Requeued", False, "DeactivatedDueToAdmissionCheck", "x")
+    assert reading(workload(RESERVED, ADMITTED, past)) is None
+    assert reading(workload(refused("Pending"), ("Requeued", True, "Reactivated", "x"))) == (
+        "WaitingForQuota",
+        f"Kueue lets it wait: {QUOTA}.",
+    )
+
+
+def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
+    world = kueue_world()
+    world.workload = workload(("Finished", True, "FailedToStart", "invalid podset infos: conflict in nodeSelector"))
+    planned = world.plan()
+    assert planned.status is not None
+    assert planned.status["phase"] == "Failed"
+    assert planned.status["message"] == (
+        "Kueue cannot start its Job: invalid podset infos: conflict in nodeSelector. Create a TrainingJob whose "
+        "spec.resources (nodeSelector, tolerations) agree with the ResourceFlavors of its queue."
+    )
+    world.workload = workload(("Finished", True, "Failed", "x"))
+    planned = world.plan()
+    assert planned.status is None or planned.status["phase"] != "Failed"
+
+
+def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
+    handover = Handover({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
+    admission = Admission(admitted=True, reason="Admitted", message="", handover=handover)
+    job = children(new_job(), SETTINGS, admission)[-1]
+    assert job["spec"]["suspend"] is True
+    assert handover.labels.items() <= job["metadata"]["labels"].items()
+    pods = job["spec"]["template"]["metadata"]["labels"]
+    assert not [label for label in pods if label.startswith("kueue")]
+
+
+def kueue_world() -> World:
+    world = World()
+    world.kueue = {"default": "gpus"}
+    world.apply(world.plan())
+    assert world.child is not None
+    world.child["status"] = {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": world.stamp}]}
+    return world
+
+
+def test_a_suspended_job_of_the_builtin_queue_is_handed_over_when_it_may_go_on() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    handed = world.child["metadata"].pop("labels")
+    world.job["spec"]["suspend"] = True
+    assert world.plan().patches == ()
+    world.job["spec"]["suspend"] = False
+    planned = world.plan()
+    cleared, *labelled = planned.patches
+    assert cleared.body == {"status": {"startTime": None}}
+    assert [patch.body["metadata"]["labels"] for patch in labelled] == [
+        {key: handed[key] for key in ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")}
+    ]
+    assert planned.suspend is None
+    world.apply(planned)
+    assert world.plan().patches == ()
+
+
+def test_a_running_job_of_the_builtin_queue_is_suspended_by_itself() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    del world.child["metadata"]["labels"]
+    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
+    world.job["spec"]["suspend"] = True
+    assert (world.plan().suspend, world.plan().patches) == (True, ())
+
+
+def test_a_job_that_kueue_has_is_left_alone_by_the_builtin_queue_and_says_so() -> None:
+    world = kueue_world()
+    world.kueue = None
+    planned = world.plan()
+    assert (planned.suspend, planned.patches) == (None, ())
+    assert planned.status is not None
+    assert "only Kueue starts and stops it" in planned.status["message"]
+
+
+def test_a_running_job_that_kueue_has_no_workload_of_says_how_to_end_it() -> None:
+    world = kueue_world()
+    assert world.child is not None
+    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
+    world.job["spec"]["suspend"] = True
+    planned = world.plan()
+    assert (planned.suspend, planned.patches) == (None, ())
+    assert planned.status is not None
+    assert planned.status["message"].endswith("has no Workload of it; spec.stop: Force ends it without saving.")
+
+
+def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do() -> None:
+    world = kueue_world()
+    world.job["spec"]["suspend"] = True
+    world.workload = workload(evicted(WORD, SAID), active=False)
+    planned = world.plan()
+    assert planned.status is not None
+    assert (planned.status["phase"], planned.patches) == ("Suspended", ())
+    assert planned.status["message"].endswith(
+        f" A resume alone will not do. Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so "
+        "lets it wait again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
+    )
+    world.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
+    planned = world.plan()
+    assert planned.status is None or "will not do" not in planned.status["message"]
+
+
+def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_says_so() -> None:
+    world = World()
+    world.apply(world.plan())
+    world.job["spec"]["queue"] = {"name": "gpus"}
+    planned = world.plan()
+    assert planned.status is None or "spec.queue.name 'gpus' has no effect" in planned.status["message"]
+    world.now = world.now.replace(minute=1)
+    planned = world.plan()
+    assert planned.status is not None
+    assert planned.status["message"].endswith(
+        "spec.queue.name 'gpus' has no effect: this installation uses its builtin queue."
+    )
+
+
+def changes(*, child_labels: Object, found: Object | None) -> list[tuple[str, Object]]:
+    handover = Handover({QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}, found)
+    admission = Admission(admitted=False, reason="Waits", message="", handover=handover)
+    child: Object = {"metadata": {"name": "tune", "labels": child_labels}, "spec": {"suspend": True}}
+    decision = Decision(phase=Phase.QUEUED, suspend=False)
+    made = change(Observed(job=new_job(), child=child), decision, admission).patches
+    return [(patch.kind, patch.body) for patch in made]
+
+
+LABELLED = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
+RELABELLED = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other"}}})
+
+
+@pytest.mark.parametrize(
+    ("found", "moves"),
+    [
+        (workload(refused("Pending"), evicted("Preempted", "x")), True),
+        (workload(refused("Pending")), False),
+        (workload(RESERVED, evicted("Preempted", "x")), False),
+    ],
+)
+def test_a_workload_that_kueue_evicted_is_moved_to_another_queue_with_its_job(found: Object, moves: bool) -> None:
+    moved = [("workloads", {"spec": {"queueName": "other"}})] if moves else []
+    assert changes(child_labels=LABELLED, found=found) == [*moved, RELABELLED]
+
+
+def test_a_job_that_ran_before_kueue_loses_its_start_time_so_that_kueue_can_start_it() -> None:
+    labelled = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}}})
+    first = changes(child_labels={}, found=None)
+    assert first == [("jobs/status", {"status": {"startTime": None}}), labelled]
+    assert changes(child_labels=LABELLED, found=None) == [RELABELLED]

@@ -1,0 +1,194 @@
+"""The saver over a store that takes as long as a test wants."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event, Lock
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.trainer.checkpoint.test_store import draft
+from trainyard_crds.report import CheckpointStatus, Stage
+from trainyard_trainer.checkpoint.manifest import Checkpoint
+from trainyard_trainer.checkpoint.store import Draft
+from trainyard_trainer.engine.async_checkpointer import Saver
+from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.errors import StorageError
+from trainyard_trainer.report.reporter import Reporter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> str:
+        return "t"
+
+
+class SlowStore:
+    """Every save waits at `gate` before it writes anything."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.gate = Event()
+        self.published: list[int] = []
+        self.error: Exception | None = None
+        self.takes: Callable[[], None] = lambda: None
+        self._alone = Lock()
+
+    def save(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
+        assert self._alone.acquire(blocking=False), "two saves at once"
+        try:
+            assert self.gate.wait(PATIENCE)
+            self.takes()
+            if self.error:
+                raise self.error
+            directory = self.directory / f"step-{draft.step}-e1"
+            (directory / "weights").mkdir(parents=True)
+            (directory / "state").mkdir()
+            write(directory / "weights", directory / "state")
+            self.published.append(draft.step)
+            return cast("Checkpoint", SimpleNamespace(name=directory.name))
+        finally:
+            self._alone.release()
+
+    def statuses(self) -> list[CheckpointStatus]:
+        return cast("list[CheckpointStatus]", [*self.published])
+
+    def weights_of(self, step: int) -> Tensor:
+        return load_file(self.directory / f"step-{step}-e1/weights/w.safetensors")["w"]
+
+    def moments_of(self, step: int) -> Tensor:
+        return load_file(self.directory / f"step-{step}-e1/state/tensors.safetensors")["m"]
+
+
+class Told:
+    """What a reporter was told; `at_stage` is called when the saver begins to wait."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.at_stage: Callable[[Stage], object] = lambda stage: None
+        self.metrics_log = SimpleNamespace(sync=lambda: self.events.append("metrics synced"))
+
+    def stage(self, stage: Stage) -> None:
+        self.at_stage(stage)
+
+    def log(self, kind: str, message: str) -> None:
+        self.events.append(message)
+
+    def warn(self, reason: str, message: str) -> None:
+        self.events.append(reason)
+
+    def checkpoints(self, statuses: list[CheckpointStatus]) -> None:
+        self.events.append(statuses)
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        self.store, self.told, self.clock = SlowStore(directory), Told(), Clock()
+        self.saver = Saver(
+            store=self.store,
+            write_weights=write_weights,
+            reporter=cast("Reporter", self.told),
+            clock=self.clock,
+            grace=GraceMeter(30),
+        )
+        self.weights, self.moments = torch.zeros(3), torch.zeros(3)
+
+    def save(self, step: int) -> None:
+        """Save a state that is `step` everywhere."""
+        for tensor in (self.weights, self.moments):
+            tensor.fill_(step)
+        document: dict[str, Any] = {"step": step}
+        self.saver.save(draft(step), weights={"w": self.weights}, state={"m": self.moments}, document=document)
+
+
+def write_weights(weights: Mapping[str, Tensor], directory: Path) -> None:
+    save_file(dict(weights), directory / "w.safetensors")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_training_goes_on_and_the_checkpoint_is_of_the_step_it_was_asked_for(bench: Bench) -> None:
+    bench.save(3)
+    for tensor in (bench.weights, bench.moments):
+        tensor.fill_(4)
+    bench.saver.poll()
+    assert bench.told.events == []
+    bench.store.gate.set()
+    bench.saver.flush()
+    assert bench.store.weights_of(3).tolist() == [3, 3, 3]
+    assert bench.store.moments_of(3).tolist() == [3, 3, 3]
+    assert bench.told.events == ["metrics synced", "Saved step-3-e1.", [3]]
+    bench.saver.close()
+
+
+def test_a_second_save_waits_for_the_first_and_none_is_skipped(bench: Bench) -> None:
+    stages: list[Stage] = []
+
+    def begin_to_wait(stage: Stage) -> None:
+        stages.append(stage)
+        bench.store.gate.set()
+
+    bench.told.at_stage = begin_to_wait
+    bench.save(3)
+    bench.save(6)
+    assert stages == [Stage.SAVING, Stage.TRAINING]
+    assert bench.store.published[0] == 3
+    assert bench.saver.saved_step == 6
+    bench.saver.flush()
+    assert bench.store.published == [3, 6]
+    assert [bench.store.weights_of(step)[0].item() for step in (3, 6)] == [3, 6]
+    bench.saver.close()
+
+
+@pytest.mark.parametrize("ask", ["poll", "flush", "save"])
+def test_an_error_of_the_thread_is_raised_where_the_steps_are_made(bench: Bench, ask: str) -> None:
+    bench.store.error = StorageError("The volume is full.")
+    bench.save(3)
+    bench.store.gate.set()
+    wait_until(lambda: not bench.saver._writer.is_busy)
+    with pytest.raises(StorageError, match="is full"):
+        bench.save(6) if ask == "save" else getattr(bench.saver, ask)()
+    bench.saver.close()
+    assert bench.told.events == []
+
+
+def test_a_run_that_ends_with_an_error_still_tells_of_the_checkpoint_in_flight(bench: Bench) -> None:
+    bench.save(3)
+    bench.store.gate.set()
+    bench.saver.close()
+    assert bench.told.events[-1] == [3]
+
+
+def test_an_error_of_the_thread_does_not_hide_the_one_that_ends_the_run(bench: Bench) -> None:
+    bench.store.error = StorageError("The volume is full.")
+    bench.save(3)
+    bench.store.gate.set()
+    bench.saver.close()
+    assert bench.told.events == []
+
+
+def test_the_time_until_a_checkpoint_is_published_decides_what_the_grace_period_must_be(bench: Bench) -> None:
+    def take_16_seconds() -> None:
+        bench.clock.time += 16
+
+    bench.store.takes = take_16_seconds
+    bench.save(3)
+    assert bench.saver.seconds_since_save == 0
+    bench.store.gate.set()
+    bench.saver.flush()
+    assert "GracePeriodTooShort" in bench.told.events
+    assert bench.saver.seconds_since_save == 16
+    bench.saver.close()

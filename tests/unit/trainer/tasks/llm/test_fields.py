@@ -1,0 +1,288 @@
+"""Every field of a run config has an effect that a test sees: here, or where the table says."""
+
+import ast
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.unit.fields import leaves
+from tests.unit.trainer import tiny
+from tests.unit.trainer.sources import web_server
+from tests.unit.trainer.sources.web_server import Web
+from tests.unit.trainer.toy import metric_lines
+from trainyard_crds.report import Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer import bootstrap
+from trainyard_trainer.stop import StopFlag
+
+HERE = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A finished run."""
+
+    directory: Path
+    termination: Termination
+
+    @cached_property
+    def lines(self) -> list[dict[str, float]]:
+        return [line for line in metric_lines(self.directory) if "loss" in line]
+
+    def every(self, name: str) -> list[float]:
+        return [line[name] for line in self.lines]
+
+    @cached_property
+    def adapter(self) -> dict[str, Tensor]:
+        return load_file(self.directory / "exports/adapter/adapter_model.safetensors")
+
+    @cached_property
+    def peft(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.directory / "exports/adapter/adapter_config.json").read_text())
+        return document
+
+    @cached_property
+    def optimizer_bytes(self) -> int:
+        checkpoint = self.directory / "checkpoints" / self.termination.checkpoints[-1].name
+        state = load_file(checkpoint / "state/tensors.safetensors")
+        return sum(tensor.nbytes for name, tensor in state.items() if name.startswith("optimizer."))
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log.jsonl").read_text()
+
+
+def run(directory: Path, model: Path, changes: dict[str, Any]) -> Seen:
+    data = tiny.write_rows(directory.parent / f"{directory.name}.jsonl", tiny.questions(16))
+    document: dict[str, Any] = {
+        "runDirectory": str(directory),
+        "task": "llm",
+        "method": "lora",
+        "model": {"source": f"file://{model}"},
+        "dataset": {"source": f"file://{data}", "validation": {"fraction": 0.2}},
+        "optimization": {"precision": "fp32", "learningRate": 0.01, "maxSteps": 3, "batchSize": 2, "loggingSteps": 1},
+        "adapter": {"rank": 16, "alpha": 32},
+        "llm": {"maxLength": 64, "packing": False},
+    }
+    for name, value in changes.items():
+        document[name] = {**document.get(name, {}), **value} if isinstance(value, dict) else value
+    if document["method"] == "full":
+        del document["adapter"]
+    config = RunConfig.model_validate(document)
+    seen = Seen(directory, bootstrap.train(config, stop=StopFlag(), environ={}))
+    assert seen.termination.exit_code == 0, seen.termination
+    return seen
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Seen:
+    return run(tmp_path_factory.mktemp("plain") / "run", tiny_model, {})
+
+
+Check = Callable[[Seen, Seen], bool]
+
+
+def optimization(check: Check, /, **fields: Any) -> tuple[dict[str, Any], Check]:
+    return {"optimization": fields}, check
+
+
+def adapter(check: Check, /, **fields: Any) -> tuple[dict[str, Any], Check]:
+    return {"adapter": fields}, check
+
+
+def llm(check: Check, /, **fields: Any) -> tuple[dict[str, Any], Check]:
+    return {"llm": fields}, check
+
+
+EFFECTS: dict[str, tuple[dict[str, Any], Check]] = {
+    "optimization.maxSteps": optimization(lambda _, now: now.termination.step == 2, maxSteps=2),
+    "optimization.epochs": optimization(lambda _, now: now.termination.epoch == 1.0, epochs=1, maxSteps=None),
+    "optimization.batchSize": optimization(
+        lambda old, now: (
+            old.termination.step == 3 and now.termination.epoch == 3.0 and (old.termination.epoch or 9) < 3
+        ),
+        batchSize=16,
+    ),
+    "optimization.gradientAccumulation": optimization(
+        lambda old, now: (now.termination.epoch or 9) < (old.termination.epoch or 0), gradientAccumulation=1
+    ),
+    "optimization.learningRate": optimization(
+        lambda old, now: now.every("learningRate") == pytest.approx([rate / 2 for rate in old.every("learningRate")]),
+        learningRate=0.005,
+    ),
+    "optimization.scheduler": optimization(
+        lambda old, now: old.every("learningRate")[2] < now.every("learningRate")[2] == 0.01, scheduler="constant"
+    ),
+    "optimization.warmupRatio": optimization(
+        lambda old, now: old.every("learningRate")[0] > now.every("learningRate")[0] == 0.0025, warmupRatio=1
+    ),
+    "optimization.weightDecay": optimization(lambda old, now: norm(now) < norm(old), weightDecay=1.0),
+    "optimization.maxGradNorm": optimization(
+        # AdamW's first step does not depend on the gradient's scale, its second does.
+        lambda old, now: (
+            now.every("gradNorm")[0] == old.every("gradNorm")[0] and now.every("loss") != old.every("loss")
+        ),
+        maxGradNorm=0.05,
+    ),
+    "optimization.optimizer": (  # smaller matrices stay in 32 bits
+        {"optimization": {"optimizer": "adamw8bit"}, "adapter": {"rank": 64}},
+        lambda _, now: now.optimizer_bytes < 3 * sum(one.numel() for one in now.adapter.values()),
+    ),
+    "optimization.recompute": optimization(
+        lambda old, now: "recompute none" in old.log and "recompute full" in now.log and same_adapters(old, now),
+        recompute="full",
+    ),
+    "optimization.precision": optimization(
+        lambda old, now: (
+            now.every("loss")[0] != old.every("loss")[0]
+            and now.every("loss")[0] == pytest.approx(old.every("loss")[0], rel=0.05)
+        ),
+        precision="bf16",
+    ),
+    "optimization.seed": optimization(lambda old, now: now.every("loss")[0] != old.every("loss")[0], seed=7),
+    "optimization.loggingSteps": optimization(
+        lambda _, now: [line["step"] for line in now.lines] == [2, 3], loggingSteps=2
+    ),
+    "adapter.rank": adapter(lambda _, now: {min(one.shape) for one in now.adapter.values()} == {4}, rank=4),
+    "adapter.alpha": adapter(
+        lambda old, now: now.every("gradNorm")[0] == pytest.approx(2 * old.every("gradNorm")[0]), alpha=64
+    ),
+    "adapter.dropout": adapter(lambda old, now: now.every("loss")[2] != old.every("loss")[2], dropout=0.5),
+    "adapter.targets": adapter(
+        lambda _, now: {name.split(".")[-3] for name in now.adapter} == {"q_proj", "v_proj"},
+        targets=["q_proj", "v_proj"],
+    ),
+    "adapter.useRslora": adapter(  # alpha / sqrt(16) instead of alpha / 16
+        lambda old, now: (
+            now.every("gradNorm")[0] == pytest.approx(4 * old.every("gradNorm")[0], rel=1e-4) and now.peft["use_rslora"]
+        ),
+        useRslora=True,
+    ),
+    "adapter.modulesToSave": adapter(
+        lambda _, now: (
+            now.adapter["base_model.model.lm_head.weight"].shape == (346, 128)
+            and now.peft["modules_to_save"] == ["lm_head"]
+        ),
+        modulesToSave=["lm_head"],
+    ),
+    "llm.maxLength": llm(lambda _, now: '"RowsDropped"' in now.log, maxLength=24),
+    "llm.packing": llm(lambda old, now: (now.termination.epoch or 0) > (old.termination.epoch or 9), packing=True),
+    "llm.trainOn": llm(lambda old, now: now.every("loss")[0] != old.every("loss")[0], trainOn="all"),
+    "method": ({"method": "full"}, lambda _, now: now.termination.exports[0].format == "model"),
+}
+
+
+def same_adapters(old: Seen, now: Seen) -> bool:
+    return all(bool((tensor == now.adapter[name]).all()) for name, tensor in old.adapter.items())
+
+
+def norm(seen: Seen) -> float:
+    return math.sqrt(sum(float(one.square().sum()) for one in seen.adapter.values()))
+
+
+@pytest.mark.parametrize("field", EFFECTS)
+def test_a_field_has_its_effect(tmp_path: Path, tiny_model: Path, plain: Seen, field: str) -> None:
+    changes, check = EFFECTS[field]
+    assert check(plain, run(tmp_path / "run", tiny_model, changes))
+
+
+def test_modules_trained_whole_are_trained_and_load_in_plain_peft(tmp_path: Path, tiny_model: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    changes = {"adapter": {"modulesToSave": ["embed_tokens", "lm_head"]}}
+    seen = run(tmp_path / "run", tiny_model, changes)
+    before = tiny.make_model().get_output_embeddings().weight
+    assert not seen.adapter["base_model.model.lm_head.weight"].equal(before)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    loaded = PeftModel.from_pretrained(base, seen.directory / "exports/adapter")
+    weight = loaded.base_model.model.lm_head.modules_to_save["default"].weight
+    assert weight.equal(seen.adapter["base_model.model.lm_head.weight"])
+
+
+def test_double_quantisation_rounds_once_more(tmp_path: Path, tiny_model: Path) -> None:
+    once, twice = (
+        run(tmp_path / str(double), tiny_model, {"method": "qlora", "quantization": {"doubleQuant": double}})
+        for double in (False, True)
+    )
+    assert once.every("loss")[0] != twice.every("loss")[0]
+    assert once.every("loss")[0] == pytest.approx(twice.every("loss")[0], rel=0.05)
+
+
+def test_runs_that_share_a_cache_download_and_tokenise_once(tmp_path: Path, tiny_model: Path) -> None:
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(16)).read_bytes()
+    with web_server.serve(Web({"/rows.jsonl": rows})) as web:
+        shared = {"cacheDirectory": str(tmp_path / "cache"), "dataset": {"source": f"{web.address}/rows.jsonl"}}
+        first, second = (run(tmp_path / name, tiny_model, shared) for name in ("first", "second"))
+        assert len(web.ranges) == 1
+    assert ('"TokensReused"' in first.log, '"TokensReused"' in second.log) == (False, True)
+    assert first.every("loss") == second.every("loss")
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"downloads", "tokens"}
+    assert not (first.directory / "cache").exists()
+
+
+WEB, MERGED = "sources/test_web.py", "tasks/text/export/test_merged.py"
+TRIGGERS = "engine/test_triggers.py"
+ELSEWHERE = {
+    "version": "test_configuration.py::test_a_mistake_is_named_with_field_value_and_remedy",
+    "runDirectory": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "cacheDirectory": "tasks/llm/test_fields.py::test_runs_that_share_a_cache_download_and_tokenise_once",
+    "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "task": "tasks/llm/test_task.py::test_the_loss_falls",
+    "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
+    "nodes": "group/test_training.py::test_two_pods_train_to_the_bits_of_one_with_as_many_processes",
+    "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
+    "model.source": "tasks/llm/test_task.py::test_the_loss_falls",
+    "model.revision": "sources/test_hub.py::test_a_revision_is_resolved_once_for_a_run",
+    "model.displaySource": "tasks/llm/test_task.py::test_a_mounted_model_keeps_the_name_its_user_gave_it",
+    "dataset.source": "tasks/llm/test_task.py::test_the_loss_falls",
+    "dataset.sha256": f"{WEB}::test_another_content_than_the_users_digest_is_refused_and_not_kept",
+    "dataset.format": "tasks/text/test_example_file.py::test_each_format_says_the_same",
+    "dataset.maxRows": "tasks/text/test_example_file.py::test_max_rows_counts_from_the_start",
+    "dataset.validation.source": "tasks/text/test_prepare.py::test_validation_rows_that_are_training_rows_are_counted",
+    "dataset.validation.sha256": f"{WEB}::test_another_content_than_the_users_digest_is_refused_and_not_kept",
+    "dataset.validation.fraction": "tasks/text/test_prepare.py::test_a_share_is_held_out_without_leaks",
+    "quantization.type": "tasks/llm/test_reference_loop.py::test_losses_and_gradient_norms_are_those_of_a_plain_loop",
+    "quantization.doubleQuant": "tasks/llm/test_fields.py::test_double_quantisation_rounds_once_more",
+    "llm.overlong": "tasks/text/test_prepare.py::test_longer_rows_are_dropped_or_cut_and_counted",
+    "evaluation.everySteps": f"{TRIGGERS}::test_evaluation_follows_the_periodic_checkpoints_unless_told_otherwise",
+    "evaluation.baseline": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "evaluation.earlyStopping.patience": "engine/test_loop.py::test_more_patience_goes_on_to_the_end",
+    "checkpoints.everySteps": "engine/test_loop.py::test_an_improvement_between_periodic_checkpoints_is_saved",
+    "checkpoints.everyMinutes": "engine/test_triggers.py::test_an_old_checkpoint_is_replaced_between_the_periodic_ones",
+    "checkpoints.keep": "checkpoint/test_store.py::test_the_newest_and_the_best_are_kept",
+    "checkpoints.gracePeriodSeconds": "engine/test_triggers.py::test_too_short_a_grace_period_names_what_to_set",
+    "exports.format": f"{MERGED}::test_a_merged_adapter_gives_the_trained_models_logits",
+    "exports.base": f"{MERGED}::test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model",
+    "exports.type": "tasks/text/export/test_gguf.py::test_matrices_are_stored_as_asked_and_vectors_as_f32",
+    "exports.destination": "sources/test_s3.py::test_a_finished_run_copies_its_export_and_says_where",
+    "s3.endpoint": "sources/test_s3.py::test_a_model_comes_back_as_it_was_uploaded_without_what_is_never_loaded",
+    "s3.region": "sources/test_s3.py::test_a_model_comes_back_as_it_was_uploaded_without_what_is_never_loaded",
+    "progress.url": "report/test_gateway_client.py",
+    "progress.tokenFile": "report/test_gateway_client.py",
+    "progress.caFile": "report/test_gateway_client.py",
+}
+"""Field -> test, from this folder; a file alone where all of it is about the field."""
+
+
+def test_every_field_is_in_the_table() -> None:
+    fields = {field for field in leaves(RunConfig) if not field.startswith("job.")}  # whose run it is, for people
+    assert {"optimization.learningRate", "evaluation.earlyStopping.patience", "exports.format"} <= fields
+    assert not EFFECTS.keys() & ELSEWHERE.keys()
+    assert fields == EFFECTS.keys() | ELSEWHERE.keys()
+
+
+def test_every_test_of_the_table_exists() -> None:
+    for field, test in ELSEWHERE.items():
+        file, _, name = test.partition("::")
+        tree = ast.parse((HERE / file).read_text())
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert not name or name in names, f"{field}: {test}"

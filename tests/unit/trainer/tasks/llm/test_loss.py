@@ -1,0 +1,119 @@
+"""Every trick against the plain path: one row at a time, all logits, labels by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.unit.trainer import tiny
+from trainyard_trainer.tasks.llm.evaluate import mean_loss
+from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
+from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches, collate
+from trainyard_trainer.tasks.text.chat import Encoded
+from trainyard_trainer.tasks.text.packing_isolation import keeps_rows_apart
+from trainyard_trainer.tasks.text.token_rows import TokenRows
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+
+
+def random_rows(count: int, *, seed: int = 0) -> TokenRows:
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        length = int(random.integers(3, 12))
+        marks = [bool(mark) for mark in random.random(length) < 0.6]
+        marks[-1] = True
+        rows.append(Encoded([int(token) for token in random.integers(6, 300, length)], marks))
+    return TokenRows.of(rows)
+
+
+def plain_loss(model: torch.nn.Module, rows: TokenRows, row: int) -> torch.Tensor:
+    """Sum of the loss of one row: no packing, no padding, every logit."""
+    start, stop = rows.starts[row], rows.starts[row + 1]
+    tokens = torch.tensor(rows.tokens[start:stop], dtype=torch.int64)
+    logits = model(input_ids=tokens[None], use_cache=False).logits[0]
+    labels = torch.where(torch.tensor(rows.loss[start:stop]), tokens, -100)
+    return functional.cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("packed", [True, False])
+def test_loss_and_gradients_equal_those_of_separate_rows(family: str, packed: bool) -> None:
+    model = tiny.make_model(family)
+    rows = random_rows(7)
+    sequences = [[3, 0, 5], [1, 6], [2, 4]] if packed else [[row] for row in range(7)]
+    batch = collate(rows, sequences, packed=packed, pad_token=2)
+    assert (batch.attention_mask is None) == packed
+    loss = summed_loss(model, batch)
+    torch.autograd.backward(loss)
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    wanted = sum((plain_loss(model, rows, row) for row in range(7)), torch.tensor(0.0))
+    torch.autograd.backward(wanted)
+    assert torch.allclose(loss, wanted, atol=1e-5, rtol=1e-5)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-4, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_logits_equal_those_of_a_row_alone(family: str) -> None:
+    model = tiny.make_model(family)
+    rows = TokenRows.of(Encoded(list(range(10 * n + 6, 10 * n + 13)), [True] * 7) for n in range(3))
+    with torch.no_grad():
+        packed = selected_logits(model, collate(rows, [[0, 1, 2]], packed=True, pad_token=2)).reshape(3, 6, -1)
+        for row in range(3):
+            alone = model(input_ids=torch.tensor(rows.tokens[7 * row : 7 * row + 7], dtype=torch.int64)[None]).logits[0]
+            assert (packed[row] - alone[:-1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_architectures_keep_rows_apart(family: str) -> None:
+    model = tiny.make_model(family)
+    assert keeps_rows_apart(model, 346, torch.device("cpu"))
+
+
+def test_an_architecture_that_mixes_rows_is_found_out() -> None:
+    model = tiny.make_model()
+    embedding = model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda _module, _inputs, output: output + output.cumsum(1))
+    assert not keeps_rows_apart(model, 346, torch.device("cpu"))
+    hook.remove()
+    assert keeps_rows_apart(model, 346, torch.device("cpu"))
+
+
+def test_labels_never_cross_a_boundary() -> None:
+    rows = TokenRows.of([Encoded([10, 11, 12], [True] * 3), Encoded([20, 21], [True] * 2)])
+    batch = collate(rows, [[0, 1], [1]], packed=True, pad_token=2)
+    assert batch.input_ids.tolist() == [[10, 11, 12, 20, 21], [20, 21, 2, 2, 2]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    assert list(zip(batch.loss_positions.tolist(), batch.labels.tolist(), strict=True)) == [
+        (0, 11),
+        (1, 12),
+        (3, 21),
+        (5, 21),
+    ]
+    assert (batch.num_tokens, batch.num_loss_tokens) == (7, 4)
+
+
+def test_the_mean_over_packed_rows_is_the_mean_over_their_tokens() -> None:
+    model = tiny.make_model()
+    rows = random_rows(20)
+    settings = BatchSettings(batch_size=2, max_length=32, packing=True, pad_token=2, seed=0)
+    batches = TextBatches(rows, range(20), settings, shuffle=False)
+    with torch.no_grad():
+        total = sum(float(plain_loss(model, rows, row)) for row in range(20))
+    tokens = sum(int(rows.loss[rows.starts[row] + 1 : rows.starts[row + 1]].sum()) for row in range(20))
+    model.train()
+    assert mean_loss(model, batches, torch.device("cpu")) == pytest.approx(total / tokens, rel=1e-5)
+    assert model.training
+
+
+def test_the_head_computes_nothing_but_selected_positions() -> None:
+    model = tiny.make_model()
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+    batch = collate(random_rows(4), [[0, 1], [2, 3]], packed=True, pad_token=2)
+    summed_loss(model, batch)
+    hook.remove()
+    assert seen == [(1, batch.num_loss_tokens, 346)]
+    assert batch.num_loss_tokens < batch.num_tokens

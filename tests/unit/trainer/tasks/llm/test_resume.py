@@ -1,0 +1,131 @@
+"""A language model that was interrupted in training ends with the bits of one that was not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tests.unit.trainer import tiny
+from tests.unit.trainer.engine.test_background_saves import FakeClock
+from tests.unit.trainer.toy import Killed, metric_lines
+from trainyard_crds.report import Outcome, Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer import bootstrap
+from trainyard_trainer.engine.task import Loaded, MicroBatch
+from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm.task import LlmTask
+
+
+def config(tmp_path: Path, model: Path, name: str, method: str, packing: bool = True, **blocks: Any) -> RunConfig:
+    data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(40))
+    return RunConfig.model_validate(
+        {
+            "runDirectory": str(tmp_path / name),
+            "task": "llm",
+            "method": method,
+            "model": {"source": f"file://{model}"},
+            "dataset": {"source": f"file://{data}", "validation": {"fraction": 0.2}},
+            "optimization": {"precision": "fp32", "learningRate": 0.005, "epochs": 2, "gradientAccumulation": 3},
+            "adapter": None if method == "full" else {"rank": 4, "dropout": 0.1},
+            "llm": {"maxLength": 64, "packing": packing},
+            "evaluation": {"everySteps": 2, "baseline": True},
+            "checkpoints": {"everySteps": 3},
+            **blocks,
+        }
+    )
+
+
+class InterruptedTask(LlmTask):
+    """Asks for a stop at one of its micro-batches (evaluation not counted)."""
+
+    def __init__(self, stop: StopFlag, at: int) -> None:
+        self._stop = stop
+        self._left = at
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        self._left -= 1
+        if self._left == 0:
+            self._stop.request()
+        return super().loss(loaded, batch)
+
+
+def train(run: RunConfig, interrupted_at: int | None = None) -> Termination:
+    """One start of a run in this process."""
+    stop = StopFlag()
+    task = LlmTask() if interrupted_at is None else InterruptedTask(stop, interrupted_at)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "create_task", lambda _config: task)
+        return bootstrap.train(run, stop=stop, environ={})
+
+
+def exported(run: RunConfig) -> dict[str, bytes]:
+    (directory,) = Path(run.run_directory, "exports").iterdir()
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("method", "packing"), [("lora", True), ("qlora", True), ("full", True), ("lora", False)], ids=str
+)
+def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path, tiny_model: Path, method: str, packing: bool) -> None:
+    whole = config(tmp_path, tiny_model, "whole", method, packing)
+    assert train(whole).outcome is Outcome.FINISHED
+    resumed = config(tmp_path, tiny_model, "resumed", method, packing)
+    assert train(resumed, interrupted_at=7).outcome is Outcome.INTERRUPTED
+    assert train(resumed, interrupted_at=5).outcome is Outcome.INTERRUPTED
+    assert (Path(resumed.run_directory) / "cache").exists()
+    assert train(resumed).outcome is Outcome.FINISHED
+    assert not (Path(resumed.run_directory) / "cache").exists()
+    assert exported(resumed) == exported(whole)
+    lines = metric_lines(Path(whole.run_directory))
+    assert metric_lines(Path(resumed.run_directory)) == lines
+    losses = [line["evalLoss"] for line in lines if "evalLoss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, tiny_model: Path) -> None:
+    run = config(tmp_path, tiny_model, "run", "lora")
+    assert train(run, interrupted_at=7).outcome is Outcome.INTERRUPTED
+    tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(39))
+    termination = train(run)
+    assert termination.exit_code == 65
+    assert termination.outcome is Outcome.FAILED
+
+
+class TickingTask(LlmTask):
+    """Half a minute passes in every micro-batch; dies at one of them."""
+
+    def __init__(self, clock: FakeClock, dies_at: int | None = None) -> None:
+        self._clock = clock
+        self._left = dies_at
+
+    def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
+        self._clock.pass_seconds(30)
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
+        return super().loss(loaded, batch)
+
+
+def test_a_run_saved_by_the_clock_and_killed_ends_with_the_same_bits(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(bootstrap, "SystemClock", lambda: clock)
+    tasks = iter(
+        [TickingTask(clock), TickingTask(clock, dies_at=11), TickingTask(clock, dies_at=2), TickingTask(clock)]
+    )
+    monkeypatch.setattr(bootstrap, "create_task", lambda _config: next(tasks))
+    by_the_clock = {"everySteps": 1000, "everyMinutes": 2}
+    whole, killed = (
+        config(tmp_path, tiny_model, name, "lora", checkpoints=by_the_clock) for name in ("whole", "killed")
+    )
+    assert bootstrap.train(whole, stop=StopFlag(), environ={}).outcome is Outcome.FINISHED
+    for _ in range(2):
+        with pytest.raises(Killed):
+            bootstrap.train(killed, stop=StopFlag(), environ={})
+    assert bootstrap.train(killed, stop=StopFlag(), environ={}).outcome is Outcome.FINISHED
+    assert "Resumed from step-" in Path(killed.run_directory, "log.jsonl").read_text()
+    assert exported(killed) == exported(whole)
+    assert metric_lines(Path(killed.run_directory)) == metric_lines(Path(whole.run_directory))

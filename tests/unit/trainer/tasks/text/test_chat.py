@@ -1,0 +1,190 @@
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from tests.unit.trainer import tiny
+from trainyard_trainer.errors import ConfigurationError, DataError
+from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.formats.example import Example, Message, Row
+
+TOKENIZERS = {template: tiny.make_tokenizer(template) for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)}
+ROW = Row("rows.jsonl", 7, {})
+SINGLE = Example(messages=(Message("user", "who painted the moon"), Message("assistant", "a blue whale")))
+MULTI = Example(
+    messages=(
+        Message("system", "be brief"),
+        *SINGLE.messages,
+        Message("user", "when was born"),
+        Message("assistant", "this river"),
+    )
+)
+# What Qwen3's template does: an empty <think> block before the last answer only, a line break behind every turn.
+THINKING_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}"
+    "{{ message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+FORGETFUL_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if loop.last %}{{ message['content'] }}{% else %}...{% endif %}{% endfor %}"
+)
+PICKY_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + tiny.PLAIN_TEMPLATE
+)
+
+
+def learned(
+    tokenizer: PreTrainedTokenizerFast, example: Example, train_on: Literal["completions", "all"] = "completions"
+) -> list[str]:
+    """The runs of tokens that carry loss, as text."""
+    encoded = Encoder(tokenizer, train_on, "tiny").encode(ROW, example)
+    runs, current = [], []
+    for token, loss in [*zip(encoded.tokens, encoded.loss, strict=True), (0, False)]:
+        if loss:
+            current.append(token)
+        elif current:
+            runs.append(tokenizer.decode(current))
+            current = []
+    return runs
+
+
+@pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
+@pytest.mark.parametrize("example", [SINGLE, MULTI])
+def test_answers_and_their_end_carry_loss(template: str, example: Example) -> None:
+    answers = [f"{message.content}<|end|>" for message in example.messages if message.role == "assistant"]
+    assert learned(tiny.make_tokenizer(template), example) == answers
+
+
+def test_marks_and_prefixes_give_the_same_tokens() -> None:
+    marked, plain = (
+        Encoder(tiny.make_tokenizer(template), "completions", "tiny").encode(ROW, MULTI)
+        for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)
+    )
+    assert marked == plain
+    assert marked.tokens == list(
+        tiny.make_tokenizer()(
+            "<|begin|><|system|>be brief<|end|><|user|>who painted the moon<|end|><|assistant|>a blue whale<|end|>"
+            "<|user|>when was born<|end|><|assistant|>this river<|end|>",
+            add_special_tokens=False,
+        )["input_ids"]
+    )
+
+
+def test_a_template_that_writes_the_last_answer_differently() -> None:
+    tokenizer = tiny.make_tokenizer(THINKING_TEMPLATE)
+    assert learned(tokenizer, SINGLE) == ["<think></think>a blue whale<|end|>"]
+    assert learned(tokenizer, MULTI) == ["a blue whale<|end|>", "<think></think>this river<|end|>"]
+
+
+def test_a_template_that_forgets_earlier_turns_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="rewrites earlier turns") as caught:
+        learned(tiny.make_tokenizer(FORGETFUL_TEMPLATE), MULTI)
+    assert "trainOn: all" in caught.value.advice
+    assert learned(tiny.make_tokenizer(FORGETFUL_TEMPLATE), MULTI, "all")
+
+
+def test_training_on_all_tokens() -> None:
+    for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
+        encoded = Encoder(tiny.make_tokenizer(template), "all", "tiny").encode(ROW, MULTI)
+        assert all(encoded.loss)
+
+
+def test_text_ends_with_the_end_token_and_needs_no_template() -> None:
+    tokenizer = tiny.make_tokenizer(None)
+    encoded = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon"))
+    assert tokenizer.decode(encoded.tokens) == "the moon<|end|>"
+    assert all(encoded.loss)
+    twice = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon<|end|>"))
+    assert twice.tokens == encoded.tokens
+
+
+def test_a_conversation_needs_a_template() -> None:
+    with pytest.raises(ConfigurationError, match="tokenizer of pvc://models/tiny has no chat template"):
+        Encoder(tiny.make_tokenizer(None), "completions", "pvc://models/tiny").encode(ROW, SINGLE)
+    with pytest.raises(ConfigurationError, match="chat template of tiny does not work"):
+        Encoder(tiny.make_tokenizer("{% for x in %}"), "completions", "tiny").encode(ROW, SINGLE)
+
+
+def test_a_row_that_the_template_refuses_is_named() -> None:
+    with pytest.raises(DataError, match=r"row 7: .*refuses turn 1 \(system\): System role not supported"):
+        learned(tiny.make_tokenizer(PICKY_TEMPLATE), MULTI)
+    with pytest.raises(DataError, match="row 7"):
+        learned(tiny.make_tokenizer(PICKY_TEMPLATE + "{% generation %}{% endgeneration %}"), MULTI)
+
+
+def test_the_prompt_is_what_stands_before_an_answer() -> None:
+    tokenizer = tiny.make_tokenizer()
+    encoder = Encoder(tokenizer, "completions", "tiny")
+    encoded = encoder.encode(ROW, SINGLE)
+    prompt = encoder.prompt(SINGLE.messages[:1])
+    assert encoded.tokens[: len(prompt)] == prompt
+    assert encoded.loss.index(True) == len(prompt)
+
+
+def test_a_token_that_begins_before_the_answer_carries_no_loss() -> None:
+    glued = "{% for message in messages %}{% if message['role'] == 'assistant' %}{% generation %}"
+    glued += "{{ message['content'] + eos_token }}{% endgeneration %}"
+    glued += "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+    example = Example(messages=(Message("user", "what is t"), Message("assistant", "he colour")))
+    assert learned(tiny.make_tokenizer(glued), example) == [" colour<|end|>"]
+
+
+def test_answers_with_loss_false_are_read_but_not_learnt() -> None:
+    messages = (*MULTI.messages[:2], Message("assistant", "a blue whale", loss=False), *MULTI.messages[3:])
+    for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
+        tokenizer = tiny.make_tokenizer(template)
+        assert learned(tokenizer, Example(messages=messages)) == ["this river<|end|>"]
+        before, after = learned(tokenizer, Example(messages=messages), "all")
+        assert before == "<|begin|><|system|>be brief<|end|><|user|>who painted the moon<|end|><|assistant|>"
+        assert after == "<|user|>when was born<|end|><|assistant|>this river<|end|>"
+
+
+def test_a_row_may_learn_more_or_less_than_the_others() -> None:
+    tokenizer = tiny.make_tokenizer()
+    assert learned(tokenizer, replace(SINGLE, train_on="completions"), "all") == ["a blue whale<|end|>"]
+    (everything,) = learned(tokenizer, replace(SINGLE, train_on="all"))
+    assert everything.startswith("<|begin|><|user|>who")
+
+
+def test_rows_of_tokens_need_no_tokenizer() -> None:
+    encoded = Encoder(None, "completions", "none").encode(ROW, Example(tokens=(5, 6), token_loss=(False, True)))
+    assert (encoded.tokens, encoded.loss) == ([5, 6], [False, True])
+
+
+words = st.text(st.sampled_from("abé \n\U0001f600<|"), max_size=12)
+examples = st.one_of(
+    st.builds(Example, text=words.filter(bool)),
+    st.builds(Example, tokens=st.just((7, 8)), token_loss=st.just((True, True))),
+    st.builds(
+        lambda asked, said, loss, train_on: Example(
+            messages=(
+                *(Message("user", asked), Message("assistant", said, loss)),
+                *(Message("user", said), Message("assistant", asked + "!")),
+            ),
+            train_on=train_on,
+        ),
+        *(words, words.filter(bool), st.booleans(), st.sampled_from([None, "all", "completions"])),
+    ),
+)
+
+
+@pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
+@given(some=st.lists(examples, max_size=6))
+def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Example]) -> None:
+    encoder = Encoder(TOKENIZERS[template], "completions", "tiny")
+    together = encoder.encode_all([(ROW, example) for example in some])
+    assert together == [encoder.encode(ROW, example) for example in some]
+    assert all(len(encoded.tokens) == len(encoded.loss) for encoded in together)
+
+
+@given(words, words.filter(bool))
+def test_loss_begins_and_ends_with_the_answer_whatever_it_holds(asked: str, said: str) -> None:
+    tokenizer = TOKENIZERS[tiny.MARKED_TEMPLATE]
+    example = Example(messages=(Message("user", asked), Message("assistant", said)))
+    assert learned(tokenizer, example) == [f"{said}<|end|>"]

@@ -1,0 +1,29 @@
+"""Foreign errors in our words."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainyard_trainer.errors import GpuMemoryError
+from trainyard_trainer.exception_mapping import translate
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["torch's allocator", "the driver", "cuBLAS", "cuDNN"],
+)
+def test_no_memory_left_on_the_gpu_is_exit_79_with_advice(error: Exception) -> None:
+    ours = translate(error, Path("/run"))
+    assert (type(ours), ours.exit_code) == (GpuMemoryError, 79)
+    assert "optimization.batchSize" in ours.advice
+
+
+def test_other_errors_of_cuda_are_not_taken_for_it() -> None:
+    assert translate(RuntimeError("CUDA error: device-side assert triggered"), Path("/run")).exit_code == 70

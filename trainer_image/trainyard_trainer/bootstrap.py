@@ -1,0 +1,279 @@
+"""Puts the parts of a training run together: the only place that knows them all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainyard_crds.report import Outcome, Stage, Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.checkpoint.files import Files, storage_errors
+from trainyard_trainer.checkpoint.replica_store import FollowedStore, describe
+from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.store import CACHE, CheckpointStore, open_store
+from trainyard_trainer.clock import Clock, SystemClock, process_began
+from trainyard_trainer.cpus import threads_of
+from trainyard_trainer.errors import ConfigurationError, StopRequested, SupersededError, TrainerError
+from trainyard_trainer.exception_mapping import traceback_of, translate
+from trainyard_trainer.group.membership import Membership, membership
+from trainyard_trainer.report.console import create_console
+from trainyard_trainer.report.gateway_client import IntakePoster, create_sender
+from trainyard_trainer.report.gpu import GpuSampler, create_gpu_sampler, no_gpus, of_all_pods
+from trainyard_trainer.report.metrics_log import MetricsLog
+from trainyard_trainer.report.null_reporter import create_silent_reporter
+from trainyard_trainer.report.reporter import Reporter
+from trainyard_trainer.report.run_log import LibraryHandler, RunLog
+from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, Startup
+from trainyard_trainer.report.termination import RESULT_FILE, failure
+from trainyard_trainer.stop import StopFlag
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainyard_trainer.engine.task import Task
+    from trainyard_trainer.group.group import Group
+
+POD_UID_ENV = "POD_UID"
+DEVICE_ENV = "TRAINYARD_DEVICE"
+"""`cpu` trains on the CPU although the pod was given GPUs: for a cluster that only pretends to have some."""
+
+_LIBRARY_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # its threads and forked data workers deadlock
+}
+
+
+def create_task(config: RunConfig) -> Task:
+    """The task a run config names."""
+    match config.task:
+        case "llm":
+            from trainyard_trainer.tasks.llm.task import LlmTask
+
+            return LlmTask()
+
+
+def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    """Run one training to its end, wherever that is.
+
+    Raises:
+        TrainerError: It ended before it could take over the run directory.
+    """
+    prepare_environment(config.processes_per_node)
+
+    from trainyard_trainer.engine.device import choose_device
+    from trainyard_trainer.engine.session import Session
+
+    member = membership(environ)
+    gpus = 0 if environ.get(DEVICE_ENV) == "cpu" else config.gpus
+    device = choose_device(gpus, member.local_rank if member else 0)
+    clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
+    startup = Startup(process_began(clock))
+    startup.enter(RUN_DIRECTORY, clock.monotonic())
+    group = join_group(config, member, device)
+    group.check(stop.check)
+    sampler = gpu_sampler(config, member, group, gpus)
+    if not group.is_first:
+        return follow(config, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup)
+    store = open_store(
+        run_directory,
+        files=files,
+        keep=config.checkpoints.keep,
+        run_uri=config.run_uri,
+        pod_uid=environ.get(POD_UID_ENV),
+        now=clock.now(),
+    )
+    reporter = create_reporter(config, clock=clock, store=store, gpus=sampler, startup=startup)
+    startup.enter(IMPORTS, clock.monotonic())
+    try:
+        group.of_first(describe(store))
+        session = Session(
+            config=config,
+            device=device,
+            stop=stop,
+            files=files,
+            clock=clock,
+            store=store,
+            reporter=reporter,
+            group=group,
+        )
+        termination = reporter.finished(session.run(create_task(config)))
+        write_result(run_directory, termination, store.workspace)
+        drop_cache(run_directory, store.workspace)
+        reporter.stage(Stage.FINISHED)
+        reporter.log("Finished", termination.message)
+    except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
+        termination = _ended(reporter, cause(error, store), run_directory)
+    finally:
+        reporter.close()
+        store.close()
+    return _left(group, termination)
+
+
+def follow(
+    config: RunConfig,
+    *,
+    group: Group,
+    device: torch.device,
+    stop: StopFlag,
+    clock: Clock,
+    gpus: GpuSampler,
+    startup: Startup,
+) -> Termination:
+    """Take part in a run whose directory the first process of the group owns."""
+    from trainyard_trainer.engine.session import Session
+
+    run_directory = Path(config.run_directory)
+    try:
+        store = FollowedStore(run_directory, group.of_first(None))
+        reporter = create_silent_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
+        session = Session(
+            config=config,
+            device=device,
+            stop=stop,
+            files=Files(),
+            clock=clock,
+            store=store,
+            reporter=reporter,
+            group=group,
+        )
+        termination = reporter.finished(session.run(create_task(config)))
+    except Exception as error:  # noqa: BLE001 - a process's outermost frame: every error becomes a termination
+        termination = failure(translate(error, run_directory))
+        if type(error) is TrainerError or not isinstance(error, TrainerError):
+            sys.stderr.write(traceback_of(error))
+    return _left(group, termination)
+
+
+def _left(group: Group, termination: Termination) -> Termination:
+    """The termination of a process that left its group in order, or that may not wait for it any more."""
+    if termination.outcome is not Outcome.FAILED:
+        group.close()
+    return termination
+
+
+def join_group(config: RunConfig, member: Membership | None, device: torch.device) -> Group:
+    """The group of this process: its own alone, unless a launcher gave it a place in another.
+
+    Raises:
+        ConfigurationError: The place is in a group of another size than the run's.
+        PeerLostError: One of the others did not come.
+    """
+    from trainyard_trainer.group.group import Group
+
+    if member is None:
+        return Group()
+    if (member.local_world_size, member.world_size) != (config.processes_per_node, config.processes):
+        raise ConfigurationError(
+            f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size} and WORLD_SIZE {member.world_size}, but "
+            f"processes is {config.processes} on {config.nodes} nodes.",
+            "Set processes and nodes to match, or start the trainer without a launcher: it starts them itself.",
+        )
+    from trainyard_trainer.group.distributed import join
+
+    return join(member, device)
+
+
+def gpu_sampler(config: RunConfig, member: Membership | None, group: Group, gpus: int) -> GpuSampler:
+    """What samples the run's GPUs, in the first process of each pod; with several pods those of all, by all together.
+
+    Args:
+        config: The run's.
+        member: Place of this process; None where it is alone.
+        group: Its group.
+        gpus: Those of this pod.
+    """
+    from trainyard_trainer.engine.device import gpu_uuids
+
+    is_first_here = member is None or member.local_rank == 0
+    sample = create_gpu_sampler(gpu_uuids(gpus)) if is_first_here else no_gpus
+    if member is None or config.nodes == 1:
+        return sample
+    return of_all_pods(sample, member.rank // member.local_world_size, group.exchange)
+
+
+def prepare_environment(processes: int = 1) -> None:
+    """Set what torch and the libraries read when they are imported.
+
+    Args:
+        processes: Those that share this machine's cores.
+    """
+    for name, value in _LIBRARY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(processes)))
+    logging.captureWarnings(capture=True)
+
+
+def create_reporter(
+    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpus: GpuSampler, startup: Startup
+) -> Reporter:
+    """The run's reporter, listening to the libraries' warnings too."""
+    run_directory = Path(config.run_directory)
+    with storage_errors(run_directory):
+        run_log = RunLog(run_directory / "log.jsonl", clock)
+        metrics_log = MetricsLog(run_directory / "metrics.jsonl", store.workspace)
+    console = create_console(sys.stdout)
+
+    logging.getLogger().addHandler(LibraryHandler(run_log))
+    poster = None
+    if config.progress is not None:
+        poster = IntakePoster(send=create_sender(config.progress), clock=clock, run_log=run_log)
+        poster.start()
+    return Reporter(
+        clock=clock,
+        console=console,
+        run_log=run_log,
+        metrics_log=metrics_log,
+        poster=poster,
+        gpus=gpus,
+        owner_epoch=store.owner_epoch,
+        startup=startup,
+    )
+
+
+def write_result(run_directory: Path, termination: Termination, workspace: Workspace) -> None:
+    """Leave result.json: from now on the run is finished, whatever happens to its process."""
+    with storage_errors(run_directory):
+        workspace.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+
+
+def drop_cache(run_directory: Path, workspace: Workspace) -> None:
+    """Remove what only a later start would have used; the run is finished whether or not that can be done."""
+    with suppress(OSError, SupersededError):
+        if (run_directory / CACHE).exists():
+            workspace.discard(run_directory / CACHE)
+
+
+def cause(error: Exception, store: CheckpointStore) -> Exception:
+    """That a newer trainer took over explains whatever is missing all of a sudden; a stop is a stop."""
+    if isinstance(error, StopRequested):
+        return error
+    try:
+        store.check_ownership()
+    except SupersededError as superseded:
+        return superseded
+    except OSError:
+        return error
+    return error
+
+
+def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termination:
+    """The termination of a run that did not reach its end."""
+    ours = translate(error, run_directory)
+    termination = reporter.ended(ours)
+    is_unforeseen = type(ours) is TrainerError
+    if is_unforeseen:
+        sys.stderr.write(traceback_of(error))
+    level = "info" if isinstance(ours, StopRequested) else "error"
+    # The volume that ended the run may refuse its log too.
+    with suppress(OSError):
+        if is_unforeseen:
+            reporter.log_quietly("Traceback", traceback_of(error), level)
+        reporter.log_quietly(termination.reason, termination.message, level)
+    return termination

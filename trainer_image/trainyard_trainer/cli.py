@@ -1,0 +1,224 @@
+"""The command line (`train`, `export`, `plan`, `result`, `compare`, `data`).
+
+The one place where errors become exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from trainyard_crds.exitcodes import ExitCode
+from trainyard_crds.report import Outcome, Termination
+from trainyard_crds.runconfig import RunConfig
+from trainyard_trainer.configuration import load_config
+from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
+from trainyard_trainer.group.launcher import bind_to_launcher, launch
+from trainyard_trainer.group.membership import LAUNCHER_ENV, Node, membership, this_node
+from trainyard_trainer.group.rendezvous import meet
+from trainyard_trainer.report.termination import failure, read_result, write_termination
+from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm import compare_command
+from trainyard_trainer.tasks.text import data_command as data
+
+if TYPE_CHECKING:
+    from trainyard_trainer.tasks.text.memory.shape import ModelShape
+
+
+def run_command(stop: StopFlag) -> int:
+    """Run the process's command line; every way out leaves a termination message.
+
+    Returns:
+        The exit code.
+    """
+    environ = os.environ
+    try:
+        termination = _dispatch(_parse(sys.argv[1:]), stop, environ)
+    except TrainerError as error:
+        termination = failure(error)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: every other error is one of ours
+        termination = _internal(error)
+    # Of the processes of a group, the launcher speaks.
+    if termination.exit_code != ExitCode.FINISHED and LAUNCHER_ENV not in environ:
+        print(f"{termination.reason}: {termination.message} {termination.advice}".rstrip(), file=sys.stderr)  # noqa: T201
+    write_termination(termination, environ)
+    return termination.exit_code
+
+
+def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    if arguments.command == "result":
+        return _result(arguments.run_directory)
+    if arguments.command == "compare":
+        return _compare(arguments, stop)
+    if arguments.command == "data":
+        return _data(arguments, stop)
+    config = load_config(arguments.config)
+    if arguments.command == "plan":
+        return _plan(config, arguments.device_memory, environ)
+    if arguments.command == "export":
+        return _export(config, stop, environ)
+    return _train(config, stop, environ)
+
+
+def _export(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    stop.check()
+
+    from trainyard_trainer.export.export_command import export
+
+    return export(config, stop=stop, environ=environ)
+
+
+def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    member = membership(environ)
+    node = None if member else this_node(config.nodes, environ)
+    if (finished := read_result(Path(config.run_directory))) is not None:
+        if node is None or node.index == 0:
+            _clear_leftovers(Path(config.run_directory))
+        print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
+        return finished
+    if node is not None:
+        return _train_in_pods(config, node, stop, environ)
+    if member is None and config.processes > 1:
+        stop.check()
+        return launch(config.processes, stop=stop, environ=environ)
+    if member is None:
+        stop.check()  # in a group nobody leaves before all have met
+    else:
+        bind_to_launcher(environ)
+
+    from trainyard_trainer.bootstrap import train
+
+    return train(config, stop=stop, environ=environ)
+
+
+def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
+    """This pod's part of a run in several."""
+    from trainyard_trainer.report.console import create_console
+
+    console = create_console(sys.stdout)
+    pods = meet(
+        node,
+        json.dumps([config.run_directory, config.nodes, config.processes]),
+        stop=stop,
+        say=lambda kind, text: console.message("info", kind, text),
+        find_result=lambda: read_result(Path(config.run_directory)),
+    )
+    if isinstance(pods, Termination):
+        return pods
+    if node.index > 0:
+        console.message("info", "Joined", f"Pod {node.index} of {node.count} trains with pod 0, whose log tells of it.")
+    return launch(config.processes_per_node, stop=stop, environ=environ, pods=pods)
+
+
+def _clear_leftovers(run_directory: Path) -> None:
+    """Of a trainer that was killed between its result and its end."""
+    from trainyard_trainer.checkpoint.files import Files
+    from trainyard_trainer.checkpoint.staging import clear_workspaces
+    from trainyard_trainer.checkpoint.store import CACHE, CHECKPOINTS
+
+    clear_workspaces(run_directory / CHECKPOINTS, Files())
+    if (run_directory / CACHE).is_dir():
+        Files().remove_tree(run_directory / CACHE)
+
+
+def _result(run_directory: Path) -> Termination:
+    result = read_result(run_directory)
+    if result is None:
+        raise NotFoundError(f"{run_directory} holds no result of a finished run.")
+    print(json.dumps(result.to_json()))  # noqa: T201 - our output
+    return result
+
+
+def _compare(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
+    from trainyard_trainer.bootstrap import prepare_environment
+
+    prepare_environment()
+    stop.check()
+    code = compare_command.run(arguments, stop.check)
+    return Termination(outcome=Outcome.FINISHED, exit_code=code, reason="Compared", message="Compared.")
+
+
+def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
+    data.run(arguments, stop.check)
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Finished", message="Finished.")
+
+
+def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str]) -> Termination:
+    """Print the memory plan, for a device of so many GiB where one is given."""
+    from trainyard_trainer.tasks.text.memory.plan import table
+
+    device = None if device_gib is None else int(device_gib * 2**30)
+    print(table(config, _shape(config, environ), device))  # noqa: T201 - our output
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
+
+
+def _shape(config: RunConfig, environ: Mapping[str, str]) -> ModelShape:
+    """The shape of a model on this machine, in object storage or on the hub; no weights are read."""
+    from trainyard_trainer.sources import files
+    from trainyard_trainer.tasks.text.memory.shape import read_shape, shape_of
+
+    source, name = config.model.source, config.model.display_source or config.model.source
+    if source.startswith(files.SCHEME):
+        files.check_model_directory(files.local_path(source), name)
+        return read_shape(files.local_path(source), name)
+
+    from trainyard_trainer.bootstrap import prepare_environment
+
+    prepare_environment()
+    from trainyard_trainer.sources import hub, remote_files, safetensors_headers
+
+    if source.startswith(remote_files.S3_SCHEME):
+        bucket, _, folder = source.removeprefix(remote_files.S3_SCHEME).partition("/")
+        remote = remote_files.open_bucket(bucket, config.s3, environ)
+        found = safetensors_headers.read_object_heads(remote, folder.strip("/"))
+    else:
+        revision = config.model.revision
+        found = hub.read_heads(hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=revision))
+    return shape_of(found.config, found.tensors, name)
+
+
+def _internal(error: Exception) -> Termination:
+    """An error nobody foresaw: the traceback for the log, a sentence for the termination message."""
+    from trainyard_trainer.exception_mapping import internal_error, traceback_of
+
+    sys.stderr.write(traceback_of(error))
+    return failure(internal_error(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message[0].upper()}{message[1:]}.", self.format_usage().strip())
+
+
+def _gib(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no size: write GiB of a device, for example 24")
+    return size
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="trainyard-trainer", description="Train models from a run config.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train, or go on where an earlier start was interrupted")
+    train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
+    export = commands.add_parser("export", help="make the exports that a finished run lacks, on the CPU")
+    export.add_argument("--config", type=Path, required=True, help="the run config with the exports, a JSON file")
+    result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
+    result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
+    plan = commands.add_parser("plan", help="predict a run's memory and say what would lower it; loads no weights")
+    plan.add_argument("config", type=Path, help="the run config, a JSON file")
+    plan.add_argument(
+        "--device-memory", type=_gib, metavar="GIB", help="memory of one device, to choose what is computed again for"
+    )
+    compare_command.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
+    data.add_arguments(commands.add_parser("data", help="validate, convert, split and measure datasets"))
+    return parser.parse_args(words)

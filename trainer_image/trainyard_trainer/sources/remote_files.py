@@ -1,0 +1,188 @@
+"""Files behind a URL, in object storage (s3://) or on a web server (https://): looked up, listed and read in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import HTTPStore, S3Store
+
+from trainyard_crds.constants import S3_CREDENTIALS, S3_SESSION_TOKEN
+from trainyard_crds.runconfig import RunS3
+from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, TrainerError
+from trainyard_trainer.sources.uploads import UnfinishedUploads
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+S3_SCHEME = "s3://"
+WEB_SCHEMES = ("https://", "http://")
+SHA256 = "sha256"
+"""User metadata of an object: hex SHA-256 of its content."""
+
+_TIMEOUT = timedelta(seconds=60)
+"""Of one request with its answer; parts are small enough for slow networks."""
+_RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file behind a URL."""
+
+    key: str
+    bytes: int
+    tag: str | None
+    """Changes with the content (ETag)."""
+    sha256: str | None = None
+    """Where its server tells it."""
+    blob: str | None = None
+    """Git's SHA-1 of the content, where its server tells that."""
+
+
+class Remote:
+    """A bucket or a web server.
+
+    Every method raises NotFoundError, NotPermittedError, SourceError or ConfigurationError with a sentence.
+    """
+
+    part_bytes = 16 << 20
+    """The client's limit of time is one for a whole answer, which slow networks must be able to bring."""
+
+    def __init__(self, store: Any, root: str, uploads: UnfinishedUploads | None = None) -> None:
+        self._store = store
+        self._root = root
+        self._uploads = uploads
+
+    def url(self, key: str) -> str:
+        """A file's name for messages."""
+        return f"{self._root}/{key}"
+
+    def look_up(self, key: str) -> RemoteFile:
+        """Size, tag and digest of a file."""
+        with _translated(self.url(key)):
+            found = obstore.get(self._store, key, options={"head": True})
+            meta = found.meta
+            digest = found.attributes.get(SHA256)
+            return RemoteFile(key, meta["size"], meta["e_tag"], None if digest is None else str(digest))
+
+    def list(self, folder: str) -> list[RemoteFile]:
+        """Every file below a folder, by key."""
+        with _translated(self.url(folder)):
+            found = [meta for page in obstore.list(self._store, folder) for meta in page]
+        return sorted(
+            (RemoteFile(meta["path"], meta["size"], meta["e_tag"]) for meta in found), key=lambda one: one.key
+        )
+
+    def read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from `start` to before `stop`; a file that changed since it was looked up is a SourceError."""
+        options: GetOptions = {} if start == 0 and stop == file.bytes else {"range": (start, stop)}
+        if file.tag is not None and not file.tag.startswith("W/"):
+            options["if_match"] = file.tag
+        with _translated(self.url(file.key)):
+            for chunk in obstore.get(self._store, file.key, options=options).stream(min_chunk_size=1 << 20):
+                yield bytes(chunk)
+
+    def write(self, key: str, chunks: Iterator[bytes], sha256: str) -> None:
+        """Write a file, in parts, with its digest; a reader sees all of it or nothing.
+
+        Whatever ends this early removes the parts, but for a kill: see `give_up_uploads`.
+        """
+        with _translated(self.url(key)):
+            obstore.put(self._store, key, chunks, attributes={SHA256: sha256}, chunk_size=8 << 20, max_concurrency=4)
+
+    def give_up_uploads(self, key: str) -> None:
+        """Remove what unfinished writes of a file have left in the bucket, this process's and others'."""
+        if self._uploads is not None:
+            self._uploads.give_up(key)
+
+
+def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
+    """A bucket; without credentials in the environment, one that everybody may read."""
+    key, secret = (environ.get(name) for name in S3_CREDENTIALS)
+    config: S3Config = {"skip_signature": True}
+    if key and secret:
+        config = {"access_key_id": key, "secret_access_key": secret}
+        if token := environ.get(S3_SESSION_TOKEN):
+            config["session_token"] = token
+    if s3.endpoint is not None:
+        config["endpoint"] = s3.endpoint
+    config |= {"region": s3.region, "checksum_algorithm": "SHA256"}
+    store = S3Store(bucket, config=config, client_options=_client(s3.endpoint or ""), retry_config=_RETRY)
+    return Remote(store, f"{S3_SCHEME}{bucket}", _unfinished_uploads(bucket, s3, environ))
+
+
+def _unfinished_uploads(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> UnfinishedUploads | None:
+    key, secret = (environ.get(name) for name in S3_CREDENTIALS)
+    if not (key and secret):
+        return None
+    return UnfinishedUploads(
+        endpoint=s3.endpoint or f"https://s3.{s3.region}.amazonaws.com",
+        bucket=bucket,
+        region=s3.region,
+        key_id=key,
+        secret=secret,
+        session_token=environ.get(S3_SESSION_TOKEN) or None,
+    )
+
+
+def open_web(url: str) -> tuple[Remote, str]:
+    """A web server, and the key of a URL on it."""
+    parts = urlsplit(url)
+    root = f"{parts.scheme}://{parts.netloc}"
+    return Remote(HTTPStore(root, client_options=_client(root), retry_config=_RETRY), root), unquote(parts.path[1:])
+
+
+def _client(address: str) -> ClientConfig:
+    return {"allow_http": address.startswith("http://"), "timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except exceptions.BaseError as error:
+        raise _translate(error, name) from None  # its text may hold what the request was signed with
+    except FileNotFoundError:
+        raise _not_found(name) from None
+
+
+def _translate(error: exceptions.BaseError, name: str) -> TrainerError:
+    if isinstance(error, exceptions.NotFoundError):
+        return _not_found(name)
+    if _is_refusal(error):
+        return NotPermittedError(f"The server does not permit access to {name}.", _permission_advice(name))
+    if isinstance(error, exceptions.PreconditionError):
+        return SourceError(f"{name} changed while it was downloaded.", "Start again when it is complete.")
+    if isinstance(error, exceptions.InvalidPathError):
+        return ConfigurationError(f"{name} is no path that object storage takes.", "Correct it.")
+    return SourceError(f"{name} cannot be reached: {_reason(error)}.", "It is worth trying again.")
+
+
+def _is_refusal(error: exceptions.BaseError) -> bool:
+    """Of a listing, the client gives the refusal only in its text."""
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return True
+    return any(status in str(error) for status in ("401 Unauthorized", "403 Forbidden"))
+
+
+def _not_found(name: str) -> NotFoundError:
+    return NotFoundError(f"There is no {name}.", "Check the bucket and the path; with object storage, spec.s3 too.")
+
+
+def _permission_advice(name: str) -> str:
+    if name.startswith(S3_SCHEME):
+        return "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.s3.credentialsSecret."
+    return "Put the file where it may be read without a login: on a claim, in object storage."
+
+
+def _reason(error: exceptions.BaseError) -> str:
+    """The innermost cause the client names, without its debug output."""
+    first = str(error).partition("\n")[0].strip()
+    return first.rpartition(" - ")[2].rpartition("HTTP error: ")[2][:200].rstrip(". ")

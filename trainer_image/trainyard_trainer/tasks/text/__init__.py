@@ -1,0 +1,1 @@
+"""Shared by the tasks whose models read and write text."""

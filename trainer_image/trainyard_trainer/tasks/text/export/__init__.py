@@ -1,0 +1,1 @@
+"""Export formats of text models, one file per format."""

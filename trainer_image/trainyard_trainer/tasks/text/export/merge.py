@@ -1,0 +1,174 @@
+"""LoRA merged into base weights, one tensor at a time: no second model in memory.
+
+W' = W + scaling * B A (Hu et al., 2021), computed in fp32 and rounded once to the type W has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.tasks.text.export.base import Shard, read_shards
+from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, WEIGHTS_FILE
+from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
+
+_PREFIX = "base_model.model."
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+Substitute = Callable[[str], Tensor | None]
+"""The tensor to use instead of the base model's with this name; None keeps that."""
+
+
+def keep(_name: str) -> Tensor | None:
+    """Substitutes nothing: the base model is the one on the disk."""
+    return None
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The update of one weight."""
+
+    down: Tensor
+    """A, (r, in)."""
+    up: Tensor
+    """B, (out, r)."""
+    scaling: float
+    transposed: bool
+    """Whether the weight is (in, out)."""
+
+    def added_to(self, weight: Tensor) -> Tensor:
+        """W + scaling * B A, in the weight's type."""
+        update = (self.up.float() @ self.down.float()) * self.scaling
+        return (weight.float() + (update.T if self.transposed else update)).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """A PEFT directory's content, by the names of the base model's tensors."""
+
+    deltas: Mapping[str, Delta]
+    replaced: Mapping[str, Tensor]
+    """Whole tensors trained beside the LoRA matrices (modules_to_save)."""
+
+    def applied(self, name: str, weight: Tensor) -> Tensor:
+        """A base tensor as the trained model has it."""
+        if (whole := self.replaced.get(name)) is not None:
+            return whole.to(weight.dtype)
+        delta = self.deltas.get(name)
+        return weight if delta is None else delta.added_to(weight)
+
+
+def read_adapter(directory: Path, names: frozenset[str]) -> TrainedAdapter:
+    """Read a PEFT directory.
+
+    Args:
+        directory: Where it lies.
+        names: The base model's tensors on the disk.
+
+    Raises:
+        ConfigurationError: it changes tensors that are not there.
+    """
+    config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
+    scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    transposed = bool(config.get("fan_in_fan_out"))
+    deltas, replaced = {}, {}
+    for name, tensor in tensors.items():
+        if name.endswith(_A):
+            module = name.removesuffix(_A)
+            weight = stored_name(f"{module}.weight", names)
+            deltas[weight] = Delta(tensor, tensors[f"{module}{_B}"], scaling, transposed)
+        elif not name.endswith(_B):
+            replaced[stored_name(name, names)] = tensor
+    return TrainedAdapter(deltas, replaced)
+
+
+def stored_name(name: str, stored: frozenset[str]) -> str:
+    """What a tensor of the loaded model is called on the disk: the same, or without the base model's prefix.
+
+    Raises:
+        ConfigurationError: it is not there: tied to another one, or stored in another form than it runs in.
+    """
+    for candidate in (name, name.partition(".")[2]):
+        if candidate in stored:
+            return candidate
+    raise ConfigurationError(
+        f"The adapter changes {name}, which the base model's files do not hold as such (it is tied to another tensor, "
+        "or stored in another form), so it cannot be merged.",
+        "Export the adapter only, or leave that module out of spec.adapter.targets.",
+    )
+
+
+def stored_names(shards: list[Shard]) -> frozenset[str]:
+    """Names of all tensors on the disk."""
+    return frozenset(name for shard in shards for name in shard.names)
+
+
+def check_mergeable(model: Any, base: Path) -> None:
+    """Make sure before the first step that the adapter a model trains can be merged at the end.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    names = stored_names(read_shards(base))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
+            stored_name(plain.replace(".lora_A", "").replace(".lora_B", ""), names)
+
+
+def merged_shards(
+    base: Path, adapter: Path, substitute: Substitute = keep
+) -> Iterator[tuple[Shard, Iterator[tuple[str, Tensor]]]]:
+    """Every weight file of the base model with its tensors, merged when they are asked for."""
+    shards = read_shards(base)
+    trained = read_adapter(adapter, stored_names(shards))
+    for shard in shards:
+        yield shard, _merged(shard, trained, substitute)
+
+
+def _merged(shard: Shard, trained: TrainedAdapter, substitute: Substitute) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in shard.tensors():
+        other = substitute(name)
+        yield name, trained.applied(name, tensor if other is None else other)
+
+
+class Dequantized:
+    """The 4-bit weights of a loaded model, dequantised one at a time, by their names on the disk."""
+
+    def __init__(self, model: Any, stored: frozenset[str]) -> None:
+        self._bitsandbytes = import_bitsandbytes()
+        kind = self._bitsandbytes.nn.Linear4bit
+        self._weights = {
+            stored_name(f"{_plain(name)}.weight", stored): module.weight
+            for name, module in model.named_modules()
+            if isinstance(module, kind)
+        }
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the weights are dequantised to."""
+        dtype: torch.dtype = next(iter(self._weights.values())).quant_state.dtype
+        return dtype
+
+    def __call__(self, name: str) -> Tensor | None:
+        """The dequantised weight, on the CPU; None for tensors that are not quantised."""
+        weight = self._weights.get(name)
+        if weight is None:
+            return None
+        tensor: Tensor = self._bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+        return tensor.cpu()
+
+
+def _plain(module: str) -> str:
+    return module.removeprefix(_PREFIX).removesuffix(".base_layer")

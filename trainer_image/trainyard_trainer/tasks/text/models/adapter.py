@@ -1,0 +1,183 @@
+"""LoRA adapters, by PEFT: made, written and read so that plain PEFT loads them on the plain base model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainyard_crds.trainingjob_training import Adapter
+from trainyard_trainer.errors import ConfigurationError, NotFoundError
+from trainyard_trainer.tasks.text.models.fused import fuse_adapter
+from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision: str | None) -> Any:
+    """The model with a trainable LoRA adapter, its base frozen.
+
+    The same seed gives the same adapter; the global random state is left as found. The adapter's own weights are fp32
+    whatever the base's type is: bf16 would round small updates away.
+
+    Args:
+        model: A causal language model of transformers.
+        adapter: Rank, alpha, dropout, targets, and what is trained whole.
+        seed: Seed of the initial weights.
+        base: What the adapter names as its base model.
+        revision: The base model's commit, if it has one.
+
+    Raises:
+        ConfigurationError: a target is no module of the model that can take an adapter, or a module that is to be
+            trained whole is not there or stored in 4 bits.
+    """
+    import_bitsandbytes()
+    from peft import LoraConfig, get_peft_model
+
+    targets = list(adapter.targets)
+    everything = targets == ["all-linear"]
+    if not everything:
+        _check_targets(model, targets)
+    whole = list(adapter.modules_to_save or ())
+    _check_whole(model, whole)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules="all-linear" if everything else targets,
+        use_rslora=adapter.use_rslora,
+        modules_to_save=whole or None,
+        ensure_weight_tying=bool(whole) and _is_tied(model),
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft_model = get_peft_model(model, config)
+    fuse_adapter(peft_model)
+    config.base_model_name_or_path = base
+    config.revision = revision
+    return peft_model
+
+
+def adapter_weights(model: Any) -> dict[str, Tensor]:
+    """The adapter's tensors, no copies, named as in a PEFT directory; tied ones under their first name only."""
+    from peft import get_peft_model_state_dict
+
+    # Of the whole model's state PEFT would choose the same ones, after packing every quantised weight of the base.
+    named = model.named_parameters(remove_duplicate=False)
+    trainable = {name: tensor for name, tensor in named if tensor.requires_grad}
+    weights: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trainable, save_embedding_layers=False)
+    first = {id(tensor): name for name, tensor in reversed(weights.items())}
+    return {name: tensor for name, tensor in weights.items() if first[id(tensor)] == name}
+
+
+def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a PEFT directory; the same adapter gives the same bytes.
+
+    Args:
+        model: A model with an adapter.
+        directory: Where to.
+        weights: A copy of its `adapter_weights` to write; default: as they are now.
+    """
+    weights = adapter_weights(model) if weights is None else weights
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = {**model.active_peft_config.to_dict(), "inference_mode": True}
+    document = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    (directory / CONFIG_FILE).write_text(f"{document}\n")
+
+
+def load_adapter(model: Any, directory: Path) -> None:
+    """Put weights that `save_adapter` wrote back into the model, bit for bit.
+
+    Raises:
+        NotFoundError: the directory holds no weights for this adapter.
+    """
+    from peft import set_peft_model_state_dict
+
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        raise NotFoundError(f"{directory} holds no adapter: {WEIGHTS_FILE} is missing.")
+    state = load_file(path)
+    own = adapter_weights(model)
+    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise NotFoundError(f"The adapter in {directory} has other tensors than this model's adapter.")
+    set_peft_model_state_dict(model, state)
+
+
+def attach_adapter(model: Any, directory: Path, name: str) -> Any:
+    """The model with a trained adapter, frozen.
+
+    Args:
+        model: The base model the adapter was trained on.
+        directory: A PEFT directory with safetensors weights.
+        name: How messages call it.
+
+    Raises:
+        ConfigurationError: the adapter does not fit the model.
+        NotFoundError: the directory holds no safetensors adapter.
+    """
+    import_bitsandbytes()
+    from peft import PeftModel
+
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / file).is_file():
+            raise NotFoundError(f"{name} holds no adapter: {file} is missing.", "Name a PEFT directory.")
+    try:
+        return PeftModel.from_pretrained(model, str(directory))
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ConfigurationError(
+            f"The adapter {name} does not fit the model: {reason}", "Use the base model it was trained on."
+        ) from error
+
+
+def _plain(value: object) -> object:
+    """JSON for what PEFT keeps in a config: sets come sorted, enums as their value."""
+    return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
+
+
+def _check_targets(model: nn.Module, targets: list[str]) -> None:
+    """PEFT matches a target with the end of a module's name; whatever it matches must be a linear layer."""
+    names = {name for name, module in model.named_modules() if _takes_adapter(module)}
+    short = sorted({name.rsplit(".", 1)[-1] for name in names})
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ConfigurationError(
+                f"spec.adapter.targets names '{target}', but the model has no such linear layer.",
+                f"Use all-linear, or some of: {', '.join(short)}.",
+            )
+
+
+def _check_whole(model: nn.Module, names: list[str]) -> None:
+    """PEFT passes over a name it does not find, and 4-bit weights cannot be trained."""
+    for wanted in names:
+        found = [one for name, one in model.named_modules() if name == wanted or name.endswith(f".{wanted}")]
+        if not found:
+            raise ConfigurationError(
+                f"spec.adapter.modulesToSave names '{wanted}', but the model has no such module.",
+                "Name a module of the model, for example embed_tokens or lm_head.",
+            )
+        if not all(parameter.is_floating_point() for one in found for parameter in one.parameters()):
+            raise ConfigurationError(
+                f"spec.adapter.modulesToSave names '{wanted}', whose weights are stored in 4 bits and cannot be "
+                "trained whole.",
+                "Use method: lora, or name modules that stay as they are: embed_tokens, lm_head, norms.",
+            )
+
+
+def _is_tied(model: Any) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embedding.weight
+
+
+def _takes_adapter(module: nn.Module) -> bool:
+    """Linear layers, the 4-bit ones too (which subclass them), and GPT-2's transposed ones."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

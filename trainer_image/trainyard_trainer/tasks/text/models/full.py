@@ -1,0 +1,46 @@
+"""Whole models: written as transformers does, read back bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainyard_trainer.errors import NotFoundError
+from trainyard_trainer.group.sharding import like, part
+from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a transformers directory: safetensors weights, config and tokenizer.
+
+    Args:
+        model: A model of transformers.
+        tokenizer: Its tokenizer.
+        directory: Where to.
+        weights: A copy of its state to write, tied weights tied; default: as it is now.
+    """
+    quiet_libraries()
+    model.save_pretrained(str(directory), state_dict=None if weights is None else dict(weights))
+    tokenizer.save_pretrained(str(directory))
+
+
+def load_model_weights(model: Any, directory: Path) -> None:
+    """Put weights that `save_model` wrote back into the model.
+
+    They are read by transformers, on the CPU, because some architectures are stored in another layout than they run in.
+
+    Raises:
+        NotFoundError: the directory holds other tensors than the model has.
+    """
+    quiet_libraries()
+    saved = type(model).from_pretrained(str(directory), local_files_only=True, dtype=model.dtype).state_dict()
+    own = model.state_dict()
+    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise NotFoundError(f"The weights in {directory} do not fit the model of this run.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            part(tensor).copy_(part(like(saved[name], tensor)))

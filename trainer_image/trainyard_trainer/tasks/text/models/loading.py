@@ -1,0 +1,114 @@
+"""Loading of causal language models and their tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from trainyard_crds.trainingjob_training import Quantization
+from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoundError
+from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
+from trainyard_trainer.tasks.text.models.quantization import keep_weights_as_loaded, quantization_config
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def load_tokenizer(directory: Path, name: str) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        NotFoundError: the directory holds none that can be loaded.
+    """
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise NotFoundError(
+            f"The model {name} has no tokenizer that can be loaded: {_first_line(error)}",
+            "Copy tokenizer.json and tokenizer_config.json to the model.",
+        ) from error
+
+
+def load_base_model(
+    directory: Path,
+    name: str,
+    *,
+    precision: Literal["bf16", "fp32"],
+    device: torch.device,
+    quantization: Quantization | None = None,
+) -> Any:
+    """A causal language model with attention by SDPA, its weights frozen as they are on disk or quantised.
+
+    Args:
+        directory: Where its files are.
+        name: How messages call it.
+        precision: Type of weights and activations; of activations only where weights are quantised.
+        device: Where it goes.
+        quantization: How to store its weights in 4 bits; None keeps them as they are.
+
+    Raises:
+        ConfigurationError: it is no causal language model of a known architecture.
+        GpuMemoryError: it does not fit on the device.
+        NotFoundError: weights are missing or unreadable.
+    """
+    quiet_libraries()
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": DTYPES[precision], "attn_implementation": "sdpa", "device_map": {"": device}}
+    if quantization is not None:
+        options["quantization_config"] = quantization_config(quantization, DTYPES[precision])
+    with _translated(name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
+        )
+    _check_complete(name, report)
+    if quantization is not None:
+        keep_weights_as_loaded(model)
+    return model
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GpuMemoryError(
+            f"The model {name} does not fit into the GPU's memory.",
+            "Use method: qlora, a smaller model or a larger GPU.",
+        ) from error
+    except (SafetensorError, OSError) as error:
+        raise NotFoundError(
+            f"The weights of {name} cannot be read: {_first_line(error)}", "Copy the complete model again."
+        ) from error
+    except (ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
+        raise ConfigurationError(
+            f"{name} cannot be loaded as a causal language model: {_first_line(error)}",
+            "Use a causal language model whose architecture transformers knows; code from a model is never run.",
+        ) from error
+    except RuntimeError as error:
+        raise NotFoundError(
+            f"The weights of {name} do not fit its config.json: {_first_line(error)}", "Copy the complete model again."
+        ) from error
+
+
+def _check_complete(name: str, report: dict[str, Any]) -> None:
+    """Weights that the files lack would be random numbers."""
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        raise NotFoundError(
+            f"The weights of {name} are incomplete: {len(missing)} tensors are missing, for example {missing[0]}.",
+            "Copy every *.safetensors file of the model.",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0][:300].rstrip(" .:") if lines else type(error).__name__) + "."

@@ -1,0 +1,200 @@
+"""From dataset files to training and evaluation batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainyard_trainer.data.split import held_out
+from trainyard_trainer.errors import DataError
+from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
+from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.example import TrainOn
+from trainyard_trainer.tasks.text.token_cache import TokenCache
+from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tokenize_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """What is to be read and how."""
+
+    train: RowFile
+    validation: RowFile | float | None
+    """Held-out rows: a file, or a share of the training rows."""
+    overlong: Overlong
+    train_on: TrainOn
+    batches: BatchSettings
+
+
+class TrainBatches:
+    """Training batches with the fingerprint a run directory is bound to."""
+
+    def __init__(self, batches: TextBatches, fingerprint: str) -> None:
+        self.batches = batches
+        self.fingerprint = fingerprint
+        self.num_micro_batches = batches.num_micro_batches
+        self.micro_batch = batches.micro_batch
+        self.origins = batches.origins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Batches to train and to evaluate on, and numbers about them."""
+
+    train: TrainBatches
+    evaluation: TextBatches | None
+    metrics: dict[str, float]
+
+
+class _Preparation:
+    def __init__(
+        self,
+        request: DataRequest,
+        encoder: Encoder,
+        cache: TokenCache | None,
+        poll: Callable[[], None],
+        log: Callable[[str, str], None],
+    ) -> None:
+        self.request = request
+        self.encoder = encoder
+        self.cache = cache
+        self.poll = poll
+        self.log = log
+
+    def run(self) -> Prepared:
+        train = self._tokenize(self.request.train)
+        members, evaluation = list(range(len(train.rows))), None
+        files = [train]
+        if isinstance(self.request.validation, RowFile):
+            held = self._tokenize(self.request.validation)
+            self._warn_of_overlap(train, held)
+            evaluation = self._held_out(held, range(len(held.rows)))
+            files.append(held)
+        elif self.request.validation is not None:
+            members, rest = self._split(train, self.request.validation)
+            evaluation = self._held_out(train, rest)
+        batches = TextBatches(train.rows, members, self.request.batches, origins=train.origins)
+        fingerprint = batches.fingerprint(self._settings(files, evaluation))
+        return Prepared(
+            train=TrainBatches(batches, fingerprint),
+            evaluation=evaluation,
+            metrics=_metrics(files, batches, evaluation),
+        )
+
+    def _held_out(self, file: TokenizedFile, members: Sequence[int]) -> TextBatches:
+        return TextBatches(file.rows, members, self.request.batches, shuffle=False, origins=file.origins)
+
+    def _tokenize(self, file: RowFile) -> TokenizedFile:
+        tokenized = self._tokenize_once(file)
+        if file.format == "auto":
+            self.log("DatasetFormat", f"The rows of {file.name} ({file.kind}) are written as {tokenized.format}.")
+        self._log_losses(file.name, tokenized)
+        return tokenized
+
+    def _tokenize_once(self, file: RowFile) -> TokenizedFile:
+        """Tokenised now, or by an earlier start."""
+        identity = self.encoder.identity
+        if self.cache is None or identity is None:
+            return self._tokenize_now(file)
+        limit, overlong = self.request.batches.max_length, self.request.overlong
+        key = self.cache.key(file, identity, limit, overlong, self.poll)
+        if (kept := self.cache.load(key)) is not None:
+            self.log("TokensReused", f"{file.name} was tokenised before; its tokens are used again.")
+            return kept
+        tokenized = self._tokenize_now(file)
+        try:
+            self.cache.store(key, tokenized)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.log("TokensNotKept", f"The tokens of {file.name} cannot be kept for a later start: {why}.")
+        return tokenized
+
+    def _tokenize_now(self, file: RowFile) -> TokenizedFile:
+        return tokenize_file(
+            file,
+            self.encoder,
+            max_length=self.request.batches.max_length,
+            overlong=self.request.overlong,
+            poll=self.poll,
+        )
+
+    def _log_losses(self, name: str, file: TokenizedFile) -> None:
+        limit = f"longer than spec.llm.maxLength {self.request.batches.max_length} (longest: {file.longest} tokens)"
+        if file.dropped:
+            self.log("RowsDropped", f"{file.dropped} of {file.seen} rows of {name} are {limit} and were left out.")
+        if file.truncated:
+            self.log("RowsTruncated", f"{file.truncated} of {file.seen} rows of {name} are {limit} and were cut.")
+        if file.split:
+            self.log("RowsSplit", f"{file.split} of {file.seen} rows of {name} are {limit} and became several.")
+        if file.without_loss:
+            problem = "have no token to learn within the limit and were left out"
+            self.log("RowsWithoutLoss", f"{file.without_loss} of {file.seen} rows of {name} {problem}.")
+
+    def _split(self, file: TokenizedFile, fraction: float) -> tuple[list[int], list[int]]:
+        marks = held_out(file.digests, fraction)
+        members = [row for row, held in enumerate(marks) if not held]
+        if not members:
+            raise DataError(
+                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a share"
+                f" of {fraction:g} and train on the rest.",
+                "Add rows, or remove spec.dataset.validation.",
+            )
+        return members, [row for row, held in enumerate(marks) if held]
+
+    def _warn_of_overlap(self, train: TokenizedFile, held: TokenizedFile) -> None:
+        known = set(train.digests)
+        shared = sum(digest in known for digest in held.digests)
+        if shared:
+            self.log(
+                "ValidationOverlap",
+                f"{shared} of {len(held.digests)} validation rows are training rows too: the evaluation loss will look"
+                " better than it is. Remove them from one of the two files.",
+            )
+
+    def _settings(self, files: list[TokenizedFile], evaluation: TextBatches | None) -> dict[str, object]:
+        """Whatever else decides what is computed; the held-out rows too, because the best checkpoint rests on them."""
+        return {
+            "formats": [file.format for file in files],
+            "template": next((file.template for file in files if file.template is not None), None),
+            "overlong": self.request.overlong,
+            "trainOn": self.request.train_on,
+            "evaluation": evaluation.fingerprint({}) if evaluation else None,
+        }
+
+
+def prepare(
+    request: DataRequest,
+    encoder: Encoder,
+    *,
+    cache: TokenCache | None = None,
+    poll: Callable[[], None] = lambda: None,
+    log: Callable[[str, str], None] = lambda _type, _sentence: None,
+) -> Prepared:
+    """Read, check, tokenise and split the rows.
+
+    Args:
+        request: What to read and how.
+        encoder: Turns a row into tokens.
+        cache: Keeps the tokens for a later start of the run; None keeps nothing.
+        poll: Called before each row; may raise.
+        log: Takes (type, sentence) about what was found.
+
+    Raises:
+        ConfigurationError: the chat template cannot be used.
+        DataError: a row is wrong, or none can be used.
+        NotFoundError: there is no such file.
+    """
+    return _Preparation(request, encoder, cache, poll, log).run()
+
+
+def _metrics(files: list[TokenizedFile], train: TextBatches, evaluation: TextBatches | None) -> dict[str, float]:
+    metrics = {
+        "trainRows": float(len(train)),
+        "trainTokens": float(train.num_tokens),
+        "packingEfficiency": round(train.efficiency, 4),
+        "rowsDropped": float(sum(file.dropped + file.without_loss for file in files)),
+        "rowsTruncated": float(sum(file.truncated for file in files)),
+        "rowsSplit": float(sum(file.split for file in files)),
+    }
+    return metrics if evaluation is None else {**metrics, "evalRows": float(len(evaluation))}

@@ -1,0 +1,205 @@
+"""Tokenised rows in flat arrays: a few bytes a token, random access."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_trainer.errors import DataError
+from trainyard_trainer.tasks.text.chat import Encoded, Encoder
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.example import Example, Row
+
+Overlong = Literal["drop", "truncate", "split"]
+_BATCH_ROWS = 512
+"""Rows tokenised in one call."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows one behind another; row i is `starts[i]:starts[i + 1]`."""
+
+    tokens: NDArray[np.int32]
+    loss: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Encoded]) -> TokenRows:
+        """The rows in arrays."""
+        tokens, loss, starts = array("i"), bytearray(), array("q", [0])
+        for row in rows:
+            tokens.extend(row.tokens)
+            loss.extend(row.loss)
+            starts.append(len(tokens))
+        return cls(
+            np.frombuffer(tokens, dtype=np.int32) if tokens else np.empty(0, np.int32),
+            np.frombuffer(loss, dtype=np.bool_) if loss else np.empty(0, np.bool_),
+            np.frombuffer(starts, dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [int(length) for length in np.diff(self.starts)]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all tokens, loss marks and row boundaries."""
+        digest = hashlib.sha256()
+        for part in (self.starts, self.tokens, self.loss):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where each of some rows stands: the file (a member, in an archive) and its number there, from 1."""
+
+    files: tuple[str, ...]
+    file_of: NDArray[np.int32]
+    """By row, an index into `files`."""
+    numbers: NDArray[np.int64]
+
+    def __getitem__(self, row: int) -> tuple[str, int]:
+        return self.files[int(self.file_of[row])], int(self.numbers[row])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedFile:
+    """The usable rows of one file, and what became of the others."""
+
+    rows: TokenRows
+    origins: Origins
+    """Of each usable row; pieces of a split row have the same."""
+    format: DatasetFormat
+    digests: list[bytes]
+    """SHA-256 of the content of each usable row; pieces of a split row have the same."""
+    seen: int
+    dropped: int
+    """Rows left out because they are longer than the limit."""
+    truncated: int
+    split: int
+    """Rows that became several, because they are longer than the limit."""
+    without_loss: int
+    """Rows left out because no token of them carries loss (within the limit)."""
+    longest: int
+    """Tokens of the longest row, whether it could be used or not."""
+    template: str | None
+    """The chat template, where a conversation was written with it."""
+
+
+class Collector:
+    """Takes the rows of one file one after the other, and counts what becomes of them."""
+
+    def __init__(self, max_length: int, overlong: Overlong) -> None:
+        self.max_length = max_length
+        self.overlong = overlong
+        self.digests: list[bytes] = []
+        self.files: dict[str, int] = {}
+        self.file_of = array("i")
+        self.numbers = array("q")
+        self.lengths = array("i")
+        self.dropped = self.truncated = self.split = self.without_loss = 0
+
+    def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
+        """The rows as they are used."""
+        while batch := list(islice(examples, _BATCH_ROWS)):
+            for encoded, (row, example) in zip(encoder.encode_all(batch), batch, strict=True):
+                yield from self.accept(encoded, row, example)
+
+    @property
+    def origins(self) -> Origins:
+        """Of the rows that are used."""
+        return Origins(tuple(self.files), np.array(self.file_of, np.int32), np.array(self.numbers, np.int64))
+
+    def accept(self, encoded: Encoded, row: Row, example: Example) -> Iterator[Encoded]:
+        """What is used of a row: nothing, itself, or its pieces."""
+        length = len(encoded.tokens)
+        self.lengths.append(length)
+        is_long = length > self.max_length
+        # A piece of a conversation would be an answer without its question.
+        if is_long and (self.overlong == "drop" or (self.overlong == "split" and example.messages)):
+            self.dropped += 1
+            return
+        pieces = encoded.pieces(self.max_length) if is_long and self.overlong == "split" else [encoded]
+        usable = [piece for piece in (piece.cut(self.max_length) for piece in pieces) if piece.has_loss]
+        if not usable:
+            self.without_loss += 1
+            return
+        self.truncated += is_long and self.overlong == "truncate"
+        self.split += len(pieces) > 1
+        digest = example.digest
+        self.digests += [digest] * len(usable)
+        self.file_of.extend([self.files.setdefault(row.file, len(self.files))] * len(usable))
+        self.numbers.extend([row.line] * len(usable))
+        yield from usable
+
+
+def tokenize_file(
+    file: RowFile,
+    encoder: Encoder,
+    *,
+    max_length: int,
+    overlong: Overlong,
+    poll: Callable[[], None] = lambda: None,
+) -> TokenizedFile:
+    """Tokenise every row of a file.
+
+    Args:
+        file: The file.
+        encoder: Turns a row into tokens.
+        max_length: Longest row in tokens.
+        overlong: What happens to longer ones.
+        poll: Called before each row; may raise.
+
+    Raises:
+        ConfigurationError: the chat template cannot be used.
+        DataError: a row is wrong, or none can be used.
+        NotFoundError: there is no such file.
+    """
+    found = file.resolve_format()
+    file = replace(file, format=found)
+    collector = Collector(max_length, overlong)
+    rows = TokenRows.of(collector.used(encoder, file.examples(poll)))
+    if not len(rows):
+        raise nothing_usable(file.name, collector)
+    return TokenizedFile(
+        rows=rows,
+        origins=collector.origins,
+        format=found,
+        digests=collector.digests,
+        seen=len(collector.lengths),
+        dropped=collector.dropped,
+        truncated=collector.truncated,
+        split=collector.split,
+        without_loss=collector.without_loss,
+        longest=max(collector.lengths),
+        template=encoder.template,
+    )
+
+
+def nothing_usable(name: str, collector: Collector) -> DataError:
+    """The error for a file none of whose rows can be used."""
+    longest, shortest = max(collector.lengths), min(collector.lengths)
+    count, limit = len(collector.lengths), collector.max_length
+    if collector.dropped == count:
+        return DataError(
+            f"All {count} rows of {name} are longer than spec.llm.maxLength {limit}: the shortest has {shortest}"
+            f" tokens, the longest {longest}.",
+            f"Set spec.llm.maxLength to {longest} or more, or spec.llm.overlong: truncate.",
+        )
+    return DataError(
+        f"No row of {name} has an answer within spec.llm.maxLength {limit} tokens (rows have {shortest} to {longest}).",
+        "Raise spec.llm.maxLength, or write shorter questions.",
+    )

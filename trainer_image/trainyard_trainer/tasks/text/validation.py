@@ -1,0 +1,182 @@
+"""What is wrong with a dataset: every wrong row, not only the first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_trainer.errors import ConfigurationError, DataError, RowError, TrainerError
+from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.formats.detect import PARSERS, detect
+from trainyard_trainer.tasks.text.formats.example import Example, Row
+
+if TYPE_CHECKING:  # needs the libraries of a tokenizer, which most commands do without
+    from trainyard_trainer.tasks.text.token_check import Lengths, TokenCheck
+
+PROBLEMS_KEPT = 100
+_BATCH_ROWS = 256
+"""Rows tokenised in one call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong; `row` and `field` are None where the whole file or row is meant."""
+
+    file: str
+    row: int | None
+    field: str | None
+    kind: str
+    """Stable CamelCase name."""
+    message: str
+    remedy: str
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The rows of some files, the first problems, and how many there are of each kind."""
+
+    rows: int = 0
+    formats: dict[str, DatasetFormat] = field(default_factory=dict)
+    """By file; a file without a single readable row has none."""
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+    """The first `PROBLEMS_KEPT`, in the order of the rows."""
+    lengths: Lengths | None = None
+    """Where the rows were tokenised."""
+
+    @property
+    def total(self) -> int:
+        """Problems in all."""
+        return self.counts.total()
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it when it is one of the first."""
+        self.counts[problem.kind] += 1
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(problem)
+
+    def to_json(self) -> dict[str, object]:
+        """The camelCase document."""
+        document: dict[str, object] = {
+            "rows": self.rows,
+            "formats": self.formats,
+            "problems": self.total,
+            "problemsByKind": dict(self.counts.most_common()),
+            "firstProblems": [vars(problem) for problem in self.problems],
+        }
+        return document if self.lengths is None else {**document, "lengths": self.lengths.to_json()}
+
+
+Outcome = tuple[Row, Example] | RowError
+
+
+def validate(
+    files: Sequence[RowFile], poll: Callable[[], None] = lambda: None, tokens: TokenCheck | None = None
+) -> Report:
+    """Read every row of some files and go on behind each wrong one.
+
+    Args:
+        files: What to read.
+        poll: Called before each row; may raise.
+        tokens: Looks at the rows as a model's tokenizer sees them; None does not.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    report = Report()
+    for file in files:
+        before = report.rows
+        if tokens is not None:
+            tokens.begin_file()
+        try:
+            _validate_file(file, report, poll, tokens)
+            if report.rows == before:
+                report.add(_problem_of_file(file, DataError(f"{file.name} has no rows.", "Add rows.")))
+        except RowError as error:
+            report.rows += 1
+            report.add(_problem_of_row(error))
+        except DataError as error:
+            report.add(_problem_of_file(file, error))
+        if tokens is not None and (unusable := tokens.end_file(file.name)) is not None:
+            report.add(_problem_of_file(file, unusable, kind="NothingToLearn"))
+    if tokens is not None:
+        report.lengths = tokens.lengths
+    return report
+
+
+def _validate_file(file: RowFile, report: Report, poll: Callable[[], None], tokens: TokenCheck | None) -> None:
+    for batch in _batches(_outcomes(file, report), 1 if tokens is None else _BATCH_ROWS):
+        refused: dict[int, RowError] = {}
+        if tokens is not None:
+            try:
+                refused = tokens.check([outcome for outcome in batch if not isinstance(outcome, RowError)])
+            except ConfigurationError as error:
+                report.add(_problem_of_file(file, error, kind="ChatTemplate"))
+                tokens = None
+        good = 0
+        for outcome in batch:
+            poll()
+            report.rows += 1
+            wrong = outcome if isinstance(outcome, RowError) else refused.get(good)
+            good += not isinstance(outcome, RowError)
+            if wrong is not None:
+                report.add(_problem_of_row(wrong))
+
+
+def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
+    batch: list[Outcome] = []
+    try:
+        for outcome in outcomes:
+            batch.append(outcome)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DataError:
+        yield batch  # what stands before a place that nothing can be read behind
+        raise
+    yield batch
+
+
+def _outcomes(file: RowFile, report: Report) -> Iterator[Outcome]:
+    for row in file.rows():
+        if isinstance(row, RowError):
+            yield row
+            continue
+        try:
+            yield row, PARSERS[_format_of(file, row, report)](row)
+        except RowError as error:
+            yield error
+
+
+def _format_of(file: RowFile, row: Row, report: Report) -> DatasetFormat:
+    """The file's format: the given one, or that of its first row that fits one."""
+    if file.format != "auto":
+        report.formats[file.name] = file.format
+        return file.format
+    found = detect([row])
+    wanted = report.formats.setdefault(file.name, found)
+    if found != wanted:
+        problem, remedy = (
+            f"the row is written as {found}, but earlier ones as {wanted}",
+            "Write all rows in one format.",
+        )
+        raise row.error(problem, remedy, kind="MixedFormats")
+    return wanted
+
+
+def _problem_of_row(error: RowError) -> Problem:
+    return Problem(
+        file=error.file,
+        row=error.row,
+        field=error.field,
+        kind=error.kind,
+        message=error.message,
+        remedy=error.advice,
+    )
+
+
+def _problem_of_file(file: RowFile, error: TrainerError, kind: str = "UnreadableFile") -> Problem:
+    return Problem(file=file.name, row=None, field=None, kind=kind, message=error.message, remedy=error.advice)
