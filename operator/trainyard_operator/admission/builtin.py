@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
+from trainyard_operator.admission.decision import QUEUE_WAITING_FIELDS, Admission
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.admission_cycle import Outcome, admit
 from trainyard_operator.queue.estimate import estimates, expected_run
@@ -22,11 +23,9 @@ from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import APART, Budget, Place, places
 from trainyard_operator.queue.quota import Headroom, Quotas, missing
 from trainyard_operator.queue.reasons import Reason
-from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.k8s_fields import format_time, holds, parse_time
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.queue_adapter import Entry, Grant, Told, entry_of, last_told, seconds_run
-from trainyard_operator.trainingjob.status import PASSING
 
 logger = logging.getLogger(__name__)
 
@@ -133,14 +132,14 @@ class GpuQueue:
         """The answer for `plan`."""
         known = self._known.get(observed.uid)
         if known is None:
-            return Admission(admitted=False, reason="", message="", settled=False)
+            return Admission(admitted=False, reason="", message="", decided=False)
         request = known.entry.waiting or (known.entry.holding.request if known.entry.holding else None)
         queue = _lasting(known, request, observed)
         if known.entry.holding is not None and (known.entry.waiting is None):
             answer = _of_holder(known, observed, queue)
             return answer._replace(start_seconds=self._start_seconds(known), quota=self._quota(known.entry.holding))
         if known.told is None or request is None:
-            return Admission(admitted=False, reason="", message="", settled=False, queue=queue)
+            return Admission(admitted=False, reason="", message="", decided=False, queue=queue)
         if not _stands(known.told, observed) and observed.uid in self._found.reasons:
             # Behind many others, what is written now may have been found long ago.
             known.told, known.told_at = self._as_found(observed.uid), self._clock()
@@ -372,10 +371,10 @@ def _of_holder(known: _Known, observed: Observed, queue: Object | None) -> Admis
         admitted=goes_on,
         reason="Admitted" if goes_on else "Preempted" if known.preempted else "",
         message="",
-        settled=goes_on,
+        decided=goes_on,
         preempted=known.preempted,
         nodes=tuple(node for node in grant.nodes if node) if grant else (),
-        since=_stamp(grant.since) if grant else "",
+        admitted_at=_stamp(grant.since) if grant else "",
         queue=queue,
     )
 
@@ -404,7 +403,7 @@ def _shown(told: Told) -> dict[str, Any]:
 def _stands(told: Told, observed: Observed) -> bool:
     """Whether a job's status says what it was told."""
     status, shown = observed.status.get("queue") or {}, _shown(told)
-    return all(status.get(key) == shown.get(key) for key in PASSING)
+    return all(status.get(key) == shown.get(key) for key in QUEUE_WAITING_FIELDS)
 
 
 def _is_same(before: Told | None, reason: Reason, place: Place | None) -> bool:

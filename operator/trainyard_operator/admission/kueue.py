@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from trainyard_crds.queue import DEFAULT_PRIORITY
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
 from trainyard_operator.kube.client import Kube
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.position import APART, Budget, Place, rounded
-from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.kueue_adapter import answer
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.queue_adapter import is_wanted, last_told
@@ -141,7 +141,7 @@ class KueueQueue:
             now=self._now(),
         )
         if not self.feed.listed:
-            found = found._replace(settled=False, admitted=False)
+            found = found._replace(decided=False, admitted=False)
         metadata = observed.job["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         found = self._steady(key, child, found)

@@ -10,9 +10,9 @@ import re
 from datetime import datetime
 
 from trainyard_crds.queue import DEFAULT_PRIORITY
+from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import is_active, is_held, last_words
 from trainyard_operator.queue.position import Place
-from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.k8s_fields import condition, holds, job_suspended, parse_time
 from trainyard_operator.trainingjob.model import Object, Observed
 
@@ -87,11 +87,11 @@ def answer(
         now: The time.
     """
     name, child = queue_name(observed, default), observed.child
-    handover = Handover({QUEUE_LABEL: name, PRIORITY_LABEL: _class(observed)} if name else {}, workload)
+    handoff = KueueHandoff({QUEUE_LABEL: name, PRIORITY_LABEL: _class(observed)} if name else {}, workload)
     queue = _entry(child, name)
     waits = _waits(child, name, problem, workload, now)
     if waits is None:
-        return Admission(admitted=True, reason="Admitted", message="", queue=queue or None, handover=handover)
+        return Admission(admitted=True, reason="Admitted", message="", queue=queue or None, handoff=handoff)
     reason, message = waits
     shown = place if workload is not None and is_active(workload) and not _is_left_out(workload) else None
     return Admission(
@@ -100,7 +100,7 @@ def answer(
         message=message,
         queue=queue | {"reason": reason[:64]} | (shown._asdict() if shown else {}),
         pending=name is None and child is None,
-        handover=handover,
+        handoff=handoff,
     )
 
 

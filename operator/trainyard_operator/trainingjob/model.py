@@ -204,7 +204,7 @@ class Decision:
         obstacle: What is in the job's way beside, in a sentence; empty where nothing is.
         failed_starts: What `status.queue.failedStarts` becomes; None leaves it as it is.
         waits: Whether the queue has not let it in.
-        suspend: Whether the training Job is held back; who holds it, and where, is the matter of `handover.change`.
+        suspend: Whether the training Job is held back; who holds it, and where, is the matter of `handoff.change`.
         create, delete, requeue_after: As in `Plan`.
     """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
-from trainyard_operator.trainingjob.admission import Admit, at_once
+from trainyard_operator.admission.decision import Admission, admit_immediately
 from trainyard_operator.trainingjob.k8s_fields import job_finished
 from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import history
@@ -18,8 +19,10 @@ from trainyard_operator.trainingjob.policy_chain import decide
 from trainyard_operator.trainingjob.policy_context import Case
 from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
 
+Admit = Callable[[Observed], Admission]
 
-def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit = at_once) -> Plan:
+
+def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit = admit_immediately) -> Plan:
     """What to create, patch, delete and write for one TrainingJob.
 
     The result depends on nothing else, so a plan that was applied in part is simply made again. A finished job is

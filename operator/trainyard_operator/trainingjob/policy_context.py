@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.k8s_fields import holds, job_suspended
 from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History

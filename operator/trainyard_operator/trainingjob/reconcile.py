@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from trainyard_crds.constants import JOB_UID_LABEL, TRAINER_CONTAINER
+from trainyard_operator.admission.decision import admit_immediately
 from trainyard_operator.clock import ServerClock, monotonic
 from trainyard_operator.errors import (
     ApiError,
@@ -36,12 +37,11 @@ from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.nodes import Nodes
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
-from trainyard_operator.trainingjob.admission import Admit, at_once
 from trainyard_operator.trainingjob.final_status import FINAL_KEYS
 from trainyard_operator.trainingjob.k8s_fields import owned_by
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.observe import observe
-from trainyard_operator.trainingjob.plan import plan
+from trainyard_operator.trainingjob.plan import Admit, plan
 from trainyard_operator.trainingjob.pods.gang_faults import is_past
 from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
 
@@ -87,7 +87,7 @@ class Reconciler:
         clock: ServerClock,
         *,
         settings: RenderSettings,
-        admit: Admit = at_once,
+        admit: Admit = admit_immediately,
         took: Callable[[Object], None] = lambda _: None,
         silent_nodes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:

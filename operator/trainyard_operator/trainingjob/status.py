@@ -7,7 +7,7 @@ from datetime import datetime
 from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
-from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.admission.decision import QUEUE_IDENTITY_FIELDS, QUEUE_WAITING_FIELDS, Admission
 from trainyard_operator.trainingjob.children.runconfig import run_uri
 from trainyard_operator.trainingjob.conditions import conditions
 from trainyard_operator.trainingjob.final_status import final_values
@@ -16,9 +16,6 @@ from trainyard_operator.trainingjob.model import Decision, Note, Object, Observe
 from trainyard_operator.trainingjob.pods.attempts import History
 
 _MESSAGE_LIMIT = 2048
-_LASTING = ("pool", "enqueuedAt")
-PASSING = ("position", "length", "estimatedStartTime", "estimateBasis", "reason")
-"""Parts of `status.queue` of a job for life, and of one that waits; failedStarts stays until a start succeeds."""
 _STARTED = (*FINAL_PHASES, Phase.RUNNING)
 _FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
 
@@ -66,9 +63,9 @@ def _queue(observed: Observed, decision: Decision, admission: Admission) -> Obje
     waits = decision.phase is Phase.QUEUED
     if waits and observed.refusal is not None:
         told = told | {"reason": observed.refusal.reason}
-    shown = told if waits else {key: told[key] for key in _LASTING if key in told}
+    shown = told if waits else {key: told[key] for key in QUEUE_IDENTITY_FIELDS if key in told}
     failed = None if decision.phase in _STARTED else decision.failed_starts or known.get("failedStarts")
-    return {key: shown.get(key) for key in (*_LASTING, *PASSING)} | {"failedStarts": failed}
+    return {key: shown.get(key) for key in (*QUEUE_IDENTITY_FIELDS, *QUEUE_WAITING_FIELDS)} | {"failedStarts": failed}
 
 
 def _place(queue: Object | None) -> str | None:

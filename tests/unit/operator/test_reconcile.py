@@ -8,11 +8,11 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.clock import ServerClock
 from trainyard_operator.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
-from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
@@ -203,7 +203,7 @@ class Shell:
         self.store, self.took = Store(), []
         raw: Any = kube
         clock = ServerClock()
-        found = Admission(admitted=False, reason="Waits", message="It waits.", handover=Handover(LABELS, workload))
+        found = Admission(admitted=False, reason="Waits", message="It waits.", handoff=KueueHandoff(LABELS, workload))
         self.admission = found
         self.reconciler = Reconciler(
             raw,

@@ -23,7 +23,7 @@ from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import Retry, TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Resources, Storage
-from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.children import gang, pod
 from trainyard_operator.trainingjob.children.runconfig import (
     config_text,
@@ -142,17 +142,17 @@ def _config_map(job: Object, config: RunConfig, role: str) -> Object:
 
 def _admitted(admission: Admission) -> Object:
     """What the queue decided, for whoever reads the Job, and for an operator that was killed before it told more."""
-    if not admission.since:
+    if not admission.admitted_at:
         return {}
     enqueued = (admission.queue or {}).get("enqueuedAt")
-    return {ADMITTED_ANNOTATION: admission.since} | ({ENQUEUED_ANNOTATION: enqueued} if enqueued else {})
+    return {ADMITTED_ANNOTATION: admission.admitted_at} | ({ENQUEUED_ANNOTATION: enqueued} if enqueued else {})
 
 
 def _handed_over(train: Object, admission: Admission) -> Object:
     """The Job as Kueue takes it up: suspended, with its labels; from then on both of its `spec` parts are Kueue's."""
-    if admission.handover is None:
+    if admission.handoff is None:
         return train
-    labels = {**train["metadata"]["labels"], **admission.handover.labels}
+    labels = {**train["metadata"]["labels"], **admission.handoff.labels}
     return {**train, "metadata": {**train["metadata"], "labels": labels}, "spec": {**train["spec"], "suspend": True}}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, is_active, is_held
-from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.k8s_fields import holds, job_finished, job_suspended
 from trainyard_operator.trainingjob.kueue_adapter import (
     PRIORITY_LABEL,
@@ -49,7 +49,7 @@ def change(observed: Observed, decision: Decision, admission: Admission) -> Chan
 def misplaced(case: Case) -> Decision | None:
     """The refusal of a job that names a LocalQueue where Kueue is not asked; None when it does not."""
     name = _name(case)
-    if name is None or case.admission.handover is not None or case.child is not None:
+    if name is None or case.admission.handoff is not None or case.child is not None:
         return None
     text = (
         f"spec.queue.name is '{name}', a LocalQueue of Kueue, but this installation uses its builtin queue. Leave "
@@ -60,10 +60,10 @@ def misplaced(case: Case) -> Decision | None:
 
 def make_way(case: Case) -> Decision | None:
     """What is said of a job that Kueue stops, until its pods are gone; None while it does not."""
-    child, handover = case.child, case.admission.handover
-    if child is None or handover is None or case.idle:
+    child, handoff = case.child, case.admission.handoff
+    if child is None or handoff is None or case.idle:
         return None
-    workload = handover.workload
+    workload = handoff.workload
     taken = workload is not None and (holds(workload, "Evicted") or not is_active(workload))
     if not (job_suspended(child) or taken) or not _busy(case, child):
         return None
@@ -73,7 +73,7 @@ def make_way(case: Case) -> Decision | None:
 
 def given_up(case: Case) -> Decision | None:
     """The failure of a job whose Job Kueue will never start; None for others."""
-    workload = case.admission.handover.workload if case.admission.handover else None
+    workload = case.admission.handoff.workload if case.admission.handoff else None
     cause = gave_up(workload) if workload else None
     if cause is None or case.child is None or not case.idle:
         return None
@@ -86,16 +86,16 @@ def given_up(case: Case) -> Decision | None:
 
 def remark(case: Case, decision: Decision) -> str:
     """What a user should know where `spec.queue.name`, or holding a job back, does not do what it says; else empty."""
-    child, handover, name = case.child, case.admission.handover, _name(case)
+    child, handoff, name = case.child, case.admission.handoff, _name(case)
     if child is None or decision.phase is None or decision.phase in FINAL_PHASES:
         return ""
-    if handover is None and is_handed_over(child):
+    if handoff is None and is_handed_over(child):
         return (
             " Its Job has Kueue's label queue-name, so only Kueue starts and stops it, and this installation uses its "
             "builtin queue: end this job with spec.stop: Force and create it again, or ask the administrator to set "
             "the chart value queue.mode to Kueue."
         )
-    if handover is None:
+    if handoff is None:
         return f" spec.queue.name '{name}' has no effect: this installation uses its builtin queue." if name else ""
     if hindered := _hindered(case, child, decision):
         return hindered
@@ -106,14 +106,14 @@ def remark(case: Case, decision: Decision) -> str:
 
 def _hindered(case: Case, child: Object, decision: Decision) -> str:
     """What stands against holding a job back, or against letting it go on later; else empty."""
-    handover = case.admission.handover
-    if handover is None or not decision.suspend or not is_handed_over(child):
+    handoff = case.admission.handoff
+    if handoff is None or not decision.suspend or not is_handed_over(child):
         return ""
-    if handover.workload is None:
-        missing = case.admission.settled and not job_suspended(child)
+    if handoff.workload is None:
+        missing = case.admission.decided and not job_suspended(child)
         text = " Kueue, which would stop its Job, has no Workload of it; spec.stop: Force ends it without saving."
         return text if missing else ""
-    told = reading(handover.workload) if is_barred(handover.workload) else None
+    told = reading(handoff.workload) if is_barred(handoff.workload) else None
     return f" A resume alone will not do. {told[1]}" if told else ""
 
 
@@ -130,7 +130,7 @@ def _busy(case: Case, child: Object) -> bool:
 
 def _activation(hold: bool | None, admission: Admission) -> tuple[Patch, ...]:
     """The change of a Workload's `spec.active`; only what was deactivated by us is activated again."""
-    workload = admission.handover.workload if admission.handover else None
+    workload = admission.handoff.workload if admission.handoff else None
     if workload is None or hold is None:
         return ()
     if hold and is_active(workload):
@@ -144,7 +144,7 @@ def _activation(hold: bool | None, admission: Admission) -> tuple[Patch, ...]:
 
 def _relabelled(observed: Observed, child: Object, admission: Admission) -> tuple[Patch, ...]:
     """The labels that Kueue is to read from now on: the queue's only while the Job is suspended."""
-    wanted = dict(admission.handover.labels) if admission.handover else {}
+    wanted = dict(admission.handoff.labels) if admission.handoff else {}
     if not job_suspended(child):
         wanted = {PRIORITY_LABEL: wanted[PRIORITY_LABEL]} if wanted and is_handed_over(child) else {}
     elif not is_handed_over(child) and _waits_for_user(observed):
@@ -163,8 +163,8 @@ def _relabelled(observed: Observed, child: Object, admission: Admission) -> tupl
 
 def _moved(child: Object, admission: Admission) -> tuple[Patch, ...]:
     """The Workload's queue where Kueue does not follow the Job's label: as long as it says that it evicted it."""
-    workload = admission.handover.workload if admission.handover else None
-    name = admission.handover.labels.get(QUEUE_LABEL) if admission.handover else None
+    workload = admission.handoff.workload if admission.handoff else None
+    name = admission.handoff.labels.get(QUEUE_LABEL) if admission.handoff else None
     if workload is None or name is None or not job_suspended(child) or workload["spec"].get("queueName") == name:
         return ()
     waits = holds(workload, "Evicted") and not holds(workload, "QuotaReserved")

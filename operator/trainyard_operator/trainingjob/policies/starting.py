@@ -75,7 +75,7 @@ def _queued(case: Case) -> Decision | None:
     admission = case.admission
     if admission.admitted:
         return None
-    if not admission.settled:
+    if not admission.decided:
         return Decision(phase=None)
     phase = Phase.PENDING if admission.pending else Phase.QUEUED
     return Decision(phase=phase, reason=admission.reason, message=admission.message, waits=True, suspend=False)
@@ -96,7 +96,7 @@ def _vanished(case: Case) -> Decision | Need:
 def _refused(case: Case, refusal: Refusal) -> Decision:
     if refusal.final:
         return Decision(phase=Phase.FAILED, reason=refusal.reason, message=refusal.message)
-    if case.admission.handover is not None:
+    if case.admission.handoff is not None:
         # Kueue's webhooks see every new Job: while Kueue is down the job waits as it would in its queue, and what they
         # refuse has not been let in: the time that a start may take has not begun.
         phase = Phase.QUEUED if refusal.passing else Phase.PENDING

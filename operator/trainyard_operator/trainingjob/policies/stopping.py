@@ -49,7 +49,7 @@ def make_room(case: Case) -> Decision | None:
 
     A Job that was suspended before, and may not go on yet, has to be done with saving before it waits.
     """
-    if case.child is None or case.idle or case.admission.handover is not None:
+    if case.child is None or case.idle or case.admission.handoff is not None:
         return None
     if case.admission.preempted:
         text = "A job of higher priority needs the GPUs; this one saves a checkpoint and waits for its turn."

@@ -7,11 +7,11 @@ from typing import Any
 
 from tests.unit.operator.queue.state_model import GPU, NOW
 from trainyard_operator.admission.builtin import GpuQueue
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node
-from trainyard_operator.trainingjob.admission import Admission
 from trainyard_operator.trainingjob.model import Observed
 
 

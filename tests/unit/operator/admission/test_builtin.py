@@ -21,7 +21,7 @@ from trainyard_operator.trainingjob.queue_adapter import seconds_run
 def test_a_job_that_fits_starts_where_the_queue_meant_it_and_keeps_its_stamp() -> None:
     yard = Yard(2)
     yard.submit("a")
-    assert not yard.answer("a").settled, "nothing is said before the first round"
+    assert not yard.answer("a").decided, "nothing is said before the first round"
     yard.round()
     found = yard.answer("a")
     assert found.admitted
@@ -197,10 +197,10 @@ def test_a_new_operator_does_not_resume_a_job_that_makes_room() -> None:
     yard.change("low", child=suspended)
     yard.restart()
     yard.bind("low")
-    assert not yard.answer("low").settled
+    assert not yard.answer("low").decided
     yard.round()
     low = yard.answer("low")
-    assert (low.admitted, low.settled) == (False, False), "its pod saves still"
+    assert (low.admitted, low.decided) == (False, False), "its pod saves still"
     assert yard.answer("high").reason == "WaitingForPreempted"
     yard.change("low", child={**suspended, "status": {}})
     yard.queue.inventory.put_pod("low", None)
@@ -237,7 +237,7 @@ def test_a_job_that_is_suspended_and_resumed_at_once_goes_through_the_queue_when
     yard.change("b", spec={"stop": "Graceful"})
     yard.round(20)
     assert yard.answer("a").admitted
-    assert yard.answer("a").settled
+    assert yard.answer("a").decided
 
 
 def test_a_new_priority_moves_a_waiting_job_at_once() -> None:

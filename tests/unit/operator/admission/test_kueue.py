@@ -163,7 +163,7 @@ def test_nothing_is_settled_before_the_first_list_and_everybody_is_looked_at_aft
     yard = Yard()
     yard.queue.feed.listed = False
     found = yard.admission()
-    assert (found.settled, found.admitted) == (False, False)
+    assert (found.decided, found.admitted) == (False, False)
     yard.added.clear()
     yard.queue._turned()
     assert yard.added == [KEY]

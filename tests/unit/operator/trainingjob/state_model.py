@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainyard_crds.constants import ROLE_LABEL, child_name
+from trainyard_operator.admission.decision import Admission, admit_immediately
 from trainyard_operator.queue.position import Place
-from trainyard_operator.trainingjob.admission import Admission, at_once
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.children.render import EXPORT_ROLE
 from trainyard_operator.trainingjob.kueue_adapter import answer
@@ -24,7 +24,9 @@ SETTINGS = RenderSettings(
     image_pull_policy="IfNotPresent",
     gateway_url="https://trainyard-gateway.trainyard.svc:8443",
 )
-ADMITTED = Admission(admitted=True, reason="Admitted", message="", nodes=("n1",), since="2026-01-02T10:00:00.000001Z")
+ADMITTED = Admission(
+    admitted=True, reason="Admitted", message="", nodes=("n1",), admitted_at="2026-01-02T10:00:00.000001Z"
+)
 SPEC: Object = {
     "task": "llm",
     "method": "lora",
@@ -150,7 +152,7 @@ class World:
 
     def _admit(self, observed: Observed) -> Admission:
         if self.kueue is None:
-            return self.admission or at_once(observed)
+            return self.admission or admit_immediately(observed)
         place = self.kueue.get("place")
         return answer(
             observed,

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import SETTINGS, World, new_job
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
-from trainyard_operator.trainingjob.admission import Admission, Handover
 from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, reading
 from trainyard_operator.trainingjob.model import Decision, Object, Observed
@@ -234,11 +234,11 @@ def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
 
 
 def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
-    handover = Handover({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
-    admission = Admission(admitted=True, reason="Admitted", message="", handover=handover)
+    handoff = KueueHandoff({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
+    admission = Admission(admitted=True, reason="Admitted", message="", handoff=handoff)
     job = children(new_job(), SETTINGS, admission)[-1]
     assert job["spec"]["suspend"] is True
-    assert handover.labels.items() <= job["metadata"]["labels"].items()
+    assert handoff.labels.items() <= job["metadata"]["labels"].items()
     pods = job["spec"]["template"]["metadata"]["labels"]
     assert not [label for label in pods if label.startswith("kueue")]
 
@@ -330,8 +330,8 @@ def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_
 
 
 def changes(*, child_labels: Object, found: Object | None) -> list[tuple[str, Object]]:
-    handover = Handover({QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}, found)
-    admission = Admission(admitted=False, reason="Waits", message="", handover=handover)
+    handoff = KueueHandoff({QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}, found)
+    admission = Admission(admitted=False, reason="Waits", message="", handoff=handoff)
     child: Object = {"metadata": {"name": "tune", "labels": child_labels}, "spec": {"suspend": True}}
     decision = Decision(phase=Phase.QUEUED, suspend=False)
     made = change(Observed(job=new_job(), child=child), decision, admission).patches

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.unit.operator.trainingjob.state_model import CHILD, DAY, World, at, merged, new_pod
-from trainyard_operator.trainingjob.admission import Admission
+from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.model import Need, Plan, Refusal
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -36,7 +36,7 @@ def test_a_start_is_counted_once_and_before_its_job_is_suspended(loose: World) -
     loose.apply(first)
     assert (failed(loose)["count"], failed(loose)["notBefore"]) == (1, "2026-01-02T10:06:03Z")
     loose.now = at("10:05:30")  # a kill, and a new operator that has not looked yet
-    loose.admission = LET_IN._replace(admitted=False, settled=False, start_seconds=None)
+    loose.admission = LET_IN._replace(admitted=False, decided=False, start_seconds=None)
     second = loose.plan()
     assert (second.suspend, second.status) == (True, None)
     loose.apply(second)
