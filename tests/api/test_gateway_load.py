@@ -25,7 +25,7 @@ from trainyard_crds.constants import progress_path
 from trainyard_crds.report import Progress, Report, Stage
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
-from trainyard_trainer.report.gateway_client import IntakePoster, Problem, create_sender
+from trainyard_trainer.report.gateway_client import GatewayClient, Problem, create_sender
 from trainyard_trainer.report.run_log import RunLog
 
 pytestmark = pytest.mark.api
@@ -56,7 +56,7 @@ class Trainer:
         token.write_text(pod.token)
         url = gateway.url(progress_path(job.namespace, job.name))
         self._post = create_sender(Intake(url=url, token_file=str(token), ca_file=str(gateway.ca)))
-        self._poster = IntakePoster(send=self._send, clock=CLOCK, run_log=run_log)
+        self._poster = GatewayClient(send=self._send, clock=CLOCK, run_log=run_log)
         self._poster.start()
         self.job, self.taken, self.first_taken_at = job, -1, 0.0
 

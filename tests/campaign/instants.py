@@ -13,7 +13,7 @@ from trainyard_trainer.checkpoint.fencing import Ownership
 from trainyard_trainer.checkpoint.files import Files
 
 CALLS = [
-    *((Files, name) for name in ("fsync", "rename", "write", "create", "publish", "remove_tree")),
+    *((Files, name) for name in ("fsync", "rename", "write", "create", "fsync_tree", "remove_tree")),
     *((Path, name) for name in ("rename", "mkdir", "unlink", "iterdir", "read_bytes")),
     (Ownership, "check"),
 ]

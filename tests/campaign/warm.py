@@ -205,7 +205,7 @@ def _striker(
 
 def _remember_saves(shared: Shared, meeting: Meeting) -> None:
     handed: list[int] = []
-    save, start, take, publish = Saver.save, Writer.start, Writer.take, CheckpointStore.save
+    save, start, collect, publish = Saver.save, Writer.start, Writer.collect, CheckpointStore.save
 
     def remember_step(saver: Saver, draft: Draft, **rest: Any) -> None:
         handed.append(draft.step)
@@ -217,7 +217,7 @@ def _remember_saves(shared: Shared, meeting: Meeting) -> None:
 
     def wait(writer: Writer[Any], *, wait: bool) -> Any:
         with meeting.steps_wait() if wait else nullcontext():
-            return take(writer, wait=wait)
+            return collect(writer, wait=wait)
 
     def published(store: CheckpointStore, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
         checkpoint = publish(store, draft, write)
@@ -227,7 +227,7 @@ def _remember_saves(shared: Shared, meeting: Meeting) -> None:
     for owner, name, replacement in (
         (Saver, "save", remember_step),
         (Writer, "start", hand_over),
-        (Writer, "take", wait),
+        (Writer, "collect", wait),
         (CheckpointStore, "save", published),
     ):
         setattr(owner, name, replacement)

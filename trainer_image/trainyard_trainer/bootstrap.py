@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 from trainyard_crds.report import Outcome, Stage, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files, storage_errors
-from trainyard_trainer.checkpoint.replica_store import FollowedStore, describe
-from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.replica_store import ReplicaStore, describe_store
+from trainyard_trainer.checkpoint.staging import StagingDirectory
 from trainyard_trainer.checkpoint.store import CACHE, CheckpointStore, open_store
-from trainyard_trainer.clock import Clock, SystemClock, process_began
-from trainyard_trainer.cpus import threads_of
+from trainyard_trainer.clock import Clock, SystemClock, process_start_time
+from trainyard_trainer.cpus import threads_per_process
 from trainyard_trainer.errors import ConfigurationError, StopRequested, SupersededError, TrainerError
-from trainyard_trainer.exception_mapping import traceback_of, translate
+from trainyard_trainer.exception_mapping import to_trainer_error, traceback_of
 from trainyard_trainer.group.membership import Membership, membership
 from trainyard_trainer.report.console import create_console
-from trainyard_trainer.report.gateway_client import IntakePoster, create_sender
-from trainyard_trainer.report.gpu import GpuSampler, create_gpu_sampler, no_gpus, of_all_pods
+from trainyard_trainer.report.gateway_client import GatewayClient, create_sender
+from trainyard_trainer.report.gpu import GpuSampler, create_gpu_sampler, gpus_of_all_pods, no_gpus
 from trainyard_trainer.report.metrics_log import MetricsLog
-from trainyard_trainer.report.null_reporter import create_silent_reporter
+from trainyard_trainer.report.null_reporter import create_null_reporter
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
-from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, Startup
-from trainyard_trainer.report.termination import RESULT_FILE, failure
+from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, StartupTimer
+from trainyard_trainer.report.termination import RESULT_FILE, termination_of
 from trainyard_trainer.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     gpus = 0 if environ.get(DEVICE_ENV) == "cpu" else config.gpus
     device = choose_device(gpus, member.local_rank if member else 0)
     clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
-    startup = Startup(process_began(clock))
+    startup = StartupTimer(process_start_time(clock))
     startup.enter(RUN_DIRECTORY, clock.monotonic())
     group = join_group(config, member, device)
-    group.check(stop.check)
+    group.check_stop(stop.check)
     sampler = gpu_sampler(config, member, group, gpus)
-    if not group.is_first:
+    if not group.is_main_process:
         return follow(config, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup)
     store = open_store(
         run_directory,
@@ -92,7 +92,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     reporter = create_reporter(config, clock=clock, store=store, gpus=sampler, startup=startup)
     startup.enter(IMPORTS, clock.monotonic())
     try:
-        group.of_first(describe(store))
+        group.broadcast(describe_store(store))
         session = Session(
             config=config,
             device=device,
@@ -104,8 +104,8 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
             group=group,
         )
         termination = reporter.finished(session.run(create_task(config)))
-        write_result(run_directory, termination, store.workspace)
-        drop_cache(run_directory, store.workspace)
+        write_result(run_directory, termination, store.staging)
+        drop_cache(run_directory, store.staging)
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
@@ -124,15 +124,15 @@ def follow(
     stop: StopFlag,
     clock: Clock,
     gpus: GpuSampler,
-    startup: Startup,
+    startup: StartupTimer,
 ) -> Termination:
     """Take part in a run whose directory the first process of the group owns."""
     from trainyard_trainer.engine.session import Session
 
     run_directory = Path(config.run_directory)
     try:
-        store = FollowedStore(run_directory, group.of_first(None))
-        reporter = create_silent_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
+        store = ReplicaStore(run_directory, group.broadcast(None))
+        reporter = create_null_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
         session = Session(
             config=config,
             device=device,
@@ -145,7 +145,7 @@ def follow(
         )
         termination = reporter.finished(session.run(create_task(config)))
     except Exception as error:  # noqa: BLE001 - a process's outermost frame: every error becomes a termination
-        termination = failure(translate(error, run_directory))
+        termination = termination_of(to_trainer_error(error, run_directory))
         if type(error) is TrainerError or not isinstance(error, TrainerError):
             sys.stderr.write(traceback_of(error))
     return _left(group, termination)
@@ -195,7 +195,7 @@ def gpu_sampler(config: RunConfig, member: Membership | None, group: Group, gpus
     sample = create_gpu_sampler(gpu_uuids(gpus)) if is_first_here else no_gpus
     if member is None or config.nodes == 1:
         return sample
-    return of_all_pods(sample, member.rank // member.local_world_size, group.exchange)
+    return gpus_of_all_pods(sample, member.rank // member.local_world_size, group.all_gather)
 
 
 def prepare_environment(processes: int = 1) -> None:
@@ -206,24 +206,24 @@ def prepare_environment(processes: int = 1) -> None:
     """
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(processes)))
     logging.captureWarnings(capture=True)
 
 
 def create_reporter(
-    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpus: GpuSampler, startup: Startup
+    config: RunConfig, *, clock: Clock, store: CheckpointStore, gpus: GpuSampler, startup: StartupTimer
 ) -> Reporter:
     """The run's reporter, listening to the libraries' warnings too."""
     run_directory = Path(config.run_directory)
     with storage_errors(run_directory):
         run_log = RunLog(run_directory / "log.jsonl", clock)
-        metrics_log = MetricsLog(run_directory / "metrics.jsonl", store.workspace)
+        metrics_log = MetricsLog(run_directory / "metrics.jsonl", store.staging)
     console = create_console(sys.stdout)
 
     logging.getLogger().addHandler(LibraryHandler(run_log))
     poster = None
     if config.progress is not None:
-        poster = IntakePoster(send=create_sender(config.progress), clock=clock, run_log=run_log)
+        poster = GatewayClient(send=create_sender(config.progress), clock=clock, run_log=run_log)
         poster.start()
     return Reporter(
         clock=clock,
@@ -237,17 +237,17 @@ def create_reporter(
     )
 
 
-def write_result(run_directory: Path, termination: Termination, workspace: Workspace) -> None:
+def write_result(run_directory: Path, termination: Termination, staging: StagingDirectory) -> None:
     """Leave result.json: from now on the run is finished, whatever happens to its process."""
     with storage_errors(run_directory):
-        workspace.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
+        staging.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
 
 
-def drop_cache(run_directory: Path, workspace: Workspace) -> None:
+def drop_cache(run_directory: Path, staging: StagingDirectory) -> None:
     """Remove what only a later start would have used; the run is finished whether or not that can be done."""
     with suppress(OSError, SupersededError):
         if (run_directory / CACHE).exists():
-            workspace.discard(run_directory / CACHE)
+            staging.discard(run_directory / CACHE)
 
 
 def cause(error: Exception, store: CheckpointStore) -> Exception:
@@ -265,7 +265,7 @@ def cause(error: Exception, store: CheckpointStore) -> Exception:
 
 def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termination:
     """The termination of a run that did not reach its end."""
-    ours = translate(error, run_directory)
+    ours = to_trainer_error(error, run_directory)
     termination = reporter.ended(ours)
     is_unforeseen = type(ours) is TrainerError
     if is_unforeseen:
@@ -274,6 +274,6 @@ def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termina
     # The volume that ended the run may refuse its log too.
     with suppress(OSError):
         if is_unforeseen:
-            reporter.log_quietly("Traceback", traceback_of(error), level)
-        reporter.log_quietly(termination.reason, termination.message, level)
+            reporter.log_to_file("Traceback", traceback_of(error), level)
+        reporter.log_to_file(termination.reason, termination.message, level)
     return termination

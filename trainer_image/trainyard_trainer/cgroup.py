@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def directories(root: Path, controller: str, *, v2: bool) -> list[Path]:
+def group_directories(root: Path, controller: str, *, v2: bool) -> list[Path]:
     """The process's own group and all its parents up to the mount point; a limit of any of them binds.
 
     Args:
@@ -18,7 +18,7 @@ def directories(root: Path, controller: str, *, v2: bool) -> list[Path]:
     return [own, *(parent for parent in own.parents if parent.is_relative_to(mount))]
 
 
-def read(path: Path) -> str:
+def read_value(path: Path) -> str:
     """The file's text, empty where a container's view of the hierarchy does not have it."""
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -28,7 +28,7 @@ def read(path: Path) -> str:
 
 def _own_path(root: Path, controller: str) -> str:
     """This process's group below the hierarchy of a v1 controller, or of v2 for the empty name."""
-    for line in read(root / "proc/self/cgroup").splitlines():
+    for line in read_value(root / "proc/self/cgroup").splitlines():
         _number, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             return path

@@ -20,8 +20,8 @@ from trainyard_trainer.configuration import load_config
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.group.launcher import bind_to_launcher, launch
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Node, membership, this_node
-from trainyard_trainer.group.rendezvous import meet
-from trainyard_trainer.report.termination import failure, read_result, write_termination
+from trainyard_trainer.group.rendezvous import rendezvous
+from trainyard_trainer.report.termination import read_result, termination_of, write_termination
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm import compare_command
 from trainyard_trainer.tasks.text import data_command as data
@@ -40,7 +40,7 @@ def run_command(stop: StopFlag) -> int:
     try:
         termination = _dispatch(_parse(sys.argv[1:]), stop, environ)
     except TrainerError as error:
-        termination = failure(error)
+        termination = termination_of(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: every other error is one of ours
         termination = _internal(error)
     # Of the processes of a group, the launcher speaks.
@@ -101,7 +101,7 @@ def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mappi
     from trainyard_trainer.report.console import create_console
 
     console = create_console(sys.stdout)
-    pods = meet(
+    pods = rendezvous(
         node,
         json.dumps([config.run_directory, config.nodes, config.processes]),
         stop=stop,
@@ -118,10 +118,10 @@ def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mappi
 def _clear_leftovers(run_directory: Path) -> None:
     """Of a trainer that was killed between its result and its end."""
     from trainyard_trainer.checkpoint.files import Files
-    from trainyard_trainer.checkpoint.staging import clear_workspaces
+    from trainyard_trainer.checkpoint.staging import clear_staging
     from trainyard_trainer.checkpoint.store import CACHE, CHECKPOINTS
 
-    clear_workspaces(run_directory / CHECKPOINTS, Files())
+    clear_staging(run_directory / CHECKPOINTS, Files())
     if (run_directory / CACHE).is_dir():
         Files().remove_tree(run_directory / CACHE)
 
@@ -187,7 +187,7 @@ def _internal(error: Exception) -> Termination:
     from trainyard_trainer.exception_mapping import internal_error, traceback_of
 
     sys.stderr.write(traceback_of(error))
-    return failure(internal_error(error))
+    return termination_of(internal_error(error))
 
 
 class _Parser(argparse.ArgumentParser):

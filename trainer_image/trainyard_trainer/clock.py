@@ -35,7 +35,7 @@ class SystemClock:
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def process_began(clock: Clock) -> float:
+def process_start_time(clock: Clock) -> float:
     """Monotonic seconds at which this process was started; of this call where the system does not tell (no /proc)."""
     try:
         fields = _PROCESS.read_text(encoding="utf-8").rpartition(")")[2].split()

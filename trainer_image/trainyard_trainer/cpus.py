@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trainyard_trainer.cgroup import directories, read
+from trainyard_trainer.cgroup import group_directories, read_value
 
 _ROOT = Path("/")
 
@@ -24,15 +24,15 @@ def cpu_limit(root: Path = _ROOT) -> int:
     return max(1, int(min([cores, *quotas])))
 
 
-def threads_of(processes: int, root: Path = _ROOT) -> int:
+def threads_per_process(processes: int, root: Path = _ROOT) -> int:
     """Threads for each of several processes that share the cores, at least 1."""
     return max(1, cpu_limit(root) // processes)
 
 
 def _quota_v2(root: Path) -> float | None:
     values = []
-    for directory in directories(root, "cpu", v2=True):
-        words = read(directory / "cpu.max").split()
+    for directory in group_directories(root, "cpu", v2=True):
+        words = read_value(directory / "cpu.max").split()
         if len(words) == 2 and words[0] != "max":
             values.append(int(words[0]) / int(words[1]))
     return min(values, default=None)
@@ -40,8 +40,8 @@ def _quota_v2(root: Path) -> float | None:
 
 def _quota_v1(root: Path) -> float | None:
     values = []
-    for directory in directories(root, "cpu", v2=False):
-        quota, period = read(directory / "cpu.cfs_quota_us"), read(directory / "cpu.cfs_period_us")
+    for directory in group_directories(root, "cpu", v2=False):
+        quota, period = read_value(directory / "cpu.cfs_quota_us"), read_value(directory / "cpu.cfs_period_us")
         if quota and period and int(quota) > 0:
             values.append(int(quota) / int(period))
     return min(values, default=None)

@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from trainyard_trainer.checkpoint.files import storage_fault
+from trainyard_trainer.checkpoint.files import to_storage_error
 from trainyard_trainer.errors import GpuMemoryError, PeerLostError, TrainerError
 
 _LONGEST_TEXT = 300
@@ -14,7 +14,7 @@ _NO_MEMORY_LEFT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "C
 _LOST_BY_GLOO = ("gloo/", "Gloo ", "closed by peer", "Connection reset")
 
 
-def translate(error: Exception, run_directory: Path) -> TrainerError:
+def to_trainer_error(error: Exception, run_directory: Path) -> TrainerError:
     """Our error for any error that ended a run; `TrainerError` itself (exit code 70) for those nobody foresaw."""
     if isinstance(error, TrainerError):
         return error
@@ -26,7 +26,7 @@ def translate(error: Exception, run_directory: Path) -> TrainerError:
         )
     if is_lost_peer(error):
         return lost_peer(error)
-    return storage_fault(error, run_directory) or internal_error(error)
+    return to_storage_error(error, run_directory) or internal_error(error)
 
 
 def is_lost_peer(error: Exception) -> bool:

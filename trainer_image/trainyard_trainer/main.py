@@ -14,6 +14,6 @@ def main() -> int:
     stop.install()
 
     from trainyard_trainer.cli import run_command
-    from trainyard_trainer.group.launcher import leave
+    from trainyard_trainer.group.launcher import exit_if_failed_member
 
-    return leave(run_command(stop))
+    return exit_if_failed_member(run_command(stop))

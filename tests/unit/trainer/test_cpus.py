@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard_trainer.cpus import cpu_limit, threads_of
+from trainyard_trainer.cpus import cpu_limit, threads_per_process
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_processes_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, threads: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(5)))
-    assert threads_of(processes, tmp_path) == threads
+    assert threads_per_process(processes, tmp_path) == threads

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainyard_trainer.errors import GpuMemoryError
-from trainyard_trainer.exception_mapping import translate
+from trainyard_trainer.exception_mapping import to_trainer_error
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,10 @@ from trainyard_trainer.exception_mapping import translate
     ids=["torch's allocator", "the driver", "cuBLAS", "cuDNN"],
 )
 def test_no_memory_left_on_the_gpu_is_exit_79_with_advice(error: Exception) -> None:
-    ours = translate(error, Path("/run"))
+    ours = to_trainer_error(error, Path("/run"))
     assert (type(ours), ours.exit_code) == (GpuMemoryError, 79)
     assert "optimization.batchSize" in ours.advice
 
 
 def test_other_errors_of_cuda_are_not_taken_for_it() -> None:
-    assert translate(RuntimeError("CUDA error: device-side assert triggered"), Path("/run")).exit_code == 70
+    assert to_trainer_error(RuntimeError("CUDA error: device-side assert triggered"), Path("/run")).exit_code == 70

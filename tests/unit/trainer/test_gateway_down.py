@@ -32,7 +32,7 @@ from tests.unit.trainer.toy import play
 from trainyard_trainer.main import main
 from trainyard_trainer.report import gateway_client
 
-post, append, close = gateway_client._post, gateway_client.RunLog.append, gateway_client.IntakePoster.close
+post, append, close = gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close
 training, asked, told = threading.current_thread(), threading.Event(), threading.Event()
 def watched(*arguments):
     assert threading.current_thread() is not training, "the step loop waits for the network"
@@ -45,7 +45,7 @@ def tell(log, *, kind, **event):
 def end(poster):
     assert (told if os.environ["ANSWERED"] else asked).wait(PATIENCE)
     close(poster)
-gateway_client._post, gateway_client.RunLog.append, gateway_client.IntakePoster.close = watched, tell, end
+gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close = watched, tell, end
 gateway_client._TIMEOUT_SECONDS, gateway_client.FLUSH_SECONDS = 3600.0, 0.5
 play("")
 sys.exit(main())

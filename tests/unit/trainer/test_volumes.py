@@ -12,7 +12,7 @@ from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, 
 from tests.unit.trainer.volume import Volume
 from trainyard_crds.report import Termination
 from trainyard_trainer.errors import TrainerError
-from trainyard_trainer.report.termination import failure
+from trainyard_trainer.report.termination import termination_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root; CI is root")
 
@@ -39,7 +39,7 @@ def start(run: Path) -> Termination:
     try:
         return train_toy(run_config(run), ToyTask())
     except TrainerError as error:
-        return failure(error)
+        return termination_of(error)
 
 
 def at_save(number: int, action: Callable[[], object]) -> ToyTask:

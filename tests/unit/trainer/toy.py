@@ -127,7 +127,7 @@ class ToyTask:
 
     def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
         call = self._called("evaluate")
-        context.group.check(context.stop.check)
+        context.group.check_stop(context.stop.check)
         loaded.model.eval()
         torch.rand(3)
         if self._evaluations is not None:
@@ -138,7 +138,7 @@ class ToyTask:
             return float(self.loss(loaded, batch).item()), batch.num_loss_tokens
 
         with torch.no_grad():
-            return {"evalLoss": context.group.mean(range(1), measure, context.stop.check)}
+            return {"evalLoss": context.group.weighted_mean(range(1), measure, context.stop.check)}
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
         return loaded.model.state_dict()

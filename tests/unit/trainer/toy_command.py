@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from trainyard_trainer.group.membership import LAUNCHER_ENV
-from trainyard_trainer.group.pod_peers import LinkedPods
+from trainyard_trainer.group.pod_peers import ConnectedPodPeers
 from trainyard_trainer.main import main
 
 
@@ -25,13 +25,13 @@ def is_launcher() -> bool:
 
 def tell_when_trained(file: Path) -> None:
     """Let the launcher of this process make a file when it has told that its processes have done their part."""
-    trained = LinkedPods.trained
+    trained = ConnectedPodPeers.trained
 
-    def tell(pods: LinkedPods) -> None:
+    def tell(pods: ConnectedPodPeers) -> None:
         trained(pods)
         file.touch()
 
-    LinkedPods.trained = tell  # type: ignore[assignment, method-assign] # in the place of a launcher that can be asked
+    ConnectedPodPeers.trained = tell  # type: ignore[assignment, method-assign] # in the place of a launcher that can be asked
 
 
 if __name__ == "__main__":

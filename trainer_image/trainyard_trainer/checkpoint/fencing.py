@@ -1,7 +1,7 @@
 """Who owns a run directory: the trainer with the highest number. The number is the fence, whatever the volume allows.
 
 A trainer that was cut off may still be writing when its successor starts. It cannot be stopped, so its successor takes
-its workspace away (workspace.py), and a checkpoint counts only if the newest owner made it or inherited it.
+its staging away (staging.py), and a checkpoint counts only if the newest owner made it or inherited it.
 """
 
 from __future__ import annotations

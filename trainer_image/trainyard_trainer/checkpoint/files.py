@@ -68,7 +68,7 @@ class Files:
             os.fsync(file.fileno())
         self.fsync(path.parent)
 
-    def publish(self, directory: Path) -> None:
+    def fsync_tree(self, directory: Path) -> None:
         """Force every file and directory below to the disk, the directory itself last, and let every user read them.
 
         Some libraries make private files; pods that serve a model from the volume run as other users.
@@ -88,7 +88,7 @@ class Files:
             path.unlink(missing_ok=True)
 
 
-def write_whole(file: io.FileIO, data: bytes) -> None:
+def write_all(file: io.FileIO, data: bytes) -> None:
     """Write all of it; a volume that fills up takes a part without an error, and refuses the rest."""
     while data:
         data = data[file.write(data) :]
@@ -108,7 +108,7 @@ def files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-def storage_fault(error: BaseException, directory: Path) -> StorageError | None:
+def to_storage_error(error: BaseException, directory: Path) -> StorageError | None:
     """The user's error for a full, read-only or broken volume; None for any other error."""
     number = _error_number(error)
     if number not in _STORAGE_FAULTS:
@@ -140,7 +140,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
             "Let that user write to the volume; in a pod, fsGroup 1000 does it.",
         ) from error
     except (OSError, SafetensorError) as error:
-        fault = storage_fault(error, directory)
+        fault = to_storage_error(error, directory)
         if fault is None:
             raise
         try:

@@ -10,13 +10,13 @@ from trainyard_trainer.checkpoint.manifest import MANIFEST, Checkpoint, Manifest
 from trainyard_trainer.checkpoint.store import CHECKPOINTS, CheckpointStore
 
 
-class FollowedStore:
+class ReplicaStore:
     """What to resume from; nothing is written or removed here."""
 
-    workspace = None
+    staging = None
 
     def __init__(self, run_directory: Path, told: dict[str, Any]) -> None:
-        """Take what `describe` told."""
+        """Take what `describe_store` told."""
         self.owner_epoch: int = told["ownerEpoch"]
         newest = told["newest"]
         self.newest = None if newest is None else _read(run_directory / CHECKPOINTS / newest)
@@ -31,7 +31,7 @@ class FollowedStore:
     def check_ownership(self) -> None:
         """The owner looks; when it ends, its group does."""
 
-    def remove_foreign(self) -> list[str]:
+    def remove_stale(self) -> list[str]:
         """The owner removes."""
         return []
 
@@ -39,7 +39,7 @@ class FollowedStore:
         """Nothing is open."""
 
 
-def describe(store: CheckpointStore) -> dict[str, Any]:
+def describe_store(store: CheckpointStore) -> dict[str, Any]:
     """What the other processes of a group must know of the store, as JSON values."""
     newest = store.newest
     return {"ownerEpoch": store.owner_epoch, "newest": newest and newest.name}

@@ -2,15 +2,15 @@
 
 A trainer that was cut off may go on at any instant, also between looking whether it still owns the run directory and
 acting on it, so no look is enough. Therefore every change to what a successor may read is one rename out of the
-trainer's workspace (a checkpoint, the index, metrics.jsonl, resolved.json, the export, result.json) or into it (a
+trainer's staging (a checkpoint, the index, metrics.jsonl, resolved.json, the export, result.json) or into it (a
 checkpoint or export that goes). A successor
 
 1. writes a newer owner record,
-2. moves the workspaces of all older trainers away, each in one rename: from here on their renames fail,
+2. moves the staging directories of all older trainers away, each in one rename: from here on their renames fail,
 3. reads, verifies and inherits what is there; nobody but itself can change that any more.
 
-A trainer makes its workspace after its own record and looks for newer records after that, so of two that take over at
-once the older one either finds its workspace gone or the newer record. Removing a checkpoint by another way (rename
+A trainer makes its staging after its own record and looks for newer records after that, so of two that take over at
+once the older one either finds its staging gone or the newer record. Removing a checkpoint by another way (rename
 in place and delete) has no such point: between the look and the rename the successor may have inherited it.
 """
 
@@ -28,7 +28,7 @@ from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files
 _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}e(\d+)")
 
 
-class Workspace:
+class StagingDirectory:
     """The private directory of one owner of a run directory, on the same file system."""
 
     def __init__(self, directory: Path, *, files: Files, ownership: Ownership) -> None:
@@ -46,7 +46,7 @@ class Workspace:
         return self._directory / name
 
     def publish(self, source: Path, target: Path) -> None:
-        """Give something of the workspace its final name, replacing a file of that name.
+        """Give something of the staging its final name, replacing a file of that name.
 
         Raises:
             SupersededError: A newer trainer owns the run directory; nothing was changed.
@@ -56,7 +56,7 @@ class Workspace:
             self._files.rename(source, target)
 
     def create(self, path: Path) -> io.FileIO:
-        """Open a new file of the workspace for writing, unbuffered.
+        """Open a new file of the staging for writing, unbuffered.
 
         Raises:
             SupersededError: A newer trainer owns the run directory.
@@ -89,7 +89,7 @@ class Workspace:
         self._files.remove_tree(hidden)
 
     def close(self) -> None:
-        """Remove the workspace."""
+        """Remove the staging."""
         self._files.remove_tree(self._directory)
 
 
@@ -107,8 +107,8 @@ def superseded_if_gone(ownership: Ownership) -> Iterator[None]:
         raise
 
 
-def open_workspace(directory: Path, *, files: Files, ownership: Ownership) -> Workspace:
-    """Make this owner's workspace in a directory and take away those of older owners with all that was left in them.
+def open_staging(directory: Path, *, files: Files, ownership: Ownership) -> StagingDirectory:
+    """Make this owner's staging in a directory and take away those of older owners with all that was left in them.
 
     Raises:
         SupersededError: A newer trainer owns the run directory.
@@ -127,16 +127,16 @@ def open_workspace(directory: Path, *, files: Files, ownership: Ownership) -> Wo
         raise
     for path in own.iterdir():
         files.remove_tree(path)
-    return Workspace(own, files=files, ownership=ownership)
+    return StagingDirectory(own, files=files, ownership=ownership)
 
 
-def clear_workspaces(directory: Path, files: Files) -> None:
-    """Remove the workspaces of a run that is finished; who still has one has nothing to publish any more."""
+def clear_staging(directory: Path, files: Files) -> None:
+    """Remove the staging directories of a run that is finished; who still has one has nothing to publish any more."""
     for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
         files.remove_tree(path)
 
 
 def _is_of(name: str, epoch: int) -> bool:
-    """Whether a leftover's name is that of a workspace of this owner or a newer one."""
+    """Whether a leftover's name is that of a staging of this owner or a newer one."""
     found = _NAME.fullmatch(name)
     return found is not None and int(found.group(1)) >= epoch

@@ -25,7 +25,7 @@ from trainyard_trainer.checkpoint.manifest import (
     read_verified,
 )
 from trainyard_trainer.checkpoint.retention import best_of, surplus
-from trainyard_trainer.checkpoint.staging import Workspace, open_workspace, superseded_if_gone
+from trainyard_trainer.checkpoint.staging import StagingDirectory, open_staging, superseded_if_gone
 from trainyard_trainer.errors import ConfigurationError, StorageError
 
 CHECKPOINTS = "checkpoints"
@@ -57,7 +57,7 @@ class CheckpointStore:
         run_directory: Path,
         files: Files,
         ownership: Ownership,
-        workspace: Workspace,
+        staging: StagingDirectory,
         checkpoints: list[Checkpoint],
         keep: int,
         run_uri: str | None,
@@ -66,7 +66,7 @@ class CheckpointStore:
         self._directory = run_directory / CHECKPOINTS
         self._files = files
         self._ownership = ownership
-        self.workspace = workspace
+        self.staging = staging
         self._checkpoints = checkpoints
         self._keep = keep
         self._run_uri = run_uri
@@ -111,7 +111,7 @@ class CheckpointStore:
             SupersededError: A newer trainer owns the run directory; nothing was committed.
         """
         self._ownership.check()
-        temporary = self.workspace.path(checkpoint_name(draft.step, self.owner_epoch))
+        temporary = self.staging.path(checkpoint_name(draft.step, self.owner_epoch))
         try:
             with storage_errors(self._run_directory), superseded_if_gone(self._ownership):
                 checkpoint = self._commit(draft, temporary, write)
@@ -129,21 +129,21 @@ class CheckpointStore:
         (temporary / WEIGHTS).mkdir(parents=True)
         (temporary / STATE).mkdir()
         write(temporary / WEIGHTS, temporary / STATE)
-        self._files.publish(temporary)
+        self._files.fsync_tree(temporary)
         manifest = Manifest(**vars(draft), owner_epoch=self.owner_epoch, files=describe_files(temporary))
         data = manifest.to_bytes()
         self._files.write(temporary / MANIFEST, data)
         self._files.fsync(temporary)
         final = self._directory / temporary.name
-        self.workspace.publish(temporary, final)
+        self.staging.publish(temporary, final)
         return Checkpoint(directory=final, manifest=manifest, digest=digest_of(data))
 
     def _remove_surplus(self) -> None:
         for checkpoint in surplus(self._checkpoints, self._keep):
-            self.workspace.discard(checkpoint.directory)
+            self.staging.discard(checkpoint.directory)
             self._checkpoints.remove(checkpoint)
 
-    def remove_foreign(self) -> list[str]:
+    def remove_stale(self) -> list[str]:
         """Remove what older trainers left and does not count (damaged, or committed too late); returns the names."""
         counted = {one.name for one in self._checkpoints}
         foreign = [
@@ -152,15 +152,15 @@ class CheckpointStore:
             if path.name not in counted and 0 < owner_epoch_of(path.name) < self.owner_epoch
         ]
         for path in foreign:
-            self.workspace.discard(path)
+            self.staging.discard(path)
         return sorted(path.name for path in foreign)
 
     def _write_index(self) -> None:
-        self.workspace.replace(self._directory / "index.json", index_document(self._checkpoints))
+        self.staging.replace(self._directory / "index.json", index_document(self._checkpoints))
 
     def close(self) -> None:
         """Leave nothing temporary behind."""
-        self.workspace.close()
+        self.staging.close()
 
 
 def open_store(
@@ -179,15 +179,15 @@ def open_store(
         beyond = max((owner_epoch_of(name) for name in _names(directory)), default=0)
         ownership = claim(owners, files=files, beyond=beyond, pod_uid=pod_uid, created_at=now)
         with superseded_if_gone(ownership):
-            workspace = open_workspace(directory, files=files, ownership=ownership)
+            staging = open_staging(directory, files=files, ownership=ownership)
             checkpoints = _counted(directory, newest_owner(owners))
-        workspace.replace(ownership.path, ownership.inheriting(one.name for one in checkpoints))
-        workspace.replace(directory / "index.json", index_document(checkpoints))
+        staging.replace(ownership.path, ownership.inheriting(one.name for one in checkpoints))
+        staging.replace(directory / "index.json", index_document(checkpoints))
     return CheckpointStore(
         run_directory=run_directory,
         files=files,
         ownership=ownership,
-        workspace=workspace,
+        staging=staging,
         checkpoints=checkpoints,
         keep=keep,
         run_uri=run_uri,

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Writer(Generic[T]):
-    """At most one job is in flight; whatever it raises is raised by `take`, in the thread that asks."""
+    """At most one job is in flight; whatever it raises is raised by `collect`, in the thread that asks."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
@@ -26,7 +26,7 @@ class Writer(Generic[T]):
         assert self._job is None, "one job at a time"
         self._job = self._executor.submit(job)
 
-    def take(self, *, wait: bool) -> T | None:
+    def collect(self, *, wait: bool) -> T | None:
         """The result of the job, once; None when there is none, or none yet.
 
         Args:

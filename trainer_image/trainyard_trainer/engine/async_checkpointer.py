@@ -113,7 +113,7 @@ class Saver:
         self.flush()
         self._saved_at = self._clock.monotonic()
         self.saved_step = draft.step
-        copies, wait = self._copy.take(_together(weights, state), self._group.whole)
+        copies, wait = self._copy.take(_together(weights, state), self._group.full_tensor)
         self._writer.start(lambda: self._write(draft, copies, document, wait))
 
     def poll(self) -> None:
@@ -123,13 +123,13 @@ class Saver:
             StorageError: It could not be written.
             SupersededError: A newer trainer owns the run directory.
         """
-        self._tell(self._writer.take(wait=False))
+        self._tell(self._writer.collect(wait=False))
 
     def flush(self) -> None:
         """Wait until the checkpoint in flight, if there is one, is published; raises what `poll` does."""
         if self._writer.is_busy:
             self._reporter.stage(Stage.SAVING)
-            self._tell(self._writer.take(wait=True))
+            self._tell(self._writer.collect(wait=True))
             self._reporter.stage(Stage.TRAINING)
         else:
             self.poll()
@@ -184,7 +184,7 @@ class Contributor:
         """Give this process's parts of the tensors."""
         self.saved_step = draft.step
         for tensor in _together(weights, state).values():
-            self._group.whole(tensor)
+            self._group.full_tensor(tensor)
 
     def poll(self) -> None:
         """Nothing is on its way here."""

@@ -52,15 +52,15 @@ class Gradients:
             StopRequested: A process of the group was asked to stop; the gradients mean nothing.
         """
         group, poll = self._group, self._context.stop.check
-        shares = group.share(cursors)
+        shares = group.partition(cursors)
         with self._throughput.waiting():
             batches = [(self._loaded.train.micro_batch(cursor.epoch, cursor.index), own) for cursor, own in shares]
         counted = [batch for batch, own in batches if own]
-        num_loss_tokens, num_tokens = group.check(
+        num_loss_tokens, num_tokens = group.check_stop(
             poll, sum(batch.num_loss_tokens for batch in counted), sum(batch.num_tokens for batch in counted)
         )
         losses = self._passes(batches, num_loss_tokens=max(1.0, num_loss_tokens))
-        group.reduce(self._parameters, is_complete=len(losses) == len(batches))
+        group.reduce_gradients(self._parameters, is_complete=len(losses) == len(batches))
         return StepLosses(
             cursors=[cursor for cursor, own in shares if own],
             losses=losses[: len(counted)],

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainyard_trainer.group.sharding import is_spread, part
+from trainyard_trainer.group.sharding import is_sharded_tensor, local_shard
 
 _ALIGNMENT = 64
 """Bytes; more than any element type needs."""
@@ -54,7 +54,7 @@ class HostCopy:
         copied: set[int] = set()
         for name, place in places.items():
             # Every process puts together as many tensors that are spread, whether or not it sees that some are tied.
-            if place not in copied or is_spread(tensors[name]):
+            if place not in copied or is_sharded_tensor(tensors[name]):
                 self._copies[place].copy_(whole(tensors[name].detach()), non_blocking=True)
             copied.add(place)
         return {name: self._copies[place] for name, place in places.items()}, _wait_for(on_gpu)
@@ -100,7 +100,7 @@ def _layout(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
     known: dict[tuple[object, ...], int] = {}
     size = 0
     for name, tensor in tensors.items():
-        identity = (tensor.device, part(tensor.detach()).data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        identity = (tensor.device, local_shard(tensor.detach()).data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.nbytes == 0 or identity not in known:
             known[identity] = size
             size += -(-max(1, tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainyard_crds.report import ResolvedModel, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
-from trainyard_trainer.checkpoint.replica_store import FollowedStore
+from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.retention import BEST_METRIC
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
@@ -40,7 +40,7 @@ class Engine:
         task: Task,
         loaded: Loaded,
         context: RunContext,
-        store: CheckpointStore | FollowedStore,
+        store: CheckpointStore | ReplicaStore,
         reporter: Reporter,
         clock: Clock,
     ) -> None:
@@ -242,7 +242,7 @@ class Engine:
             window=self._window,
             rng=self._rng,
             metrics_length=self._reporter.metrics_log.length,
-            peers=self._group.exchange(pack_peer(self._window, self._rng))[1:],
+            peers=self._group.all_gather(pack_peer(self._window, self._rng))[1:],
         )
         self._weights = self._weights or self._task.weights(self._loaded)
         self._saver.save(draft, weights=self._weights, state=tensors, document=document)

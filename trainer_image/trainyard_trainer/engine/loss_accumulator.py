@@ -64,7 +64,7 @@ class LossWindow:
             DataError: A loss or a gradient was infinite or not a number; the rows it came from are named, those of
                 all processes by all of them.
         """
-        found = [one for one in self._group.exchange(self._first_bad()) if one is not None]
+        found = [one for one in self._group.all_gather(self._first_bad()) if one is not None]
         if not found:
             self._unchecked.clear()
             return

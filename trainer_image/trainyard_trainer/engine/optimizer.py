@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from trainyard_trainer.engine.task import ParameterGroup
-from trainyard_trainer.group.sharding import like, whole
+from trainyard_trainer.group.sharding import full_tensor, shard_like
 
 _BETAS = (0.9, 0.999)
 """As transformers and PEFT examples use; runs are short, so the slower second moment does no harm."""
@@ -69,7 +69,9 @@ def clip_gradients(groups: Sequence[ParameterGroup], max_norm: float) -> Tensor:
         The norm before, a scalar on the gradients' device.
     """
     parameters = [parameter for group in groups for parameter in group.parameters if parameter.grad is not None]
-    norm = whole(nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
+    norm = full_tensor(
+        nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    )
     if max_norm > 0 and parameters:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
@@ -93,7 +95,7 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: 
     for name, value in {**tensors, **scalars}.items():
         index, key = name.split(".", 1)
         is_moment = isinstance(value, Tensor) and value.shape == parameters[int(index)].shape
-        state.setdefault(int(index), {})[key] = like(value, parameters[int(index)]) if is_moment else value
+        state.setdefault(int(index), {})[key] = shard_like(value, parameters[int(index)]) if is_moment else value
     if isinstance(optimizer, AdamW):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     else:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from trainyard_trainer.checkpoint.files import storage_errors
-from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.staging import StagingDirectory
 
 
 class ResolvedFile:
@@ -14,12 +14,12 @@ class ResolvedFile:
 
     Args:
         path: The file.
-        workspace: Where it is written; None in a process that does not own the run directory and puts nothing.
+        staging: Where it is written; None in a process that does not own the run directory and puts nothing.
     """
 
-    def __init__(self, path: Path, workspace: Workspace | None) -> None:
+    def __init__(self, path: Path, staging: StagingDirectory | None) -> None:
         self._path = path
-        self._workspace = workspace
+        self._staging = staging
         self.values = self._read()
         """What is known; other processes may be told of it sooner than they can read it."""
 
@@ -30,9 +30,9 @@ class ResolvedFile:
     def put(self, key: str, value: str) -> None:
         """Remember a value for every later start of this run."""
         self.values[key] = value
-        if self._workspace is not None:
+        if self._staging is not None:
             with storage_errors(self._path.parent):
-                self._workspace.replace(self._path, json.dumps(self.values, indent=1).encode())
+                self._staging.replace(self._path, json.dumps(self.values, indent=1).encode())
 
     def _read(self) -> dict[str, str]:
         found: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}

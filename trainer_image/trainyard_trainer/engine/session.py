@@ -10,7 +10,7 @@ import torch
 from trainyard_crds.report import ExportStatus, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.files import Files
-from trainyard_trainer.checkpoint.replica_store import FollowedStore
+from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.loop import Engine
@@ -35,7 +35,7 @@ class Session:
         stop: StopFlag,
         files: Files,
         clock: Clock,
-        store: CheckpointStore | FollowedStore,
+        store: CheckpointStore | ReplicaStore,
         reporter: Reporter,
         group: Group | None = None,
     ) -> None:
@@ -50,7 +50,7 @@ class Session:
             run_directory=self._run_directory,
             device=device,
             stop=stop,
-            resolved=ResolvedFile(self._run_directory / "resolved.json", store.workspace),
+            resolved=ResolvedFile(self._run_directory / "resolved.json", store.staging),
             stage=reporter.stage,
             log=reporter.log,
             memory=reporter.memory,
@@ -67,17 +67,17 @@ class Session:
         """
         if (checkpoint := self._store.newest) is not None:
             manifest = checkpoint.manifest
-            self._reporter.found(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
+            self._reporter.restore(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
         self._reporter.checkpoints(self._store.statuses())
         if checkpoint is not None:
             check_settings(checkpoint.manifest.config, training_settings(self._config))
         seed = self._config.optimization.seed
         seed_everything(seed)
         loaded = task.load(self._context)
-        check_same_rows(self._context.group.exchange(loaded.train.fingerprint))
+        check_same_rows(self._context.group.all_gather(loaded.train.fingerprint))
         # What loading draws depends on caches; training must not depend on that.
         seed_everything(seed + self._context.group.rank)
-        if foreign := self._store.remove_foreign():
+        if foreign := self._store.remove_stale():
             self._reporter.log(
                 "CheckpointsRemoved", f"Damaged or superseded, removed: {', '.join(foreign)}.", "warning"
             )
@@ -90,7 +90,7 @@ class Session:
             clock=self._clock,
         )
         chosen = engine.train()
-        if self._store.workspace is None or chosen is None:
+        if self._store.staging is None or chosen is None:
             return []  # the first process exports
         self._context.stop.check()
         self._reporter.stage(Stage.EXPORTING)
@@ -100,6 +100,6 @@ class Session:
             checkpoint=chosen,
             run_uri=self._config.run_uri or self._run_directory.absolute().as_uri(),
             files=self._files,
-            workspace=self._store.workspace,
+            staging=self._store.staging,
         )
         return [exporter.export(request) for request in self._config.exports]

@@ -1,6 +1,6 @@
 """Exports of a run that has finished: made on the CPU from its best checkpoint, or its last, without training.
 
-The run directory is taken over like by a trainer (checkpoint/workspace.py): nobody else has anything to do in it, since
+The run directory is taken over like by a trainer (checkpoint/staging.py): nobody else has anything to do in it, since
 a trainer that finds a result leaves at once, and of two that export, the later one decides.
 """
 
@@ -20,7 +20,7 @@ from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
 from trainyard_trainer.clock import Clock, SystemClock
 from trainyard_trainer.errors import NotFoundError, TrainerError
-from trainyard_trainer.exception_mapping import translate
+from trainyard_trainer.exception_mapping import to_trainer_error
 from trainyard_trainer.report.console import create_console
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
 from trainyard_trainer.report.termination import read_result
@@ -56,12 +56,12 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
         with _logging(run_directory, clock, result.step) as log:
             exports = _make(config, stop=stop, files=files, store=store, log=log)
     except Exception as error:
-        ours = translate(cause(error, store), run_directory)
+        ours = to_trainer_error(cause(error, store), run_directory)
         if type(ours) is TrainerError:
             raise  # nobody foresaw it: its traceback is shown
         raise ours from error
     finally:
-        drop_cache(run_directory, store.workspace)
+        drop_cache(run_directory, store.staging)
         store.close()
     made = ", ".join(f"{one.format} in {one.uri}" for one in exports)
     return Termination(
@@ -90,7 +90,7 @@ def _make(
         run_directory=run_directory,
         device=choose_device(0),
         stop=stop,
-        resolved=ResolvedFile(run_directory / "resolved.json", store.workspace),
+        resolved=ResolvedFile(run_directory / "resolved.json", store.staging),
         stage=lambda _stage: None,
         log=log,
     )
@@ -101,7 +101,7 @@ def _make(
         checkpoint=checkpoint,
         run_uri=config.run_uri or run_directory.absolute().as_uri(),
         files=files,
-        workspace=store.workspace,
+        staging=store.staging,
     )
     return [exporter.export(request) for request in config.exports]
 

@@ -14,7 +14,7 @@ from trainyard_crds.exports import Export
 from trainyard_crds.report import ExportStatus
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.manifest import WEIGHTS, Checkpoint, FileEntry, describe_files
-from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.staging import StagingDirectory
 from trainyard_trainer.engine.task import ExportNotes, RunContext
 from trainyard_trainer.sources.s3 import Bucket
 
@@ -52,7 +52,7 @@ class Exporter:
         checkpoint: What is exported.
         run_uri: The run directory as users see it.
         files: Makes it durable.
-        workspace: Publishes it.
+        staging: Publishes it.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Exporter:
         checkpoint: Checkpoint,
         run_uri: str,
         files: Files,
-        workspace: Workspace,
+        staging: StagingDirectory,
     ) -> None:
         self._write = write
         self._context = context
         self._checkpoint = checkpoint
         self._run_uri = run_uri
         self._files = files
-        self._workspace = workspace
+        self._staging = staging
 
     def export(self, request: Export) -> ExportStatus:
         """Make `exports/<format>/`, unless an earlier start of the run made it, and copy it where it was asked to go.
@@ -96,7 +96,7 @@ class Exporter:
         )
 
     def _make(self, request: Export, target: Path) -> ExportRecord:
-        temporary = self._workspace.path("export")
+        temporary = self._staging.path("export")
         with storage_errors(self._context.run_directory):
             target.parent.mkdir(exist_ok=True)
             temporary.mkdir()
@@ -110,10 +110,10 @@ class Exporter:
             )
             document = record.model_dump_json(by_alias=True, exclude_none=True, indent=1)
             (temporary / RECORD).write_text(f"{document}\n", encoding="utf-8")
-            self._files.publish(temporary)
+            self._files.fsync_tree(temporary)
             if target.exists():
-                self._workspace.discard(target)
-            self._workspace.publish(temporary, target)
+                self._staging.discard(target)
+            self._staging.publish(temporary, target)
         if notes.message:
             self._context.log("Exported", f"Export {request.format}: {notes.message}")
         return record

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainyard_crds.report import Termination
 
-BEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 """How often a launcher lets the others hear from it."""
 MOST_MISSED = 12
 """So many of its own beats a launcher waits for one of another: a minute, however slow both are."""
@@ -37,7 +37,7 @@ class Message(BaseModel):
     word: Termination | None = None
 
 
-class Link:
+class ControlChannel:
     """One side of a connection; nothing here waits."""
 
     def __init__(self, connection: socket.socket, now: float) -> None:
@@ -74,7 +74,7 @@ class Link:
             now: Monotonic seconds.
         """
         if now >= self._next_beat:
-            self._next_beat = now + BEAT_SECONDS
+            self._next_beat = now + HEARTBEAT_SECONDS
             self._missed += 1
             self.ended |= self._missed > MOST_MISSED
             self.send(Message(kind="beat"))

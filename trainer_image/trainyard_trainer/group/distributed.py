@@ -18,11 +18,11 @@ from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.exception_mapping import is_lost_peer, lost_peer
 from trainyard_trainer.group.group import Group, Poll
 from trainyard_trainer.group.membership import Membership
-from trainyard_trainer.group.sharding import shard_blocks, whole
+from trainyard_trainer.group.sharding import full_tensor, shard_blocks
 
-MEETING_SECONDS = 600
+RENDEZVOUS_TIMEOUT_SECONDS = 600
 """How long a process waits for the others to start."""
-SILENCE_SECONDS = 1800
+COLLECTIVE_TIMEOUT_SECONDS = 1800
 """How long a process that is there may not answer: one may wait for a slow volume."""
 _POLL_SECONDS = 0.1
 
@@ -47,7 +47,7 @@ class DistributedGroup(Group):
         found: list[float] = numbers.tolist()
         return found
 
-    def exchange(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The JSON values of all processes, by their ranks."""
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with _peers():
@@ -61,18 +61,18 @@ class DistributedGroup(Group):
         return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(found, lengths, strict=True)]
 
     @contextmanager
-    def first_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
+    def main_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
         """Let the first process do something, then the first one of each pod; they wait as long as it takes."""
         self._turns += 1
         first, first_here = f"turn-{self._turns}", f"turn-{self._turns}-{self._node}"
-        if not self.is_first:
+        if not self.is_main_process:
             heard = self._await(first if self._is_first_here else first_here, poll)
             if told is not None:
                 told.update(heard)
         yield
         if self._is_first_here:
             with _peers():
-                for key in (first_here, first) if self.is_first else (first_here,):
+                for key in (first_here, first) if self.is_main_process else (first_here,):
                     self._store.set(key, json.dumps(told or {}))
 
     def _await(self, key: str, poll: Poll) -> dict[str, str]:
@@ -89,12 +89,12 @@ class DistributedGroup(Group):
             shard_blocks(model, self._device)
         self.is_sharded = True
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full_tensor(self, tensor: Tensor) -> Tensor:
         """A tensor in one piece; for a sharded one, all processes ask for it."""
         with _peers():
-            return whole(tensor)
+            return full_tensor(tensor)
 
-    def reduce(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
         """Sum the gradients over all processes, in one piece for each type; sharded ones are summed already."""
         stopping, *used = self.sum([not is_complete, *(parameter.grad is not None for parameter in parameters)])
         self._agree(is_stopping=stopping > 0)
@@ -125,7 +125,7 @@ def join(member: Membership, device: torch.device) -> DistributedGroup:
                 member.master_port,
                 member.world_size,
                 is_master=member.rank == 0,
-                timeout=timedelta(seconds=MEETING_SECONDS),
+                timeout=timedelta(seconds=RENDEZVOUS_TIMEOUT_SECONDS),
                 wait_for_workers=False,
             )
         except ValueError as error:
@@ -138,7 +138,7 @@ def join(member: Membership, device: torch.device) -> DistributedGroup:
             store=store,
             rank=member.rank,
             world_size=member.world_size,
-            timeout=timedelta(seconds=SILENCE_SECONDS),
+            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
             device_id=device if device.type == "cuda" else None,
         )
     return DistributedGroup(member, device, PrefixStore("trainyard", store))

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Termination
 from trainyard_trainer.errors import PeerLostError
-from trainyard_trainer.report.termination import failure
+from trainyard_trainer.report.termination import termination_of
 
 _CONSEQUENCES = (ExitCode.FINISHED, ExitCode.INTERRUPTED, ExitCode.PEER_LOST)
 """What a process ends with when nothing was wrong with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class ProcessExit:
     """How one process of a group ended."""
 
     rank: int
@@ -31,7 +31,7 @@ def is_failure(code: int) -> bool:
     return code not in (ExitCode.FINISHED, ExitCode.INTERRUPTED)
 
 
-def verdict(ends: Sequence[End], world_size: int, lost: str | None = None) -> Termination:
+def aggregate_exits(ends: Sequence[ProcessExit], world_size: int, lost: str | None = None) -> Termination:
     """The end of the group, in one pod.
 
     The process that failed first decides; a loss that follows from its end does not count. One that was ended by a
@@ -47,9 +47,9 @@ def verdict(ends: Sequence[End], world_size: int, lost: str | None = None) -> Te
         return told
     cause = _cause(ends)
     if lost is not None and cause.code in (ExitCode.INTERRUPTED, ExitCode.PEER_LOST):
-        word = failure(lost_pod(lost))
+        word = termination_of(lost_pod(lost))
     else:
-        word = cause.message if cause.message is not None else failure(_without_a_word(cause, world_size))
+        word = cause.message if cause.message is not None else termination_of(_without_a_word(cause, world_size))
         if cause.rank == 0:
             return word
     if told is None:
@@ -67,7 +67,7 @@ def lost_pod(why: str) -> PeerLostError:
     return PeerLostError(why, "The next start goes on from the last checkpoint.")
 
 
-def _cause(ends: Sequence[End]) -> End:
+def _cause(ends: Sequence[ProcessExit]) -> ProcessExit:
     failed = [end for end in ends if end.code not in _CONSEQUENCES]
     stopped = [end for end in ends if end.code == ExitCode.INTERRUPTED]
     # Of those that stopped, the first process knows what was saved.
@@ -75,7 +75,7 @@ def _cause(ends: Sequence[End]) -> End:
     return next(iter([*failed, *sorted(stopped, key=lambda end: end.rank), *lost, *ends]))
 
 
-def _without_a_word(end: End, world_size: int) -> PeerLostError:
+def _without_a_word(end: ProcessExit, world_size: int) -> PeerLostError:
     how = f"was ended by {_signal_name(-end.code)}" if end.code < 0 else f"ended with code {end.code} without a word"
     return PeerLostError(
         f"Process {end.rank} of the group of {world_size} {how}; the others stopped.",

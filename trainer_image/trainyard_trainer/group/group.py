@@ -24,7 +24,7 @@ class Group:
     """Whether the model is spread over the processes, so that each pass through it needs all of them."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
@@ -32,16 +32,16 @@ class Group:
         """The sum of each value over all processes; on the host, no GPU is waited for."""
         return list(values)
 
-    def exchange(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The JSON values of all processes, by their ranks."""
         return [value]
 
-    def of_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first process's JSON value."""
-        return self.exchange(value if self.is_first else None)[0]
+        return self.all_gather(value if self.is_main_process else None)[0]
 
     @contextmanager
-    def first_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
+    def main_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
         """Let the first process do something, then the first one of each other pod, then all others.
 
         Each finds on its disk what the one before it left: some directories are the pod's, some are the group's.
@@ -55,11 +55,11 @@ class Group:
     def shard(self, model: nn.Module) -> None:
         """Spread a model's parameters over the processes, its gradients and optimizer with them."""
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full_tensor(self, tensor: Tensor) -> Tensor:
         """A tensor of a model or an optimizer in one piece."""
         return tensor
 
-    def reduce(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
         """Sum the gradients over all processes, at the end of a step.
 
         Args:
@@ -71,7 +71,7 @@ class Group:
         """
         self._agree(is_stopping=not is_complete)
 
-    def share(self, items: Sequence[T]) -> list[tuple[T, bool]]:
+    def partition(self, items: Sequence[T]) -> list[tuple[T, bool]]:
         """What falls to this process of the passes to be made, and whether it counts.
 
         Where a pass needs all processes, those with less to do repeat one that does not count.
@@ -85,7 +85,7 @@ class Group:
         asked = _is_asked(poll)
         return self.sum([asked])[0] > 0 if self.is_sharded else asked
 
-    def mean(self, items: Sequence[T], measure: Callable[[T], tuple[float, float]], poll: Poll) -> float:
+    def weighted_mean(self, items: Sequence[T], measure: Callable[[T], tuple[float, float]], poll: Poll) -> float:
         """A mean over items that are shared out; the same for all processes.
 
         Args:
@@ -97,7 +97,7 @@ class Group:
             StopRequested: One of the processes was asked to stop; on all of them.
         """
         total, weight, stopping = 0.0, 0.0, False
-        for item, counts in self.share(items):
+        for item, counts in self.partition(items):
             if stopping := self.is_stopping(poll):
                 break
             of_item, weight_of_item = measure(item)
@@ -108,7 +108,7 @@ class Group:
             raise StopRequested(_STOPPED)
         return total / weight
 
-    def check(self, poll: Poll, *values: float) -> list[float]:
+    def check_stop(self, poll: Poll, *values: float) -> list[float]:
         """The sums of values; whether to stop is agreed along with them.
 
         Raises:

@@ -38,7 +38,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 @contextmanager
-def held(port: int) -> Iterator[None]:
+def reserve_port(port: int) -> Iterator[None]:
     """Let nobody else be given a TCP port; a server that reuses addresses, as servers do, can listen at it.
 
     Without it any connection of this machine may take the port before the one it is meant for has started.

@@ -20,14 +20,14 @@ from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import PeerLostError, StopRequested
-from trainyard_trainer.group.exit_aggregation import End, is_failure, lost_pod, verdict
-from trainyard_trainer.group.interfaces import free_port, held
+from trainyard_trainer.group.exit_aggregation import ProcessExit, aggregate_exits, is_failure, lost_pod
+from trainyard_trainer.group.interfaces import free_port, reserve_port
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, Node, local_members
-from trainyard_trainer.group.pod_peers import Pods
-from trainyard_trainer.report.termination import failure
+from trainyard_trainer.group.pod_peers import PodPeers
+from trainyard_trainer.report.termination import termination_of
 from trainyard_trainer.stop import StopFlag
 
-LINGER_SECONDS = 20.0
+EXIT_GRACE_SECONDS = 20.0
 """What a process has to end by itself once one of its group has failed: it may be publishing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
 
@@ -40,7 +40,7 @@ def launch(
     *,
     stop: StopFlag,
     environ: Mapping[str, str],
-    pods: Pods | None = None,
+    pods: PodPeers | None = None,
     start: Start | None = None,
 ) -> Termination:
     """Run this pod's processes of a group until the last of them has ended.
@@ -55,11 +55,11 @@ def launch(
         pods: The pods of the group. Default: this one alone.
         start: How a process is started. Default: by this process's own command line.
     """
-    pods = pods or Pods(Node(port=free_port()))
+    pods = pods or PodPeers(Node(port=free_port()))
     members = local_members(processes, pods.node)
     with (
         tempfile.TemporaryDirectory(prefix="trainyard-group-") as words,
-        held(pods.node.port) if pods.node.index == 0 else nullcontext(),
+        reserve_port(pods.node.port) if pods.node.index == 0 else nullcontext(),
         _Wakeup() as wakeup,
     ):
         group = _Processes(Path(words), wakeup, pods)
@@ -69,25 +69,25 @@ def launch(
             ends = group.wait(stop)
         finally:
             group.kill()
-        word = verdict(ends, members[0].world_size, lost=pods.lost)
+        word = aggregate_exits(ends, members[0].world_size, lost=pods.lost)
         if word.exit_code == ExitCode.FINISHED and pods.node.index > 0:
             word = _result(stop, pods, wakeup)
         pods.leave(word)
         return word
 
 
-def _result(stop: StopFlag, pods: Pods, wakeup: _Wakeup) -> Termination:
+def _result(stop: StopFlag, pods: PodPeers, wakeup: _Wakeup) -> Termination:
     """In a pod whose processes have done their part: how the run ends. The first pod still saves and exports."""
     pods.trained()
     while pods.is_waiting:
         if stop.requested:
-            return failure(StopRequested("Stopped on request."))
+            return termination_of(StopRequested("Stopped on request."))
         select.select([wakeup.file, *(link.fileno() for link in pods.files())], [], [], pods.seconds)
         wakeup.drain()
         pods.attend()
     if pods.result is not None and pods.result.outcome is not Outcome.FAILED:
         return pods.result
-    return failure(lost_pod(pods.lost or ""))
+    return termination_of(lost_pod(pods.lost or ""))
 
 
 def bind_to_launcher(environ: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ def bind_to_launcher(environ: Mapping[str, str]) -> None:
         raise PeerLostError("The launcher of this group has ended.")
 
 
-def leave(code: int) -> int:
+def exit_if_failed_member(code: int) -> int:
     """Let a process of a group that failed end here and now; the code of any other one.
 
     The libraries that join GPUs may wait, when they are closed, for processes that are gone or wait themselves.
@@ -138,13 +138,13 @@ class _Wakeup:
 class _Processes:
     """The processes that are still there, and how the others ended."""
 
-    def __init__(self, words: Path, wakeup: _Wakeup, pods: Pods) -> None:
+    def __init__(self, words: Path, wakeup: _Wakeup, pods: PodPeers) -> None:
         self._words = words
         self._wakeup = wakeup
         self._pods = pods
         self._running: dict[int, tuple[int, int]] = {}
         """By the file that becomes readable with the end of a process: its rank and number."""
-        self._ends: list[End] = []
+        self._ends: list[ProcessExit] = []
         self._asked_to_stop = False
 
     def start(self, member: Membership, environ: Mapping[str, str], start: Start) -> None:
@@ -155,7 +155,7 @@ class _Processes:
             pid = start({**environ, **member.environ(), **own})
         self._running[os.pidfd_open(pid)] = (member.rank, pid)
 
-    def wait(self, stop: StopFlag) -> list[End]:
+    def wait(self, stop: StopFlag) -> list[ProcessExit]:
         """Wait until all have ended; how, in the order in which they did."""
         deadline: float | None = None
         while self._running:
@@ -165,7 +165,7 @@ class _Processes:
             if self._pods.lost is not None:
                 self._ask_to_stop()  # who does something alone would not notice
             if deadline is None and self._is_broken:
-                deadline = time.monotonic() + LINGER_SECONDS
+                deadline = time.monotonic() + EXIT_GRACE_SECONDS
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             files = [self._wakeup.file, *self._running, *(link.fileno() for link in self._pods.files())]
             ready, _, _ = select.select(files, [], [], _shorter(left, self._pods.seconds))
@@ -188,7 +188,7 @@ class _Processes:
         return self._pods.lost is not None or any(is_failure(end.code) for end in self._ends)
 
     def kill(self) -> None:
-        """End whoever is left."""
+        """ProcessExit whoever is left."""
         for file, (_rank, pid) in list(self._running.items()):
             os.kill(pid, signal.SIGKILL)
             self._reap(file, code=ExitCode.PEER_LOST)
@@ -212,7 +212,7 @@ class _Processes:
         code, word = os.waitstatus_to_exitcode(status) if code is None else code, _read_word(self._words / str(rank))
         if code < 0 and word is not None:
             code = word.exit_code  # the signal met one that had nothing more to do but to end
-        self._ends.append(End(rank=rank, code=code, message=word))
+        self._ends.append(ProcessExit(rank=rank, code=code, message=word))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the launcher of one pod knows of the others while its processes run; `Pods` itself is a pod without others."""
+"""The launcher's view of the other pods while its processes run; `PodPeers` itself stands for a single pod."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from trainyard_crds.report import Outcome, Termination
-from trainyard_trainer.group.control_channel import BEAT_SECONDS, Link, Message
+from trainyard_trainer.group.control_channel import HEARTBEAT_SECONDS, ControlChannel, Message
 from trainyard_trainer.group.membership import Node
 
 _GOODBYE_SECONDS = 5.0
@@ -17,7 +17,7 @@ FindResult = Callable[[], Termination | None]
 """The result of the run, where it has finished."""
 
 
-class Pods:
+class PodPeers:
     """The pods of a group, as seen by one of them: the only one."""
 
     stop_asked = False
@@ -40,7 +40,7 @@ class Pods:
         """Whether this pod, once all its processes have done their part, has to wait for the run's result."""
         return False
 
-    def files(self) -> Sequence[Link]:
+    def files(self) -> Sequence[ControlChannel]:
         """What can be read when one of the others says something."""
         return ()
 
@@ -57,7 +57,7 @@ class Pods:
         """Tell the others how this pod ends."""
 
 
-class LinkedPods(Pods):
+class ConnectedPodPeers(PodPeers):
     """One of several. The first one hears of all others, the others of the first one.
 
     Args:
@@ -66,7 +66,7 @@ class LinkedPods(Pods):
         find_result: Where the first pod is gone, whether it had finished.
     """
 
-    def __init__(self, node: Node, links: Mapping[int, Link], find_result: FindResult) -> None:
+    def __init__(self, node: Node, links: Mapping[int, ControlChannel], find_result: FindResult) -> None:
         super().__init__(node)
         self._links = links
         self._find_result = find_result
@@ -78,14 +78,14 @@ class LinkedPods(Pods):
     @property
     def seconds(self) -> float:
         """Until the next beat is due, at most."""
-        return BEAT_SECONDS / 2
+        return HEARTBEAT_SECONDS / 2
 
     @property
     def is_waiting(self) -> bool:
         """The first pod tells the result, or is lost."""
         return self.node.index > 0 and self.result is None and self.lost is None
 
-    def files(self) -> Sequence[Link]:
+    def files(self) -> Sequence[ControlChannel]:
         """Of those who are there."""
         return [link for link in self._links.values() if not link.ended]
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from trainyard_crds.report import Termination
 from trainyard_trainer.errors import PeerLostError
-from trainyard_trainer.group.control_channel import Link, Message
+from trainyard_trainer.group.control_channel import ControlChannel, Message
 from trainyard_trainer.group.interfaces import free_port, interface_of
 from trainyard_trainer.group.membership import LOOPBACK, Node
-from trainyard_trainer.group.pod_peers import FindResult, LinkedPods
+from trainyard_trainer.group.pod_peers import ConnectedPodPeers, FindResult
 from trainyard_trainer.stop import StopFlag
 
-MEETING_SECONDS = 600.0
+RENDEZVOUS_TIMEOUT_SECONDS = 600.0
 """How long the first who comes waits for the last: images are pulled, volumes mounted."""
 _POLL_SECONDS = 0.2
 _RESULT_SECONDS = 2.0
@@ -32,9 +32,15 @@ Say = Callable[[str, str], None]
 """Tells (type, sentence) in the log."""
 
 
-def meet(
-    node: Node, group: str, *, stop: StopFlag, say: Say, find_result: FindResult, seconds: float = MEETING_SECONDS
-) -> LinkedPods | Termination:
+def rendezvous(
+    node: Node,
+    group: str,
+    *,
+    stop: StopFlag,
+    say: Say,
+    find_result: FindResult,
+    seconds: float = RENDEZVOUS_TIMEOUT_SECONDS,
+) -> ConnectedPodPeers | Termination:
     """Meet the other pods of a group.
 
     Args:
@@ -61,17 +67,17 @@ def meet(
         return finished.result
 
 
-def _gather(node: Node, group: str, patience: _Patience, say: Say, find_result: FindResult) -> LinkedPods:
+def _gather(node: Node, group: str, patience: _Patience, say: Say, find_result: FindResult) -> ConnectedPodPeers:
     """In the first pod: wait for the others, and tell them where their processes meet."""
-    came: dict[int, Link] = {}
-    strangers: list[Link] = []
+    came: dict[int, ControlChannel] = {}
+    strangers: list[ControlChannel] = []
     server = _listen(node)
     try:
         while len(came) < node.count - 1:
             missing = sorted({*range(1, node.count)} - came.keys())
             patience.wait(f"Pod 0 of {node.count} waits for {_named(missing)}", [server, *strangers, *came.values()])
             with suppress(BlockingIOError):
-                strangers.append(Link(server.accept()[0], time.monotonic()))
+                strangers.append(ControlChannel(server.accept()[0], time.monotonic()))
             strangers = _sort(strangers, came, node, group)
             for index, link in list(came.items()):
                 link.receive()
@@ -87,10 +93,12 @@ def _gather(node: Node, group: str, patience: _Patience, say: Say, find_result: 
         link.send(Message(kind="go", port=port))
     say("PodsMet", f"All {node.count} pods of the group are there.")
     interface = node.interface or interface_of(next(iter(came.values())).own_address)
-    return LinkedPods(replace(node, address=LOOPBACK, port=port, interface=interface), came, find_result)
+    return ConnectedPodPeers(replace(node, address=LOOPBACK, port=port, interface=interface), came, find_result)
 
 
-def _sort(strangers: Sequence[Link], came: dict[int, Link], node: Node, group: str) -> list[Link]:
+def _sort(
+    strangers: Sequence[ControlChannel], came: dict[int, ControlChannel], node: Node, group: str
+) -> list[ControlChannel]:
     """Move those who say hello to those who came, send away who says anything else; who has said nothing yet."""
     silent = []
     for link in strangers:
@@ -111,7 +119,7 @@ def _sort(strangers: Sequence[Link], came: dict[int, Link], node: Node, group: s
     return silent
 
 
-def _find(node: Node, group: str, patience: _Patience, find_result: FindResult) -> LinkedPods:
+def _find(node: Node, group: str, patience: _Patience, find_result: FindResult) -> ConnectedPodPeers:
     """In another pod: look for the first one until it says go."""
     waiting = f"Pod {node.index} of {node.count} waits for pod 0 at {node.address}:{node.port}"
     why = ""
@@ -121,20 +129,20 @@ def _find(node: Node, group: str, patience: _Patience, find_result: FindResult) 
             patience.wait(f"{waiting}{why}", [])
         why = f": {attempt.why}"
         if attempt.connection is not None:
-            link = Link(attempt.connection, time.monotonic())
+            link = ControlChannel(attempt.connection, time.monotonic())
             link.send(Message(kind="hello", index=node.index, group=group))
             port = _await_go(link, node, patience)
             if port is not None:
                 interface = node.interface or interface_of(link.own_address)
                 own = replace(node, address=link.other_address, port=port, interface=interface)
-                return LinkedPods(own, {0: link}, find_result)
+                return ConnectedPodPeers(own, {0: link}, find_result)
             why = ": it does not take this pod, and may be one of an earlier start"
         again = time.monotonic() + _RETRY_SECONDS
         while time.monotonic() < again:
             patience.wait(f"{waiting}{why}", [])
 
 
-def _await_go(link: Link, node: Node, patience: _Patience) -> int | None:
+def _await_go(link: ControlChannel, node: Node, patience: _Patience) -> int | None:
     """The port at which the processes meet; None where the other side is gone."""
     try:
         while True:
@@ -172,7 +180,7 @@ class _Patience:
         self._began = self._looked_at = time.monotonic()
         self._said, self._said_at = "", 0.0
 
-    def wait(self, text: str, files: Sequence[Link | socket.socket]) -> None:
+    def wait(self, text: str, files: Sequence[ControlChannel | socket.socket]) -> None:
         """Wait until one of the files can be read, a moment at most.
 
         Raises:

@@ -39,7 +39,7 @@ def shard_blocks(model: nn.Module, device: torch.device) -> None:
             module.set_force_sum_reduction_for_comms(enable=True)
 
 
-def is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
+def is_sharded_tensor(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether each process holds a part of the tensor only."""
     if type(tensor) in {Tensor, nn.Parameter}:
         return False
@@ -48,19 +48,19 @@ def is_spread(tensor: Tensor) -> TypeGuard[DTensor]:
     return isinstance(tensor, DTensor)
 
 
-def part(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """What this process holds of the tensor."""
-    return tensor.to_local() if is_spread(tensor) else tensor
+    return tensor.to_local() if is_sharded_tensor(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor in one piece, on every process; all of them ask for it. One that is not spread is returned itself."""
-    return tensor.full_tensor() if is_spread(tensor) else tensor
+    return tensor.full_tensor() if is_sharded_tensor(tensor) else tensor
 
 
-def like(tensor: Tensor, model: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
     """A whole tensor, spread as `model` is if that is; every process has the whole one."""
-    if not is_spread(model):
+    if not is_sharded_tensor(model):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

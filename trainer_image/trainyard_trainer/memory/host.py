@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trainyard_trainer.cgroup import directories, read
+from trainyard_trainer.cgroup import group_directories, read_value
 
 _ROOT = Path("/")
 _UNLIMITED = 2**60
@@ -26,21 +26,21 @@ def free_memory(root: Path = _ROOT) -> int | None:
 
 
 def _limits(root: Path) -> list[int]:
-    files = [directory / "memory.max" for directory in directories(root, "memory", v2=True)]
-    files += [directory / "memory.limit_in_bytes" for directory in directories(root, "memory", v2=False)]
-    values = [int(text) for text in map(read, files) if text.isdecimal()]
+    files = [directory / "memory.max" for directory in group_directories(root, "memory", v2=True)]
+    files += [directory / "memory.limit_in_bytes" for directory in group_directories(root, "memory", v2=False)]
+    values = [int(text) for text in map(read_value, files) if text.isdecimal()]
     return [value for value in values if value < _UNLIMITED]
 
 
 def _held(root: Path) -> int:
     """Resident bytes of this process."""
-    words = read(root / "proc/self/statm").split()
+    words = read_value(root / "proc/self/statm").split()
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if len(words) > 1 else 0
 
 
 def _available(root: Path) -> int | None:
     """What the machine could give without swapping."""
-    for line in read(root / "proc/meminfo").splitlines():
+    for line in read_value(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         if name == "MemAvailable":
             return int(rest.split()[0]) * 1024

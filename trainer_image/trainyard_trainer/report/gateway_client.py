@@ -50,7 +50,7 @@ def seconds_until_next(*, since_last: float, failures: int, urgent: bool) -> flo
     return max(0.0, wait - since_last)
 
 
-class IntakePoster:
+class GatewayClient:
     """Keeps the latest report until it is taken; older ones are forgotten."""
 
     def __init__(self, *, send: Send, clock: Clock, run_log: RunLog) -> None:

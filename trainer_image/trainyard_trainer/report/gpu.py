@@ -17,18 +17,18 @@ def no_gpus() -> list[Gpu]:
     return []
 
 
-def of_all_pods(sample: GpuSampler, pod: int, exchange: Callable[[Any], list[Any]]) -> GpuSampler:
+def gpus_of_all_pods(sample: GpuSampler, pod: int, all_gather: Callable[[Any], list[Any]]) -> GpuSampler:
     """A sampler of the GPUs of all pods of a group, which all its processes call together.
 
     Args:
         sample: This process's share: the GPUs of its pod in one process of it, none in the others.
         pod: Index of its pod.
-        exchange: Gives the JSON values of all processes, by their ranks.
+        all_gather: Gives the JSON values of all processes, by their ranks.
     """
 
     def sample_all() -> list[Gpu]:
         own = [gpu.model_copy(update={"pod": pod}).to_json() for gpu in sample()]
-        found = [Gpu.model_validate(one) for share in exchange(own) for one in share]
+        found = [Gpu.model_validate(one) for share in all_gather(own) for one in share]
         return found[:MOST_GPUS]
 
     return sample_all

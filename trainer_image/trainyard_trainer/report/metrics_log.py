@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainyard_trainer.checkpoint.files import write_whole
-from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.files import write_all
+from trainyard_trainer.checkpoint.staging import StagingDirectory
 from trainyard_trainer.report.tensorboard import EventFile
 
 
@@ -43,10 +43,10 @@ class MetricsLog:
     sees any more. The event file for TensorBoard beside it holds the same lines.
     """
 
-    def __init__(self, path: Path, workspace: Workspace) -> None:
+    def __init__(self, path: Path, staging: StagingDirectory) -> None:
         self._path = path
-        self._workspace = workspace
-        self._events = EventFile(path.parent, workspace)
+        self._staging = staging
+        self._events = EventFile(path.parent, staging)
         self._file: io.FileIO | None = None
 
     def begin(self, length: int) -> None:
@@ -56,17 +56,17 @@ class MetricsLog:
             SupersededError: A newer trainer owns the run directory; its metrics are left alone.
         """
         kept = self._path.read_bytes()[:length] if length else b""
-        temporary = self._workspace.path(self._path.name)
-        self._file = self._workspace.create(temporary)
-        write_whole(self._file, kept)
+        temporary = self._staging.path(self._path.name)
+        self._file = self._staging.create(temporary)
+        write_all(self._file, kept)
         os.fsync(self._file.fileno())
-        self._workspace.publish(temporary, self._path)
+        self._staging.publish(temporary, self._path)
         self._events.begin(_lines_of(kept))
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
         """Write one line; readers that follow the file see it at once."""
         line = {"step": step, "time": time, **metrics}
-        write_whole(self._open_file(), json.dumps(line, allow_nan=False).encode() + b"\n")
+        write_all(self._open_file(), json.dumps(line, allow_nan=False).encode() + b"\n")
         self._events.append(line)
 
     @property

@@ -9,10 +9,10 @@ from trainyard_trainer.clock import Clock
 from trainyard_trainer.report.gpu import GpuSampler
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.report.run_log import RunLog
-from trainyard_trainer.report.startup import Startup
+from trainyard_trainer.report.startup import StartupTimer
 
 
-class NoMetrics:
+class NullMetrics:
     """Has the methods of `MetricsLog`."""
 
     length = 0
@@ -30,7 +30,7 @@ class NoMetrics:
         """Nothing is open."""
 
 
-class NoConsole:
+class NullConsole:
     """Shows nothing."""
 
     def begin(self, *, step: int, total_steps: int) -> None:
@@ -49,13 +49,13 @@ class NoConsole:
         """Nothing is shown."""
 
 
-def create_silent_reporter(clock: Clock, *, gpus: GpuSampler, owner_epoch: int, startup: Startup) -> Reporter:
+def create_null_reporter(clock: Clock, *, gpus: GpuSampler, owner_epoch: int, startup: StartupTimer) -> Reporter:
     """A reporter nobody hears; it samples GPUs where the first process tells of them."""
     return Reporter(
         clock=clock,
-        console=NoConsole(),
+        console=NullConsole(),
         run_log=RunLog(Path(os.devnull), clock),
-        metrics_log=NoMetrics(),
+        metrics_log=NullMetrics(),
         poster=None,
         gpus=gpus,
         owner_epoch=owner_epoch,

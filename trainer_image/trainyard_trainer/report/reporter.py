@@ -23,13 +23,13 @@ from trainyard_crds.report import (
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.errors import GpuMemoryError, TrainerError
 from trainyard_trainer.report.console import Console
-from trainyard_trainer.report.gateway_client import IntakePoster
+from trainyard_trainer.report.gateway_client import GatewayClient
 from trainyard_trainer.report.gpu import GpuSampler
 from trainyard_trainer.report.metrics_log import Metrics
 from trainyard_trainer.report.progress import Pace, percent_done
 from trainyard_trainer.report.run_log import RunLog
-from trainyard_trainer.report.startup import Startup
-from trainyard_trainer.report.termination import failure
+from trainyard_trainer.report.startup import StartupTimer
+from trainyard_trainer.report.termination import termination_of
 
 _MOST_CHECKPOINTS = 20
 _WARNING_LIMIT = 512
@@ -47,10 +47,10 @@ class Reporter:
         console: Console,
         run_log: RunLog,
         metrics_log: Metrics,
-        poster: IntakePoster | None,
+        poster: GatewayClient | None,
         gpus: GpuSampler,
         owner_epoch: int,
-        startup: Startup,
+        startup: StartupTimer,
     ) -> None:
         self._clock = clock
         self._startup = startup
@@ -89,10 +89,10 @@ class Reporter:
 
     def log(self, kind: str, message: str, level: str = "info") -> None:
         """Something happened that a user may want to know."""
-        self.log_quietly(kind, message, level)
+        self.log_to_file(kind, message, level)
         self._console.message(level, kind, message)
 
-    def log_quietly(self, kind: str, message: str, level: str = "info") -> None:
+    def log_to_file(self, kind: str, message: str, level: str = "info") -> None:
         """Something happened that need not be on the console."""
         self._run_log.append(level=level, kind=kind, message=message)
 
@@ -102,7 +102,7 @@ class Reporter:
             self._warnings[reason] = message[:_WARNING_LIMIT]
             self.log(reason, message, "warning")
 
-    def found(self, *, step: int, epoch: float, metrics: dict[str, float]) -> None:
+    def restore(self, *, step: int, epoch: float, metrics: dict[str, float]) -> None:
         """Where an earlier start of the run got to, known before anything is loaded."""
         self._metrics = _finite(metrics)
         self._update(step=step, epoch=epoch)
@@ -147,7 +147,7 @@ class Reporter:
         )
         self._console.step(step)
         if started := self._startup.first_step_done(self._clock.monotonic()):
-            self.log_quietly("Started", started)
+            self.log_to_file("Started", started)
         if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
             self._offer()
 
@@ -175,7 +175,7 @@ class Reporter:
 
     def ended(self, error: TrainerError) -> Termination:
         """The termination of a run that ended with this error, or on request."""
-        termination = failure(error).model_copy(update=self._snapshot())
+        termination = termination_of(error).model_copy(update=self._snapshot())
         if isinstance(error, GpuMemoryError) and self._memory_advice:
             termination = termination.model_copy(update={"advice": self._memory_advice[:_WARNING_LIMIT]})
         if termination.outcome is not Outcome.INTERRUPTED:

@@ -14,7 +14,7 @@ _PARTS = {
 }
 
 
-class Startup:
+class StartupTimer:
     """A stop watch with one hand: every moment belongs to one part.
 
     Args:

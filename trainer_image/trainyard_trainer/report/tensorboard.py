@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trainyard_trainer.checkpoint.files import write_whole
-from trainyard_trainer.checkpoint.staging import Workspace
+from trainyard_trainer.checkpoint.files import write_all
+from trainyard_trainer.checkpoint.staging import StagingDirectory
 
 DIRECTORY = "tensorboard"
 _NAME = "events.out.tfevents"
@@ -28,14 +28,14 @@ class EventFile:
 
     Args:
         run_directory: Where the directory of event files is.
-        workspace: Where this one is written until it is complete. Its owner's number is in the file's name, as readers
+        staging: Where this one is written until it is complete. Its owner's number is in the file's name, as readers
             go through the files in the order of their names.
     """
 
-    def __init__(self, run_directory: Path, workspace: Workspace) -> None:
+    def __init__(self, run_directory: Path, staging: StagingDirectory) -> None:
         self._directory = run_directory / DIRECTORY
-        self._workspace = workspace
-        self._name = f"{_NAME}.{workspace.owner_epoch:010d}.trainyard"
+        self._staging = staging
+        self._name = f"{_NAME}.{staging.owner_epoch:010d}.trainyard"
         self._file: io.FileIO | None = None
 
     def begin(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -47,17 +47,17 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._directory.mkdir(exist_ok=True)
-        temporary = self._workspace.path(self._name)
-        self._file = self._workspace.create(temporary)
-        write_whole(self._file, _empty_file())
-        write_whole(self._file, _record(session_log=SessionLog(status=SessionLog.START)))
+        temporary = self._staging.path(self._name)
+        self._file = self._staging.create(temporary)
+        write_all(self._file, _empty_file())
+        write_all(self._file, _record(session_log=SessionLog(status=SessionLog.START)))
         for line in lines:
             self.append(line)
         os.fsync(self._file.fileno())
-        self._workspace.publish(temporary, self._directory / self._name)
+        self._staging.publish(temporary, self._directory / self._name)
         for path in self._directory.glob(f"{_NAME}.*"):
             if path.name != self._name and path.stat().st_size > len(_empty_file()):
-                self._workspace.replace(path, _empty_file())
+                self._staging.replace(path, _empty_file())
 
     def append(self, line: dict[str, Any]) -> None:
         """Add the numbers of a line: `step`, `time` (RFC 3339) and one scalar each for all others."""
@@ -68,7 +68,7 @@ class EventFile:
         ]
         wall_time = datetime.fromisoformat(line["time"]).timestamp()
         assert self._file is not None, "begin() comes first"
-        write_whole(self._file, _record(wall_time=wall_time, step=line["step"], summary=Summary(value=scalars)))
+        write_all(self._file, _record(wall_time=wall_time, step=line["step"], summary=Summary(value=scalars)))
 
     def close(self) -> None:
         """Close the file."""

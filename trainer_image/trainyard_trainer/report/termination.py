@@ -28,7 +28,7 @@ def read_result(run_directory: Path) -> Termination | None:
     return result if result.outcome is Outcome.FINISHED else None
 
 
-def failure(error: TrainerError) -> Termination:
+def termination_of(error: TrainerError) -> Termination:
     """The termination of a run that ended with an error, or on request."""
     return Termination(
         outcome=Outcome.INTERRUPTED if isinstance(error, StopRequested) else Outcome.FAILED,

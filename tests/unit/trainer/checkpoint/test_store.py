@@ -111,7 +111,7 @@ def test_a_late_commit_of_a_stale_trainer_never_counts(tmp_path: Path) -> None:
     late.rename(tmp_path / "checkpoints/step-4-e1")
     third = open_at(tmp_path)
     assert names(third) == ["step-3-e1"]
-    assert third.remove_foreign() == ["step-4-e1"]
+    assert third.remove_stale() == ["step-4-e1"]
 
 
 def test_a_stale_trainer_notices_in_a_save(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
     (tmp_path / "owner/1.json").unlink()
     (tmp_path / "checkpoints/step-3-e1/manifest.json").unlink()
     store = open_at(tmp_path)
-    assert store.remove_foreign() == ["step-3-e1"]
+    assert store.remove_stale() == ["step-3-e1"]
     save(store, 3)
     assert names(store) == ["step-3-e2"]
 

@@ -24,17 +24,17 @@ def after(gate: Event, result: int) -> Callable[[], int]:
 
 def test_a_job_is_done_by_another_thread_and_its_result_is_given_once(writer: Writer[int]) -> None:
     writer.start(get_ident)
-    assert writer.take(wait=True) not in (None, get_ident())
-    assert writer.take(wait=True) is None
+    assert writer.collect(wait=True) not in (None, get_ident())
+    assert writer.collect(wait=True) is None
 
 
 def test_nobody_waits_for_a_job_who_does_not_want_to(writer: Writer[int]) -> None:
     gate = Event()
     writer.start(after(gate, 7))
     assert writer.is_busy
-    assert writer.take(wait=False) is None
+    assert writer.collect(wait=False) is None
     gate.set()
-    assert writer.take(wait=True) == 7
+    assert writer.collect(wait=True) == 7
     assert not writer.is_busy
 
 
@@ -57,10 +57,10 @@ def test_what_a_job_raises_is_raised_once_where_its_result_is_taken(writer: Writ
 
     writer.start(fail)
     with pytest.raises(type(error)):
-        writer.take(wait=True)
-    assert writer.take(wait=True) is None
+        writer.collect(wait=True)
+    assert writer.collect(wait=True) is None
     writer.start(lambda: 1)
-    assert writer.take(wait=True) == 1
+    assert writer.collect(wait=True) == 1
 
 
 def test_closing_lets_the_job_end() -> None:
@@ -69,4 +69,4 @@ def test_closing_lets_the_job_end() -> None:
     writer.start(after(gate, 7))
     gate.set()
     writer.close()
-    assert writer.take(wait=False) == 7
+    assert writer.collect(wait=False) == 7

@@ -117,8 +117,8 @@ def test_a_volume_that_fails_in_a_save(tmp_path: Path, number: int) -> None:
             raise OSError(number, "no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Files, "publish", Files.publish)
-        count_calls("publish", full)
+        patch.setattr(Files, "fsync_tree", Files.fsync_tree)
+        count_calls("fsync_tree", full)
         termination = train_toy(run_config(tmp_path), ToyTask())
     assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
     assert str(tmp_path) in termination.message
@@ -131,16 +131,16 @@ def test_a_volume_too_full_even_for_the_log(tmp_path: Path) -> None:
     assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
 
 
-@pytest.mark.parametrize("where", ["publish", "loss"])
+@pytest.mark.parametrize("where", ["fsync_tree", "loss"])
 def test_a_trainer_that_was_superseded_commits_nothing_more(tmp_path: Path, where: str) -> None:
     def supersede(call: int) -> None:
         if call == 2:
             (tmp_path / "owner/7.json").write_text("")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Files, "publish", Files.publish)
-        if where == "publish":
-            count_calls("publish", supersede)
+        patch.setattr(Files, "fsync_tree", Files.fsync_tree)
+        if where == "fsync_tree":
+            count_calls("fsync_tree", supersede)
         termination = train_toy(run_config(tmp_path), ToyTask(hooks={where: supersede}))
     assert (termination.exit_code, termination.reason) == (80, "Superseded")
     assert not (tmp_path / "checkpoints/step-6-e1").exists()

@@ -58,7 +58,7 @@ def assert_same(directory: Path, whole: Path) -> None:
     assert not list(directory.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("where", ["rename", "write", "fsync", "publish", "create", "remove_tree"])
+@pytest.mark.parametrize("where", ["rename", "write", "fsync", "fsync_tree", "create", "remove_tree"])
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_killed_in_a_file_system_call(tmp_path: Path, whole: Path, where: str, number: int) -> None:
     config = run_config(tmp_path / "run", **BLOCKS)

@@ -37,6 +37,6 @@ def test_gradients_are_summed_once_and_are_the_same_everywhere(tmp_path: Path, w
     assert all(one == found[0] for one in found)
 
 
-@pytest.mark.parametrize("how", ["sum", "exchange", "gradients"])
+@pytest.mark.parametrize("how", ["sum", "all_gather", "gradients"])
 def test_who_waits_for_a_process_that_was_killed_ends_with_its_own_code(how: str) -> None:
     assert run_group(2, work.lose, how) == [ExitCode.PEER_LOST, -signal.SIGKILL]

@@ -77,7 +77,7 @@ def test_a_failure_ends_the_others_even_those_that_hear_nothing(
             (tmp_path / "survived").touch()
         return 65
 
-    monkeypatch.setattr(launcher, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(launcher, "EXIT_GRACE_SECONDS", 0.5)
     found = run(body, tmp_path, processes=3)
     assert (found.exit_code, found.message) == (65, "of 1")
     assert not (tmp_path / "survived").exists()

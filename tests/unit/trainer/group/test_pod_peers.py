@@ -28,8 +28,8 @@ from trainyard_trainer.group import rendezvous
 from trainyard_trainer.group.interfaces import interface_of
 from trainyard_trainer.group.launcher import launch
 from trainyard_trainer.group.membership import Membership, Node
-from trainyard_trainer.group.pod_peers import LinkedPods
-from trainyard_trainer.report.termination import RESULT_FILE, failure, read_result
+from trainyard_trainer.group.pod_peers import ConnectedPodPeers
+from trainyard_trainer.report.termination import RESULT_FILE, read_result, termination_of
 from trainyard_trainer.stop import StopFlag
 
 GROUP = "this group"
@@ -57,12 +57,12 @@ class Pod:
         try:
             word = self._end(stop)
         except TrainerError as error:
-            word = failure(error)
+            word = termination_of(error)
         self._word.write_text(word.to_message())
         return word.exit_code
 
     def _end(self, stop: StopFlag) -> Termination:
-        found = rendezvous.meet(
+        found = rendezvous.rendezvous(
             self._node,
             self._group,
             stop=stop,
@@ -261,8 +261,8 @@ def test_a_pod_that_is_killed_ends_the_other_one(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     """By the end of its connection: its silence would be noticed after hours."""
-    monkeypatch.setattr("trainyard_trainer.group.control_channel.BEAT_SECONDS", 3600.0)
-    monkeypatch.setattr("trainyard_trainer.group.pod_peers.BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr("trainyard_trainer.group.control_channel.HEARTBEAT_SECONDS", 3600.0)
+    monkeypatch.setattr("trainyard_trainer.group.pod_peers.HEARTBEAT_SECONDS", 3600.0)
     pods = [start(number, until_stopped) for number in range(2)]
     here(tmp_path, 0, 1)
     pods[index].kill()
@@ -276,7 +276,7 @@ def test_a_pod_that_is_silent_is_given_up(start: Start, tmp_path: Path, monkeypa
     silent = tmp_path / "silent"
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() * (100 if silent.exists() else 1))
     monkeypatch.setattr("trainyard_trainer.group.pod_peers.time", clock)
-    monkeypatch.setattr("trainyard_trainer.group.pod_peers.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("trainyard_trainer.group.pod_peers.HEARTBEAT_SECONDS", 0.05)
     first, second = (start(number, until_stopped) for number in range(2))
     here(tmp_path, 0, 1)
     os.kill(second.pid, signal.SIGSTOP)
@@ -345,9 +345,9 @@ def test_a_first_one_that_is_killed_while_others_wait(start: Start, tmp_path: Pa
 def test_one_that_waits_for_the_result_may_go_without_disturbing_the_first(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, gone, trained = tmp_path / "told", tmp_path / "gone", LinkedPods.trained
+    told, gone, trained = tmp_path / "told", tmp_path / "gone", ConnectedPodPeers.trained
 
-    def tell(pods: LinkedPods) -> None:
+    def tell(pods: ConnectedPodPeers) -> None:
         trained(pods)
         told.touch()
 
@@ -355,7 +355,7 @@ def test_one_that_waits_for_the_result_may_go_without_disturbing_the_first(
         wait_until(lambda: gone.exists() or stop.requested)
         return 75 if until_asked(stop, 1) == 75 else 0
 
-    monkeypatch.setattr(LinkedPods, "trained", tell)
+    monkeypatch.setattr(ConnectedPodPeers, "trained", tell)
     monkeypatch.setattr("trainyard_trainer.group.pod_peers._GOODBYE_SECONDS", 0.2)  # the first one is busy, and stays
     first, second = (start(number, in_first(body)) for number in range(2))
     wait_until(told.exists)

@@ -26,7 +26,7 @@ from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.errors import PeerLostError, StopRequested
 from trainyard_trainer.group.distributed import join
 from trainyard_trainer.group.membership import Membership
-from trainyard_trainer.report.gpu import of_all_pods
+from trainyard_trainer.report.gpu import gpus_of_all_pods
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
@@ -39,18 +39,18 @@ def agree(member: Membership) -> None:
     group, rank, world = join(member, CPU), member.rank, member.world_size
     assert group.sum([1, rank, 0.5]) == [world, sum(range(world)), world / 2]
     values = [{"rank": one, "text": "x" * one * 100} for one in range(world)]
-    assert group.exchange(values[rank]) == values
-    assert group.of_first(values[rank]) == values[0]
-    assert [item for item, _ in group.share([*range(world), "last"])] == ([0, "last"] if rank == 0 else [rank])
-    assert group.mean(range(5), lambda item: (2.0 * item, 1.0), lambda: None) == 4.0
+    assert group.all_gather(values[rank]) == values
+    assert group.broadcast(values[rank]) == values[0]
+    assert [item for item, _ in group.partition([*range(world), "last"])] == ([0, "last"] if rank == 0 else [rank])
+    assert group.weighted_mean(range(5), lambda item: (2.0 * item, 1.0), lambda: None) == 4.0
     asked = StopFlag()
-    assert group.check(asked.check, rank + 1) == [world * (world + 1) / 2]
+    assert group.check_stop(asked.check, rank + 1) == [world * (world + 1) / 2]
     if rank == world - 1:
         asked.request()
     for stopping in (
-        lambda: group.check(asked.check),
-        lambda: group.mean(range(9), lambda _item: (1.0, 1.0), asked.check),
-        lambda: group.reduce([], is_complete=not asked.requested),
+        lambda: group.check_stop(asked.check),
+        lambda: group.weighted_mean(range(9), lambda _item: (1.0, 1.0), asked.check),
+        lambda: group.reduce_gradients([], is_complete=not asked.requested),
     ):
         with pytest.raises(StopRequested):
             stopping()
@@ -61,8 +61,8 @@ def take_turns(member: Membership, directory: Path) -> None:
     """The others find what the first one leaves."""
     group = join(member, CPU)
     for turn in range(3):
-        with group.first_process_first(lambda: None):
-            if group.is_first:
+        with group.main_process_first(lambda: None):
+            if group.is_main_process:
                 time.sleep(0.2)
                 (directory / str(turn)).write_text("done")
             assert (directory / str(turn)).read_text() == "done"
@@ -79,7 +79,7 @@ def sample_gpus(member: Membership) -> None:
         names = [f"{pod}.{number}" for number in range(2)] if answers else []
         return [Gpu(name=name, memory_used=1, memory_total=2, utilization=3) for name in names]
 
-    sample_all = of_all_pods(sample, pod, group.exchange)
+    sample_all = gpus_of_all_pods(sample, pod, group.all_gather)
     assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("0.0", 0), ("0.1", 0), ("1.0", 1), ("1.1", 1)]
     answers = answers and pod == 1
     assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("1.0", 1), ("1.1", 1)]
@@ -89,9 +89,9 @@ def sample_gpus(member: Membership) -> None:
 def take_turns_by_pods(member: Membership, directory: Path) -> None:
     """Each pod has a directory of its own, which its first process fills after the first one of all did its part."""
     group, pod = join(member, CPU), directory / f"pod-{member.rank // member.local_world_size}"
-    told = {"revision": "1"} if group.is_first else {}
-    with group.first_process_first(lambda: None, told):
-        if group.is_first:
+    told = {"revision": "1"} if group.is_main_process else {}
+    with group.main_process_first(lambda: None, told):
+        if group.is_main_process:
             time.sleep(0.2)
             (directory / "shared").write_text("of all")
             told["revision"] = "2"
@@ -114,7 +114,7 @@ def reduce(member: Membership, directory: Path) -> None:
         parameters[number].grad = torch.full_like(parameters[number], rank + 1.0)
     if rank == 0:
         parameters[2].grad = torch.arange(5.0)
-    group.reduce(parameters, is_complete=True)
+    group.reduce_gradients(parameters, is_complete=True)
     total = sum(range(1, member.world_size + 1))
     found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
     assert found[0] == [[total, total]] * 3
@@ -134,12 +134,12 @@ def lose(member: Membership, how: str) -> int:
     try:
         if how == "sum":
             group.sum([1.0])
-        elif how == "exchange":
-            group.exchange(1)
+        elif how == "all_gather":
+            group.all_gather(1)
         else:
             parameter = nn.Parameter(torch.zeros(100_000))
             parameter.grad = torch.ones(100_000)
-            group.reduce([parameter], is_complete=True)
+            group.reduce_gradients([parameter], is_complete=True)
     except PeerLostError as error:
         return int(error.exit_code)
     return 1

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.staging_areas import make_workspace
+from tests.unit.trainer.staging import make_staging
 from trainyard_crds.constants import TERMINATION_LIMIT, TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import DataError, StopRequested, SupersededError
 from trainyard_trainer.report.console import JsonLines, ProgressBar, create_console
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
-from trainyard_trainer.report.termination import failure, read_result, write_termination
+from trainyard_trainer.report.termination import read_result, termination_of, write_termination
 
 NOW = "2026-01-02T03:04:05.250Z"
 
@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
 
 def metrics_log(directory: Path, length: int = 0) -> MetricsLog:
     """As a start of the run makes it."""
-    log = MetricsLog(directory / "metrics.jsonl", make_workspace(directory))
+    log = MetricsLog(directory / "metrics.jsonl", make_staging(directory))
     log.begin(length)
     return log
 
@@ -129,14 +129,14 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_was() -> None:
 
 
 def test_a_failure_has_reason_sentence_and_advice() -> None:
-    termination = failure(DataError("Row 3 is empty.", "Remove it."))
+    termination = termination_of(DataError("Row 3 is empty.", "Remove it."))
     assert (termination.outcome, termination.exit_code, termination.reason) == (Outcome.FAILED, 65, "BadData")
     assert (termination.message, termination.advice) == ("Row 3 is empty.", "Remove it.")
-    assert failure(StopRequested("Stopped.")).outcome is Outcome.INTERRUPTED
+    assert termination_of(StopRequested("Stopped.")).outcome is Outcome.INTERRUPTED
 
 
 def test_long_texts_fit_the_limits() -> None:
-    termination = failure(DataError("x" * 5000, "y" * 5000))
+    termination = termination_of(DataError("x" * 5000, "y" * 5000))
     assert len(termination.message) == 1024
     assert len(termination.advice) == 512
 
@@ -144,13 +144,13 @@ def test_long_texts_fit_the_limits() -> None:
 def test_a_termination_log_that_cannot_be_written_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_termination(failure(DataError("x")), {TERMINATION_LOG_ENV: str(tmp_path)})
+    write_termination(termination_of(DataError("x")), {TERMINATION_LOG_ENV: str(tmp_path)})
     assert "Is a directory" in capsys.readouterr().err
 
 
 def test_the_termination_message_goes_where_the_environment_says(tmp_path: Path) -> None:
     target = tmp_path / "termination-log"
-    write_termination(failure(DataError("x" * 1000, "y")), {TERMINATION_LOG_ENV: str(target)})
+    write_termination(termination_of(DataError("x" * 1000, "y")), {TERMINATION_LOG_ENV: str(target)})
     assert len(target.read_bytes()) <= TERMINATION_LIMIT
     assert Termination.model_validate_json(target.read_bytes()).exit_code == 65
 

@@ -17,7 +17,7 @@ from tests.unit.timeouts import PATIENCE
 from trainyard_crds.report import Progress, Report
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
-from trainyard_trainer.report.gateway_client import IntakePoster, Problem, create_sender, seconds_until_next
+from trainyard_trainer.report.gateway_client import GatewayClient, Problem, create_sender, seconds_until_next
 from trainyard_trainer.report.run_log import RunLog
 
 
@@ -67,7 +67,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path) -> None:
     gateway = Gateway([])
-    poster = IntakePoster(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
+    poster = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
     poster.start()
     poster.offer(report(1))
     assert gateway.asked.wait(PATIENCE)
@@ -82,7 +82,7 @@ def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path)
 def test_a_refused_report_is_tried_again_and_told_once(tmp_path: Path) -> None:
     gateway = Gateway([Problem("HTTP 403", "Refused at 1."), Problem("HTTP 403", "Refused at 2.")])
     gateway.gate.set()
-    poster = IntakePoster(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
+    poster = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
     poster.start()
     poster.offer(report(1))
     poster.close()

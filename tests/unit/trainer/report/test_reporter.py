@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.staging_areas import make_workspace
+from tests.unit.trainer.staging import make_staging
 from trainyard_crds.report import CheckpointStatus, Report, ResolvedModel, Stage
 from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.report.console import JsonLines
 from trainyard_trainer.report.metrics_log import MetricsLog
 from trainyard_trainer.report.reporter import Reporter, newest_and_best
 from trainyard_trainer.report.run_log import RunLog
-from trainyard_trainer.report.startup import Startup
+from trainyard_trainer.report.startup import StartupTimer
 
 MODEL = ResolvedModel(source="hf://org/name", revision="abc")
 
@@ -43,7 +43,7 @@ class KeepingPoster:
 
 
 def started_metrics_log(directory: Path) -> MetricsLog:
-    metrics_log = MetricsLog(directory / "metrics.jsonl", make_workspace(directory))
+    metrics_log = MetricsLog(directory / "metrics.jsonl", make_staging(directory))
     metrics_log.begin(0)
     return metrics_log
 
@@ -61,10 +61,10 @@ class Parts:
             console=JsonLines(self.stdout),
             run_log=RunLog(directory / "log.jsonl", self.clock),
             metrics_log=started_metrics_log(directory),
-            poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an IntakePoster
+            poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an GatewayClient
             gpus=list,
             owner_epoch=4,
-            startup=Startup(self.clock.monotonic() - 5),
+            startup=StartupTimer(self.clock.monotonic() - 5),
         )
 
     def begin(self) -> None:
@@ -167,7 +167,7 @@ def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:
 
 
 def test_a_run_that_only_looked_at_its_checkpoints_keeps_their_step(parts: Parts) -> None:
-    parts.reporter.found(step=7, epoch=0.5, metrics={"loss": 1.0})
+    parts.reporter.restore(step=7, epoch=0.5, metrics={"loss": 1.0})
     failed = parts.reporter.ended(DataError("Bad."))
     assert (failed.step, failed.epoch, failed.metrics) == (7, 0.5, {"loss": 1.0})
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.unit.trainer.staging_areas import make_workspace
+from tests.unit.trainer.staging import make_staging
 from tests.unit.trainer.toy import event_lines
 from trainyard_trainer.errors import SupersededError
 from trainyard_trainer.report.metrics_log import MetricsLog
@@ -12,7 +12,7 @@ NOW = "2026-01-02T03:04:05.250Z"
 
 
 def start(directory: Path, length: int = 0) -> MetricsLog:
-    log = MetricsLog(directory / "metrics.jsonl", make_workspace(directory))
+    log = MetricsLog(directory / "metrics.jsonl", make_staging(directory))
     log.begin(length)
     return log
 

@@ -49,9 +49,9 @@ def mean_loss(
         return loss, batch.num_loss_tokens
 
     with evaluating(model), torch.no_grad():
-        mean = group.mean(range(batches.num_micro_batches()), measure, poll)
+        mean = group.weighted_mean(range(batches.num_micro_batches()), measure, poll)
     if not math.isfinite(mean):
-        found = [(file, row) for of_one in group.exchange(sorted(suspects)) for file, row in of_one]
+        found = [(file, row) for of_one in group.all_gather(sorted(suspects)) for file, row in of_one]
         _blame(found)
     return mean
 

@@ -59,13 +59,13 @@ class LlmTask:
         import_libraries(adapter=config.adapter is not None)
         context.stop.check()
         # A pod may have a cache of its own, so it downloads while the first one prepares the rows for all.
-        with context.group.first_process_first(context.stop.check, context.resolved.values):
+        with context.group.main_process_first(context.stop.check, context.resolved.values):
             context.stage(Stage.DOWNLOADING)
             base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
             check_exports(config, base)
             train, validation = _fetch_rows(context)
             context.stop.check()
-        with context.group.first_process_first(context.stop.check):
+        with context.group.main_process_first(context.stop.check):
             context.stage(Stage.PREPARING_DATA)
             tokenizer = load_tokenizer(base.path, base.name)
             prepared = _prepare(context, base, tokenizer, train, validation)
@@ -202,7 +202,7 @@ def _prepare(
     """Check and tokenise the rows."""
     request = _request(context.config, train, validation, _pad_token(tokenizer))
     encoder = Encoder(tokenizer, context.config.llm.train_on, base.name)
-    cache = TokenCache(_token_directory(context), keeps=context.group.is_first)
+    cache = TokenCache(_token_directory(context), keeps=context.group.is_main_process)
     return prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.staging_areas import make_workspace
+from tests.unit.trainer.staging import make_staging
 from tests.unit.trainer.toy import ToyTask, run_config, train_toy
 from trainyard_trainer import bootstrap
 from trainyard_trainer.errors import SupersededError
@@ -49,9 +49,9 @@ def test_a_cache_that_cannot_be_removed_does_not_spoil_the_run(tmp_path: Path, m
 
 
 def test_the_cache_of_a_successor_is_left_alone(tmp_path: Path) -> None:
-    stale = make_workspace(tmp_path)
+    stale = make_staging(tmp_path)
     fill(tmp_path)(1)
-    make_workspace(tmp_path)
+    make_staging(tmp_path)
     with pytest.raises(SupersededError):
         stale.discard(tmp_path / "cache")
     bootstrap.drop_cache(tmp_path, stale)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainyard_trainer.errors import NotFoundError
-from trainyard_trainer.group.sharding import like, part
+from trainyard_trainer.group.sharding import local_shard, shard_like
 from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 
 
@@ -43,4 +43,4 @@ def load_model_weights(model: Any, directory: Path) -> None:
         raise NotFoundError(f"The weights in {directory} do not fit the model of this run.")
     with torch.no_grad():
         for name, tensor in own.items():
-            part(tensor).copy_(part(like(saved[name], tensor)))
+            local_shard(tensor).copy_(local_shard(shard_like(saved[name], tensor)))
