@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainyard_crds.common import GROUP
+from trainyard_crds.common import GROUP, VERSION
 
 # Labels on every child object.
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -20,6 +20,9 @@ ADMITTED_ANNOTATION = f"{GROUP}/admitted"
 """On a training Job: when the queue let it in, to the microsecond; no two have the same moment."""
 ENQUEUED_ANNOTATION = f"{GROUP}/enqueued"
 """On a training Job: its `status.queue.enqueuedAt`, which a kill may keep from being written there."""
+
+TRAINING_JOBS = f"/apis/{GROUP}/{VERSION}/{{namespace}}trainingjobs"
+"""URL path of TrainingJobs; `{namespace}` stands for `namespaces/NAME/`, or for nothing: those of all namespaces."""
 
 FIELD_MANAGER = "trainyard"
 CA_CONFIG_MAP = "trainyard-ca"

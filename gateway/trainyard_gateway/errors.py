@@ -1,11 +1,8 @@
-"""Everything the gateway raises on purpose.
+"""Errors of the gateway; those of its requests to the API server are in `trainyard_kube.errors`.
 
 GatewayError
     SettingsError      an environment variable is missing or wrong; the process does not start
     Refusal            a request is not accepted; carries the HTTP status, reason and sentence of the answer
-    ApiError           the Kubernetes API server did not do what was asked
-        ApiRefusedError      it answered with an error status
-        ApiUnreachableError  it did not answer
 """
 
 from __future__ import annotations
@@ -32,23 +29,3 @@ class Refusal(GatewayError):  # noqa: N818 - an answer to a request, not a fault
     def __init__(self, code: int, reason: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.code, self.reason, self.message, self.retry_after = code, reason, message, retry_after
-
-
-class ApiError(GatewayError):
-    """The API server did not do what was asked."""
-
-
-class ApiRefusedError(ApiError):
-    """The API server answered with an error status.
-
-    Attributes:
-        code: The HTTP status.
-    """
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"the API server answered {code}: {message}")
-        self.code = code
-
-
-class ApiUnreachableError(ApiError):
-    """The API server did not answer in time, or the connection failed."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from trainyard_crds.constants import TRAINING_JOBS
 from trainyard_crds.trainingjob_status import FINAL_PHASES
-from trainyard_gateway.errors import ApiError, ApiRefusedError
+from trainyard_kube.errors import ApiError, GoneError
+from trainyard_kube.paths import path
 
 logger = logging.getLogger(__name__)
 
 SHARE_KEYS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
 _FINAL_CONDITIONS = {"Finished", "Complete", "Failed", "Stopped"}
+_WATCH_SECONDS = 290
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0
 
 
@@ -141,13 +144,15 @@ def _version(job: Job) -> int:
 
 
 class JobSource(Protocol):
-    """The part of the API that the reflector reads."""
+    """The part of the API client that the reflector uses."""
 
-    async def list_jobs(self) -> tuple[list[dict[str, Any]], str]:
-        """All TrainingJobs and the version of the list."""
+    async def list_all(self, url: str) -> tuple[list[dict[str, Any]], str]:
+        """Read a collection and the resource version of the list."""
 
-    def watch_jobs(self, version: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Watch events after that version, until the server ends the watch."""
+    def watch(
+        self, url: str, query: Sequence[tuple[str, str]], version: str, seconds: int
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Yield watch events after that version, until the server ends the watch."""
 
 
 class Reflector:
@@ -183,25 +188,21 @@ class Reflector:
             ApiError: the API server refused or did not answer.
         """
         if self._version is None:
-            objects, version = await self._source.list_jobs()
+            objects, version = await self._source.list_all(path(TRAINING_JOBS))
             self._cache.replace([Job.from_object(document) for document in objects])
             self._version, self.synced = version, True
             self._touch()
         try:
-            async with aclosing(self._source.watch_jobs(self._version)) as events:
+            async with aclosing(self._source.watch(path(TRAINING_JOBS), (), self._version, _WATCH_SECONDS)) as events:
                 async for event in events:
                     self._take(event)
-        except ApiRefusedError as refused:
-            if refused.code != 410:
-                raise
+        except GoneError:
             self._version = None  # the server no longer has the changes since then
         else:
             self._touch()
 
     def _take(self, event: Mapping[str, Any]) -> None:
         document = event["object"]
-        if event["type"] == "ERROR":
-            raise ApiRefusedError(document.get("code", 500), document.get("message", "the watch failed"))
         self._version = document["metadata"]["resourceVersion"]
         self._touch()
         if event["type"] in ("ADDED", "MODIFIED"):

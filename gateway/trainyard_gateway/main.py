@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Generator
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from trainyard_crds import logs
-from trainyard_gateway import kube, settings
+from trainyard_gateway import settings
+from trainyard_gateway.api_server import FIELD_MANAGER, LIMITS, ApiServer
 from trainyard_gateway.connection_limit import BoundedListener
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.intake.app import health_app, intake_app
@@ -30,6 +30,9 @@ from trainyard_gateway.jobs import JobCache, Reflector
 from trainyard_gateway.metrics import Metrics
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
+from trainyard_kube.client import KubeClient, connect
+from trainyard_kube.clock import ServerClock, monotonic
+from trainyard_kube.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +45,22 @@ class Gateway:
     """All parts of one gateway process.
 
     Args:
-        api: The Kubernetes API.
+        kube: The API server.
     """
 
-    def __init__(self, api: kube.Kube) -> None:
+    def __init__(self, kube: KubeClient) -> None:
+        api = ApiServer(kube)
         schedule = Schedule()
         jobs = JobCache()
-        self.intake = Intake(jobs, Tokens(api, time.monotonic), schedule)
-        self.reflector = Reflector(api, jobs, time.monotonic)
-        self.metrics = Metrics(partial(len, jobs), self.silence, lambda: schedule.overdue(time.monotonic()))
-        api.observe(self.metrics.count_api_request)
-        self.writer = Writer(api, jobs, schedule, self.metrics, time.monotonic)
+        self.intake = Intake(jobs, Tokens(api, monotonic), schedule)
+        self.reflector = Reflector(kube, jobs, monotonic)
+        self.metrics = Metrics(partial(len, jobs), self.silence, lambda: schedule.overdue(monotonic()))
+        kube.observe_requests(self.metrics.count_api_request)
+        self.writer = Writer(api, jobs, schedule, self.metrics, monotonic)
 
     def silence(self) -> float:
         """Seconds since the watch was last heard of."""
-        return time.monotonic() - self.reflector.last_contact
+        return monotonic() - self.reflector.last_contact
 
     def ready(self) -> bool:
         """Whether the TrainingJobs are known."""
@@ -85,7 +89,7 @@ def main() -> int:
         chosen = settings.from_environment(os.environ)
         logs.configure(chosen.log_level, quiet=["uvicorn"])
         asyncio.run(serve(chosen))
-    except SettingsError as error:
+    except (SettingsError, ConfigurationError) as error:
         print(f"trainyard-gateway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up
         return 78
     except ExceptionGroup:
@@ -98,24 +102,25 @@ async def serve(chosen: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the certificate, the way to the API server or a port cannot be used.
+        SettingsError: the certificate or a port cannot be used.
+        ConfigurationError: neither a kubeconfig file nor a service account can be used.
         ExceptionGroup: a part of the gateway failed.
     """
     certificate = ServingCertificate(chosen.certificate, chosen.key)
-    api = await kube.connect(chosen.kubeconfig)
+    kube = await connect(chosen.kubeconfig, ServerClock(), FIELD_MANAGER, LIMITS)
     try:
-        gateway = Gateway(api)
+        gateway = Gateway(kube)
         app = intake_app(gateway.intake, gateway, gateway.metrics, lambda: datetime.now(UTC))
         health = health_app(gateway, gateway.metrics.registry)
         listening = _listen(chosen.host, chosen.port, "TRAINYARD_PORT")
-        intake = BoundedListener(listening, clock=time.monotonic, refused=gateway.metrics.connections_refused.inc)
+        intake = BoundedListener(listening, clock=monotonic, refused=gateway.metrics.connections_refused.inc)
         servers: dict[_Server, socket.socket] = {
             _server(app, certificate.context): intake,
             _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
         }
         await _run(gateway, certificate, servers)
     finally:
-        await api.close()
+        await kube.close()
 
 
 async def _run(gateway: Gateway, certificate: ServingCertificate, servers: dict[_Server, socket.socket]) -> None:

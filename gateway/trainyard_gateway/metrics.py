@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
+_VERBS = {"GET": "list", "WATCH": "watch", "POST": "create", "PATCH": "patch"}
+"""Verb of the API of each HTTP method that the gateway uses."""
+
 
 class Metrics:
     """Counters and gauges of one process, in a registry of their own.
@@ -57,6 +60,6 @@ class Metrics:
         )
         late.set_function(overdue)
 
-    def count_api_request(self, verb: str, resource: str, code: str) -> None:
-        """A request to the API server was answered, or was not."""
-        self.api_requests.labels(verb, resource, code).inc()
+    def count_api_request(self, method: str, resource: str, code: str) -> None:
+        """Count a request to the API server."""
+        self.api_requests.labels(_VERBS.get(method, method), resource, code).inc()

@@ -7,10 +7,11 @@ import base64
 import logging
 
 from trainyard_crds.constants import CA_CONFIG_MAP, CA_KEY, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
+from trainyard_kube.client import KubeClient
+from trainyard_kube.clock import ServerClock
+from trainyard_kube.errors import ApiError, ApiRefusedError, ConflictError, NotFoundError
+from trainyard_kube.paths import CONFIG_MAPS, SECRETS, Object, path
 from trainyard_operator.certificates import Pair, is_good_authority, is_good_serving, new_authority, new_serving
-from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ApiError, ApiRefusedError, ConflictError, NotFoundError
-from trainyard_operator.kube.client import CONFIG_MAPS, SECRETS, Kube, Object, path
 from trainyard_operator.kube.store import Store
 from trainyard_operator.settings import Settings
 
@@ -33,7 +34,7 @@ class Trust:
         settings: The operator's settings.
     """
 
-    def __init__(self, kube: Kube, store: Store, clock: ServerClock, settings: Settings) -> None:
+    def __init__(self, kube: KubeClient, store: Store, clock: ServerClock, settings: Settings) -> None:
         self._kube, self._store, self._clock, self._settings = kube, store, clock, settings
         self._authority: Pair | None = None
         self._given: set[str] = set()

@@ -13,24 +13,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple, Unpack
 
 from trainyard_crds import logs
+from trainyard_crds.constants import FIELD_MANAGER
+from trainyard_kube.client import KubeClient, connect
+from trainyard_kube.clock import ServerClock, monotonic
+from trainyard_kube.errors import ConfigurationError, KubeError, LeadershipLostError, NotFoundError
+from trainyard_kube.events import EventWriter
+from trainyard_kube.lease import Elector, LeaseClient
+from trainyard_kube.paths import Object
 from trainyard_operator import gc_tuning
 from trainyard_operator.admission.builtin import GpuQueue
 from trainyard_operator.admission.inventory_feed import GpuFeed
 from trainyard_operator.admission.kueue import KueueQueue
 from trainyard_operator.admission.policy_file import PolicyFile
 from trainyard_operator.ca_distribution import Trust
-from trainyard_operator.clock import ServerClock, monotonic
-from trainyard_operator.errors import (
-    ClusterNotReadyError,
-    LeadershipLostError,
-    NotFoundError,
-    OperatorError,
-    SettingsError,
-)
+from trainyard_operator.errors import ClusterNotReadyError, OperatorError, SettingsError
 from trainyard_operator.health import HealthServer, Heartbeat
-from trainyard_operator.kube.client import LEASES, Kube, Object, connect, path
-from trainyard_operator.kube.events import EventWriter
-from trainyard_operator.kube.lease import Elector
 from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
@@ -66,10 +63,10 @@ def main() -> int:
         gc_tuning.calm()
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(_run(settings))
-    except (SettingsError, ClusterNotReadyError) as error:
+    except (SettingsError, ClusterNotReadyError, ConfigurationError) as error:
         sys.stderr.write(f"trainyard-operator: {error}\n")
         return EXIT_MISCONFIGURED
-    except (OperatorError, OSError) as error:
+    except (OperatorError, KubeError, OSError) as error:
         sys.stderr.write(f"trainyard-operator: {error}\n")
         return EXIT_FAILED
 
@@ -93,7 +90,7 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = ServerClock()
-    kube = await connect(settings.kubeconfig, clock)
+    kube = await connect(settings.kubeconfig, clock, FIELD_MANAGER)
     try:
         await check_cluster(kube)
         return await Operator(settings, kube, clock, stop).run()
@@ -101,7 +98,7 @@ async def _run(settings: Settings) -> int:
         await kube.close()
 
 
-async def check_cluster(kube: Kube) -> None:
+async def check_cluster(kube: KubeClient) -> None:
     """Make sure that the API server knows TrainingJobs; kopf would wait for ever without a word.
 
     Raises:
@@ -119,22 +116,6 @@ async def check_cluster(kube: Kube) -> None:
         )
 
 
-class _Lease:
-    """The Lease's requests, past the gate that holds back the rest: renewal must not wait behind work."""
-
-    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
-        self._kube, self._namespace, self._name = kube.ungated(), namespace, name
-
-    async def read(self) -> Object:
-        return await self._kube.get(path(LEASES, self._namespace, self._name))
-
-    async def create(self, body: Object) -> Object:
-        return await self._kube.create(path(LEASES, self._namespace), body)
-
-    async def update(self, body: Object) -> Object:
-        return await self._kube.replace(path(LEASES, self._namespace, self._name), body)
-
-
 class Operator:
     """All parts of one process.
 
@@ -145,13 +126,13 @@ class Operator:
         stop: Set when the process is asked to end.
     """
 
-    def __init__(self, settings: Settings, kube: Kube, clock: ServerClock, stop: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, clock: ServerClock, stop: asyncio.Event) -> None:
         self._settings, self._stop = settings, stop
         self._store = Store()
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
-        kube.count(self._metrics.count_api_request)
-        self._events = EventWriter(kube, clock, settings.identity)
+        kube.observe_requests(self._metrics.count_api_request)
+        self._events = EventWriter(kube, clock, controller="trainyard.dev/operator", instance=settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
         self._policy = PolicyFile(settings.queue_policy_file)
@@ -178,14 +159,14 @@ class Operator:
         )
         self._workers = Workers(self._queue, self._reconcile, self._metrics)
         self._elector = Elector(
-            _Lease(kube, settings.namespace, settings.lease_name),
+            LeaseClient(kube, settings.namespace, settings.lease_name),
             name=settings.lease_name,
             identity=settings.identity,
             clock=monotonic,
             now=clock.now,
             sleep=asyncio.sleep,
         )
-        kube.fence(self._elector.check)
+        kube.set_write_fence(self._elector.check)
         self._metrics.registry.register(self._state())
         self._health = HealthServer(
             checks={"event loop": self._heartbeat.check, "watches": self._watches},
@@ -196,7 +177,7 @@ class Operator:
         )
         self._primed = asyncio.Event()
 
-    def _gpu_queue(self, kube: Kube, clock: ServerClock) -> GpuQueue | KueueQueue:
+    def _gpu_queue(self, kube: KubeClient, clock: ServerClock) -> GpuQueue | KueueQueue:
         """Whoever decides when a job starts."""
         settings = self._settings
         if settings.queue_mode == KUEUE:
@@ -224,7 +205,7 @@ class Operator:
         """Serve probes, wait for leadership, lead until the end; the exit status.
 
         Raises:
-            OperatorError: the process must end, and be started again.
+            KubeError: the process must end and be started again.
         """
         await self._health.start()
         heartbeat = asyncio.create_task(self._heartbeat.run())

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from trainyard_crds import logs
-from trainyard_operator.errors import ConflictError, OperatorError
+from trainyard_kube.errors import ConflictError, KubeError
+from trainyard_operator.errors import OperatorError
 from trainyard_operator.kube.store import Key
 from trainyard_operator.kube.workqueue import Result, WorkQueue
 from trainyard_operator.metrics import Metrics
@@ -43,7 +44,7 @@ class Workers:
         except ConflictError as error:
             # The Gateway or the Job controller wrote at the same time; what changed has been read again.
             logger.debug("%s", error)
-        except OperatorError as error:
+        except (OperatorError, KubeError) as error:
             self._count(error)
             logger.warning("will be tried again: %s", error)
         except Exception as error:  # a defect in one job's handling must not stop the others

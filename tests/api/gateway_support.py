@@ -236,7 +236,7 @@ class Gateway:
     def _start(self) -> subprocess.Popen[str]:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'gateway'}",
+            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'kube'}:{ROOT / 'gateway'}",
             "KUBECONFIG": str(self._kubeconfig),
             "TRAINYARD_HOST": "127.0.0.1",
             "TRAINYARD_PORT": str(self.port),

@@ -78,7 +78,7 @@ class Operator(Attended):
     def _start(self) -> subprocess.Popen[str]:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'kube'}:{ROOT / 'operator'}",
             "KUBECONFIG": str(self._through(service_account(self.kubernetes, self.folder, *self._chart))),
             "TRAINYARD_NAMESPACE": SYSTEM,
             "TRAINYARD_IDENTITY": self.identity,

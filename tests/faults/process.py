@@ -18,7 +18,7 @@ from tests.api.supervised import Attended
 from tests.queueing.clock import move
 
 _FORKS = multiprocessing.get_context("forkserver")
-_PATHS = [str(ROOT), *(str(ROOT / name) for name in ("crds", "operator", "hack"))]
+_PATHS = [str(ROOT), *(str(ROOT / name) for name in ("crds", "kube", "operator", "hack"))]
 
 
 def _run(environment: dict[str, str], log: str, resync_period: float | None) -> None:

@@ -24,7 +24,7 @@ def move(text: str) -> None:
         def now(cls, tz: dt.tzinfo | None = None) -> Any:
             return super().fromtimestamp(real() + shift(), tz)
 
-    from trainyard_operator import clock
+    from trainyard_kube import clock
 
     time.time = lambda: real() + shift()
     time.time_ns = lambda: real_ns() + int(shift() * 1e9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainyard_kube.merge_patch import merge_patch
+
 
 def status_patch(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON merge patch (RFC 7386) of `status`; empty when there is nothing to write.
@@ -16,18 +18,9 @@ def status_patch(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[
     Returns:
         Only what differs. A new `progress.updatedAt` alone is no difference: it is not worth a write.
     """
-    patch: dict[str, Any] = {}
-    for part, value in wanted.items():
-        if isinstance(value, Mapping):
-            change = _difference(current.get(part, {}), value, clear=part != "summary")
-            if change:
-                patch[part] = change
-        elif value != current.get(part, []):
-            patch[part] = value
+    desired = {part: value for part, value in wanted.items() if value or part in current}
+    for part, value in desired.items():
+        if isinstance(value, Mapping) and part != "summary":
+            desired[part] = {**dict.fromkeys(current.get(part, {})), **value}
+    patch = merge_patch(current, desired)
     return {} if patch == {"progress": {"updatedAt": wanted["progress"].get("updatedAt")}} else patch
-
-
-def _difference(current: Mapping[str, Any], wanted: Mapping[str, Any], *, clear: bool) -> dict[str, Any]:
-    changed = {key: value for key, value in wanted.items() if value != current.get(key)}
-    gone = [key for key in current if key not in wanted] if clear else []
-    return changed | dict.fromkeys(gone)

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from trainyard_gateway.errors import ApiError, ApiRefusedError
 from trainyard_gateway.intake.report_service import Pending, Schedule
 from trainyard_gateway.intake.status_patch import status_patch
 from trainyard_gateway.intake.write_scheduler import Outcome
 from trainyard_gateway.jobs import Job, JobCache, JobKey
 from trainyard_gateway.metrics import Metrics
+from trainyard_kube.errors import ApiError, ApiRefusedError
 
 logger = logging.getLogger(__name__)
 

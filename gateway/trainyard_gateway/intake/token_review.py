@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trainyard_gateway.errors import ApiError, Refusal
+from trainyard_gateway.errors import Refusal
+from trainyard_kube.errors import ApiError
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 _POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"

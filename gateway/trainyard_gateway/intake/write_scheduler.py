@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+from trainyard_kube.token_bucket import TokenBucket
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -51,7 +53,10 @@ class WriteSchedule(Generic[K, T]):
     interval: float = 10.0
     rate: float = 20.0
     _entries: dict[K, _Entry[T]] = field(default_factory=dict, init=False)
-    _slot: float = field(default=0.0, init=False)
+    _bucket: TokenBucket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bucket = TokenBucket(self.rate, burst=1.0)
 
     def offer(self, key: K, update: T, stage: str, *, written: str | None = None) -> None:
         """Make `update` the newest of its job; an older one that still waits is forgotten.
@@ -66,7 +71,7 @@ class WriteSchedule(Generic[K, T]):
 
     def next(self, now: float) -> tuple[K, T] | None:
         """The update to write now, which stays pending until `start` or `drop`; None when none may be written."""
-        if now < self._slot:
+        if self._bucket.delay(now) > 0:
             return None
         due = [key for key, entry in self._waiting() if entry.due <= now]
         if not due:
@@ -80,7 +85,7 @@ class WriteSchedule(Generic[K, T]):
         """The pending update of `key` is being written from now on."""
         entry = self._entries[key]
         entry.pending, entry.in_flight, entry.started = None, entry.pending, now
-        self._slot = max(now, self._slot) + 1 / self.rate
+        self._bucket.try_take(now)
 
     def finish(self, key: K, now: float, outcome: Outcome) -> None:
         """The write of `key` ended; an update to retry waits again unless a newer one came meanwhile."""
@@ -109,7 +114,7 @@ class WriteSchedule(Generic[K, T]):
     def delay(self, now: float) -> float | None:
         """Seconds until `next` may have something, 0 when it has; None when only a new offer or `finish` can help."""
         dues = [entry.due for _, entry in self._waiting()]
-        return max(0.0, min(dues) - now, self._slot - now) if dues else None
+        return max(0.0, min(dues) - now, self._bucket.delay(now)) if dues else None
 
     def hurry(self) -> None:
         """The process is about to end: from now on no job's interval holds, only the rate does."""

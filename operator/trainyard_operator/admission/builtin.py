@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
+from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import QUEUE_WAITING_FIELDS, Admission
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.admission_cycle import Outcome, admit
@@ -20,7 +21,7 @@ from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Pool, pool_of
-from trainyard_operator.queue.position import APART, Budget, Place, places
+from trainyard_operator.queue.position import APART, TOLD_PER_SECOND, Place, places
 from trainyard_operator.queue.quota import Headroom, Quotas, missing
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.trainingjob.k8s_fields import format_time, holds, parse_time
@@ -101,7 +102,7 @@ class GpuQueue:
         self._last_grant = datetime.fromtimestamp(0, UTC)
         self._wake = asyncio.Event()
         self._patience = Policy.start_seconds
-        self._budget = Budget(clock)
+        self._budget = TokenBucket(TOLD_PER_SECOND, TOLD_PER_SECOND)
         self._looked, self._look_cost, self._owes = clock(), 0.0, False
         self._found = _Found()
 
@@ -298,7 +299,7 @@ class GpuQueue:
         if known.told is None:
             return True
         late = self._clock() - known.told_at >= APART
-        return late and _differ(known.told, told, now) and self._budget.take()
+        return late and _differ(known.told, told, now) and self._budget.try_take(self._clock())
 
     # --- for people ---------------------------------------------------------------------------------------------------
 

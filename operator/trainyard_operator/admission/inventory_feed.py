@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
-from trainyard_operator.errors import ApiError
-from trainyard_operator.kube.client import Kube, Object
+from trainyard_kube.client import KubeClient
+from trainyard_kube.errors import ApiError
+from trainyard_kube.paths import Object
 from trainyard_operator.kube.mirror import Mirror
 from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
 from trainyard_operator.queue.pool import Node, node_of
@@ -37,7 +38,7 @@ class GpuFeed:
 
     def __init__(
         self,
-        kube: Kube,
+        kube: KubeClient,
         inventory: Inventory,
         quotas: Quotas,
         wake: Callable[[], None],

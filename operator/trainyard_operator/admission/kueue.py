@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from trainyard_crds.queue import DEFAULT_PRIORITY
+from trainyard_kube.client import KubeClient
+from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
-from trainyard_operator.kube.client import Kube
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Inventory
-from trainyard_operator.queue.position import APART, Budget, Place, rounded
+from trainyard_operator.queue.position import APART, TOLD_PER_SECOND, Place, rounded
 from trainyard_operator.trainingjob.kueue_adapter import answer
 from trainyard_operator.trainingjob.model import Object, Observed
 from trainyard_operator.trainingjob.queue_adapter import is_wanted, last_told
@@ -54,7 +55,7 @@ class KueueQueue:
 
     def __init__(
         self,
-        kube: Kube,
+        kube: KubeClient,
         *,
         observe: Callable[[Key], Observed | None],
         add: Callable[[Key], None],
@@ -66,7 +67,7 @@ class KueueQueue:
         self.inventory = Inventory()
         self.feed = WorkloadFeed(kube, changed=self._changed, turned=self._turned)
         self._visibility = Visibility(kube)
-        self._budget = Budget(clock)
+        self._budget = TokenBucket(TOLD_PER_SECOND, TOLD_PER_SECOND)
         self._keys: dict[str, Key] = {}
         self._children: dict[Key, str] = {}
         self._seen: dict[Key, _Seen] = {}
@@ -158,7 +159,7 @@ class KueueQueue:
         if said is not None and said.reason == found.reason:
             if said.message == found.message:
                 return found
-            if self._clock() - said.at < APART or not self._budget.take():
+            if self._clock() - said.at < APART or not self._budget.try_take(self._clock()):
                 self._late.add(key)
                 return found._replace(message=said.message)
         self._said[child] = _Said(found.reason, found.message, self._clock())
@@ -197,7 +198,7 @@ class KueueQueue:
     def _tell(self, key: Key, child: str, place: Place | None) -> None:
         shown = None if place is None else Place(rounded(place.position), rounded(place.length))
         before = self._told.get(child)
-        if shown == before or (before is not None and not self._budget.take()):
+        if shown == before or (before is not None and not self._budget.try_take(self._clock())):
             return
         if shown is None:
             del self._told[child]

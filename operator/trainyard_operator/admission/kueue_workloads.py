@@ -10,12 +10,14 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 
-from trainyard_operator.errors import ApiError, ForbiddenError, NotFoundError, ServerError
-from trainyard_operator.kube.client import WORKLOADS, Kube, Object, path
+from trainyard_kube.client import KubeClient
+from trainyard_kube.errors import ApiError, ForbiddenError, NotFoundError, ServerError
+from trainyard_kube.paths import Object, path
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_over
 
 logger = logging.getLogger(__name__)
 
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/{namespace}workloads"
 _WATCH_SECONDS = 300
 _ABSENT_RETRY, _RETRY, _PAUSE = 15.0, 5.0, 1.0
 _VISIBILITY = "/apis/visibility.kueue.x-k8s.io/{version}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
@@ -43,7 +45,7 @@ class WorkloadFeed:
         listed: Whether it is known yet if there is a problem.
     """
 
-    def __init__(self, kube: Kube, *, changed: Callable[[str], None], turned: Callable[[], None]) -> None:
+    def __init__(self, kube: KubeClient, *, changed: Callable[[str], None], turned: Callable[[], None]) -> None:
         self._kube, self._changed, self._turned = kube, changed, turned
         self._workloads: dict[str, Object] = {}
         self.problem: str | None = None
@@ -134,7 +136,7 @@ class Visibility:
         kube: The API server.
     """
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
         self._told = False
 

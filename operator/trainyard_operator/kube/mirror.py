@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from trainyard_operator.kube.client import Kube, Object
+from trainyard_kube.client import KubeClient
+from trainyard_kube.paths import Object
 
 Value = TypeVar("Value")
 _VALUE = "value"
@@ -34,7 +35,7 @@ class Mirror(Generic[Value]):
             return self._put(obj["metadata"]["uid"], None)
         return self._take(self._trimmed(obj))
 
-    async def relist(self, kube: Kube) -> bool:
+    async def relist(self, kube: KubeClient) -> bool:
         """Take in a complete list; whether it changed anything.
 
         Raises:

@@ -8,8 +8,10 @@ import logging
 import random
 from collections.abc import Callable
 
-from trainyard_operator.errors import ApiError
-from trainyard_operator.kube.client import JOBS, PODS, TRAINING_JOBS, Kube, path
+from trainyard_crds.constants import TRAINING_JOBS
+from trainyard_kube.client import KubeClient
+from trainyard_kube.errors import ApiError
+from trainyard_kube.paths import JOBS, PODS, path
 from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 from trainyard_operator.kube.watch import SELECTOR
 
@@ -38,7 +40,9 @@ class Resync:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, kube: Kube, store: Store, *, add: Callable[[Key], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, kube: KubeClient, store: Store, *, add: Callable[[Key], None], clock: Callable[[], float]
+    ) -> None:
         self._kube, self._store, self._add, self._clock = kube, store, add, clock
         self._asked: set[ResourceKind] = set()
         self._wake = asyncio.Event()

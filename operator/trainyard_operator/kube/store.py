@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL, TRAINER_CONTAINER
 from trainyard_crds.trainingjob_status import FINAL_PHASES
-from trainyard_operator.kube.packed import Packed, unpacked
+from trainyard_kube.compressed_object import CompressedObject, decompressed
 
 Object = dict[str, Any]
 _TOMBSTONES = 10_000
@@ -54,8 +54,8 @@ class Store:
     """All TrainingJobs and their children, each at the newest version seen; those of finished jobs are packed."""
 
     def __init__(self) -> None:
-        self._objects: dict[ResourceKind, dict[str, Object | Packed]] = {kind: {} for kind in ResourceKind}
-        self._children: dict[tuple[ResourceKind, str], dict[str, Object | Packed]] = {}
+        self._objects: dict[ResourceKind, dict[str, Object | CompressedObject]] = {kind: {} for kind in ResourceKind}
+        self._children: dict[tuple[ResourceKind, str], dict[str, Object | CompressedObject]] = {}
         self._departed: dict[str, dict[str, Object]] = {}
         self._uids: dict[Key, str] = {}
         self._namespaces: Counter[str] = Counter()
@@ -65,11 +65,11 @@ class Store:
     def job(self, key: Key) -> Object | None:
         """The TrainingJob of that name."""
         uid = self._uids.get(key)
-        return None if uid is None else unpacked(self._objects[ResourceKind.TRAINING_JOBS][uid])
+        return None if uid is None else decompressed(self._objects[ResourceKind.TRAINING_JOBS][uid])
 
     def children(self, kind: ResourceKind, owner_uid: str, role: str) -> list[Object]:
         """Children of a TrainingJob with that role; of pods also those that ended and were deleted a moment ago."""
-        found = [unpacked(child) for child in self._children.get((kind, owner_uid), {}).values()]
+        found = [decompressed(child) for child in self._children.get((kind, owner_uid), {}).values()]
         if kind is ResourceKind.PODS:
             found += self._departed.get(owner_uid, {}).values()
         owner = self._owners.get(owner_uid)
@@ -101,7 +101,7 @@ class Store:
 
     def keys_on(self, node: str) -> set[Key]:
         """Unfinished TrainingJobs with a pod on a node."""
-        pods = [pod for pod in self._objects[ResourceKind.PODS].values() if not isinstance(pod, Packed)]
+        pods = [pod for pod in self._objects[ResourceKind.PODS].values() if not isinstance(pod, CompressedObject)]
         keys = (self._key(ResourceKind.PODS, pod) for pod in pods if pod["spec"].get("nodeName") == node)
         return {key for key in keys if key is not None}
 
@@ -172,7 +172,7 @@ class Store:
         for phantom in [obj for uid, obj in self._objects[kind].items() if uid not in seen]:
             if version(phantom) <= int(list_version):
                 missed += 1
-                keys.add(self.remove(kind, unpacked(phantom)))
+                keys.add(self.remove(kind, decompressed(phantom)))
         for obj in listed:
             known = self._objects[kind].get(obj["metadata"]["uid"])
             if obj["metadata"]["uid"] not in self._deleted and (known is None or version(known) < version(obj)):
@@ -183,7 +183,7 @@ class Store:
     def _insert(self, kind: ResourceKind, uid: str, obj: Object) -> None:
         owner = uid if kind is ResourceKind.TRAINING_JOBS else _labels(obj).get(JOB_UID_LABEL, "")
         finished = _phase(obj if owner == uid else self._objects[ResourceKind.TRAINING_JOBS].get(owner)) in FINAL_PHASES
-        entry = self._objects[kind][uid] = Packed(obj) if finished else obj
+        entry = self._objects[kind][uid] = CompressedObject(obj) if finished else obj
         if kind is ResourceKind.TRAINING_JOBS:
             if finished:
                 self._pack_children(uid)
@@ -197,8 +197,8 @@ class Store:
     def _pack_children(self, owner: str) -> None:
         for kind in CHILD_KINDS:
             for uid, child in self._children.get((kind, owner), {}).items():
-                if not isinstance(child, Packed):
-                    self._children[kind, owner][uid] = self._objects[kind][uid] = Packed(child)
+                if not isinstance(child, CompressedObject):
+                    self._children[kind, owner][uid] = self._objects[kind][uid] = CompressedObject(child)
 
     def _key(self, kind: ResourceKind, obj: Object) -> Key | None:
         metadata = obj["metadata"]
@@ -223,13 +223,13 @@ class Store:
             self._deleted.popitem(last=False)
 
 
-def version(entry: Object | Packed) -> int:
+def version(entry: Object | CompressedObject) -> int:
     """The resourceVersion, which since Kubernetes 1.35 may be compared within a kind."""
-    return entry.version if isinstance(entry, Packed) else int(entry["metadata"]["resourceVersion"])
+    return entry.version if isinstance(entry, CompressedObject) else int(entry["metadata"]["resourceVersion"])
 
 
-def _phase(entry: Object | Packed | None) -> str | None:
-    if isinstance(entry, Packed):
+def _phase(entry: Object | CompressedObject | None) -> str | None:
+    if isinstance(entry, CompressedObject):
         return entry.phase
     return ((entry or {}).get("status") or {}).get("phase")
 

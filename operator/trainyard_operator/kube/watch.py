@@ -10,9 +10,9 @@ from typing import Any
 import kopf
 
 from trainyard_crds.constants import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard_kube.kopf_session import Login, Pacer
+from trainyard_kube.kopf_storage import NoDiffBase, NoProgress
 from trainyard_operator.admission.inventory_feed import GpuFeed
-from trainyard_operator.kube.login import Login, Pacer
-from trainyard_operator.kube.stateless import NoDiffBase, NoProgress
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from trainyard_operator.queue.models import Request
@@ -30,28 +30,6 @@ class Place(NamedTuple):
 
     position: int
     length: int
-
-
-class Budget:
-    """How much may be told: so many a second, and none saved up beyond one second.
-
-    Args:
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._left, self._at = TOLD_PER_SECOND, clock()
-
-    def take(self) -> bool:
-        """Whether one more may be told now."""
-        now = self._clock()
-        self._left = min(TOLD_PER_SECOND, self._left + (now - self._at) * TOLD_PER_SECOND)
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 def places(waiting: Iterable[Request]) -> dict[str, Place]:

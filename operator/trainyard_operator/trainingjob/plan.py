@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_kube.merge_patch import merge_patch
 from trainyard_operator.admission.decision import Admission, admit_immediately
 from trainyard_operator.trainingjob.k8s_fields import job_finished
 from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
@@ -17,7 +18,7 @@ from trainyard_operator.trainingjob.policies.post_run_exports import exporting
 from trainyard_operator.trainingjob.policies.unreachable_node import silence
 from trainyard_operator.trainingjob.policy_chain import decide
 from trainyard_operator.trainingjob.policy_context import Case
-from trainyard_operator.trainingjob.status import desired_status, is_final, merge_patch, note
+from trainyard_operator.trainingjob.status import desired_status, is_final, note
 
 Admit = Callable[[Observed], Admission]
 

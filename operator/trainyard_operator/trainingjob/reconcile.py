@@ -8,33 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from trainyard_crds.constants import JOB_UID_LABEL, TRAINER_CONTAINER
-from trainyard_operator.admission.decision import admit_immediately
-from trainyard_operator.clock import ServerClock, monotonic
-from trainyard_operator.errors import (
+from trainyard_crds.constants import JOB_UID_LABEL, TRAINER_CONTAINER, TRAINING_JOBS
+from trainyard_kube.client import KubeClient
+from trainyard_kube.clock import ServerClock, monotonic
+from trainyard_kube.errors import (
     ApiError,
     ApiRefusedError,
     BadRequestError,
     ConflictError,
     ForbiddenError,
-    ForeignObjectError,
     InvalidError,
     NotFoundError,
     ServerError,
 )
-from trainyard_operator.kube.client import (
-    CLAIMS,
-    CONFIG_MAPS,
-    JOBS,
-    PODS,
-    SERVICES,
-    TRAINING_JOBS,
-    WORKLOADS,
-    Kube,
-    path,
-)
-from trainyard_operator.kube.events import EventWriter
-from trainyard_operator.kube.nodes import Nodes
+from trainyard_kube.events import EventWriter
+from trainyard_kube.nodes import NodeLabels
+from trainyard_kube.paths import CLAIMS, CONFIG_MAPS, JOBS, PODS, SERVICES, path
+from trainyard_operator.admission.decision import admit_immediately
+from trainyard_operator.admission.kueue_workloads import WORKLOADS
+from trainyard_operator.errors import ForeignObjectError
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.final_status import FINAL_KEYS
@@ -81,7 +73,7 @@ class Reconciler:
 
     def __init__(
         self,
-        kube: Kube,
+        kube: KubeClient,
         store: Store,
         events: EventWriter,
         clock: ServerClock,
@@ -93,7 +85,7 @@ class Reconciler:
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
         self._clock, self._settings, self._admit, self._took = clock, settings, admit, took
-        self._nodes, self._silent_nodes = Nodes(kube, monotonic), silent_nodes
+        self._nodes, self._silent_nodes = NodeLabels(kube, monotonic), silent_nodes
 
     async def reconcile(self, key: Key) -> Result:
         """One round for one TrainingJob.

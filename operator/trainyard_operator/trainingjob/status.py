@@ -90,27 +90,6 @@ def _attempt_fields(observed: Observed, history: History) -> Object:
     return fields
 
 
-def merge_patch(current: Object, desired: Object) -> Object:
-    """The JSON merge patch (RFC 7386) from current to desired, looking only at desired's keys; empty when equal."""
-    patch: Object = {}
-    for key, value in desired.items():
-        known = current.get(key)
-        if isinstance(value, dict) and isinstance(known, dict):
-            inner = merge_patch(known, value)
-            if inner:
-                patch[key] = inner
-        elif isinstance(value, dict):
-            patch[key] = _without_nulls(value)
-        elif known != value:
-            patch[key] = value
-    return patch
-
-
-def _without_nulls(value: Object) -> Object:
-    kept = {key: item for key, item in value.items() if item is not None}
-    return {key: _without_nulls(item) if isinstance(item, dict) else item for key, item in kept.items()}
-
-
 def note(observed: Observed, decision: Decision) -> Note | None:
     """The Event of a phase transition, or of a new caution; None when both stay."""
     if decision.phase is None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.fakes import KEY, UID, Clock, attempt, job, job_object
-from trainyard_gateway.errors import ApiError, ApiRefusedError, ApiUnreachableError
 from trainyard_gateway.jobs import JobCache, JobKey, Reflector
+from trainyard_kube.errors import ApiError, ApiUnreachableError, GoneError, ServerError
 
 
 def test_a_job_is_read_from_an_object() -> None:
@@ -67,11 +67,11 @@ class Source:
         self.watches, self.jobs = list(watches), jobs or []
         self.lists, self.versions = 0, list[str]()
 
-    async def list_jobs(self) -> tuple[list[dict[str, Any]], str]:
+    async def list_all(self, url: str) -> tuple[list[dict[str, Any]], str]:
         self.lists += 1
         return self.jobs, "50"
 
-    async def watch_jobs(self, version: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def watch(self, url: str, query: Any, version: str, seconds: int) -> AsyncGenerator[dict[str, Any]]:
         self.versions.append(version)
         for event in self.watches.pop(0):
             if isinstance(event, ApiError):
@@ -105,11 +105,8 @@ async def test_the_cache_follows_list_and_watch() -> None:
     assert (source.lists, source.versions) == (1, ["50", "77"])
 
 
-@pytest.mark.parametrize(
-    "gone", [{"type": "ERROR", "object": {"code": 410, "message": "too old"}}, ApiRefusedError(410, "too old")]
-)
-async def test_a_watch_that_lost_its_place_lists_again(gone: Any) -> None:
-    source = Source([gone], [], jobs=[job_object()])
+async def test_a_watch_that_lost_its_place_lists_again() -> None:
+    source = Source([GoneError(410, "Expired", "too old")], [], jobs=[job_object()])
     reflector = Reflector(source, JobCache(), Clock())
     await reflector.round()
     await reflector.round()
@@ -126,7 +123,7 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
 
 
 async def test_a_refused_watch_is_a_failure_and_not_a_reason_to_list_at_once() -> None:
-    source = Source([ApiRefusedError(500, "etcd")])
-    with pytest.raises(ApiRefusedError):
+    source = Source([ServerError(500, "", "etcd")])
+    with pytest.raises(ServerError):
         await Reflector(source, JobCache(), Clock()).round()
     assert source.lists == 1

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import kopf
 import pytest
-from yarl import URL
 
 from tests.unit.timeouts import PATIENCE
-from trainyard_operator import clock
 from trainyard_operator.admission.inventory_feed import GpuFeed
-from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ConflictError, LeadershipLostError, ServerError, SettingsError, refused
+from trainyard_operator.errors import SettingsError
 from trainyard_operator.health import Heartbeat
-from trainyard_operator.kube.client import CONFIG_MAPS, PODS, Kube, path
-from trainyard_operator.kube.login import Login, Pacer
 from trainyard_operator.kube.store import Key, ResourceKind, Store
-from trainyard_operator.kube.throttle import TokenBucket
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.quantity import whole_units
@@ -61,135 +50,6 @@ def test_a_setting_that_cannot_work_is_named(change: dict[str, str], sentence: s
 @pytest.mark.parametrize(("text", "units"), [("500m", 1), ("2", 2), ("1.5Gi", 1610612736), ("3k", 3000)])
 def test_quantities(text: str, units: int) -> None:
     assert whole_units(text) == units
-
-
-def test_the_servers_time_is_kept_within_what_its_answers_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
-    server = ServerClock()
-    server.observe("Fri, 02 Jan 2026 10:00:00 GMT", 100.0)
-    assert server.now() == datetime(2026, 1, 2, 10, 0, 0, tzinfo=UTC)
-    now[0] = 130.5
-    assert server.now() == datetime(2026, 1, 2, 10, 0, 30, 500000, tzinfo=UTC)
-    server.observe("Fri, 02 Jan 2026 10:00:30 GMT", 130.5)
-    assert server.now() == datetime(2026, 1, 2, 10, 0, 30, 500000, tzinfo=UTC)
-    server.observe("Fri, 02 Jan 2026 11:00:30 GMT", 130.5)
-    assert server.now() == datetime(2026, 1, 2, 11, 0, 30, tzinfo=UTC)
-    server.observe("nonsense", 130.5)
-
-
-async def test_a_bucket_lets_a_burst_through_and_then_keeps_its_rate() -> None:
-    now = [0.0]
-
-    async def sleep(seconds: float) -> None:
-        now[0] += seconds
-
-    bucket = TokenBucket(10, 3, lambda: now[0], sleep)
-    for _ in range(3):
-        await bucket.take()
-    assert now[0] == 0
-    for _ in range(10):
-        await bucket.take()
-    assert now[0] == pytest.approx(1.0)
-    bucket.pause(5)
-    await bucket.take()
-    assert now[0] == pytest.approx(6.0)
-
-
-async def test_watches_of_one_resource_are_a_second_apart_whatever_the_others_do() -> None:
-    now, waited = [0.0], list[float]()
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    pacer = Pacer(lambda: now[0], sleep)
-    await pacer.wait("pods")
-    await pacer.wait("jobs")
-    assert waited == []
-    await pacer.wait("pods")
-    await pacer.wait("pods")
-    assert waited == [1.0, 2.0]
-    now[0] = 10.0
-    await pacer.wait("pods")
-    assert waited == [1.0, 2.0]
-
-
-async def test_the_login_gives_new_credentials_and_never_those_that_were_refused(tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-
-    def write(token: str) -> None:
-        document = {
-            "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
-            "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        kubeconfig.write_text(json.dumps(document))
-
-    async def sleep(_: float) -> None:
-        return
-
-    login, told = Login(str(kubeconfig), Pacer(lambda: 0.0, sleep), print), {"settings": kopf.OperatorSettings()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(kubeconfig))
-        for token in ("first", "second"):
-            write(token)
-            session = await login.session(**told)
-            assert session is not None
-            assert session.aiohttp_session.headers["Authorization"] == f"Bearer {token}"
-            assert await login.session(**told) is None
-            await session.aiohttp_session.close()
-
-
-async def test_lists_are_told_of_and_watches_are_not() -> None:
-    async def sleep(_: float) -> None:
-        return
-
-    async def answer(_: Any) -> Any:
-        return "answer"
-
-    listed: list[str] = []
-    login = Login(None, Pacer(lambda: 0.0, sleep), listed.append)
-    for url in ("https://api/api/v1/pods?limit=500", "https://api/api/v1/pods?watch=true"):
-        request: Any = SimpleNamespace(url=URL(url))
-        got: Any = await login._pace(request, answer)
-        assert got == "answer"
-    assert listed == ["/api/v1/pods"]
-
-
-class Silent:
-    """An API client that is never reached."""
-
-    async def param_serialize(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("a request was made")
-
-
-async def test_a_leader_whose_lease_is_old_does_not_write() -> None:
-    kube = Kube(Silent(), ServerClock())
-
-    def check() -> None:
-        raise LeadershipLostError("old")
-
-    kube.fence(check)
-    for write in (kube.create, kube.replace, kube.merge, kube.apply):
-        with pytest.raises(LeadershipLostError):
-            await write("/api/v1/x", {})
-    with pytest.raises(LeadershipLostError):
-        await kube.delete("/api/v1/x")
-    with pytest.raises(AssertionError, match="was made"):
-        await kube.get("/api/v1/x")
-
-
-def test_an_http_status_has_its_error() -> None:
-    assert isinstance(refused(409, "Conflict", "m"), ConflictError)
-    assert isinstance(refused(503, "", "m"), ServerError)
-    assert str(refused(418, "", "short and stout")) == "418: short and stout"
-
-
-def test_paths_are_quoted() -> None:
-    assert path(PODS, "team", "a", "log") == "/api/v1/namespaces/team/pods/a/log"
-    assert path(CONFIG_MAPS) == "/api/v1/configmaps"
-    assert path(PODS, "a/b", "../c") == "/api/v1/namespaces/a%2Fb/pods/..%2Fc"
 
 
 def event(kind: str | None, version: int = 1, **metadata: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import new_job
 from tests.unit.timeouts import PATIENCE
+from trainyard_kube.clock import ServerClock
+from trainyard_kube.errors import NotFoundError
 from trainyard_operator.ca_distribution import Trust
-from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import NotFoundError
 from trainyard_operator.kube.store import ResourceKind, Store
 from trainyard_operator.settings import from_environment
 

@@ -8,16 +8,20 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_kube.clock import ServerClock
+from trainyard_kube.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
+from trainyard_kube.events import EventWriter
 from trainyard_operator.admission.decision import Admission, KueueHandoff
-from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
-from trainyard_operator.kube.events import EventWriter
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
 from trainyard_operator.trainingjob.reconcile import Reconciler
 
 MOMENT = "2026-01-02T10:00:00Z"
+
+
+def event_writer(kube: Any, clock: ServerClock) -> EventWriter:
+    return EventWriter(kube, clock, controller="operator", instance="one")
 
 
 class Empty:
@@ -77,7 +81,7 @@ async def test_a_deletion_that_met_a_conflict_is_made_again_where_the_object_is_
     child = {"metadata": {**metadata, "labels": labels, "ownerReferences": owner}, "spec": {"suspend": True}}
     store.put(ResourceKind.JOBS, child)
     server: Any = kube
-    reconciler = Reconciler(server, store, EventWriter(server, clock, "one"), clock, settings=SETTINGS)
+    reconciler = Reconciler(server, store, event_writer(server, clock), clock, settings=SETTINGS)
     if again:
         with pytest.raises(ConflictError):
             await reconciler.reconcile(key)
@@ -91,7 +95,7 @@ async def test_a_quota_that_refuses_a_child_is_told_as_such() -> None:
     assert key is not None
     kube: Any = short
     clock = ServerClock()
-    reconciler = Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS)
+    reconciler = Reconciler(kube, store, event_writer(kube, clock), clock, settings=SETTINGS)
     assert (await reconciler.reconcile(key)).failed
     assert short.written["phase"] == "Pending"
     assert {entry["reason"] for entry in short.written["conditions"]} >= {"QuotaExceeded"}
@@ -104,7 +108,7 @@ async def test_a_job_that_is_gone_is_not_worked_on_while_its_watch_is_late() -> 
     assert key == Key(NAMESPACE, NAME)
     kube: Any = empty
     clock = ServerClock()
-    reconciler = Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS)
+    reconciler = Reconciler(kube, store, event_writer(kube, clock), clock, settings=SETTINGS)
     await reconciler.reconcile(key)
     assert [line.split()[0] for line in empty.requests] == ["GET", "PATCH"]
     assert store.all_keys() == []
@@ -148,7 +152,7 @@ async def test_whether_a_namespace_is_being_deleted_is_heard_from_what_it_would_
     ended["metadata"] |= {"deletionTimestamp": MOMENT, "finalizers": ["batch.kubernetes.io/job-tracking"]}
     store.put(ResourceKind.PODS, {**ended, "status": {"phase": "Failed"}})
     kube: Any = server
-    await Reconciler(kube, store, EventWriter(kube, clock, "one"), clock, settings=SETTINGS).reconcile(key)
+    await Reconciler(kube, store, event_writer(kube, clock), clock, settings=SETTINGS).reconcile(key)
     assert (server.written["phase"] == "Stopped") is ends
 
 
@@ -208,7 +212,7 @@ class Shell:
         self.reconciler = Reconciler(
             raw,
             self.store,
-            EventWriter(raw, clock, "one"),
+            event_writer(raw, clock),
             clock,
             settings=SETTINGS,
             admit=lambda _: self.admission,

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeReviewer, attempt, caller, job, review
-from trainyard_gateway.errors import ApiUnreachableError, Refusal
+from trainyard_gateway.errors import Refusal
 from trainyard_gateway.intake.report_schema import Update
 from trainyard_gateway.intake.report_service import Intake, Schedule, authorize
 from trainyard_gateway.intake.token_review import Tokens
 from trainyard_gateway.jobs import JobCache, JobKey
+from trainyard_kube.errors import ApiUnreachableError
 
 FINISHED = {"type": "Finished", "status": "True"}
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeApi, attempt, job, job_object
-from trainyard_gateway.errors import ApiError, ApiRefusedError, ApiUnreachableError
 from trainyard_gateway.intake.report_service import Pending, Schedule
 from trainyard_gateway.intake.status_writer import Writer
 from trainyard_gateway.jobs import JobCache
 from trainyard_gateway.metrics import Metrics
+from trainyard_kube.errors import ApiError, ApiRefusedError, ApiUnreachableError
 
 SHARE: dict[str, Any] = {"progress": {"stage": "Training", "step": 5}}
 
@@ -71,7 +71,7 @@ async def test_nothing_is_written_where_nothing_differs_or_the_pod_is_not_the_jo
 
 
 async def test_a_stale_version_is_tried_again_with_the_one_the_watch_brings() -> None:
-    setup = Setup(ApiRefusedError(409, "conflict"), job_object(version=12, **SHARE))
+    setup = Setup(ApiRefusedError(409, "", "conflict"), job_object(version=12, **SHARE))
     await setup.turn()
     setup.jobs.put(job(version=11))
     await setup.turn(passed=1.0)
@@ -80,7 +80,7 @@ async def test_a_stale_version_is_tried_again_with_the_one_the_watch_brings() ->
 
 
 async def test_a_job_that_finished_meanwhile_is_left_alone() -> None:
-    setup = Setup(ApiRefusedError(409, "conflict"))
+    setup = Setup(ApiRefusedError(409, "", "conflict"))
     await setup.turn()
     setup.jobs.put(job(version=11, phase="Stopped"))
     await setup.turn(passed=60.0)
@@ -89,7 +89,7 @@ async def test_a_job_that_finished_meanwhile_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [ApiUnreachableError("timeout"), ApiRefusedError(500, "etcd"), ApiRefusedError(429, "slow")]
+    "fault", [ApiUnreachableError("timeout"), ApiRefusedError(500, "", "etcd"), ApiRefusedError(429, "", "slow")]
 )
 async def test_a_fault_of_the_api_server_is_retried(fault: ApiError) -> None:
     setup = Setup(fault, job_object(version=8, **SHARE))
@@ -102,7 +102,7 @@ async def test_a_fault_of_the_api_server_is_retried(fault: ApiError) -> None:
 
 @pytest.mark.parametrize("code", [400, 403, 404, 422])
 async def test_what_the_api_server_will_never_take_is_dropped(code: int) -> None:
-    setup = Setup(ApiRefusedError(code, "no"))
+    setup = Setup(ApiRefusedError(code, "", "no"))
     await setup.turn()
     assert not setup.schedule.busy
     assert setup.written("dropped") == 1

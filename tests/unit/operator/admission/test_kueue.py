@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.unit.operator.admission.test_kueue_workloads import workload
 from tests.unit.operator.trainingjob.state_model import CHILD_UID, NAME, NAMESPACE, World
+from trainyard_kube.errors import NotFoundError
 from trainyard_operator.admission.kueue import KueueQueue, places
-from trainyard_operator.errors import NotFoundError
 from trainyard_operator.kube.store import Key
-from trainyard_operator.queue.position import Budget, Place
+from trainyard_operator.queue.position import Place
 from trainyard_operator.trainingjob.model import Observed
 
 Object = dict[str, Any]
@@ -172,12 +170,3 @@ def test_nothing_is_settled_before_the_first_list_and_everybody_is_looked_at_aft
 def test_the_length_is_at_least_the_last_place_of_a_queue_that_others_share() -> None:
     assert places([item("a", 3), item("b", 6)]) == {"a": Place(4, 7), "b": Place(7, 7)}
     assert places([]) == {}
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(0.0, 5), (0.2, 6), (1.0, 10), (60.0, 10)])
-def test_the_budget_of_places_grows_with_the_time(seconds: float, told: int) -> None:
-    clock = 0.0
-    budget = Budget(lambda: clock)
-    first = sum(budget.take() for _ in range(20))
-    clock = seconds
-    assert first + sum(budget.take() for _ in range(20)) == told

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from trainyard_kube.errors import ApiError, ApiUnreachableError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
-from trainyard_operator.errors import (
-    ApiError,
-    ApiUnreachableError,
-    ForbiddenError,
-    NotFoundError,
-    ServerError,
-)
 
 Object = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
-from trainyard_operator.kube.packed import Packed
+from trainyard_kube.compressed_object import CompressedObject
 from trainyard_operator.kube.store import Key, ResourceKind, Store, trim
 
 JOBS, PODS, TRAINING_JOBS = ResourceKind.JOBS, ResourceKind.PODS, ResourceKind.TRAINING_JOBS
@@ -185,7 +185,9 @@ def test_what_belongs_to_a_finished_job_is_packed_and_reads_the_same(finished_fi
     assert found is not None
     assert other is not None
     assert found == {**other, "status": {"phase": "Succeeded"}}
-    assert all(isinstance(entry, Packed) for kind in (TRAINING_JOBS, PODS) for entry in store._objects[kind].values())
+    assert all(
+        isinstance(entry, CompressedObject) for kind in (TRAINING_JOBS, PODS) for entry in store._objects[kind].values()
+    )
     assert store.has(TRAINING_JOBS, training_job(5))
     assert not store.has(TRAINING_JOBS, training_job(6))
     assert store.count_phases() == {"Succeeded": 1}

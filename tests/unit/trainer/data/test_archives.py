@@ -1,4 +1,4 @@
-"""Archives are read without being unpacked, and hostile ones end with a sentence."""
+"""Archives are read without being decompressed, and hostile ones end with a sentence."""
 
 import gzip
 import io

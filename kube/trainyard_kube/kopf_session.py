@@ -1,7 +1,7 @@
-"""kopf's way to the API server, with a pause between its watch requests.
+"""HTTP sessions for kopf, with a minimum interval between its watch requests.
 
-kopf opens a watch again as soon as the server has closed it, and waits only after a failure: a server or a proxy that
-closes watches at once would get thousands of requests per second.
+kopf reopens a watch as soon as the server closes it and backs off only after a failure: a server or a proxy that
+closes watches at once would receive thousands of requests per second.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import kopf
 
-WATCH_PAUSE = 1.0
-"""Seconds between two watch requests of one resource."""
+WATCH_INTERVAL = 1.0
+"""Minimum seconds between two watch requests of one resource."""
 
 
 class Pacer:
-    """Lets a request through once per `WATCH_PAUSE` for each key.
+    """Spaces the requests of each key by `WATCH_INTERVAL`.
 
     Args:
         clock: Monotonic seconds.
@@ -29,35 +29,35 @@ class Pacer:
         self._next: dict[str, float] = {}
 
     async def wait(self, key: str) -> None:
-        """Wait for the key's turn."""
+        """Wait until the next request of the key is permitted."""
         now = self._clock()
         turn = max(now, self._next.get(key, now))
-        self._next[key] = turn + WATCH_PAUSE
+        self._next[key] = turn + WATCH_INTERVAL
         if turn > now:
             await self._sleep(turn - now)
 
 
 class Login:
-    """kopf's login handler: kopf calls it at the start, and again after a 401, when the token has been renewed.
+    """Login handler of kopf, which calls it at the start and again after a 401, when the token has been renewed.
 
     Args:
         kubeconfig: Kubeconfig file; None inside a cluster.
-        pacer: Holds back watch requests.
-        listed: Told of the URL path of each list, or part of one, that kopf got.
+        pacer: Delays watch requests.
+        listed: Called with the URL path of each list request, or page of one, that kopf made.
     """
 
     def __init__(self, kubeconfig: str | None, pacer: Pacer, listed: Callable[[str], None]) -> None:
         self._read = kopf.login_with_service_account if kubeconfig is None else kopf.login_with_kubeconfig
         self._pacer, self._listed = pacer, listed
-        self._known: kopf.ConnectionInfo | None = None
+        self._previous: kopf.ConnectionInfo | None = None
 
     # A coroutine, because a session belongs to a running event loop.
-    async def session(self, **told: Any) -> kopf.AiohttpSession | None:
-        """A session with the credentials of this moment; None when they are those that were refused."""
-        info = self._read(**told)
-        if info is None or info == self._known:
+    async def session(self, **handler_arguments: Any) -> kopf.AiohttpSession | None:
+        """Return a session with the current credentials; None if those were refused already."""
+        info = self._read(**handler_arguments)
+        if info is None or info == self._previous:
             return None
-        self._known = info
+        self._previous = info
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),

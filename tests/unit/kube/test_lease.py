@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 
-from trainyard_operator.errors import (
-    ApiUnreachableError,
-    ConflictError,
-    LeadershipLostError,
-    NotFoundError,
-)
-from trainyard_operator.kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD, Elector
+from trainyard_kube.errors import ApiUnreachableError, ConflictError, LeadershipLostError, NotFoundError
+from trainyard_kube.lease import DURATION, RENEW_DEADLINE, RETRY_PERIOD, Elector
 
 Object = dict[str, Any]
 
@@ -110,7 +105,7 @@ async def test_a_holder_that_renews_is_never_replaced_however_wrong_the_clocks_a
     original = cluster.read
 
     async def read_and_renew() -> Object:
-        assert await first._try()
+        assert await first._acquire_or_renew()
         return await original()
 
     cluster.read = read_and_renew  # type: ignore[method-assign] # one call is to be overtaken

@@ -1,4 +1,4 @@
-"""Time: the API server's clock, advanced by a monotonic one. The only place that reads a clock."""
+"""Time of the API server, advanced by a monotonic clock. The only module that reads a clock."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ monotonic = time.monotonic
 
 
 class ServerClock:
-    """The API server's time, learnt from the `Date` of its answers.
+    """Time of the API server, derived from the `Date` header of its answers.
 
-    A `Date` is whole seconds, so each answer says that the time lies within one second; the estimate moves only as far
-    as the newest answer demands. Before the first answer the machine's own clock is used.
+    A `Date` has whole seconds, so each answer bounds the time to one second; the estimate moves only as far as the
+    newest answer requires. Before the first answer the machine's own clock is used.
     """
 
     def __init__(self) -> None:
         self._offset: float | None = None
 
     def observe(self, date: str, at: float) -> None:
-        """Take in the `Date` header of an answer that came at the monotonic time `at`."""
+        """Apply the `Date` header of an answer that arrived at the monotonic time `at`."""
         try:
             earliest = parsedate_to_datetime(date).timestamp() - at
         except ValueError:
@@ -30,7 +30,7 @@ class ServerClock:
         self._offset = earliest if self._offset is None else min(max(self._offset, earliest), latest)
 
     def now(self) -> datetime:
-        """The time, in UTC."""
+        """Return the time in UTC."""
         if self._offset is None:
             return datetime.now(UTC)
         return datetime.fromtimestamp(0, UTC) + timedelta(seconds=self._offset + monotonic())

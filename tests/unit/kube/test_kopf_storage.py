@@ -1,6 +1,6 @@
 import kopf
 
-from trainyard_operator.kube.stateless import NoDiffBase, NoProgress
+from trainyard_kube.kopf_storage import NoDiffBase, NoProgress
 from trainyard_operator.kube.watch import _settings
 
 BODY = kopf.Body({"metadata": {"name": "tune", "annotations": {"a": "b"}}, "spec": {"task": "llm"}})

@@ -1,4 +1,4 @@
-"""Writes Events (events.k8s.io/v1) in the background: best effort, in order, never in the way of the work."""
+"""Writes Events (events.k8s.io/v1) in the background: best effort, in order, without delaying a reconcile."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import asyncio
 import logging
 from typing import Any
 
-from trainyard_operator.clock import ServerClock
-from trainyard_operator.errors import ApiError
-from trainyard_operator.kube.client import EVENTS, Kube, path
+from trainyard_kube.client import KubeClient
+from trainyard_kube.clock import ServerClock
+from trainyard_kube.errors import ApiError
+from trainyard_kube.paths import EVENTS, path
 
 logger = logging.getLogger(__name__)
-_WAITING = 5000
+_CAPACITY = 5000
 _NOTE_LIMIT = 1024
 
 
 class EventWriter:
-    """Events wait here until they are written.
+    """Queue of Events.
 
     Args:
         kube: The API server.
-        clock: The time on the Events.
+        clock: Time of the Events.
+        controller: Name of the controller, as `reportingController`.
         instance: This process, as `reportingInstance`.
     """
 
-    def __init__(self, kube: Kube, clock: ServerClock, instance: str) -> None:
-        self._kube, self._clock, self._instance = kube, clock, instance
-        self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_WAITING)
+    def __init__(self, kube: KubeClient, clock: ServerClock, *, controller: str, instance: str) -> None:
+        self._kube, self._clock, self._controller, self._instance = kube, clock, controller, instance
+        self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_CAPACITY)
         self._count = 0
 
     def write(self, regarding: dict[str, Any], *, kind: str, reason: str, note: str) -> None:
-        """Write one Event soon; it is dropped when thousands wait already.
+        """Queue one Event; it is dropped if the queue is full.
 
         Args:
             regarding: The object it is about.
             kind: Normal or Warning.
-            reason: CamelCase word.
-            note: Sentence.
+            reason: CamelCase reason.
+            note: Sentence for the user.
         """
         namespace, body = regarding["metadata"]["namespace"], self._body(regarding, kind, reason, note)
         try:
@@ -45,7 +47,7 @@ class EventWriter:
             logger.warning("an Event was dropped: %s", note, extra=_about(regarding["metadata"]))
 
     async def run(self) -> None:
-        """Write what waits, for ever."""
+        """Write queued Events until cancelled."""
         while True:
             url, body = await self._queue.get()
             try:
@@ -56,7 +58,7 @@ class EventWriter:
                 self._queue.task_done()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nothing waits, at most that long."""
+        """Wait until the queue is empty, at most that long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._queue.join()
@@ -78,7 +80,7 @@ class EventWriter:
             "reason": reason,
             "action": "Reconcile",
             "note": note[:_NOTE_LIMIT],
-            "reportingController": "trainyard.dev/operator",
+            "reportingController": self._controller,
             "reportingInstance": self._instance[:128],
             "regarding": {
                 "apiVersion": regarding["apiVersion"],
@@ -91,5 +93,5 @@ class EventWriter:
 
 
 def _about(regarding: dict[str, Any]) -> dict[str, str]:
-    """The job of a log line; Events are written outside the work on a job."""
+    """Return the log fields of an object; Events are written outside the log context of a reconcile."""
     return {"namespace": regarding["namespace"], "job": regarding["name"]}

@@ -1,0 +1,56 @@
+"""Limits the rate and the number of concurrent requests to the API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from trainyard_kube.token_bucket import TokenBucket
+
+
+class Limits(NamedTuple):
+    """Limits of one client.
+
+    Attributes:
+        rate: Requests per second.
+        burst: Requests that can be sent at once.
+        in_flight: Requests that wait for their answers at the same time.
+    """
+
+    rate: float
+    burst: float
+    in_flight: int
+
+
+class RateLimiter:
+    """Context manager of one request: enters as soon as the limits permit it.
+
+    Args:
+        limits: Rate, burst and concurrency.
+        clock: Monotonic seconds.
+        sleep: Waits for seconds.
+    """
+
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._bucket = TokenBucket(limits.rate, limits.burst)
+        self._clock, self._sleep = clock, sleep
+        self._slots = asyncio.Semaphore(limits.in_flight)
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire()
+        try:
+            while not self._bucket.try_take(self._clock()):
+                await self._sleep(self._bucket.delay(self._clock()))
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
+
+    def pause(self, seconds: float) -> None:
+        """Permit no request for some seconds, as the server requested."""
+        self._bucket.pause(self._clock(), seconds)
