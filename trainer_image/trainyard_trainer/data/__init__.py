@@ -1,1 +1,1 @@
-"""Reading, checking, tokenising and packing of training rows."""
+"""Reading and writing dataset files for every task."""

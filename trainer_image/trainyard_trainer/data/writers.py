@@ -1,4 +1,4 @@
-"""Writing of row files: whole or not at all, and never over another file unless asked to."""
+"""Atomic writing of row files."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files, storage_errors
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
-from trainyard_trainer.tasks.text.convert import Target
 
 _BATCH_ROWS = 1024
 WriteRow = Callable[[Mapping[str, object]], None]
+ColumnType: TypeAlias = "type[str | bool] | list[ColumnType] | dict[str, ColumnType]"
+"""Type of a Parquet column: text, true or false, a list of one type, an object."""
 
 
 @contextmanager
-def row_writer(path: Path, *, force: bool, target: Target | None = None) -> Iterator[WriteRow]:
+def row_writer(path: Path, *, force: bool, schema: Mapping[str, ColumnType] | None = None) -> Iterator[WriteRow]:
     """A function that writes one row; the file appears when the block ends without an error.
 
     Args:
-        path: The file, .jsonl, or .parquet where `target` is given.
-        force: Whether a file that is there may be replaced.
-        target: Format of the rows.
+        path: The file: .jsonl, or .parquet if `schema` is given.
+        force: Whether an existing file is replaced.
+        schema: Columns of every row: a Parquet file cannot gain one after its first batch.
 
     Raises:
         ConfigurationError: the file exists and `force` is false, or its name has another ending.
         NotFoundError: its directory does not exist.
         StorageError: the volume is full or read-only.
     """
-    check_output(path, force=force, parquet=target is not None)
+    check_output(path, force=force, parquet=schema is not None)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}")
     try:
         with storage_errors(path.parent):
-            writer = _parquet(temporary, target) if path.suffix == ".parquet" and target else _jsonl(temporary)
+            writer = _parquet(temporary, schema) if path.suffix == ".parquet" and schema else _jsonl(temporary)
             with writer as write:
                 yield write
-            check_output(path, force=force, parquet=target is not None)
+            check_output(path, force=force, parquet=schema is not None)
             temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
@@ -46,7 +47,7 @@ def row_writer(path: Path, *, force: bool, target: Target | None = None) -> Iter
 
 
 def check_output(path: Path, *, force: bool, parquet: bool) -> None:
-    """Refuse before any work what could not be written after it; raises as `row_writer` does."""
+    """Refuse an output that `row_writer` could not write; raises as it does."""
     suffixes = [".jsonl", ".parquet"] if parquet else [".jsonl"]
     if path.suffix not in suffixes:
         raise ConfigurationError(f"{path} ends in '{path.suffix}'.", f"Name an output {' or '.join(suffixes)}.")
@@ -65,11 +66,11 @@ def _jsonl(path: Path) -> Iterator[WriteRow]:
 
 
 @contextmanager
-def _parquet(path: Path, target: Target) -> Iterator[WriteRow]:
+def _parquet(path: Path, columns: Mapping[str, ColumnType]) -> Iterator[WriteRow]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = _schema(pa, target)
+    schema = pa.schema([(name, _arrow_type(pa, column)) for name, column in columns.items()])
     batch: list[Mapping[str, object]] = []
     with path.open("wb") as file, parquet.ParquetWriter(file, schema) as table:
 
@@ -87,14 +88,9 @@ def _parquet(path: Path, target: Target) -> Iterator[WriteRow]:
     Files().fsync(path)
 
 
-def _schema(pa: Any, target: Target) -> Any:
-    """One for all rows of a format: a table cannot be widened when a later row has a field more."""
-    text = pa.string()
-    if target in {"messages", "sharegpt"}:
-        names = ("role", "content") if target == "messages" else ("from", "value")
-        turn = pa.struct([*((name, text) for name in names), ("loss", pa.bool_())])
-        column = "messages" if target == "messages" else "conversations"
-        return pa.schema([(column, pa.list_(turn)), ("trainOn", text)])
-    names = ("instruction", "output") if target == "alpaca" else ("query", "response")
-    history = ("history", pa.list_(pa.list_(text)))
-    return pa.schema([*((name, text) for name in names), history, ("system", text), ("trainOn", text)])
+def _arrow_type(pa: Any, column: ColumnType) -> Any:
+    if isinstance(column, dict):
+        return pa.struct([(name, _arrow_type(pa, field)) for name, field in column.items()])
+    if isinstance(column, list):
+        return pa.list_(_arrow_type(pa, column[0]))
+    return pa.bool_() if column is bool else pa.string()

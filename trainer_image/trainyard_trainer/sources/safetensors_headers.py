@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources.remote_files import Remote, RemoteFile
-from trainyard_trainer.tasks.text.memory.shape import MOST_HEADER_BYTES, tensors_of
 
+MAX_HEADER_BYTES = 100_000_000
+"""As the safetensors library allows."""
 _FIRST_BYTES = 100_000
 """Most heads are shorter, so that one request is enough for a file."""
 _CONFIG = "config.json"
@@ -59,14 +62,20 @@ def _tensors(remote: Remote, file: RemoteFile) -> dict[str, tuple[int, ...]]:
     try:
         (length,) = struct.unpack("<Q", start[:8])
         end = 8 + length
-        if length > MOST_HEADER_BYTES or end > file.bytes:
+        if length > MAX_HEADER_BYTES or end > file.bytes:
             raise ValueError("it is no safetensors file")
         rest = _read(remote, file, len(start), end) if end > len(start) else b""
-        return tensors_of((start + rest)[8:end])
+        return parse_header((start + rest)[8:end])
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotFoundError(
             f"The head of {remote.url(file.key)} cannot be read: {error}.", "Copy the complete model again."
         ) from error
+
+
+def parse_header(header: bytes) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by name, from the JSON header of a safetensors file."""
+    entries: dict[str, Any] = json.loads(header)
+    return {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
 
 
 def _read(remote: Remote, file: RemoteFile, start: int, stop: int) -> bytes:

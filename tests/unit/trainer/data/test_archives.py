@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from trainyard_trainer.data import archives
 from trainyard_trainer.data.archives import Limits, members
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Row
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 Pack = Callable[[Path, list[tuple[str, bytes]]], Path]
@@ -60,7 +60,7 @@ def test_rows_of_all_kinds_come_in_the_order_of_the_archive(tmp_path: Path, pack
     ]
     path = pack(tmp_path, files)
     file = RowFile(path=path, name="rows", max_rows=None)
-    rows = [(row.file, row.line, row.values["text"]) for row in file.rows() if isinstance(row, Row)]
+    rows = [(row.file, row.number, row.values["text"]) for row in file.rows() if isinstance(row, Row)]
     assert rows == [
         ("rows/b/part-1.jsonl", 1, "one"),
         ("rows/b/part-1.jsonl", 2, "two"),

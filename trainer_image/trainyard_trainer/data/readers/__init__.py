@@ -1,1 +1,1 @@
-"""One reader per kind of file: the rows of a byte stream one at a time, an error for each that cannot be read."""
+"""One reader per file type: each yields the rows of a byte stream, with an error in place of an unreadable row."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, decoded, lines
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, RowError
-from trainyard_trainer.tasks.text.formats.example import Row
 
-_NESTED = frozenset({"messages", "conversations", "history", "input_ids", "labels", "loss_mask", "attention_mask"})
-"""Fields that hold lists, which a cell can only hold as JSON."""
 _QUOTING = 'Put texts with delimiters, quotes or line breaks in double quotes, and write a quote inside as "".'
 _HEADER = "Let the first line name the fields, for example: instruction,output"
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
+def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowError]:
     """Each row; the header is row 1, as a spreadsheet shows it.
 
     Raises:
@@ -33,11 +32,11 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
     records = csv.reader(source, strict=True, delimiter=delimiter)
     where = Row(file, 1, {})
     while True:
-        where = Row(file, where.line + 1, {})
+        where = Row(file, where.number + 1, {})
         try:
             record = next(records)
             if record:
-                yield _row(where, fields, record)
+                yield _row(where, fields, record, columns.nested)
         except StopIteration:
             return
         except csv.Error as error:
@@ -77,17 +76,18 @@ def _header(file: str, line: str, delimiter: str) -> list[str]:
     return fields
 
 
-def _row(where: Row, fields: list[str], record: list[str]) -> Row:
+def _row(where: Row, fields: list[str], record: list[str], nested: frozenset[str]) -> Row:
     if len(record) != len(fields):
         problem = f"it has {len(record)} fields, but the header has {len(fields)}"
         raise where.error(problem, _QUOTING, kind="RaggedRow")
     values = dict(zip(fields, record, strict=True))
-    return Row(where.file, where.line, {field: _value(where, field, text) for field, text in values.items()})
+    return replace(
+        where,
+        values={field: _parsed(where, field, text) if field in nested else text for field, text in values.items()},
+    )
 
 
-def _value(where: Row, field: str, text: str) -> object:
-    if field not in _NESTED:
-        return text
+def _parsed(where: Row, field: str, text: str) -> object:
     if not text.strip():
         return None
     try:

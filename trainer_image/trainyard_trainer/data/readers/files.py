@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 from trainyard_trainer.data import archives
 from trainyard_trainer.data.readers import delimited, json_array, jsonl, parquet
 from trainyard_trainer.data.readers.container import HEAD, NAMES, ROW_KINDS, Kind, RowKind, kind_of_file
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, NotFoundError, RowError
-from trainyard_trainer.tasks.text.formats.example import Row
 
 _CHUNK = 1 << 20
-_READERS: Mapping[RowKind, Callable[[BinaryIO, str], Iterator[Row | RowError]]] = {
+_READERS: Mapping[RowKind, Callable[[BinaryIO, str, Columns], Iterator[Row | RowError]]] = {
     "jsonl": jsonl.read,
     "json": json_array.read,
     "csv": delimited.read,
@@ -25,12 +25,13 @@ _READERS: Mapping[RowKind, Callable[[BinaryIO, str], Iterator[Row | RowError]]] 
 }
 
 
-def read_rows(path: Path, name: str) -> Iterator[Row | RowError]:
-    """Each row of a file or of the files in an archive; for each that cannot be read, its error.
+def read_rows(path: Path, name: str, columns: Columns) -> Iterator[Row | RowError]:
+    """Each row of a file or of the files in an archive; an error in place of each unreadable row.
 
     Args:
         path: The file.
-        name: How messages call it.
+        name: Its name in messages.
+        columns: The columns the task reads from tables.
 
     Raises:
         DataError: the file is of no kind that is read, or damaged so that nothing behind can be read.
@@ -40,10 +41,10 @@ def read_rows(path: Path, name: str) -> Iterator[Row | RowError]:
         kind = kind_of_file(stream.read(HEAD), name)
         stream.seek(0)
         if kind in ROW_KINDS:
-            yield from _READERS[kind](stream, name)  # type: ignore[index]
+            yield from _READERS[kind](stream, name, columns)  # type: ignore[index]
             return
     for member, content in archives.members(path, name):
-        yield from _member_rows(content, member)
+        yield from _member_rows(content, member, columns)
 
 
 def kind_of_path(path: Path, name: str) -> str:
@@ -74,10 +75,10 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
         raise NotFoundError(f"{name} cannot be read: {error.strerror}.", "Name a readable file.") from error
 
 
-def _member_rows(content: Any, name: str) -> Iterator[Row | RowError]:
+def _member_rows(content: Any, name: str, columns: Columns) -> Iterator[Row | RowError]:
     kind = kind_of_file(content.peek(HEAD)[:HEAD], name.removesuffix(".gz"))
     if kind != "parquet":
-        yield from _READERS[kind](content, name)  # type: ignore[index]
+        yield from _READERS[kind](content, name, columns)  # type: ignore[index]
         return
     with tempfile.TemporaryFile() as copy:  # Parquet is read from its end
         try:
@@ -86,4 +87,4 @@ def _member_rows(content: Any, name: str) -> Iterator[Row | RowError]:
             problem = f"{name} cannot be unpacked: {error.strerror}."
             raise DataError(problem, "Give the Parquet file unpacked.") from error
         copy.seek(0)
-        yield from parquet.read(copy, name)
+        yield from parquet.read(copy, name, columns)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from trainyard_trainer.data.readers.lines import BYTE_ORDER_MARK, LONGEST_ROW, parse_object, too_long
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import RowError
-from trainyard_trainer.tasks.text.formats.example import Row
 
 _CHUNK = 1 << 18
 _STRUCTURE = re.compile(rb'["{}\[\],]')
@@ -16,7 +16,7 @@ _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _REMEDY = "Write [ {...}, {...} ], or better one JSON object per line without brackets and commas."
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
+def read(stream: BinaryIO, file: str, _columns: Columns) -> Iterator[Row | RowError]:
     """Each row, its number that of the element.
 
     Raises:

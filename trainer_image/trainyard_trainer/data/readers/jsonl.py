@@ -1,4 +1,4 @@
-"""JSON Lines: one JSON object per line; blank lines are no rows."""
+"""JSON Lines: one JSON object per line; blank lines are ignored."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from trainyard_trainer.data.readers.lines import lines, parse_object
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import RowError
-from trainyard_trainer.tasks.text.formats.example import Row
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
-    """Each row, its number that of the line."""
+def read(stream: BinaryIO, file: str, _columns: Columns) -> Iterator[Row | RowError]:
+    """Each row, numbered by its line."""
     for number, line in lines(stream, file):
         if isinstance(line, RowError):
             yield line

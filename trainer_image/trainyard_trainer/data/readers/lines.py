@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from trainyard_trainer.data.rows import Row, type_name
 from trainyard_trainer.errors import RowError
-from trainyard_trainer.tasks.text.formats.example import Row, kind_of
 
 LONGEST_ROW = 32 << 20
 """Bytes; several times what a sequence of the greatest `maxLength` can hold. Longer ones would fill the memory."""
@@ -67,9 +67,9 @@ def parse_object(where: Row, data: bytes) -> Row:
         remedy = "Write plain rows: no number of thousands of digits, no nesting of thousands of levels."
         raise where.error("it is JSON of an extreme size", remedy, kind="NotJson") from error
     if not isinstance(value, dict):
-        problem = f"the row must be an object but is {kind_of(value)}"
+        problem = f"the row must be an object but is {type_name(value)}"
         raise where.error(problem, _ONE_PER_LINE, kind="WrongType")
-    return Row(where.file, where.line, value)
+    return Row(where.file, where.number, value)
 
 
 def _not_json(where: Row, data: bytes, error: json.JSONDecodeError) -> RowError:

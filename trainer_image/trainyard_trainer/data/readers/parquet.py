@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, too_long
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, RowError
-from trainyard_trainer.tasks.text.formats.detect import FIELDS
-from trainyard_trainer.tasks.text.formats.example import Row
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256
@@ -18,12 +17,13 @@ _BATCH_BYTES = 256 << 20
 _BUFFER = 1 << 20
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
-    """Each row, numbered from 1; only the columns some format reads are taken from the disk.
+def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowError]:
+    """Each row, numbered from 1; reading only the columns in `columns`.
 
     Args:
         stream: A seekable stream.
-        file: How messages call it.
+        file: Its name in messages.
+        columns: The columns to read; every column if the file has none of them.
 
     Raises:
         DataError: the file is truncated, damaged or encrypted.
@@ -40,9 +40,9 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row | RowError]:
 
     try:
         table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
-        columns = [name for name in table.schema_arrow.names if name in FIELDS]
+        names = [name for name in table.schema_arrow.names if name in columns.names]
         number = 0
-        for batch in table.iter_batches(_batch_rows(table.metadata), columns=columns or None, use_threads=False):
+        for batch in table.iter_batches(_batch_rows(table.metadata), columns=names or None, use_threads=False):
             for values in batch.to_pylist():
                 number += 1
                 yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values)
@@ -62,8 +62,8 @@ def _batch_rows(metadata: Any) -> int:
 
 
 def _size(value: Any) -> int:
-    """Characters of all texts in a value."""
-    if isinstance(value, str):
+    """Characters and bytes in a value."""
+    if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):
         return sum(map(_size, value.values()))

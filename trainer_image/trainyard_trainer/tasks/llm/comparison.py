@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from trainyard_crds.trainingjob_training import Quantization
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.sources.files import check_model_directory
 from trainyard_trainer.sources.resolve import LocalModel
@@ -21,7 +22,7 @@ from trainyard_trainer.tasks.llm.generate import greedy
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Row
+from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, attach_adapter
 from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
 from trainyard_trainer.tasks.text.token_rows import TokenRows

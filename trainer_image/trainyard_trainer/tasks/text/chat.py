@@ -12,8 +12,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, RowError
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Row, TrainOn
+from trainyard_trainer.tasks.text.formats.example import Example, Message, TrainOn
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
@@ -261,7 +262,7 @@ class Encoder:
                 end = len(before) + len(answer)
                 return len(before), self._end_of_turn(text, len(before), end)
         raise ConfigurationError(
-            f"{row.file}, row {row.line}: the chat template of {self._model_name} rewrites earlier turns, so the"
+            f"{row.file}, row {row.number}: the chat template of {self._model_name} rewrites earlier turns, so the"
             " answers cannot be told from the rest.",
             "Set spec.llm.trainOn: all, write conversations of one question and one answer, or add"
             " {% generation %} marks to the template.",

@@ -20,7 +20,7 @@ from trainyard_trainer.data.split import position, threshold
 from trainyard_trainer.data.writers import check_output, row_writer
 from trainyard_trainer.errors import ConfigurationError, DataError
 from trainyard_trainer.sources.files import SCHEME, local_path
-from trainyard_trainer.tasks.text.convert import TARGETS, convert
+from trainyard_trainer.tasks.text.convert import TARGETS, convert, schema_of
 from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.formats.example import TRAIN_ON, Example
 from trainyard_trainer.tasks.text.validation import Report, validate
@@ -185,8 +185,8 @@ def _printable(text: str) -> str:
 
 
 def _convert(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
-    target, count = TARGETS[arguments.to], 0
-    with row_writer(arguments.output, force=arguments.force, target=target) as write:
+    target, count = arguments.to, 0
+    with row_writer(arguments.output, force=arguments.force, schema=schema_of(target)) as write:
         for file in files:
             for row, example in file.examples(poll):
                 write(convert(row, example, target))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.readers.files import digest_of, kind_of_path, read_rows
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
-from trainyard_trainer.tasks.text.formats.detect import PARSERS, detect
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.tasks.text.formats.detect import detect
+from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.registry import COLUMNS, FORMATS
 
 ROWS_LOOKED_AT = 20
 """Rows that `format: auto` decides by."""
@@ -66,7 +68,7 @@ class RowFile:
             DataError: a row is wrong; the message says which and how.
             NotFoundError: there is no such file.
         """
-        parse = PARSERS[self.resolve_format()]
+        parse = FORMATS[self.resolve_format()].parse
         for found in self.rows():
             poll()
             row = _readable(found)
@@ -79,7 +81,7 @@ class RowFile:
             DataError: nothing behind this row can be read.
             NotFoundError: there is no such file.
         """
-        return islice(read_rows(self.path, self.name), self.max_rows)
+        return islice(read_rows(self.path, self.name, COLUMNS), self.max_rows)
 
 
 def _readable(row: Row | RowError) -> Row:

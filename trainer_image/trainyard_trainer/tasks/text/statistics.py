@@ -9,10 +9,11 @@ from itertools import chain, islice
 
 import numpy as np
 
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.data.split import position
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.packing import pack
 
 _BATCH_ROWS = 512

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.token_rows import Collector, Overlong, nothing_usable
 
 _ROWS_KEPT = 20
@@ -92,7 +93,7 @@ class TokenCheck:
         for encoded, (row, example) in zip(self._encoder.encode_all(pairs), pairs, strict=True):
             list(self._collector.accept(encoded, row, example))
             if len(encoded.tokens) > self.lengths.max_length and len(self.lengths.first) < _ROWS_KEPT:
-                self.lengths.first.append((row.file, row.line, len(encoded.tokens)))
+                self.lengths.first.append((row.file, row.number, len(encoded.tokens)))
 
     def end_file(self, name: str) -> DataError | None:
         """The error that training would end with where none of the file's rows can be used."""

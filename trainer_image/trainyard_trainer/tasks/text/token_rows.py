@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.chat import Encoded, Encoder
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.tasks.text.formats.example import Example
 
 Overlong = Literal["drop", "truncate", "split"]
 _BATCH_ROWS = 512
@@ -142,7 +143,7 @@ class Collector:
         digest = example.digest
         self.digests += [digest] * len(usable)
         self.file_of.extend([self.files.setdefault(row.file, len(self.files))] * len(usable))
-        self.numbers.extend([row.line] * len(usable))
+        self.numbers.extend([row.number] * len(usable))
         yield from usable
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, DataError, RowError, TrainerError
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.detect import PARSERS, detect
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.tasks.text.formats.detect import detect
+from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
 if TYPE_CHECKING:  # needs the libraries of a tokenizer, which most commands do without
     from trainyard_trainer.tasks.text.token_check import Lengths, TokenCheck
@@ -146,7 +148,7 @@ def _outcomes(file: RowFile, report: Report) -> Iterator[Outcome]:
             yield row
             continue
         try:
-            yield row, PARSERS[_format_of(file, row, report)](row)
+            yield row, FORMATS[_format_of(file, row, report)].parse(row)
         except RowError as error:
             yield error
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainyard_trainer.data.readers import parquet
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Row
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from trainyard_trainer.data.readers import delimited, json_array, jsonl, lines
 from trainyard_trainer.data.readers.files import read_rows
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.example import Row
+from trainyard_trainer.tasks.text.formats.registry import COLUMNS
 
 ROWS = [{"text": "one"}, {"text": "two"}]
 
@@ -37,7 +38,7 @@ def values(rows: Iterable[Row | RowError]) -> list[Any]:
 
 
 def array(content: bytes, size: int = 7) -> Iterator[Row | RowError]:
-    return json_array.read(Dripping(content, size), "rows.json")  # type: ignore[arg-type]
+    return json_array.read(Dripping(content, size), "rows.json", COLUMNS)  # type: ignore[arg-type]
 
 
 json_values = st.recursive(
@@ -91,7 +92,7 @@ def test_a_huge_row_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     small = b'{"text": "one"}'
     wanted = [ROWS[0], "TooLong", ROWS[0]]
     assert values(array(b"[" + small + b"," + huge + b", " + small + b"]")) == wanted
-    assert values(jsonl.read(io.BytesIO(b"\n".join([small, huge, small])), "rows.jsonl")) == wanted
+    assert values(jsonl.read(io.BytesIO(b"\n".join([small, huge, small])), "rows.jsonl", COLUMNS)) == wanted
 
 
 def test_an_array_takes_no_more_memory_than_a_row_and_a_chunk() -> None:
@@ -106,7 +107,7 @@ def test_an_array_takes_no_more_memory_than_a_row_and_a_chunk() -> None:
             return (b"[" if self.given == size else b"") + row * (size // len(row))
 
     stream = Endless()
-    rows = json_array.read(stream, "rows.json")  # type: ignore[arg-type]
+    rows = json_array.read(stream, "rows.json", COLUMNS)  # type: ignore[arg-type]
     for _ in range(10_000):
         next(rows)
     assert stream.given < 12 << 20
@@ -114,7 +115,7 @@ def test_an_array_takes_no_more_memory_than_a_row_and_a_chunk() -> None:
 
 def table(content: str | bytes) -> list[Any]:
     data = content if isinstance(content, bytes) else content.encode()
-    return values(delimited.read(io.BytesIO(data), "rows.csv"))
+    return values(delimited.read(io.BytesIO(data), "rows.csv", COLUMNS))
 
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), max_size=8)
@@ -135,7 +136,7 @@ def test_lists_stand_in_cells_as_json() -> None:
         {"messages": turns, "text": "[1]"},
         {"messages": None, "text": "x"},
     ]
-    (error,) = delimited.read(io.BytesIO(b"messages\nHi\n"), "rows.csv")
+    (error,) = delimited.read(io.BytesIO(b"messages\nHi\n"), "rows.csv", COLUMNS)
     assert isinstance(error, RowError)
     assert (error.row, error.field) == (2, "messages")
 
@@ -144,8 +145,8 @@ def test_a_wrong_record_does_not_hide_the_others() -> None:
     assert table("a,b\n1,2,3\n4,5\n\n6\n") == ["RaggedRow", {"a": "4", "b": "5"}, "RaggedRow"]
     assert table(b"a,b\n1,\xff\n4,5\n") == ["NotUtf8", {"a": "4", "b": "5"}]
     assert table('a,b\n1,"x"y\n4,5\n') == ["NotCsv", {"a": "4", "b": "5"}]
-    rows = list(delimited.read(io.BytesIO(b'a,b\n1,"x\ny"\n4\n'), "rows.csv"))
-    assert [row.row if isinstance(row, RowError) else row.line for row in rows] == [2, 3]
+    rows = list(delimited.read(io.BytesIO(b'a,b\n1,"x\ny"\n4\n'), "rows.csv", COLUMNS))
+    assert [row.row if isinstance(row, RowError) else row.number for row in rows] == [2, 3]
     with pytest.raises(DataError, match="names 'a' twice"):
         table("a,a\n1,2\n")
 
@@ -192,7 +193,7 @@ def test_the_kind_is_seen_by_content_then_by_name(tmp_path: Path, name: str, con
 )
 def test_what_is_no_dataset_is_named(tmp_path: Path, name: str, head: bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
-        list(read_rows(written(tmp_path, name, head), name))
+        list(read_rows(written(tmp_path, name, head), name, COLUMNS))
 
 
 def test_maximum_of_rows_counts_over_all_kinds(tmp_path: Path) -> None:

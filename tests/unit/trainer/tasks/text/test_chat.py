@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.unit.trainer import tiny
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, DataError
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Row
+from trainyard_trainer.tasks.text.formats.example import Example, Message
 
 TOKENIZERS = {template: tiny.make_tokenizer(template) for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)}
 ROW = Row("rows.jsonl", 7, {})

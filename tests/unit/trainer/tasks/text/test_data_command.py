@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.trainer import tiny
+from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.cli import run_command
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import RowError
 from trainyard_trainer.stop import StopFlag
-from trainyard_trainer.tasks.text.convert import TARGETS, Target, convert
-from trainyard_trainer.tasks.text.formats.detect import PARSERS
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Row
+from trainyard_trainer.tasks.text.convert import TARGETS, convert
+from trainyard_trainer.tasks.text.formats.example import Example, Message
+from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
 Run = Callable[..., tuple[int, Any, str]]
 
@@ -88,17 +90,17 @@ train_on: st.SearchStrategy[Any] = st.sampled_from([None, "all", "completions"])
 
 @given(messages, st.booleans(), st.sampled_from(sorted(TARGETS)), train_on, st.booleans())
 def test_a_converted_row_says_the_same(
-    turns: list[Message], system: bool, target: Target, train: Any, loss: bool
+    turns: list[Message], system: bool, target: DatasetFormat, train: Any, loss: bool
 ) -> None:
     head = [Message("system", "Be kind.")] if system else []
     last = [Message("user", "Hi"), Message("assistant", "Hello", loss), Message("user", "x"), Message("assistant", "y")]
     example = Example(messages=(*head, *turns, *last), train_on=train)
-    takes_turns = [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-    if target in {"messages", "sharegpt"} or (loss and takes_turns):
+    alternates = [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+    if target in {"messages", "sharegpt"} or (loss and alternates):
         values = convert(Row("rows.jsonl", 1, {}), example, target)
-        assert PARSERS[target](Row("rows.jsonl", 1, json.loads(json.dumps(values)))) == example
+        assert FORMATS[target].parse(Row("rows.jsonl", 1, json.loads(json.dumps(values)))) == example
     else:
-        with pytest.raises(RowError, match=r"do not take turns|has loss: false"):
+        with pytest.raises(RowError, match=r"do not alternate|has loss: false"):
             convert(Row("rows.jsonl", 1, {}), example, target)
 
 

@@ -7,10 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
+from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, NotFoundError
 from trainyard_trainer.tasks.text.example_file import RowFile
-from trainyard_trainer.tasks.text.formats.detect import PARSERS
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Row
+from trainyard_trainer.tasks.text.formats.example import Example, Message
+from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
 DIALOGUE = Example(messages=(Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello")))
 SAME_ROWS: dict[DatasetFormat, dict[str, Any]] = {
@@ -210,10 +211,10 @@ fields = st.sampled_from(
 row_values = st.dictionaries(fields, json_values | turns, max_size=6)
 
 
-@given(st.sampled_from(sorted(PARSERS)), row_values)
+@given(st.sampled_from(sorted(FORMATS)), row_values)
 def test_a_parser_gives_an_example_or_a_data_error(name: DatasetFormat, values: dict[str, object]) -> None:
     try:
-        example = PARSERS[name](Row("rows.jsonl", 1, values))
+        example = FORMATS[name].parse(Row("rows.jsonl", 1, values))
     except DataError as error:
         sentence, example = error.message, None
     if example is None:

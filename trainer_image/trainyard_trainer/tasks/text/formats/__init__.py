@@ -1,1 +1,1 @@
-"""One reader per row format."""
+"""Row formats: one module each, listed in `registry`."""

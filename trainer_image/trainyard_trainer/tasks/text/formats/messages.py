@@ -1,13 +1,16 @@
-"""Rows of the form {"messages": [{"role": "user", "content": "..."}, ...]}."""
+"""Rows like {"messages": [{"role": "user", "content": "..."}, ...]}."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Role, Row, kind_of
+from trainyard_trainer.data.rows import Row
+from trainyard_trainer.tasks.text.formats.conversation import conversation, parse_loss, parse_role, turns, write_turn
+from trainyard_trainer.tasks.text.formats.example import Example, Message, Role
+from trainyard_trainer.tasks.text.formats.row_format import RowFormat, Target
 
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+_ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 def parse(row: Row) -> Example:
@@ -16,23 +19,24 @@ def parse(row: Row) -> Example:
     Raises:
         RowError: a turn is not an object with a known role and a text, or the turns make no conversation.
     """
-    return row.conversation([_message(row, number, turn) for number, turn in row.objects("messages")])
+    return conversation(row, [_message(row, number, turn) for number, turn in turns(row, "messages")])
 
 
 def _message(row: Row, number: int, turn: Mapping[str, Any]) -> Message:
-    role = role_of(row, f"messages[{number}].role", turn.get("role"), ROLES)
+    role = parse_role(row, f"messages[{number}].role", turn.get("role"), _ROLES)
     content = row.checked_text(turn.get("content"), f"messages[{number}].content")
-    return Message(role, content, row.loss_of(turn, role, f"messages[{number}].loss"))
+    return Message(role, content, parse_loss(row, turn, role, f"messages[{number}].loss"))
 
 
-def role_of(row: Row, field: str, value: object, roles: Mapping[str, Role]) -> Role:
-    """The role that `value` names.
+def write(_row: Row, example: Example) -> dict[str, object]:
+    """The conversation as a list of turns."""
+    return {"messages": [write_turn(message, "role", message.role, "content") for message in example.messages]}
 
-    Raises:
-        RowError: it names none of `roles`.
-    """
-    if isinstance(value, str) and value in roles:
-        return roles[value]
-    found = f"'{value[:40]}'" if isinstance(value, str) else kind_of(value)
-    problem, remedy = f"field '{field}' is {found}, an unknown role", f"Use one of {', '.join(roles)}."
-    raise row.error(problem, remedy, kind="UnknownRole", field=field)
+
+FORMAT = RowFormat(
+    name="messages",
+    required=("messages",),
+    nested=("messages",),
+    parse=parse,
+    target=Target(write=write, schema={"messages": [{"role": str, "content": str, "loss": bool}]}),
+)

@@ -1,8 +1,10 @@
-"""Rows of the form {"text": "..."}: every token carries loss."""
+"""Rows like {"text": "..."}: every token carries loss."""
 
 from __future__ import annotations
 
-from trainyard_trainer.tasks.text.formats.example import Example, Row
+from trainyard_trainer.data.rows import Row
+from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.row_format import RowFormat
 
 
 def parse(row: Row) -> Example:
@@ -15,3 +17,6 @@ def parse(row: Row) -> Example:
     if not text:
         raise row.error("field 'text' is empty", "Write the text, or remove the row.", kind="EmptyText", field="text")
     return Example(text=text)
+
+
+FORMAT = RowFormat(name="text", required=("text",), parse=parse)

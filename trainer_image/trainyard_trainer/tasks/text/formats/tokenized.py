@@ -1,20 +1,22 @@
-"""Rows of the form {"input_ids": [1, 2], "labels": [-100, 2]}, or with "loss_mask": [0, 1] for labels."""
+"""Rows like {"input_ids": [1, 2], "labels": [-100, 2]}, or with "loss_mask": [0, 1] for labels."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trainyard_trainer.tasks.text.formats.example import Example, Row, kind_of
+from trainyard_trainer.data.rows import Row, type_name
+from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.row_format import RowFormat
 
 IGNORED = -100
-"""The label of a token without loss, as PyTorch's cross-entropy has it."""
+"""The label of a token without loss, as in PyTorch's cross-entropy."""
 _HIGHEST = 2**31 - 1
 
 
 def parse(row: Row) -> Example:
-    """The tokens of a row and which of them carry loss: all, where it has neither labels nor a mask.
+    """The tokens of a row and which of them carry loss: all, if it has neither labels nor a mask.
 
-    Labels stand at their own token (not shifted by one), as Hugging Face has them.
+    Labels are not shifted by one, as in Hugging Face datasets.
 
     Raises:
         RowError: a list is missing, not of whole numbers, or does not fit the tokens.
@@ -64,13 +66,13 @@ def _labelled(row: Row, values: list[int], tokens: list[int]) -> list[bool]:
 
 
 def _check_padding(row: Row, length: int) -> None:
-    """A padded row would teach the padding."""
+    """Refuse padding: every token would carry loss."""
     if row.values.get("attention_mask") is None:
         return
     mask = _numbers(row, "attention_mask")
     _check_length(row, "attention_mask", len(mask), length)
     if not all(mask):
-        problem, remedy = "field 'attention_mask' hides tokens", "Cut the padding off; rows are packed here."
+        problem, remedy = "field 'attention_mask' hides tokens", "Remove the padding; the trainer packs rows."
         raise row.error(problem, remedy, kind="WrongValue", field="attention_mask")
 
 
@@ -86,11 +88,20 @@ def _numbers(row: Row, field: str) -> list[int]:
         problem = f"field '{field}' is missing"
         raise row.error(problem, f"Give every row a list of numbers in '{field}'.", kind="MissingField", field=field)
     if not isinstance(values, list):
-        problem = f"field '{field}' must be a list but is {kind_of(values)}"
+        problem = f"field '{field}' must be a list but is {type_name(values)}"
         raise row.error(problem, f"Write '{field}' as a list of whole numbers.", kind="WrongType", field=field)
     for at, value in enumerate(values):
         if type(value) is not int:
-            problem = f"field '{field}[{at}]' must be a whole number but is {kind_of(value)}"
+            problem = f"field '{field}[{at}]' must be a whole number but is {type_name(value)}"
             remedy = f"Write '{field}' as a list of whole numbers."
             raise row.error(problem, remedy, kind="WrongType", field=f"{field}[{at}]")
     return values
+
+
+FORMAT = RowFormat(
+    name="tokenized",
+    required=("input_ids",),
+    optional=("labels", "loss_mask", "attention_mask"),
+    nested=("input_ids", "labels", "loss_mask", "attention_mask"),
+    parse=parse,
+)

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard_trainer.errors import NotFoundError
-
-MOST_HEADER_BYTES = 100_000_000
-"""As the safetensors library allows."""
+from trainyard_trainer.sources.safetensors_headers import MAX_HEADER_BYTES, parse_header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +100,9 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     """The tensors a safetensors file says it has: 8 bytes of length, then JSON."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if length > MOST_HEADER_BYTES:
+        if length > MAX_HEADER_BYTES:
             raise ValueError(f"{path.name} is no safetensors file")
-        return tensors_of(file.read(length))
-
-
-def tensors_of(head: bytes) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor by name, from the JSON at the begin of a safetensors file."""
-    header: dict[str, Any] = json.loads(head)
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        return parse_header(file.read(length))
 
 
 def _shape(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> ModelShape:
