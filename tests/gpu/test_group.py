@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainer.group.test_training import ABSOLUTE, RELATIVE, config, weights
+from tests.unit.trainer.group.runs import ABSOLUTE, RELATIVE, config, weights
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.group.interfaces import free_port
 from trainyard_trainer.group.membership import Node, local_members

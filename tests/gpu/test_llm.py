@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_resume import train
+from tests.unit.trainer.tasks.llm.runs import train
 from tests.unit.trainer.toy import metric_lines
 from trainyard_crds.report import Outcome
 from trainyard_crds.runconfig import RunConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
-from tests.unit.trainer.tasks.text.memory.test_estimate import BF16, run
+from tests.unit.trainer.tasks.text.memory.configs import BF16, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.optimizer import create_optimizer
 from trainyard_trainer.engine.task import ParameterGroup

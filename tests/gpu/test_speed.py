@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainer.tasks.llm.test_loss import random_rows
+from tests.unit.trainer.tasks.llm.reference_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter, Quantization
 from trainyard_trainer.tasks.llm.loss import summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatch, collate

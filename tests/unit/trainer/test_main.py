@@ -10,26 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.timeouts import PATIENCE
+from tests.unit.trainer.cli_support import run_command_line
 from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.store import open_store
-from trainyard_trainer.cli import run_command
-from trainyard_trainer.stop import StopFlag
 
 ROOT = Path(__file__).parents[3]
-
-
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> Termination:
-    """Run a command line in this process; the termination message must agree with the exit code."""
-    log = tmp_path / "termination-log"
-    monkeypatch.setenv(TERMINATION_LOG_ENV, str(log))
-    monkeypatch.setattr(sys, "argv", ["trainyard-trainer", *words])
-    exit_code = run_command(StopFlag())
-    termination = Termination.model_validate_json(log.read_bytes())
-    assert termination.exit_code == exit_code
-    return termination
 
 
 def write_config(tmp_path: Path) -> Path:
@@ -113,7 +101,7 @@ def test_a_finished_run_is_not_trained_again(
     first = train_toy(run_config(tmp_path / "run"), ToyTask())
     before = (tmp_path / "run/log.jsonl").read_bytes()
     (tmp_path / "run/cache").mkdir()  # left by a trainer killed behind its result
-    again = command(monkeypatch, tmp_path, "train", "--config", str(write_config(tmp_path)))
+    again = run_command_line(monkeypatch, tmp_path, "train", "--config", str(write_config(tmp_path)))
     assert again == first
     assert (tmp_path / "run/log.jsonl").read_bytes() == before
     assert not (tmp_path / "run/cache").exists()
@@ -125,13 +113,13 @@ def test_result_of_a_finished_run(
 ) -> None:
     trained = train_toy(run_config(tmp_path / "run"), ToyTask())
     capsys.readouterr()
-    result = command(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
+    result = run_command_line(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
     assert result == trained
     assert Termination.model_validate_json(capsys.readouterr().out) == trained
 
 
 def test_result_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = command(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
+    result = run_command_line(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
     assert (result.exit_code, result.reason) == (66, "NotFound")
     assert "holds no result of a finished run" in result.message
 
@@ -147,7 +135,7 @@ def test_result_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
-    termination = command(monkeypatch, tmp_path, *words)
+    termination = run_command_line(monkeypatch, tmp_path, *words)
     assert (termination.exit_code, termination.reason) == (64, "BadConfiguration")
     assert message in termination.message
 
@@ -159,7 +147,7 @@ def test_an_error_nobody_foresaw_exits_70(
         raise KeyError("boom")
 
     monkeypatch.setattr("trainyard_trainer.cli.load_config", fail)
-    termination = command(monkeypatch, tmp_path, "train", "--config", "x")
+    termination = run_command_line(monkeypatch, tmp_path, "train", "--config", "x")
     assert (termination.exit_code, termination.message) == (70, "The trainer failed unexpectedly: KeyError: 'boom'")
     assert "Traceback" in capsys.readouterr().err
 
@@ -170,5 +158,5 @@ def test_a_trainer_killed_after_its_result_leaves_nothing_once_it_is_started_aga
     path = write_config(tmp_path)
     assert train_toy(run_config(tmp_path / "run"), ToyTask()).exit_code == 0
     (tmp_path / "run/checkpoints/.tmp-e1/removed-step-3-e1").mkdir(parents=True)
-    assert command(monkeypatch, tmp_path, "train", "--config", str(path)).exit_code == 0
+    assert run_command_line(monkeypatch, tmp_path, "train", "--config", str(path)).exit_code == 0
     assert not list((tmp_path / "run").rglob(".tmp-*"))

@@ -8,48 +8,16 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from tests.unit.trainer.checkpoint.support import NOW, draft, names, open_at, save, write
 from trainyard_trainer.checkpoint.files import Files, storage_errors
-from trainyard_trainer.checkpoint.manifest import CursorEntry, Manifest
-from trainyard_trainer.checkpoint.store import CheckpointStore, Draft, open_store
+from trainyard_trainer.checkpoint.manifest import Manifest
 from trainyard_trainer.errors import ConfigurationError, StorageError, SupersededError
-
-NOW = "2026-01-02T03:04:05Z"
-
-
-def open_at(directory: Path, *, keep: int = 2, files: Files | None = None) -> CheckpointStore:
-    return open_store(directory, files=files or Files(), keep=keep, run_uri="pvc://c/run", pod_uid="uid", now=NOW)
-
-
-def draft(step: int, **metrics: float) -> Draft:
-    return Draft(
-        step=step,
-        epoch=step / 10,
-        cursor=CursorEntry(epoch=0, index=step),
-        data_fingerprint="f",
-        config_hash="h",
-        config={"method": '"full"'},
-        metrics=metrics,
-        created_at=NOW,
-    )
-
-
-def write(weights: Path, state: Path) -> None:
-    (weights / "model.safetensors").write_bytes(b"weights")
-    (state / "state.json").write_bytes(b"{}")
-
-
-def save(store: CheckpointStore, step: int, **metrics: float) -> None:
-    store.save(draft(step, **metrics), write)
 
 
 def forge(checkpoint: Path, old: str, new: str) -> None:
     """Another text in a manifest that is sealed again."""
     path = checkpoint / "manifest.json"
     path.write_bytes(Manifest.model_validate_json(path.read_text().replace(old, new)).to_bytes())
-
-
-def names(store: CheckpointStore) -> list[str]:
-    return [one.name for one in store.statuses()]
 
 
 def test_a_checkpoint_has_weights_state_and_a_manifest_of_both(tmp_path: Path) -> None:

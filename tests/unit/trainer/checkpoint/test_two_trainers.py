@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign.instants import paused
-from tests.unit.trainer.checkpoint.test_store import names, open_at, save
+from tests.unit.trainer.checkpoint.support import names, open_at, save
 from tests.unit.trainer.toy import Killed
 from trainyard_trainer.checkpoint.manifest import read_verified
 from trainyard_trainer.checkpoint.store import CheckpointStore

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.unit.timeouts import PATIENCE, wait_until
-from tests.unit.trainer.checkpoint.test_store import draft
+from tests.unit.trainer.checkpoint.support import draft
 from trainyard_crds.report import CheckpointStatus, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import Draft

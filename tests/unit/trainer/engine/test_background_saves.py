@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.trainer.clocks import FakeClock
 from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_trainer import bootstrap
 from trainyard_trainer.checkpoint.writer import Writer
@@ -110,22 +111,6 @@ def test_a_run_that_a_full_volume_ended_holds_nothing_of_the_volume(tmp_path: Pa
         assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     finally:
         gc.enable()
-
-
-class FakeClock:
-    """A clock that only its test moves."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> str:
-        return "2026-01-02T03:04:05.000Z"
-
-    def pass_seconds(self, seconds: float) -> None:
-        self.time += seconds
 
 
 class RecordedData(ToyData):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainer.tasks.text.memory.test_estimate import llama_8b, run
+from tests.unit.trainer.tasks.text.memory.configs import llama_8b, run
 from tests.unit.trainer.toy import ToyTask, run_config, train_toy
 from trainyard_trainer.engine.throughput import Throughput
 from trainyard_trainer.tasks.text.memory.estimate import flops_per_token

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer import tiny, toy
+from tests.unit.trainer.cli_support import run_command_line
 from tests.unit.trainer.sources.s3_server import Storage
-from tests.unit.trainer.test_main import command
 from trainyard_crds.report import Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import bootstrap
@@ -133,11 +133,11 @@ def test_the_command_says_what_it_made(
     monkeypatch.setattr(export_command, "create_task", lambda _config: toy.ToyTask())
     document = tmp_path / "export.json"
     document.write_text(json.dumps(toy.run_config(run, exports=GGUF).to_json()))
-    termination = command(monkeypatch, tmp_path, "export", "--config", str(document))
+    termination = run_command_line(monkeypatch, tmp_path, "export", "--config", str(document))
     assert (termination.reason, [export.format for export in termination.exports]) == ("Exported", ["gguf"])
     assert "Export gguf: Made as gguf, later." in capsys.readouterr().out
     (run / "result.json").unlink()
-    assert command(monkeypatch, tmp_path, "export", "--config", str(document)).exit_code == 66
+    assert run_command_line(monkeypatch, tmp_path, "export", "--config", str(document)).exit_code == 66
 
 
 def language_config(run: Path, rows: Path, model: Path, exports: list[dict[str, str]], **changes: Any) -> RunConfig:

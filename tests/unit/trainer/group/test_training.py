@@ -4,17 +4,15 @@ import json
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.unit.trainer import tiny, toy
 from tests.unit.trainer.group import work
 from tests.unit.trainer.group.processes import run_group
+from tests.unit.trainer.group.runs import ABSOLUTE, RELATIVE, config, weights
 from tests.unit.trainer.toy import event_lines, metric_lines
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.runconfig import RunConfig
@@ -22,43 +20,11 @@ from trainyard_crds.runconfig import RunConfig
 pytestmark = pytest.mark.slow
 
 METHODS = ["lora", "qlora", "full"]
-RELATIVE, ABSOLUTE = 2e-4, 2e-6
-"""Tolerances of weights after 6 steps in fp32: sums of gradients in another order, and what AdamW makes of that."""
-
-
-def config(tmp_path: Path, model: Path, name: str, method: str, processes: int, **blocks: Any) -> RunConfig:
-    """8 micro-batches a step, whatever the number of processes."""
-    dropout, precision = blocks.pop("dropout", 0.0), blocks.pop("precision", "fp32")
-    data = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(50))
-    optimization = {"precision": precision, "learningRate": 0.005, "maxSteps": 6, "loggingSteps": 1}
-    optimization |= {"gradientAccumulation": 8 // processes, "weightDecay": 0.01}
-    return RunConfig.model_validate(
-        {
-            "runDirectory": str(tmp_path / name),
-            "task": "llm",
-            "method": method,
-            "model": {"source": f"file://{model}"},
-            "dataset": {"source": f"file://{data}", "validation": {"fraction": 0.3}},
-            "optimization": optimization,
-            "adapter": None if method == "full" else {"rank": 4, "dropout": dropout},
-            "llm": {"maxLength": 64, "packing": False},
-            "evaluation": {"everySteps": 2, "baseline": True},
-            "checkpoints": {"everySteps": 2},
-            "processes": processes,
-            **blocks,
-        }
-    )
 
 
 def exported(run: RunConfig) -> dict[str, bytes]:
     (directory,) = Path(run.run_directory, "exports").iterdir()
     return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def weights(run: RunConfig) -> dict[str, Tensor]:
-    last = json.loads(Path(run.run_directory, "checkpoints/index.json").read_text())["last"]
-    (path,) = Path(run.run_directory, "checkpoints", last, "weights").glob("*.safetensors")
-    return load_file(path)
 
 
 def manifests(run: RunConfig) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.trainer import tiny
 from tests.unit.trainer.sources.s3_server import Storage
 from tests.unit.trainer.sources.test_s3 import upload
-from tests.unit.trainer.tasks.llm.test_resume import config
+from tests.unit.trainer.tasks.llm.runs import config
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources import remote_files
 from trainyard_trainer.sources.safetensors_headers import read_object_heads

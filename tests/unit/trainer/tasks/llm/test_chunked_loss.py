@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreTrainedModel
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_loss import random_rows
+from tests.unit.trainer.tasks.llm.reference_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.tasks.llm.chunked import ChunkedCrossEntropy
 from trainyard_trainer.tasks.llm.loss import rows_in_chunks, selected_logits, summed_loss

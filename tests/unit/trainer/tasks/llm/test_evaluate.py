@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_resume import config, train
+from tests.unit.trainer.tasks.llm.runs import config, train
 from trainyard_trainer.data.row_labels import named_rows
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.llm.evaluate import mean_loss

@@ -1,11 +1,10 @@
 """Every trick against the plain path: one row at a time, all logits, labels by hand."""
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.tasks.llm.reference_loss import plain_loss, random_rows
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches, collate
@@ -14,26 +13,6 @@ from trainyard_trainer.tasks.text.packing_isolation import keeps_rows_apart
 from trainyard_trainer.tasks.text.token_rows import TokenRows
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-
-
-def random_rows(count: int, *, seed: int = 0) -> TokenRows:
-    random = np.random.default_rng(seed)
-    rows = []
-    for _ in range(count):
-        length = int(random.integers(3, 12))
-        marks = [bool(mark) for mark in random.random(length) < 0.6]
-        marks[-1] = True
-        rows.append(Encoded([int(token) for token in random.integers(6, 300, length)], marks))
-    return TokenRows.of(rows)
-
-
-def plain_loss(model: torch.nn.Module, rows: TokenRows, row: int) -> torch.Tensor:
-    """Sum of the loss of one row: no packing, no padding, every logit."""
-    start, stop = rows.starts[row], rows.starts[row + 1]
-    tokens = torch.tensor(rows.tokens[start:stop], dtype=torch.int64)
-    logits = model(input_ids=tokens[None], use_cache=False).logits[0]
-    labels = torch.where(torch.tensor(rows.loss[start:stop]), tokens, -100)
-    return functional.cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

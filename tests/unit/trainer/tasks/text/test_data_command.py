@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.tasks.text.data_cli import Run
 from trainyard_crds.trainingjob_inputs import DatasetFormat
-from trainyard_trainer.cli import run_command
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import RowError
-from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.text.convert import TARGETS, convert
 from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
-
-Run = Callable[..., tuple[int, Any, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Exit code, the JSON on the standard output, the sentence on the standard error."""
-    monkeypatch.setenv("TRAINYARD_TERMINATION_LOG", str(tmp_path / "termination"))
-
-    def command(*words: object) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["trainyard-trainer", "data", *map(str, words), "--json"])
-        code = run_command(StopFlag())
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, json.loads(out) if out else None, err
-
-    return command
 
 
 def ask(question: str, answer: str = "yes") -> dict[str, object]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig, PreTrainedModel
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_loss import plain_loss, random_rows
+from tests.unit.trainer.tasks.llm.reference_loss import plain_loss, random_rows
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.memory.recompute import recomputing
 from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss

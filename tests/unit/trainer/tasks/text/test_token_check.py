@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.text.test_data_command import Run, run
+from tests.unit.trainer.tasks.text.data_cli import Run
 from trainyard_trainer.errors import TrainerError
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.token_rows import tokenize_file
 
-__all__ = ["run"]
 STRICT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

@@ -10,7 +10,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_task import logits, run_context
+from tests.unit.trainer.tasks.llm.task_support import logits, run_context
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.tasks.llm.task import LlmTask

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_task import logits, run_context
+from tests.unit.trainer.tasks.llm.task_support import logits, run_context
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 from trainyard_trainer.errors import ConfigurationError, StopRequested
 from trainyard_trainer.tasks.llm.task import LlmTask
@@ -71,7 +71,7 @@ def test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model(
 
 
 def test_the_checkpoint_is_exported_and_not_what_training_went_on_to(tmp_path: Path, tiny_model: Path) -> None:
-    from tests.unit.trainer.tasks.llm.test_task import train
+    from tests.unit.trainer.tasks.llm.task_support import train
 
     run = trained(tmp_path, tiny_model)
     wanted = logits(run.loaded.model)

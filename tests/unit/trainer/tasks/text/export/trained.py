@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.test_task import run_context, train
+from tests.unit.trainer.tasks.llm.task_support import run_context, train
 from trainyard_crds.exports import Export
 from trainyard_trainer.engine.task import ExportNotes, RunContext
 from trainyard_trainer.tasks.llm.task import LlmLoaded, LlmTask

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
+from tests.unit.trainer.tasks.text.memory.configs import BATCH, BF16, LAYERS, VOCABULARY, llama_8b, load, run
 from tests.unit.trainer.tasks.text.memory.live import LiveBytes
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.host_copy import HostCopy
@@ -20,32 +21,8 @@ from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
 from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import checkpoint_copy, estimate
 from trainyard_trainer.tasks.text.memory.recompute_policy import Room, choose_recompute
-from trainyard_trainer.tasks.text.memory.shape import ModelShape, read_shape
+from trainyard_trainer.tasks.text.memory.shape import read_shape
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter
-from trainyard_trainer.tasks.text.models.loading import load_base_model
-from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
-
-BF16 = {"optimization": {"precision": "bf16"}}
-VOCABULARY, BATCH, LENGTH, LAYERS = 4000, 2, 96, 4
-
-
-def run(method: str, **blocks: dict[str, Any]) -> RunConfig:
-    document: dict[str, Any] = {
-        "runDirectory": "/run",
-        "task": "llm",
-        "method": method,
-        "model": {"source": "file:///model"},
-        "dataset": {"source": "file:///rows"},
-        "optimization": {"precision": "fp32", "batchSize": BATCH, "gradientAccumulation": 2},
-        "llm": {"maxLength": LENGTH},
-    }
-    return RunConfig.model_validate(
-        {
-            name: {**document.get(name, {}), **blocks.get(name, {})} if name in blocks else value
-            for name, value in {**document, **{name: {} for name in blocks if name not in document}}.items()
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +59,6 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
             optimizer.step()
             optimizer.zero_grad()
     return live.peak
-
-
-def load(directory: Path, config: RunConfig, recompute: Recompute) -> Any:
-    """The model as a run on the CPU has it."""
-    precision, cpu = config.optimization.precision, torch.device("cpu")
-    quantization = config.quantization
-    model = load_base_model(directory, "nine", precision=precision, device=cpu, quantization=quantization)
-    if config.adapter is not None:
-        model = add_adapter(model, config.adapter, seed=0, base="nine", revision=None)
-    recompute_activations(model, recompute)
-    model.train()
-    go_by_boundaries(model, VOCABULARY, cpu)
-    return model
 
 
 def held_tensors(model: Any) -> Iterator[torch.Tensor]:
@@ -162,27 +126,6 @@ def test_the_copy_of_a_checkpoint_is_as_large_as_predicted(
     copies, _wait = HostCopy().take({**weights, **pack_optimizer(optimizer)[0]})
     measured = sum(tensor.nbytes for tensor in copies.values())
     assert checkpoint_copy(config, read_shape(tiny_model, "tiny")) == pytest.approx(measured, rel=0.01)
-
-
-def llama_8b() -> ModelShape:
-    """Llama-3.1-8B by its published numbers."""
-    layer = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
-    layer |= {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
-    tensors: dict[str, tuple[int, ...]] = {
-        f"layers.{number}.{name}.weight": shape for number in range(32) for name, shape in layer.items()
-    }
-    tensors |= {"embed_tokens.weight": (128256, 4096), "lm_head.weight": (128256, 4096)}
-    return ModelShape(
-        hidden=4096,
-        intermediate=14336,
-        layers=32,
-        queries=4096,
-        keys=1024,
-        vocabulary=128256,
-        gated=True,
-        normed_heads=False,
-        tensors=tensors,
-    )
 
 
 def test_the_known_numbers_of_an_8b_model() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
-from tests.unit.trainer.tasks.text.memory.test_estimate import BATCH, BF16, LENGTH, VOCABULARY, load, run
+from tests.unit.trainer.tasks.text.memory.configs import BATCH, BF16, LENGTH, VOCABULARY, load, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.memory.recompute import recomputing
 from trainyard_trainer.tasks.llm.loss import summed_loss

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.sources.hub_server import Hub, serve
-from tests.unit.trainer.tasks.llm.test_resume import config as llm_config
-from tests.unit.trainer.tasks.text.memory.test_estimate import llama_8b, run
+from tests.unit.trainer.tasks.llm.runs import config as llm_config
+from tests.unit.trainer.tasks.text.memory.configs import llama_8b, run
 from trainyard_crds.report import Termination
 from trainyard_trainer import bootstrap
 from trainyard_trainer.engine.task import Loaded, MicroBatch

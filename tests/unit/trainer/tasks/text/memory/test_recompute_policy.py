@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.tasks.text.memory.test_estimate import llama_8b, run
+from tests.unit.trainer.tasks.text.memory.configs import llama_8b, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.memory.recompute import Mode, recomputing
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate

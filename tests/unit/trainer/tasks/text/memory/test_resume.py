@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.tasks.llm.test_resume import config, exported, train
+from tests.unit.trainer.tasks.llm.runs import config, exported, train
 from trainyard_crds.report import Outcome
 from trainyard_crds.runconfig import RunConfig
 
