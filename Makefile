@@ -1,5 +1,6 @@
 # Everything a developer or CI runs. `make help` lists it.
 #
+#   make try           fine-tune a small model on this machine's CPU: no cluster, no Docker, no root
 #   make demo          from an empty machine to a fine-tuned model on a real one-node cluster
 #   make check         format, lint, types, imports, quick unit tests: under 2 minutes, before every commit
 #   make test          all tiers: unit, api (real control plane), e2e (real node, containers, images)
@@ -25,8 +26,10 @@ venv: ## Make the Python environment (or reuse it) and link it as .venv.
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: check format lint types imports generated
-check: format lint types imports generated test-quick ## Format, lint, types, imports, generated files, quick unit tests.
+.PHONY: check static format lint types imports generated vocabulary
+check: static test-quick ## Static checks and quick unit tests.
+
+static: format lint types imports generated ## Format, lint, types, imports, generated files.
 
 format: venv ## Fail when a file is not formatted (fix: make fix).
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
@@ -42,6 +45,9 @@ imports: venv ## The import rules of the house (import-linter).
 
 generated: venv ## Fail when CRDs, docs or schemas are not what the models say.
 	@.venv/bin/python hack/generate.py --check || { echo "generated files are stale; run: make generate"; exit 1; }
+
+vocabulary: venv ## Fail on words that the glossary replaces (docs/glossary.md).
+	@.venv/bin/python hack/vocabulary.py || { echo "use the words on the right; docs/glossary.md lists the terms"; exit 1; }
 
 .PHONY: fix generate reviewable lock
 fix: venv ## Format and apply ruff's safe fixes.
@@ -153,9 +159,12 @@ bench-training: venv ## Speed and memory of training beside transformers.Trainer
 bench-gpu: venv ## The same for an 8B model on a GPU; says so where there is none.
 	@$(BENCH).gpu.training $(if $(JSON),--json $(JSON))
 
-# --- demo -------------------------------------------------------------------------------------------------------------
+# --- quickstart and demo -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo clean-demo
+.PHONY: try demo clean-demo
+try: venv ## Fine-tune a small model on the CPU, and compare it before and after: no cluster, Docker or root.
+	@.venv/bin/python -m quickstart
+
 demo: venv ## From nothing to a fine-tuned model on a real cluster. MODEL=hf://org/name uses another base model.
 	@.venv/bin/python -m demo up $(if $(MODEL),--model $(MODEL))
 
