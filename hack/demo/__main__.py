@@ -10,13 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from demo.steps import Steps
+
 NAMESPACE = "trainyard-demo"
-_STEPS = 7
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,31 +50,32 @@ def up(model: str | None) -> int:
     """All steps, each with what it does and about how long it takes."""
     # Third-party and torch-using modules stay out of `clean`, which runs without the environment.
     from demo import inputs, install, show, volume
+    from demo.compare import compare
     from demo.follow import follow
     from demo.kubectl import Kubectl, namespace
     from demo.machine import cluster, load_images
 
-    started = time.monotonic()
-    with _step(1, "a small model, and real questions and answers about Python's library (3 min once, then reused)"):
+    steps = Steps(7)
+    with steps.step("a small model, and real questions and answers about Python's library (3 min once, then reused)"):
         directory = inputs.ensure()
-    with _step(2, "a one-node Kubernetes cluster (up to 12 min once to build it, then about 20 s)"):
+    with steps.step("a one-node Kubernetes cluster (up to 12 min once to build it, then about 20 s)"):
         kubeconfig = cluster("up")[-1]
         programs = Path(cluster("build", "node")[-1])
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
-    with _step(3, "the operator and trainer images (up to 8 min once, then seconds)"):
+    with steps.step("the operator and trainer images (up to 8 min once, then seconds)"):
         images = load_images()
-    with _step(4, "Trainyard, installed with Helm (about 30 s)"):
+    with steps.step("Trainyard, installed with Helm (about 30 s)"):
         install.install(kubectl, programs / "helm", images)
-    with _step(5, "the model and the rows, copied into the claim `inputs` (about 20 s)"):
+    with steps.step("the model and the rows, copied into the claim `inputs` (about 20 s)"):
         kubectl.apply(namespace(NAMESPACE))
         volume.fill(kubectl, images["trainer"], "inputs", directory)
-    with _step(6, "kubectl apply -f examples/python-docs-qlora.yaml (1 to 3 min of training on one core)"):
+    with steps.step("kubectl apply -f examples/python-docs-qlora.yaml (1 to 3 min of training on one core)"):
         name = show.apply_example(kubectl, model)
         job = follow(kubectl, name, 3600, print)
         show.finished(kubectl, job)
-    with _step(7, "before and after, on held-out questions (about 1 min)"):
-        passed = show.compared(kubectl, images["trainer"], name)
-    print(f"\nThe demo took {_minutes(time.monotonic() - started)}. Look around:")
+    with steps.step("before and after, on held-out questions (about 1 min)"):
+        passed = show.show_comparison(compare(kubectl, images["trainer"], name))
+    print(f"\nThe demo took {steps.elapsed}. Look around:")
     print(f"  export KUBECONFIG={kubeconfig} PATH={programs}:$PATH")
     print(f"  kubectl -n {NAMESPACE} get tj; kubectl -n {NAMESPACE} get tj {name} -o yaml")
     print("  make clean-demo    # when you are done; with KEEP_CACHE=1 the programs and images that took so long stay")
@@ -97,18 +97,6 @@ def clean(*, keep_cache: bool) -> int:
             shutil.rmtree(directory)
     print("Nothing of the demo is left. Debian packages it installed (containerd, buildah and others) are kept.")
     return 0
-
-
-@contextmanager
-def _step(number: int, what: str) -> Iterator[None]:
-    print(f"\n[{number}/{_STEPS}] {what}", flush=True)
-    started = time.monotonic()
-    yield
-    print(f"      done in {_minutes(time.monotonic() - started)}", flush=True)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Before and after, side by side: runs the trainer's compare command in a pod beside the run's claim."""
+"""Runs the trainer's compare command in a pod that mounts the claim of the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demo.kubectl import Kubectl, KubectlError, Object, pod
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the trainer's compare command says about a finished run.
+    """Result of the trainer's compare command.
 
     Attributes:
         report: Text for people.
@@ -35,23 +35,34 @@ def compare(kubectl: Kubectl, image: str, name: str) -> Comparison:
     assert job is not None
     claim, _, path = job["status"]["exports"][0]["uri"].removeprefix("pvc://").partition("/")
     source = job["spec"]["model"]["source"].replace("pvc://inputs", "/inputs")
-    words = ["python", "-m", "trainyard_trainer", "compare", "--model", source, "--adapter", f"/run-volume/{path}"]
-    words += ["--data", "/inputs/heldout.jsonl", "--method", job["spec"]["method"], "--json"]
+    files = {"model": source, "adapter": f"/run-volume/{path}", "data": "/inputs/heldout.jsonl"}
+    command = ["python", *compare_arguments(**files, method=job["spec"]["method"])]
     runner = f"compare-{name}"
     kubectl.run("delete", "pod", runner, "--ignore-not-found", "--wait=true")
-    kubectl.apply(_pod(runner, image, words, claim))
+    kubectl.apply(_pod(runner, image, command, claim))
     kubectl.wait(f"pod {runner} ends", lambda: _phase(kubectl, runner), lambda p: p in ("Succeeded", "Failed"), 1800)
     log = kubectl.run("logs", runner)
     if _phase(kubectl, runner) == "Failed":
         raise KubectlError(f"the comparison failed:\n{log}")
     kubectl.run("delete", "pod", runner, "--wait=false")
-    report, _, document = log.rstrip().rpartition("\n")
+    return parse_comparison(log)
+
+
+def compare_arguments(*, model: str, adapter: str, data: str, method: str) -> list[str]:
+    """Return the Python arguments that run the trainer's compare command."""
+    options = ["--model", model, "--adapter", adapter, "--data", data, "--method", method, "--json"]
+    return ["-m", "trainyard_trainer", "compare", *options]
+
+
+def parse_comparison(output: str) -> Comparison:
+    """Parse the output of the compare command: a report, then one line of JSON."""
+    report, _, document = output.rstrip().rpartition("\n")
     loss = json.loads(document)["evalLoss"]
     return Comparison(report, loss["before"], loss["after"], loss["afterShuffled"])
 
 
-def _pod(runner: str, image: str, words: list[str], claim: str) -> Object:
-    return pod(runner, image, words, {"inputs": "/inputs", claim: "/run-volume"}, read_only=True)
+def _pod(runner: str, image: str, command: list[str], claim: str) -> Object:
+    return pod(runner, image, command, {"inputs": "/inputs", claim: "/run-volume"}, read_only=True)
 
 
 def _phase(kubectl: Kubectl, runner: str) -> str:

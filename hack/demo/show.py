@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from demo.compare import compare
+from demo.compare import Comparison
 from demo.kubectl import Kubectl, KubectlError, Object
 from demo.manifest import load
 
@@ -77,9 +77,8 @@ def finished(kubectl: Kubectl, job: Object) -> None:
     print("\n".join("        " + line for line in yaml.safe_dump(picked, sort_keys=False, width=110).splitlines()))
 
 
-def compared(kubectl: Kubectl, image: str, name: str) -> bool:
-    """Print the comparison and whether it shows learning of the material."""
-    found = compare(kubectl, image, name)
+def show_comparison(found: Comparison) -> bool:
+    """Print the comparison, and return whether the model learned the material."""
     print(found.report)
     fell, used = found.after <= LOSS_BAR * found.before, found.after < found.after_shuffled
     drop = 100 * (1 - found.after / found.before)
