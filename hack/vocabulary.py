@@ -116,8 +116,8 @@ def uses(path: str, text: str, rules: tuple[Rule, ...] = REFUSED) -> Iterator[Us
             number = text.count("\n", 0, match.start())
             if not _is_allowed(path, lines[number]):
                 yield Use(path, number + 1, match.group(), rule)
-        if match := rule.pattern.search(path):
-            yield Use(path, 0, match.group(), rule)
+        if (in_path := rule.pattern.search(path)) is not None:
+            yield Use(path, 0, in_path.group(), rule)
 
 
 def _is_allowed(path: str, line: str) -> bool:
