@@ -10,6 +10,8 @@ from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, SpecModel,
 
 _CORES, _MEMORY_GIB = 2, 8
 """What a process gets where the user says nothing."""
+SHARED_ACCESS = "ReadWriteMany"
+"""Access mode of a volume that pods on several nodes mount at once."""
 
 
 class TolerationSpec(SpecModel):
@@ -144,3 +146,17 @@ class Storage(SpecModel):
         description="Volume for downloaded models and rows and for tokens, shared by every job that names it. Default: "
         "each pod downloads for itself.",
     )
+
+    @property
+    def claim_size(self) -> str:
+        """Size of the claim that is made."""
+        return self.size or "10Gi"
+
+    @property
+    def is_retained(self) -> bool:
+        """Whether the claim that is made outlives the TrainingJob."""
+        return self.retain is not False
+
+    def claim_access_mode(self, nodes: int) -> str:
+        """Return the access mode of the claim that is made for a number of nodes."""
+        return self.access_mode or (SHARED_ACCESS if nodes > 1 else "ReadWriteOnce")

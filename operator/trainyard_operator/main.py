@@ -35,7 +35,7 @@ from trainyard_operator.kube.workqueue import Result, WorkQueue
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.queue.quota import Quotas
 from trainyard_operator.settings import KUEUE, Settings, from_environment
-from trainyard_operator.trainingjob.observe import observe
+from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.reconcile import Reconciler
 from trainyard_operator.workers import Workers
 
@@ -129,6 +129,7 @@ class Operator:
     def __init__(self, settings: Settings, kube: KubeClient, clock: ServerClock, stop: asyncio.Event) -> None:
         self._settings, self._stop = settings, stop
         self._store = Store()
+        self._observer = Observer(self._store)
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
         kube.observe_requests(self._metrics.count_api_request)
@@ -183,14 +184,14 @@ class Operator:
         if settings.queue_mode == KUEUE:
             return KueueQueue(
                 kube,
-                observe=lambda key: observe(self._store, key),
+                observe=self._observer.observe,
                 add=self._queue.add,
                 now=clock.now,
                 clock=monotonic,
                 default=settings.local_queue,
             )
         return GpuQueue(
-            observe=lambda key: observe(self._store, key),
+            observe=self._observer.observe,
             add=self._queue.add,
             now=clock.now,
             clock=monotonic,

@@ -356,7 +356,7 @@ def _lasting(known: _Known, request: Request | None, observed: Observed) -> Obje
     """What a job is told for life; also one that was done before anything was written of it."""
     if request is None and observed.child is None:
         return None
-    pool = request.pool if request else pool_of(observed.spec.get("resources") or {})
+    pool = request.pool if request else pool_of(observed.spec.resources)
     return {"pool": str(pool), "enqueuedAt": _stamp(known.stamp)}
 
 

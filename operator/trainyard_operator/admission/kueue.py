@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from trainyard_crds.queue import DEFAULT_PRIORITY
 from trainyard_kube.client import KubeClient
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import Admission
@@ -253,12 +252,11 @@ def places(items: list[Object]) -> dict[str, Place]:
 
 def _request(observed: Observed, admission: Admission) -> Object:
     spec, queue = observed.spec, admission.queue or {}
-    resources = spec.get("resources") or {}
     return {
         "pool": str(queue.get("pool") or ""),
-        "gpus": int(resources.get("gpus", 1)),
-        "nodes": int(resources.get("nodes", 1)),
-        "priority": int((spec.get("queue") or {}).get("priority", DEFAULT_PRIORITY)),
+        "gpus": spec.resources.gpus,
+        "nodes": spec.resources.nodes,
+        "priority": spec.queue.priority,
         "enqueuedAt": queue.get("enqueuedAt"),
     }
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from trainyard_crds.trainingjob_resources import Resources, TolerationSpec
+
 Object = dict[str, Any]
 REPLICAS_LABEL = "nvidia.com/gpu.replicas"
 """Set by NVIDIA's feature discovery; above 1, the node's GPUs are slices in time without memory of their own."""
@@ -100,14 +102,14 @@ class Pool(NamedTuple):
         return free or any(toleration.passes(taint) for toleration in self.tolerations)
 
 
-def pool_of(resources: Object) -> Pool:
-    """The pool of a `spec.resources` block; an absent field is its default."""
-    if not resources.get("gpus", 1):
+def pool_of(resources: Resources) -> Pool:
+    """Return the pool of a `spec.resources` block."""
+    if not resources.gpus:
         return Pool("")
-    found = (_toleration(entry) for entry in resources.get("tolerations") or [])
+    found = (_toleration(entry) for entry in resources.tolerations or [])
     return Pool(
-        resource=str(resources.get("gpuResource", "nvidia.com/gpu")),
-        selector=tuple(sorted((resources.get("nodeSelector") or {}).items())),
+        resource=resources.gpu_resource,
+        selector=tuple(sorted((resources.node_selector or {}).items())),
         tolerations=tuple(sorted(set(found))),
     )
 
@@ -140,6 +142,5 @@ def _taints(entries: Iterable[Object]) -> Iterable[Taint]:
             yield Taint(entry["key"], entry.get("value") or "", entry["effect"])
 
 
-def _toleration(entry: Object) -> Toleration:
-    texts = (entry.get("key") or "", entry.get("operator") or "Equal", entry.get("value") or "")
-    return Toleration(*texts, entry.get("effect") or "")
+def _toleration(entry: TolerationSpec) -> Toleration:
+    return Toleration(entry.key or "", entry.operator or "Equal", entry.value or "", entry.effect or "")

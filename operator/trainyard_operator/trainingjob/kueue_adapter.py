@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from trainyard_crds.queue import DEFAULT_PRIORITY
 from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import is_active, is_held, last_words
 from trainyard_operator.queue.position import Place
@@ -47,7 +46,7 @@ _STOPPED_BY = {
 
 def queue_name(observed: Observed, default: str | None) -> str | None:
     """The LocalQueue a job is to wait in; None where nobody names one."""
-    asked = (observed.spec.get("queue") or {}).get("name") or default
+    asked = observed.spec.queue.name or default
     return asked or (labels(observed.child).get(QUEUE_LABEL) if observed.child else None)
 
 
@@ -228,8 +227,7 @@ def _sentence(message: str, otherwise: str) -> str:
 
 
 def _class(observed: Observed) -> str:
-    priority = (observed.spec.get("queue") or {}).get("priority", DEFAULT_PRIORITY)
-    return f"trainyard-p{priority}"
+    return f"trainyard-p{observed.spec.queue.priority}"
 
 
 def _entry(child: Object | None, name: str | None) -> Object:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from trainyard_crds.report import Termination
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.trainingjob.spec import Spec
 
 Object = dict[str, Any]
 """An object of the Kubernetes API as JSON."""
@@ -67,6 +68,8 @@ class Observed:
 
     Attributes:
         job: The TrainingJob.
+        spec: Its spec, with defaults.
+        spec_error: What is invalid in the spec, a sentence; empty for a valid spec.
         child: Its training Job.
         pods: Pods of the training Job, in any order, ended ones that have just been deleted included.
         check: The Job that reads the result from the volume.
@@ -80,6 +83,8 @@ class Observed:
     """
 
     job: Object
+    spec: Spec
+    spec_error: str = ""
     child: Object | None = None
     pods: tuple[Object, ...] = ()
     check: Object | None = None
@@ -90,12 +95,6 @@ class Observed:
     refusal: Refusal | None = None
     silent_nodes: Mapping[str, str] = field(default_factory=dict)
     held_up: str = ""
-
-    @property
-    def spec(self) -> Object:
-        """The TrainingJob's spec."""
-        spec: Object = self.job["spec"]
-        return spec
 
     @property
     def status(self) -> Object:

@@ -1,4 +1,4 @@
-"""Reads one TrainingJob and its children from the Store."""
+"""Reads one TrainingJob and its children from the informer cache."""
 
 from __future__ import annotations
 
@@ -10,32 +10,46 @@ from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.k8s_fields import owned_by
 from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.spec import SpecCache
 
 
-def observe(store: Store, key: Key, silent_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:
-    """The job of a key with its children as they were last seen; None when it is gone.
+class Observer:
+    """Reads TrainingJobs and their children from the informer cache.
 
     Args:
-        store: What was seen.
-        key: The job's.
-        silent_nodes: Nodes that do not answer, and since when (API timestamps).
+        store: The cache.
     """
-    job = store.job(key)
-    if job is None:
-        return None
-    uid = job["metadata"]["uid"]
 
-    def own(role: str) -> list[Object]:
-        return [child for child in store.children(ResourceKind.JOBS, uid, role) if owned_by(child, uid)]
+    def __init__(self, store: Store) -> None:
+        self._store, self._specs = store, SpecCache()
 
-    name = child_name(key.name, uid)
-    return Observed(
-        job=job,
-        child=next((child for child in own(TRAIN_ROLE) if child["metadata"]["name"] == name), None),
-        pods=tuple(store.children(ResourceKind.PODS, uid, TRAIN_ROLE)),
-        check=next(iter(own(CHECK_ROLE)), None),
-        check_pods=tuple(store.children(ResourceKind.PODS, uid, CHECK_ROLE)),
-        export_jobs=tuple(own(EXPORT_ROLE)),
-        export_pods=tuple(store.children(ResourceKind.PODS, uid, EXPORT_ROLE)),
-        silent_nodes=silent_nodes,
-    )
+    def observe(self, key: Key, silent_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:
+        """Return the TrainingJob of a key with its children; None when it is gone.
+
+        Args:
+            key: The TrainingJob's.
+            silent_nodes: Unreachable nodes, and since when (API timestamps).
+        """
+        job = self._store.job(key)
+        if job is None:
+            return None
+        uid, (spec, spec_error) = job["metadata"]["uid"], self._specs.parse(job)
+        name = child_name(key.name, uid)
+        return Observed(
+            job=job,
+            spec=spec,
+            spec_error=spec_error,
+            child=next((child for child in self._jobs(uid, TRAIN_ROLE) if child["metadata"]["name"] == name), None),
+            pods=self._pods(uid, TRAIN_ROLE),
+            check=next(iter(self._jobs(uid, CHECK_ROLE)), None),
+            check_pods=self._pods(uid, CHECK_ROLE),
+            export_jobs=tuple(self._jobs(uid, EXPORT_ROLE)),
+            export_pods=self._pods(uid, EXPORT_ROLE),
+            silent_nodes=silent_nodes,
+        )
+
+    def _jobs(self, uid: str, role: str) -> list[Object]:
+        return [child for child in self._store.children(ResourceKind.JOBS, uid, role) if owned_by(child, uid)]
+
+    def _pods(self, uid: str, role: str) -> tuple[Object, ...]:
+        return tuple(self._store.children(ResourceKind.PODS, uid, role))

@@ -48,7 +48,7 @@ def _done_while_stopping(case: Case) -> Decision | None:
 def _verdict_is_near(case: Case) -> Decision | None:
     """The last pod's end decides the Job's, which its controller writes within seconds: wait for it."""
     child, end = case.child, case.history.verdict
-    if child is None or job_suspended(child) or case.spec.get("suspend", False):
+    if child is None or job_suspended(child) or case.spec.suspend:
         return None
     if case.history.cause_in is not None:
         return Decision(phase=None, requeue_after=case.history.cause_in)

@@ -9,6 +9,7 @@ from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.k8s_fields import holds, job_suspended
 from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History
+from trainyard_operator.trainingjob.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Case:
     admission: Admission
 
     @property
-    def spec(self) -> Object:
+    def spec(self) -> Spec:
         """The TrainingJob's spec."""
         return self.observed.spec
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from fractions import Fraction
 from typing import NamedTuple
 
-from trainyard_crds.queue import DEFAULT_PRIORITY
-from trainyard_crds.trainingjob_resources import Resources
-from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import Place
@@ -69,8 +65,6 @@ class Told(NamedTuple):
     basis: Basis | None
 
 
-_NEEDED = ("gpus", "gpuResource", "cpu", "memory")
-"""Fields of spec.resources that say what a pod uses."""
 History = Callable[[Pool, float], Expectation | None]
 """How long a job of a pool that has run for so many seconds is expected to run, by how long others ran before."""
 
@@ -122,7 +116,7 @@ def is_wanted(observed: Observed) -> bool:
     """Whether a job is to run, now or when its turn comes."""
     spec = observed.spec
     leaving = "deletionTimestamp" in observed.job["metadata"] or is_final(observed)
-    return not (leaving or spec.get("suspend", False) or "stop" in spec)
+    return not (leaving or spec.suspend or spec.stop is not None)
 
 
 def _holds_on(observed: Observed) -> bool:
@@ -133,28 +127,22 @@ def _holds_on(observed: Observed) -> bool:
 
 
 def _request(observed: Observed, stamp: datetime, now: datetime, past: History) -> Request:
-    resources = observed.spec.get("resources") or {}
+    resources = observed.spec.resources
     pool = pool_of(resources)
     return Request(
         uid=observed.uid,
         namespace=observed.job["metadata"]["namespace"],
         pool=pool,
-        gpus=int(resources.get("gpus", 1)),
-        nodes=int(resources.get("nodes", 1)),
-        priority=int((observed.spec.get("queue") or {}).get("priority", DEFAULT_PRIORITY)),
+        gpus=resources.gpus,
+        nodes=resources.nodes,
+        priority=observed.spec.queue.priority,
         enqueued=stamp,
         seconds=_limit(observed),
         expected=_expected(observed) or past(pool, _spent(observed, now)),
-        needs=_needs(resources),
+        needs=pod_needs(resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit),
         made=observed.child is not None,
         **_setback(observed),
     )
-
-
-def _needs(resources: Object) -> Mapping[str, Fraction]:
-    known = {key: resources[key] for key in _NEEDED if key in resources}
-    asked = Resources.model_validate(known)
-    return pod_needs(asked.gpus, asked.gpu_resource, asked.cpu_limit, asked.memory_limit)
 
 
 def _setback(observed: Observed) -> Object:
@@ -165,10 +153,10 @@ def _setback(observed: Observed) -> Object:
 
 def _limit(observed: Observed) -> float | None:
     """Seconds of running left under activeDeadlineSeconds, and the grace to save in."""
-    limit = observed.spec.get("activeDeadlineSeconds")
+    limit = observed.spec.active_deadline_seconds
     if limit is None:
         return None
-    return max(0.0, float(limit) - _recorded(observed)) + _grace(observed.spec)
+    return max(0.0, float(limit) - _recorded(observed)) + observed.spec.checkpoints.grace_period_seconds
 
 
 def seconds_run(observed: Observed, now: datetime) -> float:
@@ -180,11 +168,6 @@ def _recorded(observed: Observed) -> float:
     return float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
 
 
-def _grace(spec: Object) -> float:
-    default: int = Checkpoints.model_fields["grace_period_seconds"].default
-    return float((spec.get("checkpoints") or {}).get("gracePeriodSeconds", default))
-
-
 def _expected(observed: Observed) -> Expectation | None:
     """What the job's own progress says of the time that is left."""
     left = (observed.status.get("progress") or {}).get("remainingSeconds")
@@ -192,7 +175,7 @@ def _expected(observed: Observed) -> Expectation | None:
 
 
 def _holding(observed: Observed, request: Request, grant: Grant | None, now: datetime, *, leaving: bool) -> Admitted:
-    grace = _grace(observed.spec)
+    grace = float(observed.spec.checkpoints.grace_period_seconds)
     spent = _spent(observed, now)
     limit = None if request.seconds is None else max(grace, request.seconds - spent)
     remaining = request.expected

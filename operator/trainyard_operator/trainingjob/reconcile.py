@@ -32,7 +32,7 @@ from trainyard_operator.kube.workqueue import Result
 from trainyard_operator.trainingjob.final_status import FINAL_KEYS
 from trainyard_operator.trainingjob.k8s_fields import owned_by
 from trainyard_operator.trainingjob.model import Deletion, Need, Object, Observed, Patch, Plan, Refusal, RenderSettings
-from trainyard_operator.trainingjob.observe import observe
+from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import Admit, plan
 from trainyard_operator.trainingjob.pods.gang_faults import is_past
 from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
@@ -84,6 +84,7 @@ class Reconciler:
         silent_nodes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._kube, self._store, self._events = kube, store, events
+        self._observer = Observer(store)
         self._clock, self._settings, self._admit, self._took = clock, settings, admit, took
         self._nodes, self._silent_nodes = NodeLabels(kube, monotonic), silent_nodes
 
@@ -93,7 +94,7 @@ class Reconciler:
         Raises:
             ApiError: a request failed in a way that may pass; try again later.
         """
-        observed = observe(self._store, key, self._silent_nodes)
+        observed = self._observer.observe(key, self._silent_nodes)
         if observed is None:
             return Result()
         planned, observed = await self._plan(key, observed)
@@ -120,7 +121,7 @@ class Reconciler:
         while planned.need is not None:
             answer = await self._look_up(key.namespace, planned.need)
             answers = {**observed.answers, planned.need: answer}
-            fresh = observe(self._store, key, self._silent_nodes) or observed
+            fresh = self._observer.observe(key, self._silent_nodes) or observed
             observed = replace(fresh, answers=answers)
             planned = plan(observed, self._settings, self._clock.now(), self._admit)
         return planned, observed

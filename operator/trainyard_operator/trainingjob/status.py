@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.constants import child_name
-from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_operator.admission.decision import QUEUE_IDENTITY_FIELDS, QUEUE_WAITING_FIELDS, Admission
 from trainyard_operator.trainingjob.children.runconfig import run_uri
@@ -30,17 +29,16 @@ def desired_status(
 ) -> Object:
     """The operator's share of the status after a decision; None removes a field."""
     assert decision.phase is not None
-    resources = observed.spec.get("resources") or {}
-    gpus = resources.get("gpus", Resources.model_fields["gpus"].default) * resources.get("nodes", 1)
+    resources = observed.spec.resources
     status: Object = {
         "observedGeneration": observed.job["metadata"].get("generation"),
         "phase": decision.phase.value,
         "message": _message(decision)[:_MESSAGE_LIMIT],
         "conditions": conditions(observed, decision, history, now),
-        "summary": {"gpus": str(gpus)},
+        "summary": {"gpus": str(resources.gpus * resources.nodes)},
     }
     if observed.child is not None or decision.create:
-        status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job)}
+        status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job, observed.spec)}
     status |= _attempt_fields(observed, history)
     status["queue"] = _queue(observed, decision, admission)
     status["summary"]["queue"] = _place(status["queue"])

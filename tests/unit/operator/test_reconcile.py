@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.state_model import CHILD, CHILD_UID, NAME, NAMESPACE, SETTINGS, UID, new_job
+from tests.unit.operator.trainingjob.state_model import (
+    CHILD,
+    CHILD_UID,
+    NAME,
+    NAMESPACE,
+    SETTINGS,
+    UID,
+    new_job,
+    observed_of,
+)
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
@@ -226,7 +235,7 @@ class Shell:
 
     def give_child(self) -> None:
         labels = {
-            **children(new_job(), SETTINGS, self.admission)[-1]["metadata"]["labels"],
+            **children(observed_of(new_job()), SETTINGS, self.admission)[-1]["metadata"]["labels"],
             PRIORITY_LABEL: "trainyard-p1",
         }
         owner = {"controller": True, "uid": UID, "kind": "TrainingJob", "name": NAME}

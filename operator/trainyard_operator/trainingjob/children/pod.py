@@ -28,13 +28,12 @@ from trainyard_crds.constants import (
     progress_audience,
 )
 from trainyard_crds.sources import S3
-from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_resources import Resources
-from trainyard_crds.trainingjob_training import Checkpoints
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.children import gang
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import Object, RenderSettings
+from trainyard_operator.trainingjob.spec import Spec
 
 _USER = 1000
 _TOKEN_SECONDS = 3600
@@ -46,9 +45,9 @@ _TRAINER = ["python", "-m", "trainyard_trainer"]
 _NO_GPU = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 
 
-def training_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
+def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
     """The pod that trains."""
-    resources = spec.resources or Resources()
+    resources = spec.resources
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
         image=settings.trainer_image,
@@ -73,9 +72,9 @@ def preferring(nodes: tuple[str, ...]) -> Object:
     return {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}}
 
 
-def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, config_map: str) -> Object:
+def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
     """The pod that makes an export: what the training pod has, but for the GPUs and the right to report progress."""
-    resources = spec.resources or Resources()
+    resources = spec.resources
     container = _container(
         image=settings.trainer_image,
         pull_policy=settings.image_pull_policy,
@@ -88,20 +87,21 @@ def export_pod(job: Object, spec: TrainingJobSpec, settings: RenderSettings, *, 
     return _placed(container, [*_data_volumes(job, spec, config_map), *scratch], spec)
 
 
-def _placed(container: Object, volumes: list[Object], spec: TrainingJobSpec) -> Object:
-    """A pod on the nodes that the spec names, with the time to stop that it gives."""
-    resources, checkpoints = spec.resources or Resources(), spec.checkpoints or Checkpoints()
+def _placed(container: Object, volumes: list[Object], spec: Spec) -> Object:
+    """A pod on the nodes that the spec selects, with the spec's grace period."""
+    return {**_pod(container, volumes, spec.checkpoints.grace_period_seconds), **_node_choice(spec.resources)}
+
+
+def _node_choice(resources: Resources) -> Object:
+    """The parts of a pod that select its nodes."""
     optional = {
         "nodeSelector": resources.node_selector,
         "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
     }
-    return {
-        **_pod(container, volumes, checkpoints.grace_period_seconds),
-        **{key: value for key, value in optional.items() if value},
-    }
+    return {key: value for key, value in optional.items() if value}
 
 
-def check_pod(job: Object, settings: RenderSettings, *, image: str | None, claim: str, directory: str) -> Object:
+def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str | None, directory: str) -> Object:
     """The pod that reads a result, on the nodes where the run was: others may not take it, or not reach its volume.
 
     The volume is mounted read-only. The spec is taken as it stands: a run that is over is not judged again.
@@ -114,11 +114,8 @@ def check_pod(job: Object, settings: RenderSettings, *, image: str | None, claim
         limits=_CHECK_RESOURCES,
         mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
     )
-    resources = job["spec"].get("resources") or {}
-    return {
-        **_pod(container, [_claim_volume("run", claim), *_scratch_volumes("1Gi", "1Gi")], grace_seconds=10),
-        **{key: resources[key] for key in ("nodeSelector", "tolerations") if resources.get(key)},
-    }
+    volumes = [_claim_volume("run", run_claim(job, spec)), *_scratch_volumes("1Gi", "1Gi")]
+    return {**_pod(container, volumes, grace_seconds=10), **_node_choice(spec.resources)}
 
 
 def _pod(container: Object, volumes: list[Object], grace_seconds: int) -> Object:
@@ -172,7 +169,7 @@ def _host_limits(resources: Resources) -> dict[str, str]:
     return {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
 
 
-def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings) -> list[Object]:
+def _training_env(job: Object, spec: Spec, resources: Resources, settings: RenderSettings) -> list[Object]:
     namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
     env = [
         *_scratch_env(),
@@ -192,16 +189,16 @@ def _training_env(job: Object, spec: TrainingJobSpec, resources: Resources, sett
     return [*(_env(*pair) for pair in sorted(settings.environment.items()) if pair[0] not in taken), *own]
 
 
-def _export_env(spec: TrainingJobSpec) -> list[Object]:
+def _export_env(spec: Spec) -> list[Object]:
     log, pod_uid = _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _field_env("POD_UID", "metadata.uid")
     return [*_scratch_env(), log, pod_uid, _NO_GPU, *_cache_env(spec), *_credentials_env(spec)]
 
 
-def _cache_env(spec: TrainingJobSpec) -> list[Object]:
+def _cache_env(spec: Spec) -> list[Object]:
     return [] if cache_claim(spec) is None else [_env(HUB_CACHE_ENV, HUB_CACHE_DIRECTORY)]
 
 
-def _credentials_env(spec: TrainingJobSpec) -> list[Object]:
+def _credentials_env(spec: Spec) -> list[Object]:
     secret = spec.model.credentials_secret
     hub = [] if secret is None else [_secret_env("HF_TOKEN", secret.name, secret.key)]
     return [*hub, *_s3_env(spec.s3)]
@@ -236,7 +233,7 @@ def _scratch_env() -> list[Object]:
 
 
 def _volumes(
-    job: Object, spec: TrainingJobSpec, resources: Resources, settings: RenderSettings, config_map: str
+    job: Object, spec: Spec, resources: Resources, settings: RenderSettings, config_map: str
 ) -> tuple[list[Object], list[Object]]:
     """Volumes and mounts of the training pod."""
     shm = {"medium": "Memory", "sizeLimit": str(whole_units(resources.memory_limit) // _SHM_SHARE)}
@@ -258,13 +255,13 @@ def _volumes(
     return volumes, mounts
 
 
-def _data_volumes(job: Object, spec: TrainingJobSpec, config_map: str) -> list[Object]:
+def _data_volumes(job: Object, spec: Spec, config_map: str) -> list[Object]:
     """The run config and every claim that a run reads or writes."""
     claims = [_claim_volume(volume, claim) for claim, volume in _claims(job, spec).items()]
     return [*claims, {"name": "config", "configMap": {"name": config_map}}]
 
 
-def _data_mounts(job: Object, spec: TrainingJobSpec) -> list[Object]:
+def _data_mounts(job: Object, spec: Spec) -> list[Object]:
     claims, cache = _claims(job, spec), cache_claim(spec)
     return [
         _mount("run", RUN_VOLUME),
@@ -274,9 +271,9 @@ def _data_mounts(job: Object, spec: TrainingJobSpec) -> list[Object]:
     ]
 
 
-def _claims(job: Object, spec: TrainingJobSpec) -> dict[str, str]:
+def _claims(job: Object, spec: Spec) -> dict[str, str]:
     """The volume of each claim; one that is several things is one volume with several mounts."""
-    claims = {run_claim(job): "run"}
+    claims = {run_claim(job, spec): "run"}
     for i, claim in enumerate(source_claims(spec)):
         claims.setdefault(claim, f"claim-{i}")
     if (cache := cache_claim(spec)) is not None:

@@ -20,45 +20,39 @@ from trainyard_crds.constants import (
     service_name,
 )
 from trainyard_crds.exitcodes import OnExit, codes_for
+from trainyard_crds.exports import Export
 from trainyard_crds.runconfig import RunConfig
-from trainyard_crds.trainingjob import Retry, TrainingJobSpec
-from trainyard_crds.trainingjob_resources import Resources, Storage
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.children import gang, pod
 from trainyard_operator.trainingjob.children.runconfig import (
     config_text,
     export_config,
-    parse_spec,
     run_claim,
     run_config,
 )
-from trainyard_operator.trainingjob.model import Object, RenderSettings
+from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
+from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
 _CHECK_SECONDS = 300
-_DEFAULT_SIZE, _DEFAULT_ACCESS = "10Gi", "ReadWriteOnce"
-SHARED_ACCESS = "ReadWriteMany"
-"""What a volume must allow that pods on several nodes mount at once."""
 
 
-def children(job: Object, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
+def children(observed: Observed, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
     """ConfigMap, claim (where one is made), Service (of several nodes) and Job, in the order a pod needs them.
 
     Args:
-        job: The TrainingJob.
+        observed: The TrainingJob.
         settings: The operator's settings.
         admission: When the queue let it in, and on which nodes: they are preferred, a later attempt may go elsewhere.
 
     Raises:
         InvalidSpecError: the spec is not one this operator understands.
     """
-    spec = parse_spec(job["spec"])
+    job, spec = observed.job, _valid(observed)
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
     config_map = _config_map(job, run_config(job, spec, settings.gateway_url), TRAIN_ROLE)
-    storage = spec.storage or Storage()
-    resources = spec.resources or Resources()
-    nodes = resources.nodes
-    claim = () if storage.claim_name else (_claim(job, storage, shared=nodes > 1),)
+    nodes = spec.resources.nodes
+    claim = () if spec.storage.claim_name else (_claim(job, spec),)
     service = () if nodes == 1 else (_service(job),)
     config_name = config_map["metadata"]["name"]
     train = _job(
@@ -72,19 +66,18 @@ def children(job: Object, settings: RenderSettings, admission: Admission) -> tup
     return config_map, *claim, *service, _handed_over(train, admission)
 
 
-def export_job(job: Object, request: Object, settings: RenderSettings) -> tuple[Object, ...]:
+def export_job(observed: Observed, export: Export, settings: RenderSettings) -> tuple[Object, ...]:
     """ConfigMap and Job that make one export of a finished run, on the CPU.
 
     Args:
-        job: The TrainingJob.
-        request: The entry of `spec.exports`.
+        observed: The TrainingJob.
+        export: The entry of `spec.exports`.
         settings: The operator's settings.
 
     Raises:
         InvalidSpecError: the spec is not one this operator understands.
     """
-    spec = parse_spec(job["spec"])
-    export = next(entry for entry in spec.exports or [] if entry.format == request["format"])
+    job, spec = observed.job, _valid(observed)
     config_map = _config_map(job, export_config(job, spec, export), EXPORT_ROLE)
     config_name = config_map["metadata"]["name"]
     made = _job(
@@ -103,15 +96,15 @@ def export_name(job_name: str, uid: str, format_: str) -> str:
     return f"{child_name(job_name, uid)}-{format_[:5]}"
 
 
-def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Object:
+def check_job(observed: Observed, settings: RenderSettings, *, image: str | None) -> Object:
     """The short Job that reads result.json from the run's volume into its termination message.
 
     Args:
-        job: The TrainingJob.
+        observed: The TrainingJob.
         settings: The operator's settings.
         image: Image of the training Job; None when that is gone.
     """
-    metadata = job["metadata"]
+    job, metadata = observed.job, observed.job["metadata"]
     directory = run_directory(RUN_VOLUME, metadata["name"], metadata["uid"])
     return _job(
         job,
@@ -119,13 +112,19 @@ def check_job(job: Object, settings: RenderSettings, *, image: str | None) -> Ob
         role=CHECK_ROLE,
         annotations={},
         spec={"backoffLimit": 2, "activeDeadlineSeconds": _CHECK_SECONDS, "ttlSecondsAfterFinished": _CHECK_SECONDS},
-        pod_spec=pod.check_pod(job, settings, image=image, claim=run_claim(job), directory=directory),
+        pod_spec=pod.check_pod(job, observed.spec, settings, image=image, directory=directory),
     )
 
 
 def check_name(job_name: str, uid: str) -> str:
     """Name of the check Job."""
     return f"{child_name(job_name, uid)}-check"
+
+
+def _valid(observed: Observed) -> Spec:
+    if observed.spec_error:
+        raise InvalidSpecError(observed.spec_error)
+    return observed.spec
 
 
 def _config_map(job: Object, config: RunConfig, role: str) -> Object:
@@ -156,10 +155,10 @@ def _handed_over(train: Object, admission: Admission) -> Object:
     return {**train, "metadata": {**train["metadata"], "labels": labels}, "spec": {**train["spec"], "suspend": True}}
 
 
-def _retries(spec: TrainingJobSpec) -> Object:
+def _retries(spec: Spec) -> Object:
     """What a Job does about pods that fail."""
     return {
-        "backoffLimit": (spec.retry or Retry()).limit,
+        "backoffLimit": spec.retry.limit,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": failure_rules()},
     }
@@ -214,18 +213,18 @@ def _service(job: Object) -> Object:
     return gang.service(_metadata(job, name), TRAIN_ROLE)
 
 
-def _claim(job: Object, storage: Storage, *, shared: bool) -> Object:
+def _claim(job: Object, spec: Spec) -> Object:
     """The claim of the run directory; a retained one has no owner, so that it outlives the TrainingJob."""
-    metadata = _metadata(job, run_claim(job))
-    if storage.retain is not False:
+    storage, metadata = spec.storage, _metadata(job, run_claim(job, spec))
+    if storage.is_retained:
         del metadata["ownerReferences"]
-    spec: Object = {
-        "accessModes": [storage.access_mode or (SHARED_ACCESS if shared else _DEFAULT_ACCESS)],
-        "resources": {"requests": {"storage": storage.size or _DEFAULT_SIZE}},
+    claim: Object = {
+        "accessModes": [storage.claim_access_mode(spec.resources.nodes)],
+        "resources": {"requests": {"storage": storage.claim_size}},
     }
     if storage.storage_class_name:
-        spec["storageClassName"] = storage.storage_class_name
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+        claim["storageClassName"] = storage.storage_class_name
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim}
 
 
 def _job(job: Object, *, name: str, role: str, annotations: dict[str, str], spec: Object, pod_spec: Object) -> Object:

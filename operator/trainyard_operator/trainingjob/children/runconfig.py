@@ -31,31 +31,14 @@ from trainyard_crds.runconfig import (
     training_blocks,
 )
 from trainyard_crds.sources import S3
-from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_inputs import Dataset, Model
-from trainyard_crds.trainingjob_resources import Resources, Storage
 from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec, sentence
 
 _PVC = "pvc://"
 
 
-class InvalidSpecError(ValueError):
-    """The spec is not one this operator understands; the text is a sentence for the user."""
-
-
-def parse_spec(spec: Object) -> TrainingJobSpec:
-    """The spec with its defaults.
-
-    Raises:
-        InvalidSpecError: names the field and what is wrong with it.
-    """
-    try:
-        return TrainingJobSpec.model_validate(spec)
-    except ValidationError as error:
-        raise InvalidSpecError(_sentence("spec", error)) from error
-
-
-def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfig:
+def run_config(job: Object, spec: Spec, gateway_url: str) -> RunConfig:
     """The RunConfig of one TrainingJob.
 
     Raises:
@@ -63,12 +46,12 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
     """
     metadata = job["metadata"]
     namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
-    resources = spec.resources or Resources()
+    resources = spec.resources
     try:
         return RunConfig(
             job=Identity(namespace=namespace, name=name, uid=uid),
             run_directory=run_directory(RUN_VOLUME, name, uid),
-            run_uri=run_uri(job),
+            run_uri=run_uri(job, spec),
             cache_directory=CACHE_DIRECTORY if cache_claim(spec) else None,
             model=_model(spec.model),
             dataset=_dataset(spec.dataset),
@@ -84,10 +67,10 @@ def run_config(job: Object, spec: TrainingJobSpec, gateway_url: str) -> RunConfi
             **training_blocks(spec),
         )
     except ValidationError as error:
-        raise InvalidSpecError(_sentence("spec", error)) from error
+        raise InvalidSpecError(sentence(error)) from error
 
 
-def export_config(job: Object, spec: TrainingJobSpec, export: Export) -> RunConfig:
+def export_config(job: Object, spec: Spec, export: Export) -> RunConfig:
     """The RunConfig of a finished run with one export, which is made without a word to the gateway.
 
     Raises:
@@ -103,25 +86,24 @@ def config_text(config: RunConfig) -> tuple[str, str]:
     return text, sha256(text.encode()).hexdigest()[:8]
 
 
-def run_claim(job: Object) -> str:
+def run_claim(job: Object, spec: Spec) -> str:
     """Name of the claim with the run directory."""
-    storage = Storage.model_validate(job["spec"].get("storage") or {})
     metadata = job["metadata"]
-    return storage.claim_name or child_name(metadata["name"], metadata["uid"])
+    return spec.storage.claim_name or child_name(metadata["name"], metadata["uid"])
 
 
-def run_uri(job: Object) -> str:
+def run_uri(job: Object, spec: Spec) -> str:
     """The run directory as users see it."""
-    return run_directory(_PVC + run_claim(job), job["metadata"]["name"], job["metadata"]["uid"])
+    return run_directory(_PVC + run_claim(job, spec), job["metadata"]["name"], job["metadata"]["uid"])
 
 
-def cache_claim(spec: TrainingJobSpec) -> str | None:
+def cache_claim(spec: Spec) -> str | None:
     """Name of the claim that jobs share, if there is one."""
-    cache = spec.storage and spec.storage.cache
+    cache = spec.storage.cache
     return cache.claim_name if cache else None
 
 
-def source_claims(spec: TrainingJobSpec) -> list[str]:
+def source_claims(spec: Spec) -> list[str]:
     """Names of the claims the sources lie on, each once, in a stable order."""
     validation = spec.dataset.validation
     sources = [spec.model.source, spec.dataset.source, (validation.source if validation else None) or ""]
@@ -163,10 +145,3 @@ def _local(source: str) -> str:
 def _split(source: str) -> tuple[str, str]:
     claim, _, path = source.removeprefix(_PVC).partition("/")
     return claim, path
-
-
-def _sentence(root: str, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    field = ".".join([root, *(str(part) for part in first["loc"])])
-    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
-    return f"{field}: {first['msg']}{shown}. Correct the field in a new TrainingJob, or update the operator."

@@ -10,7 +10,6 @@ from datetime import datetime
 
 from trainyard_crds.constants import child_name
 from trainyard_crds.exitcodes import OnExit
-from trainyard_crds.trainingjob_resources import Resources
 from trainyard_crds.trainingjob_status import AttemptCounts
 from trainyard_operator.trainingjob.k8s_fields import (
     condition,
@@ -200,7 +199,7 @@ def _leads_alone(pod: Object | None, observed: Observed) -> bool:
 
 def _size(observed: Observed) -> int:
     """Pods the job is to have."""
-    return int((observed.spec.get("resources") or {}).get("nodes", 1))
+    return observed.spec.resources.nodes
 
 
 def _cause_in(pod: Object, observed: Observed, now: datetime) -> float | None:
@@ -213,8 +212,7 @@ def _cause_in(pod: Object, observed: Observed, now: datetime) -> float | None:
 
 def memory_limit(observed: Observed) -> str:
     """Memory limit of the trainer's container as the user wrote it."""
-    asked = observed.spec.get("resources") or {}
-    return str(asked.get("memory") or Resources(gpus=asked.get("gpus", 1)).memory_limit)
+    return observed.spec.resources.memory_limit
 
 
 def _current(observed: Observed) -> list[Object] | Need:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from trainyard_crds.report import Outcome, Termination
-from trainyard_crds.trainingjob import Retry
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.children.render import check_job
 from trainyard_operator.trainingjob.k8s_fields import condition, container_state, holds, job_finished
@@ -76,13 +75,7 @@ def words(history: History) -> tuple[str, str]:
 
 def retries_text(observed: Observed, history: History) -> str:
     """How many attempts failed, and how many may."""
-    return f"Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {retry_limit(observed)}."
-
-
-def retry_limit(observed: Observed) -> int:
-    """Restarts after faults of the machine that the user allows."""
-    default: int = Retry.model_fields["limit"].default
-    return int((observed.spec.get("retry") or {}).get("limit", default))
+    return f"Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {observed.spec.retry.limit}."
 
 
 def _checked(observed: Observed, settings: RenderSettings) -> Decision:
@@ -90,7 +83,7 @@ def _checked(observed: Observed, settings: RenderSettings) -> Decision:
     if observed.check is None:
         image = (observed.child or {}).get("spec", {}).get("image")
         # The phase stays as it is: the GPUs are free, and whether the run succeeded is not known yet.
-        return Decision(phase=None, create=(check_job(observed.job, settings, image=image),))
+        return Decision(phase=None, create=(check_job(observed, settings, image=image),))
     found = next((result for pod in observed.check_pods if (result := _result(pod))), None)
     if found is not None and found.outcome is Outcome.FINISHED:
         return succeeded(found)

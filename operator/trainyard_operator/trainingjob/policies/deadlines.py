@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.k8s_fields import condition, format_time, parse_time
-from trainyard_operator.trainingjob.model import Decision, Need, Object
+from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.spec import Spec
 
 FRUITLESS_RESTARTS = 5
 """Free restarts in a row without a new step after which a job fails."""
@@ -25,7 +25,7 @@ def limits(case: Case) -> Decision | Need | None:
 
 def active_seconds_left(case: Case) -> float | None:
     """Seconds of running time the job still has; None when it has no limit."""
-    limit = case.spec.get("activeDeadlineSeconds")
+    limit = case.spec.active_deadline_seconds
     return None if limit is None else float(limit) - case.history.running_seconds(case.now)
 
 
@@ -46,15 +46,9 @@ def failed_seconds(case: Case) -> float:
     return float(failed.get("seconds", 0))
 
 
-def start_limit(spec: Object) -> int:
-    """Seconds a start may take."""
-    default: int = TrainingJobSpec.model_fields["start_deadline_seconds"].default
-    return int(spec.get("startDeadlineSeconds", default))
-
-
-def too_late(spec: Object, cause: str) -> str:
+def too_late(spec: Spec, cause: str) -> str:
     """What is said of a container that did not run in time, and of what it waited for."""
-    return f"The container did not run within {start_limit(spec)} s (spec.startDeadlineSeconds). {cause}"
+    return f"The container did not run within {spec.start_deadline_seconds} s (spec.startDeadlineSeconds). {cause}"
 
 
 def _no_progress(case: Case) -> Decision | Need:
@@ -68,7 +62,7 @@ def _no_progress(case: Case) -> Decision | Need:
 
 
 def _exceeded(case: Case) -> Decision:
-    limit = case.spec["activeDeadlineSeconds"]
+    limit = case.spec.active_deadline_seconds
     if not case.idle:
         text = f"The job ran for {limit} s (spec.activeDeadlineSeconds); it saves a checkpoint and stops."
         return Decision(phase=Phase.STOPPING, reason="DeadlineExceeded", message=text, suspend=True)

@@ -9,7 +9,7 @@ from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.trainingjob.k8s_fields import condition, job_suspended, parse_time
 from trainyard_operator.trainingjob.model import Decision, Need
 from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, restarts
-from trainyard_operator.trainingjob.policies.completion import failed, retries_text, retry_limit, words
+from trainyard_operator.trainingjob.policies.completion import failed, retries_text, words
 from trainyard_operator.trainingjob.policies.pending_reason import GROUP_STARTS_AGAIN
 from trainyard_operator.trainingjob.policy_context import Case
 
@@ -25,7 +25,7 @@ def retries_used_up(case: Case) -> Decision | Need | None:
     history, end = case.history, case.history.verdict
     if history.group is None or end is None or end.action is not OnExit.COUNT:
         return None
-    if history.counts.failed <= retry_limit(case.observed):
+    if history.counts.failed <= case.spec.retry.limit:
         return None
     reason, text = words(history)
     return failed(case.observed, history, reason, f"{text} {retries_text(case.observed, history)}")

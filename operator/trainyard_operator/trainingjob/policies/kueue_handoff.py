@@ -118,8 +118,7 @@ def _hindered(case: Case, child: Object, decision: Decision) -> str:
 
 
 def _name(case: Case) -> str | None:
-    name: str | None = (case.spec.get("queue") or {}).get("name")
-    return name
+    return case.spec.queue.name
 
 
 def _busy(case: Case, child: Object) -> bool:
@@ -172,4 +171,4 @@ def _moved(child: Object, admission: Admission) -> tuple[Patch, ...]:
 
 
 def _waits_for_user(observed: Observed) -> bool:
-    return bool(observed.spec.get("suspend", False)) or "stop" in observed.spec
+    return observed.spec.suspend or observed.spec.stop is not None

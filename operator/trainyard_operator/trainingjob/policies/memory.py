@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from trainyard_crds.trainingjob_resources import Resources
 from trainyard_operator.trainingjob.k8s_fields import condition
 from trainyard_operator.trainingjob.model import Caution, Need, Object, Observed
 
@@ -25,16 +24,15 @@ def memory_caution(observed: Observed) -> Caution | Need | None:
     if estimate is None:
         return None
     peak, device = int(estimate["bytes"]), estimate.get("deviceBytes")
-    resources = observed.spec.get("resources") or {}
-    gpus = resources.get("gpus", Resources.model_fields["gpus"].default)
+    resources = observed.spec.resources
     if device is not None and peak > device:
-        where = "its GPU" if gpus else "its container"
+        where = "its GPU" if resources.gpus else "its container"
         return _caution("DeviceTooSmall", peak, f"{where} has {_gib(device)} for it", estimate)
-    if not gpus:
+    if not resources.gpus:
         return None
     least = int(estimate.get("leastBytes", peak))
-    label = f"{resources.get('gpuResource', Resources.model_fields['gpu_resource'].default)}.memory"
-    need = Need("nodes", _selector(resources.get("nodeSelector") or {}, label))
+    label = f"{resources.gpu_resource}.memory"
+    need = Need("nodes", _selector(resources.node_selector or {}, label))
     if need not in observed.answers:
         return _known(observed, least) or need
     small = sorted(_too_small(observed.answers[need] or (), label, least))
@@ -59,7 +57,7 @@ def _caution(reason: str, peak: int, problem: str, estimate: Object) -> Caution:
     return Caution(CONDITION, reason, f"The run is predicted to need {_gib(peak)}; {problem}.{advice}")
 
 
-def _selector(labels: Object, label: str) -> str:
+def _selector(labels: Mapping[str, str], label: str) -> str:
     return ",".join([*(f"{name}={value}" for name, value in sorted(labels.items())), label])
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from trainyard_crds.exitcodes import OnExit
+from trainyard_crds.exports import Export
 from trainyard_crds.report import ExportState
 from trainyard_operator.trainingjob.children.render import export_job, export_name
-from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
 from trainyard_operator.trainingjob.k8s_fields import (
     condition,
     container_state,
@@ -27,9 +27,10 @@ from trainyard_operator.trainingjob.k8s_fields import (
 from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Patch, Plan, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import memory_limit
 from trainyard_operator.trainingjob.pods.pod_termination import Ending, ending
-from trainyard_operator.trainingjob.policies.deadlines import start_limit, too_late
+from trainyard_operator.trainingjob.policies.deadlines import too_late
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, no_pod, pod_waits_for, starting
 from trainyard_operator.trainingjob.policies.unreachable_node import silence
+from trainyard_operator.trainingjob.spec import InvalidSpecError
 
 _MESSAGE_LIMIT = 1024
 _UNFINISHED = (ExportState.PENDING, ExportState.RUNNING)
@@ -64,13 +65,13 @@ class _Request:
     observed: Observed
     settings: RenderSettings
     now: datetime
-    wanted: Object
+    wanted: Export
     known: Object | None
 
     @property
     def name(self) -> str:
         """Name of its Job."""
-        return export_name(self.observed.name, self.observed.uid, self.wanted["format"])
+        return export_name(self.observed.name, self.observed.uid, self.wanted.format)
 
     @property
     def job(self) -> Object | None:
@@ -82,29 +83,29 @@ class _Request:
         """Whether it is there, copied where it was asked to go."""
         known = self.known
         done = known is not None and known.get("state", ExportState.SUCCEEDED) == ExportState.SUCCEEDED
-        return done and known is not None and known.get("destination") == self.wanted.get("destination")
+        return done and known is not None and known.get("destination") == self.wanted.destination
 
     def entry(self, state: ExportState, reason: str | None = None, message: str | None = None) -> Object:
         """Its entry in the status."""
         texts = {"reason": reason, "message": message and message[:_MESSAGE_LIMIT]}
         kept = {key: value for key, value in texts.items() if value}
-        return {"format": self.wanted["format"], "state": state.value, "jobName": self.name, **kept}
+        return {"format": self.wanted.format, "state": state.value, "jobName": self.name, **kept}
 
 
 def exporting(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:
     """What to do about the exports of a job that succeeded, in the order of `spec.exports`."""
     before = {entry["format"]: entry for entry in observed.status.get("exports") or []}
     after, steps = dict(before), list[_Step]()
-    for wanted in observed.spec.get("exports") or []:
+    for wanted in observed.spec.exports or []:
         request = _Request(
-            observed=observed, settings=settings, now=now, wanted=wanted, known=before.get(wanted["format"])
+            observed=observed, settings=settings, now=now, wanted=wanted, known=before.get(wanted.format)
         )
         if request.made:
             continue
         step = _step(request, behind=any(step.unfinished for step in steps))
         if isinstance(step, Need):
             return Plan(need=step)
-        after[wanted["format"]] = step.entry
+        after[wanted.format] = step.entry
         steps.append(step)
     entries = list(after.values())
     unchanged = entries == list(before.values())
@@ -157,7 +158,7 @@ def _start(request: _Request) -> _Step:
         state = ExportState.FAILED if refusal.final else ExportState.PENDING
         return _Step(entry=request.entry(state, refusal.reason, refusal.message))
     try:
-        bodies = export_job(request.observed.job, request.wanted, request.settings)
+        bodies = export_job(request.observed, request.wanted, request.settings)
     except InvalidSpecError as error:
         return _Step(entry=request.entry(ExportState.FAILED, "InvalidSpec", str(error)))
     return _Step(entry=request.entry(ExportState.PENDING, *starting(request.name)), create=bodies)
@@ -189,7 +190,7 @@ def _complete(request: _Request, job: Object, pods: list[Object]) -> _Step:
     done = [end for end in _endings(request, pods) if end.exit_code == 0]
     for end in done:
         for export in end.termination.exports if end.termination and end.finished else []:
-            if export.format == request.wanted["format"]:
+            if export.format == request.wanted.format:
                 return _Step(entry={**export.to_json(), "jobName": request.name})
     if done:
         text = f"The pod of the Job {request.name} ended well, but did not say what it made. {_again(request)}"
@@ -252,7 +253,7 @@ def _in_time(request: _Request, job: Object, pods: list[Object], waiting: _Step,
     spec, began = request.observed.spec, _began(job, pods)
     if began is None:
         return waiting
-    left = start_limit(spec) - (request.now - began).total_seconds()
+    left = spec.start_deadline_seconds - (request.now - began).total_seconds()
     if left > 0:
         return replace(waiting, requeue_after=min(left, waiting.requeue_after or left))
     entry = _given_up(request, waiting.entry["reason"], too_late(spec, cause or waiting.entry["message"]))

@@ -22,7 +22,7 @@ from trainyard_operator.trainingjob.k8s_fields import (
     pod_ended,
 )
 from trainyard_operator.trainingjob.model import Decision, Object
-from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_limit, start_seconds
+from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_seconds
 from trainyard_operator.trainingjob.policies.pending_reason import is_restarting, no_pod, pod_waits_for
 from trainyard_operator.trainingjob.policy_context import Case
 
@@ -44,7 +44,7 @@ def give_back(case: Case) -> Decision | None:
     if patience is None or found is None or found.seconds < patience:
         return None
     tried = failed_seconds(case) + found.seconds
-    if tried >= start_limit(case.spec):
+    if tried >= case.spec.start_deadline_seconds:
         return None  # spec.startDeadlineSeconds ends it
     return _decision(_failed(case, found.cause, int(tried)), suspend=None)
 
@@ -58,7 +58,7 @@ def _withdraw(case: Case) -> Decision | None:
     if refusal is None or refusal.final or patience is None or waited is None or waited < patience:
         return None
     tried = failed_seconds(case) + waited
-    if tried >= start_limit(case.spec):
+    if tried >= case.spec.start_deadline_seconds:
         return None
     failed = _failed(case, refusal.message, int(tried))
     waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
@@ -137,7 +137,7 @@ def _unplaced(case: Case) -> _Unplaced | None:
         word_and_cause = pod_waits_for(loose[0]) or ("", "The pod got no node in time.")
         return _Unplaced((case.now - since).total_seconds(), word_and_cause[1])
     waited, done = start_seconds(case), sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in own)
-    wanted = int((case.spec.get("resources") or {}).get("nodes", 1))
+    wanted = case.spec.resources.nodes
     all_there = len(live) + done >= wanted
     if all_there or waited is None or (is_restarting(case) and not case.admission.quota):
         return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trainyard_crds.constants import child_name
+from trainyard_crds.trainingjob_resources import SHARED_ACCESS
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.children.render import SHARED_ACCESS, children
-from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
+from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision, Need, Refusal
 from trainyard_operator.trainingjob.policies import deadlines, start_timeout
@@ -16,6 +16,7 @@ from trainyard_operator.trainingjob.policies.gang_restart import broken
 from trainyard_operator.trainingjob.policies.namespace_termination import LOOK_SECONDS, is_kept
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, waiting_reason
 from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.spec import InvalidSpecError
 
 NEAR_SECONDS = 2
 """Seconds for which the word about a start waits for the container: mostly one write then tells of start and run."""
@@ -41,7 +42,7 @@ def _create(case: Case) -> Decision | Need:
     if queued is not None:
         return queued
     try:
-        bodies = children(case.observed.job, case.settings, case.admission)
+        bodies = children(case.observed, case.settings, case.admission)
     except InvalidSpecError as error:
         return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
     return Decision(phase=None, create=bodies)  # there is more to tell in a moment: see _run_is_near
@@ -52,7 +53,7 @@ def _unshared(case: Case) -> Decision | Need | None:
 
     One that is not there yet may come: its pods wait for it, as that of one node does.
     """
-    name = (case.spec.get("storage") or {}).get("claimName")
+    name = case.spec.storage.claim_name
     asked = case.admission.admitted or "phase" not in case.observed.status
     if case.history.group is None or name is None or not asked:
         return None
@@ -137,7 +138,7 @@ def _next_look(case: Case) -> float | None:
     waited = deadlines.start_seconds(case)
     if waited is None:
         return None
-    left = deadlines.start_limit(case.spec) - deadlines.tried_seconds(case)
+    left = case.spec.start_deadline_seconds - deadlines.tried_seconds(case)
     leaving = LOOK_SECONDS if is_kept(case) else 0
     due = [NO_POD_SECONDS - waited, start_timeout.seconds_left(case) or 0, left, leaving]
     return min((seconds for seconds in due if seconds > 0), default=None)
@@ -145,6 +146,6 @@ def _next_look(case: Case) -> float | None:
 
 def _late(case: Case, reason: str, message: str) -> Decision | None:
     """The failure of a job whose container did not run in time."""
-    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < deadlines.start_limit(case.spec):
+    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < case.spec.start_deadline_seconds:
         return None
     return Decision(phase=Phase.FAILED, reason=reason, message=deadlines.too_late(case.spec, message))

@@ -16,9 +16,9 @@ _FORCE_GRACE, _FORCE_PATIENCE = 1, 30
 
 def stop(case: Case) -> Decision | None:
     """What `spec.stop` asks for; None when it is not set."""
-    if "stop" not in case.spec:
+    if case.spec.stop is None:
         return None
-    if case.spec["stop"] == Stop.FORCE:
+    if case.spec.stop is Stop.FORCE:
         return _force(case)
     if case.idle:
         return _stopped(case, "StoppedByUser")
@@ -32,7 +32,7 @@ def stop(case: Case) -> Decision | None:
 
 def suspend(case: Case) -> Decision | None:
     """What `spec.suspend` asks for; None when it is false."""
-    if not case.spec.get("suspend", False):
+    if not case.spec.suspend:
         return None
     if case.child is None and case.history.last is None:
         text = "The job is suspended and has not started; set spec.suspend to false to start it."

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from tests.unit.operator.queue.state_model import GPU, NOW
+from tests.unit.operator.trainingjob.state_model import observed_of
 from trainyard_operator.admission.builtin import GpuQueue
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.kube.store import Key
@@ -51,7 +52,7 @@ class Yard:
             "spec": {"resources": {"gpus": gpus}, **queue, **spec},
             "status": {},
         }
-        self.put(name, Observed(job=job))
+        self.put(name, observed_of(job))
 
     def put(self, name: str, observed: Observed) -> None:
         key = Key("team", name)
@@ -61,7 +62,7 @@ class Yard:
     def change(self, name: str, *, child: dict[str, Any] | None = None, **parts: Any) -> None:
         before = self.jobs[Key("team", name)]
         job = {**before.job, **{key: {**before.job[key], **value} for key, value in parts.items()}}
-        self.put(name, Observed(job=job, child=before.child if child is None else child))
+        self.put(name, observed_of(job, child=before.child if child is None else child))
 
     def start(self, name: str, gpus: int = 1) -> None:
         """Its Job is made and its pod is bound."""

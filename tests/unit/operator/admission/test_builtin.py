@@ -8,13 +8,13 @@ from typing import Any
 
 from tests.unit.operator.admission.queue_fixture import Yard
 from tests.unit.operator.queue.state_model import GPU, NOW, quota
+from tests.unit.operator.trainingjob.state_model import observed_of
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.position import TOLD_PER_SECOND
 from trainyard_operator.queue.quota import quota_of
-from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.queue_adapter import seconds_run
 
 
@@ -465,13 +465,13 @@ def ran(uid: str, started: int, finished: int | None = None) -> dict[str, Any]:
 def test_how_long_a_job_ran_is_told_by_its_pod_however_late_the_others_are() -> None:
     job: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}}
     now = NOW + dt.timedelta(seconds=50)
-    assert seconds_run(Observed(job=job), now) == 0
-    assert seconds_run(Observed(job=job, pods=(ran("a", 10),)), now) == 40
-    assert seconds_run(Observed(job=job, pods=(ran("a", 10, 13),)), now) == 3
+    assert seconds_run(observed_of(job), now) == 0
+    assert seconds_run(observed_of(job, pods=(ran("a", 10),)), now) == 40
+    assert seconds_run(observed_of(job, pods=(ran("a", 10, 13),)), now) == 3
     again = {**job, "status": {"attempts": [{"podUID": "b"}], "attemptCounts": {"runningSeconds": 3}}}
-    assert seconds_run(Observed(job=again, pods=(ran("a", 10, 13), ran("b", 20, 25))), now) == 8
+    assert seconds_run(observed_of(again, pods=(ran("a", 10, 13), ran("b", 20, 25))), now) == 8
     recorded = {
         **job,
         "status": {"attempts": [{"podUID": "b", "finishedAt": "x"}], "attemptCounts": {"runningSeconds": 8}},
     }
-    assert seconds_run(Observed(job=recorded, pods=(ran("b", 20, 25),)), now) == 8
+    assert seconds_run(observed_of(recorded, pods=(ran("b", 20, 25),)), now) == 8

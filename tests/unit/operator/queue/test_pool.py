@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
+from trainyard_crds.trainingjob_resources import Resources
 from trainyard_operator.queue.pool import Node, Pool, Taint, Toleration, node_of, pool_of
 
 GPU = "nvidia.com/gpu"
+
+
+def pool_for(block: dict[str, Any]) -> Pool:
+    return pool_of(Resources.model_validate(block))
 
 
 def node(**changes: Any) -> dict[str, Any]:
@@ -54,13 +59,13 @@ def test_a_cordon_closes_a_node_but_is_no_taint_to_tolerate() -> None:
 def test_jobs_that_ask_the_same_of_a_node_share_a_pool() -> None:
     one = {"gpus": 1, "nodeSelector": {"b": "2", "a": "1"}, "tolerations": [{"key": "x", "operator": "Exists"}]}
     two = {"gpus": 8, "tolerations": [{"operator": "Exists", "key": "x"}], "nodeSelector": {"a": "1", "b": "2"}}
-    assert pool_of(one) == pool_of(two)
-    assert str(pool_of(one)) == "nvidia.com/gpu (a=1,b=2)"
+    assert pool_for(one) == pool_for(two)
+    assert str(pool_for(one)) == "nvidia.com/gpu (a=1,b=2)"
 
 
 def test_jobs_without_gpus_have_a_pool_of_their_own() -> None:
-    assert pool_of({"gpus": 0, "nodeSelector": {"a": "1"}}) == Pool("")
-    assert pool_of({}) == Pool(GPU)
+    assert pool_for({"gpus": 0, "nodeSelector": {"a": "1"}}) == Pool("")
+    assert pool_for({}) == Pool(GPU)
 
 
 def test_a_selector_takes_only_nodes_with_its_labels() -> None:

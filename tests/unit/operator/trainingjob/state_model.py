@@ -14,6 +14,7 @@ from trainyard_operator.trainingjob.children.render import EXPORT_ROLE
 from trainyard_operator.trainingjob.kueue_adapter import answer
 from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
+from trainyard_operator.trainingjob.spec import parse_spec
 
 NAME, NAMESPACE, UID = "tune", "team", "5f8c1d2e-0000-4000-8000-000000000001"
 CHILD = child_name(NAME, UID)
@@ -40,6 +41,12 @@ SPEC: Object = {
 def at(clock: str) -> datetime:
     """An instant of the stories' day."""
     return datetime.fromisoformat(f"{DAY}{clock}").replace(tzinfo=UTC)
+
+
+def observed_of(job: Object, **children: Any) -> Observed:
+    """A TrainingJob with its spec parsed, and its children."""
+    spec, error = parse_spec(job["spec"])
+    return Observed(job=job, spec=spec, spec_error=error, **children)
 
 
 def new_job() -> Object:
@@ -134,8 +141,8 @@ class World:
         return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def observed(self) -> Observed:
-        return Observed(
-            job=self.job,
+        return observed_of(
+            self.job,
             child=self.child,
             pods=tuple(self.pods.values()),
             check=self.check,

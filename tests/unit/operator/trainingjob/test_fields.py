@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.unit.fields import leaves, values
-from tests.unit.operator.trainingjob.state_model import ADMITTED, SETTINGS, SPEC, new_job
+from tests.unit.operator.trainingjob.state_model import ADMITTED, SETTINGS, SPEC, new_job, observed_of
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_operator.trainingjob.children.render import children
@@ -68,7 +68,7 @@ ONE_VALUE = {"task", "quantization.type"}
 def rendered(changes: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     job = new_job()
     job["spec"] = {**SPEC, **changes}
-    return children(job, SETTINGS, ADMITTED)
+    return children(observed_of(job), SETTINGS, ADMITTED)
 
 
 def run_config(changes: dict[str, Any]) -> dict[str, Any]:

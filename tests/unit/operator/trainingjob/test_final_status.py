@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from tests.unit.operator.trainingjob.state_model import observed_of
 from trainyard_crds.report import Outcome, Termination
 from trainyard_operator.trainingjob.final_status import final_values
 from trainyard_operator.trainingjob.model import Observed
@@ -14,7 +15,7 @@ KNOWN = {"stage": "Training", "step": 120, "totalSteps": 320, "percent": 37.5, "
 
 def observed() -> Observed:
     job = {"metadata": {"name": "tune", "uid": "u"}, "spec": {}, "status": {"progress": KNOWN}}
-    return Observed(job=job)
+    return observed_of(job)
 
 
 def test_an_attempt_that_ends_before_its_first_step_leaves_what_an_earlier_one_reached() -> None:

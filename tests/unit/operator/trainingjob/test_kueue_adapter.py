@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.state_model import SETTINGS, World, new_job
+from tests.unit.operator.trainingjob.state_model import SETTINGS, World, new_job, observed_of
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, reading
-from trainyard_operator.trainingjob.model import Decision, Object, Observed
+from trainyard_operator.trainingjob.model import Decision, Object
 from trainyard_operator.trainingjob.policies.kueue_handoff import change
 
 QUOTA = (
@@ -236,7 +236,7 @@ def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
 def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
     handoff = KueueHandoff({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
     admission = Admission(admitted=True, reason="Admitted", message="", handoff=handoff)
-    job = children(new_job(), SETTINGS, admission)[-1]
+    job = children(observed_of(new_job()), SETTINGS, admission)[-1]
     assert job["spec"]["suspend"] is True
     assert handoff.labels.items() <= job["metadata"]["labels"].items()
     pods = job["spec"]["template"]["metadata"]["labels"]
@@ -334,7 +334,7 @@ def changes(*, child_labels: Object, found: Object | None) -> list[tuple[str, Ob
     admission = Admission(admitted=False, reason="Waits", message="", handoff=handoff)
     child: Object = {"metadata": {"name": "tune", "labels": child_labels}, "spec": {"suspend": True}}
     decision = Decision(phase=Phase.QUEUED, suspend=False)
-    made = change(Observed(job=new_job(), child=child), decision, admission).patches
+    made = change(observed_of(new_job(), child=child), decision, admission).patches
     return [(patch.kind, patch.body) for patch in made]
 
 

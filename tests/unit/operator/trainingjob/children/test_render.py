@@ -20,6 +20,7 @@ from tests.unit.operator.trainingjob.state_model import (
     UID,
     merged,
     new_job,
+    observed_of,
 )
 from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exitcodes import OnExit, codes_for
@@ -34,7 +35,7 @@ from trainyard_operator.trainingjob.children.render import (
     export_name,
     failure_rules,
 )
-from trainyard_operator.trainingjob.children.runconfig import InvalidSpecError
+from trainyard_operator.trainingjob.spec import InvalidSpecError
 
 GOLDEN = Path(__file__).parent / "rendered"
 CASES: dict[str, dict[str, Any]] = {
@@ -85,7 +86,7 @@ CASES: dict[str, dict[str, Any]] = {
 def rendered(case: str) -> tuple[dict[str, Any], ...]:
     job = new_job()
     job["spec"] = {**SPEC, **CASES[case]}
-    return children(job, SETTINGS, ADMITTED)
+    return children(observed_of(job), SETTINGS, ADMITTED)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -161,7 +162,7 @@ def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> 
 def gang(name: str = NAME, **spec: Any) -> dict[str, dict[str, Any]]:
     """Children of a job on two nodes, by their kind."""
     job = merged(new_job(), {"metadata": {"name": name}, "spec": {"resources": {"gpus": 4, "nodes": 2}, **spec}})
-    return {body["kind"]: body for body in children(job, SETTINGS, ADMITTED)}
+    return {body["kind"]: body for body in children(observed_of(job), SETTINGS, ADMITTED)}
 
 
 def test_pods_of_several_nodes_are_one_indexed_job_that_pod_0_ends() -> None:
@@ -192,7 +193,7 @@ def test_pods_of_several_nodes_find_pod_0_by_its_name_below_a_service_without_an
 
 def test_a_gang_is_drawn_to_each_of_its_nodes_by_a_preference_of_its_own() -> None:
     job = merged(new_job(), {"spec": {"resources": {"gpus": 4, "nodes": 3}}})
-    *_others, child = children(job, SETTINGS, ADMITTED._replace(nodes=("n1", "n2", "n1")))
+    *_others, child = children(observed_of(job), SETTINGS, ADMITTED._replace(nodes=("n1", "n2", "n1")))
     node_affinity = child["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     terms = node_affinity["preferredDuringSchedulingIgnoredDuringExecution"]
     names = [field["values"] for term in terms for field in term["preference"]["matchFields"]]
@@ -220,7 +221,7 @@ def test_one_node_has_nothing_of_several() -> None:
 
 def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> None:
     job, environment = new_job(), {"NCCL_DEBUG": "INFO", "POD_UID": "mine", "HOME": "/root"}
-    *_others, child = children(job, replace(SETTINGS, environment=environment), ADMITTED)
+    *_others, child = children(observed_of(job), replace(SETTINGS, environment=environment), ADMITTED)
     env = child["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in env
     assert len({entry["name"] for entry in env}) == len(env)
@@ -247,13 +248,13 @@ def test_the_rules_of_failure_come_in_the_order_of_the_contract() -> None:
 def test_the_check_goes_where_the_run_was_allowed_to_go() -> None:
     tolerations = [{"key": "gpu", "operator": "Exists"}]
     job = merged(new_job(), {"spec": {"resources": {"nodeSelector": {"zone": "a"}, "tolerations": tolerations}}})
-    spec = check_job(job, SETTINGS, image=None)["spec"]["template"]["spec"]
+    spec = check_job(observed_of(job), SETTINGS, image=None)["spec"]["template"]["spec"]
     assert (spec["nodeSelector"], spec["tolerations"]) == ({"zone": "a"}, tolerations)
-    assert "nodeSelector" not in check_job(new_job(), SETTINGS, image=None)["spec"]["template"]["spec"]
+    assert "nodeSelector" not in check_job(observed_of(new_job()), SETTINGS, image=None)["spec"]["template"]["spec"]
 
 
 def test_the_check_reads_the_frozen_image_and_cannot_write_the_volume() -> None:
-    job = check_job(new_job(), SETTINGS, image="frozen:1")
+    job = check_job(observed_of(new_job()), SETTINGS, image="frozen:1")
     pod = job["spec"]["template"]["spec"]
     run = next(mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "run")
     assert (pod["containers"][0]["image"], run["readOnly"]) == ("frozen:1", True)
@@ -273,7 +274,8 @@ def exported(case: str, **spec: Any) -> tuple[dict[str, Any], ...]:
     job = new_job()
     exports = [{"format": "gguf", "type": "q8_0"}, {"format": "merged"}]
     job["spec"] = {**SPEC, "exports": exports, **CASES[case], **spec}
-    return export_job(job, job["spec"]["exports"][0], SETTINGS)
+    seen = observed_of(job)
+    return export_job(seen, (seen.spec.exports or [])[0], SETTINGS)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -323,7 +325,7 @@ def test_names_of_export_jobs_differ_and_are_label_values() -> None:
 def test_a_spec_that_is_not_understood_gets_a_sentence(change: dict[str, Any], sentence: str) -> None:
     job = merged(new_job(), {"spec": change})
     with pytest.raises(InvalidSpecError, match=sentence):
-        children(job, SETTINGS, ADMITTED)
+        children(observed_of(job), SETTINGS, ADMITTED)
 
 
 def test_no_secret_value_is_rendered() -> None:
