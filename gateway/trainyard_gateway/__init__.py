@@ -1,1 +1,1 @@
-"""The gateway: takes progress reports from training pods and writes its share of the status."""
+"""The gateway: the intake for reports of trainer pods, and the REST API for users."""

@@ -1,4 +1,4 @@
-"""Puts the gateway together and runs it until it is told to stop."""
+"""Entry point: starts the intake, the REST API and the health port, and stops them on SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,87 +11,56 @@ import socket
 import ssl
 import sys
 from collections.abc import Generator
-from datetime import UTC, datetime
-from functools import partial
+from contextlib import AsyncExitStack
 
 import uvicorn
 from fastapi import FastAPI
 
 from trainyard_crds import logs
 from trainyard_gateway import settings
-from trainyard_gateway.api_server import FIELD_MANAGER, LIMITS, ApiServer
-from trainyard_gateway.connection_limit import BoundedListener
+from trainyard_gateway.api.app import create_api_app
+from trainyard_gateway.api_server import FIELD_MANAGER, LIMITS
+from trainyard_gateway.connection_limit import API_LIMIT, INTAKE_LIMIT, BoundedListener
 from trainyard_gateway.errors import SettingsError
-from trainyard_gateway.intake.app import health_app, intake_app
-from trainyard_gateway.intake.report_service import Intake, Schedule
-from trainyard_gateway.intake.status_writer import Writer
-from trainyard_gateway.intake.token_review import Tokens
-from trainyard_gateway.jobs import JobCache, Reflector
-from trainyard_gateway.metrics import Metrics
+from trainyard_gateway.health import create_health_app
+from trainyard_gateway.intake.wiring import Intake
+from trainyard_gateway.services.trainingjobs import TrainingJobService
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
-from trainyard_kube.client import KubeClient, connect
+from trainyard_kube.client import connect
 from trainyard_kube.clock import ServerClock, monotonic
 from trainyard_kube.errors import ConfigurationError
+from trainyard_kube.user_client import UserClient, connect_users
 
 logger = logging.getLogger(__name__)
 
-_SILENCE_LIMIT = 300.0
-"""Seconds without a word from the watch after which the process calls itself dead."""
 _DRAIN_SECONDS = 5.0
 
 
-class Gateway:
-    """All parts of one gateway process.
-
-    Args:
-        kube: The API server.
-    """
-
-    def __init__(self, kube: KubeClient) -> None:
-        api = ApiServer(kube)
-        schedule = Schedule()
-        jobs = JobCache()
-        self.intake = Intake(jobs, Tokens(api, monotonic), schedule)
-        self.reflector = Reflector(kube, jobs, monotonic)
-        self.metrics = Metrics(partial(len, jobs), self.silence, lambda: schedule.overdue(monotonic()))
-        kube.observe_requests(self.metrics.count_api_request)
-        self.writer = Writer(api, jobs, schedule, self.metrics, monotonic)
-
-    def silence(self) -> float:
-        """Seconds since the watch was last heard of."""
-        return monotonic() - self.reflector.last_contact
-
-    def ready(self) -> bool:
-        """Whether the TrainingJobs are known."""
-        return self.reflector.synced
-
-    def alive(self) -> bool:
-        """Whether the watch of TrainingJobs works."""
-        return self.silence() < _SILENCE_LIMIT
-
-
 class _Server(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
+    """A server that does not handle the signals of the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
 
+_Listeners = dict[_Server, socket.socket]
+
+
 def main() -> int:
     """Run the gateway.
 
     Returns:
-        0 after SIGTERM or SIGINT, 78 when the configuration cannot be used, 1 after a fault.
+        0 after SIGTERM or SIGINT, 78 for a configuration that cannot be used, 1 after a fault.
     """
     try:
-        chosen = settings.from_environment(os.environ)
+        chosen = settings.from_environment()
         logs.configure(chosen.log_level, quiet=["uvicorn"])
         asyncio.run(serve(chosen))
     except (SettingsError, ConfigurationError) as error:
         print(f"trainyard-gateway: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up
-        return 78
+        return os.EX_CONFIG
     except ExceptionGroup:
         logger.exception("the gateway stops: one of its parts failed")
         return 1
@@ -107,37 +76,48 @@ async def serve(chosen: Settings) -> None:
         ExceptionGroup: a part of the gateway failed.
     """
     certificate = ServingCertificate(chosen.certificate, chosen.key)
-    kube = await connect(chosen.kubeconfig, ServerClock(), FIELD_MANAGER, LIMITS)
-    try:
-        gateway = Gateway(kube)
-        app = intake_app(gateway.intake, gateway, gateway.metrics, lambda: datetime.now(UTC))
-        health = health_app(gateway, gateway.metrics.registry)
-        listening = _listen(chosen.host, chosen.port, "TRAINYARD_PORT")
-        intake = BoundedListener(listening, clock=monotonic, refused=gateway.metrics.connections_refused.inc)
-        servers: dict[_Server, socket.socket] = {
-            _server(app, certificate.context): intake,
-            _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
-        }
-        await _run(gateway, certificate, servers)
-    finally:
-        await kube.close()
+    kubeconfig = chosen.kubeconfig or None
+    async with AsyncExitStack() as stack:
+        kube = await connect(kubeconfig, ServerClock(), FIELD_MANAGER, LIMITS)
+        stack.push_async_callback(kube.close)
+        users = await connect_users(kubeconfig)
+        stack.push_async_callback(users.close)
+        await _run(intake := Intake(kube), certificate, _servers(chosen, intake, users, certificate.context))
 
 
-async def _run(gateway: Gateway, certificate: ServingCertificate, servers: dict[_Server, socket.socket]) -> None:
+def _servers(
+    chosen: Settings, intake: Intake, users: UserClient, context: ssl.SSLContext
+) -> dict[_Server, socket.socket]:
+    """Create the servers of the three ports with their listening sockets."""
+
+    def bounded(port: int, variable: str, limit: int) -> BoundedListener:
+        refused = intake.metrics.connections_refused.inc
+        return BoundedListener(_listen(chosen.host, port, variable), clock=monotonic, refused=refused, limit=limit)
+
+    api = create_api_app(TrainingJobService(users))
+    health = create_health_app(intake, intake.metrics.registry)
+    return {
+        _server(intake.app(), context): bounded(chosen.port, "TRAINYARD_PORT", INTAKE_LIMIT),
+        _server(api, context): bounded(chosen.api_port, "TRAINYARD_API_PORT", API_LIMIT),
+        _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
+    }
+
+
+async def _run(intake: Intake, certificate: ServingCertificate, servers: _Listeners) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        parts = (gateway.reflector.run(), gateway.writer.run(), certificate.follow())
+        parts = (intake.reflector.run(), intake.writer.run(), certificate.watch())
         background = [group.create_task(part) for part in parts]
         serving = [group.create_task(server.serve(sockets=[listener])) for server, listener in servers.items()]
         await stop.wait()
-        logger.info("stopping: no new reports are taken, what was accepted is written")
+        logger.info("stopping: the ports close, accepted reports are written")
         for server in servers:
             server.should_exit = True
         await asyncio.wait(serving)
-        await gateway.writer.drain(_DRAIN_SECONDS)
+        await intake.writer.drain(_DRAIN_SECONDS)
         for task in background:
             task.cancel()
 
@@ -147,7 +127,7 @@ def _listen(host: str, port: int, variable: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise SettingsError(f"{variable}: {host} port {port} cannot be listened on: {error.strerror}.") from error
+        raise SettingsError(f"{variable}: cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
 def _server(app: FastAPI, context: ssl.SSLContext | None) -> _Server:

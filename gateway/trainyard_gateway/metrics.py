@@ -1,4 +1,4 @@
-"""What Prometheus can read about the gateway."""
+"""Prometheus metrics of the gateway."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 _VERBS = {"GET": "list", "WATCH": "watch", "POST": "create", "PATCH": "patch"}
-"""Verb of the API of each HTTP method that the gateway uses."""
+"""API verb of each HTTP method that the gateway uses."""
 
 
 class Metrics:
-    """Counters and gauges of one process, in a registry of their own.
+    """Counters and gauges of one process, in a separate registry.
 
     Args:
-        jobs: Returns the number of TrainingJobs known.
-        silence: Returns the seconds since the watch was last heard of.
-        overdue: Returns the number of jobs that wait for the rate or for another try.
+        jobs: Returns the number of cached TrainingJobs.
+        silence: Returns the seconds since the last message on the watch.
+        overdue: Returns the number of jobs whose write waits for the rate or for a retry.
     """
 
     def __init__(self, jobs: Callable[[], float], silence: Callable[[], float], overdue: Callable[[], float]) -> None:
@@ -24,7 +24,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.reports = Counter(
             "trainyard_gateway_reports",
-            "Reports received, by body (trainyard, kubeflow) and result (Accepted or the reason of the refusal).",
+            "Reports received, by body (trainyard, kubeflow) and result (Accepted or the reason of the rejection).",
             ["body", "result"],
             registry=self.registry,
         )
@@ -36,7 +36,7 @@ class Metrics:
         )
         self.api_requests = Counter(
             "trainyard_gateway_api_requests",
-            "Requests to the API server, by verb, resource and code (HTTP status, or none where no answer came).",
+            "Requests to the API server, by verb, resource and code (HTTP status, or none without a response).",
             ["verb", "resource", "code"],
             registry=self.registry,
         )
@@ -45,17 +45,17 @@ class Metrics:
             "Connections closed at once because too many were open.",
             registry=self.registry,
         )
-        known = Gauge("trainyard_gateway_jobs", "TrainingJobs the gateway knows.", registry=self.registry)
-        known.set_function(jobs)
+        cached = Gauge("trainyard_gateway_jobs", "TrainingJobs in the cache of the gateway.", registry=self.registry)
+        cached.set_function(jobs)
         age = Gauge(
             "trainyard_gateway_watch_silence_seconds",
-            "Seconds since the API server was last heard of on the watch of TrainingJobs.",
+            "Seconds since the last message on the watch of TrainingJobs.",
             registry=self.registry,
         )
         age.set_function(silence)
         late = Gauge(
             "trainyard_gateway_writes_overdue",
-            "TrainingJobs whose turn to be written has come and that wait for the rate or for another try.",
+            "TrainingJobs whose status write is due and waits for the rate or for a retry.",
             registry=self.registry,
         )
         late.set_function(overdue)

@@ -1,35 +1,45 @@
-"""What the environment configures."""
+"""Settings from environment variables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trainyard_gateway.errors import SettingsError
 
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+def _port(default: int, variable: str) -> int:
+    port: int = Field(default, ge=1, le=65_535, validation_alias=variable, description="a TCP port from 1 to 65535")
+    return port
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Settings of one gateway process.
+class Settings(BaseSettings):
+    """Settings of one gateway process; a field's description is the value its variable accepts.
 
     Attributes:
-        host: Address both ports listen on.
+        host: Address that all ports listen on.
         port: HTTPS port of the intake.
+        api_port: HTTPS port of the REST API.
         health_port: HTTP port of /healthz, /readyz and /metrics.
-        tls_directory: Folder with tls.crt and tls.key, as a mounted Secret has them.
-        kubeconfig: Kubeconfig file; None inside a cluster.
+        tls_directory: Directory with tls.crt and tls.key, as a mounted Secret has them.
+        kubeconfig: Kubeconfig file; empty inside a cluster.
         log_level: Least severe level that is logged.
     """
 
-    host: str
-    port: int
-    health_port: int
-    tls_directory: Path
-    kubeconfig: str | None
-    log_level: str
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=True)
+
+    host: str = Field("0.0.0.0", validation_alias="TRAINYARD_HOST")  # noqa: S104 - a pod serves its cluster
+    port: int = _port(8443, "TRAINYARD_PORT")
+    api_port: int = _port(8444, "TRAINYARD_API_PORT")
+    health_port: int = _port(8080, "TRAINYARD_HEALTH_PORT")
+    tls_directory: Path = Field(Path("/etc/trainyard/tls"), validation_alias="TRAINYARD_TLS_DIRECTORY")
+    kubeconfig: str = Field("", validation_alias="KUBECONFIG")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="TRAINYARD_LOG_LEVEL", description="one of DEBUG, INFO, WARNING, ERROR"
+    )
 
     @property
     def certificate(self) -> Path:
@@ -42,27 +52,18 @@ class Settings:
         return self.tls_directory / "tls.key"
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Read TRAINYARD_HOST, _PORT, _HEALTH_PORT, _TLS_DIRECTORY, _LOG_LEVEL and KUBECONFIG.
+def from_environment() -> Settings:
+    """Read the settings of this process.
 
     Raises:
         SettingsError: a value cannot be used; names the variable, the value and what is expected.
     """
-    level = environment.get("TRAINYARD_LOG_LEVEL", "INFO")
-    if level not in _LOG_LEVELS:
-        raise SettingsError(f"TRAINYARD_LOG_LEVEL is '{level}'; set one of {', '.join(_LOG_LEVELS)}.")
-    return Settings(
-        host=environment.get("TRAINYARD_HOST", "0.0.0.0"),  # noqa: S104 - a pod serves its cluster
-        port=_port(environment, "TRAINYARD_PORT", "8443"),
-        health_port=_port(environment, "TRAINYARD_HEALTH_PORT", "8080"),
-        tls_directory=Path(environment.get("TRAINYARD_TLS_DIRECTORY", "/etc/trainyard/tls")),
-        kubeconfig=environment.get("KUBECONFIG") or None,
-        log_level=level,
-    )
-
-
-def _port(environment: Mapping[str, str], variable: str, default: str) -> int:
-    text = environment.get(variable, default)
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
-        raise SettingsError(f"{variable} is '{text}'; set a TCP port from 1 to 65535.")
-    return int(text)
+    try:
+        return Settings()
+    except ValidationError as error:
+        expected = {field.validation_alias: field.description for field in Settings.model_fields.values()}
+        sentences = [
+            f"{entry['loc'][0]} is '{entry['input']}'; set {expected[str(entry['loc'][0])]}."
+            for entry in error.errors(include_url=False)
+        ]
+        raise SettingsError(" ".join(sentences)) from error

@@ -1,4 +1,4 @@
-"""The serving certificate: loaded from files, and again when they change."""
+"""The serving certificate: loaded from files and reloaded when they change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POLL_SECONDS = 10.0
 
 
 class ServingCertificate:
-    """An SSL context whose certificate follows two files.
+    """SSL context that reloads its certificate from two files.
 
     Args:
         certificate: The certificate chain, PEM.
@@ -33,14 +33,14 @@ class ServingCertificate:
             self._content = self._read()
             self._load(self.context)
         except OSError as error:  # ssl.SSLError is one
-            remedy = "The operator makes the Secret; its log says why it did not."
+            remedy = "The operator creates the Secret; see its log for the cause."
             raise SettingsError(f"The serving certificate {certificate} cannot be used: {error}. {remedy}") from error
 
     def refresh(self) -> bool:
-        """Load the files again if they changed; new connections get the new certificate.
+        """Reload the files if they changed; new connections get the new certificate.
 
         Returns:
-            Whether a new certificate was loaded. Files that are not a pair (half written) are left for the next time.
+            Whether a new certificate was loaded. Files that are not a pair (half written) are retried later.
         """
         try:
             content = self._read()
@@ -49,14 +49,14 @@ class ServingCertificate:
             self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             self._load(self.context)
         except OSError as error:
-            logger.warning("the new serving certificate cannot be used, the old one stays: %s", error)
+            logger.warning("the new serving certificate cannot be used, keeping the old one: %s", error)
             return False
         self._content = content
         logger.info("the serving certificate was renewed")
         return True
 
-    async def follow(self) -> None:
-        """Never return; look at the files every few seconds."""
+    async def watch(self) -> None:
+        """Poll the files every few seconds; never return."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             self.refresh()

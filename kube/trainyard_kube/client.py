@@ -279,6 +279,19 @@ async def connect(
     Raises:
         ConfigurationError: neither can be used.
     """
+    configuration = await load_configuration(kubeconfig)
+    configuration.connection_pool_maxsize = limits.in_flight + _SPARE_CONNECTIONS
+    # Otherwise two threads look for a proxy and a netrc at each request and wait for the interpreter in a burst.
+    configuration.client_session_kwargs = {"trust_env": False}
+    return KubeClient(client.ApiClient(configuration), clock, field_manager, limits)
+
+
+async def load_configuration(kubeconfig: str | None) -> Any:
+    """Return the generated client's configuration of a kubeconfig file or of the pod's service account.
+
+    Raises:
+        ConfigurationError: neither can be used.
+    """
     configuration = client.Configuration()
     try:
         if kubeconfig is None:
@@ -288,11 +301,8 @@ async def connect(
     except (ConfigException, yaml.YAMLError, OSError) as error:
         remedy = "Run in a pod with a service account, or set KUBECONFIG to a kubeconfig file."
         raise ConfigurationError(f"There is no way to the API server: {error} {remedy}") from error
-    configuration.connection_pool_maxsize = limits.in_flight + _SPARE_CONNECTIONS
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
-    # Otherwise two threads look for a proxy and a netrc at each request and wait for the interpreter in a burst.
-    configuration.client_session_kwargs = {"trust_env": False}
-    return KubeClient(client.ApiClient(configuration), clock, field_manager, limits)
+    return configuration
 
 
 def environment_proxy(url: str) -> str | None:

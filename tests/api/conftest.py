@@ -29,6 +29,7 @@ ORDER = (
     ("test_operator", "test_exports", "test_tenants", "test_memory_warning"),
     ("test_crd", "test_error_corpus", "test_examples"),
     ("test_gateway",),
+    ("test_gateway_api",),
     ("test_health",),
     ("test_chart",),
 )

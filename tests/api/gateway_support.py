@@ -185,7 +185,8 @@ class Gateway:
     def __init__(
         self, kubernetes: Kubernetes, folder: Path, *, through: Callable[[Path], Path] = lambda direct: direct
     ) -> None:
-        self.port, self.health_port, self.ca = free_port(), free_port(), kubernetes.cluster.ca
+        self.port, self.api_port, self.health_port = free_port(), free_port(), free_port()
+        self.ca = kubernetes.cluster.ca
         self.folder, self.kubernetes = folder, kubernetes
         self.context = ssl.create_default_context(cafile=str(self.ca))
         self._serving_pair()
@@ -206,7 +207,14 @@ class Gateway:
     def post(self, path: str, body: Any, token: str | None) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
-        request = urllib.request.Request(self.url(path), data, headers, method="POST")
+        return self._send(urllib.request.Request(self.url(path), data, headers, method="POST"))
+
+    def get(self, path: str, token: str | None) -> Answer:
+        """Send a request to the REST API."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return self._send(urllib.request.Request(f"https://127.0.0.1:{self.api_port}{path}", headers=headers))
+
+    def _send(self, request: urllib.request.Request) -> Answer:
         try:
             with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
                 return Answer(answer.status, json.loads(answer.read()), _lower(answer.headers))
@@ -240,6 +248,7 @@ class Gateway:
             "KUBECONFIG": str(self._kubeconfig),
             "TRAINYARD_HOST": "127.0.0.1",
             "TRAINYARD_PORT": str(self.port),
+            "TRAINYARD_API_PORT": str(self.api_port),
             "TRAINYARD_HEALTH_PORT": str(self.health_port),
             "TRAINYARD_TLS_DIRECTORY": str(self.folder),
         }

@@ -23,7 +23,7 @@ from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
 from trainyard_crds.constants import kubeflow_path, progress_path
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_gateway.connection_limit import LIMIT
+from trainyard_gateway.connection_limit import INTAKE_LIMIT
 
 pytestmark = pytest.mark.api
 DEAD = "watches: lists of trainingjobs show changes that the watch does not bring"
@@ -278,7 +278,7 @@ def test_idle_connections_neither_fill_the_memory_nor_keep_reports_out(
     proxy.down = False
     gateway.wait_until_ready()
     with ExitStack() as idle:
-        for _ in range(LIMIT + 50):
+        for _ in range(INTAKE_LIMIT + 50):
             idle.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10))
         until(lambda: gateway.metric("trainyard_gateway_connections_refused_total") == 50)
         assert gateway.metric("process_resident_memory_bytes") < MEMORY

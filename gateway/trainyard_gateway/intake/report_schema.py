@@ -1,4 +1,4 @@
-"""The two bodies of the intake, read into one `Update`: pure, and strict about what comes from outside."""
+"""Parses and validates the two report bodies of the intake into one `ReportUpdate`; pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from trainyard_crds.printer_text import progress_summary
 from trainyard_crds.report import KubeflowMetric, KubeflowReport, Report, Stage
-from trainyard_gateway.errors import Refusal
+from trainyard_gateway.intake.errors import ReportRejectedError
 
 BODY_LIMIT = 64 * 1024
-"""Largest body in bytes; a report with every list full has about a third of it."""
+"""Largest body in bytes; a report whose lists are all full is about a third of it."""
 FUTURE_LIMIT = timedelta(minutes=5)
-"""How far the clock of a node may be ahead of ours."""
+"""Accepted clock skew of a node ahead of the gateway."""
 METRICS_LIMIT = 64
 _LARGEST_INTEGER = 2**53
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -30,15 +30,15 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Update:
-    """What one report says, ready for the status.
+class ReportUpdate:
+    """The validated content of one report.
 
     Attributes:
-        order: Grows from one report of a pod to the next; None when the body has nothing of the kind.
+        order: Increases from one report of a pod to the next; None if the body has no such value.
         progress: `status.progress` (JSON).
         metrics: `status.metrics`.
-        parts: `gpus`, `checkpoints` and `memoryEstimate` (JSON) where the body knows them.
-        partial: Whether `progress` lacks what did not change, as a Kubeflow body does.
+        parts: `gpus`, `checkpoints` and `memoryEstimate` (JSON) if the body has them.
+        partial: Whether `progress` omits unchanged fields, as a Kubeflow body does.
     """
 
     order: float | None
@@ -47,16 +47,16 @@ class Update:
     parts: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
 
-    def share(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """The gateway's parts of the status.
+    def status_fields(self, previous: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the status fields owned by the gateway.
 
         Args:
-            before: The same parts as reported last; a partial update goes on from them.
+            previous: The same fields after the last report; a partial update inherits from them.
         """
         progress = dict(self.progress)
         if self.partial:
-            carried = {key: value for key, value in before.get("progress", {}).items() if key not in _VOLATILE}
-            progress = carried | progress
+            inherited = {key: value for key, value in previous.get("progress", {}).items() if key not in _VOLATILE}
+            progress = inherited | progress
         summary = progress_summary(progress, self.metrics)
         return {"progress": progress, "metrics": dict(self.metrics), **self.parts, "summary": summary}
 
@@ -64,17 +64,17 @@ class Update:
 _VOLATILE = ("remainingSeconds", "stepsPerSecond", "tokensPerSecond")
 
 
-def report_update(body: bytes, now: datetime) -> Update:
-    """Read a `Report`.
+def parse_report(body: bytes, now: datetime) -> ReportUpdate:
+    """Parse a `Report`.
 
     Raises:
-        Refusal: 400 or 422, the body is not one.
+        ReportRejectedError: 400 or 422, the body is invalid.
     """
     report = _parse(Report, body)
-    _refuse_repeats([checkpoint.name for checkpoint in report.checkpoints])
-    _refuse_names(list(report.metrics), "metrics")
+    _reject_duplicates([checkpoint.name for checkpoint in report.checkpoints])
+    _reject_metric_names(list(report.metrics), "metrics")
     for index, checkpoint in enumerate(report.checkpoints):
-        _refuse_names(list(checkpoint.metrics), f"checkpoints.{index}.metrics")
+        _reject_metric_names(list(checkpoint.metrics), f"checkpoints.{index}.metrics")
     document = report.to_json()
     for index, entry in enumerate(document["checkpoints"]):
         entry["createdAt"] = _time(entry["createdAt"], now, f"checkpoints.{index}.createdAt")
@@ -83,16 +83,16 @@ def report_update(body: bytes, now: datetime) -> Update:
     parts: dict[str, Any] = {
         name: document[name] for name in ("gpus", "checkpoints", "memoryEstimate") if name in document
     }
-    return Update(report.sequence, progress, document["metrics"], parts)
+    return ReportUpdate(report.sequence, progress, document["metrics"], parts)
 
 
-def kubeflow_update(body: bytes, now: datetime) -> Update:
-    """Read a Kubeflow Trainer status body: text metrics become numbers, the counters among them progress.
+def parse_kubeflow_report(body: bytes, now: datetime) -> ReportUpdate:
+    """Parse a Kubeflow Trainer status body: metric texts become numbers, step and epoch counters become progress.
 
-    A metric that is no finite number is left out: the script that logs it cannot do otherwise.
+    A metric that is not a finite number is omitted, because the logging script cannot avoid it.
 
     Raises:
-        Refusal: 400 or 422, the body is not one.
+        ReportRejectedError: 400 or 422, the body is invalid.
     """
     status = _parse(KubeflowReport, body).trainer_status
     stamp = _time(status.last_updated_time, now, "trainerStatus.lastUpdatedTime")
@@ -105,27 +105,29 @@ def kubeflow_update(body: bytes, now: datetime) -> Update:
         "remainingSeconds": status.estimated_remaining_seconds,
     }
     if status.progress_percentage == 0 and counters["step"] is None:
-        counters["step"] = 0  # how a run begins
-    # The body's own percentage stops at 99 until the end; the counters know better.
+        counters["step"] = 0  # the first report of a run
+    # The body's own percentage stays at 99 until the end; the counters are exact.
     if counters["step"] is not None and counters["totalSteps"]:
         counters["percent"] = min(100.0, 100.0 * counters["step"] / counters["totalSteps"])
-    # It has no failed or stopped state and says 100 % however training ended: this is progress, never the result.
+    # The body has no failed or stopped state and reports 100 % however training ended: it is progress, not a result.
     known = {key: value for key, value in counters.items() if value is not None}
     progress = {"stage": str(Stage.TRAINING), "updatedAt": stamp, **known}
     metrics = {_camel(name): value for name, value in numbers.items() if _METRIC.fullmatch(name)}
     order = None if status.last_updated_time is None else _moment(status.last_updated_time).timestamp()
-    return Update(order, progress, dict(list(metrics.items())[:METRICS_LIMIT]), partial=True)
+    return ReportUpdate(order, progress, dict(list(metrics.items())[:METRICS_LIMIT]), partial=True)
 
 
 def _parse(model: type[M], body: bytes) -> M:
     if not body:
-        raise Refusal(400, "EmptyBody", "the body is empty; send a JSON object with Content-Type: application/json")
+        raise ReportRejectedError(
+            400, "EmptyBody", "the body is empty; send a JSON object with Content-Type: application/json"
+        )
     try:
         document = json.loads(body, parse_constant=_no_number)
         _check_values(document, "")
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise Refusal(400, "InvalidJson", f"the body is not a JSON document: {detail}") from error
+        raise ReportRejectedError(400, "InvalidJson", f"the body is not a JSON document: {detail}") from error
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
@@ -139,14 +141,14 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _check_values(value: object, place: str) -> None:
-    """Refuse what the schema would let through and the API server would not, or a terminal would act on."""
+    """Reject values that pass the schema but that the API server rejects or a terminal interprets."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _check_values(key, place)
             _check_values(entry, f"{place}.{key}".lstrip("."))
     elif isinstance(value, str):
         if _CONTROL.search(value):
-            raise _invalid(place, "a text holds control characters; remove them")
+            raise _invalid(place, "the text contains control characters; remove them")
     elif isinstance(value, Sequence):
         for index, entry in enumerate(value):
             _check_values(entry, f"{place}.{index}")
@@ -156,21 +158,21 @@ def _check_values(value: object, place: str) -> None:
         raise _invalid(place, f"the number is larger than {_LARGEST_INTEGER}; leave the value out")
 
 
-def _refuse_repeats(names: list[str]) -> None:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise _invalid("checkpoints", f"the name '{repeated}' stands there twice; give every checkpoint once")
+def _reject_duplicates(names: list[str]) -> None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise _invalid("checkpoints", f"the name '{duplicate}' appears twice; list every checkpoint once")
 
 
-def _refuse_names(names: list[str], place: str) -> None:
+def _reject_metric_names(names: list[str], place: str) -> None:
     wrong = next((name for name in names if not _METRIC.fullmatch(name)), None)
     if wrong is not None:
-        remedy = "a metric's name starts with a letter and has at most 63 letters, digits, '_', '-', '.', '/' or '@'"
-        raise _invalid(place, f"'{wrong[:63]}' is not a metric's name; {remedy}")
+        remedy = "a metric name starts with a letter and has at most 63 letters, digits, '_', '-', '.', '/' or '@'"
+        raise _invalid(place, f"'{wrong[:63]}' is not a metric name; {remedy}")
 
 
-def _invalid(place: str, problem: str) -> Refusal:
-    return Refusal(422, "InvalidBody", f"the report is not valid at {place}: {problem}")
+def _invalid(place: str, problem: str) -> ReportRejectedError:
+    return ReportRejectedError(422, "InvalidBody", f"the report is not valid at {place}: {problem}")
 
 
 def _moment(text: str) -> datetime:
@@ -178,18 +180,18 @@ def _moment(text: str) -> datetime:
 
 
 def _time(text: str | None, now: datetime, place: str) -> str:
-    """A time stamp as Kubernetes writes it; now where there is none."""
+    """Return a timestamp in the Kubernetes format; `now` if there is none."""
     if text is None:
         return _format(now)
     if not _TIME.fullmatch(text):
-        raise _invalid(place, "it is not an RFC 3339 time with a zone, for example 2026-01-31T12:00:00Z")
+        raise _invalid(place, "the value is not an RFC 3339 time with a zone, for example 2026-01-31T12:00:00Z")
     try:
         moment = _moment(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise _invalid(place, "there is no such time") from error
+        raise _invalid(place, "the date or time does not exist") from error
     if moment > now + FUTURE_LIMIT:
         minutes = int(FUTURE_LIMIT.total_seconds() / 60)
-        raise _invalid(place, f"it lies more than {minutes} minutes ahead; set the clock of the node")
+        raise _invalid(place, f"the time is more than {minutes} minutes in the future; set the clock of the node")
     return _format(moment)
 
 

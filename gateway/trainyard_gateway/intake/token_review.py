@@ -1,4 +1,4 @@
-"""Whose token it is: TokenReview with a short memory."""
+"""Authenticates pods by TokenReview, with a short cache."""
 
 from __future__ import annotations
 
@@ -7,75 +7,76 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trainyard_gateway.errors import Refusal
+from trainyard_gateway.intake.errors import ReportRejectedError
 from trainyard_kube.errors import ApiError
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 _POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
-_REMEMBERED = 10_000
+_CACHE_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """The pod a token was made for."""
+class PodIdentity:
+    """The pod that a token is bound to."""
 
     namespace: str
-    pod: str
-    pod_uid: str
+    name: str
+    uid: str
 
 
-class Reviewer(Protocol):
-    """The part of the API that reviews tokens."""
+class TokenReviewApi(Protocol):
+    """The API request that reviews tokens."""
 
     async def review_token(self, token: str, audience: str) -> dict[str, Any]:
-        """The status of a TokenReview."""
+        """Return the status of a TokenReview."""
 
 
-class Tokens:
-    """Reviews tokens and remembers the good ones.
+class TokenReviewer:
+    """Reviews tokens and caches the valid ones.
 
     Args:
-        reviewer: Who knows whether a token is good.
+        api: Sends TokenReviews.
         clock: Monotonic seconds.
-        lifetime: Seconds a good answer is reused; a deleted pod's token may be taken that much longer.
+        lifetime: Seconds a valid result is cached; a deleted pod's token may be accepted that much longer.
     """
 
-    def __init__(self, reviewer: Reviewer, clock: Callable[[], float], lifetime: float = 60.0) -> None:
-        self._reviewer, self._clock, self._lifetime = reviewer, clock, lifetime
-        self._known: dict[bytes, tuple[float, Caller]] = {}
+    def __init__(self, api: TokenReviewApi, clock: Callable[[], float], lifetime: float = 60.0) -> None:
+        self._api, self._clock, self._lifetime = api, clock, lifetime
+        self._cache: dict[bytes, tuple[float, PodIdentity]] = {}
 
-    async def caller(self, token: str, audience: str) -> Caller:
-        """The pod that holds a token for an audience.
+    async def review(self, token: str, audience: str) -> PodIdentity:
+        """Return the pod that holds a token for an audience.
 
         Raises:
-            Refusal: 401 when the token is not good for this audience, 503 when that cannot be found out now.
+            ReportRejectedError: 401, the token is not valid for this audience; 503, it cannot be reviewed now.
         """
-        # The hash, so that no token lies in memory longer than its request.
+        # The cache holds hashes, so that no token stays in memory longer than its request.
         key = hashlib.sha256(f"{audience}\0{token}".encode()).digest()
-        known = self._known.get(key)
-        if known is not None and self._clock() < known[0]:
-            return known[1]
+        cached = self._cache.get(key)
+        if cached is not None and self._clock() < cached[0]:
+            return cached[1]
         try:
-            status = await self._reviewer.review_token(token, audience)
+            status = await self._api.review_token(token, audience)
         except ApiError as error:
-            raise Refusal(503, "ApiUnavailable", f"the token cannot be reviewed now: {error}", retry_after=5) from error
-        caller = caller_of(status, audience)
-        self._remember(key, caller)
-        return caller
+            message = f"the token cannot be reviewed now: {error}"
+            raise ReportRejectedError(503, "ApiUnavailable", message, retry_after=5) from error
+        pod = parse_review(status, audience)
+        self._store(key, pod)
+        return pod
 
-    def _remember(self, key: bytes, caller: Caller) -> None:
+    def _store(self, key: bytes, pod: PodIdentity) -> None:
         now = self._clock()
-        if len(self._known) >= _REMEMBERED:
-            self._known = {known: entry for known, entry in self._known.items() if entry[0] > now}
-        if len(self._known) < _REMEMBERED:
-            self._known[key] = (now + self._lifetime, caller)
+        if len(self._cache) >= _CACHE_LIMIT:
+            self._cache = {cached: entry for cached, entry in self._cache.items() if entry[0] > now}
+        if len(self._cache) < _CACHE_LIMIT:
+            self._cache[key] = (now + self._lifetime, pod)
 
 
-def caller_of(status: Mapping[str, Any], audience: str) -> Caller:
-    """Read the status of a TokenReview.
+def parse_review(status: Mapping[str, Any], audience: str) -> PodIdentity:
+    """Parse the status of a TokenReview.
 
     Raises:
-        Refusal: 401, the token is not good, has another audience, or belongs to no pod.
+        ReportRejectedError: 401, the token is invalid, has another audience, or is not bound to a pod.
     """
     if status.get("authenticated") is not True or audience not in status.get("audiences", []):
         raise unauthorized()
@@ -83,15 +84,14 @@ def caller_of(status: Mapping[str, Any], audience: str) -> Caller:
     account, extra = user.get("username", ""), user.get("extra", {})
     pods, uids = extra.get(_POD_NAME, []), extra.get(_POD_UID, [])
     if not account.startswith(_SERVICE_ACCOUNT) or len(pods) != 1 or len(uids) != 1:
-        raise Refusal(
-            401, "NotAPodToken", "the token is not bound to a pod; use the token file mounted into the training pod"
-        )
-    return Caller(account.removeprefix(_SERVICE_ACCOUNT).partition(":")[0], pods[0], uids[0])
+        message = "the token is not bound to a pod; use the token file mounted into the trainer pod"
+        raise ReportRejectedError(401, "NotAPodToken", message)
+    return PodIdentity(account.removeprefix(_SERVICE_ACCOUNT).partition(":")[0], pods[0], uids[0])
 
 
-def unauthorized() -> Refusal:
-    """The one answer to a token that is not good; it tells a stranger nothing about which jobs exist."""
-    return Refusal(
+def unauthorized() -> ReportRejectedError:
+    """Return the rejection of an invalid token; it is the same for jobs that do not exist, so it reveals none."""
+    return ReportRejectedError(
         401,
         "Unauthorized",
         "the token is not valid for this TrainingJob; use the token file mounted into the job's own pod, "

@@ -1,8 +1,8 @@
-"""When which job's status is written: pure, the clock is passed in.
+"""Decides when the status of each job is written; pure, the clock is passed in.
 
-Every job's newest update waits here until it may be written: at most one write in flight per job, one write per job in
-`interval` seconds, `rate` writes per second in all, jobs whose stage changed before the others, then those that wait
-longest.
+Keeps the newest update of each job until it may be written: at most one write in flight per job, one write per job in
+`interval` seconds and `rate` writes per second over all jobs. Jobs whose stage changed are written first, then those
+that have waited longest.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Outcome(Enum):
     WRITTEN = "written"
     """It took effect."""
     RETRY = "retry"
-    """It had no effect, or nobody knows; the same update may succeed later."""
+    """It had no effect, or the effect is unknown; the same update may succeed later."""
     DROPPED = "dropped"
-    """It had no effect and never will."""
+    """It had no effect and cannot succeed later."""
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class _Entry(Generic[T]):
 
 
 @dataclass
-class WriteSchedule(Generic[K, T]):
-    """Updates that wait to be written.
+class WriteScheduler(Generic[K, T]):
+    """Rate limiter and priority queue of status writes.
 
     Attributes:
         interval: Seconds between the starts of two writes of one job.
@@ -59,18 +59,18 @@ class WriteSchedule(Generic[K, T]):
         self._bucket = TokenBucket(self.rate, burst=1.0)
 
     def offer(self, key: K, update: T, stage: str, *, written: str | None = None) -> None:
-        """Make `update` the newest of its job; an older one that still waits is forgotten.
+        """Set the pending update of a job in place of an older one.
 
         Args:
             key: The job.
-            update: What is to be written.
-            stage: The stage it tells of.
-            written: The stage that stands in the status, for a job that this schedule has not written yet.
+            update: The update to write.
+            stage: The stage in the update.
+            written: The stage in the status, for a job that this scheduler has not written yet.
         """
         self._entries.setdefault(key, _Entry(stage=written)).pending = (update, stage)
 
     def next(self, now: float) -> tuple[K, T] | None:
-        """The update to write now, which stays pending until `start` or `drop`; None when none may be written."""
+        """Return the update to write now, pending until `start` or `drop`; None if none may be written."""
         if self._bucket.delay(now) > 0:
             return None
         due = [key for key, entry in self._waiting() if entry.due <= now]
@@ -82,13 +82,13 @@ class WriteSchedule(Generic[K, T]):
         return key, pending[0]
 
     def start(self, key: K, now: float) -> None:
-        """The pending update of `key` is being written from now on."""
+        """Mark the pending update of `key` as in flight."""
         entry = self._entries[key]
         entry.pending, entry.in_flight, entry.started = None, entry.pending, now
         self._bucket.try_take(now)
 
     def finish(self, key: K, now: float, outcome: Outcome) -> None:
-        """The write of `key` ended; an update to retry waits again unless a newer one came meanwhile."""
+        """Record the outcome of a write; an update to retry is pending again unless a newer one replaced it."""
         entry = self._entries.get(key)
         if entry is None or entry.in_flight is None:
             return
@@ -103,27 +103,27 @@ class WriteSchedule(Generic[K, T]):
             entry.due, entry.stage = entry.started + self.interval, written[1]
 
     def drop(self, key: K) -> None:
-        """Forget the pending update of `key`: there is nothing to write."""
+        """Discard the pending update of `key`."""
         if key in self._entries:
             self._entries[key].pending = None
 
     def forget(self, key: K) -> None:
-        """Forget everything about a job that is gone or finished."""
+        """Remove all state of a job that was deleted or has finished."""
         self._entries.pop(key, None)
 
     def delay(self, now: float) -> float | None:
-        """Seconds until `next` may have something, 0 when it has; None when only a new offer or `finish` can help."""
+        """Return the seconds until `next` may return an update; None if that requires an `offer` or `finish`."""
         dues = [entry.due for _, entry in self._waiting()]
         return max(0.0, min(dues) - now, self._bucket.delay(now)) if dues else None
 
-    def hurry(self) -> None:
-        """The process is about to end: from now on no job's interval holds, only the rate does."""
+    def ignore_intervals(self) -> None:
+        """Limit writes by the rate only, so that pending updates are written before the process ends."""
         self.interval = 0.0
         for entry in self._entries.values():
             entry.due = 0.0
 
     def overdue(self, now: float) -> int:
-        """How many updates wait for the rate, or for another try, rather than for their job's interval."""
+        """Return the number of updates that wait for the rate or for a retry, not for the interval of their job."""
         return sum(entry.due <= now or entry.failures > 0 for _, entry in self._waiting())
 
     @property

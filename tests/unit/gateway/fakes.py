@@ -1,4 +1,4 @@
-"""Objects of the API and the faults it can have, for the gateway's unit tests."""
+"""TrainingJob objects and fake API clients for the gateway's unit tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard_crds.constants import child_name, progress_audience
-from trainyard_gateway.intake.token_review import Caller
+from trainyard_gateway.intake.token_review import PodIdentity
 from trainyard_gateway.jobs import Job, JobKey
 from trainyard_kube.errors import ApiError
 
@@ -16,7 +16,7 @@ POD_UID = "pod-1"
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Monotonic clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,15 +39,15 @@ def job(**fields: Any) -> Job:
     return Job.from_object(job_object(**fields))
 
 
-def caller(**changes: str) -> Caller:
-    fields = {"namespace": KEY.namespace, "pod": f"{child_name(KEY.name, UID)}-x2k4p", "pod_uid": POD_UID}
-    return Caller(**(fields | changes))
+def pod_identity(**changes: str) -> PodIdentity:
+    fields = {"namespace": KEY.namespace, "name": f"{child_name(KEY.name, UID)}-x2k4p", "uid": POD_UID}
+    return PodIdentity(**(fields | changes))
 
 
 def review(**changes: Any) -> dict[str, Any]:
-    """Status of a TokenReview that says yes to the caller above."""
+    """Status of a TokenReview that authenticates the pod above."""
     extra = {
-        "authentication.kubernetes.io/pod-name": [caller().pod],
+        "authentication.kubernetes.io/pod-name": [pod_identity().name],
         "authentication.kubernetes.io/pod-uid": [POD_UID],
     }
     user = {"username": f"system:serviceaccount:{KEY.namespace}:default", "extra": extra}
@@ -55,33 +55,33 @@ def review(**changes: Any) -> dict[str, Any]:
 
 
 class FakeApi:
-    """Answers what it was given; an error in the list is raised.
+    """Returns the given responses in order; an error is raised.
 
     Attributes:
-        answers: One per patch.
-        patches: The patches that were sent.
+        responses: One per patch.
+        patches: The received patches.
     """
 
-    def __init__(self, *answers: dict[str, Any] | ApiError) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: dict[str, Any] | ApiError) -> None:
+        self.responses = list(responses)
         self.patches: list[Mapping[str, Any]] = []
 
     async def patch_status(self, key: JobKey, patch: Mapping[str, Any]) -> dict[str, Any]:
         self.patches.append(patch)
-        answer = self.answers.pop(0)
-        if isinstance(answer, ApiError):
-            raise answer
-        return answer
+        response = self.responses.pop(0)
+        if isinstance(response, ApiError):
+            raise response
+        return response
 
 
-class FakeReviewer:
-    """Answers every review alike and counts them."""
+class FakeTokenReviewApi:
+    """Returns one response to every review and counts the reviews."""
 
-    def __init__(self, answer: dict[str, Any] | ApiError) -> None:
-        self.answer, self.calls = answer, 0
+    def __init__(self, response: dict[str, Any] | ApiError) -> None:
+        self.response, self.calls = response, 0
 
     async def review_token(self, token: str, audience: str) -> dict[str, Any]:
         self.calls += 1
-        if isinstance(self.answer, ApiError):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, ApiError):
+            raise self.response
+        return self.response

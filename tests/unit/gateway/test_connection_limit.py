@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.gateway.fakes import Clock
 from tests.unit.timeouts import PATIENCE
-from trainyard_gateway.connection_limit import LONGEST_SECONDS, BoundedListener
+from trainyard_gateway.connection_limit import CLOSABLE_AGE_SECONDS, BoundedListener
 
 
 class Setup:
@@ -37,7 +37,7 @@ def setup() -> Iterator[Setup]:
         yield Setup(stack)
 
 
-def test_one_connection_too_many_is_closed_at_once(setup: Setup) -> None:
+def test_connection_above_the_limit_is_closed(setup: Setup) -> None:
     kept = [setup.take(), setup.take()]
     surplus = setup.connect()
     with pytest.raises(ConnectionAbortedError):
@@ -48,7 +48,7 @@ def test_one_connection_too_many_is_closed_at_once(setup: Setup) -> None:
     assert kept[0][0].recv(1) == b"x"
 
 
-def test_a_closed_connection_makes_room(setup: Setup) -> None:
+def test_closed_connection_frees_a_slot(setup: Setup) -> None:
     _, ours = setup.take()
     setup.take()
     ours.close()
@@ -56,9 +56,9 @@ def test_a_closed_connection_makes_room(setup: Setup) -> None:
     assert setup.refused == 0
 
 
-def test_connections_that_stay_are_cut_when_others_want_their_place(setup: Setup) -> None:
+def test_old_connection_is_closed_in_favour_of_a_new_one(setup: Setup) -> None:
     stays, ours = setup.take()
-    setup.clock.now += LONGEST_SECONDS
+    setup.clock.now += CLOSABLE_AGE_SECONDS
     young, _ = setup.take()
     setup.connect()
     with pytest.raises(ConnectionAbortedError):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gateway.test_tls import write_pair
+from tests.unit.gateway.certificates import write_pair
 from trainyard_gateway.main import main
 
-NOWHERE = {
+UNREACHABLE = {
     "apiVersion": "v1",
     "kind": "Config",
     "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
@@ -22,7 +22,7 @@ NOWHERE = {
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -33,47 +33,50 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     write_pair(tmp_path, "gateway")
-    (tmp_path / "kubeconfig").write_text(json.dumps(NOWHERE))
+    (tmp_path / "kubeconfig").write_text(json.dumps(UNREACHABLE))
     monkeypatch.setenv("TRAINYARD_TLS_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("TRAINYARD_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     return monkeypatch
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def misconfiguration(capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the gateway and return the sentence it exits with."""
     assert main() == 78
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text
 
 
-def test_a_wrong_setting_ends_the_process_with_a_sentence(
+def test_invalid_setting_exits_with_a_sentence(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment.setenv("TRAINYARD_PORT", "https")
-    assert said(capsys) == "trainyard-gateway: TRAINYARD_PORT is 'https'; set a TCP port from 1 to 65535.\n"
+    assert misconfiguration(capsys) == "trainyard-gateway: TRAINYARD_PORT is 'https'; set a TCP port from 1 to 65535.\n"
 
 
-def test_a_missing_certificate_too(
+def test_missing_certificate_exits_with_a_sentence(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     environment.setenv("TRAINYARD_TLS_DIRECTORY", str(tmp_path / "none"))
-    assert "cannot be used: [Errno 2]" in said(capsys)
+    assert "cannot be used: [Errno 2]" in misconfiguration(capsys)
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "{}"])
-def test_a_kubeconfig_that_cannot_be_used_too(
+def test_unusable_kubeconfig_exits_with_a_sentence(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str | None
 ) -> None:
     path = tmp_path / "other"
     if text is not None:
         path.write_text(text)
     environment.setenv("KUBECONFIG", str(path))
-    assert "There is no way to the API server" in said(capsys)
+    assert "There is no way to the API server" in misconfiguration(capsys)
 
 
-def test_a_port_in_use_too(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_exits_with_a_sentence(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         environment.setenv("TRAINYARD_PORT", str(port))
-        assert f"TRAINYARD_PORT: 127.0.0.1 port {port} cannot be listened on: Address already in use" in said(capsys)
+        assert f"TRAINYARD_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in misconfiguration(
+            capsys
+        )

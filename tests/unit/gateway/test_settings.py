@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -12,35 +13,61 @@ from trainyard_gateway import settings
 from trainyard_gateway.errors import SettingsError
 
 
-def test_everything_has_a_default_that_fits_the_chart() -> None:
-    chosen = settings.from_environment({})
-    assert (chosen.port, chosen.health_port, chosen.kubeconfig) == (8443, 8080, None)
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment without the variables of the gateway."""
+    for name in [name for name in os.environ if name.startswith("TRAINYARD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    return monkeypatch
+
+
+def test_defaults() -> None:
+    chosen = settings.from_environment()
+    assert (chosen.port, chosen.api_port, chosen.health_port, chosen.kubeconfig) == (8443, 8444, 8080, "")
     assert chosen.certificate == Path("/etc/trainyard/tls/tls.crt")
     assert chosen.key == Path("/etc/trainyard/tls/tls.key")
 
 
-def test_the_environment_is_read() -> None:
-    chosen = settings.from_environment(
-        {"TRAINYARD_PORT": "9443", "TRAINYARD_HOST": "127.0.0.1", "KUBECONFIG": "/k", "TRAINYARD_LOG_LEVEL": "DEBUG"}
-    )
-    assert (chosen.port, chosen.host, chosen.kubeconfig, chosen.log_level) == (9443, "127.0.0.1", "/k", "DEBUG")
+def test_environment_is_read(environment: pytest.MonkeyPatch) -> None:
+    variables = {
+        "TRAINYARD_PORT": "9443",
+        "TRAINYARD_API_PORT": "9444",
+        "TRAINYARD_HOST": "127.0.0.1",
+        "KUBECONFIG": "/k",
+        "TRAINYARD_LOG_LEVEL": "DEBUG",
+    }
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    chosen = settings.from_environment()
+    assert (chosen.port, chosen.api_port, chosen.host) == (9443, 9444, "127.0.0.1")
+    assert (chosen.kubeconfig, chosen.log_level) == ("/k", "DEBUG")
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "expected"),
     [
-        ("TRAINYARD_PORT", "0"),
-        ("TRAINYARD_PORT", "65536"),
-        ("TRAINYARD_HEALTH_PORT", "http"),
-        ("TRAINYARD_LOG_LEVEL", "LOUD"),
+        ("TRAINYARD_PORT", "0", "a TCP port from 1 to 65535"),
+        ("TRAINYARD_PORT", "", "a TCP port from 1 to 65535"),
+        ("TRAINYARD_API_PORT", "65536", "a TCP port from 1 to 65535"),
+        ("TRAINYARD_HEALTH_PORT", "http", "a TCP port from 1 to 65535"),
+        ("TRAINYARD_LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named(variable: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{variable} is '{value}'; set"):
-        settings.from_environment({variable: value})
+def test_invalid_value_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, expected: str) -> None:
+    environment.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable} is '{value}'; set {expected}"):
+        settings.from_environment()
 
 
-def test_a_log_line_is_json_with_the_jobs_name() -> None:
+def test_every_invalid_value_is_named(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TRAINYARD_PORT", "https")
+    environment.setenv("TRAINYARD_LOG_LEVEL", "LOUD")
+    with pytest.raises(SettingsError, match=r"TRAINYARD_PORT is .*\. TRAINYARD_LOG_LEVEL is"):
+        settings.from_environment()
+
+
+def test_log_line_is_json_with_the_job_name() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard_crds.trainingjob_status import TrainingJobStatus
-from trainyard_gateway.errors import Refusal
-from trainyard_gateway.intake.report_schema import Update, kubeflow_update, report_update
+from trainyard_gateway.intake.errors import ReportRejectedError
+from trainyard_gateway.intake.report_schema import ReportUpdate, parse_kubeflow_report, parse_report
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 CHECKPOINT = {"name": "step-10-e1", "step": 10, "bytes": 5, "digest": "sha256:0", "createdAt": "2026-06-01T11:59:00Z"}
@@ -32,19 +32,19 @@ def kubeflow(**changes: Any) -> bytes:
     return json.dumps({"trainerStatus": changes}).encode()
 
 
-def test_a_report_becomes_the_share_of_the_status() -> None:
-    update = report_update(report(checkpoints=[CHECKPOINT]), NOW)
-    share = update.share({"progress": {"step": 99, "epoch": 4.0}})
+def test_report_becomes_status_fields() -> None:
+    update = parse_report(report(checkpoints=[CHECKPOINT]), NOW)
+    fields = update.status_fields({"progress": {"step": 99, "epoch": 4.0}})
     assert update.order == 3
-    assert share["progress"] == PROGRESS | {"updatedAt": "2026-06-01T11:59:58Z"}
-    assert share["summary"] == {"progress": "30%", "step": "12/40", "loss": "0.5", "eta": None}
-    assert share["gpus"] == []
-    assert share["checkpoints"][0]["name"] == "step-10-e1"
-    TrainingJobStatus.model_validate(share)
+    assert fields["progress"] == PROGRESS | {"updatedAt": "2026-06-01T11:59:58Z"}
+    assert fields["summary"] == {"progress": "30%", "step": "12/40", "loss": "0.5", "eta": None}
+    assert fields["gpus"] == []
+    assert fields["checkpoints"][0]["name"] == "step-10-e1"
+    TrainingJobStatus.model_validate(fields)
 
 
-def test_without_a_time_the_report_is_from_now() -> None:
-    assert report_update(report(progress={"step": 1}), NOW).progress["updatedAt"] == "2026-06-01T12:00:00Z"
+def test_report_without_a_time_gets_the_current_time() -> None:
+    assert parse_report(report(progress={"step": 1}), NOW).progress["updatedAt"] == "2026-06-01T12:00:00Z"
 
 
 BAD = {
@@ -65,15 +65,15 @@ BAD = {
     "stage": (report(progress={"stage": "Dreaming"}), 422, "at progress.stage"),
     "unknown field": (report(phase="Succeeded"), 422, "at phase: extra inputs are not permitted"),
     "missing": (b'{"sequence": 1}', 422, "field required"),
-    "future": (report(progress={"updatedAt": "2026-06-01T12:05:01Z"}), 422, "more than 5 minutes ahead"),
-    "no such day": (report(progress={"updatedAt": "2026-02-30T12:00:00Z"}), 422, "no such time"),
-    "first year": (report(progress={"updatedAt": "0001-01-01T00:00:00+23:00"}), 422, "no such time"),
+    "future": (report(progress={"updatedAt": "2026-06-01T12:05:01Z"}), 422, "more than 5 minutes in the future"),
+    "no such day": (report(progress={"updatedAt": "2026-02-30T12:00:00Z"}), 422, "does not exist"),
+    "first year": (report(progress={"updatedAt": "0001-01-01T00:00:00+23:00"}), 422, "does not exist"),
     "no zone": (report(progress={"updatedAt": "2026-06-01T12:00:00"}), 422, "RFC 3339"),
     "future checkpoint": (
         report(checkpoints=[CHECKPOINT | {"createdAt": "2027-06-01T12:00:00Z"}]), 422, "at checkpoints.0.createdAt"
     ),
-    "twice": (report(checkpoints=[CHECKPOINT, CHECKPOINT]), 422, "stands there twice"),
-    "metric's name": (report(metrics={"": 1.0}), 422, "at metrics: '' is not a metric's name"),
+    "twice": (report(checkpoints=[CHECKPOINT, CHECKPOINT]), 422, "appears twice"),
+    "metric's name": (report(metrics={"": 1.0}), 422, "at metrics: '' is not a metric name"),
     "checkpoint metric": (report(checkpoints=[CHECKPOINT | {"metrics": {"a b": 1}}]), 422, "checkpoints.0.metrics"),
     "many metrics": (report(metrics={f"m{number}": 1.0 for number in range(65)}), 422, "at metrics"),
     "control characters": (report(progress={"stage": "\x1b[2J"}), 422, "control characters"),
@@ -81,19 +81,19 @@ BAD = {
 
 
 @pytest.mark.parametrize(("body", "code", "sentence"), BAD.values(), ids=BAD)
-def test_a_bad_report_is_refused_with_what_is_wrong(body: bytes, code: int, sentence: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        report_update(body, NOW)
+def test_invalid_report_is_rejected_with_the_cause(body: bytes, code: int, sentence: str) -> None:
+    with pytest.raises(ReportRejectedError) as caught:
+        parse_report(body, NOW)
     assert caught.value.code == code
     assert sentence in caught.value.message
 
 
-def test_a_clock_a_little_ahead_is_no_fault() -> None:
-    progress = report_update(report(progress={"updatedAt": "2026-06-01T12:04:59Z"}), NOW).progress
+def test_small_clock_skew_is_accepted() -> None:
+    progress = parse_report(report(progress={"updatedAt": "2026-06-01T12:04:59Z"}), NOW).progress
     assert progress["updatedAt"] == "2026-06-01T12:04:59Z"
 
 
-def running(step: int, **extra: str) -> Update:
+def kubeflow_progress(step: int, **extra: str) -> ReportUpdate:
     counters = {"current_step": str(step), "total_steps": "300", "current_epoch": "0.5"} | extra
     metrics = [{"name": name, "value": value} for name, value in counters.items()]
     body = kubeflow(
@@ -102,31 +102,33 @@ def running(step: int, **extra: str) -> Update:
         lastUpdatedTime="2026-06-01T11:59:59.250000+00:00",
         metrics=metrics,
     )
-    return kubeflow_update(body, NOW)
+    return parse_kubeflow_report(body, NOW)
 
 
-def test_kubeflow_counters_become_progress_and_text_becomes_numbers() -> None:
-    update = running(100, loss="0.25", grad_norm="1e-1", eval_loss="2", note="fine", bad="nan", worse="inf")
-    share = update.share({})
-    assert share["progress"] == {
+def test_kubeflow_counters_become_progress_and_texts_become_numbers() -> None:
+    update = kubeflow_progress(100, loss="0.25", grad_norm="1e-1", eval_loss="2", note="fine", bad="nan", worse="inf")
+    fields = update.status_fields({})
+    assert fields["progress"] == {
         "stage": "Training", "step": 100, "totalSteps": 300, "epoch": 0.5, "percent": pytest.approx(33.3333, abs=1e-3),
         "remainingSeconds": 90, "updatedAt": "2026-06-01T11:59:59Z",
     }  # fmt: skip
-    assert share["metrics"] == {"loss": 0.25, "gradNorm": 0.1, "evalLoss": 2.0}
-    assert share["summary"] == {"progress": "33%", "step": "100/300", "loss": "0.25", "eta": "1m30s"}
-    assert not {"gpus", "checkpoints"} & set(share)
-    TrainingJobStatus.model_validate(share)
+    assert fields["metrics"] == {"loss": 0.25, "gradNorm": 0.1, "evalLoss": 2.0}
+    assert fields["summary"] == {"progress": "33%", "step": "100/300", "loss": "0.25", "eta": "1m30s"}
+    assert not {"gpus", "checkpoints"} & set(fields)
+    TrainingJobStatus.model_validate(fields)
 
 
-def test_a_kubeflow_run_begins_at_step_0() -> None:
-    begin = kubeflow_update(kubeflow(progressPercentage=0, metrics=[{"name": "total_steps", "value": "300"}]), NOW)
-    assert begin.share({"progress": {"step": 7}})["summary"]["step"] == "0/300"
+def test_kubeflow_run_starts_at_step_0() -> None:
+    begin = parse_kubeflow_report(
+        kubeflow(progressPercentage=0, metrics=[{"name": "total_steps", "value": "300"}]), NOW
+    )
+    assert begin.status_fields({"progress": {"step": 7}})["summary"]["step"] == "0/300"
 
 
-def test_a_kubeflow_end_keeps_the_counters_and_its_100_percent_does_not_finish_the_run() -> None:
-    before = running(100).share({})
-    end = kubeflow_update(kubeflow(progressPercentage=100, estimatedRemainingSeconds=0, metrics=[]), NOW)
-    progress = end.share(before)["progress"]
+def test_kubeflow_100_percent_keeps_the_counters_and_the_stage() -> None:
+    previous = kubeflow_progress(100).status_fields({})
+    end = parse_kubeflow_report(kubeflow(progressPercentage=100, estimatedRemainingSeconds=0, metrics=[]), NOW)
+    progress = end.status_fields(previous)["progress"]
     assert (progress["stage"], progress["step"], progress["totalSteps"], progress["percent"]) == (
         "Training",
         100,
@@ -135,10 +137,10 @@ def test_a_kubeflow_end_keeps_the_counters_and_its_100_percent_does_not_finish_t
     )
 
 
-def test_a_kubeflow_eta_is_not_carried_on() -> None:
-    nothing = kubeflow_update(kubeflow(), NOW)
-    assert "remainingSeconds" not in nothing.share(running(100).share({}))["progress"]
-    assert nothing.order is None
+def test_kubeflow_eta_is_not_inherited() -> None:
+    empty = parse_kubeflow_report(kubeflow(), NOW)
+    assert "remainingSeconds" not in empty.status_fields(kubeflow_progress(100).status_fields({}))["progress"]
+    assert empty.order is None
 
 
 @pytest.mark.parametrize(
@@ -153,9 +155,9 @@ def test_a_kubeflow_eta_is_not_carried_on() -> None:
         (kubeflow(lastUpdatedTime="yesterday"), 422, "trainerStatus.lastUpdatedTime"),
     ],
 )
-def test_a_bad_kubeflow_body_is_refused(body: bytes, code: int, place: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        kubeflow_update(body, NOW)
+def test_invalid_kubeflow_report_is_rejected(body: bytes, code: int, place: str) -> None:
+    with pytest.raises(ReportRejectedError) as caught:
+        parse_kubeflow_report(body, NOW)
     assert caught.value.code == code
     assert place in caught.value.message
 
@@ -177,16 +179,16 @@ JSON = st.recursive(
 
 
 @given(document=JSON)
-@pytest.mark.parametrize("read", [report_update, kubeflow_update])
-def test_any_document_is_read_or_refused(read: Any, document: Any) -> None:
+@pytest.mark.parametrize("parse", [parse_report, parse_kubeflow_report])
+def test_any_document_is_parsed_or_rejected(parse: Any, document: Any) -> None:
     try:
-        share = read(json.dumps(document).encode(), NOW).share({})
-    except Refusal:
+        fields = parse(json.dumps(document).encode(), NOW).status_fields({})
+    except ReportRejectedError:
         return
-    TrainingJobStatus.model_validate(share)
+    TrainingJobStatus.model_validate(fields)
 
 
 @given(body=st.binary(max_size=80))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    with pytest.raises(Refusal):
-        report_update(body, NOW)
+def test_any_bytes_are_rejected(body: bytes) -> None:
+    with pytest.raises(ReportRejectedError):
+        parse_report(body, NOW)

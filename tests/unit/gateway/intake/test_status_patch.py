@@ -8,30 +8,32 @@ from hypothesis import strategies as st
 
 from trainyard_gateway.intake.status_patch import status_patch
 
-NOW = {"progress": {"step": 1, "updatedAt": "b"}, "metrics": {"loss": 1.0}, "gpus": [], "summary": {"eta": "1m"}}
+REPORTED = {"progress": {"step": 1, "updatedAt": "b"}, "metrics": {"loss": 1.0}, "gpus": [], "summary": {"eta": "1m"}}
 
 
 @pytest.mark.parametrize(
     ("current", "change", "patch"),
     [
-        (NOW, {}, {}),
-        (NOW | {"gpus": [{"name": "x"}]}, {}, {"gpus": []}),
-        ({}, {}, {"progress": NOW["progress"], "metrics": NOW["metrics"], "summary": NOW["summary"]}),
-        (NOW | {"progress": {"step": 1, "updatedAt": "a"}}, {}, {}),
-        (NOW | {"progress": {"step": 0, "updatedAt": "a"}}, {}, {"progress": {"step": 1, "updatedAt": "b"}}),
-        (NOW | {"progress": {"step": 1, "epoch": 2, "updatedAt": "b"}}, {}, {"progress": {"epoch": None}}),
-        (NOW | {"metrics": {"loss": 1.0, "old": 2.0}}, {}, {"metrics": {"old": None}}),
-        (NOW | {"summary": {"eta": "1m", "gpus": "4"}}, {}, {}),
+        (REPORTED, {}, {}),
+        (REPORTED | {"gpus": [{"name": "x"}]}, {}, {"gpus": []}),
+        ({}, {}, {"progress": REPORTED["progress"], "metrics": REPORTED["metrics"], "summary": REPORTED["summary"]}),
+        (REPORTED | {"progress": {"step": 1, "updatedAt": "a"}}, {}, {}),
+        (REPORTED | {"progress": {"step": 0, "updatedAt": "a"}}, {}, {"progress": {"step": 1, "updatedAt": "b"}}),
+        (REPORTED | {"progress": {"step": 1, "epoch": 2, "updatedAt": "b"}}, {}, {"progress": {"epoch": None}}),
+        (REPORTED | {"metrics": {"loss": 1.0, "old": 2.0}}, {}, {"metrics": {"old": None}}),
+        (REPORTED | {"summary": {"eta": "1m", "gpus": "4"}}, {}, {}),
         (
-            NOW | {"summary": {"eta": "1m", "loss": "4"}},
+            REPORTED | {"summary": {"eta": "1m", "loss": "4"}},
             {"summary": {"eta": None, "loss": "4"}},
             {"summary": {"eta": None}},
         ),
-        (NOW | {"checkpoints": [{"name": "a"}]}, {}, {}),
+        (REPORTED | {"checkpoints": [{"name": "a"}]}, {}, {}),
     ],
 )
-def test_the_patch_holds_what_differs(current: dict[str, Any], change: dict[str, Any], patch: dict[str, Any]) -> None:
-    assert status_patch(current, NOW | change) == patch
+def test_patch_contains_differences_only(
+    current: dict[str, Any], change: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    assert status_patch(current, REPORTED | change) == patch
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -57,7 +59,7 @@ PARTS = st.fixed_dictionaries(
 
 
 @given(current=PARTS, wanted=PARTS)
-def test_applying_the_patch_gives_what_was_wanted(current: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_applying_the_patch_gives_the_reported_fields(current: dict[str, Any], wanted: dict[str, Any]) -> None:
     patch = status_patch(current, wanted)
     assert merge(current, patch) == wanted
     assert not status_patch(merge(current, patch), wanted)

@@ -6,27 +6,23 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeApi, attempt, job, job_object
-from trainyard_gateway.intake.report_service import Pending, Schedule
-from trainyard_gateway.intake.status_writer import Writer
+from trainyard_gateway.intake.report_service import PendingStatus, StatusScheduler
+from trainyard_gateway.intake.status_writer import StatusWriter
 from trainyard_gateway.jobs import JobCache
 from trainyard_gateway.metrics import Metrics
 from trainyard_kube.errors import ApiError, ApiRefusedError, ApiUnreachableError
 
-SHARE: dict[str, Any] = {"progress": {"stage": "Training", "step": 5}}
+FIELDS: dict[str, Any] = {"progress": {"stage": "Training", "step": 5}}
 
 
 class Setup:
-    def __init__(self, *answers: dict[str, Any] | ApiError, **status: Any) -> None:
-        self.api, self.jobs, self.schedule, self.clock = (
-            FakeApi(*answers),
-            JobCache(),
-            Schedule(),
-            Clock(),
-        )
+    def __init__(self, *responses: dict[str, Any] | ApiError, **status: Any) -> None:
+        self.api, self.jobs, self.clock = FakeApi(*responses), JobCache(), Clock()
+        self.scheduler = StatusScheduler()
         self.metrics = Metrics(lambda: 0, lambda: 0, lambda: 0)
-        self.writer = Writer(self.api, self.jobs, self.schedule, self.metrics, self.clock)
+        self.writer = StatusWriter(self.api, self.jobs, self.scheduler, self.metrics.writes, self.clock)
         self.jobs.put(job(**status))
-        self.schedule.offer(UID, Pending(KEY, UID, POD_UID, SHARE), "Training")
+        self.scheduler.offer(UID, PendingStatus(KEY, UID, POD_UID, FIELDS), "Training")
 
     async def turn(self, passed: float = 0.0) -> None:
         self.clock.now += passed
@@ -40,38 +36,38 @@ class Setup:
         )
 
 
-async def test_a_due_update_is_patched_with_the_version_it_was_computed_from() -> None:
-    setup = Setup(job_object(version=8, **SHARE))
+async def test_due_update_is_patched_with_the_cached_resource_version() -> None:
+    setup = Setup(job_object(version=8, **FIELDS))
     await setup.turn()
-    assert setup.api.patches == [{"metadata": {"resourceVersion": "7"}, "status": SHARE}]
-    known = setup.jobs.get(KEY)
-    assert known is not None
-    assert (known.resource_version, known.share) == ("8", SHARE)
-    assert not setup.schedule.busy
+    assert setup.api.patches == [{"metadata": {"resourceVersion": "7"}, "status": FIELDS}]
+    cached = setup.jobs.get(KEY)
+    assert cached is not None
+    assert (cached.resource_version, cached.share) == ("8", FIELDS)
+    assert not setup.scheduler.busy
     assert setup.written("written") == 1
 
 
 @pytest.mark.parametrize(
     "status",
     [
-        SHARE,
+        FIELDS,
         {"phase": "Succeeded"},
         {"attempts": [attempt(ended=True)]},
         {"attempts": [attempt(), attempt(2, "pod-2")]},
-        {"uid": "another object of the name"},
+        {"uid": "recreated"},
     ],
 )
-async def test_nothing_is_written_where_nothing_differs_or_the_pod_is_not_the_jobs_any_more(
+async def test_unchanged_or_outdated_update_is_not_written(
     status: dict[str, Any],
 ) -> None:
     setup = Setup(**status)
     await setup.turn()
     assert setup.api.patches == []
-    assert not setup.schedule.busy
+    assert not setup.scheduler.busy
 
 
-async def test_a_stale_version_is_tried_again_with_the_one_the_watch_brings() -> None:
-    setup = Setup(ApiRefusedError(409, "", "conflict"), job_object(version=12, **SHARE))
+async def test_conflict_is_retried_with_the_version_from_the_watch() -> None:
+    setup = Setup(ApiRefusedError(409, "", "conflict"), job_object(version=12, **FIELDS))
     await setup.turn()
     setup.jobs.put(job(version=11))
     await setup.turn(passed=1.0)
@@ -79,41 +75,41 @@ async def test_a_stale_version_is_tried_again_with_the_one_the_watch_brings() ->
     assert setup.written("written") == 1
 
 
-async def test_a_job_that_finished_meanwhile_is_left_alone() -> None:
+async def test_conflict_with_a_finished_job_is_not_retried() -> None:
     setup = Setup(ApiRefusedError(409, "", "conflict"))
     await setup.turn()
     setup.jobs.put(job(version=11, phase="Stopped"))
     await setup.turn(passed=60.0)
     assert len(setup.api.patches) == 1
-    assert not setup.schedule.busy
+    assert not setup.scheduler.busy
 
 
 @pytest.mark.parametrize(
     "fault", [ApiUnreachableError("timeout"), ApiRefusedError(500, "", "etcd"), ApiRefusedError(429, "", "slow")]
 )
-async def test_a_fault_of_the_api_server_is_retried(fault: ApiError) -> None:
-    setup = Setup(fault, job_object(version=8, **SHARE))
+async def test_api_server_fault_is_retried(fault: ApiError) -> None:
+    setup = Setup(fault, job_object(version=8, **FIELDS))
     await setup.turn()
-    assert setup.schedule.busy
+    assert setup.scheduler.busy
     await setup.turn(passed=1.0)
-    assert not setup.schedule.busy
+    assert not setup.scheduler.busy
     assert len(setup.api.patches) == 2
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 422])
-async def test_what_the_api_server_will_never_take_is_dropped(code: int) -> None:
+async def test_permanent_refusal_is_dropped(code: int) -> None:
     setup = Setup(ApiRefusedError(code, "", "no"))
     await setup.turn()
-    assert not setup.schedule.busy
+    assert not setup.scheduler.busy
     assert setup.written("dropped") == 1
 
 
-async def test_draining_writes_what_waits_for_its_interval() -> None:
-    setup = Setup(job_object(version=8, **SHARE), job_object(version=9))
+async def test_drain_ignores_the_interval() -> None:
+    setup = Setup(job_object(version=8, **FIELDS), job_object(version=9))
     await setup.turn()
     setup.clock.now += 1.0
     later = {"progress": {"stage": "Training", "step": 6}}
-    setup.schedule.offer(UID, Pending(KEY, UID, POD_UID, later), "Training")
+    setup.scheduler.offer(UID, PendingStatus(KEY, UID, POD_UID, later), "Training")
     await setup.turn()
     assert len(setup.api.patches) == 1
     await setup.writer.drain(1.0)

@@ -7,141 +7,141 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard_gateway.intake.write_scheduler import Outcome, WriteSchedule
+from trainyard_gateway.intake.write_scheduler import Outcome, WriteScheduler
 
-Schedule = WriteSchedule[str, int]
+Scheduler = WriteScheduler[str, int]
 
 
-def write(schedule: Schedule, now: float, outcome: Outcome = Outcome.WRITTEN) -> tuple[str, int] | None:
-    due = schedule.next(now)
+def write(scheduler: Scheduler, now: float, outcome: Outcome = Outcome.WRITTEN) -> tuple[str, int] | None:
+    due = scheduler.next(now)
     if due is not None:
-        schedule.start(due[0], now)
-        schedule.finish(due[0], now, outcome)
+        scheduler.start(due[0], now)
+        scheduler.finish(due[0], now, outcome)
     return due
 
 
-def test_the_first_update_is_due_at_once_and_the_next_after_the_interval() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    assert write(schedule, 100.0) == ("a", 1)
-    schedule.offer("a", 2, "Training")
-    assert schedule.next(109.9) is None
-    assert schedule.delay(105.0) == pytest.approx(5.0)
-    assert write(schedule, 110.0) == ("a", 2)
-    assert schedule.delay(110.0) is None
+def test_first_update_is_due_immediately_and_the_next_after_the_interval() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    assert write(scheduler, 100.0) == ("a", 1)
+    scheduler.offer("a", 2, "Training")
+    assert scheduler.next(109.9) is None
+    assert scheduler.delay(105.0) == pytest.approx(5.0)
+    assert write(scheduler, 110.0) == ("a", 2)
+    assert scheduler.delay(110.0) is None
 
 
-def test_what_waits_for_the_rate_is_overdue_and_what_waits_for_its_interval_is_not() -> None:
-    schedule = Schedule()
+def test_overdue_counts_updates_that_wait_for_the_rate_only() -> None:
+    scheduler = Scheduler()
     for key in ("a", "b", "c"):
-        schedule.offer(key, 0, "Training")
-    assert schedule.overdue(0.0) == 3
-    write(schedule, 0.0)
-    schedule.offer("a", 1, "Training")
-    assert schedule.overdue(0.0) == 2
-    assert schedule.overdue(10.0) == 3
+        scheduler.offer(key, 0, "Training")
+    assert scheduler.overdue(0.0) == 3
+    write(scheduler, 0.0)
+    scheduler.offer("a", 1, "Training")
+    assert scheduler.overdue(0.0) == 2
+    assert scheduler.overdue(10.0) == 3
 
 
-def test_what_could_not_be_written_is_overdue_until_it_is() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    write(schedule, 0.0, Outcome.RETRY)
-    assert schedule.overdue(0.1) == 1
-    write(schedule, 1.0)
-    assert schedule.overdue(60.0) == 0
+def test_retried_update_is_overdue_until_written() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    write(scheduler, 0.0, Outcome.RETRY)
+    assert scheduler.overdue(0.1) == 1
+    write(scheduler, 1.0)
+    assert scheduler.overdue(60.0) == 0
 
 
 def test_only_the_newest_update_is_kept() -> None:
-    schedule = Schedule()
+    scheduler = Scheduler()
     for number in range(5):
-        schedule.offer("a", number, "Training")
-    assert write(schedule, 0.0) == ("a", 4)
-    assert schedule.next(60.0) is None
+        scheduler.offer("a", number, "Training")
+    assert write(scheduler, 0.0) == ("a", 4)
+    assert scheduler.next(60.0) is None
 
 
-def test_a_changed_stage_goes_before_older_updates_but_keeps_the_interval() -> None:
-    schedule = Schedule()
+def test_stage_change_precedes_older_updates_within_the_interval() -> None:
+    scheduler = Scheduler()
     for key in ("a", "b"):
-        schedule.offer(key, 0, "Training")
-    assert {write(schedule, 0.0), write(schedule, 0.1)} == {("a", 0), ("b", 0)}
-    schedule.offer("a", 1, "Training")
-    schedule.offer("b", 1, "Saving")
-    assert schedule.next(9.9) is None
-    assert write(schedule, 10.2) == ("b", 1)
-    assert write(schedule, 10.3) == ("a", 1)
+        scheduler.offer(key, 0, "Training")
+    assert {write(scheduler, 0.0), write(scheduler, 0.1)} == {("a", 0), ("b", 0)}
+    scheduler.offer("a", 1, "Training")
+    scheduler.offer("b", 1, "Saving")
+    assert scheduler.next(9.9) is None
+    assert write(scheduler, 10.2) == ("b", 1)
+    assert write(scheduler, 10.3) == ("a", 1)
 
 
-def test_the_rate_holds_over_all_jobs() -> None:
-    schedule = Schedule()
+def test_rate_applies_to_all_jobs() -> None:
+    scheduler = Scheduler()
     for number in range(30):
-        schedule.offer(str(number), number, "Training")
-    written = [now / 100 for now in range(100) if write(schedule, now / 100)]
-    assert len(written) in (19, 20)  # the clock's grid does not meet every slot
+        scheduler.offer(str(number), number, "Training")
+    written = [now / 100 for now in range(100) if write(scheduler, now / 100)]
+    assert len(written) in (19, 20)  # the clock's steps do not match every slot
 
 
-def test_one_write_of_a_job_is_in_flight() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    schedule.start("a", 0.0)
-    schedule.offer("a", 2, "Training")
-    assert schedule.next(100.0) is None
-    assert schedule.delay(100.0) is None
-    schedule.finish("a", 100.0, Outcome.WRITTEN)
-    assert schedule.next(100.0) == ("a", 2)
+def test_one_write_in_flight_per_job() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    scheduler.start("a", 0.0)
+    scheduler.offer("a", 2, "Training")
+    assert scheduler.next(100.0) is None
+    assert scheduler.delay(100.0) is None
+    scheduler.finish("a", 100.0, Outcome.WRITTEN)
+    assert scheduler.next(100.0) == ("a", 2)
 
 
 @pytest.mark.parametrize(("newer", "expected"), [(False, 1), (True, 2)])
-def test_a_failed_write_is_tried_again_unless_a_newer_one_came(newer: bool, expected: int) -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    schedule.start("a", 0.0)
+def test_failed_write_is_retried_unless_replaced(newer: bool, expected: int) -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    scheduler.start("a", 0.0)
     if newer:
-        schedule.offer("a", 2, "Training")
-    schedule.finish("a", 0.0, Outcome.RETRY)
-    assert schedule.next(0.2) is None
-    assert schedule.next(0.3) == ("a", expected)
+        scheduler.offer("a", 2, "Training")
+    scheduler.finish("a", 0.0, Outcome.RETRY)
+    assert scheduler.next(0.2) is None
+    assert scheduler.next(0.3) == ("a", expected)
 
 
-def test_failures_are_tried_again_ever_more_slowly() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    now, pauses = 0.0, []
+def test_retries_back_off() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    now, delays = 0.0, []
     for _ in range(8):
-        write(schedule, now, Outcome.RETRY)
-        pauses.append(schedule.delay(now))
-        now += pauses[-1] or 0.0
-    assert pauses == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
+        write(scheduler, now, Outcome.RETRY)
+        delays.append(scheduler.delay(now))
+        now += delays[-1] or 0.0
+    assert delays == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_a_dropped_update_is_gone() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    assert write(schedule, 0.0, Outcome.DROPPED) == ("a", 1)
-    assert not schedule.busy
-    schedule.offer("a", 2, "Training")
-    schedule.drop("a")
-    schedule.drop("unknown")
-    assert schedule.next(100.0) is None
+def test_dropped_update_is_not_written() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    assert write(scheduler, 0.0, Outcome.DROPPED) == ("a", 1)
+    assert not scheduler.busy
+    scheduler.offer("a", 2, "Training")
+    scheduler.drop("a")
+    scheduler.drop("unknown")
+    assert scheduler.next(100.0) is None
 
 
-def test_a_forgotten_job_is_not_written_and_its_late_answer_does_nothing() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    schedule.start("a", 0.0)
-    schedule.forget("a")
-    schedule.finish("a", 1.0, Outcome.RETRY)
-    assert not schedule.busy
-    assert schedule.next(100.0) is None
+def test_forgotten_job_ignores_its_late_response() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    scheduler.start("a", 0.0)
+    scheduler.forget("a")
+    scheduler.finish("a", 1.0, Outcome.RETRY)
+    assert not scheduler.busy
+    assert scheduler.next(100.0) is None
 
 
-def test_at_the_end_the_interval_no_longer_holds() -> None:
-    schedule = Schedule()
-    schedule.offer("a", 1, "Training")
-    write(schedule, 0.0)
-    schedule.offer("a", 2, "Training")
-    schedule.hurry()
-    assert schedule.busy
-    assert write(schedule, 1.0) == ("a", 2)
+def test_ignored_intervals() -> None:
+    scheduler = Scheduler()
+    scheduler.offer("a", 1, "Training")
+    write(scheduler, 0.0)
+    scheduler.offer("a", 2, "Training")
+    scheduler.ignore_intervals()
+    assert scheduler.busy
+    assert write(scheduler, 1.0) == ("a", 2)
 
 
 OFFERS = st.lists(
@@ -150,34 +150,34 @@ OFFERS = st.lists(
 
 
 @given(offers=OFFERS, outcomes=st.lists(st.sampled_from([Outcome.WRITTEN, Outcome.RETRY]), max_size=60))
-def test_whatever_comes_limits_hold_and_the_newest_is_written(
+def test_limits_hold_and_the_newest_update_is_written(
     offers: list[tuple[float, str, str]], outcomes: list[Outcome]
 ) -> None:
-    schedule, now, newest = Schedule(), 0.0, dict[str, int]()
-    fates = iter(outcomes)
+    scheduler, now, newest = Scheduler(), 0.0, dict[str, int]()
+    outcome_of = iter(outcomes)
     written, starts, last = defaultdict[str, list[float]](list), list[float](), dict[str, int]()
 
     def pump(until: float) -> None:
         nonlocal now
-        while (delay := schedule.delay(now)) is not None and now + delay <= until:
+        while (delay := scheduler.delay(now)) is not None and now + delay <= until:
             now += delay
-            due = schedule.next(now)
+            due = scheduler.next(now)
             if due is None:  # a rounding error of the clock
                 now += 1e-9
                 continue
             key, value = due
-            schedule.start(key, now)
-            fate = next(fates, Outcome.WRITTEN)
-            schedule.finish(key, now, fate)
+            scheduler.start(key, now)
+            outcome = next(outcome_of, Outcome.WRITTEN)
+            scheduler.finish(key, now, outcome)
             starts.append(now)
-            if fate is Outcome.WRITTEN:
+            if outcome is Outcome.WRITTEN:
                 written[key].append(now)
                 last[key] = value
         now = max(now, until)
 
     for number, (pause, key, stage) in enumerate(offers):
         pump(now + pause)
-        schedule.offer(key, number, stage)
+        scheduler.offer(key, number, stage)
         newest[key] = number
     pump(now + 1000)
     assert last == newest

@@ -1,0 +1,1 @@
+"""The REST API for users: thin routers over `services`, with the caller's token."""

@@ -1,0 +1,22 @@
+"""The HTTP app of the REST API."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from trainyard_gateway.api.errors import add_error_handlers
+from trainyard_gateway.api.routers import trainingjobs
+from trainyard_gateway.services.trainingjobs import TrainingJobService
+
+
+def create_api_app(training_jobs: TrainingJobService) -> FastAPI:
+    """Create the app; it serves its OpenAPI document at /openapi.json.
+
+    Args:
+        training_jobs: Service of the TrainingJobs endpoints.
+    """
+    # FastAPI's pages at /docs and /redoc load scripts from a CDN.
+    app = FastAPI(title="Trainyard API", version="v1", docs_url=None, redoc_url=None)
+    app.include_router(trainingjobs.create_router(training_jobs))
+    add_error_handlers(app)
+    return app
