@@ -50,7 +50,9 @@ class TrainingJobService:
         self._api = api
         self._lists = asyncio.Semaphore(_CONCURRENT_LISTS)
 
-    async def list(self, token: str, namespace: str, *, phases: Collection[Phase], limit: int, offset: int) -> Page:
+    async def list_page(
+        self, token: str, namespace: str, *, phases: Collection[Phase], limit: int, offset: int
+    ) -> Page:
         """Return a page of the TrainingJobs of a namespace, newest first.
 
         Args:

@@ -59,7 +59,7 @@ def create_router(service: TrainingJobService) -> APIRouter:
         token: CallerToken, namespace: Namespace, query: Annotated[ListQuery, Query()]
     ) -> Response:
         """Return the TrainingJobs of a namespace, newest first."""
-        page = await service.list(token, namespace, phases=query.phase, limit=query.limit, offset=query.offset)
+        page = await service.list_page(token, namespace, phases=query.phase, limit=query.limit, offset=query.offset)
         body = {"items": page.items, "total": page.total}
         return JSONResponse(body, headers={"X-Total-Count": str(page.total)})
 

@@ -138,8 +138,8 @@ def test_openapi_describes_the_endpoints(client: TestClient) -> None:
 
 def test_tokens_are_not_logged(client: TestClient, api: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    for response in (training_job(), *(error for error, _, _ in ERRORS.values())):
-        api.response = response
+    responses: list[dict[str, Any] | Exception] = [training_job(), *(error for error, _, _ in ERRORS.values())]
+    for api.response in responses:
         answer = client.get(DETAIL, headers=TOKEN)
         assert "secret-token" not in answer.text
     assert "secret-token" not in caplog.text

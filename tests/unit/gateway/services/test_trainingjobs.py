@@ -34,7 +34,7 @@ class FakeApi:
 
 
 async def names(service: TrainingJobService, *phases: Phase, limit: int = 50, offset: int = 0) -> tuple[list[str], int]:
-    page = await service.list("secret", "team", phases=phases, limit=limit, offset=offset)
+    page = await service.list_page("secret", "team", phases=phases, limit=limit, offset=offset)
     return [item["metadata"]["name"] for item in page.items], page.total
 
 
@@ -64,7 +64,7 @@ async def test_list_selects_phases() -> None:
 
 
 async def test_items_are_complete_objects_without_managed_fields() -> None:
-    page = await TrainingJobService(FakeApi([training_job("a")])).list("t", "team", phases=(), limit=1, offset=0)
+    page = await TrainingJobService(FakeApi([training_job("a")])).list_page("t", "team", phases=(), limit=1, offset=0)
     item = page.items[0]
     assert (item["apiVersion"], item["kind"]) == ("trainyard.dev/v1alpha1", "TrainingJob")
     assert "managedFields" not in item["metadata"]
