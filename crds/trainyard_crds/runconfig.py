@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from trainyard_crds.common import SpecModel
 from trainyard_crds.exports import Export
 from trainyard_crds.sources import Sha256
+from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
@@ -111,7 +112,7 @@ class RunConfig(SpecModel):
         "downloads, the run directory for tokens.",
     )
     run_uri: str | None = Field(default=None, description="The run directory as users see it: pvc://claim/path.")
-    task: Literal["llm"]
+    task: TaskName
     method: Literal["lora", "qlora", "full"] = "lora"
     model: RunModelSource
     dataset: RunDataset

@@ -12,6 +12,7 @@ from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exports import Export
 from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
+from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resources import Resources, Storage
 from trainyard_crds.trainingjob_status import TrainingJobStatus
@@ -115,7 +116,7 @@ class TrainingJobSpec(SpecModel):
         )
     )
 
-    task: Literal["llm"] = Field(description="What kind of model is trained: llm, a causal language model.")
+    task: TaskName = Field(description="What kind of model is trained: llm, a causal language model.")
     method: Literal["lora", "qlora", "full"] = Field(
         default="lora",
         description="lora trains an adapter, qlora an adapter on a 4-bit base model, full every weight.",

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from trainyard_crds.constants import child_name
 from trainyard_crds.exitcodes import OnExit
+from trainyard_crds.tasks import MEMORY_FIELDS
 from trainyard_crds.trainingjob_status import AttemptCounts
 from trainyard_operator.trainingjob.k8s_fields import (
     condition,
@@ -32,7 +33,7 @@ from trainyard_operator.trainingjob.pods.gang_faults import (
     leads,
     works_alone,
 )
-from trainyard_operator.trainingjob.pods.pod_termination import LOST, Ending, ending
+from trainyard_operator.trainingjob.pods.pod_termination import LOST, ContainerMemory, Ending, ending
 
 LIMIT = 20
 """Attempts kept in the status."""
@@ -108,7 +109,7 @@ def history(observed: Observed, now: datetime) -> History | Need:
     return History(
         attempts=attempts[-LIMIT:],
         counts=news.counts,
-        ending=ending(last_pod, memory_limit(observed)) if last_pod and news.cause_in is None else None,
+        ending=ending(last_pod, container_memory(observed)) if last_pod and news.cause_in is None else None,
         ended_now=news.ended,
         pod=last_pod,
         unfinished=any(not pod_ended(pod) for pod in [*pods, *lost]),
@@ -164,7 +165,7 @@ class _Record:
 
     def _fault(self, leader: Object, since: datetime | None) -> Fault | None:
         """The other pod that ended the leader's start; where it was past training, only what failed the Job did."""
-        found = cause(leader, self.pods, since, memory_limit(self.observed))
+        found = cause(leader, self.pods, since, container_memory(self.observed))
         harmless = found is not None and found.ending.action is not OnExit.FAIL
         return None if harmless and works_alone(leader, self.observed.status.get("progress") or {}) else found
 
@@ -207,12 +208,12 @@ def _cause_in(pod: Object, observed: Observed, now: datetime) -> float | None:
     child = observed.child
     if child is None or job_suspended(child) or job_finished(child):
         return None
-    return cause_is_near(pod, memory_limit(observed), now)
+    return cause_is_near(pod, container_memory(observed), now)
 
 
-def memory_limit(observed: Observed) -> str:
-    """Memory limit of the trainer's container as the user wrote it."""
-    return observed.spec.resources.memory_limit
+def container_memory(observed: Observed) -> ContainerMemory:
+    """Memory of the trainer's container, for advice."""
+    return ContainerMemory(observed.spec.resources.memory_limit, MEMORY_FIELDS[observed.spec.task])
 
 
 def _current(observed: Observed) -> list[Object] | Need:
@@ -269,7 +270,7 @@ def _unrecorded(pods: list[Object], attempts: list[Object], counts: AttemptCount
 
 
 def _end(pod: Object | None, observed: Observed) -> Ending | None:
-    return LOST if pod is None else ending(pod, memory_limit(observed))
+    return LOST if pod is None else ending(pod, container_memory(observed))
 
 
 def _count(counts: AttemptCounts, entry: Object, end: Ending, fault: Fault | None, observed: Observed) -> AttemptCounts:

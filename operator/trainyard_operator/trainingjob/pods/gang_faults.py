@@ -11,7 +11,7 @@ from trainyard_crds.report import Stage
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.k8s_fields import condition, container_state, is_running, parse_time
 from trainyard_operator.trainingjob.model import Object
-from trainyard_operator.trainingjob.pods.pod_termination import Ending, disruption, ending
+from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory, Ending, disruption, ending
 
 CAUSE_SECONDS = 10
 """How long a fault may be seen after the ends that it caused; its pod's processes may end one after the other."""
@@ -111,7 +111,7 @@ def group(pods: Sequence[Object], attempts: Iterable[Object], size: int, *, alon
     return Group(size=size, running=len(together), waiting=next(waiting, None), broken=broken, left=left)
 
 
-def cause(leader: Object, pods: Iterable[Object], since: datetime | None, memory: str) -> Fault | None:
+def cause(leader: Object, pods: Iterable[Object], since: datetime | None, memory: ContainerMemory) -> Fault | None:
     """The fault of another pod for which the leader's start ended, or is about to; None where it was its own.
 
     Args:
@@ -136,7 +136,7 @@ def cause(leader: Object, pods: Iterable[Object], since: datetime | None, memory
     return first
 
 
-def fault(pod: Object, memory: str) -> Fault | None:
+def fault(pod: Object, memory: ContainerMemory) -> Fault | None:
     """What went wrong with a pod; None where nothing did, or it only followed another one or a request to stop."""
     end, disrupted, moment = ending(pod, memory), disruption(pod), _moment(pod)
     if moment is None:
@@ -152,7 +152,7 @@ def fault(pod: Object, memory: str) -> Fault | None:
     return Fault(pod=pod, ending=end, moment=moment)
 
 
-def cause_is_near(leader: Object, memory: str, now: datetime) -> float | None:
+def cause_is_near(leader: Object, memory: ContainerMemory, now: datetime) -> float | None:
     """Seconds for which it is worth waiting to hear whose fault it was that the leader lost a peer."""
     end, moment = ending(leader, memory), _moment(leader)
     if end is None or end.exit_code != ExitCode.PEER_LOST or moment is None or disruption(leader):

@@ -27,6 +27,19 @@ _DISRUPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class ContainerMemory:
+    """Memory of the trainer's container.
+
+    Attributes:
+        limit: As the user wrote it.
+        fields: Fields of the spec whose lower values need less of it.
+    """
+
+    limit: str
+    fields: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ending:
     """How one pod ended.
@@ -68,12 +81,12 @@ LOST = Ending(
 )
 
 
-def ending(pod: Object, memory: str) -> Ending | None:
+def ending(pod: Object, memory: ContainerMemory) -> Ending | None:
     """How a pod ended, None while it has not.
 
     Args:
         pod: The pod.
-        memory: Its container's memory limit, for the advice.
+        memory: Of its container, for the advice.
     """
     terminated = container_state(pod).get("terminated")
     if terminated is None:
@@ -117,7 +130,9 @@ def _action(pod: Object, code: int) -> OnExit:
     return OnExit.IGNORE if disruption(pod) else known
 
 
-def _explain(pod: Object, terminated: Object, termination: Termination | None, memory: str) -> tuple[str, str, str]:
+def _explain(
+    pod: Object, terminated: Object, termination: Termination | None, memory: ContainerMemory
+) -> tuple[str, str, str]:
     code, word = int(terminated["exitCode"]), terminated.get("reason") or ""
     if word == "OOMKilled":
         return _out_of_memory(memory)
@@ -133,11 +148,12 @@ def _explain(pod: Object, terminated: Object, termination: Termination | None, m
     return _unexplained(code, terminated.get("message") or "")
 
 
-def _out_of_memory(memory: str) -> tuple[str, str, str]:
+def _out_of_memory(memory: ContainerMemory) -> tuple[str, str, str]:
+    fields = " or ".join(f"spec.{field}" for field in memory.fields)
     return (
         "OOMKilled",
-        f"The container used more than its memory limit of {memory} and was killed.",
-        "Raise spec.resources.memory, or lower spec.optimization.batchSize or spec.llm.maxLength.",
+        f"The container used more than its memory limit of {memory.limit} and was killed.",
+        f"Raise spec.resources.memory, or lower {fields}.",
     )
 
 

@@ -25,7 +25,7 @@ from trainyard_operator.trainingjob.k8s_fields import (
     pod_ended,
 )
 from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Patch, Plan, RenderSettings
-from trainyard_operator.trainingjob.pods.attempts import memory_limit
+from trainyard_operator.trainingjob.pods.attempts import container_memory
 from trainyard_operator.trainingjob.pods.pod_termination import Ending, ending
 from trainyard_operator.trainingjob.policies.deadlines import too_late
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, no_pod, pod_waits_for, starting
@@ -181,7 +181,7 @@ def _own_pods(observed: Observed, job: Object) -> list[Object] | Need:
 
 
 def _endings(request: _Request, pods: list[Object]) -> list[Ending]:
-    memory = memory_limit(request.observed)
+    memory = container_memory(request.observed)
     return [end for pod in pods if (end := ending(pod, memory)) is not None]
 
 

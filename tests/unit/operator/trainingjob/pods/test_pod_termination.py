@@ -8,10 +8,13 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import merged, new_pod
 from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit
-from trainyard_operator.trainingjob.pods.pod_termination import ending
+from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory, ending
 from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 EVICTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}
+
+
+MEMORY = ContainerMemory("8Gi", ("optimization.batchSize", "llm.maxLength"))
 
 
 def ended(code: int, *, message: str = "", reason: str = "Error", **pod: Any) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def ended(code: int, *, message: str = "", reason: str = "Error", **pod: Any) ->
 
 @pytest.mark.parametrize("code", list(EXIT_CODES))
 def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> None:
-    end = ending(ended(code), "8Gi")
+    end = ending(ended(code), MEMORY)
     assert end is not None
     meaning = EXIT_CODES[code]
     assert (end.reason, end.action, end.message) == (meaning.reason, meaning.action, meaning.description)
@@ -49,20 +52,20 @@ def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> 
     ],
 )
 def test_an_end_is_named(pod: dict[str, Any], reason: str, action: OnExit, words: str) -> None:
-    end = ending(pod, "8Gi")
+    end = ending(pod, MEMORY)
     assert end is not None
     assert (end.reason, end.action) == (reason, action)
     assert words in end.message
 
 
 def test_a_pod_killed_at_the_end_of_its_grace_period_gets_the_advice() -> None:
-    end = ending(ended(137, metadata={"deletionTimestamp": "2026-01-02T10:00:00Z"}), "8Gi")
+    end = ending(ended(137, metadata={"deletionTimestamp": "2026-01-02T10:00:00Z"}), MEMORY)
     assert end is not None
     assert "gracePeriodSeconds" in end.advice
 
 
 def test_a_pod_that_runs_has_no_end() -> None:
-    assert ending(new_pod("a", ""), "8Gi") is None
+    assert ending(new_pod("a", ""), MEMORY) is None
 
 
 @pytest.mark.parametrize(
