@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from trainyard_trainer.engine.async_checkpointer import Saver
 from trainyard_trainer.engine.task import Loaded, MicroBatch, RunContext
 from trainyard_trainer.memory.devices import peak_flops
 from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm.definition import LLM
 from trainyard_trainer.tasks.llm.task import LlmLoaded, LlmTask
+from trainyard_trainer.tasks.registry import TASKS
 from trainyard_trainer.tasks.text.batches import TextBatch
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, flops_per_token
 from trainyard_trainer.tasks.text.memory.shape import read_shape
@@ -94,7 +96,7 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
     with ExitStack() as stack:
         live = stack.enter_context(_live_bytes()) if case.watched else None
         task = ObservedTask(result, live)
-        stack.enter_context(patch.object(bootstrap, "create_task", lambda _config: task))
+        stack.enter_context(patch.dict(TASKS, {"llm": replace(LLM, create=lambda: task)}))
         stack.enter_context(patch.object(Saver, "save", _timed(Saver.save, result.saves)))
         termination = bootstrap.train(config, stop=StopFlag(), environ={})
     if termination.exit_code != 0 or task.loaded is None:

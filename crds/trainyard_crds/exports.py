@@ -8,9 +8,12 @@ from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import SpecModel, cel, rules
 from trainyard_crds.sources import no_secret, s3_destination
+from trainyard_crds.tasks import TaskName
 
 ExportFormat = Literal["adapter", "model", "merged", "gguf"]
 ExportBase = Literal["original", "dequantized"]
+FORMATS: dict[TaskName, tuple[ExportFormat, ...]] = {"llm": ("adapter", "model", "merged", "gguf")}
+"""Formats that each task writes."""
 GgufType = Literal["bf16", "f16", "f32", "q8_0"]
 
 

@@ -16,7 +16,15 @@ from trainyard_crds.sources import Sha256
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_inputs import DatasetFormat
-from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
+from trainyard_crds.trainingjob_training import (
+    GOAL_WITHOUT_METRIC,
+    Adapter,
+    Checkpoints,
+    Evaluation,
+    Llm,
+    Optimization,
+    Quantization,
+)
 
 _FILE = r"^(hf://[^/]+/[^/]+/.+|s3://[^/]+/[^\x00?#]+|https?://[^/@?#]+/[^\x00?#]+|file:///[^\x00]+)$"
 _FILE_FORMS = "hf://org/name/file.jsonl, s3://bucket/file.jsonl, https://host/file.jsonl or file:///path/file.jsonl"
@@ -175,6 +183,10 @@ class RunConfig(SpecModel):
             raise ValueError("optimization.recompute: offload has no effect without a GPU; use auto or full")
         if self.evaluation.early_stopping is not None and self.dataset.validation is None:
             raise ValueError("evaluation.earlyStopping needs held-out rows: set dataset.validation.source or .fraction")
+        if self.evaluation.metric is not None and self.dataset.validation is None:
+            raise ValueError("evaluation.metric needs held-out rows: set dataset.validation.source or .fraction")
+        if self.evaluation.goal is not None and self.evaluation.metric is None:
+            raise ValueError(GOAL_WITHOUT_METRIC)
         both = set(self.adapter.targets) & set(self.adapter.modules_to_save or ()) if self.adapter else set()
         if both:
             raise ValueError(

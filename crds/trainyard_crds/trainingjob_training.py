@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import SpecModel, cel, rules
 
+GOAL_WITHOUT_METRIC = "evaluation.goal has no effect without evaluation.metric; name the metric too, or remove goal"
+
 
 class Optimization(SpecModel):
     """The optimizer and its schedule."""
@@ -165,12 +167,21 @@ class EarlyStopping(SpecModel):
     """When a run ends before its last step because it no longer improves."""
 
     patience: int = Field(
-        ge=1, le=10_000, description="Evaluations in a row without a lower evalLoss after which the run is finished."
+        ge=1, le=10_000, description="Evaluations in a row without a better value after which the run is finished."
     )
 
 
+Goal = Literal["minimize", "maximize"]
+
+
 class Evaluation(SpecModel):
-    """When the model is evaluated on the validation rows."""
+    """When the model is evaluated on the validation rows, and what makes one checkpoint better than another."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("!has(self.goal) || has(self.metric)", f"spec.{GOAL_WITHOUT_METRIC}"),
+        )
+    )
 
     every_steps: int | None = Field(
         default=None,
@@ -179,9 +190,21 @@ class Evaluation(SpecModel):
         description="Steps between two evaluations, one more at the end. Default: at every periodic checkpoint.",
     )
     baseline: bool = Field(default=False, description="Evaluate once before training too, to compare with.")
+    metric: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Metric of the evaluation that decides the best checkpoint and early stopping. Default: the "
+        "task's, evalLoss for llm.",
+    )
+    goal: Goal | None = Field(
+        default=None,
+        description="Whether a lower (minimize) or a higher value (maximize) of metric is better. Default: as the task "
+        "defines the metric.",
+    )
     early_stopping: EarlyStopping | None = Field(
         default=None,
-        description="Finish before the last step, with the best checkpoint, when evalLoss no longer falls. "
+        description="Finish before the last step, with the best checkpoint, when metric no longer improves. "
         "Default: never.",
     )
 

@@ -52,6 +52,10 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"evaluation": {"earlyStopping": {"patience": 2}}},
         "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
     ),
+    "a goal without its metric": (
+        {"evaluation": {"goal": "maximize"}, "dataset": {"source": "pvc://d/t.jsonl", "validation": {"fraction": 0.1}}},
+        "spec.evaluation.goal has no effect without evaluation.metric; name the metric too, or remove goal",
+    ),
     "a module trained whole and by an adapter": (
         {"adapter": {"targets": ["q_proj"], "modulesToSave": ["embed_tokens", "q_proj"]}},
         "spec.adapter.modulesToSave and .targets name the same module",

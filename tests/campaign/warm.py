@@ -236,9 +236,9 @@ def _remember_saves(shared: Shared, meeting: Meeting) -> None:
 def _remember_steps(shared: Shared, meeting: Meeting) -> None:
     original = Reporter.step_done
 
-    def step_done(reporter: Reporter, *, step: int, epoch: float, tokens: int) -> None:
+    def step_done(reporter: Reporter, *, step: int, epoch: float, items: int) -> None:
         shared.step = step
         meeting.step_made(step)
-        original(reporter, step=step, epoch=epoch, tokens=tokens)
+        original(reporter, step=step, epoch=epoch, items=items)
 
     Reporter.step_done = step_done  # type: ignore[method-assign,assignment] # mypy takes it for bound

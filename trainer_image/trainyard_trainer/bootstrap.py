@@ -19,6 +19,7 @@ from trainyard_trainer.checkpoint.staging import StagingDirectory
 from trainyard_trainer.checkpoint.store import CACHE, CheckpointStore, open_store
 from trainyard_trainer.clock import Clock, SystemClock, process_start_time
 from trainyard_trainer.cpus import threads_per_process
+from trainyard_trainer.engine.definition import TaskDefinition
 from trainyard_trainer.errors import ConfigurationError, StopRequested, SupersededError, TrainerError
 from trainyard_trainer.exception_mapping import to_trainer_error, traceback_of
 from trainyard_trainer.group.membership import Membership, membership
@@ -32,11 +33,11 @@ from trainyard_trainer.report.run_log import LibraryHandler, RunLog
 from trainyard_trainer.report.startup import IMPORTS, RUN_DIRECTORY, StartupTimer
 from trainyard_trainer.report.termination import RESULT_FILE, termination_of
 from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.registry import definition_of
 
 if TYPE_CHECKING:
     import torch
 
-    from trainyard_trainer.engine.task import Task
     from trainyard_trainer.group.group import Group
 
 POD_UID_ENV = "POD_UID"
@@ -50,21 +51,13 @@ _LIBRARY_ENVIRONMENT = {
 }
 
 
-def create_task(config: RunConfig) -> Task:
-    """The task a run config names."""
-    match config.task:
-        case "llm":
-            from trainyard_trainer.tasks.llm.task import LlmTask
-
-            return LlmTask()
-
-
 def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
     """Run one training to its end, wherever that is.
 
     Raises:
         TrainerError: It ended before it could take over the run directory.
     """
+    definition = definition_of(config)
     prepare_environment(config.processes_per_node)
 
     from trainyard_trainer.engine.device import choose_device
@@ -80,7 +73,9 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     group.check_stop(stop.check)
     sampler = gpu_sampler(config, member, group, gpus)
     if not group.is_main_process:
-        return follow(config, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup)
+        return follow(
+            config, definition, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup
+        )
     store = open_store(
         run_directory,
         files=files,
@@ -88,6 +83,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         run_uri=config.run_uri,
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
+        objective=definition.objective_of(config),
     )
     reporter = create_reporter(config, clock=clock, store=store, gpus=sampler, startup=startup)
     startup.enter(IMPORTS, clock.monotonic())
@@ -95,6 +91,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         group.broadcast(describe_store(store))
         session = Session(
             config=config,
+            definition=definition,
             device=device,
             stop=stop,
             files=files,
@@ -103,13 +100,13 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
             reporter=reporter,
             group=group,
         )
-        termination = reporter.finished(session.run(create_task(config)))
+        termination = reporter.finished(session.run())
         write_result(run_directory, termination, store.staging)
         drop_cache(run_directory, store.staging)
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
-        termination = _ended(reporter, cause(error, store), run_directory)
+        termination = _ended(reporter, cause(error, store), run_directory, definition.memory_advice)
     finally:
         reporter.close()
         store.close()
@@ -118,6 +115,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
 
 def follow(
     config: RunConfig,
+    definition: TaskDefinition,
     *,
     group: Group,
     device: torch.device,
@@ -135,6 +133,7 @@ def follow(
         reporter = create_null_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
         session = Session(
             config=config,
+            definition=definition,
             device=device,
             stop=stop,
             files=Files(),
@@ -143,9 +142,9 @@ def follow(
             reporter=reporter,
             group=group,
         )
-        termination = reporter.finished(session.run(create_task(config)))
+        termination = reporter.finished(session.run())
     except Exception as error:  # noqa: BLE001 - a process's outermost frame: every error becomes a termination
-        termination = termination_of(to_trainer_error(error, run_directory))
+        termination = termination_of(to_trainer_error(error, run_directory, definition.memory_advice))
         if type(error) is TrainerError or not isinstance(error, TrainerError):
             sys.stderr.write(traceback_of(error))
     return _left(group, termination)
@@ -263,9 +262,9 @@ def cause(error: Exception, store: CheckpointStore) -> Exception:
     return error
 
 
-def _ended(reporter: Reporter, error: Exception, run_directory: Path) -> Termination:
+def _ended(reporter: Reporter, error: Exception, run_directory: Path, memory_advice: str) -> Termination:
     """The termination of a run that did not reach its end."""
-    ours = to_trainer_error(error, run_directory)
+    ours = to_trainer_error(error, run_directory, memory_advice)
     termination = reporter.ended(ours)
     is_unforeseen = type(ours) is TrainerError
     if is_unforeseen:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
@@ -24,10 +24,8 @@ from trainyard_trainer.group.rendezvous import rendezvous
 from trainyard_trainer.report.termination import read_result, termination_of, write_termination
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm import compare_command
+from trainyard_trainer.tasks.registry import definition_of
 from trainyard_trainer.tasks.text import data_command as data
-
-if TYPE_CHECKING:
-    from trainyard_trainer.tasks.text.memory.shape import ModelShape
 
 
 def run_command(stop: StopFlag) -> int:
@@ -150,36 +148,12 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
 
 def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str]) -> Termination:
     """Print the memory plan, for a device of so many GiB where one is given."""
-    from trainyard_trainer.tasks.text.memory.plan import table
-
-    device = None if device_gib is None else int(device_gib * 2**30)
-    print(table(config, _shape(config, environ), device))  # noqa: T201 - our output
-    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
-
-
-def _shape(config: RunConfig, environ: Mapping[str, str]) -> ModelShape:
-    """The shape of a model on this machine, in object storage or on the hub; no weights are read."""
-    from trainyard_trainer.sources import files
-    from trainyard_trainer.tasks.text.memory.shape import read_shape, shape_of
-
-    source, name = config.model.source, config.model.display_source or config.model.source
-    if source.startswith(files.SCHEME):
-        files.check_model_directory(files.local_path(source), name)
-        return read_shape(files.local_path(source), name)
-
     from trainyard_trainer.bootstrap import prepare_environment
 
     prepare_environment()
-    from trainyard_trainer.sources import hub, remote_files, safetensors_headers
-
-    if source.startswith(remote_files.S3_SCHEME):
-        bucket, _, folder = source.removeprefix(remote_files.S3_SCHEME).partition("/")
-        remote = remote_files.open_bucket(bucket, config.s3, environ)
-        found = safetensors_headers.read_object_heads(remote, folder.strip("/"))
-    else:
-        revision = config.model.revision
-        found = hub.read_heads(hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=revision))
-    return shape_of(found.config, found.tensors, name)
+    device = None if device_gib is None else int(device_gib * 2**30)
+    print(definition_of(config).plan(config, environ, device))  # noqa: T201 - our output
+    return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
 
 
 def _internal(error: Exception) -> Termination:

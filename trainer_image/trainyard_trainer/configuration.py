@@ -1,4 +1,4 @@
-"""Reads the run config; what is wrong with it is said with field, value and remedy."""
+"""Reads the run config; every error names the field, its value and the remedy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pydantic.fields import FieldInfo
 
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.tasks.registry import definition_of
 
 _MOST_PROBLEMS = 5
 _LONGEST_VALUE = 80
 
 
 def load_config(path: Path) -> RunConfig:
-    """The run config in a JSON file.
+    """Read the run config in a JSON file.
 
     Raises:
         ConfigurationError: The file is missing, is not JSON, or a field cannot work.
@@ -37,9 +38,11 @@ def load_config(path: Path) -> RunConfig:
             "Correct that place: JSON has no comments, no comma behind the last entry, and names in double quotes.",
         ) from error
     try:
-        return RunConfig.model_validate(document)
+        config = RunConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigurationError(f"The run config {path} cannot work: {_problems(error)}") from error
+    definition_of(config)  # checks what depends on the task
+    return config
 
 
 def _problems(error: ValidationError) -> str:

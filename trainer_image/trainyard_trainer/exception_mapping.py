@@ -14,16 +14,12 @@ _NO_MEMORY_LEFT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "C
 _LOST_BY_GLOO = ("gloo/", "Gloo ", "closed by peer", "Connection reset")
 
 
-def to_trainer_error(error: Exception, run_directory: Path) -> TrainerError:
+def to_trainer_error(error: Exception, run_directory: Path, memory_advice: str) -> TrainerError:
     """Our error for any error that ended a run; `TrainerError` itself (exit code 70) for those nobody foresaw."""
     if isinstance(error, TrainerError):
         return error
     if _is_out_of_gpu_memory(error):
-        return GpuMemoryError(
-            "The GPU's memory is too small for this run.",
-            "Lower optimization.batchSize (and raise gradientAccumulation as much) or llm.maxLength, "
-            "use method: qlora, or a larger GPU.",
-        )
+        return GpuMemoryError("The GPU's memory is too small for this run.", memory_advice)
     if is_lost_peer(error):
         return lost_peer(error)
     return to_storage_error(error, run_directory) or internal_error(error)

@@ -61,6 +61,8 @@ def test_a_learning_rate_as_yaml_text_is_a_number() -> None:
         ),
         ({"optimization": {"recompute": "offload"}}, "recompute: offload has no effect without a GPU"),
         ({"evaluation": {"earlyStopping": {"patience": 2}}}, "earlyStopping needs held-out rows"),
+        ({"evaluation": {"metric": "evalLoss"}}, "evaluation.metric needs held-out rows"),
+        ({"evaluation": {"goal": "maximize"}}, "evaluation.goal has no effect without evaluation.metric"),
         ({"adapter": {"targets": ["q_proj"], "modulesToSave": ["q_proj"]}}, "both name q_proj"),
     ],
 )

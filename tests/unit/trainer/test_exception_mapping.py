@@ -7,6 +7,7 @@ import torch
 
 from trainyard_trainer.errors import GpuMemoryError
 from trainyard_trainer.exception_mapping import to_trainer_error
+from trainyard_trainer.tasks.llm.definition import LLM
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,15 @@ from trainyard_trainer.exception_mapping import to_trainer_error
     ids=["torch's allocator", "the driver", "cuBLAS", "cuDNN"],
 )
 def test_no_memory_left_on_the_gpu_is_exit_79_with_advice(error: Exception) -> None:
-    ours = to_trainer_error(error, Path("/run"))
+    ours = to_trainer_error(error, Path("/run"), LLM.memory_advice)
     assert (type(ours), ours.exit_code) == (GpuMemoryError, 79)
     assert "optimization.batchSize" in ours.advice
 
 
 def test_other_errors_of_cuda_are_not_taken_for_it() -> None:
-    assert to_trainer_error(RuntimeError("CUDA error: device-side assert triggered"), Path("/run")).exit_code == 70
+    assert (
+        to_trainer_error(
+            RuntimeError("CUDA error: device-side assert triggered"), Path("/run"), LLM.memory_advice
+        ).exit_code
+        == 70
+    )

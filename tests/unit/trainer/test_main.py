@@ -16,6 +16,7 @@ from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.store import open_store
+from trainyard_trainer.objective import Objective
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,7 +66,9 @@ def test_a_process_that_dies_is_continued_by_the_next(
         termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
         assert (termination.outcome, termination.exit_code, termination.step) == (Outcome.INTERRUPTED, 75, 7)
     run = tmp_path / "run"
-    store = open_store(run, files=Files(), keep=2, run_uri=None, pod_uid=None, now="t")
+    store = open_store(
+        run, files=Files(), keep=2, run_uri=None, pod_uid=None, now="t", objective=Objective("evalLoss", "minimize")
+    )
     assert store.newest is not None
     assert store.newest.name == resumed_from
     assert train_toy(run_config(run), ToyTask()).exit_code == 0

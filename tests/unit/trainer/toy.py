@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util import tensor_util
 from torch import Tensor, nn
 
+from tests.unit.trainer.definitions import replace_llm
 from trainyard_crds.exports import Export
 from trainyard_crds.report import Stage, Termination
 from trainyard_crds.runconfig import RunConfig
@@ -36,11 +37,11 @@ class ToyBatch:
     targets: Tensor
 
     @property
-    def num_loss_tokens(self) -> int:
+    def loss_weight(self) -> float:
         return len(self.targets)
 
     @property
-    def num_tokens(self) -> int:
+    def num_items(self) -> int:
         return 2 * len(self.targets)
 
 
@@ -135,7 +136,7 @@ class ToyTask:
 
         def measure(index: int) -> tuple[float, float]:
             batch = self._data.micro_batch(0, index)
-            return float(self.loss(loaded, batch).item()), batch.num_loss_tokens
+            return float(self.loss(loaded, batch).item()), batch.loss_weight
 
         with torch.no_grad():
             return {"evalLoss": context.group.weighted_mean(range(1), measure, context.stop.check)}
@@ -184,7 +185,7 @@ def run_config(run_directory: Path, **blocks: Any) -> RunConfig:
 def train_toy(config: RunConfig, task: ToyTask, stop: StopFlag | None = None) -> Termination:
     """One start of a run in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "create_task", lambda _config: task)
+        replace_llm(lambda: task, patch)
         return bootstrap.train(config, stop=stop or StopFlag(), environ={})
 
 
@@ -243,7 +244,7 @@ def play(fault: str) -> None:
         hooks[where] = strike
         if hasattr(Files, where):
             count_calls(where, strike)
-    bootstrap.create_task = lambda config: ToyTask(hooks=hooks)
+    replace_llm(lambda: ToyTask(hooks=hooks))
 
 
 def count_calls(name: str, strike: Callable[[int], None]) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.retention import best_of
+from trainyard_trainer.objective import Objective
 
 
-def index_document(checkpoints: Sequence[Checkpoint]) -> bytes:
+def index_document(checkpoints: Sequence[Checkpoint], objective: Objective) -> bytes:
     """Content of the index over the checkpoints that count."""
     ordered = sorted(checkpoints, key=lambda one: one.order)
-    best = best_of(ordered)
+    best = best_of(ordered, objective)
     document = {
         "last": ordered[-1].name if ordered else None,
         "best": best.name if best else None,

@@ -27,6 +27,7 @@ from trainyard_trainer.checkpoint.manifest import (
 from trainyard_trainer.checkpoint.retention import best_of, surplus
 from trainyard_trainer.checkpoint.staging import StagingDirectory, open_staging, superseded_if_gone
 from trainyard_trainer.errors import ConfigurationError, StorageError
+from trainyard_trainer.objective import Objective
 
 CHECKPOINTS = "checkpoints"
 OWNERS = "owner"
@@ -61,6 +62,7 @@ class CheckpointStore:
         checkpoints: list[Checkpoint],
         keep: int,
         run_uri: str | None,
+        objective: Objective,
     ) -> None:
         self._run_directory = run_directory
         self._directory = run_directory / CHECKPOINTS
@@ -70,6 +72,7 @@ class CheckpointStore:
         self._checkpoints = checkpoints
         self._keep = keep
         self._run_uri = run_uri
+        self._objective = objective
 
     @property
     def owner_epoch(self) -> int:
@@ -84,7 +87,7 @@ class CheckpointStore:
     @property
     def best(self) -> Checkpoint | None:
         """The checkpoint with the best evaluation."""
-        return best_of(self._checkpoints)
+        return best_of(self._checkpoints, self._objective)
 
     def statuses(self) -> list[CheckpointStatus]:
         """The checkpoints that count, oldest first."""
@@ -139,7 +142,7 @@ class CheckpointStore:
         return Checkpoint(directory=final, manifest=manifest, digest=digest_of(data))
 
     def _remove_surplus(self) -> None:
-        for checkpoint in surplus(self._checkpoints, self._keep):
+        for checkpoint in surplus(self._checkpoints, self._keep, self._objective):
             self.staging.discard(checkpoint.directory)
             self._checkpoints.remove(checkpoint)
 
@@ -156,7 +159,7 @@ class CheckpointStore:
         return sorted(path.name for path in foreign)
 
     def _write_index(self) -> None:
-        self.staging.replace(self._directory / "index.json", index_document(self._checkpoints))
+        self.staging.replace(self._directory / "index.json", index_document(self._checkpoints, self._objective))
 
     def close(self) -> None:
         """Leave nothing temporary behind."""
@@ -164,7 +167,14 @@ class CheckpointStore:
 
 
 def open_store(
-    run_directory: Path, *, files: Files, keep: int, run_uri: str | None, pod_uid: str | None, now: str
+    run_directory: Path,
+    *,
+    files: Files,
+    keep: int,
+    run_uri: str | None,
+    pod_uid: str | None,
+    now: str,
+    objective: Objective,
 ) -> CheckpointStore:
     """Take over a run directory: verify what it holds, become its owner, clear what interrupted writes left.
 
@@ -182,7 +192,7 @@ def open_store(
             staging = open_staging(directory, files=files, ownership=ownership)
             checkpoints = _counted(directory, newest_owner(owners))
         staging.replace(ownership.path, ownership.inheriting(one.name for one in checkpoints))
-        staging.replace(directory / "index.json", index_document(checkpoints))
+        staging.replace(directory / "index.json", index_document(checkpoints, objective))
     return CheckpointStore(
         run_directory=run_directory,
         files=files,
@@ -191,6 +201,7 @@ def open_store(
         checkpoints=checkpoints,
         keep=keep,
         run_uri=run_uri,
+        objective=objective,
     )
 
 

@@ -15,14 +15,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from trainyard_crds.report import CheckpointStatus, Stage
-from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.manifest import Checkpoint, CursorEntry
 from trainyard_trainer.checkpoint.store import Draft
 from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.host_copy import HostCopy
-from trainyard_trainer.engine.resume_checks import settings_hash, training_settings
+from trainyard_trainer.engine.resume_checks import settings_hash
 from trainyard_trainer.engine.state import TrainingState, write_state
 from trainyard_trainer.errors import TrainerError
 from trainyard_trainer.group.group import Group
@@ -31,9 +30,10 @@ from trainyard_trainer.report.reporter import Reporter
 _WEIGHTS, _STATE = "weights:", "state:"
 
 
-def draft_of(state: TrainingState, *, config: RunConfig, epoch: float, data_fingerprint: str, created_at: str) -> Draft:
-    """What the manifest of a checkpoint of this state says beside its files."""
-    settings = training_settings(config)
+def draft_of(
+    state: TrainingState, *, settings: dict[str, str], epoch: float, data_fingerprint: str, created_at: str
+) -> Draft:
+    """Return what the manifest of a checkpoint of this state says beside its files."""
     return Draft(
         step=state.step,
         epoch=epoch,

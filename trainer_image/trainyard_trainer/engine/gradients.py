@@ -20,11 +20,11 @@ class StepLosses:
     cursors: Sequence[Cursor]
     """This process's."""
     losses: Sequence[Tensor]
-    """Sum of the loss over the loss tokens of each of those; scalars."""
-    num_loss_tokens: int
+    """Summed loss of each of those; scalars."""
+    loss_weight: float
     """Of all processes."""
-    num_tokens: int
-    """Real (not padded) ones, of all processes."""
+    num_items: int
+    """Of all processes."""
 
 
 class Gradients:
@@ -46,7 +46,7 @@ class Gradients:
         self._parameters = [parameter for group in loaded.parameter_groups for parameter in group.parameters]
 
     def compute(self, cursors: Sequence[Cursor]) -> StepLosses:
-        """Leave the gradient of the mean loss per loss token of all these micro-batches in every parameter.
+        """Leave the gradient of the mean loss of all these micro-batches, by loss weight, in every parameter.
 
         Raises:
             StopRequested: A process of the group was asked to stop; the gradients mean nothing.
@@ -56,25 +56,25 @@ class Gradients:
         with self._throughput.waiting():
             batches = [(self._loaded.train.micro_batch(cursor.epoch, cursor.index), own) for cursor, own in shares]
         counted = [batch for batch, own in batches if own]
-        num_loss_tokens, num_tokens = group.check_stop(
-            poll, sum(batch.num_loss_tokens for batch in counted), sum(batch.num_tokens for batch in counted)
+        loss_weight, num_items = group.check_stop(
+            poll, sum(batch.loss_weight for batch in counted), sum(batch.num_items for batch in counted)
         )
-        losses = self._passes(batches, num_loss_tokens=max(1.0, num_loss_tokens))
+        losses = self._passes(batches, loss_weight=loss_weight if loss_weight > 0 else 1.0)
         group.reduce_gradients(self._parameters, is_complete=len(losses) == len(batches))
         return StepLosses(
             cursors=[cursor for cursor, own in shares if own],
             losses=losses[: len(counted)],
-            num_loss_tokens=int(num_loss_tokens),
-            num_tokens=int(num_tokens),
+            loss_weight=loss_weight,
+            num_items=int(num_items),
         )
 
-    def _passes(self, batches: Sequence[tuple[MicroBatch, bool]], *, num_loss_tokens: float) -> list[Tensor]:
+    def _passes(self, batches: Sequence[tuple[MicroBatch, bool]], *, loss_weight: float) -> list[Tensor]:
         """Forward and backward passes, fewer than there are batches when the run is to stop."""
         losses = []
         for batch, own in batches:
             if self._group.is_stopping(self._context.stop.check):
                 break
             loss = self._task.loss(self._loaded, batch)
-            torch.autograd.backward(loss / num_loss_tokens if own else loss * 0.0)
+            torch.autograd.backward(loss / loss_weight if own else loss * 0.0)
             losses.append(loss.detach())
         return losses

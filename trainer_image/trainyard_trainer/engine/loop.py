@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -11,23 +10,24 @@ from torch import Tensor
 from trainyard_crds.report import ResolvedModel, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.replica_store import ReplicaStore
-from trainyard_trainer.checkpoint.retention import BEST_METRIC
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.async_checkpointer import create_saver, draft_of
+from trainyard_trainer.engine.evaluation import Evaluator
 from trainyard_trainer.engine.grace import GraceMeter
 from trainyard_trainer.engine.gradients import Gradients
 from trainyard_trainer.engine.loss_accumulator import LossWindow
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.resume_checks import check_fingerprint
-from trainyard_trainer.engine.rng import capture_rng, restore_rng, undisturbed
+from trainyard_trainer.engine.rng import capture_rng, restore_rng
 from trainyard_trainer.engine.schedule import learning_rate_factor
 from trainyard_trainer.engine.state import TrainingState, pack_peer, pack_state, read_state
 from trainyard_trainer.engine.step_plan import StepPlan
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.engine.throughput import Throughput
 from trainyard_trainer.engine.triggers import Due
-from trainyard_trainer.errors import DataError, StopRequested
+from trainyard_trainer.errors import StopRequested
+from trainyard_trainer.objective import Objective
 from trainyard_trainer.report.reporter import Reporter
 
 
@@ -43,6 +43,8 @@ class Engine:
         store: CheckpointStore | ReplicaStore,
         reporter: Reporter,
         clock: Clock,
+        objective: Objective,
+        settings: dict[str, str],
     ) -> None:
         config = context.config
         self._task = task
@@ -52,11 +54,13 @@ class Engine:
         self._reporter = reporter
         self._clock = clock
         self._config = config
+        self._objective = objective
+        self._settings = settings
         self._group = context.group
         self._plan = StepPlan.of(loaded.train, config.optimization, self._group.world_size)
         self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
         self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
-        self._state = TrainingState()
+        self._state = TrainingState(objective=objective)
         self._window = LossWindow(context.device, loaded.train, self._group)
         self._rng = capture_rng(context.device)
         self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
@@ -69,8 +73,9 @@ class Engine:
             group=self._group,
         )
         self._weights: Mapping[str, Tensor] | None = None
-        self._throughput = Throughput(clock, loaded.flops_per_token, context.device, devices=self._group.world_size)
+        self._throughput = Throughput(clock, loaded.flops_per_item, context.device, devices=self._group.world_size)
         self._gradients = Gradients(task=task, loaded=loaded, context=context, throughput=self._throughput)
+        self._evaluator = Evaluator(task=task, loaded=loaded, context=context, objective=objective, reporter=reporter)
         self._unsaved_best = False
 
     def train(self) -> Checkpoint | None:
@@ -91,8 +96,13 @@ class Engine:
         finally:
             self._saver.close()
         if self._ends_early and self._state.step < self._plan.total_steps:
-            self._reporter.stopped_early(self._state.best_loss, self._state.evaluations_since_best)
+            self._report_early_stop()
         return (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
+
+    def _report_early_stop(self) -> None:
+        best, evaluations = self._state.best_value, self._state.evaluations_since_best
+        assert best is not None
+        self._reporter.stopped_early(self._objective.no_improvement(best, evaluations))
 
     def _make_steps(self) -> None:
         try:
@@ -122,16 +132,17 @@ class Engine:
             step=self._state.step,
             total_steps=self._plan.total_steps,
             epoch=self._plan.epochs_done(self._state.cursor),
-            tokens=self._state.tokens,
+            items=self._state.items,
+            unit=self._loaded.unit,
             model=ResolvedModel(source=self._loaded.model_source, revision=self._loaded.model_revision),
             metrics={**self._context.metrics, **self._state.metrics},
         )
         if self._state.step > 0:
             self._settle()
         elif self._config.evaluation.baseline and self._loaded.has_evaluation:
-            self._measure_baseline()
+            self._evaluator.evaluate_baseline(self._state)
         self._reporter.stage(Stage.TRAINING)
-        self._throughput.begin(self._state.tokens)
+        self._throughput.begin(self._state.items)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         manifest = checkpoint.manifest
@@ -140,6 +151,7 @@ class Engine:
         self._state, self._rng, length = read_state(
             checkpoint.state, optimizer=self._optimizer, window=self._window, rank=self._group.rank
         )
+        self._state.judge_by(self._objective)
         restore_rng(self._rng, self._context.device)
         self._reporter.metrics_log.begin(length)
         self._saver.saved_step = self._state.step
@@ -156,14 +168,14 @@ class Engine:
         self._optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.cursor = next_cursor
-        state.tokens += done.num_tokens
+        state.items += done.num_items
         state.metrics |= rates
         self._window.add(
-            step=state.step, cursors=done.cursors, losses=done.losses, num_tokens=done.num_loss_tokens, grad_norm=norm
+            step=state.step, cursors=done.cursors, losses=done.losses, loss_weight=done.loss_weight, grad_norm=norm
         )
         self._rng = capture_rng(self._context.device)
         self._grace.step_took(self._clock.monotonic() - started)
-        self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), tokens=state.tokens)
+        self._reporter.step_done(step=state.step, epoch=self._plan.epochs_done(state.cursor), items=state.items)
 
     def _factor(self, step: int) -> float:
         options, total = self._config.optimization, self._plan.total_steps
@@ -178,7 +190,7 @@ class Engine:
         if self._due.log(state.step) and state.logged_step != state.step:
             self._log()
         if self._due.evaluation(state.step) and state.evaluated_step != state.step:
-            self._evaluate()
+            self._unsaved_best = self._evaluator.evaluate(state)
         due = self._ends_early or self._due.save(state.step, seconds_since_save=self._seconds_since_save())
         if (due and self._saver.saved_step != state.step) or self._unsaved_best:
             self._save()
@@ -196,42 +208,14 @@ class Engine:
         state.logged_step = state.step
         names = ("loss", "gradNorm", *(name for name in state.metrics if name.lower().endswith("learningrate")))
         metrics = {name: state.metrics[name] for name in names if name in state.metrics}
-        self._reporter.metrics(metrics, self._throughput.take(state.tokens))
-
-    def _evaluate(self) -> None:
-        state = self._state
-        state.evaluation = self._measure()
-        state.evaluated_step = state.step
-        state.metrics |= state.evaluation
-        loss = state.evaluation[BEST_METRIC]
-        state.evaluations_since_best += 1
-        if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, state.evaluations_since_best, self._unsaved_best = loss, 0, True
-        self._reporter.metrics(state.evaluation)
-        self._reporter.stage(Stage.TRAINING)
-
-    def _measure_baseline(self) -> None:
-        baseline = {f"baseline{name[0].upper()}{name[1:]}": value for name, value in self._measure().items()}
-        self._state.metrics |= baseline
-        self._reporter.metrics(baseline)
-
-    def _measure(self) -> dict[str, float]:
-        self._reporter.stage(Stage.EVALUATING)
-        with undisturbed(self._loaded.model, self._context.device):
-            metrics = self._task.evaluate(self._loaded, self._context)
-        if not math.isfinite(metrics[BEST_METRIC]):
-            raise DataError(
-                f"The evaluation loss is infinite or not a number after step {self._state.step}.",
-                "Lower optimization.learningRate, and check the validation rows.",
-            )
-        return metrics
+        self._reporter.metrics(metrics, self._throughput.take(state.items))
 
     def _save(self) -> None:
         self._window.check_finite()
         state = self._state
         draft = draft_of(
             state,
-            config=self._config,
+            settings=self._settings,
             epoch=self._plan.epochs_done(state.cursor),
             data_fingerprint=self._loaded.train.fingerprint,
             created_at=self._clock.now(),

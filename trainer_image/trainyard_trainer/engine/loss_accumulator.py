@@ -25,7 +25,7 @@ class LossWindow:
         self._data = data
         self._group = group or Group()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self._num_tokens = 0
+        self._weight = 0.0
         self._grad_norm = torch.zeros((), device=device)
         self._first_bad_step = torch.zeros((), dtype=torch.int64, device=device)
         self._bad_batch = torch.full((), -1, dtype=torch.int64, device=device)
@@ -34,21 +34,21 @@ class LossWindow:
         """Micro-batches by step, of the steps that nobody has waited for yet."""
 
     def add(
-        self, *, step: int, cursors: Sequence[Cursor], losses: Sequence[Tensor], num_tokens: int, grad_norm: Tensor
+        self, *, step: int, cursors: Sequence[Cursor], losses: Sequence[Tensor], loss_weight: float, grad_norm: Tensor
     ) -> None:
-        """Take in a step.
+        """Add a step.
 
         Args:
             step: Its number, 1 for the first.
             cursors: Its micro-batches in this process.
-            losses: Sum of the loss over the loss tokens of each; scalars.
-            num_tokens: How many loss tokens those of all processes have together.
+            losses: Summed loss of each; scalars.
+            loss_weight: Loss weight of the micro-batches of all processes.
             grad_norm: Norm of its gradients before clipping; scalar.
         """
         empty = self._loss_sum.new_zeros(0)
         summed = torch.stack(list(losses)).to(empty) if losses else empty
         self._loss_sum += summed.sum()
-        self._num_tokens += num_tokens
+        self._weight += loss_weight
         self._grad_norm = grad_norm.to(self._loss_sum.device)
         self._unchecked[step] = cursors
         bad = ~torch.isfinite(summed)
@@ -89,20 +89,20 @@ class LossWindow:
         self.check_finite()
         metrics = {"gradNorm": float(self._grad_norm.item())}
         [loss_sum] = self._group.sum([float(self._loss_sum.item())])
-        if self._num_tokens:
-            metrics = {"loss": loss_sum / self._num_tokens, **metrics}
+        if self._weight:
+            metrics = {"loss": loss_sum / self._weight, **metrics}
         self._loss_sum.zero_()
-        self._num_tokens = 0
+        self._weight = 0.0
         return metrics
 
-    def pack(self) -> tuple[Tensor, int]:
-        """Loss sum and token count, to be saved."""
-        return self._loss_sum, self._num_tokens
+    def pack(self) -> tuple[Tensor, float]:
+        """Return loss sum and loss weight, to be saved."""
+        return self._loss_sum, self._weight
 
-    def unpack(self, loss_sum: Tensor, num_tokens: int) -> None:
+    def unpack(self, loss_sum: Tensor, loss_weight: float) -> None:
         """Put back what `pack` gave."""
         self._loss_sum.copy_(loss_sum)
-        self._num_tokens = num_tokens
+        self._weight = loss_weight
 
     def _first_bad(self) -> dict[str, Any] | None:
         """The first step of this process that was not finite, and the rows to look at; None when all were."""

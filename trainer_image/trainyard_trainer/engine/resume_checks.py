@@ -10,17 +10,21 @@ from typing import Any
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.errors import DataError, SourceError
 
-_BLOCKS = ("method", "optimization", "adapter", "quantization", "llm")
 _NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps", "optimization.recompute"}
 _UNWRITTEN = {"processes": "1"}
 """Settings that checkpoints do not tell of while they have this value."""
 _ADVICE = "Set it back, or start a new run (a new TrainingJob, or another runDirectory)."
 
 
-def training_settings(config: RunConfig) -> dict[str, str]:
-    """Every setting that decides the final weights but the data: `optimization.learningRate` -> its JSON text."""
+def training_settings(config: RunConfig, blocks: Sequence[str]) -> dict[str, str]:
+    """Return every setting that decides the final weights but the data: `optimization.learningRate` -> its JSON text.
+
+    Args:
+        config: The run config.
+        blocks: The task's own blocks of it.
+    """
     document = config.to_json()
-    chosen = {name: document[name] for name in _BLOCKS if name in document}
+    chosen = {name: document[name] for name in ("optimization", *blocks) if name in document}
     if config.processes > 1:
         chosen["processes"] = config.processes
     chosen["model"] = {"source": config.model.display_source or config.model.source, "revision": config.model.revision}

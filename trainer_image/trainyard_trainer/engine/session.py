@@ -13,11 +13,12 @@ from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
+from trainyard_trainer.engine.definition import TaskDefinition
 from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import ResolvedFile
 from trainyard_trainer.engine.resume_checks import check_same_rows, check_settings, training_settings
 from trainyard_trainer.engine.rng import seed_everything
-from trainyard_trainer.engine.task import RunContext, Task
+from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.export.exporter import Exporter
 from trainyard_trainer.group.group import Group
 from trainyard_trainer.report.reporter import Reporter
@@ -31,6 +32,7 @@ class Session:
         self,
         *,
         config: RunConfig,
+        definition: TaskDefinition,
         device: torch.device,
         stop: StopFlag,
         files: Files,
@@ -40,6 +42,7 @@ class Session:
         group: Group | None = None,
     ) -> None:
         self._config = config
+        self._definition = definition
         self._run_directory = Path(config.run_directory)
         self._files = files
         self._clock = clock
@@ -58,7 +61,7 @@ class Session:
             group=group or Group(),
         )
 
-    def run(self, task: Task) -> list[ExportStatus]:
+    def run(self) -> list[ExportStatus]:
         """Train to the last step and export.
 
         Raises:
@@ -69,8 +72,10 @@ class Session:
             manifest = checkpoint.manifest
             self._reporter.restore(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
         self._reporter.checkpoints(self._store.statuses())
+        settings = training_settings(self._config, self._definition.settings)
         if checkpoint is not None:
-            check_settings(checkpoint.manifest.config, training_settings(self._config))
+            check_settings(checkpoint.manifest.config, settings)
+        task = self._definition.create()
         seed = self._config.optimization.seed
         seed_everything(seed)
         loaded = task.load(self._context)
@@ -88,6 +93,8 @@ class Session:
             store=self._store,
             reporter=self._reporter,
             clock=self._clock,
+            objective=self._definition.objective_of(self._config),
+            settings=settings,
         )
         chosen = engine.train()
         if self._store.staging is None or chosen is None:

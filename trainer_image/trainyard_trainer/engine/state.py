@@ -17,9 +17,12 @@ from trainyard_trainer.engine.loss_accumulator import LossWindow
 from trainyard_trainer.engine.optimizer import pack_optimizer, unpack_optimizer
 from trainyard_trainer.engine.rng import RngState
 from trainyard_trainer.engine.step_plan import Cursor
+from trainyard_trainer.objective import Objective
 
 _TENSORS = "tensors.safetensors"
 _DOCUMENT = "state.json"
+_STORED_NAMES = {"items": "tokens", "best_value": "best_loss"}
+"""Names in state.json that differ from those in memory: a newer trainer resumes the checkpoints of an older one."""
 
 
 @dataclass
@@ -29,18 +32,26 @@ class TrainingState:
     step: int = 0
     """Optimizer steps done."""
     cursor: Cursor = field(default_factory=Cursor)
-    tokens: int = 0
-    """Real (not padded) tokens trained on."""
+    items: int = 0
+    """Items trained on, in the unit of the task: real (not padded) tokens, images."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Latest value of every metric."""
     evaluation: dict[str, float] = field(default_factory=dict)
     """What the latest evaluation measured."""
     evaluated_step: int | None = None
     logged_step: int | None = None
-    best_loss: float | None = None
-    """Lowest evaluation loss so far."""
+    best_value: float | None = None
+    """Best value of the objective's metric so far."""
     evaluations_since_best: int = 0
-    """Evaluations in a row without a lower loss."""
+    """Evaluations in a row without a better value."""
+    objective: Objective | None = None
+    """What `best_value` is of; None in a run that began before this was saved."""
+
+    def judge_by(self, objective: Objective) -> None:
+        """Forget the best value where it is one of another objective."""
+        if self.objective not in {None, objective}:
+            self.best_value, self.evaluations_since_best = None, 0
+        self.objective = objective
 
     def own_metrics(self) -> dict[str, float]:
         """Metrics that belong to the current step: an older evaluation says nothing about these weights."""
@@ -51,7 +62,7 @@ class TrainingState:
 
 def pack_peer(window: LossWindow, rng: RngState) -> dict[str, Any]:
     """What only one process of a group knows: JSON values. The first one's are packed by `pack_state`."""
-    loss_sum, _num_tokens = window.pack()
+    loss_sum, _loss_weight = window.pack()
     return {"rng": rng.to_json(), "windowLoss": float(loss_sum.item())}
 
 
@@ -75,13 +86,13 @@ def pack_state(
         peers: What the other processes of the group know, by rank from 1 on.
     """
     optimizer_tensors, optimizer_scalars = pack_optimizer(optimizer)
-    loss_sum, num_tokens = window.pack()
+    loss_sum, loss_weight = window.pack()
     tensors = _prefixed("optimizer", optimizer_tensors) | _prefixed("rng", rng.tensors()) | {"window.loss": loss_sum}
     document = {
-        "training": asdict(state),
+        "training": _stored(state),
         "optimizer": optimizer_scalars,
         "rng": rng.scalars(),
-        "windowTokens": num_tokens,
+        "windowTokens": loss_weight,
         "metricsLength": metrics_length,
         "peers": list(peers),
     }
@@ -114,7 +125,15 @@ def read_state(
     return _training_state(document["training"]), rng, document["metricsLength"]
 
 
-def _training_state(values: dict[str, Any]) -> TrainingState:
+def _stored(state: TrainingState) -> dict[str, Any]:
+    return {_STORED_NAMES.get(name, name): value for name, value in asdict(state).items()}
+
+
+def _training_state(stored: dict[str, Any]) -> TrainingState:
+    names = {old: name for name, old in _STORED_NAMES.items()}
+    values = {names.get(name, name): value for name, value in stored.items()}
+    objective = values.get("objective")
+    values["objective"] = None if objective is None else Objective(**objective)
     return TrainingState(**{**values, "cursor": Cursor(**values["cursor"])})
 
 

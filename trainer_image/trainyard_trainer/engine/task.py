@@ -25,12 +25,12 @@ class MicroBatch(Protocol):
     """The input of one forward pass, on the CPU."""
 
     @property
-    def num_loss_tokens(self) -> int:
-        """Tokens that carry loss."""
+    def loss_weight(self) -> float:
+        """What the summed loss is divided by for its mean, added up over a step: loss tokens, images or pixels."""
 
     @property
-    def num_tokens(self) -> int:
-        """Real (not padded) tokens."""
+    def num_items(self) -> int:
+        """What throughput counts, in the unit of `Loaded.unit`: real (not padded) tokens, images."""
 
 
 class TrainData(Protocol):
@@ -110,8 +110,10 @@ class Loaded:
     parameter_groups: Sequence[ParameterGroup]
     model_source: str
     model_revision: str | None
-    flops_per_token: float | None = None
-    """Operations of forward and backward pass for a token, where the task knows them."""
+    unit: str = "tokens"
+    """What throughput counts: reported as `<unit>PerSecond`."""
+    flops_per_item: float | None = None
+    """Operations of forward and backward pass for one of them, where the task knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +133,10 @@ class Task(Protocol):
         """Fetch and load model and data; polls `context.stop`."""
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
-        """Sum (not mean) of the loss over the batch's loss tokens; scalar, differentiable."""
+        """Return the loss summed over the batch, to be divided by its `loss_weight`; scalar, differentiable."""
 
     def evaluate(self, loaded: Loaded, context: RunContext) -> dict[str, float]:
-        """Metrics on the held-out rows; `evalLoss` (mean per loss token) among them. Leaves modes and RNGs as found."""
+        """Measure every metric of the task's definition on the held-out rows."""
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
         """The trained weights by name: the very tensors that training changes. Asked for once, by the first save."""

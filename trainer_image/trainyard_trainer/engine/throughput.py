@@ -16,24 +16,24 @@ class Throughput:
 
     Args:
         clock: Measures.
-        flops_per_token: Operations the model's mathematics needs for a token, without what is computed twice.
+        flops_per_item: Operations the model's mathematics needs for an item, without what is computed twice.
         device: Whose peak counts; unknown ones, and CPUs, have no utilisation.
-        devices: How many of them share the tokens.
+        devices: How many of them share the items.
     """
 
-    def __init__(self, clock: Clock, flops_per_token: float | None, device: torch.device, *, devices: int = 1) -> None:
+    def __init__(self, clock: Clock, flops_per_item: float | None, device: torch.device, *, devices: int = 1) -> None:
         self._clock = clock
         peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self._utilization_per_rate = flops_per_token / (peak * devices) if flops_per_token and peak else None
-        self.begin(tokens=0)
+        self._utilization_per_rate = flops_per_item / (peak * devices) if flops_per_item and peak else None
+        self.begin(items=0)
 
-    def begin(self, tokens: int) -> None:
+    def begin(self, items: int) -> None:
         """Measure anew from here.
 
         Args:
-            tokens: Tokens trained on so far.
+            items: Tokens trained on so far.
         """
-        self._since, self._tokens, self._waited = self._clock.monotonic(), tokens, 0.0
+        self._since, self._items, self._waited = self._clock.monotonic(), items, 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -42,14 +42,14 @@ class Throughput:
         yield
         self._waited += self._clock.monotonic() - started
 
-    def take(self, tokens: int) -> dict[str, float]:
+    def take(self, items: int) -> dict[str, float]:
         """`dataWait`, the share of the time spent waiting for data, and `mfu`, that of the peak speed that was used.
 
         Args:
-            tokens: Tokens trained on so far.
+            items: Tokens trained on so far.
         """
-        seconds, done, waited = self._clock.monotonic() - self._since, tokens - self._tokens, self._waited
-        self.begin(tokens)
+        seconds, done, waited = self._clock.monotonic() - self._since, items - self._items, self._waited
+        self.begin(items)
         if seconds <= 0:
             return {}
         shares = {"dataWait": min(1.0, waited / seconds)}

@@ -14,17 +14,19 @@ from pathlib import Path
 
 from trainyard_crds.report import ExportStatus, Outcome, Termination
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.bootstrap import POD_UID_ENV, cause, create_task, drop_cache, prepare_environment
+from trainyard_trainer.bootstrap import POD_UID_ENV, cause, drop_cache, prepare_environment
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
 from trainyard_trainer.clock import Clock, SystemClock
+from trainyard_trainer.engine.definition import TaskDefinition
 from trainyard_trainer.errors import NotFoundError, TrainerError
 from trainyard_trainer.exception_mapping import to_trainer_error
 from trainyard_trainer.report.console import create_console
 from trainyard_trainer.report.run_log import LibraryHandler, RunLog
 from trainyard_trainer.report.termination import read_result
 from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.registry import definition_of
 
 _MESSAGE_LIMIT = 1024
 
@@ -42,6 +44,7 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
             f"{run_directory} holds no finished run, and exports are made of finished ones.",
             "Train it to its end first; the weights of its checkpoints can be used as they are.",
         )
+    definition = definition_of(config)
     prepare_environment()
     clock, files = SystemClock(), Files()
     store = open_store(
@@ -51,12 +54,13 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
         run_uri=config.run_uri,
         pod_uid=environ.get(POD_UID_ENV),
         now=clock.now(),
+        objective=definition.objective_of(config),
     )
     try:
         with _logging(run_directory, clock, result.step) as log:
-            exports = _make(config, stop=stop, files=files, store=store, log=log)
+            exports = _make(config, definition, stop=stop, files=files, store=store, log=log)
     except Exception as error:
-        ours = to_trainer_error(cause(error, store), run_directory)
+        ours = to_trainer_error(cause(error, store), run_directory, definition.memory_advice)
         if type(ours) is TrainerError:
             raise  # nobody foresaw it: its traceback is shown
         raise ours from error
@@ -75,7 +79,13 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
 
 
 def _make(
-    config: RunConfig, *, stop: StopFlag, files: Files, store: CheckpointStore, log: Callable[[str, str], None]
+    config: RunConfig,
+    definition: TaskDefinition,
+    *,
+    stop: StopFlag,
+    files: Files,
+    store: CheckpointStore,
+    log: Callable[[str, str], None],
 ) -> list[ExportStatus]:
     from trainyard_trainer.engine.device import choose_device
     from trainyard_trainer.engine.resolved import ResolvedFile
@@ -84,7 +94,7 @@ def _make(
     from trainyard_trainer.export.exporter import Exporter
 
     run_directory, checkpoint = Path(config.run_directory), _chosen(store)
-    check_settings(*_common(checkpoint.manifest.config, training_settings(config)))
+    check_settings(*_common(checkpoint.manifest.config, training_settings(config, definition.settings)))
     context = RunContext(
         config=config,
         run_directory=run_directory,
@@ -94,7 +104,7 @@ def _make(
         stage=lambda _stage: None,
         log=log,
     )
-    task = create_task(config)
+    task = definition.create()
     exporter = Exporter(
         write=lambda request, weights, directory: task.export_saved(context, request, weights, directory),
         context=context,

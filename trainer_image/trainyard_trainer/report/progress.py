@@ -13,7 +13,7 @@ _SPAN_SECONDS = 60.0
 class _Sample(NamedTuple):
     time: float
     step: int
-    tokens: int
+    items: int
 
 
 class Pace:
@@ -22,18 +22,18 @@ class Pace:
     Evaluations and saves lie inside that span, so the estimate of the time left includes their share.
     """
 
-    def __init__(self, *, time: float, step: int, tokens: int) -> None:
-        self._samples = deque([_Sample(time, step, tokens)], maxlen=_MOST_SAMPLES)
+    def __init__(self, *, time: float, step: int, items: int) -> None:
+        self._samples = deque([_Sample(time, step, items)], maxlen=_MOST_SAMPLES)
 
-    def add(self, *, time: float, step: int, tokens: int) -> None:
+    def add(self, *, time: float, step: int, items: int) -> None:
         """Take note of a finished step.
 
         Args:
             time: Monotonic seconds.
             step: Optimizer steps done.
-            tokens: Tokens trained on since the run began.
+            items: Items (tokens, images) trained on since the run began.
         """
-        self._samples.append(_Sample(time, step, tokens))
+        self._samples.append(_Sample(time, step, items))
         while len(self._samples) > _FEWEST_SAMPLES and time - self._samples[0].time > _SPAN_SECONDS:
             self._samples.popleft()
 
@@ -43,9 +43,9 @@ class Pace:
         return self._rate(self._samples[-1].step - self._samples[0].step)
 
     @property
-    def tokens_per_second(self) -> float | None:
-        """Recent tokens per second; None before the first step."""
-        return self._rate(self._samples[-1].tokens - self._samples[0].tokens)
+    def items_per_second(self) -> float | None:
+        """Recent items per second; None before the first step."""
+        return self._rate(self._samples[-1].items - self._samples[0].items)
 
     def remaining_seconds(self, steps_left: int) -> int | None:
         """Estimated seconds until the last step; None before the first."""

@@ -35,6 +35,7 @@ _MOST_CHECKPOINTS = 20
 _WARNING_LIMIT = 512
 _MESSAGE_LIMIT = 1024
 _OFFER_SECONDS = 2.0
+_TOKENS = "tokens"
 
 
 class Reporter:
@@ -64,6 +65,7 @@ class Reporter:
         self._offered_at = float("-inf")
         self._progress = Progress()
         self._pace: Pace | None = None
+        self._unit = _TOKENS
         self._metrics: dict[str, float] = {}
         self._speed: dict[str, float] = {}
         self._gpus: list[Gpu] = []
@@ -113,37 +115,39 @@ class Reporter:
         step: int,
         total_steps: int,
         epoch: float,
-        tokens: int,
+        items: int,
+        unit: str,
         model: ResolvedModel,
         metrics: dict[str, float],
     ) -> None:
         """Model and data are loaded: training begins, or goes on, at a step."""
         self._model = model
+        self._unit = unit
         self._metrics = _finite(metrics)
-        self._pace = Pace(time=self._clock.monotonic(), step=step, tokens=tokens)
+        self._pace = Pace(time=self._clock.monotonic(), step=step, items=items)
         self._update(step=step, total_steps=total_steps, epoch=epoch, percent=percent_done(step, total_steps))
         self._console.begin(step=step, total_steps=total_steps)
         self._offer(urgent=True)
 
-    def step_done(self, *, step: int, epoch: float, tokens: int) -> None:
+    def step_done(self, *, step: int, epoch: float, items: int) -> None:
         """An optimizer step was done.
 
         Args:
             step: Optimizer steps done.
             epoch: Passes over the data done.
-            tokens: Tokens trained on since the run began.
+            items: Items trained on since the run began.
         """
         assert self._pace is not None
         assert self._progress.total_steps is not None
         total = self._progress.total_steps
-        self._pace.add(time=self._clock.monotonic(), step=step, tokens=tokens)
+        self._pace.add(time=self._clock.monotonic(), step=step, items=items)
         self._update(
             step=step,
             epoch=epoch,
             percent=percent_done(step, total),
             remaining_seconds=self._pace.remaining_seconds(total - step),
             steps_per_second=self._pace.steps_per_second,
-            tokens_per_second=self._pace.tokens_per_second,
+            tokens_per_second=self._pace.items_per_second if self._unit == _TOKENS else None,
         )
         self._console.step(step)
         if started := self._startup.first_step_done(self._clock.monotonic()):
@@ -162,8 +166,7 @@ class Reporter:
         self._metrics.update(finite)
         self._speed = speed if speed is not None else self._speed
         self._gpus = self._sample_gpus()
-        rate = self._progress.tokens_per_second
-        line = {**finite, **(speed or {}), **({} if rate is None else {"tokensPerSecond": rate})}
+        line = {**finite, **(speed or {}), **self._throughput()}
         self.metrics_log.append(step=self._progress.step, time=self._clock.now(), metrics=line)
         self._console.metrics(self._console_line(finite))
         self._offer()
@@ -194,17 +197,13 @@ class Reporter:
             self.warn("MemoryTooSmall", f"{text} {advice}")
         self._offer(urgent=True)
 
-    def stopped_early(self, best_loss: float | None, evaluations: int) -> None:
-        """The run has made its last step before it was due; its end is told with the reason.
+    def stopped_early(self, reason: str) -> None:
+        """Record why the run ends before its last step, for the log and the termination.
 
         Args:
-            best_loss: The lowest evaluation loss.
-            evaluations: How many in a row were not lower.
+            reason: The evaluations without an improvement, as part of a sentence.
         """
-        self._early_end = (
-            f" of {self._progress.total_steps}: evalLoss has not fallen below {best_loss:.6g} in {evaluations} "
-            "evaluations (evaluation.earlyStopping)"
-        )
+        self._early_end = f" of {self._progress.total_steps}: {reason} (evaluation.earlyStopping)"
         self.log("StoppedEarly", f"Stopped after step {self._progress.step}{self._early_end}.")
 
     def finished(self, exports: list[ExportStatus]) -> Termination:
@@ -260,12 +259,15 @@ class Reporter:
         )
         self._poster.offer(report, urgent=urgent)
 
+    def _throughput(self) -> dict[str, float]:
+        rate = None if self._pace is None else self._pace.items_per_second
+        return {} if rate is None else {f"{self._unit}PerSecond": rate}
+
     def _console_line(self, metrics: dict[str, float]) -> dict[str, float | int | str]:
         progress = self._progress
         line: dict[str, float | int | str] = {"step": progress.step, "totalSteps": progress.total_steps or 0}
         line |= {"epoch": round(progress.epoch or 0.0, 2), **metrics}
-        if progress.tokens_per_second is not None:
-            line["tokensPerSecond"] = round(progress.tokens_per_second, 1)
+        line |= {name: round(rate, 1) for name, rate in self._throughput().items()}
         if progress.remaining_seconds is not None:
             line["eta"] = eta_text(progress.remaining_seconds)
         return line

@@ -52,7 +52,13 @@ FIRST: dict[str, Any] = {
     },
     "quantization": {"type": "nf4", "doubleQuant": False},
     "llm": {"maxLength": 64, "packing": False, "overlong": "truncate", "trainOn": "all"},
-    "evaluation": {"everySteps": 3, "baseline": True, "earlyStopping": {"patience": 2}},
+    "evaluation": {
+        "everySteps": 3,
+        "baseline": True,
+        "metric": "evalLoss",
+        "goal": "maximize",
+        "earlyStopping": {"patience": 2},
+    },
     "checkpoints": {"everySteps": 7, "everyMinutes": 5.0, "keep": 3, "gracePeriodSeconds": 77},
     "exports": [
         {"format": "merged", "base": "dequantized", "destination": "s3://models/out"},

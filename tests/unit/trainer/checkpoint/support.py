@@ -5,12 +5,21 @@ from pathlib import Path
 from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.manifest import CursorEntry
 from trainyard_trainer.checkpoint.store import CheckpointStore, Draft, open_store
+from trainyard_trainer.objective import Objective
 
 NOW = "2026-01-02T03:04:05Z"
 
 
 def open_at(directory: Path, *, keep: int = 2, files: Files | None = None) -> CheckpointStore:
-    return open_store(directory, files=files or Files(), keep=keep, run_uri="pvc://c/run", pod_uid="uid", now=NOW)
+    return open_store(
+        directory,
+        files=files or Files(),
+        keep=keep,
+        run_uri="pvc://c/run",
+        pod_uid="uid",
+        now=NOW,
+        objective=Objective("evalLoss", "minimize"),
+    )
 
 
 def draft(step: int, **metrics: float) -> Draft:

@@ -23,6 +23,7 @@ from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.engine.resume_checks import check_settings, training_settings
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm.definition import LLM
 
 BLOCKS = {"evaluation": {"baseline": True}}
 
@@ -142,6 +143,6 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> Non
 
 def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
     alone, together = run_config(tmp_path, gpus=0), run_config(tmp_path, processes=2)
-    check_settings(training_settings(together), training_settings(together))
+    check_settings(training_settings(together, LLM.settings), training_settings(together, LLM.settings))
     with pytest.raises(DataError, match="processes was 1 when this run began and is 2 now"):
-        check_settings(training_settings(alone), training_settings(together))
+        check_settings(training_settings(alone, LLM.settings), training_settings(together, LLM.settings))

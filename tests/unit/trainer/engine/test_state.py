@@ -64,8 +64,8 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     groups = two_groups()
     optimizer, window = create_optimizer(groups), LossWindow(CPU, ToyData())
     make_step(groups, optimizer)
-    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], num_tokens=5, grad_norm=torch.tensor(1.0))
-    state = TrainingState(step=1, cursor=Cursor(2, 3), tokens=7, metrics={"loss": 0.1}, evaluated_step=1, best_loss=0.1)
+    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], loss_weight=5, grad_norm=torch.tensor(1.0))
+    state = TrainingState(step=1, cursor=Cursor(2, 3), items=7, metrics={"loss": 0.1}, evaluated_step=1, best_value=0.1)
     packed = pack_state(state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
     write_state(tmp_path, *packed)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
@@ -110,7 +110,7 @@ def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float
 @pytest.mark.parametrize(("loss", "norm"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")])
 def test_the_first_step_that_is_not_finite_is_named(loss: str, norm: str) -> None:
     window = LossWindow(CPU, ToyData())
-    add = partial(window.add, cursors=[Cursor()], num_tokens=1)
+    add = partial(window.add, cursors=[Cursor()], loss_weight=1)
     for step, (loss_sum, grad_norm) in enumerate([("1", "1"), ("1", "1"), (loss, norm), ("1", "1"), (loss, norm)], 1):
         add(step=step, losses=[torch.tensor(float(loss_sum))], grad_norm=torch.tensor(float(grad_norm)))
         if step == 1:
@@ -140,7 +140,7 @@ def test_the_rows_of_the_first_micro_batch_that_is_not_finite_are_named(
     window = LossWindow(CPU, TwoFiles())
     cursors = [Cursor(0, index) for index in range(3)]
     found = [torch.tensor(float(loss)) for loss in losses]
-    window.add(step=7, cursors=cursors, losses=found, num_tokens=3, grad_norm=torch.tensor(float("nan")))
+    window.add(step=7, cursors=cursors, losses=found, loss_weight=3, grad_norm=torch.tensor(float("nan")))
     with pytest.raises(DataError) as caught:
         window.check_finite()
     assert caught.value.message.startswith(rows[0])
@@ -154,12 +154,12 @@ def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
 
     window = LossWindow(CPU, Many())
     nan = torch.tensor(float("nan"))
-    window.add(step=1, cursors=[Cursor()], losses=[nan], num_tokens=1, grad_norm=nan)
+    window.add(step=1, cursors=[Cursor()], losses=[nan], loss_weight=1, grad_norm=nan)
     with pytest.raises(DataError, match=r"rows 1, 2, .*, 40 and 60 more\.$"):
         window.take()
 
 
 def test_a_window_without_loss_tokens_has_no_loss() -> None:
     window = LossWindow(CPU, ToyData())
-    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(0.0)], num_tokens=0, grad_norm=torch.tensor(0.0))
+    window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(0.0)], loss_weight=0, grad_norm=torch.tensor(0.0))
     assert window.take() == {"gradNorm": 0.0}

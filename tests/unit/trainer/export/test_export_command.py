@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.trainer import tiny, toy
 from tests.unit.trainer.cli_support import run_command_line
+from tests.unit.trainer.definitions import replace_llm
 from tests.unit.trainer.sources.s3_server import Storage
 from trainyard_crds.report import Termination
 from trainyard_crds.runconfig import RunConfig
@@ -21,6 +22,7 @@ from trainyard_trainer.checkpoint.files import Files
 from trainyard_trainer.checkpoint.store import open_store
 from trainyard_trainer.errors import DataError, NotFoundError, StopRequested, SupersededError
 from trainyard_trainer.export import export_command
+from trainyard_trainer.objective import Objective
 from trainyard_trainer.stop import StopFlag
 
 GGUF = [{"format": "gguf"}]
@@ -29,7 +31,7 @@ OF_AN_OWNER = ("owner", "checkpoints/index.json", "log.jsonl", "exports")
 
 def export_toy(config: RunConfig, task: toy.ToyTask, stop: StopFlag | None = None) -> Termination:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_command, "create_task", lambda _config: task)
+        replace_llm(lambda: task, patch)
         return export_command.export(config, stop=stop or StopFlag(), environ={})
 
 
@@ -100,7 +102,15 @@ def test_a_stop_and_a_kill_leave_nothing_half_made_and_the_next_start_makes_it(r
 
 def test_of_two_that_export_the_later_one_decides(run: Path) -> None:
     def take_over(_call: int) -> None:
-        open_store(run, files=Files(), keep=2, run_uri=None, pod_uid="other", now="t")
+        open_store(
+            run,
+            files=Files(),
+            keep=2,
+            run_uri=None,
+            pod_uid="other",
+            now="t",
+            objective=Objective("evalLoss", "minimize"),
+        )
 
     with pytest.raises(SupersededError):
         export_toy(toy.run_config(run, exports=GGUF), toy.ToyTask(hooks={"export_saved": take_over}))
@@ -130,7 +140,7 @@ def test_the_settings_of_another_run_are_refused(run: Path) -> None:
 def test_the_command_says_what_it_made(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export_command, "create_task", lambda _config: toy.ToyTask())
+    replace_llm(toy.ToyTask, monkeypatch)
     document = tmp_path / "export.json"
     document.write_text(json.dumps(toy.run_config(run, exports=GGUF).to_json()))
     termination = run_command_line(monkeypatch, tmp_path, "export", "--config", str(document))

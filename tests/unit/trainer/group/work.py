@@ -18,6 +18,7 @@ import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 from torch import Tensor, nn
 
 from tests.unit.trainer import toy
+from tests.unit.trainer.definitions import replace_llm
 from trainyard_crds.report import Gpu
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import bootstrap
@@ -148,7 +149,7 @@ def lose(member: Membership, how: str) -> int:
 def train_toy(member: Membership, config: RunConfig, evaluations: list[float]) -> int:
     """A process of a toy run whose evaluations are given."""
     task = toy.ToyTask(evaluations=evaluations)
-    bootstrap.create_task = lambda config: task
+    replace_llm(lambda: task)
     return bootstrap.train(config, stop=StopFlag(), environ=member.environ()).exit_code
 
 
@@ -188,5 +189,5 @@ def train(
         file = os.open(output / f"{member.rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
-    bootstrap.create_task = lambda config: Task(stop, member.rank, strike)
+    replace_llm(lambda: Task(stop, member.rank, strike))
     return bootstrap.train(config, stop=stop, environ=member.environ()).exit_code

@@ -18,25 +18,25 @@ def test_only_the_last_step_makes_100_percent(pair: tuple[int, int]) -> None:
 
 
 def test_nothing_is_estimated_before_the_first_step() -> None:
-    pace = Pace(time=5, step=7, tokens=70)
-    assert (pace.steps_per_second, pace.tokens_per_second, pace.remaining_seconds(3)) == (None, None, None)
+    pace = Pace(time=5, step=7, items=70)
+    assert (pace.steps_per_second, pace.items_per_second, pace.remaining_seconds(3)) == (None, None, None)
 
 
 def test_a_resumed_run_counts_its_own_steps_only() -> None:
-    pace = Pace(time=100, step=50, tokens=5000)
-    pace.add(time=102, step=51, tokens=5100)
-    assert (pace.steps_per_second, pace.tokens_per_second, pace.remaining_seconds(9)) == (0.5, 50, 18)
+    pace = Pace(time=100, step=50, items=5000)
+    pace.add(time=102, step=51, items=5100)
+    assert (pace.steps_per_second, pace.items_per_second, pace.remaining_seconds(9)) == (0.5, 50, 18)
 
 
 def test_a_slow_start_is_forgotten_after_a_minute() -> None:
-    pace = Pace(time=0, step=0, tokens=0)
+    pace = Pace(time=0, step=0, items=0)
     for step in range(1, 201):
-        pace.add(time=1000 + step, step=step, tokens=step)
+        pace.add(time=1000 + step, step=step, items=step)
     assert pace.steps_per_second == pytest.approx(1.0)
 
 
 def test_ten_steps_count_however_slow_they_are() -> None:
-    pace = Pace(time=0, step=0, tokens=0)
+    pace = Pace(time=0, step=0, items=0)
     for step in range(1, 6):
-        pace.add(time=100 * step, step=step, tokens=step)
+        pace.add(time=100 * step, step=step, items=step)
     assert pace.remaining_seconds(2) == 200

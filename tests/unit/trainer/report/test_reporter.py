@@ -68,7 +68,9 @@ class Parts:
         )
 
     def begin(self) -> None:
-        self.reporter.begin(step=0, total_steps=20, epoch=0, tokens=0, model=MODEL, metrics={"packing": 0.9})
+        self.reporter.begin(
+            step=0, total_steps=20, epoch=0, items=0, unit="tokens", model=MODEL, metrics={"packing": 0.9}
+        )
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_a_report_is_complete_and_numbered(parts: Parts) -> None:
     parts.reporter.stage(Stage.TRAINING)
     parts.begin()
     parts.clock.seconds = 10
-    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.step_done(step=5, epoch=0.25, items=500)
     parts.reporter.metrics({"loss": 1.5})
     parts.reporter.checkpoints([checkpoint(5, best=True)])
     report = parts.poster.last
@@ -108,14 +110,14 @@ def test_steps_between_log_lines_are_reported_every_two_seconds(parts: Parts) ->
     parts.poster.offered.clear()
     for step in range(1, 11):
         parts.clock.seconds += 0.5
-        parts.reporter.step_done(step=step, epoch=0, tokens=step)
+        parts.reporter.step_done(step=step, epoch=0, items=step)
     assert [one.progress.step for one, _ in parts.poster.offered] == [4, 8]
 
 
 def test_a_console_line_is_short_and_has_what_is_asked_for(parts: Parts) -> None:
     parts.begin()
     parts.clock.seconds = 10
-    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.step_done(step=5, epoch=0.25, items=500)
     parts.reporter.metrics({"loss": 1.5, "learningRate": 1e-4})
     line = json.loads(parts.stdout.getvalue())
     assert line == {
@@ -150,7 +152,7 @@ def test_the_first_step_of_a_start_tells_what_took_how_long(parts: Parts) -> Non
     parts.reporter.stage(Stage.TRAINING)
     parts.clock.seconds = 4
     for step in (1, 2):
-        parts.reporter.step_done(step=step, epoch=0, tokens=1)
+        parts.reporter.step_done(step=step, epoch=0, items=1)
     (line,) = (parts.directory / "log.jsonl").read_text().splitlines()
     expected = "The first step was done 9.00 s after the process began: imports 8.00 s, first step 1.00 s."
     assert (json.loads(line)["type"], json.loads(line)["message"]) == ("Started", expected)
@@ -159,7 +161,7 @@ def test_the_first_step_of_a_start_tells_what_took_how_long(parts: Parts) -> Non
 def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:
     parts.begin()
     parts.clock.seconds = 1
-    parts.reporter.step_done(step=5, epoch=0.25, tokens=500)
+    parts.reporter.step_done(step=5, epoch=0.25, items=500)
     parts.reporter.checkpoints([checkpoint(5)])
     failed, stopped = parts.reporter.ended(DataError("Bad.")), parts.reporter.ended(StopRequested("Stopped."))
     assert (failed.step, failed.total_steps, failed.model, failed.message) == (5, 20, MODEL, "Bad.")

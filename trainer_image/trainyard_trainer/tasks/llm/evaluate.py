@@ -46,7 +46,7 @@ def mean_loss(
         loss = float(summed_loss(model, batch, chunk_rows))
         if not math.isfinite(loss):
             suspects.extend(batches.origins(0, index))
-        return loss, batch.num_loss_tokens
+        return loss, batch.loss_weight
 
     with evaluating(model), torch.no_grad():
         mean = group.weighted_mean(range(batches.num_micro_batches()), measure, poll)

@@ -93,7 +93,7 @@ class LlmTask:
             tokenizer=tokenizer,
             evaluation=prepared.evaluation,
             chunk_rows=chunk_rows,
-            flops_per_token=planned.flops_per_token,
+            flops_per_item=planned.flops_per_token,
         )
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:

@@ -39,9 +39,14 @@ class TextBatch:
     """Tokens of the longest packed row."""
 
     @property
-    def num_loss_tokens(self) -> int:
+    def loss_weight(self) -> float:
         """N."""
         return len(self.labels)
+
+    @property
+    def num_items(self) -> int:
+        """Real (not padded) tokens."""
+        return self.num_tokens
 
     def to(self, device: torch.device) -> TextBatch:
         """The same batch on a device."""

@@ -8,9 +8,10 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import at, merged, new_pod
 from trainyard_operator.trainingjob.pods.gang_faults import cause, cause_is_near, fault, group, is_past
+from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory
 
 Object = dict[str, Any]
-MEMORY = "8Gi"
+MEMORY = ContainerMemory("8Gi", ("optimization.batchSize",))
 
 
 def clock(second: int) -> str:

@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.definitions import replace_llm
 from trainyard_crds.report import Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import bootstrap
@@ -53,7 +54,7 @@ def train(run: RunConfig, interrupted_at: int | None = None) -> Termination:
     stop = StopFlag()
     task = LlmTask() if interrupted_at is None else InterruptedTask(stop, interrupted_at)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "create_task", lambda _config: task)
+        replace_llm(lambda: task, patch)
         return bootstrap.train(run, stop=stop, environ={})
 
 

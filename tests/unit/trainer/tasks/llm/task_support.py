@@ -46,7 +46,7 @@ def train(task: LlmTask, loaded: LlmLoaded, steps: int) -> list[float]:
         if index == loaded.train.num_micro_batches(epoch):
             epoch, index = epoch + 1, 0
         batch = loaded.train.micro_batch(epoch, index)
-        loss = task.loss(loaded, batch) / batch.num_loss_tokens
+        loss = task.loss(loaded, batch) / batch.loss_weight
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

@@ -125,7 +125,7 @@ def test_a_model_trains_the_same_in_chunks(family: str, method: str) -> None:
     assert wanted.keys() == ours.keys()
     for name, gradient in wanted.items():
         assert torch.allclose(ours[name], gradient, atol=1e-5, rtol=1e-4), name
-    assert selected_logits(model, a_batch()).shape == (a_batch().num_loss_tokens, 346)
+    assert selected_logits(model, a_batch()).shape == (a_batch().loss_weight, 346)
 
 
 def other_model(kind: str) -> PreTrainedModel:

@@ -255,6 +255,8 @@ ELSEWHERE = {
     "llm.overlong": "tasks/text/test_prepare.py::test_longer_rows_are_dropped_or_cut_and_counted",
     "evaluation.everySteps": f"{TRIGGERS}::test_evaluation_follows_the_periodic_checkpoints_unless_told_otherwise",
     "evaluation.baseline": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "evaluation.metric": "engine/test_objective.py::test_objective_decides_best_checkpoint",
+    "evaluation.goal": "engine/test_objective.py::test_objective_decides_best_checkpoint",
     "evaluation.earlyStopping.patience": "engine/test_loop.py::test_more_patience_goes_on_to_the_end",
     "checkpoints.everySteps": "engine/test_loop.py::test_an_improvement_between_periodic_checkpoints_is_saved",
     "checkpoints.everyMinutes": "engine/test_triggers.py::test_an_old_checkpoint_is_replaced_between_the_periodic_ones",

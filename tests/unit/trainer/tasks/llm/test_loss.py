@@ -71,7 +71,7 @@ def test_labels_never_cross_a_boundary() -> None:
         (3, 21),
         (5, 21),
     ]
-    assert (batch.num_tokens, batch.num_loss_tokens) == (7, 4)
+    assert (batch.num_tokens, batch.loss_weight) == (7, 4)
 
 
 def test_the_mean_over_packed_rows_is_the_mean_over_their_tokens() -> None:
@@ -94,5 +94,5 @@ def test_the_head_computes_nothing_but_selected_positions() -> None:
     batch = collate(random_rows(4), [[0, 1], [2, 3]], packed=True, pad_token=2)
     summed_loss(model, batch)
     hook.remove()
-    assert seen == [(1, batch.num_loss_tokens, 346)]
-    assert batch.num_loss_tokens < batch.num_tokens
+    assert seen == [(1, batch.loss_weight, 346)]
+    assert batch.loss_weight < batch.num_tokens

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.definitions import replace_llm
 from tests.unit.trainer.toy import metric_lines
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import bootstrap
@@ -114,7 +115,7 @@ def test_losses_and_gradient_norms_are_those_of_a_plain_loop(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str, packing: bool
 ) -> None:
     run, task = config(tmp_path, tiny_model, method, packing), RecordedTask()
-    monkeypatch.setattr(bootstrap, "create_task", lambda _config: task)
+    replace_llm(lambda: task, monkeypatch)
     assert bootstrap.train(run, stop=StopFlag(), environ={}).exit_code == 0
     lines = [line for line in metric_lines(Path(run.run_directory)) if "loss" in line]
     ours = [(line["loss"], line["gradNorm"]) for line in lines]

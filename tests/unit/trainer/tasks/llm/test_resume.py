@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.clocks import FakeClock
+from tests.unit.trainer.definitions import replace_llm
 from tests.unit.trainer.tasks.llm.runs import config, exported, train
 from tests.unit.trainer.toy import Killed, metric_lines
 from trainyard_crds.report import Outcome
@@ -68,7 +69,7 @@ def test_a_run_saved_by_the_clock_and_killed_ends_with_the_same_bits(
     tasks = iter(
         [TickingTask(clock), TickingTask(clock, dies_at=11), TickingTask(clock, dies_at=2), TickingTask(clock)]
     )
-    monkeypatch.setattr(bootstrap, "create_task", lambda _config: next(tasks))
+    replace_llm(lambda: next(tasks), monkeypatch)
     by_the_clock = {"everySteps": 1000, "everyMinutes": 2}
     whole, killed = (
         config(tmp_path, tiny_model, name, "lora", checkpoints=by_the_clock) for name in ("whole", "killed")

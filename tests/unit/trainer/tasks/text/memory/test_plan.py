@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.definitions import replace_llm
 from tests.unit.trainer.sources.hub_server import Hub, serve
 from tests.unit.trainer.tasks.llm.runs import config as llm_config
 from tests.unit.trainer.tasks.text.memory.configs import llama_8b, run
@@ -113,7 +114,7 @@ class TooLarge(LlmTask):
 
 
 def train(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, task: LlmTask) -> Termination:
-    monkeypatch.setattr(bootstrap, "create_task", lambda _config: task)
+    replace_llm(lambda: task, monkeypatch)
     return bootstrap.train(llm_config(tmp_path, model, "run", "lora"), stop=StopFlag(), environ={})
 
 
