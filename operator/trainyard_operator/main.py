@@ -31,13 +31,14 @@ from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
-from trainyard_operator.kube.workqueue import Result, WorkQueue
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.queue.quota import Quotas
+from trainyard_operator.reconcile.reconciler import Reconciler
+from trainyard_operator.reconcile.work_queue import Result, WorkQueue
+from trainyard_operator.reconcile.workers import Workers
 from trainyard_operator.settings import KUEUE, Settings, from_environment
+from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.observe import Observer
-from trainyard_operator.trainingjob.reconcile import Reconciler
-from trainyard_operator.workers import Workers
 
 logger = logging.getLogger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -148,16 +149,15 @@ class Operator:
             clock=monotonic,
             gpus=self._feed,
         )
-        self._reconciler = Reconciler(
-            kube,
+        training_jobs = TrainingJobs(
             self._store,
-            self._events,
-            clock,
+            self._observer,
             settings=settings.render,
             admit=self._gpus.admission,
-            took=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
-            silent_nodes=self._gpus.inventory.silent,
+            ingest_workload=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
+            unreachable_nodes=self._gpus.inventory.silent,
         )
+        self._reconciler = Reconciler(training_jobs, kube, self._events, clock)
         self._workers = Workers(self._queue, self._reconcile, self._metrics)
         self._elector = Elector(
             LeaseClient(kube, settings.namespace, settings.lease_name),

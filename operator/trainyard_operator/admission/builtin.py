@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
+from trainyard_kube.paths import Object
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import QUEUE_WAITING_FIELDS, Admission
 from trainyard_operator.kube.store import Key
@@ -24,8 +25,8 @@ from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import APART, TOLD_PER_SECOND, Place, places
 from trainyard_operator.queue.quota import Headroom, Quotas, missing
 from trainyard_operator.queue.reasons import Reason
-from trainyard_operator.trainingjob.k8s_fields import format_time, holds, parse_time
-from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.reconcile.fields import format_time, holds, parse_time
+from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.queue_adapter import Entry, Grant, Told, entry_of, last_told, seconds_run
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from trainyard_kube.client import KubeClient
+from trainyard_kube.paths import Object
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
@@ -16,7 +17,7 @@ from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.position import APART, TOLD_PER_SECOND, Place, rounded
 from trainyard_operator.trainingjob.kueue_adapter import answer
-from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.queue_adapter import is_wanted, last_told
 
 

@@ -9,11 +9,12 @@ from datetime import datetime
 
 from trainyard_crds.printer_text import progress_summary
 from trainyard_crds.report import CheckpointStatus, Outcome, Stage, Termination
-from trainyard_operator.trainingjob.k8s_fields import format_time, parse_time
-from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import format_time, parse_time
+from trainyard_operator.trainingjob.model import Observed
 
 _METRICS_LIMIT, _CHECKPOINTS_LIMIT = 64, 20
-FINAL_KEYS = ("progress", "metrics", "checkpoints", "exports", "model", "memoryEstimate")
+TERMINATION_FIELDS = ("progress", "metrics", "checkpoints", "exports", "model", "memoryEstimate")
 """Status fields that come from a termination message."""
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import is_active, is_held, last_words
 from trainyard_operator.queue.position import Place
-from trainyard_operator.trainingjob.k8s_fields import condition, holds, job_suspended, parse_time
-from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.reconcile.fields import condition, holds, parse_time
+from trainyard_operator.trainingjob.k8s_fields import job_suspended
+from trainyard_operator.trainingjob.model import Observed
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from trainyard_crds.constants import child_name
+from trainyard_kube.paths import Object
 from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_operator.reconcile.fields import owned_by
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
-from trainyard_operator.trainingjob.k8s_fields import owned_by
-from trainyard_operator.trainingjob.model import Object, Observed
+from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.spec import SpecCache
 
 
@@ -23,12 +24,12 @@ class Observer:
     def __init__(self, store: Store) -> None:
         self._store, self._specs = store, SpecCache()
 
-    def observe(self, key: Key, silent_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:
+    def observe(self, key: Key, unreachable_nodes: Mapping[str, str] = MappingProxyType({})) -> Observed | None:
         """Return the TrainingJob of a key with its children; None when it is gone.
 
         Args:
             key: The TrainingJob's.
-            silent_nodes: Unreachable nodes, and since when (API timestamps).
+            unreachable_nodes: Unreachable nodes, and since when (API timestamps).
         """
         job = self._store.job(key)
         if job is None:
@@ -36,7 +37,7 @@ class Observer:
         uid, (spec, spec_error) = job["metadata"]["uid"], self._specs.parse(job)
         name = child_name(key.name, uid)
         return Observed(
-            job=job,
+            obj=job,
             spec=spec,
             spec_error=spec_error,
             child=next((child for child in self._jobs(uid, TRAIN_ROLE) if child["metadata"]["name"] == name), None),
@@ -45,7 +46,7 @@ class Observer:
             check_pods=self._pods(uid, CHECK_ROLE),
             export_jobs=tuple(self._jobs(uid, EXPORT_ROLE)),
             export_pods=self._pods(uid, EXPORT_ROLE),
-            silent_nodes=silent_nodes,
+            unreachable_nodes=unreachable_nodes,
         )
 
     def _jobs(self, uid: str, role: str) -> list[Object]:

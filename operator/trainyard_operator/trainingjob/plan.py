@@ -9,8 +9,10 @@ from datetime import datetime
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_kube.merge_patch import merge_patch
 from trainyard_operator.admission.decision import Admission, admit_immediately
+from trainyard_operator.reconcile.plan import Deletion, Need, Plan
+from trainyard_operator.trainingjob.conditions import is_final
 from trainyard_operator.trainingjob.k8s_fields import job_finished
-from trainyard_operator.trainingjob.model import Decision, Deletion, Need, Observed, Plan, RenderSettings
+from trainyard_operator.trainingjob.model import Decision, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import history
 from trainyard_operator.trainingjob.policies.kueue_handoff import change, remark
 from trainyard_operator.trainingjob.policies.memory import memory_caution
@@ -18,7 +20,7 @@ from trainyard_operator.trainingjob.policies.post_run_exports import exporting
 from trainyard_operator.trainingjob.policies.unreachable_node import silence
 from trainyard_operator.trainingjob.policy_chain import decide
 from trainyard_operator.trainingjob.policy_context import Case
-from trainyard_operator.trainingjob.status import desired_status, is_final, note
+from trainyard_operator.trainingjob.status import desired_status, note
 
 Admit = Callable[[Observed], Admission]
 
@@ -29,7 +31,7 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     The result depends on nothing else, so a plan that was applied in part is simply made again. A finished job is
     never started again, whatever becomes of its children.
     """
-    if "deletionTimestamp" in observed.job["metadata"]:
+    if observed.is_being_deleted:
         return Plan()  # the garbage collector deletes the children
     if is_final(observed):
         return _after_the_end(observed, settings, now)
@@ -44,11 +46,9 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
         return Plan(create=decision.create, requeue_after=decision.requeue_after)
     patch = merge_patch(observed.status, desired_status(observed, decision, past, admission, now))
     ended = decision.phase in FINAL_PHASES
-    changed = change(observed, decision, admission)
     return Plan(
         create=decision.create,
-        suspend=changed.suspend,
-        patches=changed.patches,
+        patches=change(observed, decision, admission),
         delete=decision.delete,
         status=patch or None,
         note=note(observed, decision),
@@ -66,8 +66,8 @@ def _decide(case: Case) -> Decision | Need:
     if isinstance(caution, Need):
         return caution
     obstacle = silence(case.observed, case.observed.pods)
-    held_up = case.observed.held_up
-    late = f" {held_up}" if held_up and decision.phase not in FINAL_PHASES else ""
+    blocked = case.observed.blocked
+    late = f" {blocked}" if blocked and decision.phase not in FINAL_PHASES else ""
     message = decision.message + remark(case, decision) + late
     return replace(decision, caution=caution, obstacle=obstacle, message=message)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainyard_crds.exitcodes import OnExit
+from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import job_finished, job_suspended
-from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.completion import outcome, succeeded
 from trainyard_operator.trainingjob.policies.deadlines import limits
 from trainyard_operator.trainingjob.policies.gang_restart import regroup, retries_used_up

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.trainingjob.k8s_fields import holds, job_suspended
-from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
+from trainyard_operator.reconcile.fields import holds
+from trainyard_operator.trainingjob.k8s_fields import job_suspended
+from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History
 from trainyard_operator.trainingjob.spec import Spec
 

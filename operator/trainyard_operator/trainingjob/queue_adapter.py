@@ -6,22 +6,16 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
+from trainyard_kube.paths import Object
 from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
 from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import Place
 from trainyard_operator.queue.quota import pod_needs
 from trainyard_operator.queue.reasons import Reason
-from trainyard_operator.trainingjob.k8s_fields import (
-    condition,
-    container_state,
-    job_finished,
-    job_suspended,
-    parse_time,
-    pod_ended,
-    seconds_between,
-)
-from trainyard_operator.trainingjob.model import Object, Observed
-from trainyard_operator.trainingjob.status import is_final
+from trainyard_operator.reconcile.fields import condition, parse_time, seconds_between
+from trainyard_operator.trainingjob.conditions import is_final
+from trainyard_operator.trainingjob.k8s_fields import container_state, job_finished, job_suspended, pod_ended
+from trainyard_operator.trainingjob.model import Observed
 
 
 class Entry(NamedTuple):

@@ -6,22 +6,18 @@ from datetime import datetime
 
 from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import QUEUE_IDENTITY_FIELDS, QUEUE_WAITING_FIELDS, Admission
+from trainyard_operator.reconcile.fields import format_time, holds
+from trainyard_operator.reconcile.plan import Note
 from trainyard_operator.trainingjob.children.runconfig import run_uri
-from trainyard_operator.trainingjob.conditions import conditions
+from trainyard_operator.trainingjob.conditions import job_conditions
 from trainyard_operator.trainingjob.final_status import final_values
-from trainyard_operator.trainingjob.k8s_fields import format_time, holds
-from trainyard_operator.trainingjob.model import Decision, Note, Object, Observed
+from trainyard_operator.trainingjob.model import Decision, Observed
 from trainyard_operator.trainingjob.pods.attempts import History
 
 _MESSAGE_LIMIT = 2048
 _STARTED = (*FINAL_PHASES, Phase.RUNNING)
-_FINAL_CONDITIONS = ("Finished", "Complete", "Failed", "Stopped")
-
-
-def is_final(observed: Observed) -> bool:
-    """Whether the job came to its end before."""
-    return observed.status.get("phase") in FINAL_PHASES or any(holds(observed.job, kind) for kind in _FINAL_CONDITIONS)
 
 
 def desired_status(
@@ -34,7 +30,7 @@ def desired_status(
         "observedGeneration": observed.job["metadata"].get("generation"),
         "phase": decision.phase.value,
         "message": _message(decision)[:_MESSAGE_LIMIT],
-        "conditions": conditions(observed, decision, history, now),
+        "conditions": job_conditions(observed, decision, history, now),
         "summary": {"gpus": str(resources.gpus * resources.nodes)},
     }
     if observed.child is not None or decision.create:

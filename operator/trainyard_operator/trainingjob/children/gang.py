@@ -13,7 +13,7 @@ from trainyard_crds.constants import (
     master_address,
     service_name,
 )
-from trainyard_operator.trainingjob.model import Object
+from trainyard_kube.paths import Object
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """Label and annotation of each pod of an Indexed Job."""

@@ -29,10 +29,11 @@ from trainyard_crds.constants import (
 )
 from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_resources import Resources
+from trainyard_kube.paths import Object
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.children import gang
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
-from trainyard_operator.trainingjob.model import Object, RenderSettings
+from trainyard_operator.trainingjob.model import RenderSettings
 from trainyard_operator.trainingjob.spec import Spec
 
 _USER = 1000

@@ -22,6 +22,7 @@ from trainyard_crds.constants import (
 from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.exports import Export
 from trainyard_crds.runconfig import RunConfig
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.children import gang, pod
 from trainyard_operator.trainingjob.children.runconfig import (
@@ -30,7 +31,7 @@ from trainyard_operator.trainingjob.children.runconfig import (
     run_claim,
     run_config,
 )
-from trainyard_operator.trainingjob.model import Object, Observed, RenderSettings
+from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"

@@ -32,7 +32,7 @@ from trainyard_crds.runconfig import (
 )
 from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_inputs import Dataset, Model
-from trainyard_operator.trainingjob.model import Object
+from trainyard_kube.paths import Object
 from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec, sentence
 
 _PVC = "pvc://"

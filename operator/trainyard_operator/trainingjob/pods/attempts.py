@@ -12,18 +12,17 @@ from trainyard_crds.constants import child_name
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.tasks import MEMORY_FIELDS
 from trainyard_crds.trainingjob_status import AttemptCounts
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition, format_time, parse_time, seconds_between
+from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import (
-    condition,
     container_state,
-    format_time,
     is_running,
     job_finished,
     job_suspended,
-    parse_time,
     pod_ended,
-    seconds_between,
 )
-from trainyard_operator.trainingjob.model import Need, Object, Observed
+from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.pods.gang_faults import (
     Fault,
     Group,

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from trainyard_crds.exitcodes import ExitCode, OnExit
 from trainyard_crds.report import Stage
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition, parse_time
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
-from trainyard_operator.trainingjob.k8s_fields import condition, container_state, is_running, parse_time
-from trainyard_operator.trainingjob.model import Object
+from trainyard_operator.trainingjob.k8s_fields import container_state, is_running
 from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory, Ending, disruption, ending
 
 CAUSE_SECONDS = 10

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit, reason_for
 from trainyard_crds.report import Outcome, Termination
-from trainyard_operator.trainingjob.k8s_fields import condition, container_state, is_gone, pod_ended
-from trainyard_operator.trainingjob.model import Object
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition
+from trainyard_operator.trainingjob.k8s_fields import container_state, is_gone, pod_ended
 from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 _MESSAGE_LIMIT = 1024

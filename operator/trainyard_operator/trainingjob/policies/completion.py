@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from trainyard_crds.constants import TRAINER_CONTAINER
 from trainyard_crds.report import Outcome, Termination
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition, holds
+from trainyard_operator.reconcile.plan import LOG, Need
 from trainyard_operator.trainingjob.children.render import check_job
-from trainyard_operator.trainingjob.k8s_fields import condition, container_state, holds, job_finished
-from trainyard_operator.trainingjob.model import Decision, Need, Object, Observed, RenderSettings
+from trainyard_operator.trainingjob.k8s_fields import container_state, job_finished
+from trainyard_operator.trainingjob.model import Decision, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History
 from trainyard_operator.trainingjob.pods.pod_termination import parse_termination
 from trainyard_operator.trainingjob.pods.redact import tail
@@ -43,7 +47,7 @@ def failed(observed: Observed, history: History, reason: str, message: str) -> D
     pod = history.fault.pod if history.fault else history.pod
     if pod is None or history.verdict is None or history.verdict.exit_code is None:
         return decision
-    need = Need("log", pod["metadata"]["name"])
+    need = Need(LOG, pod["metadata"]["name"], TRAINER_CONTAINER)
     if need not in observed.answers:
         return need
     text = tail(observed.answers[need] or "", LOG_TAIL_LIMIT)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.k8s_fields import condition, format_time, parse_time
-from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.reconcile.fields import condition, format_time, parse_time
+from trainyard_operator.reconcile.plan import Need
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policy_context import Case
 from trainyard_operator.trainingjob.spec import Spec

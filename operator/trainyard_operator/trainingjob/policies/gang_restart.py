@@ -6,8 +6,10 @@ from datetime import datetime
 
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.k8s_fields import condition, job_suspended, parse_time
-from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.reconcile.fields import condition, parse_time
+from trainyard_operator.reconcile.plan import Need
+from trainyard_operator.trainingjob.k8s_fields import job_suspended
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, restarts
 from trainyard_operator.trainingjob.policies.completion import failed, retries_text, words
 from trainyard_operator.trainingjob.policies.pending_reason import GROUP_STARTS_AGAIN

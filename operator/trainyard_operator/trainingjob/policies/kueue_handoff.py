@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, is_active, is_held
-from trainyard_operator.trainingjob.k8s_fields import holds, job_finished, job_suspended
+from trainyard_operator.reconcile.fields import holds
+from trainyard_operator.reconcile.plan import Patch
+from trainyard_operator.trainingjob.k8s_fields import job_finished, job_suspended
 from trainyard_operator.trainingjob.kueue_adapter import (
     PRIORITY_LABEL,
     QUEUE_LABEL,
@@ -17,33 +18,29 @@ from trainyard_operator.trainingjob.kueue_adapter import (
     labels,
     reading,
 )
-from trainyard_operator.trainingjob.model import Decision, Object, Observed, Patch
+from trainyard_operator.trainingjob.model import Decision, Observed
 from trainyard_operator.trainingjob.policy_context import Case
 
 
-class Change(NamedTuple):
-    """How an intent reaches the child.
-
-    Attributes:
-        suspend: What the training Job's `spec.suspend` becomes; None where it stays, and always under Kueue.
-        patches: What else is patched.
-    """
-
-    suspend: bool | None = None
-    patches: tuple[Patch, ...] = ()
-
-
-def change(observed: Observed, decision: Decision, admission: Admission) -> Change:
+def change(observed: Observed, decision: Decision, admission: Admission) -> tuple[Patch, ...]:
     """Hold or release the child where it is held: its `spec.suspend`, or under Kueue its Workload's `spec.active`."""
     child = observed.child
     if child is None or job_finished(child) or "deletionTimestamp" in child["metadata"]:
-        return Change()
+        return ()
     relabelled = _relabelled(observed, child, admission)
     if is_handed_over(child):
-        return Change(patches=(*_activation(decision.suspend, admission), *_moved(child, admission), *relabelled))
+        return (*_activation(decision.suspend, admission), *_moved(child, admission), *relabelled)
     waits = decision.suspend is False and not admission.admitted
     wanted = None if waits else decision.suspend
-    return Change(None if job_suspended(child) is wanted else wanted, relabelled)
+    return (*_suspension(child, wanted), *relabelled)
+
+
+def _suspension(child: Object, wanted: bool | None) -> tuple[Patch, ...]:
+    """Return the change of the Job's `spec.suspend`, of the version that was observed."""
+    if wanted is None or job_suspended(child) is wanted:
+        return ()
+    seen = {key: child["metadata"][key] for key in ("uid", "resourceVersion")}
+    return (Patch("jobs", child["metadata"]["name"], {"metadata": seen, "spec": {"suspend": wanted}}, required=True),)
 
 
 def misplaced(case: Case) -> Decision | None:

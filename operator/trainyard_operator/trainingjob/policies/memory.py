@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from trainyard_operator.trainingjob.k8s_fields import condition
-from trainyard_operator.trainingjob.model import Caution, Need, Object, Observed
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition
+from trainyard_operator.reconcile.plan import NODES, Need
+from trainyard_operator.trainingjob.model import Caution, Observed
 
 CONDITION = "MemoryTooSmall"
 _MOST_NODES = 3
@@ -32,7 +34,7 @@ def memory_caution(observed: Observed) -> Caution | Need | None:
         return None
     least = int(estimate.get("leastBytes", peak))
     label = f"{resources.gpu_resource}.memory"
-    need = Need("nodes", _selector(resources.node_selector or {}, label))
+    need = Need(NODES, _selector(resources.node_selector or {}, label))
     if need not in observed.answers:
         return _known(observed, least) or need
     small = sorted(_too_small(observed.answers[need] or (), label, least))

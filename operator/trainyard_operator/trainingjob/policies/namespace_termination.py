@@ -8,8 +8,10 @@ there, which the namespace refuses: both wait for ever, unless the Job is delete
 from __future__ import annotations
 
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.k8s_fields import is_gone, owned_by, pod_ended
-from trainyard_operator.trainingjob.model import Decision, Need
+from trainyard_operator.reconcile.fields import owned_by
+from trainyard_operator.reconcile.plan import TERMINATING, Need
+from trainyard_operator.trainingjob.k8s_fields import is_gone, pod_ended
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policy_context import Case
 
 _TRACKING = "batch.kubernetes.io/job-tracking"
@@ -23,7 +25,7 @@ def leave(case: Case) -> Decision | Need | None:
     if not is_kept(case):
         return None
     namespace = case.observed.job["metadata"]["namespace"]
-    need = Need("terminating", namespace)
+    need = Need(TERMINATING, namespace)
     if need not in case.observed.answers:
         return need
     if not case.observed.answers[need]:

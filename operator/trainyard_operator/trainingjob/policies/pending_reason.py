@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from trainyard_crds.constants import child_name
-from trainyard_operator.trainingjob.k8s_fields import condition, container_state, parse_time
-from trainyard_operator.trainingjob.model import Object
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition, parse_time
+from trainyard_operator.trainingjob.k8s_fields import container_state
 from trainyard_operator.trainingjob.pods.gang_faults import Group
 from trainyard_operator.trainingjob.pods.redact import redact
 from trainyard_operator.trainingjob.policies.deadlines import start_seconds

@@ -12,19 +12,18 @@ from datetime import datetime
 from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.exports import Export
 from trainyard_crds.report import ExportState
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import condition, holds, owned_by, parse_time
+from trainyard_operator.reconcile.plan import Deletion, Need, Note, Patch, Plan
 from trainyard_operator.trainingjob.children.render import export_job, export_name
 from trainyard_operator.trainingjob.k8s_fields import (
-    condition,
     container_state,
-    holds,
     is_running,
     job_finished,
     job_suspended,
-    owned_by,
-    parse_time,
     pod_ended,
 )
-from trainyard_operator.trainingjob.model import Deletion, Need, Note, Object, Observed, Patch, Plan, RenderSettings
+from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import container_memory
 from trainyard_operator.trainingjob.pods.pod_termination import Ending, ending
 from trainyard_operator.trainingjob.policies.deadlines import too_late

@@ -11,17 +11,12 @@ from typing import NamedTuple
 
 from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_kube.paths import Object
 from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
-from trainyard_operator.trainingjob.k8s_fields import (
-    condition,
-    format_time,
-    job_suspended,
-    owned_by,
-    parse_time,
-    pod_ended,
-)
-from trainyard_operator.trainingjob.model import Decision, Object
+from trainyard_operator.reconcile.fields import condition, format_time, owned_by, parse_time
+from trainyard_operator.trainingjob.k8s_fields import job_suspended, pod_ended
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_seconds
 from trainyard_operator.trainingjob.policies.pending_reason import is_restarting, no_pod, pod_waits_for
 from trainyard_operator.trainingjob.policy_context import Case

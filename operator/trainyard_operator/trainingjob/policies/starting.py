@@ -7,9 +7,10 @@ from dataclasses import replace
 from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_resources import SHARED_ACCESS
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_operator.reconcile.plan import Need, Refusal
 from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
-from trainyard_operator.trainingjob.model import Decision, Need, Refusal
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies import deadlines, start_timeout
 from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policies.gang_restart import broken
@@ -57,7 +58,7 @@ def _unshared(case: Case) -> Decision | Need | None:
     asked = case.admission.admitted or "phase" not in case.observed.status
     if case.history.group is None or name is None or not asked:
         return None
-    need = Need("claims", name)
+    need = Need("persistentvolumeclaims", name)
     if need not in case.observed.answers:
         return need
     claim = case.observed.answers[need]
@@ -100,7 +101,7 @@ def _refused(case: Case, refusal: Refusal) -> Decision:
     if case.admission.handoff is not None:
         # Kueue's webhooks see every new Job: while Kueue is down the job waits as it would in its queue, and what they
         # refuse has not been let in: the time that a start may take has not begun.
-        phase = Phase.QUEUED if refusal.passing else Phase.PENDING
+        phase = Phase.QUEUED if refusal.transient else Phase.PENDING
         return Decision(phase=phase, reason=refusal.reason, message=refusal.message, waits=True)
     late = _late(case, refusal.reason, refusal.message)
     # Pending, not Starting: nothing of the job exists yet.

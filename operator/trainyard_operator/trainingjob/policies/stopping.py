@@ -6,8 +6,11 @@ from datetime import datetime
 
 from trainyard_crds.trainingjob import Stop
 from trainyard_crds.trainingjob_status import Phase
-from trainyard_operator.trainingjob.k8s_fields import job_suspended, parse_time, pod_ended
-from trainyard_operator.trainingjob.model import Decision, Deletion, Object
+from trainyard_kube.paths import Object
+from trainyard_operator.reconcile.fields import parse_time
+from trainyard_operator.reconcile.plan import Deletion
+from trainyard_operator.trainingjob.k8s_fields import job_suspended, pod_ended
+from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policy_context import Case
 
 _FORCE_GRACE, _FORCE_PATIENCE = 1, 30

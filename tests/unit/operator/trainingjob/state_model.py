@@ -6,13 +6,15 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from trainyard_crds.constants import ROLE_LABEL, child_name
+from trainyard_crds.constants import ROLE_LABEL, TRAINER_CONTAINER, child_name
+from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, admit_immediately
 from trainyard_operator.queue.position import Place
+from trainyard_operator.reconcile.plan import LOG, Need, Plan, Refusal
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.children.render import EXPORT_ROLE
 from trainyard_operator.trainingjob.kueue_adapter import answer
-from trainyard_operator.trainingjob.model import Need, Object, Observed, Plan, Refusal, RenderSettings
+from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.spec import parse_spec
 
@@ -43,10 +45,21 @@ def at(clock: str) -> datetime:
     return datetime.fromisoformat(f"{DAY}{clock}").replace(tzinfo=UTC)
 
 
+def need_of(kind: str, name: str) -> Need:
+    """What a policy looks up; logs are those of the trainer's container."""
+    return Need(kind, name, TRAINER_CONTAINER if kind == LOG else "")
+
+
+def suspends(planned: Plan) -> bool | None:
+    """What the training Job's `spec.suspend` becomes; None where it stays."""
+    found = [patch.body["spec"]["suspend"] for patch in planned.patches if patch.required]
+    return found[0] if found else None
+
+
 def observed_of(job: Object, **children: Any) -> Observed:
     """A TrainingJob with its spec parsed, and its children."""
     spec, error = parse_spec(job["spec"])
-    return Observed(job=job, spec=spec, spec_error=error, **children)
+    return Observed(obj=job, spec=spec, spec_error=error, **children)
 
 
 def new_job() -> Object:
@@ -130,7 +143,7 @@ class World:
         self.export_pods: dict[str, Object] = {}
         self.answers: dict[Need, Any] = {}
         self.refusal: Refusal | None = None
-        self.silent_nodes: dict[str, str] = {}
+        self.unreachable_nodes: dict[str, str] = {}
         self.admission: Admission | None = None
         self.kueue: Object | None = None
         self.workload: Object | None = None
@@ -151,7 +164,7 @@ class World:
             export_pods=tuple(self.export_pods.values()),
             answers=self.answers,
             refusal=self.refusal,
-            silent_nodes=self.silent_nodes,
+            unreachable_nodes=self.unreachable_nodes,
         )
 
     def plan(self) -> Plan:
@@ -194,8 +207,6 @@ class World:
             self.job = merged(self.job, {"status": done.status})
 
     def _patch(self, done: Plan) -> None:
-        if done.suspend is not None and self.child is not None:
-            self.child = merged(self.child, {"spec": {"suspend": done.suspend}})
         for patch in done.patches:
             if patch.kind == "workloads":
                 self.workload = merged(self.workload, patch.body)

@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.trainingjob.state_model import World
+from tests.unit.operator.trainingjob.state_model import World, suspends
 from tests.unit.operator.trainingjob.test_properties import TIMES, worlds
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.reconcile.plan import Plan
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
-from trainyard_operator.trainingjob.model import Plan
 
 REASONS = ("Pending", "Preempted", "Deactivated", "DeactivatedDueToRequeuingLimitExceeded", "Admitted")
 KINDS = ("QuotaReserved", "Admitted", "Evicted", "Requeued", "PodsReady")
@@ -65,7 +65,7 @@ def calm(world: World) -> None:
 
 def check(world: World, planned: Plan) -> None:
     """Nothing but two labels and spec.active is written, and only what is ours is activated."""
-    assert planned.suspend is None
+    assert suspends(planned) is None
     for patch in planned.patches:
         if patch.kind == "jobs":
             assert patch.body["metadata"].keys() == {"labels"}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.trainingjob.state_model import CHILD, DAY, World, at, merged, new_pod
+from tests.unit.operator.trainingjob.state_model import CHILD, DAY, World, at, merged, need_of, new_pod, suspends
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.trainingjob.model import Need, Plan, Refusal
+from trainyard_operator.reconcile.plan import Plan, Refusal
 
 GOLDEN = Path(__file__).parent / "golden"
 STORIES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
@@ -57,7 +57,7 @@ def settled(world: World) -> bool:
     world.apply(again)
     last = world.plan()
     return again.status is None and not (
-        last.create or last.delete or last.status or last.patches or last.suspend is not None
+        last.create or last.delete or last.status or last.patches or suspends(last) is not None
     )
 
 
@@ -67,7 +67,8 @@ def tell(world: World, step: dict[str, Any]) -> None:
         world.now = at(step["now"])
     world.job = merged(world.job, stamped(step.get("job", {})))
     if "child" in step:
-        world.child = merged(world.child, stamped(step["child"]))
+        known = world.child or {"metadata": {"resourceVersion": "1"}}
+        world.child = merged(known, stamped(step["child"]))
     if "check" in step:
         world.check = merged(world.check, stamped(step["check"]))
     for pods, key in ((world.pods, "pods"), (world.check_pods, "checkPods")):
@@ -76,10 +77,10 @@ def tell(world: World, step: dict[str, Any]) -> None:
                 del pods[name]
             else:
                 pods[name] = merged(pods.get(name, new_pod(name, world.stamp)), worded(stamped(change)))
-    world.silent_nodes = stamped(step.get("silentNodes", world.silent_nodes))
+    world.unreachable_nodes = stamped(step.get("silentNodes", world.unreachable_nodes))
     tell_of_exports(world, step)
     tell_of_kueue(world, step)
-    world.answers = {Need(kind, name): answer for kind, name, answer in step.get("answers", [])}
+    world.answers = {need_of(kind, name): answer for kind, name, answer in step.get("answers", [])}
     world.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
     world.admission = admission(step["admission"]) if "admission" in step else world.admission
 
@@ -133,13 +134,14 @@ def shown(planned: Plan) -> dict[str, Any]:
     """A plan as the stories write it; bodies of children have tables of their own."""
     result: dict[str, Any] = {}
     if planned.need:
-        result["need"] = list(planned.need)
+        result["need"] = list(planned.need)[:2]
     if planned.create:
         result["create"] = [f"{body['kind']} {body['metadata']['name']}" for body in planned.create]
-    if planned.suspend is not None:
-        result["suspend"] = planned.suspend
-    if planned.patches:
-        result["patch"] = [f"{kind} {name} {json.dumps(body)}" for kind, name, body in planned.patches]
+    if suspends(planned) is not None:
+        result["suspend"] = suspends(planned)
+    optional = [patch for patch in planned.patches if not patch.required]
+    if optional:
+        result["patch"] = [f"{patch.kind} {patch.name} {json.dumps(patch.body)}" for patch in optional]
     if planned.delete:
         result["delete"] = [f"{kind} {name} grace={grace}" for kind, name, _, grace in planned.delete]
     if planned.status is not None:

@@ -18,11 +18,12 @@ from tests.unit.operator.trainingjob.state_model import (
     World,
     at,
     merged,
+    need_of,
     new_pod,
+    suspends,
 )
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.trainingjob.children.render import export_name
-from trainyard_operator.trainingjob.model import Need
 
 WORDS = '{"outcome":"%s","exitCode":%d,"reason":"R","message":"m","step":%d,"totalSteps":9}'
 TIMES = st.integers(0, 59).map(lambda second: f"{DAY}10:00:{second:02d}Z")
@@ -96,10 +97,10 @@ def worlds(draw: st.DrawFn) -> World:
     world.pods = {name: draw(pods(name)) for name in names[: draw(st.integers(0, len(names)))]}
     world.now = at("10:01:00")
     for name in names:
-        world.answers[Need("pods", f"{CHILD}-{name}")] = None
-        world.answers[Need("log", f"{CHILD}-{name}")] = "the end"
-    world.answers[Need("jobs", CHILD)] = None
-    world.answers[Need("terminating", NAMESPACE)] = draw(st.booleans())
+        world.answers[need_of("pods", f"{CHILD}-{name}")] = None
+        world.answers[need_of("log", f"{CHILD}-{name}")] = "the end"
+    world.answers[need_of("jobs", CHILD)] = None
+    world.answers[need_of("terminating", NAMESPACE)] = draw(st.booleans())
     return world
 
 
@@ -114,7 +115,7 @@ def test_a_plan_settles_and_its_status_is_a_status(world: World) -> None:
     assert last.status is None
     assert last.note is None
     assert not last.create
-    assert last.suspend is None
+    assert suspends(last) is None
     TrainingJobStatus.model_validate(world.job.get("status", {}))
 
 
@@ -127,7 +128,7 @@ def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: 
         return
     later.job = merged(later.job, {"status": status})
     planned = later.plan()
-    assert (planned.status, planned.create, planned.suspend, planned.note) == (None, (), None, None)
+    assert (planned.status, planned.create, suspends(planned), planned.note) == (None, (), None, None)
 
 
 @st.composite
@@ -151,7 +152,7 @@ def exporting_worlds(draw: st.DrawFn) -> World:
             owner = {"kind": "Job", "name": name, "uid": f"uid of {name}", "controller": True}
             pod["metadata"]["ownerReferences"] = [owner]
             world.export_pods[f"{name}-{letter}"] = pod
-            world.answers[Need("pods", f"{name}-{letter}")] = draw(st.sampled_from([None, pod]))
+            world.answers[need_of("pods", f"{name}-{letter}")] = draw(st.sampled_from([None, pod]))
     world.now = at("10:01:00")
     return world
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.timeouts import PATIENCE
-from trainyard_operator.kube.workqueue import Result, Schedule, WorkQueue
+from trainyard_operator.reconcile.work_queue import Result, Schedule, WorkQueue
 
 
 def test_a_key_added_twice_is_worked_on_once() -> None:

@@ -10,8 +10,8 @@ from trainyard_crds import logs
 from trainyard_kube.errors import ConflictError, KubeError
 from trainyard_operator.errors import OperatorError
 from trainyard_operator.kube.store import Key
-from trainyard_operator.kube.workqueue import Result, WorkQueue
 from trainyard_operator.metrics import Metrics
+from trainyard_operator.reconcile.work_queue import Result, WorkQueue
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,80 @@
+"""Looks up at the API server what a plan needs beyond the informer cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from trainyard_kube.client import KubeClient
+from trainyard_kube.clock import monotonic
+from trainyard_kube.errors import (
+    ApiError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+)
+from trainyard_kube.nodes import NodeLabels
+from trainyard_kube.paths import CONFIG_MAPS, PODS, path
+from trainyard_operator.reconcile.kind import Resource
+from trainyard_operator.reconcile.plan import LOG, NODES, TERMINATING, Need
+
+logger = logging.getLogger(__name__)
+
+_LOG_LINES, _LOG_BYTES = "60", "65536"
+_PROBE, _TERMINATING_CAUSE = "trainyard-probe", "NamespaceTerminating"
+"""Name of an object that is never created, and the cause the API server gives in a namespace that is being deleted."""
+
+
+class Lookup:
+    """Answers needs.
+
+    Args:
+        kube: The API server.
+        resources: Resources by plural name.
+    """
+
+    def __init__(self, kube: KubeClient, resources: Mapping[str, Resource]) -> None:
+        self._kube, self._resources = kube, resources
+        self._nodes = NodeLabels(kube, monotonic)
+
+    async def answer(self, namespace: str, need: Need) -> object:
+        """Return what was looked up; None where there is none.
+
+        Raises:
+            ApiError: see the tree of errors.
+        """
+        if need.kind == LOG:
+            return await self._log(namespace, need)
+        if need.kind == NODES:
+            return await self._nodes.select(need.name)
+        if need.kind == TERMINATING:
+            return await self._is_terminating(need.name)
+        resource = self._resources[need.kind]
+        try:
+            found = await self._kube.get(path(resource.collection, namespace, need.name))
+        except NotFoundError:
+            return None
+        resource.ingest(found)
+        return found
+
+    async def _is_terminating(self, namespace: str) -> bool:
+        """Probe with a dry-run create whether a namespace is being deleted: no permission on namespaces is needed."""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _PROBE, "namespace": namespace}}
+        try:
+            await self._kube.create(path(CONFIG_MAPS, namespace), body, dry_run=True)
+        except (ForbiddenError, ConflictError, InvalidError, BadRequestError) as error:
+            return _TERMINATING_CAUSE in error.causes
+        except NotFoundError:
+            return True
+        return False
+
+    async def _log(self, namespace: str, need: Need) -> str | None:
+        """Return the end of a container's log; None where it is unavailable, which must not delay the status."""
+        query = [("container", need.container), ("tailLines", _LOG_LINES), ("limitBytes", _LOG_BYTES)]
+        try:
+            return await self._kube.text(path(PODS, namespace, need.name, "log"), query)
+        except ApiError as error:
+            logger.info("the log of pod %s cannot be read: %s", need.name, error)
+            return None
