@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple, Unpack
@@ -36,7 +35,7 @@ from trainyard_operator.queue.quota import Quotas
 from trainyard_operator.reconcile.reconciler import Reconciler
 from trainyard_operator.reconcile.work_queue import Result, WorkQueue
 from trainyard_operator.reconcile.workers import Workers
-from trainyard_operator.settings import KUEUE, Settings, from_environment
+from trainyard_operator.settings import KUEUE, Settings, load
 from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.observe import Observer
 
@@ -52,13 +51,13 @@ _FEW = 100
 """TrainingJobs that are taken in so fast that the watches need not wait: how a pod ended only they bring."""
 _KOPF_PATIENCE = 1.0
 """Seconds kopf gets to end by itself: it waits 5 s for its own tasks where the stop met it in its start."""
-EXIT_STOPPED, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
+EXIT_STOPPED, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, os.EX_CONFIG
 
 
 def main() -> int:
     """Run the operator until SIGTERM; the exit status."""
     try:
-        settings = from_environment(os.environ, socket.gethostname())
+        settings = load()
         # kopf tells of every event at INFO, and of whole bodies, which may hold secrets, at DEBUG.
         logs.configure(settings.log_level, quiet=["kopf"])
         gc_tuning.calm()

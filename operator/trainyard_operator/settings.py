@@ -1,67 +1,108 @@
-"""What the environment configures."""
+"""Settings of the operator, from the environment."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import socket
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from trainyard_operator.errors import SettingsError
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
 
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 BUILTIN, KUEUE = "Builtin", "Kueue"
-"""Who decides when a job starts."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What admits jobs."""
+_PREFIX = "TRAINYARD_"
 
 
-class _Queue(TypedDict):
-    queue_mode: str
-    local_queue: str | None
+def _quantity(text: str) -> str:
+    whole_units(text)
+    return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Settings of one operator process.
+def _object_of_texts(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _choice(*choices: str) -> Any:
+    return Field(description=f"one of {', '.join(choices)}")
+
+
+_A_NAME = "a Kubernetes name: lower-case letters, digits and '-'"
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description=_A_NAME)]
+Port = Annotated[int, Field(ge=1, le=65_535, description="a TCP port from 1 to 65535")]
+Quantity = Annotated[str, AfterValidator(_quantity), Field(description="a Kubernetes quantity, for example 100Gi")]
+Texts = Annotated[
+    dict[str, str],
+    NoDecode,
+    BeforeValidator(_object_of_texts),
+    Field(description='a JSON object of texts, for example {"NCCL_DEBUG": "INFO"}'),
+]
+
+
+class Settings(BaseSettings):
+    """Settings of one operator process; an empty variable counts as unset.
 
     Attributes:
         namespace: The operator's own namespace: Lease, certificates, the gateway's Service.
-        identity: This process among those that compete for the Lease.
+        identity: This process among those that compete for the Lease; by default the host name, which is a pod's name.
         trainer_image: Image of the trainer.
         image_pull_policy: `imagePullPolicy` of the trainer's container.
         gateway_service: Name of the gateway's Service in the operator's namespace.
         gateway_port: Port of that Service.
         scratch_size: Size limit of a trainer's home directory.
-        training_environment: More variables of the training pods, by name.
+        training_environment: Additional variables of training pods, by name.
         lease_name: Name of the Lease.
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
-        log_level: Least severe level that is logged.
-        queue_policy_file: JSON file with the queue's settings, read again when it changes; None for the defaults.
+        log_level: Lowest level that is logged.
+        queue_policy_file: JSON file with the policy of the builtin queue, read again when it changes.
         queue_mode: BUILTIN or KUEUE.
-        local_queue: Under Kueue, the LocalQueue of jobs that name none; None where they have to.
+        local_queue: Under Kueue, the LocalQueue of jobs that name none.
     """
 
-    namespace: str
-    identity: str
-    trainer_image: str
-    image_pull_policy: str
-    gateway_service: str
-    gateway_port: int
-    scratch_size: str
-    training_environment: Mapping[str, str]
-    lease_name: str
-    health_port: int
-    kubeconfig: str | None
-    log_level: str
-    queue_policy_file: Path | None = None
-    queue_mode: str = BUILTIN
-    local_queue: str | None = None
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, populate_by_name=True)
+
+    namespace: Name
+    identity: str = Field(default_factory=socket.gethostname)
+    trainer_image: str = Field(description="the image of the trainer")
+    image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"], _choice("Always", "IfNotPresent", "Never")
+    ] = "IfNotPresent"
+    gateway_service: Name = "trainyard-gateway"
+    gateway_port: Port = 8443
+    scratch_size: Quantity = "100Gi"
+    training_environment: Texts = Field(default={}, validation_alias=f"{_PREFIX}TRAINING_ENV")
+    lease_name: Name = "trainyard-operator"
+    health_port: Port = 8080
+    kubeconfig: str | None = Field(default=None, validation_alias="KUBECONFIG")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _choice("DEBUG", "INFO", "WARNING", "ERROR")] = (
+        "INFO"
+    )
+    queue_policy_file: Path | None = Field(default=None, validation_alias=f"{_PREFIX}QUEUE_POLICY")
+    queue_mode: Annotated[Literal["Builtin", "Kueue"], _choice(BUILTIN, KUEUE)] = BUILTIN
+    local_queue: Name | None = Field(default=None, description=_A_NAME)
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> Settings:
+        """Refuse a setting of the queue that is not used."""
+        unused: dict[str, Any] = (
+            {"QUEUE_POLICY": self.queue_policy_file} if self.queue_mode == KUEUE else {"LOCAL_QUEUE": self.local_queue}
+        )
+        for name, value in unused.items():
+            if value is not None:
+                variable = f"{_PREFIX}{name}"
+                raise ValueError(
+                    f"{variable} is '{value}' and has no effect while TRAINYARD_QUEUE_MODE is {self.queue_mode}; "
+                    "unset it."
+                )
+        return self
 
     @property
     def gateway_host(self) -> str:
@@ -86,94 +127,27 @@ class Settings:
         )
 
 
-def from_environment(environment: Mapping[str, str], hostname: str) -> Settings:
+def load() -> Settings:
     """Read the TRAINYARD_ variables and KUBECONFIG.
-
-    Args:
-        environment: The process's environment.
-        hostname: Identity where TRAINYARD_IDENTITY is not set; a pod's is its name.
 
     Raises:
         SettingsError: a value is missing or cannot be used; names the variable, the value and what is expected.
     """
-    return Settings(
-        namespace=_name(environment, "TRAINYARD_NAMESPACE", None),
-        identity=environment.get("TRAINYARD_IDENTITY") or hostname,
-        trainer_image=_required(environment, "TRAINYARD_TRAINER_IMAGE", "the image of the trainer"),
-        image_pull_policy=_one_of(environment, "TRAINYARD_IMAGE_PULL_POLICY", "IfNotPresent", _PULL_POLICIES),
-        gateway_service=_name(environment, "TRAINYARD_GATEWAY_SERVICE", "trainyard-gateway"),
-        gateway_port=_port(environment, "TRAINYARD_GATEWAY_PORT", "8443"),
-        scratch_size=_quantity(environment, "TRAINYARD_SCRATCH_SIZE", "100Gi"),
-        training_environment=_texts(environment, "TRAINYARD_TRAINING_ENV"),
-        lease_name=_name(environment, "TRAINYARD_LEASE_NAME", "trainyard-operator"),
-        health_port=_port(environment, "TRAINYARD_HEALTH_PORT", "8080"),
-        kubeconfig=environment.get("KUBECONFIG") or None,
-        log_level=_one_of(environment, "TRAINYARD_LOG_LEVEL", "INFO", _LOG_LEVELS),
-        queue_policy_file=Path(text) if (text := environment.get("TRAINYARD_QUEUE_POLICY")) else None,
-        **_queue(environment),
-    )
-
-
-def _queue(environment: Mapping[str, str]) -> _Queue:
-    """Who decides when a job starts; what the other one alone understands is refused."""
-    mode = _one_of(environment, "TRAINYARD_QUEUE_MODE", BUILTIN, (BUILTIN, KUEUE))
-    foreign = "TRAINYARD_QUEUE_POLICY" if mode == KUEUE else "TRAINYARD_LOCAL_QUEUE"
-    if environment.get(foreign):
-        raise SettingsError(
-            f"{foreign} is '{environment[foreign]}' and has no effect while TRAINYARD_QUEUE_MODE is {mode}; unset it."
-        )
-    named = environment.get("TRAINYARD_LOCAL_QUEUE")
-    return {
-        "queue_mode": mode,
-        "local_queue": _name(environment, "TRAINYARD_LOCAL_QUEUE", None) if named else None,
-    }
-
-
-def _required(environment: Mapping[str, str], variable: str, what: str) -> str:
-    value = environment.get(variable, "")
-    if not value:
-        raise SettingsError(f"{variable} is not set; set it to {what}.")
-    return value
-
-
-def _name(environment: Mapping[str, str], variable: str, default: str | None) -> str:
-    value = environment.get(variable) or default or _required(environment, variable, "a Kubernetes name")
-    if not _NAME.fullmatch(value):
-        raise SettingsError(f"{variable} is '{value}'; set a Kubernetes name: lower-case letters, digits and '-'.")
-    return value
-
-
-def _one_of(environment: Mapping[str, str], variable: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = environment.get(variable) or default
-    if value not in allowed:
-        raise SettingsError(f"{variable} is '{value}'; set one of {', '.join(allowed)}.")
-    return value
-
-
-def _port(environment: Mapping[str, str], variable: str, default: str) -> int:
-    text = environment.get(variable) or default
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
-        raise SettingsError(f"{variable} is '{text}'; set a TCP port from 1 to 65535.")
-    return int(text)
-
-
-def _texts(environment: Mapping[str, str], variable: str) -> dict[str, str]:
-    text = environment.get(variable) or "{}"
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise SettingsError(
-            f'{variable} is \'{text}\'; set a JSON object of texts, for example {{"NCCL_DEBUG": "INFO"}}.'
-        )
-    return found
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_sentence(error.errors(include_url=False)[0])) from None
 
 
-def _quantity(environment: Mapping[str, str], variable: str, default: str) -> str:
-    text = environment.get(variable) or default
-    try:
-        whole_units(text)
-    except ValueError as error:
-        raise SettingsError(f"{variable}: {error}.") from error
-    return text
+def _sentence(error: ErrorDetails) -> str:
+    """Return what is wrong with one variable, and what is expected."""
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name = str(error["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        field = next(one for one in Settings.model_fields.values() if one.validation_alias == name)
+    variable = name if field.validation_alias else f"{_PREFIX}{name.upper()}"
+    if error["type"] == "missing":
+        return f"{variable} is not set; set it to {field.description}."
+    return f"{variable} is '{os.environ.get(variable, error['input'])}'; set {field.description}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -312,12 +313,12 @@ def test_leadership_that_was_not_released_is_taken_over_when_it_ran_out(
 
 
 def test_without_the_crd_it_says_so_and_ends(too_early: Operator) -> None:
-    assert too_early.process.returncode == 2
+    assert too_early.process.returncode == os.EX_CONFIG
     assert "does not know TrainingJobs (trainyard.dev/v1alpha1). Install the CRD first" in too_early.log()
     assert "Traceback" not in too_early.log()
 
 
 def test_a_missing_setting_is_named(control_plane: Kubernetes, operator: Operator) -> None:
     lost = Operator(control_plane, operator.folder, "lost", TRAINYARD_TRAINER_IMAGE="")
-    assert lost.process.wait(PATIENCE) == 2
+    assert lost.process.wait(PATIENCE) == os.EX_CONFIG
     assert "TRAINYARD_TRAINER_IMAGE is not set" in lost.log()

@@ -10,7 +10,6 @@ import pytest
 
 from tests.unit.timeouts import PATIENCE
 from trainyard_operator.admission.inventory_feed import GpuFeed
-from trainyard_operator.errors import SettingsError
 from trainyard_operator.health import Heartbeat
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
@@ -18,33 +17,6 @@ from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.quota import Quotas
-from trainyard_operator.settings import from_environment
-
-MINIMAL = {"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer:1"}
-
-
-def test_the_defaults_make_a_gateway_url() -> None:
-    settings = from_environment(MINIMAL, "pod-1")
-    assert settings.render.gateway_url == "https://trainyard-gateway.system.svc:8443"
-    assert settings.identity == "pod-1"
-    assert "trainyard-gateway.system.svc" in settings.gateway_names
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"TRAINYARD_NAMESPACE": ""}, "TRAINYARD_NAMESPACE is not set"),
-        ({"TRAINYARD_TRAINER_IMAGE": ""}, "TRAINYARD_TRAINER_IMAGE is not set; set it to the image of the trainer"),
-        ({"TRAINYARD_IMAGE_PULL_POLICY": "Maybe"}, "is 'Maybe'; set one of Always, IfNotPresent, Never"),
-        ({"TRAINYARD_HEALTH_PORT": "70000"}, "TRAINYARD_HEALTH_PORT is '70000'; set a TCP port from 1 to 65535"),
-        ({"TRAINYARD_GATEWAY_SERVICE": "A_B"}, "TRAINYARD_GATEWAY_SERVICE is 'A_B'; set a Kubernetes name"),
-        ({"TRAINYARD_SCRATCH_SIZE": "big"}, "'big' is no Kubernetes quantity"),
-        ({"TRAINYARD_LOG_LEVEL": "LOUD"}, "TRAINYARD_LOG_LEVEL is 'LOUD'"),
-    ],
-)
-def test_a_setting_that_cannot_work_is_named(change: dict[str, str], sentence: str) -> None:
-    with pytest.raises(SettingsError, match=sentence):
-        from_environment({**MINIMAL, **change}, "pod-1")
 
 
 @pytest.mark.parametrize(("text", "units"), [("500m", 1), ("2", 2), ("1.5Gi", 1610612736), ("3k", 3000)])

@@ -14,9 +14,9 @@ from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import NotFoundError
 from trainyard_operator.ca_distribution import Trust
 from trainyard_operator.kube.store import ResourceKind, Store
-from trainyard_operator.settings import from_environment
+from trainyard_operator.settings import Settings
 
-SETTINGS = from_environment({"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer"}, "one")
+SETTINGS = Settings(namespace="system", trainer_image="trainer")
 
 
 class Cluster:

@@ -101,6 +101,7 @@ class Notes(Kind[ObservedNote]):
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.carried: list[str] = []
+        self.fixed_plan: Plan | None = None
         self.resource = self._resource("Note", NOTES)
         self.related = (self._resource("ConfigMap", CONFIG_MAPS),)
 
@@ -117,6 +118,8 @@ class Notes(Kind[ObservedNote]):
         return None if note is None else ObservedNote(obj=note, child=self.objects.get("ConfigMap"))
 
     def plan(self, observed: ObservedNote, now: datetime) -> Plan:
+        if self.fixed_plan is not None and observed.refusal is None:
+            return self.fixed_plan
         text, child = observed.obj["spec"]["text"], observed.child
         body = stamped(
             {
@@ -252,10 +255,7 @@ async def test_existing_child_of_the_same_owner_is_adopted_and_of_another_refuse
     other = {"metadata": {"name": "hello", "ownerReferences": [{**OWNER, "uid": "u2"}]}}
     fixture.server.put(CHILD, other)
     fixture.kind.related[0].remove({})
-    plan = fixture.kind.plan
-    fixture.kind.plan = lambda observed, now: (  # type: ignore[method-assign]
-        Plan(create=(_body(),)) if observed.refusal is None else plan(observed, now)
-    )
+    fixture.kind.fixed_plan = Plan(create=(_body(),))
     assert (await fixture.reconciler.reconcile(KEY)).failed
     assert fixture.status["conditions"][0]["reason"] == "NameTaken"
 
@@ -314,7 +314,7 @@ async def test_optional_patch_may_be_refused_and_a_required_one_not() -> None:
     fixture.server.refuse["patch"] = ForbiddenError(403, "Forbidden", "immutable")
     for required in (False, True):
         patch = Patch("configmaps", "hello", {"metadata": {"labels": {"a": "b"}}}, required=required)
-        fixture.kind.plan = lambda observed, now, patch=patch: Plan(patches=(patch,))  # type: ignore[method-assign]
+        fixture.kind.fixed_plan = Plan(patches=(patch,))
         if required:
             with pytest.raises(ForbiddenError):
                 await fixture.reconciler.reconcile(KEY)
