@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -16,7 +16,8 @@ from trainyard_operator.errors import SettingsError
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
 
-BUILTIN, KUEUE = "Builtin", "Kueue"
+BUILTIN: Final = "Builtin"
+KUEUE: Final = "Kueue"
 """What admits jobs."""
 _PREFIX = "TRAINYARD_"
 
