@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.trainer.toy import event_lines, metric_lines
-from trainyard_trainer.checkpoint.fencing import counts, newest_owner
+from trainyard_trainer.checkpoint.fencing import belongs_to_run, newest_owner
 from trainyard_trainer.checkpoint.manifest import is_checkpoint_name, owner_epoch_of, read_verified
 
 
@@ -43,8 +43,8 @@ def resumable(run: Path) -> tuple[str, int] | None:
         return None
     owner = newest_owner(run / "owner")
     names = [path.name for path in (run / "checkpoints").iterdir() if is_checkpoint_name(path.name)]
-    counted = [name for name in names if counts(name, owner_epoch_of(name), owner)]
-    verified = [one for one in (read_verified(run / "checkpoints" / name) for name in counted) if one is not None]
+    owned = [name for name in names if belongs_to_run(name, owner_epoch_of(name), owner)]
+    verified = [one for one in (read_verified(run / "checkpoints" / name) for name in owned) if one is not None]
     newest = max(verified, key=lambda one: one.order, default=None)
     return None if newest is None else (newest.name, newest.manifest.step)
 

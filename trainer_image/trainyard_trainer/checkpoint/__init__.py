@@ -1,1 +1,1 @@
-"""The checkpoint contract: manifest last, atomic rename, owner epochs."""
+"""Checkpoints: manifest written last, atomic rename, fencing by owner epoch."""

@@ -1,7 +1,7 @@
-"""Who owns a run directory: the trainer with the highest number. The number is the fence, whatever the volume allows.
+"""Ownership of a run directory by owner epoch, a fencing token: the trainer with the highest epoch owns it.
 
-A trainer that was cut off may still be writing when its successor starts. It cannot be stopped, so its successor takes
-its staging away (staging.py), and a checkpoint counts only if the newest owner made it or inherited it.
+A partitioned trainer may still write when its successor starts, and nothing can stop it. The successor therefore
+removes its staging directory (staging.py), and a checkpoint is valid only if the newest owner wrote or inherited it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from trainyard_trainer.errors import SupersededError
 
 
 class OwnerRecord(StatusModel):
-    """One owner of the run directory."""
+    """One owner of the run directory: a file in `owner/`."""
 
     epoch: int = Field(ge=1)
     pod_uid: str | None = None
     inherited: list[str] | None = None
-    """Names of the checkpoints that counted and verified when it took over; None until it knows."""
+    """Names of the valid checkpoints at takeover; None until the takeover is complete."""
     created_at: str
 
 
 def newest_owner(directory: Path) -> OwnerRecord | None:
-    """The newest owner that finished taking over, or None.
+    """Return the newest owner that completed its takeover, or None.
 
-    One that did not has committed nothing and, as far as anybody can tell, inherited nothing: the one before it still
-    decides. So it is with a torn record.
+    An owner with an incomplete or torn record committed no checkpoint, so the owner before it stays authoritative.
     """
     for epoch in sorted(_epochs(directory), reverse=True):
         try:
@@ -42,8 +41,8 @@ def newest_owner(directory: Path) -> OwnerRecord | None:
     return None
 
 
-def counts(name: str, owner_epoch: int, owner: OwnerRecord | None) -> bool:
-    """Whether a verified checkpoint belongs to the run; all do while nobody ever owned the directory."""
+def belongs_to_run(name: str, owner_epoch: int, owner: OwnerRecord | None) -> bool:
+    """Return whether a checkpoint was written or inherited by the newest owner; True if there was no owner yet."""
     return owner is None or owner_epoch == owner.epoch or name in (owner.inherited or ())
 
 
@@ -56,23 +55,23 @@ class Ownership:
 
     @property
     def epoch(self) -> int:
-        """This trainer's number."""
+        """This trainer's owner epoch."""
         return self._record.epoch
 
     @property
     def path(self) -> Path:
-        """The file of its record."""
+        """Path of the owner record."""
         return self._directory / f"{self.epoch}.json"
 
-    def inheriting(self, names: Iterable[str]) -> bytes:
-        """The content of its record once it knows what it inherits."""
+    def record_with_inherited(self, names: Iterable[str]) -> bytes:
+        """Return the content of the owner record with the inherited checkpoints."""
         return _content(self._record.model_copy(update={"inherited": sorted(names)}))
 
     def check(self) -> None:
-        """Make sure that nobody took over.
+        """Verify that this trainer still owns the run directory.
 
         Raises:
-            SupersededError: A newer trainer owns the run directory.
+            SupersededError: A newer trainer owns it.
         """
         newest = max(_epochs(self._directory), default=0)
         if newest > self.epoch:
@@ -81,18 +80,20 @@ class Ownership:
             )
 
 
-def claim(directory: Path, *, files: Files, beyond: int, pod_uid: str | None, created_at: str) -> Ownership:
-    """Become the newest owner, which fences all others off; of several that try at once the last one wins.
+def claim_ownership(
+    directory: Path, *, files: Files, newest_epoch: int, pod_uid: str | None, created_at: str
+) -> Ownership:
+    """Create the next owner record, which fences all older owners; of concurrent claims the highest epoch wins.
 
     Args:
-        directory: The directory of the records.
+        directory: Directory of the owner records.
         files: Writes the record.
-        beyond: The number will be greater; the greatest one that a checkpoint bears.
-        pod_uid: The pod this trainer runs in.
-        created_at: The time.
+        newest_epoch: Highest owner epoch of the checkpoints; the new epoch is higher.
+        pod_uid: UID of the trainer pod.
+        created_at: Time of the claim, RFC 3339.
     """
     while True:
-        epoch = max(beyond, *_epochs(directory), 0) + 1
+        epoch = max(newest_epoch, *_epochs(directory), 0) + 1
         record = OwnerRecord(epoch=epoch, pod_uid=pod_uid, created_at=created_at)
         try:
             files.create(directory / f"{epoch}.json", _content(record))

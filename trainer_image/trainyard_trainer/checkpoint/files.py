@@ -1,4 +1,4 @@
-"""The file system calls that make something durable, and their errors in a user's words."""
+"""Durable file system operations, and the mapping of their errors to StorageError."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from trainyard_trainer.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Names that start so are leftovers of an interrupted write once their writer is gone."""
+"""Prefix of files and directories of an unfinished write; leftovers once their writer has ended."""
 
 _CHUNK = 1 << 20
 _READABLE = 0o444
 
 _CHECK_VOLUME = "Check the volume and the node it is attached to."
-_STORAGE_FAULTS = {
+_STORAGE_ERRORS = {
     errno.ENOSPC: ("is full", "Use a larger volume (storage.size) or keep fewer checkpoints (checkpoints.keep)."),
     errno.EDQUOT: ("has used up its quota", "Raise the quota or keep fewer checkpoints (checkpoints.keep)."),
     errno.EROFS: ("is read-only", "Make the volume writable, or use another one."),
@@ -35,10 +35,10 @@ _STORAGE_FAULTS = {
 
 
 class Files:
-    """Writes that survive a crash at any point: they are either wholly there or not at all."""
+    """File system operations that survive a crash at any point: the result exists completely or not at all."""
 
     def fsync(self, path: Path) -> None:
-        """Force a file's or a directory's content to the disk."""
+        """Fsync a file or a directory."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -46,20 +46,20 @@ class Files:
             os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file or directory its final name and make the name durable."""
+        """Rename a file or directory, and fsync the directory of the target."""
         source.rename(target)
         self.fsync(target.parent)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file and force it to the disk."""
+        """Write a file and fsync it."""
         path.write_bytes(data)
         self.fsync(path)
 
     def create(self, path: Path, data: bytes) -> None:
-        """Write a file that must not exist yet.
+        """Create a file with this content, durably.
 
         Raises:
-            FileExistsError: It exists.
+            FileExistsError: The file exists.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(descriptor, "wb") as file:
@@ -69,9 +69,9 @@ class Files:
         self.fsync(path.parent)
 
     def fsync_tree(self, directory: Path) -> None:
-        """Force every file and directory below to the disk, the directory itself last, and let every user read them.
+        """Fsync every file and directory below, the directory itself last, and make the files readable for all users.
 
-        Some libraries make private files; pods that serve a model from the volume run as other users.
+        Some libraries create private files; pods that serve a model from the volume run as other users.
         """
         for parent, _directories, names in os.walk(directory, topdown=False):
             for name in names:
@@ -81,7 +81,7 @@ class Files:
             self.fsync(Path(parent))
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a directory or a file that nobody looks at any more; what cannot be removed stays."""
+        """Remove a directory tree, ignoring errors, or a file."""
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -89,13 +89,13 @@ class Files:
 
 
 def write_all(file: io.FileIO, data: bytes) -> None:
-    """Write all of it; a volume that fills up takes a part without an error, and refuses the rest."""
+    """Write all bytes. A volume that fills up accepts a partial write and reports the error on the next one."""
     while data:
         data = data[file.write(data) :]
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """Return the hex SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -104,33 +104,33 @@ def sha256_of(path: Path) -> str:
 
 
 def files_below(directory: Path) -> list[Path]:
-    """Every file below a directory, in a stable order."""
+    """Return every file below a directory, sorted by path."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
 def to_storage_error(error: BaseException, directory: Path) -> StorageError | None:
-    """The user's error for a full, read-only or broken volume; None for any other error."""
+    """Return the StorageError for a full, read-only or failing volume; None for any other error."""
     number = _error_number(error)
-    if number not in _STORAGE_FAULTS:
+    if number not in _STORAGE_ERRORS:
         return None
-    what, advice = _STORAGE_FAULTS[number]
-    return StorageError(f"The volume of {directory} {what}.", advice)
+    problem, advice = _STORAGE_ERRORS[number]
+    return StorageError(f"The volume of {directory} {problem}.", advice)
 
 
 def _error_number(error: BaseException) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
-    # The Rust library gives the number of the system's error only in its text.
+    # safetensors (Rust) reports errno only in the message.
     found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
     return int(found.group(1)) if found else 0
 
 
 @contextmanager
 def storage_errors(directory: Path) -> Iterator[None]:
-    """Translate errors of the volume that `directory` lies on.
+    """Map errors of the volume that holds `directory`.
 
     Raises:
-        StorageError: The volume is full, read-only or broken, or the directory must not be written.
+        StorageError: The volume is full, read-only or failing, or the directory is not writable.
     """
     try:
         yield
@@ -140,10 +140,10 @@ def storage_errors(directory: Path) -> Iterator[None]:
             "Let that user write to the volume; in a pod, fsGroup 1000 does it.",
         ) from error
     except (OSError, SafetensorError) as error:
-        fault = to_storage_error(error, directory)
-        if fault is None:
+        storage_error = to_storage_error(error, directory)
+        if storage_error is None:
             raise
         try:
-            raise fault from error
+            raise storage_error from error
         finally:
-            del fault  # a circle through this frame would keep the model and its mapped files until the next collection
+            del storage_error  # a reference cycle through this frame would keep the model and its mapped files alive

@@ -1,6 +1,6 @@
-"""checkpoints/index.json: which checkpoint is the last and which the best, for people and scripts.
+"""checkpoints/index.json: the last and the best checkpoint, for users and scripts.
 
-The manifests are the truth; the index is rebuilt from them and never read by the trainer.
+The index is rebuilt from the manifests; the trainer never reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trainyard_trainer.objective import Objective
 
 
 def index_document(checkpoints: Sequence[Checkpoint], objective: Objective) -> bytes:
-    """Content of the index over the checkpoints that count."""
+    """Return the content of the index of the valid checkpoints."""
     ordered = sorted(checkpoints, key=lambda one: one.order)
     best = best_of(ordered, objective)
     document = {

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: written last, it makes the checkpoint true and says what must be found in it."""
+"""The manifest of a checkpoint: written last, it lists the files and marks the checkpoint as complete."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class FileEntry(StatusModel):
 
 
 class CursorEntry(StatusModel):
-    """The next micro-batch."""
+    """Position of the next micro-batch."""
 
     epoch: int = Field(ge=0)
     index: int = Field(ge=0)
 
 
 class Manifest(StatusModel):
-    """What a checkpoint holds and what it was made from."""
+    """Content and origin of a checkpoint."""
 
     version: Literal[1] = 1
     step: int = Field(ge=0)
@@ -47,20 +47,20 @@ class Manifest(StatusModel):
     data_fingerprint: str
     config_hash: str
     config: dict[str, Annotated[str, Field()]]
-    """Every setting that decides the training, flat (`optimization.learningRate`) -> JSON text."""
+    """Every setting that affects the training: flat name (`optimization.learningRate`) to JSON text."""
     metrics: Metrics = {}
     created_at: str
     files: dict[str, FileEntry]
     seal: str = Field(default=_UNSEALED, pattern="^[0-9a-f]{64}$")
-    """SHA-256 of the manifest's own bytes with zeros in this place: a flipped bit in a setting's name is damage too."""
+    """SHA-256 of the manifest's bytes with zeros in this field; detects corruption of the manifest itself."""
 
     @property
     def name(self) -> str:
-        """Name of the checkpoint's directory."""
+        """Name of the checkpoint directory."""
         return checkpoint_name(self.step, self.owner_epoch)
 
     def to_bytes(self) -> bytes:
-        """The file's content, sealed."""
+        """Return the content of the manifest file with its seal."""
         unsealed = self.model_copy(update={"seal": _UNSEALED})
         data = unsealed.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
         return _with_seal(data, _UNSEALED, hashlib.sha256(data).hexdigest())
@@ -68,7 +68,7 @@ class Manifest(StatusModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A committed checkpoint."""
+    """A published checkpoint."""
 
     directory: Path
     manifest: Manifest
@@ -76,12 +76,12 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Name of its directory."""
+        """Name of the checkpoint directory."""
         return self.directory.name
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sorts oldest first."""
+        """Sort key, oldest first."""
         return self.manifest.step, self.manifest.owner_epoch
 
     @property
@@ -91,11 +91,11 @@ class Checkpoint:
 
     @property
     def state(self) -> Path:
-        """Directory of the rest of the training state."""
+        """Directory of the optimizer and training state."""
         return self.directory / STATE
 
     def status(self, *, best: bool, run_uri: str | None) -> CheckpointStatus:
-        """As users see it."""
+        """Return the checkpoint as reported in the job status."""
         return CheckpointStatus(
             name=self.name,
             step=self.manifest.step,
@@ -110,23 +110,23 @@ class Checkpoint:
 
 
 def checkpoint_name(step: int, owner_epoch: int) -> str:
-    """Directory name: the step it was taken at and the owner that took it."""
+    """Return the directory name of a checkpoint of a step and an owner epoch."""
     return f"step-{step}-e{owner_epoch}"
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Whether a directory of that name claims to be a checkpoint."""
+    """Return whether a directory name has the form of a checkpoint name."""
     return _NAME.fullmatch(name) is not None
 
 
 def owner_epoch_of(name: str) -> int:
-    """Owner epoch in a checkpoint's name; 0 when it is no checkpoint's name."""
+    """Return the owner epoch in a checkpoint name; 0 for any other name."""
     found = _NAME.fullmatch(name)
     return int(found.group(2)) if found else 0
 
 
 def describe_files(directory: Path) -> dict[str, FileEntry]:
-    """Size and digest of every file below, by its path relative to the directory."""
+    """Return size and digest of every file below a directory, by relative path."""
     return {
         path.relative_to(directory).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in files_below(directory)
@@ -134,12 +134,12 @@ def describe_files(directory: Path) -> dict[str, FileEntry]:
 
 
 def digest_of(data: bytes) -> str:
-    """`sha256:` digest of a manifest's bytes."""
+    """Return the `sha256:` digest of a manifest's bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def read_verified(directory: Path) -> Checkpoint | None:
-    """The checkpoint in a directory, or None when its manifest or a file is missing, damaged or of another step."""
+    """Return the checkpoint in a directory; None if the manifest or a file is missing, corrupt or of another step."""
     try:
         data = (directory / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -148,11 +148,8 @@ def read_verified(directory: Path) -> Checkpoint | None:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
         return None
-    if (
-        not _is_sealed(data, manifest.seal)
-        or manifest.name != directory.name
-        or not all(_matches(directory, path, entry) for path, entry in manifest.files.items())
-    ):
+    is_manifest_intact = _is_sealed(data, manifest.seal) and manifest.name == directory.name
+    if not is_manifest_intact or not all(_matches(directory, path, entry) for path, entry in manifest.files.items()):
         return None
     return Checkpoint(directory=directory, manifest=manifest, digest=digest_of(data))
 
@@ -162,13 +159,14 @@ def _is_sealed(data: bytes, seal: str) -> bool:
 
 
 def _with_seal(data: bytes, old: str, new: str) -> bytes:
-    """The manifest's bytes with another seal; it is the last thing in them."""
+    """Return the manifest's bytes with another seal, which is the last field."""
     before, _old, after = data.rpartition(old.encode())
     return before + new.encode() + after
 
 
 def _matches(directory: Path, relative: str, entry: FileEntry) -> bool:
-    if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+    posix_path = PurePosixPath(relative)
+    if posix_path.is_absolute() or ".." in posix_path.parts:
         return False
     path = directory / relative
     return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256

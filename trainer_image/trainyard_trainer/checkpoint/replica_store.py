@@ -1,4 +1,4 @@
-"""The checkpoints of a run directory, as a process of a group sees them whose first process owns the directory."""
+"""Read-only view of a run directory's checkpoints in a replica, a process that does not own the directory."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from trainyard_trainer.checkpoint.store import CHECKPOINTS, CheckpointStore
 
 
 class ReplicaStore:
-    """What to resume from; nothing is written or removed here."""
+    """The checkpoint to resume from; writes and removes nothing."""
 
     staging = None
 
-    def __init__(self, run_directory: Path, told: dict[str, Any]) -> None:
-        """Take what `describe_store` told."""
-        self.owner_epoch: int = told["ownerEpoch"]
-        newest = told["newest"]
+    def __init__(self, run_directory: Path, description: dict[str, Any]) -> None:
+        """Build the view from the output of `describe_store` in the owner."""
+        self.owner_epoch: int = description["ownerEpoch"]
+        newest = description["newest"]
         self.newest = None if newest is None else _read(run_directory / CHECKPOINTS / newest)
         """The checkpoint to resume from."""
         self.best: Checkpoint | None = None
-        """The owner exports."""
+        """Always None: only the owner exports."""
 
     def statuses(self) -> list[CheckpointStatus]:
-        """The owner reports."""
+        """Return nothing: only the owner reports."""
         return []
 
     def check_ownership(self) -> None:
-        """The owner looks; when it ends, its group does."""
+        """Do nothing: the owner checks, and its exit ends the group."""
 
     def remove_stale(self) -> list[str]:
-        """The owner removes."""
+        """Remove nothing: only the owner does."""
         return []
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def describe_store(store: CheckpointStore) -> dict[str, Any]:
-    """What the other processes of a group must know of the store, as JSON values."""
+    """Return what replicas need to know of the owner's store, as JSON values."""
     newest = store.newest
     return {"ownerEpoch": store.owner_epoch, "newest": newest and newest.name}
 
 
 def _read(directory: Path) -> Checkpoint:
-    """A checkpoint that the owner has just verified."""
+    """Read a checkpoint that the owner has verified."""
     data = (directory / MANIFEST).read_bytes()
     return Checkpoint(directory=directory, manifest=Manifest.model_validate_json(data), digest=digest_of(data))

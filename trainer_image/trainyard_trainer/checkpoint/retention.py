@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: the newest ones and the best one; pure."""
+"""Retention of checkpoints: the newest ones and the best one; pure functions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ def best_of(checkpoints: Sequence[Checkpoint], objective: Objective) -> Checkpoi
 
 
 def surplus(checkpoints: Sequence[Checkpoint], keep: int, objective: Objective) -> list[Checkpoint]:
-    """Return the checkpoints that are neither among the `keep` newest nor the best, oldest first.
+    """Return the checkpoints to remove, oldest first: all but the `keep` newest and the best.
 
-    A resumed run may save a step again, after an evaluation that was interrupted: such a step counts once, as its
-    newest checkpoint.
+    A step that a resumed run saved again (to add an interrupted evaluation) counts once, as its newest checkpoint.
     """
     ordered = sorted(checkpoints, key=lambda one: one.order)
     newest_of_step = {one.manifest.step: one for one in ordered}

@@ -1,17 +1,18 @@
-"""What makes a stale trainer harmless: a private directory that its successor takes away.
+"""The staging directory of a trainer, by which a successor fences it.
 
-A trainer that was cut off may go on at any instant, also between looking whether it still owns the run directory and
-acting on it, so no look is enough. Therefore every change to what a successor may read is one rename out of the
-trainer's staging (a checkpoint, the index, metrics.jsonl, resolved.json, the export, result.json) or into it (a
-checkpoint or export that goes). A successor
+A partitioned trainer may resume at any instant, also between an ownership check and the write that follows, so a check
+alone is not a fence. Every change to files that a successor may read is therefore one rename out of the trainer's
+staging directory (a checkpoint, the index, metrics.jsonl, resolved.json, the export, result.json) or into it (a
+checkpoint or export to remove). A successor
 
 1. writes a newer owner record,
-2. moves the staging directories of all older trainers away, each in one rename: from here on their renames fail,
-3. reads, verifies and inherits what is there; nobody but itself can change that any more.
+2. renames the staging directories of all older trainers away: from then on their renames fail,
+3. reads, verifies and inherits the checkpoints, which only the successor can change from here on.
 
-A trainer makes its staging after its own record and looks for newer records after that, so of two that take over at
-once the older one either finds its staging gone or the newer record. Removing a checkpoint by another way (rename
-in place and delete) has no such point: between the look and the rename the successor may have inherited it.
+A trainer creates its staging directory after its owner record and checks for newer records after that. Of two
+concurrent takeovers, the older one therefore finds either its staging directory gone or the newer record. Removing a
+checkpoint in any other way (rename in place, then delete) has no such fence: between the check and the rename the
+successor may have inherited it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _NAME = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}e(\d+)")
 
 
 class StagingDirectory:
-    """The private directory of one owner of a run directory, on the same file system."""
+    """Private directory of one owner of a run directory, on the same file system."""
 
     def __init__(self, directory: Path, *, files: Files, ownership: Ownership) -> None:
         self._directory = directory
@@ -38,15 +39,15 @@ class StagingDirectory:
 
     @property
     def owner_epoch(self) -> int:
-        """The owner's number."""
+        """Owner epoch of the trainer."""
         return self._ownership.epoch
 
     def path(self, name: str) -> Path:
-        """Where something is written before it is published."""
+        """Return the path to write something to before it is published."""
         return self._directory / name
 
     def publish(self, source: Path, target: Path) -> None:
-        """Give something of the staging its final name, replacing a file of that name.
+        """Rename a staged file or directory into place, replacing a file of that name.
 
         Raises:
             SupersededError: A newer trainer owns the run directory; nothing was changed.
@@ -56,7 +57,7 @@ class StagingDirectory:
             self._files.rename(source, target)
 
     def create(self, path: Path) -> io.FileIO:
-        """Open a new file of the staging for writing, unbuffered.
+        """Open a new staged file for unbuffered writing.
 
         Raises:
             SupersededError: A newer trainer owns the run directory.
@@ -65,7 +66,7 @@ class StagingDirectory:
             return io.FileIO(path, "wb")
 
     def replace(self, path: Path, data: bytes) -> None:
-        """Write a file: readers see the old content or the new one.
+        """Replace a file atomically.
 
         Raises:
             SupersededError: A newer trainer owns the run directory; nothing was changed.
@@ -76,7 +77,7 @@ class StagingDirectory:
         self.publish(temporary, path)
 
     def discard(self, directory: Path) -> None:
-        """Remove a directory of the run, if it is still there.
+        """Remove a directory of the run if it exists.
 
         Raises:
             SupersededError: A newer trainer owns the run directory; nothing was removed.
@@ -89,13 +90,13 @@ class StagingDirectory:
         self._files.remove_tree(hidden)
 
     def close(self) -> None:
-        """Remove the staging."""
+        """Remove the staging directory."""
         self._files.remove_tree(self._directory)
 
 
 @contextmanager
 def superseded_if_gone(ownership: Ownership) -> Iterator[None]:
-    """A file that is suddenly missing was taken away by a newer trainer, if there is one.
+    """Map FileNotFoundError to SupersededError if a newer trainer has taken over.
 
     Raises:
         SupersededError: A newer trainer owns the run directory.
@@ -108,7 +109,7 @@ def superseded_if_gone(ownership: Ownership) -> Iterator[None]:
 
 
 def open_staging(directory: Path, *, files: Files, ownership: Ownership) -> StagingDirectory:
-    """Make this owner's staging in a directory and take away those of older owners with all that was left in them.
+    """Create this owner's staging directory, and remove those of older owners with their content.
 
     Raises:
         SupersededError: A newer trainer owns the run directory.
@@ -117,7 +118,7 @@ def open_staging(directory: Path, *, files: Files, ownership: Ownership) -> Stag
     files.remove_tree(own)
     own.mkdir()
     for path in sorted(directory.glob(f"{TEMPORARY_PREFIX}*")):
-        if not _is_of(path.name, ownership.epoch):
+        if not _is_current_or_newer(path.name, ownership.epoch):
             with suppress(FileNotFoundError):
                 path.rename(own / f"left-{path.name}")
     try:
@@ -131,12 +132,12 @@ def open_staging(directory: Path, *, files: Files, ownership: Ownership) -> Stag
 
 
 def clear_staging(directory: Path, files: Files) -> None:
-    """Remove the staging directories of a run that is finished; who still has one has nothing to publish any more."""
+    """Remove all staging directories of a finished run, in which nothing is left to publish."""
     for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
         files.remove_tree(path)
 
 
-def _is_of(name: str, epoch: int) -> bool:
-    """Whether a leftover's name is that of a staging of this owner or a newer one."""
+def _is_current_or_newer(name: str, epoch: int) -> bool:
+    """Return whether a name is that of a staging directory of this owner or a newer one."""
     found = _NAME.fullmatch(name)
     return found is not None and int(found.group(1)) >= epoch

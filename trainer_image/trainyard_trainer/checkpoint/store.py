@@ -1,4 +1,4 @@
-"""The checkpoints of a run directory: what counts, committing a new one, removing old ones."""
+"""The checkpoint store of a run directory: takeover, saving, retention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard_crds.report import CheckpointStatus
-from trainyard_trainer.checkpoint.fencing import OwnerRecord, Ownership, claim, counts, newest_owner
+from trainyard_trainer.checkpoint.fencing import OwnerRecord, Ownership, belongs_to_run, claim_ownership, newest_owner
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.index import index_document
 from trainyard_trainer.checkpoint.manifest import (
@@ -32,12 +32,12 @@ from trainyard_trainer.objective import Objective
 CHECKPOINTS = "checkpoints"
 OWNERS = "owner"
 CACHE = "cache"
-"""What a later start of the run would have to compute again; of no use once the run has finished."""
+"""Results that a later attempt would have to compute again; useless once the run has finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A checkpoint to be: everything of its manifest but the files."""
+    """Manifest of a checkpoint to be saved, without the files."""
 
     step: int
     epoch: float
@@ -50,7 +50,7 @@ class Draft:
 
 
 class CheckpointStore:
-    """The checkpoints of a run directory that this trainer owns."""
+    """Checkpoints of a run directory that this trainer owns."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CheckpointStore:
 
     @property
     def owner_epoch(self) -> int:
-        """This trainer's number."""
+        """Owner epoch of this trainer."""
         return self._ownership.epoch
 
     @property
@@ -86,32 +86,32 @@ class CheckpointStore:
 
     @property
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the best evaluation."""
+        """The checkpoint with the best evaluation metric."""
         return best_of(self._checkpoints, self._objective)
 
     def statuses(self) -> list[CheckpointStatus]:
-        """The checkpoints that count, oldest first."""
+        """Return the valid checkpoints, oldest first."""
         best = self.best
         return [one.status(best=one is best, run_uri=self._run_uri) for one in self._checkpoints]
 
     def check_ownership(self) -> None:
-        """Make sure that nobody took over.
+        """Verify that this trainer still owns the run directory.
 
         Raises:
-            SupersededError: A newer trainer owns the run directory.
+            SupersededError: A newer trainer owns it.
         """
         self._ownership.check()
 
     def save(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
-        """Commit a checkpoint, then remove those that are not kept.
+        """Publish a checkpoint, then remove those beyond the retention limit.
 
         Args:
-            draft: What the manifest says beside the files.
-            write: Writes the weights into its first directory and the rest of the state into its second.
+            draft: The manifest without the files.
+            write: Writes the weights into its first directory and the training state into its second.
 
         Raises:
-            StorageError: The volume is full, read-only or broken; the older checkpoints are untouched.
-            SupersededError: A newer trainer owns the run directory; nothing was committed.
+            StorageError: The volume is full, read-only or failing; the older checkpoints are untouched.
+            SupersededError: A newer trainer owns the run directory; nothing was published.
         """
         self._ownership.check()
         temporary = self.staging.path(checkpoint_name(draft.step, self.owner_epoch))
@@ -119,7 +119,7 @@ class CheckpointStore:
             with storage_errors(self._run_directory), superseded_if_gone(self._ownership):
                 checkpoint = self._commit(draft, temporary, write)
         except StorageError:
-            # A full volume gets back the room of what could not be finished.
+            # On a full volume, free the space of the incomplete checkpoint.
             self._files.remove_tree(temporary)
             raise
         self._checkpoints.append(checkpoint)
@@ -147,22 +147,22 @@ class CheckpointStore:
             self._checkpoints.remove(checkpoint)
 
     def remove_stale(self) -> list[str]:
-        """Remove what older trainers left and does not count (damaged, or committed too late); returns the names."""
-        counted = {one.name for one in self._checkpoints}
-        foreign = [
+        """Remove checkpoints of older owners that are corrupt or were published after the takeover; return their names."""
+        valid = {one.name for one in self._checkpoints}
+        stale = [
             path
             for path in self._directory.iterdir()
-            if path.name not in counted and 0 < owner_epoch_of(path.name) < self.owner_epoch
+            if path.name not in valid and 0 < owner_epoch_of(path.name) < self.owner_epoch
         ]
-        for path in foreign:
+        for path in stale:
             self.staging.discard(path)
-        return sorted(path.name for path in foreign)
+        return sorted(path.name for path in stale)
 
     def _write_index(self) -> None:
         self.staging.replace(self._directory / "index.json", index_document(self._checkpoints, self._objective))
 
     def close(self) -> None:
-        """Leave nothing temporary behind."""
+        """Remove the staging directory."""
         self.staging.close()
 
 
@@ -176,22 +176,22 @@ def open_store(
     now: str,
     objective: Objective,
 ) -> CheckpointStore:
-    """Take over a run directory: verify what it holds, become its owner, clear what interrupted writes left.
+    """Take over a run directory: claim ownership, fence older owners, verify and inherit the checkpoints.
 
     Raises:
-        ConfigurationError: The run directory cannot be a directory.
-        StorageError: The volume is full, read-only or broken.
+        ConfigurationError: The path of the run directory is not a directory.
+        StorageError: The volume is full, read-only or failing.
         SupersededError: A newer trainer took over at the same time.
     """
     directory, owners = run_directory / CHECKPOINTS, run_directory / OWNERS
     with storage_errors(run_directory):
         _make_directories(run_directory, directory, owners)
-        beyond = max((owner_epoch_of(name) for name in _names(directory)), default=0)
-        ownership = claim(owners, files=files, beyond=beyond, pod_uid=pod_uid, created_at=now)
+        newest_epoch = max((owner_epoch_of(name) for name in _names(directory)), default=0)
+        ownership = claim_ownership(owners, files=files, newest_epoch=newest_epoch, pod_uid=pod_uid, created_at=now)
         with superseded_if_gone(ownership):
             staging = open_staging(directory, files=files, ownership=ownership)
-            checkpoints = _counted(directory, newest_owner(owners))
-        staging.replace(ownership.path, ownership.inheriting(one.name for one in checkpoints))
+            checkpoints = _valid_checkpoints(directory, newest_owner(owners))
+        staging.replace(ownership.path, ownership.record_with_inherited(one.name for one in checkpoints))
         staging.replace(directory / "index.json", index_document(checkpoints, objective))
     return CheckpointStore(
         run_directory=run_directory,
@@ -219,7 +219,7 @@ def _names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if is_checkpoint_name(path.name)}
 
 
-def _counted(directory: Path, owner: OwnerRecord | None) -> list[Checkpoint]:
-    names = _names(directory)
-    verified = (read_verified(directory / name) for name in names if counts(name, owner_epoch_of(name), owner))
+def _valid_checkpoints(directory: Path, owner: OwnerRecord | None) -> list[Checkpoint]:
+    names = [name for name in _names(directory) if belongs_to_run(name, owner_epoch_of(name), owner)]
+    verified = (read_verified(directory / name) for name in names)
     return sorted((one for one in verified if one is not None), key=lambda one: one.order)

@@ -1,4 +1,4 @@
-"""One thread that does one job at a time, and tells the thread that gave it how the job ended."""
+"""Background thread that runs one job at a time and hands its result or error back to the caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Writer(Generic[T]):
-    """At most one job is in flight; whatever it raises is raised by `collect`, in the thread that asks."""
+    """Runs at most one job; `collect` returns its result or raises its error in the calling thread."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
@@ -18,19 +18,19 @@ class Writer(Generic[T]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is being done."""
+        """Whether a job is running."""
         return self._job is not None and not self._job.done()
 
     def start(self, job: Callable[[], T]) -> None:
-        """Let the thread do a job; the one before was taken."""
+        """Start a job; the previous one must have been collected."""
         assert self._job is None, "one job at a time"
         self._job = self._executor.submit(job)
 
     def collect(self, *, wait: bool) -> T | None:
-        """The result of the job, once; None when there is none, or none yet.
+        """Return the result of the job once; None if there is no job or it is still running.
 
         Args:
-            wait: Wait until the job has ended.
+            wait: Block until the job has ended.
         """
         if self._job is None or (self.is_busy and not wait):
             return None
@@ -38,8 +38,8 @@ class Writer(Generic[T]):
         try:
             return job.result()
         finally:
-            del job  # its error would know this frame, which knows the job: a circle that keeps model and files
+            del job  # its error references this frame: a cycle that would keep the model and its files alive
 
     def close(self) -> None:
-        """End the thread, after its job."""
+        """Stop the thread after its job."""
         self._executor.shutdown()
