@@ -99,18 +99,18 @@ def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mappi
     from trainyard_trainer.report.console import create_console
 
     console = create_console(sys.stdout)
-    pods = rendezvous(
+    peers = rendezvous(
         node,
         json.dumps([config.run_directory, config.nodes, config.processes]),
         stop=stop,
-        say=lambda kind, text: console.message("info", kind, text),
+        log_event=lambda kind, text: console.message("info", kind, text),
         find_result=lambda: read_result(Path(config.run_directory)),
     )
-    if isinstance(pods, Termination):
-        return pods
+    if isinstance(peers, Termination):
+        return peers
     if node.index > 0:
-        console.message("info", "Joined", f"Pod {node.index} of {node.count} trains with pod 0, whose log tells of it.")
-    return launch(config.processes_per_node, stop=stop, environ=environ, pods=pods)
+        console.message("info", "Joined", f"Pod {node.index} of {node.count} joined; pod 0 logs the training.")
+    return launch(config.processes_per_node, stop=stop, environ=environ, peers=peers)
 
 
 def _clear_leftovers(run_directory: Path) -> None:

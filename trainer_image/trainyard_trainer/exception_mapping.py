@@ -20,12 +20,12 @@ def to_trainer_error(error: Exception, run_directory: Path, memory_advice: str) 
         return error
     if _is_out_of_gpu_memory(error):
         return GpuMemoryError("The GPU's memory is too small for this run.", memory_advice)
-    if is_lost_peer(error):
-        return lost_peer(error)
+    if is_peer_loss(error):
+        return peer_lost_error(error)
     return to_storage_error(error, run_directory) or internal_error(error)
 
 
-def is_lost_peer(error: Exception) -> bool:
+def is_peer_loss(error: Exception) -> bool:
     """Whether a process of the group could not be reached; gloo says so in the text of a RuntimeError only."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.distributed.is_available():
@@ -34,7 +34,7 @@ def is_lost_peer(error: Exception) -> bool:
     return is_of_gloo or isinstance(error, torch.distributed.DistError)
 
 
-def lost_peer(error: Exception) -> PeerLostError:
+def peer_lost_error(error: Exception) -> PeerLostError:
     """Our error for one of the library that joins the processes."""
     text = " ".join(str(error).split())[:_LONGEST_TEXT]
     return PeerLostError(

@@ -1,1 +1,1 @@
-"""Several processes that train one model together: who they are, what they agree on, who starts and ends them."""
+"""Several processes that train one model: membership, collectives, launcher, rendezvous of pods."""

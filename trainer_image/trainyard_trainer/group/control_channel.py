@@ -1,4 +1,4 @@
-"""A connection between the launchers of two pods: messages as JSON lines, and a beat that shows the other one lives."""
+"""Control channel between the launchers of two pods: messages as JSON lines, with heartbeats."""
 
 from __future__ import annotations
 
@@ -11,76 +11,77 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trainyard_crds.report import Termination
 
 HEARTBEAT_SECONDS = 5.0
-"""How often a launcher lets the others hear from it."""
-MOST_MISSED = 12
-"""So many of its own beats a launcher waits for one of another: a minute, however slow both are."""
+"""Interval between heartbeats."""
+MAX_MISSED_HEARTBEATS = 12
+"""A peer is lost once this launcher has sent so many heartbeats without receiving anything: a minute."""
 _CHUNK = 65536
-_LONGEST = 65536
-"""Bytes of a message; the longest is a last word."""
+_MAX_MESSAGE_BYTES = 65536
+"""The longest message carries a termination."""
 
 
 class Message(BaseModel):
-    """What one launcher tells another."""
+    """A message from one launcher to another."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["hello", "go", "beat", "stop", "trained", "lost", "done"]
-    """hello: a pod comes. go: all are there. stop: it was asked to. trained: its processes have nothing more to do.
-    lost: the group is broken, for the reason in `text`. done: it ends with `word`."""
+    kind: Literal["join", "start", "heartbeat", "stop", "trained", "lost", "exit"]
+    """join: a pod joins the rendezvous. start: all pods are present. stop: the sender was requested to stop.
+    trained: the sender's processes have finished training. lost: the group is broken, for the reason in `text`.
+    exit: the sender exits with `termination`."""
     index: int = 0
-    """Of the pod that says hello."""
+    """join: index of the pod."""
     group: str = ""
-    """Of the pod that says hello: what all pods of its group say."""
+    """join: identifier of the group, equal in all its pods."""
     port: int = 0
-    """Where the processes meet, with go."""
+    """start: port of the rendezvous of the processes."""
     text: str = ""
-    word: Termination | None = None
+    termination: Termination | None = None
 
 
 class ControlChannel:
-    """One side of a connection; nothing here waits."""
+    """One side of a connection; no method blocks."""
 
     def __init__(self, connection: socket.socket, now: float) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self._buffer = b""
-        self._kept: list[Message] = []
-        self._next_beat = now
+        self._pushed_back: list[Message] = []
+        self._next_heartbeat = now
         self._missed = 0
         self.ended = False
-        """Whether nothing more will come."""
+        """Whether the connection is closed or the peer is considered lost."""
 
     def fileno(self) -> int:
-        """For select."""
+        """Return the file descriptor, for select."""
         return self._connection.fileno()
 
     @property
     def own_address(self) -> str:
-        """This side's IP address."""
+        """IP address of this side."""
         return _address(self._connection.getsockname()[0])
 
     @property
-    def other_address(self) -> str:
-        """The other side's IP address."""
+    def peer_address(self) -> str:
+        """IP address of the peer."""
         return _address(self._connection.getpeername()[0])
 
-    def beat(self, now: float) -> None:
-        """Let the other side hear from this one when that is due, and give it up after a minute of silence.
+    def heartbeat(self, now: float) -> None:
+        """Send a heartbeat if it is due, and end the channel after too many without an answer.
 
-        Beats are counted, not seconds: after a halt of this very process nobody is given up.
+        Heartbeats are counted instead of seconds, so that a pause of this process does not make it drop its peers.
 
         Args:
             now: Monotonic seconds.
         """
-        if now >= self._next_beat:
-            self._next_beat = now + HEARTBEAT_SECONDS
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
             self._missed += 1
-            self.ended |= self._missed > MOST_MISSED
-            self.send(Message(kind="beat"))
+            self.ended |= self._missed > MAX_MISSED_HEARTBEATS
+            self.send(Message(kind="heartbeat"))
 
     def send(self, message: Message) -> None:
-        """Send a message; a side that does not take it has been gone for long."""
+        """Send a message; a peer that does not accept it is considered lost."""
         data = message.model_dump_json(by_alias=True, exclude_defaults=True).encode() + b"\n"
         try:
             self.ended |= self._connection.send(data) < len(data)
@@ -88,9 +89,9 @@ class ControlChannel:
             self.ended = True
 
     def receive(self) -> list[Message]:
-        """What has come meanwhile. A side that says what is no message is none of ours."""
+        """Return the messages received since the last call; an invalid message ends the channel."""
         try:
-            while len(self._buffer) <= _LONGEST and (data := self._connection.recv(_CHUNK)):
+            while len(self._buffer) <= _MAX_MESSAGE_BYTES and (data := self._connection.recv(_CHUNK)):
                 self._missed = 0
                 self._buffer += data
             self.ended = True
@@ -100,20 +101,20 @@ class ControlChannel:
             self.ended = True
         *lines, self._buffer = self._buffer.split(b"\n")
         try:
-            found = [*self._kept, *(Message.model_validate_json(line) for line in lines)]
+            found = [*self._pushed_back, *(Message.model_validate_json(line) for line in lines)]
         except ValidationError:
             self.ended = True
             return []
-        self._kept = []
-        self.ended |= len(self._buffer) > _LONGEST
+        self._pushed_back = []
+        self.ended |= len(self._buffer) > _MAX_MESSAGE_BYTES
         return found
 
-    def keep(self, messages: Sequence[Message]) -> None:
-        """Let messages that came along with others be received once more."""
-        self._kept = [*messages]
+    def push_back(self, messages: Sequence[Message]) -> None:
+        """Return messages again from the next `receive`."""
+        self._pushed_back = [*messages]
 
-    def finish(self) -> None:
-        """Say no more; what was said still arrives."""
+    def shutdown_write(self) -> None:
+        """Close the sending direction; data already sent is still delivered."""
         try:
             self._connection.shutdown(socket.SHUT_WR)
         except OSError:
@@ -125,5 +126,5 @@ class ControlChannel:
 
 
 def _address(text: str) -> str:
-    """IPv4 as such where the socket is one of IPv6."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address."""
     return text.removeprefix("::ffff:")

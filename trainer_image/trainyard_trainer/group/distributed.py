@@ -1,4 +1,4 @@
-"""A group of several processes, by torch.distributed: gloo between the hosts, NCCL between GPUs."""
+"""A group of several processes over torch.distributed: gloo on the CPU, NCCL between GPUs."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.exception_mapping import is_lost_peer, lost_peer
+from trainyard_trainer.exception_mapping import is_peer_loss, peer_lost_error
 from trainyard_trainer.group.group import Group, Poll
 from trainyard_trainer.group.membership import Membership
 from trainyard_trainer.group.sharding import full_tensor, shard_blocks
 
 RENDEZVOUS_TIMEOUT_SECONDS = 600
-"""How long a process waits for the others to start."""
+"""Longest wait for the other processes to start."""
 COLLECTIVE_TIMEOUT_SECONDS = 1800
-"""How long a process that is there may not answer: one may wait for a slow volume."""
+"""Timeout of one collective operation; a process may be blocked by a slow volume."""
 _POLL_SECONDS = 0.1
 
 
 class DistributedGroup(Group):
-    """This process's side of a group."""
+    """A group of several processes, as seen by one of them."""
 
     def __init__(self, member: Membership, device: torch.device, store: Store) -> None:
         self.rank = member.rank
         self.world_size = member.world_size
         self._node = member.rank // member.local_world_size
-        self._is_first_here = member.local_rank == 0
+        self._is_local_main = member.local_rank == 0
         self._device = device
         self._store = store
         self._turns = 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes; on the host, no GPU is waited for."""
+        """Return the sum of each value over all processes, on the CPU without GPU synchronization."""
         numbers = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        with _peers():
+        with _map_peer_errors():
             dist.all_reduce(numbers)
         found: list[float] = numbers.tolist()
         return found
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The JSON values of all processes, by their ranks."""
+        """Return the JSON values of all processes, by rank."""
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        with _peers():
+        with _map_peer_errors():
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
             dist.all_gather(lengths, torch.tensor([len(data)]))
             longest = max(int(length) for length in lengths)
@@ -61,22 +61,22 @@ class DistributedGroup(Group):
         return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(found, lengths, strict=True)]
 
     @contextmanager
-    def main_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
-        """Let the first process do something, then the first one of each pod; they wait as long as it takes."""
+    def main_process_first(self, poll: Poll, shared: dict[str, str] | None = None) -> Iterator[None]:
+        """Run a block in the main process, then in the local main process of each pod, then in the others."""
         self._turns += 1
-        first, first_here = f"turn-{self._turns}", f"turn-{self._turns}-{self._node}"
+        main_done, local_main_done = f"turn-{self._turns}", f"turn-{self._turns}-{self._node}"
         if not self.is_main_process:
-            heard = self._await(first if self._is_first_here else first_here, poll)
-            if told is not None:
-                told.update(heard)
+            received = self._await(main_done if self._is_local_main else local_main_done, poll)
+            if shared is not None:
+                shared.update(received)
         yield
-        if self._is_first_here:
-            with _peers():
-                for key in (first_here, first) if self.is_main_process else (first_here,):
-                    self._store.set(key, json.dumps(told or {}))
+        if self._is_local_main:
+            with _map_peer_errors():
+                for key in (local_main_done, main_done) if self.is_main_process else (local_main_done,):
+                    self._store.set(key, json.dumps(shared or {}))
 
     def _await(self, key: str, poll: Poll) -> dict[str, str]:
-        with _peers():
+        with _map_peer_errors():
             while not self._store.check([key]):
                 poll()
                 time.sleep(_POLL_SECONDS)
@@ -84,25 +84,25 @@ class DistributedGroup(Group):
         return found
 
     def shard(self, model: nn.Module) -> None:
-        """Spread a model's parameters over the processes (FSDP2)."""
-        with _peers():
+        """Shard a model's parameters over the processes (FSDP2)."""
+        with _map_peer_errors():
             shard_blocks(model, self._device)
         self.is_sharded = True
 
     def full_tensor(self, tensor: Tensor) -> Tensor:
-        """A tensor in one piece; for a sharded one, all processes ask for it."""
-        with _peers():
+        """Return the full tensor; for a sharded tensor, all processes must call this."""
+        with _map_peer_errors():
             return full_tensor(tensor)
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
-        """Sum the gradients over all processes, in one piece for each type; sharded ones are summed already."""
+        """Sum the gradients over all processes, one all-reduce per dtype; sharded gradients are already summed."""
         stopping, *used = self.sum([not is_complete, *(parameter.grad is not None for parameter in parameters)])
-        self._agree(is_stopping=stopping > 0)
+        self._raise_if_stopping(is_stopping=stopping > 0)
         if self.is_sharded:
             return
         trained = [parameter for parameter, times in zip(parameters, used, strict=True) if times]
         for dtype in sorted({parameter.dtype for parameter in trained}, key=str):
-            with _peers():
+            with _map_peer_errors():
                 _sum_gradients([parameter for parameter in trained if parameter.dtype == dtype])
 
     def close(self) -> None:
@@ -112,15 +112,15 @@ class DistributedGroup(Group):
 
 
 def join(member: Membership, device: torch.device) -> DistributedGroup:
-    """Meet the others.
+    """Join the process group.
 
     Raises:
-        ConfigurationError: The environment names no place to meet.
-        PeerLostError: One of them did not come.
+        ConfigurationError: The environment names no valid rendezvous address.
+        PeerLostError: Another process did not join in time.
     """
-    with _peers():
+    with _map_peer_errors():
         try:
-            store = dist.TCPStore(  # type: ignore[attr-defined] # it is there, but not in what mypy sees
+            store = dist.TCPStore(  # type: ignore[attr-defined] # missing in the stubs
                 member.master_address,
                 member.master_port,
                 member.world_size,
@@ -130,7 +130,7 @@ def join(member: Membership, device: torch.device) -> DistributedGroup:
             )
         except ValueError as error:
             raise ConfigurationError(
-                f"The group cannot meet at {member.master_address}:{member.master_port}: {error}.",
+                f"The group cannot rendezvous at {member.master_address}:{member.master_port}: {error}.",
                 "Check MASTER_ADDR and MASTER_PORT.",
             ) from error
         dist.init_process_group(
@@ -145,7 +145,7 @@ def join(member: Membership, device: torch.device) -> DistributedGroup:
 
 
 def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """One sum over one buffer; afterwards the gradients lie in it."""
+    """All-reduce one flat buffer; the gradients become views of it."""
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
     buffer = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(buffer)
@@ -155,15 +155,15 @@ def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 @contextmanager
-def _peers() -> Iterator[None]:
-    """Translate errors of the library.
+def _map_peer_errors() -> Iterator[None]:
+    """Map errors of torch.distributed.
 
     Raises:
-        PeerLostError: A process of the group cannot be reached.
+        PeerLostError: A process of the group is unreachable.
     """
     try:
         yield
     except RuntimeError as error:
-        if is_lost_peer(error):
-            raise lost_peer(error) from error
+        if is_peer_loss(error):
+            raise peer_lost_error(error) from error
         raise

@@ -1,4 +1,4 @@
-"""How a group ended, from how its processes did; pure."""
+"""Aggregate the exits of a group's processes into one termination; pure functions."""
 
 from __future__ import annotations
 
@@ -11,75 +11,79 @@ from trainyard_crds.report import Termination
 from trainyard_trainer.errors import PeerLostError
 from trainyard_trainer.report.termination import termination_of
 
-_CONSEQUENCES = (ExitCode.FINISHED, ExitCode.INTERRUPTED, ExitCode.PEER_LOST)
-"""What a process ends with when nothing was wrong with itself."""
+_NOT_A_CAUSE = (ExitCode.FINISHED, ExitCode.INTERRUPTED, ExitCode.PEER_LOST)
+"""Exit codes of processes that did not fail themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessExit:
-    """How one process of a group ended."""
+    """Exit of one process of a group."""
 
     rank: int
     code: int
     """Exit code, negative for a signal."""
-    message: Termination | None
-    """Its last word; None where it had none."""
+    termination: Termination | None
+    """Termination message of the process; None if it left none."""
 
 
 def is_failure(code: int) -> bool:
-    """Whether the others cannot go on: it did neither finish nor stop when it was asked to."""
+    """Return whether an exit code means that the other processes cannot continue."""
     return code not in (ExitCode.FINISHED, ExitCode.INTERRUPTED)
 
 
-def aggregate_exits(ends: Sequence[ProcessExit], world_size: int, lost: str | None = None) -> Termination:
-    """The end of the group, in one pod.
+def aggregate_exits(exits: Sequence[ProcessExit], world_size: int, lost: str | None = None) -> Termination:
+    """Return the termination of this pod's part of the group.
 
-    The process that failed first decides; a loss that follows from its end does not count. One that was ended by a
-    signal did not fail: its group lost it. The metrics and checkpoints are those that the first process told of.
+    The process that failed first is the cause; a lost peer that follows from its exit is not. A process killed by a
+    signal counts as a lost peer. Metrics and checkpoints are those of rank 0.
 
     Args:
-        ends: In the order in which the processes ended.
+        exits: In the order in which the processes ended.
         world_size: Processes of the group, in all pods.
-        lost: Why it is broken, where another pod is; whoever ended for that reason was not at fault.
+        lost: Why the group is broken, if another pod failed or was lost; then it is the cause of lost peers.
     """
-    told = next((end.message for end in ends if end.rank == 0), None)
-    if told is not None and told.exit_code == ExitCode.FINISHED:
-        return told
-    cause = _cause(ends)
+    of_rank_0 = next((one.termination for one in exits if one.rank == 0), None)
+    if of_rank_0 is not None and of_rank_0.exit_code == ExitCode.FINISHED:
+        return of_rank_0
+    cause = _cause(exits)
     if lost is not None and cause.code in (ExitCode.INTERRUPTED, ExitCode.PEER_LOST):
-        word = termination_of(lost_pod(lost))
+        termination = termination_of(lost_pod_error(lost))
+    elif cause.termination is None:
+        termination = termination_of(_missing_termination_error(cause, world_size))
     else:
-        word = cause.message if cause.message is not None else termination_of(_without_a_word(cause, world_size))
-        if cause.rank == 0:
-            return word
-    if told is None:
-        return word
+        termination = cause.termination
+    is_of_rank_0 = cause.rank == 0 and termination is cause.termination
+    if is_of_rank_0 or of_rank_0 is None:
+        return termination
     of_cause = ("outcome", "exit_code", "reason", "message", "advice")
-    return told.model_copy(update={name: getattr(word, name) for name in of_cause})
+    return of_rank_0.model_copy(update={name: getattr(termination, name) for name in of_cause})
 
 
-def lost_pod(why: str) -> PeerLostError:
-    """The error of a pod whose group is broken.
+def lost_pod_error(why: str) -> PeerLostError:
+    """Return the error of a pod whose group is broken.
 
     Args:
-        why: In a sentence.
+        why: The reason, a sentence.
     """
-    return PeerLostError(why, "The next start goes on from the last checkpoint.")
+    return PeerLostError(why, "The next start resumes from the last checkpoint.")
 
 
-def _cause(ends: Sequence[ProcessExit]) -> ProcessExit:
-    failed = [end for end in ends if end.code not in _CONSEQUENCES]
-    stopped = [end for end in ends if end.code == ExitCode.INTERRUPTED]
-    # Of those that stopped, the first process knows what was saved.
-    lost = [end for end in ends if end.code == ExitCode.PEER_LOST]
-    return next(iter([*failed, *sorted(stopped, key=lambda end: end.rank), *lost, *ends]))
+def _cause(exits: Sequence[ProcessExit]) -> ProcessExit:
+    failed = [one for one in exits if one.code not in _NOT_A_CAUSE]
+    # Of the interrupted processes, rank 0 has the termination with the saved checkpoint.
+    interrupted = sorted((one for one in exits if one.code == ExitCode.INTERRUPTED), key=lambda one: one.rank)
+    lost = [one for one in exits if one.code == ExitCode.PEER_LOST]
+    return next(iter([*failed, *interrupted, *lost, *exits]))
 
 
-def _without_a_word(end: ProcessExit, world_size: int) -> PeerLostError:
-    how = f"was ended by {_signal_name(-end.code)}" if end.code < 0 else f"ended with code {end.code} without a word"
+def _missing_termination_error(one: ProcessExit, world_size: int) -> PeerLostError:
+    if one.code < 0:
+        how = f"was killed by {_signal_name(-one.code)}"
+    else:
+        how = f"exited with code {one.code} without a termination message"
     return PeerLostError(
-        f"Process {end.rank} of the group of {world_size} {how}; the others stopped.",
-        "The next start goes on from the last checkpoint. Should it happen again, raise resources.memory.",
+        f"Process {one.rank} of the group of {world_size} {how}; the others stopped.",
+        "The next start resumes from the last checkpoint. If it happens again, raise resources.memory.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a group agree on and share; `Group` itself is a group of one, which needs nobody."""
+"""Collective operations of a group of processes; `Group` itself is a group of one process."""
 
 from __future__ import annotations
 
@@ -12,89 +12,89 @@ from trainyard_trainer.errors import StopRequested
 
 T = TypeVar("T")
 Poll = Callable[[], None]
-"""Raises StopRequested once this process was asked to stop."""
+"""Raises StopRequested once this process was requested to stop."""
 
 
 class Group:
-    """The processes that train one model. All of them make the same calls in the same order."""
+    """The processes that train one model; all of them must make the same calls in the same order."""
 
     rank = 0
     world_size = 1
     is_sharded = False
-    """Whether the model is spread over the processes, so that each pass through it needs all of them."""
+    """Whether the model is sharded, so that every forward pass involves all processes."""
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Whether this is rank 0, the process that writes and reports."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes; on the host, no GPU is waited for."""
+        """Return the sum of each value over all processes, on the CPU without GPU synchronization."""
         return list(values)
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The JSON values of all processes, by their ranks."""
+        """Return the JSON values of all processes, by rank."""
         return [value]
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's JSON value."""
+        """Return the main process's JSON value."""
         return self.all_gather(value if self.is_main_process else None)[0]
 
     @contextmanager
-    def main_process_first(self, poll: Poll, told: dict[str, str] | None = None) -> Iterator[None]:
-        """Let the first process do something, then the first one of each other pod, then all others.
+    def main_process_first(self, poll: Poll, shared: dict[str, str] | None = None) -> Iterator[None]:
+        """Run a block in the main process, then in the local main process of each other pod, then in all others.
 
-        Each finds on its disk what the one before it left: some directories are the pod's, some are the group's.
+        Each process finds the files of the one before it: some directories are local to the pod, some are shared.
 
         Args:
             poll: Called while waiting; may raise.
-            told: What the others are to have heard of the first process before it is their turn; theirs is updated.
+            shared: Values of the main process that the others receive before their turn; theirs are updated in place.
         """
         yield
 
     def shard(self, model: nn.Module) -> None:
-        """Spread a model's parameters over the processes, its gradients and optimizer with them."""
+        """Shard a model's parameters over the processes, and with them its gradients and optimizer states."""
 
     def full_tensor(self, tensor: Tensor) -> Tensor:
-        """A tensor of a model or an optimizer in one piece."""
+        """Return the full tensor of a model or optimizer."""
         return tensor
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], *, is_complete: bool) -> None:
-        """Sum the gradients over all processes, at the end of a step.
+        """Sum the gradients over all processes at the end of a step.
 
         Args:
-            parameters: What is trained.
-            is_complete: Whether this process made all its passes.
+            parameters: Trained parameters.
+            is_complete: Whether this process ran all its forward passes.
 
         Raises:
-            StopRequested: One of the processes did not; on all of them.
+            StopRequested: A process did not; raised in all processes.
         """
-        self._agree(is_stopping=not is_complete)
+        self._raise_if_stopping(is_stopping=not is_complete)
 
     def partition(self, items: Sequence[T]) -> list[tuple[T, bool]]:
-        """What falls to this process of the passes to be made, and whether it counts.
+        """Return this process's items, each with whether it counts.
 
-        Where a pass needs all processes, those with less to do repeat one that does not count.
+        A pass through a sharded model involves all processes, so those with fewer items repeat one that does not count.
         """
         own = [(item, True) for item in items[self.rank :: self.world_size]]
-        rounds = -(-len(items) // self.world_size) if self.is_sharded else len(own)
-        return own + [(items[0], False)] * (rounds - len(own))
+        passes = -(-len(items) // self.world_size) if self.is_sharded else len(own)
+        return own + [(items[0], False)] * (passes - len(own))
 
     def is_stopping(self, poll: Poll) -> bool:
-        """Whether to leave before the next pass: all at once where it needs all, else each for itself."""
-        asked = _is_asked(poll)
-        return self.sum([asked])[0] > 0 if self.is_sharded else asked
+        """Return whether to stop before the next pass: decided together for a sharded model, else per process."""
+        requested = _is_stop_requested(poll)
+        return self.sum([requested])[0] > 0 if self.is_sharded else requested
 
     def weighted_mean(self, items: Sequence[T], measure: Callable[[T], tuple[float, float]], poll: Poll) -> float:
-        """A mean over items that are shared out; the same for all processes.
+        """Return the weighted mean over items that are partitioned over the processes; equal in all processes.
 
         Args:
-            items: What is measured, at least one.
-            measure: Gives an item's sum and what it is to be divided by.
-            poll: Called before each.
+            items: Items to measure, at least one.
+            measure: Returns the weighted sum and the weight of an item.
+            poll: Called before each item.
 
         Raises:
-            StopRequested: One of the processes was asked to stop; on all of them.
+            StopRequested: A process was requested to stop; raised in all processes.
         """
         total, weight, stopping = 0.0, 0.0, False
         for item, counts in self.partition(items):
@@ -109,12 +109,12 @@ class Group:
         return total / weight
 
     def check_stop(self, poll: Poll, *values: float) -> list[float]:
-        """The sums of values; whether to stop is agreed along with them.
+        """Return the sums of values over all processes, or stop all processes.
 
         Raises:
-            StopRequested: One of the processes was asked to stop; on all of them.
+            StopRequested: A process was requested to stop; raised in all processes.
         """
-        stopping, *sums = self.sum([_is_asked(poll), *values])
+        stopping, *sums = self.sum([_is_stop_requested(poll), *values])
         if stopping:
             raise StopRequested(_STOPPED)
         return sums
@@ -122,7 +122,7 @@ class Group:
     def close(self) -> None:
         """Leave the group."""
 
-    def _agree(self, *, is_stopping: bool) -> None:
+    def _raise_if_stopping(self, *, is_stopping: bool) -> None:
         if self.sum([is_stopping])[0] > 0:
             raise StopRequested(_STOPPED)
 
@@ -130,7 +130,7 @@ class Group:
 _STOPPED = "Stopped on request."
 
 
-def _is_asked(poll: Poll) -> bool:
+def _is_stop_requested(poll: Poll) -> bool:
     try:
         poll()
     except StopRequested:

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SIOCGIFADDR = 0x8915
-"""Asks Linux for an interface's IPv4 address (netdevice(7))."""
+"""ioctl that returns an interface's IPv4 address (netdevice(7))."""
 _REQUEST = "256s"
 _ADDRESS = slice(20, 24)
 _IPV6 = Path("/proc/net/if_inet6")
 
 
 def interface_of(address: str) -> str | None:
-    """The name of the interface that has an IP address; None where there is none."""
+    """Return the name of the interface with an IP address; None if there is none."""
     with suppress(ValueError):
         wanted = ipaddress.ip_address(address.partition("%")[0])
         return _of_ipv4(wanted.packed) if wanted.version == 4 else _of_ipv6(wanted.packed.hex())
@@ -26,10 +26,10 @@ def interface_of(address: str) -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on.
+    """Return a free TCP port.
 
     Args:
-        host: Address it is free at; "" for all.
+        host: Address at which it is free; "" for all addresses.
     """
     with socket.socket() as server:
         server.bind((host, 0))
@@ -39,25 +39,25 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextmanager
 def reserve_port(port: int) -> Iterator[None]:
-    """Let nobody else be given a TCP port; a server that reuses addresses, as servers do, can listen at it.
+    """Keep a free TCP port from being assigned to another socket; a server with SO_REUSEADDR can listen at it.
 
-    Without it any connection of this machine may take the port before the one it is meant for has started.
+    Without the reservation, any outgoing connection of this machine may take the port before the server starts.
 
     Args:
-        port: One that nobody listens on.
+        port: A free TCP port.
     """
-    with socket.socket() as holding:
-        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # it is taken already, which who is to listen at it will tell
-            holding.bind(("", port))
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # already in use: the server that listens at it will report that
+            reservation.bind(("", port))
         yield
 
 
 def _of_ipv4(packed: bytes) -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _number, name in socket.if_nameindex():
-            with suppress(OSError):  # it has none
-                answer = fcntl.ioctl(asking.fileno(), _SIOCGIFADDR, struct.pack(_REQUEST, name.encode()))
+            with suppress(OSError):  # the interface has no IPv4 address
+                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack(_REQUEST, name.encode()))
                 if answer[_ADDRESS] == packed:
                     return name
     return None

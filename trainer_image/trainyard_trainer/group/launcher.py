@@ -1,4 +1,4 @@
-"""Starts the processes of a group, hands SIGTERM on to them, and ends them together. Imports nothing heavy."""
+"""Launcher of a group: starts its processes, forwards SIGTERM and stops all of them together. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.errors import PeerLostError, StopRequested
-from trainyard_trainer.group.exit_aggregation import ProcessExit, aggregate_exits, is_failure, lost_pod
+from trainyard_trainer.group.exit_aggregation import ProcessExit, aggregate_exits, is_failure, lost_pod_error
 from trainyard_trainer.group.interfaces import free_port, reserve_port
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Membership, Node, local_members
 from trainyard_trainer.group.pod_peers import PodPeers
@@ -28,11 +28,11 @@ from trainyard_trainer.report.termination import termination_of
 from trainyard_trainer.stop import StopFlag
 
 EXIT_GRACE_SECONDS = 20.0
-"""What a process has to end by itself once one of its group has failed: it may be publishing a checkpoint."""
+"""Time for the other processes to exit after a failure before they are killed; one may be publishing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
 
 Start = Callable[[Mapping[str, str]], int]
-"""Starts this program once more in an environment; the number of the process."""
+"""Starts a copy of this program with an environment and returns its process ID."""
 
 
 def launch(
@@ -40,61 +40,62 @@ def launch(
     *,
     stop: StopFlag,
     environ: Mapping[str, str],
-    pods: PodPeers | None = None,
+    peers: PodPeers | None = None,
     start: Start | None = None,
 ) -> Termination:
-    """Run this pod's processes of a group until the last of them has ended.
+    """Run this pod's processes of a group until all have exited.
 
-    SIGTERM and SIGINT are handed on at once, to the other pods too. When one fails, or a pod is lost, the others end by
-    themselves as soon as they miss it, or are killed: none is left.
+    SIGTERM and SIGINT are forwarded at once, also to the other pods. When a process fails or a pod is lost, the other
+    processes exit when they detect it, or are killed after a grace period.
 
     Args:
-        processes: How many in each pod.
+        processes: Processes per pod.
         stop: Set by this process's signals.
-        environ: What the processes find in theirs, beside their place.
-        pods: The pods of the group. Default: this one alone.
-        start: How a process is started. Default: by this process's own command line.
+        environ: Environment of the processes; their membership is added.
+        peers: The other pods of the group. Default: a single pod.
+        start: Starts a process. Default: this process's own command line.
     """
-    pods = pods or PodPeers(Node(port=free_port()))
-    members = local_members(processes, pods.node)
+    peers = peers or PodPeers(Node(port=free_port()))
+    members = local_members(processes, peers.node)
+    is_pod_0 = peers.node.index == 0
     with (
-        tempfile.TemporaryDirectory(prefix="trainyard-group-") as words,
-        reserve_port(pods.node.port) if pods.node.index == 0 else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="trainyard-group-") as termination_dir,
+        reserve_port(peers.node.port) if is_pod_0 else nullcontext(),
         _Wakeup() as wakeup,
     ):
-        group = _Processes(Path(words), wakeup, pods)
+        group = _Processes(Path(termination_dir), wakeup, peers)
         try:
             for member in members:
-                group.start(member, environ, start or _start_again)
-            ends = group.wait(stop)
+                group.start(member, environ, start or _start_own_program)
+            exits = group.wait(stop)
         finally:
             group.kill()
-        word = aggregate_exits(ends, members[0].world_size, lost=pods.lost)
-        if word.exit_code == ExitCode.FINISHED and pods.node.index > 0:
-            word = _result(stop, pods, wakeup)
-        pods.leave(word)
-        return word
+        termination = aggregate_exits(exits, members[0].world_size, lost=peers.lost)
+        if termination.exit_code == ExitCode.FINISHED and not is_pod_0:
+            termination = _await_result(stop, peers, wakeup)
+        peers.announce_exit(termination)
+        return termination
 
 
-def _result(stop: StopFlag, pods: PodPeers, wakeup: _Wakeup) -> Termination:
-    """In a pod whose processes have done their part: how the run ends. The first pod still saves and exports."""
-    pods.trained()
-    while pods.is_waiting:
+def _await_result(stop: StopFlag, peers: PodPeers, wakeup: _Wakeup) -> Termination:
+    """Return the result of the run once pod 0 has saved and exported."""
+    peers.announce_trained()
+    while peers.awaits_result:
         if stop.requested:
             return termination_of(StopRequested("Stopped on request."))
-        select.select([wakeup.file, *(link.fileno() for link in pods.files())], [], [], pods.seconds)
+        select.select([wakeup.file, *(channel.fileno() for channel in peers.channels())], [], [], peers.poll_seconds)
         wakeup.drain()
-        pods.attend()
-    if pods.result is not None and pods.result.outcome is not Outcome.FAILED:
-        return pods.result
-    return termination_of(lost_pod(pods.lost or ""))
+        peers.poll()
+    if peers.result is not None and peers.result.outcome is not Outcome.FAILED:
+        return peers.result
+    return termination_of(lost_pod_error(peers.lost or ""))
 
 
 def bind_to_launcher(environ: Mapping[str, str]) -> None:
-    """Let this process end with its launcher, even where that is killed.
+    """Request SIGKILL for this process when its launcher exits, even if the launcher is killed.
 
     Raises:
-        PeerLostError: It is gone already.
+        PeerLostError: The launcher has already exited.
     """
     launcher = environ.get(LAUNCHER_ENV)
     if launcher is None:
@@ -105,9 +106,9 @@ def bind_to_launcher(environ: Mapping[str, str]) -> None:
 
 
 def exit_if_failed_member(code: int) -> int:
-    """Let a process of a group that failed end here and now; the code of any other one.
+    """Exit at once if this process failed as a member of a group; return the exit code otherwise.
 
-    The libraries that join GPUs may wait, when they are closed, for processes that are gone or wait themselves.
+    Communication libraries may block at interpreter shutdown on processes that are gone.
     """
     if LAUNCHER_ENV in os.environ and is_failure(code):
         sys.stdout.flush()
@@ -117,7 +118,7 @@ def exit_if_failed_member(code: int) -> int:
 
 
 class _Wakeup:
-    """A file that becomes readable when a signal arrives."""
+    """A file descriptor that becomes readable when a signal arrives."""
 
     def __enter__(self) -> Self:
         self.file, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,93 +131,98 @@ class _Wakeup:
         os.close(self._writer)
 
     def drain(self) -> None:
-        """Be not readable any more."""
+        """Read all pending bytes."""
         with suppress(BlockingIOError):
             os.read(self.file, 4096)
 
 
 class _Processes:
-    """The processes that are still there, and how the others ended."""
+    """The running processes of this pod and the exits of the others."""
 
-    def __init__(self, words: Path, wakeup: _Wakeup, pods: PodPeers) -> None:
-        self._words = words
+    def __init__(self, termination_dir: Path, wakeup: _Wakeup, peers: PodPeers) -> None:
+        self._termination_dir = termination_dir
         self._wakeup = wakeup
-        self._pods = pods
+        self._peers = peers
         self._running: dict[int, tuple[int, int]] = {}
-        """By the file that becomes readable with the end of a process: its rank and number."""
-        self._ends: list[ProcessExit] = []
-        self._asked_to_stop = False
+        """Rank and process ID by pidfd, which becomes readable when the process exits."""
+        self._exits: list[ProcessExit] = []
+        self._stop_forwarded = False
 
     def start(self, member: Membership, environ: Mapping[str, str], start: Start) -> None:
         """Start a member."""
-        own = {LAUNCHER_ENV: str(os.getpid()), TERMINATION_LOG_ENV: str(self._words / str(member.rank))}
-        # Blocked until the process has its handler: the default of the signal would be its end.
-        with _blocked():
+        own = {LAUNCHER_ENV: str(os.getpid()), TERMINATION_LOG_ENV: str(self._termination_dir / str(member.rank))}
+        # Blocked until the process has installed its handler: the default action would terminate it.
+        with _stop_signals_blocked():
             pid = start({**environ, **member.environ(), **own})
         self._running[os.pidfd_open(pid)] = (member.rank, pid)
 
     def wait(self, stop: StopFlag) -> list[ProcessExit]:
-        """Wait until all have ended; how, in the order in which they did."""
+        """Wait until all processes have exited; return the exits in that order."""
         deadline: float | None = None
         while self._running:
-            if self._is_to_stop(stop):
-                self._pods.ask_to_stop()
-                self._ask_to_stop()
-            if self._pods.lost is not None:
-                self._ask_to_stop()  # who does something alone would not notice
+            self._forward_stop(stop)
             if deadline is None and self._is_broken:
                 deadline = time.monotonic() + EXIT_GRACE_SECONDS
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            files = [self._wakeup.file, *self._running, *(link.fileno() for link in self._pods.files())]
-            ready, _, _ = select.select(files, [], [], _shorter(left, self._pods.seconds))
-            ended = [file for file in ready if file in self._running]
-            if left == 0.0 and not ended:
+            exited = self._select(_min_or_none(left, self._peers.poll_seconds))
+            if left == 0.0 and not exited:
                 self.kill()
                 break
             self._wakeup.drain()
-            for file in ended:
+            for file in exited:
                 self._reap(file)
-            self._pods.attend()
-        return self._ends
-
-    def _is_to_stop(self, stop: StopFlag) -> bool:
-        asked_alone = any(end.code == ExitCode.INTERRUPTED for end in self._ends)
-        return stop.requested or self._pods.stop_asked or (asked_alone and self._pods.lost is None)
-
-    @property
-    def _is_broken(self) -> bool:
-        return self._pods.lost is not None or any(is_failure(end.code) for end in self._ends)
+            self._peers.poll()
+        return self._exits
 
     def kill(self) -> None:
-        """ProcessExit whoever is left."""
+        """Kill and reap the remaining processes."""
         for file, (_rank, pid) in list(self._running.items()):
             os.kill(pid, signal.SIGKILL)
             self._reap(file, code=ExitCode.PEER_LOST)
 
-    def _ask_to_stop(self) -> None:
-        if not self._asked_to_stop:
-            self._asked_to_stop = True
+    def _forward_stop(self, stop: StopFlag) -> None:
+        """Forward a requested stop to the peers and the processes; stop the processes of a broken group too."""
+        is_broken_by_peer = self._peers.lost is not None
+        stopped_alone = any(one.code == ExitCode.INTERRUPTED for one in self._exits) and not is_broken_by_peer
+        must_stop = stop.requested or self._peers.stop_requested or stopped_alone
+        if must_stop:
+            self._peers.request_stop()
+        # A process outside a collective call does not detect a lost peer, so it is stopped.
+        if (must_stop or is_broken_by_peer) and not self._stop_forwarded:
+            self._stop_forwarded = True
             for _rank, pid in self._running.values():
                 os.kill(pid, signal.SIGTERM)
 
+    @property
+    def _is_broken(self) -> bool:
+        return self._peers.lost is not None or any(is_failure(one.code) for one in self._exits)
+
+    def _select(self, timeout: float | None) -> list[int]:
+        """Wait for a signal, a message or an exit; return the pidfds of exited processes."""
+        channels = [channel.fileno() for channel in self._peers.channels()]
+        ready, _, _ = select.select([self._wakeup.file, *self._running, *channels], [], [], timeout)
+        return [file for file in ready if file in self._running]
+
     def _reap(self, file: int, code: int | None = None) -> None:
-        """Take note of the end of a process.
+        """Reap a process and record its exit.
 
         Args:
-            file: The one that tells of it.
-            code: What it ended with; default: what the system says.
+            file: Its pidfd.
+            code: Exit code to record. Default: the one that the kernel reports.
         """
         rank, pid = self._running.pop(file)
         os.close(file)
         _pid, status = os.waitpid(pid, 0)
-        code, word = os.waitstatus_to_exitcode(status) if code is None else code, _read_word(self._words / str(rank))
-        if code < 0 and word is not None:
-            code = word.exit_code  # the signal met one that had nothing more to do but to end
-        self._ends.append(ProcessExit(rank=rank, code=code, message=word))
+        if code is None:
+            code = os.waitstatus_to_exitcode(status)
+        termination = _read_termination(self._termination_dir / str(rank))
+        if code < 0 and termination is not None:
+            code = termination.exit_code  # the signal arrived after the process had written its termination
+        self._exits.append(ProcessExit(rank=rank, code=code, termination=termination))
 
 
 @contextmanager
-def _blocked() -> Iterator[None]:
+def _stop_signals_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         yield
@@ -224,16 +230,16 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_again(environ: Mapping[str, str]) -> int:
+def _start_own_program(environ: Mapping[str, str]) -> int:
     return os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 
-def _read_word(path: Path) -> Termination | None:
+def _read_termination(path: Path) -> Termination | None:
     try:
         return Termination.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def _shorter(first: float | None, second: float | None) -> float | None:
+def _min_or_none(first: float | None, second: float | None) -> float | None:
     return min((seconds for seconds in (first, second) if seconds is not None), default=None)

@@ -1,4 +1,4 @@
-"""A process's place in its group, by the names every launcher uses: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR; pure."""
+"""Membership of a process in a group, from the usual launcher variables (RANK, WORLD_SIZE, ...); pure functions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from trainyard_trainer.errors import ConfigurationError
 LOOPBACK = "127.0.0.1"
 INTERFACE_ENV = "GLOO_SOCKET_IFNAME"
 LAUNCHER_ENV = "TRAINYARD_LAUNCHER_PID"
-"""The process that must be there as long as its members are."""
-_OF_PROCESSES = "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them."
-_OF_NODES = "Set NNODES (to the run config's nodes), NODE_RANK, MASTER_ADDR and MASTER_PORT together, or none of them."
+"""Process ID of the launcher; a member must not outlive it."""
+_SET_PROCESS_VARIABLES = "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them."
+_SET_NODE_VARIABLES = (
+    "Set NNODES (to the run config's nodes), NODE_RANK, MASTER_ADDR and MASTER_PORT together, or none of them."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +22,19 @@ class Membership:
     """One process of a group."""
 
     rank: int
-    """In the group, from 0."""
+    """Rank in the group, from 0."""
     local_rank: int
-    """On this node, from 0: the number of its GPU."""
+    """Rank on this node, from 0; also the index of its GPU."""
     local_world_size: int
     """Processes on this node."""
     world_size: int
     master_address: str
     master_port: int
     interface: str | None = None
-    """Network interface that the hosts talk over; None lets gloo choose."""
+    """Network interface of gloo; None lets gloo choose."""
 
     def environ(self) -> dict[str, str]:
-        """What tells a process that it is this member."""
+        """Return the environment variables of this member."""
         found = {
             "RANK": str(self.rank),
             "LOCAL_RANK": str(self.local_rank),
@@ -41,27 +43,27 @@ class Membership:
             "MASTER_ADDR": self.master_address,
             "MASTER_PORT": str(self.master_port),
         }
-        # Left alone, gloo looks up the machine's own name, which a pod without DNS cannot.
+        # By default gloo resolves the host name, which fails in a pod without DNS.
         return found if self.interface is None else {**found, INTERFACE_ENV: self.interface}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One pod's part in a group: which one it is, and where the processes of all of them meet."""
+    """One pod of a group, with the address of the rendezvous."""
 
     index: int = 0
     count: int = 1
     address: str = LOOPBACK
     port: int
     interface: str | None = "lo"
-    """Network interface that the hosts talk over; None lets gloo choose."""
+    """Network interface of gloo; None lets gloo choose."""
 
 
 def membership(environ: Mapping[str, str]) -> Membership | None:
-    """The place a launcher gave this process; None where it was started alone.
+    """Return the membership that a launcher set; None without a launcher.
 
     Raises:
-        ConfigurationError: A variable is missing or no number.
+        ConfigurationError: A variable is missing or not a number.
     """
     if "RANK" not in environ:
         return None
@@ -85,40 +87,40 @@ def membership(environ: Mapping[str, str]) -> Membership | None:
 
 
 def this_node(nodes: int, environ: Mapping[str, str]) -> Node | None:
-    """The part of this pod in a run of several, by NODE_RANK, MASTER_ADDR and MASTER_PORT; None where it is alone.
+    """Return this pod of a multi-node run from NODE_RANK, MASTER_ADDR and MASTER_PORT; None for a single node.
 
     Args:
-        nodes: How many the run has.
-        environ: NNODES must agree.
+        nodes: Nodes of the run.
+        environ: The environment; NNODES must equal `nodes`.
 
     Raises:
         ConfigurationError: A variable is missing or wrong.
     """
-    count = _number(environ, "NNODES", default=1, names=_OF_NODES)
+    count = _number(environ, "NNODES", default=1, advice=_SET_NODE_VARIABLES)
     if count != nodes:
         raise ConfigurationError(
             f"The environment's NNODES is {environ.get('NNODES', 'not set')}, but the run config's nodes is {nodes}.",
-            _OF_NODES,
+            _SET_NODE_VARIABLES,
         )
     if nodes == 1:
         return None
-    index = _number(environ, "NODE_RANK", names=_OF_NODES)
+    index = _number(environ, "NODE_RANK", advice=_SET_NODE_VARIABLES)
     if not 0 <= index < nodes:
         raise ConfigurationError(
             f"The environment's NODE_RANK is {index}, but NNODES is {nodes}.", "Count nodes from 0 to NNODES - 1."
         )
     if not (address := environ.get("MASTER_ADDR")):
-        raise ConfigurationError("The environment's MASTER_ADDR is not set.", _OF_NODES)
-    port = _number(environ, "MASTER_PORT", names=_OF_NODES)
+        raise ConfigurationError("The environment's MASTER_ADDR is not set.", _SET_NODE_VARIABLES)
+    port = _number(environ, "MASTER_PORT", advice=_SET_NODE_VARIABLES)
     return Node(index=index, count=nodes, address=address, port=port, interface=environ.get(INTERFACE_ENV))
 
 
 def local_members(processes: int, node: Node) -> list[Membership]:
-    """The members that one pod starts.
+    """Return the members that one pod starts.
 
     Args:
-        processes: How many.
-        node: Which pod.
+        processes: Processes per pod.
+        node: The pod.
     """
     return [
         Membership(
@@ -134,7 +136,9 @@ def local_members(processes: int, node: Node) -> list[Membership]:
     ]
 
 
-def _number(environ: Mapping[str, str], name: str, default: int | None = None, names: str = _OF_PROCESSES) -> int:
+def _number(
+    environ: Mapping[str, str], name: str, default: int | None = None, advice: str = _SET_PROCESS_VARIABLES
+) -> int:
     text = environ.get(name)
     if text is None and default is not None:
         return default
@@ -143,5 +147,5 @@ def _number(environ: Mapping[str, str], name: str, default: int | None = None, n
     except ValueError as error:
         raise ConfigurationError(
             f"The environment's {name} is {text!r}, but must be a whole number.",
-            names,
+            advice,
         ) from error

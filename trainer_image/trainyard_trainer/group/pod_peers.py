@@ -1,4 +1,7 @@
-"""The launcher's view of the other pods while its processes run; `PodPeers` itself stands for a single pod."""
+"""The launcher's view of the other pods of the gang while its processes run.
+
+`PodPeers` is the view of a single pod, without peers.
+"""
 
 from __future__ import annotations
 
@@ -10,153 +13,153 @@ from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.group.control_channel import HEARTBEAT_SECONDS, ControlChannel, Message
 from trainyard_trainer.group.membership import Node
 
-_GOODBYE_SECONDS = 5.0
-_LONGEST_CAUSE = 600
+_DRAIN_SECONDS = 5.0
+_MAX_CAUSE_LENGTH = 600
 
 FindResult = Callable[[], Termination | None]
-"""The result of the run, where it has finished."""
+"""Returns the result of the run if it has finished."""
 
 
 class PodPeers:
-    """The pods of a group, as seen by one of them: the only one."""
+    """The other pods of a group; this class stands for a group of one pod."""
 
-    stop_asked = False
-    """Whether one of the others was asked to stop, and all therefore are to."""
+    stop_requested = False
+    """Whether a peer was requested to stop, so that all pods must stop."""
     lost: str | None = None
-    """Why the group is broken, in a sentence."""
+    """Why the group is broken, a sentence."""
     result: Termination | None = None
-    """The run's result, which the first pod tells the others."""
+    """The run's result, sent by pod 0."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     @property
-    def seconds(self) -> float | None:
-        """How long a launcher may sleep, unless one of `files` can be read; None for ever."""
+    def poll_seconds(self) -> float | None:
+        """Longest time between two calls of `poll`; None if no call is needed."""
         return None
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether this pod, once all its processes have done their part, has to wait for the run's result."""
+    def awaits_result(self) -> bool:
+        """Whether this pod, once its processes have finished training, must wait for the run's result."""
         return False
 
-    def files(self) -> Sequence[ControlChannel]:
-        """What can be read when one of the others says something."""
+    def channels(self) -> Sequence[ControlChannel]:
+        """Return the open control channels."""
         return ()
 
-    def attend(self) -> None:
-        """Take note of what the others said, and let them hear from this one."""
+    def poll(self) -> None:
+        """Process the messages of the peers and send heartbeats."""
 
-    def ask_to_stop(self) -> None:
-        """Tell the others that all are to stop."""
+    def request_stop(self) -> None:
+        """Request the peers to stop."""
 
-    def trained(self) -> None:
-        """Tell the others that nobody here is needed any more: the first pod exports alone."""
+    def announce_trained(self) -> None:
+        """Announce that this pod's processes have finished training; pod 0 exports without them."""
 
-    def leave(self, word: Termination) -> None:
-        """Tell the others how this pod ends."""
+    def announce_exit(self, termination: Termination) -> None:
+        """Announce this pod's termination."""
 
 
 class ConnectedPodPeers(PodPeers):
-    """One of several. The first one hears of all others, the others of the first one.
+    """Peers over control channels: pod 0 is connected to all other pods, every other pod to pod 0.
 
     Args:
-        node: Which one, and where the processes of all meet.
-        links: The first pod's to the others, or another one's to the first, by their numbers.
-        find_result: Where the first pod is gone, whether it had finished.
+        node: This pod, with the address and port of the rendezvous of the processes.
+        channels: Control channels by the index of the peer.
+        find_result: Finds the result of a finished run once pod 0 is gone.
     """
 
-    def __init__(self, node: Node, links: Mapping[int, ControlChannel], find_result: FindResult) -> None:
+    def __init__(self, node: Node, channels: Mapping[int, ControlChannel], find_result: FindResult) -> None:
         super().__init__(node)
-        self._links = links
+        self._channels = channels
         self._find_result = find_result
         self._done: set[int] = set()
-        """Those who are not needed any more."""
+        """Peers that have finished training or announced their exit."""
         self._gone: set[int] = set()
-        """Those from whom nothing more comes."""
+        """Peers whose channel has ended."""
 
     @property
-    def seconds(self) -> float:
-        """Until the next beat is due, at most."""
+    def poll_seconds(self) -> float:
+        """Half a heartbeat interval."""
         return HEARTBEAT_SECONDS / 2
 
     @property
-    def is_waiting(self) -> bool:
-        """The first pod tells the result, or is lost."""
+    def awaits_result(self) -> bool:
+        """Whether pod 0 has neither sent the result nor been lost."""
         return self.node.index > 0 and self.result is None and self.lost is None
 
-    def files(self) -> Sequence[ControlChannel]:
-        """Of those who are there."""
-        return [link for link in self._links.values() if not link.ended]
+    def channels(self) -> Sequence[ControlChannel]:
+        """Return the channels that have not ended."""
+        return [channel for channel in self._channels.values() if not channel.ended]
 
-    def attend(self) -> None:
-        """Read everything before anybody is missed."""
-        for index, link in self._links.items():
+    def poll(self) -> None:
+        """Process all received messages before a peer is considered lost."""
+        for index, channel in self._channels.items():
             if index in self._gone:
                 continue
-            for message in link.receive():
-                self._take(index, message)
-            link.beat(time.monotonic())
-            if link.ended:
+            for message in channel.receive():
+                self._handle(index, message)
+            channel.heartbeat(time.monotonic())
+            if channel.ended:
                 self._gone.add(index)
                 if index not in self._done:
-                    self._miss(index)
+                    self._handle_lost_peer(index)
 
-    def ask_to_stop(self) -> None:
-        """Once."""
-        if not self.stop_asked:
-            self.stop_asked = True
-            self._tell(Message(kind="stop"))
+    def request_stop(self) -> None:
+        """Request the peers to stop, once."""
+        if not self.stop_requested:
+            self.stop_requested = True
+            self._broadcast(Message(kind="stop"))
 
-    def trained(self) -> None:
-        """Once all processes of this pod have ended as they should."""
-        self._tell(Message(kind="trained"))
+    def announce_trained(self) -> None:
+        """Announce that this pod's processes have finished training."""
+        self._broadcast(Message(kind="trained"))
 
-    def leave(self, word: Termination) -> None:
-        """Say it, and wait until the others have heard it: what is unread at a close may be lost on the way."""
-        self._tell(Message(kind="done", word=word))
-        for link in self.files():
-            link.finish()
-        deadline = time.monotonic() + _GOODBYE_SECONDS
-        while (left := deadline - time.monotonic()) > 0 and (there := self.files()):
-            select.select(there, [], [], left)
-            for link in there:
-                link.receive()
-        for link in self._links.values():
-            link.close()
+    def announce_exit(self, termination: Termination) -> None:
+        """Announce this pod's termination and wait until the peers have closed: closing at once may drop unread data."""
+        self._broadcast(Message(kind="exit", termination=termination))
+        for channel in self.channels():
+            channel.shutdown_write()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and (open_channels := self.channels()):
+            select.select(open_channels, [], [], left)
+            for channel in open_channels:
+                channel.receive()
+        for channel in self._channels.values():
+            channel.close()
 
-    def _take(self, index: int, message: Message) -> None:
+    def _handle(self, index: int, message: Message) -> None:
         if message.kind == "stop":
-            self.ask_to_stop()
+            self.request_stop()
         elif message.kind == "trained":
             self._done.add(index)
         elif message.kind == "lost":
-            self._lose(message.text)
-        elif message.kind == "done" and message.word is not None and index not in self._done:
+            self._break_group(message.text)
+        elif message.kind == "exit" and message.termination is not None and index not in self._done:
             self._done.add(index)
-            self._hear(index, message.word)
+            self._handle_exit(index, message.termination)
 
-    def _hear(self, index: int, word: Termination) -> None:
-        """How another pod ends."""
-        if word.outcome is Outcome.INTERRUPTED:
-            self.ask_to_stop()
-        elif word.outcome is Outcome.FAILED:
-            self._lose(f"Pod {index} of {self.node.count} ended with {word.reason}: {word.message[:_LONGEST_CAUSE]}")
+    def _handle_exit(self, index: int, termination: Termination) -> None:
+        if termination.outcome is Outcome.INTERRUPTED:
+            self.request_stop()
+        elif termination.outcome is Outcome.FAILED:
+            cause = termination.message[:_MAX_CAUSE_LENGTH]
+            self._break_group(f"Pod {index} of {self.node.count} ended with {termination.reason}: {cause}")
         if index == 0:
-            self.result = word
+            self.result = termination
 
-    def _miss(self, index: int) -> None:
-        """One is gone without a word: after its end if that is the first pod and there is a result."""
+    def _handle_lost_peer(self, index: int) -> None:
+        """Break the group, unless the peer is pod 0 and the run has finished."""
         if index == 0 and (result := self._find_result()) is not None:
             self.result = result
         else:
-            self._lose(f"Pod {index} of {self.node.count} was lost: it ended without a word, or cannot be reached.")
+            self._break_group(f"Pod {index} of {self.node.count} was lost: its launcher closed the connection or died.")
 
-    def _lose(self, why: str) -> None:
+    def _break_group(self, why: str) -> None:
         if self.lost is None:
             self.lost = why
-            self._tell(Message(kind="lost", text=why))
+            self._broadcast(Message(kind="lost", text=why))
 
-    def _tell(self, message: Message) -> None:
-        for link in self.files():
-            link.send(message)
+    def _broadcast(self, message: Message) -> None:
+        for channel in self.channels():
+            channel.send(message)

@@ -1,6 +1,6 @@
-"""A model's parameters spread over the processes of a group (FSDP2), and tensors of it in one piece again.
+"""Sharding of a model's parameters over the processes of a group (FSDP2).
 
-torch's modules for that are imported where a group needs them: they take their time.
+The FSDP modules of torch are imported on use because their import is slow.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def shard_blocks(model: nn.Module, device: torch.device) -> None:
-    """Spread every parameter along its first dimension; a block is gathered for its own pass and no longer.
+    """Shard every parameter along its first dimension; each block is gathered for its own pass only.
 
-    Gradients are summed, not averaged, in fp32, after each backward pass: whole ones would need as much memory on
-    every device as the model itself.
+    Gradients are summed, not averaged, in fp32 after each backward pass: unsharded gradients would need as much memory
+    on every device as the model.
 
     Args:
-        model: All its parameters are trained, and are the same in all processes.
-        device: Where the model is.
+        model: A model whose parameters are all trained and equal in all processes.
+        device: Device of the model.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -40,7 +40,7 @@ def shard_blocks(model: nn.Module, device: torch.device) -> None:
 
 
 def is_sharded_tensor(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether each process holds a part of the tensor only."""
+    """Return whether each process holds only a shard of the tensor."""
     if type(tensor) in {Tensor, nn.Parameter}:
         return False
     from torch.distributed.tensor import DTensor
@@ -49,27 +49,27 @@ def is_sharded_tensor(tensor: Tensor) -> TypeGuard[DTensor]:
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """What this process holds of the tensor."""
+    """Return this process's shard, or the tensor itself if it is not sharded."""
     return tensor.to_local() if is_sharded_tensor(tensor) else tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor in one piece, on every process; all of them ask for it. One that is not spread is returned itself."""
+    """Return the full tensor; for a sharded tensor, all processes must call this."""
     return tensor.full_tensor() if is_sharded_tensor(tensor) else tensor
 
 
-def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor, spread as `model` is if that is; every process has the whole one."""
-    if not is_sharded_tensor(model):
+def shard_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """Return a full tensor sharded like `target`, or itself if `target` is not sharded."""
+    if not is_sharded_tensor(target):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    local = tensor.to(model.device)
-    return distribute_tensor(local, model.device_mesh, model.placements, src_data_rank=None)
+    local = tensor.to(target.device)
+    return distribute_tensor(local, target.device_mesh, target.placements, src_data_rank=None)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists of modules: a transformer's layers."""
+    """Yield the members of the outermost module lists: a transformer's layers."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child
