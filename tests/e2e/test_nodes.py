@@ -36,7 +36,7 @@ def test_two_pods_train_are_lost_and_evicted_and_finish_as_one_job(site: Site) -
     first = site.wait_trained("nodes", step=INTERVAL + 3)["attempts"][-1]["pod"]
     other = peer(site, "nodes")
     site.wait_logged(first, "All 2 pods of the group are connected.")
-    site.wait_logged(other, "Pod 1 of 2 trains with pod 0, whose log tells of it.")
+    site.wait_logged(other, "Pod 1 of 2 joined; pod 0 logs the training.")
 
     # The process of pod 1 is killed: both pods end with a code that costs nothing, and start again together.
     (process,) = site.kubectl.run("exec", other, "--", "python", "-c", PROCESSES).split()

@@ -1,9 +1,8 @@
-"""The trainer's own entry point with the toy task, dying or being stopped where TOY_FAULT says.
+"""The trainer's entry point with the toy task and the fault that TOY_FAULT names.
 
-Where TOY_TRAINED names a file, the launcher makes it once it has told the other pods that it has trained.
+If TOY_TRAINED names a file, the launcher creates it after it has announced to the other pods that it has trained.
 
-It imports as little as the entry point itself: a launcher, of which each start of a group has one in every pod, needs
-none of the libraries that take seconds.
+Imports as little as the entry point itself: a launcher needs none of the libraries that are slow to import.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from trainyard_trainer.main import main
 
 
 def is_launcher() -> bool:
-    """Whether this process only starts others: `toy_command.py train --config FILE` of a group."""
+    """Return whether this process is the launcher of a group."""
     return LAUNCHER_ENV not in os.environ and json.loads(Path(sys.argv[-1]).read_text()).get("processes", 1) > 1
 
 
-def tell_when_trained(file: Path) -> None:
-    """Let the launcher of this process make a file when it has told that its processes have done their part."""
-    trained = ConnectedPodPeers.trained
+def touch_when_trained(file: Path) -> None:
+    """Create a file when this launcher announces that its processes have finished training."""
+    announce_trained = ConnectedPodPeers.announce_trained
 
-    def tell(pods: ConnectedPodPeers) -> None:
-        trained(pods)
+    def announce(peers: ConnectedPodPeers) -> None:
+        announce_trained(peers)
         file.touch()
 
-    ConnectedPodPeers.trained = tell  # type: ignore[assignment, method-assign] # in the place of a launcher that can be asked
+    ConnectedPodPeers.announce_trained = announce  # type: ignore[assignment, method-assign] # observe the launcher
 
 
 if __name__ == "__main__":
     if is_launcher():
         if "TOY_TRAINED" in os.environ:
-            tell_when_trained(Path(os.environ["TOY_TRAINED"]))
+            touch_when_trained(Path(os.environ["TOY_TRAINED"]))
     else:
         from tests.unit.trainer.toy import play
 

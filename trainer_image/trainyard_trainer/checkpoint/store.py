@@ -147,7 +147,11 @@ class CheckpointStore:
             self._checkpoints.remove(checkpoint)
 
     def remove_stale(self) -> list[str]:
-        """Remove checkpoints of older owners that are corrupt or published after the takeover; return their names."""
+        """Remove checkpoints of older owners that are corrupt or were published after the takeover.
+
+        Returns:
+            Their names.
+        """
         valid = {one.name for one in self._checkpoints}
         stale = [
             path

@@ -11,8 +11,8 @@ LOOPBACK = "127.0.0.1"
 INTERFACE_ENV = "GLOO_SOCKET_IFNAME"
 LAUNCHER_ENV = "TRAINYARD_LAUNCHER_PID"
 """Process ID of the launcher; a member must not outlive it."""
-_SET_PROCESS_VARIABLES = "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them."
-_SET_NODE_VARIABLES = (
+_PROCESS_ADVICE = "Set RANK, LOCAL_RANK, WORLD_SIZE and MASTER_PORT together, or none of them."
+_NODE_ADVICE = (
     "Set NNODES (to the run config's nodes), NODE_RANK, MASTER_ADDR and MASTER_PORT together, or none of them."
 )
 
@@ -96,22 +96,22 @@ def this_node(nodes: int, environ: Mapping[str, str]) -> Node | None:
     Raises:
         ConfigurationError: A variable is missing or wrong.
     """
-    count = _number(environ, "NNODES", default=1, advice=_SET_NODE_VARIABLES)
+    count = _number(environ, "NNODES", default=1, advice=_NODE_ADVICE)
     if count != nodes:
         raise ConfigurationError(
             f"The environment's NNODES is {environ.get('NNODES', 'not set')}, but the run config's nodes is {nodes}.",
-            _SET_NODE_VARIABLES,
+            _NODE_ADVICE,
         )
     if nodes == 1:
         return None
-    index = _number(environ, "NODE_RANK", advice=_SET_NODE_VARIABLES)
+    index = _number(environ, "NODE_RANK", advice=_NODE_ADVICE)
     if not 0 <= index < nodes:
         raise ConfigurationError(
             f"The environment's NODE_RANK is {index}, but NNODES is {nodes}.", "Count nodes from 0 to NNODES - 1."
         )
     if not (address := environ.get("MASTER_ADDR")):
-        raise ConfigurationError("The environment's MASTER_ADDR is not set.", _SET_NODE_VARIABLES)
-    port = _number(environ, "MASTER_PORT", advice=_SET_NODE_VARIABLES)
+        raise ConfigurationError("The environment's MASTER_ADDR is not set.", _NODE_ADVICE)
+    port = _number(environ, "MASTER_PORT", advice=_NODE_ADVICE)
     return Node(index=index, count=nodes, address=address, port=port, interface=environ.get(INTERFACE_ENV))
 
 
@@ -136,9 +136,7 @@ def local_members(processes: int, node: Node) -> list[Membership]:
     ]
 
 
-def _number(
-    environ: Mapping[str, str], name: str, default: int | None = None, advice: str = _SET_PROCESS_VARIABLES
-) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int | None = None, advice: str = _PROCESS_ADVICE) -> int:
     text = environ.get(name)
     if text is None and default is not None:
         return default

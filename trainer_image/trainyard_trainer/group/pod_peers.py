@@ -116,7 +116,7 @@ class ConnectedPodPeers(PodPeers):
         self._broadcast(Message(kind="trained"))
 
     def announce_exit(self, termination: Termination) -> None:
-        """Announce this pod's termination and wait until the peers have closed: closing at once may drop unread data."""
+        """Announce this pod's termination and wait for the peers to close: closing at once may drop unread data."""
         self._broadcast(Message(kind="exit", termination=termination))
         for channel in self.channels():
             channel.shutdown_write()

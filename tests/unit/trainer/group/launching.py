@@ -1,4 +1,4 @@
-"""Small processes in the place of trainers, for tests of launchers."""
+"""Small processes instead of trainers, for tests of launchers."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ from trainyard_trainer.stop import StopFlag
 Body = Callable[[Membership, StopFlag], int]
 
 
-def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
-    """Start processes that leave their number, run `body`, and leave their last word.
+def fork_start(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
+    """Return a function that forks a process which writes its PID, runs `body` and writes a termination message.
 
-    One whose body returns the negative number of a signal has finished, and gets that signal on its way out.
+    If the body returns a negative signal number, the process reports success and then receives that signal.
     """
 
     def start(environ: Mapping[str, str]) -> int:
@@ -33,15 +33,15 @@ def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
             bind_to_launcher(environ)
             member = membership(environ)
             assert member is not None
-            appear(directory / str(member.rank), str(os.getpid()))
-            time.sleep(0.1)  # a signal may come before there is a handler
+            write_atomically(directory / str(member.rank), str(os.getpid()))
+            time.sleep(0.1)  # a signal may arrive before the handler is installed
             stop = StopFlag()
             stop.install()
             code = body(member, stop)
-            said = max(0, code)
-            outcome = {0: Outcome.FINISHED, 75: Outcome.INTERRUPTED}.get(said, Outcome.FAILED)
-            word = Termination(outcome=outcome, exit_code=said, reason="Reason", message=f"of {member.rank}")
-            Path(environ[TERMINATION_LOG_ENV]).write_text(word.to_message())
+            reported = max(0, code)
+            outcome = {0: Outcome.FINISHED, 75: Outcome.INTERRUPTED}.get(reported, Outcome.FAILED)
+            termination = Termination(outcome=outcome, exit_code=reported, reason="Reason", message=f"of {member.rank}")
+            Path(environ[TERMINATION_LOG_ENV]).write_text(termination.to_message())
             if code < 0:
                 signal.signal(-code, signal.SIG_DFL)
                 os.kill(os.getpid(), -code)
@@ -51,28 +51,28 @@ def forked(body: Body, directory: Path) -> Callable[[Mapping[str, str]], int]:
     return start
 
 
-def appear(path: Path, text: str) -> None:
-    """Write a file that is never seen without its content."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file by renaming a complete one into place."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text)
     part.rename(path)
 
 
-def until_asked(stop: StopFlag, seconds: float = PATIENCE) -> int:
+def wait_for_stop(stop: StopFlag, seconds: float = PATIENCE) -> int:
     deadline = time.monotonic() + seconds
     while not stop.requested and time.monotonic() < deadline:
         time.sleep(0.01)
     return 75 if stop.requested else 98
 
 
-def until_gone(path: Path) -> int:
-    """Wait for the end of the process whose number is in a file."""
-    wait_until(lambda: path.exists() and not is_there(int(path.read_text())))
+def wait_for_exit(path: Path) -> int:
+    """Wait until the process whose PID is in a file has exited."""
+    wait_until(lambda: path.exists() and not is_running(int(path.read_text())))
     return 0
 
 
-def is_there(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody reaps does not."""
+def is_running(pid: int) -> bool:
+    """Return whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -80,9 +80,9 @@ def is_there(pid: int) -> bool:
 
 
 @contextmanager
-def kept_port() -> Iterator[int]:
-    """A port of loopback that is nobody else's meanwhile; who reuses addresses, as servers do, can listen at it."""
-    with socket.socket() as keeping:
-        keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeping.bind(("127.0.0.1", 0))
-        yield keeping.getsockname()[1]
+def reserved_port() -> Iterator[int]:
+    """Reserve a loopback port; a server with SO_REUSEADDR can listen at it."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Groups of real processes that talk by gloo, forked from one that has imported everything."""
+"""Groups of real processes over gloo, forked from a process that has imported everything."""
 
 import multiprocessing
 import os
@@ -9,19 +9,19 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from tests.unit.timeouts import PATIENCE
-from tests.unit.trainer.group.launching import kept_port
+from tests.unit.trainer.group.launching import reserved_port
 from trainyard_trainer.group.membership import Membership, Node, local_members
 
 
 def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int = 1) -> list[int | None]:
     """Run processes that each call `work(member, *arguments)` and end with the code it returns.
 
-    With several nodes each of them is told that it is on one of those.
+    With several nodes, the processes are distributed over them in their membership.
 
     Returns:
-        Exit codes by rank; negative for signals. A process that does not end in time is killed: None.
+        Exit codes by rank, negative for signals; None for a process that did not exit in time and was killed.
     """
-    with kept_port() as port:
+    with reserved_port() as port:
         return _wait_for(_start_group(world_size, work, *arguments, nodes=nodes, port=port))
 
 

@@ -1,4 +1,4 @@
-"""What a group ended with, from the ends of its processes."""
+"""Aggregation of the exits of a group's processes."""
 
 import pytest
 from hypothesis import given
@@ -11,44 +11,44 @@ from trainyard_trainer.group.exit_aggregation import ProcessExit, aggregate_exit
 KILLED = -9
 
 
-def word(code: int, text: str = "") -> Termination:
+def termination(code: int, text: str = "") -> Termination:
     outcome = {0: Outcome.FINISHED, 75: Outcome.INTERRUPTED}.get(code, Outcome.FAILED)
     return Termination(outcome=outcome, exit_code=code, reason=EXIT_CODES[ExitCode(code)].reason, message=text, step=7)
 
 
-def end(rank: int, code: int) -> ProcessExit:
-    return ProcessExit(rank=rank, code=code, message=None if code < 0 else word(code, f"of {rank}"))
+def process_exit(rank: int, code: int) -> ProcessExit:
+    return ProcessExit(rank=rank, code=code, termination=None if code < 0 else termination(code, f"of {rank}"))
 
 
 @pytest.mark.parametrize(
-    ("ends", "code"),
+    ("exits", "code"),
     [
         ([(1, 0), (0, 0)], 0),
         ([(1, 75), (0, 75)], 75),
         ([(1, 65), (0, 76)], 65),
-        ([(0, 76), (1, 65)], 65),  # the other one noticed before it was gone
+        ([(0, 76), (1, 65)], 65),  # rank 0 detected the loss before rank 1 had exited
         ([(1, KILLED), (0, 76)], 76),
         ([(0, KILLED), (1, 76)], 76),
-        ([(1, 75), (0, 76)], 75),  # asked to stop while the model was loaded
+        ([(1, 75), (0, 76)], 75),  # stopped while the model was loaded
         ([(1, 75), (0, 73)], 73),  # the checkpoint could not be written
-        ([(1, 75), (0, KILLED)], 76),  # nor was it here
+        ([(1, 75), (0, KILLED)], 76),  # killed while writing the checkpoint
         ([(1, KILLED), (0, 0)], 0),  # the run had finished
         ([(0, 76), (1, 76)], 76),
         ([(2, 79), (1, 70), (0, 76)], 79),
     ],
 )
-def test_the_first_failure_decides(ends: list[tuple[int, int]], code: int) -> None:
-    assert aggregate_exits([end(*one) for one in ends], 2).exit_code == code
+def test_the_first_failure_decides(exits: list[tuple[int, int]], code: int) -> None:
+    assert aggregate_exits([process_exit(*one) for one in exits], 2).exit_code == code
 
 
-def test_the_words_are_of_who_failed_and_the_figures_of_the_first_process() -> None:
-    found = aggregate_exits([end(1, 65), end(0, 76)], 2)
+def test_message_is_of_the_failed_process_and_metrics_are_of_rank_0() -> None:
+    found = aggregate_exits([process_exit(1, 65), process_exit(0, 76)], 2)
     assert (found.message, found.reason, found.step) == ("of 1", "BadData", 7)
 
 
-def test_who_was_killed_is_named() -> None:
-    found = aggregate_exits([ProcessExit(rank=1, code=KILLED, message=None), end(0, 76)], 2)
-    assert "Process 1 of the group of 2 was ended by SIGKILL" in found.message
+def test_message_names_the_killed_process() -> None:
+    found = aggregate_exits([ProcessExit(rank=1, code=KILLED, termination=None), process_exit(0, 76)], 2)
+    assert "Process 1 of the group of 2 was killed by SIGKILL" in found.message
     assert (found.reason, found.step) == ("PeerLost", 7)
     assert "resources.memory" in found.advice
 
@@ -56,8 +56,8 @@ def test_who_was_killed_is_named() -> None:
 @given(
     st.permutations([0, 1, 2, 3]), st.lists(st.sampled_from([0, 64, 73, 75, 76, 80, KILLED]), min_size=4, max_size=4)
 )
-def test_a_group_finishes_exactly_when_its_first_process_did(order: list[int], codes: list[int]) -> None:
-    found = aggregate_exits([end(rank, codes[rank]) for rank in order], 4)
+def test_group_finishes_exactly_if_rank_0_finished(order: list[int], codes: list[int]) -> None:
+    found = aggregate_exits([process_exit(rank, codes[rank]) for rank in order], 4)
     assert (found.exit_code == 0) == (codes[0] == 0)
     assert found.exit_code in {*codes, ExitCode.PEER_LOST}
     if found.exit_code == ExitCode.INTERRUPTED:

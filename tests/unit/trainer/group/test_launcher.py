@@ -1,4 +1,4 @@
-"""The launcher, with small processes in the place of trainers."""
+"""The launcher, with small processes instead of trainers."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.timeouts import PATIENCE, wait_until
-from tests.unit.trainer.group.launching import Body, forked, is_there, until_asked, until_gone
+from tests.unit.trainer.group.launching import Body, fork_start, is_running, wait_for_exit, wait_for_stop
 from trainyard_crds.report import Termination
 from trainyard_trainer.group import launcher
 from trainyard_trainer.group.launcher import launch
@@ -20,19 +20,19 @@ from trainyard_trainer.stop import StopFlag
 
 def run(body: Body, directory: Path, *, processes: int = 2, stop: StopFlag | None = None) -> Termination:
     stop = stop or StopFlag()
-    found = launch(processes, stop=stop, environ={}, start=forked(body, directory))
+    found = launch(processes, stop=stop, environ={}, start=fork_start(body, directory))
     for rank in range(processes):
         with pytest.raises(ProcessLookupError):
             os.kill(int((directory / str(rank)).read_text()), 0)
     return found
 
 
-def test_all_are_waited_for(tmp_path: Path) -> None:
-    found = run(lambda member, _stop: 0 if member.rank == 0 else until_gone(tmp_path / "0"), tmp_path, processes=3)
+def test_launcher_waits_for_all_processes(tmp_path: Path) -> None:
+    found = run(lambda member, _stop: 0 if member.rank == 0 else wait_for_exit(tmp_path / "0"), tmp_path, processes=3)
     assert (found.exit_code, found.message) == (0, "of 0")
 
 
-def test_the_port_where_the_processes_meet_is_theirs_before_the_first_one_listens(tmp_path: Path) -> None:
+def test_rendezvous_port_is_reserved_before_rank_0_listens(tmp_path: Path) -> None:
     def body(member: Membership, _stop: StopFlag) -> int:
         address = (member.master_address, member.master_port)
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -53,24 +53,22 @@ def handlers() -> object:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.3])
-def test_sigterm_is_handed_on_at_once_at_any_instant(tmp_path: Path, seconds: float) -> None:
+def test_sigterm_is_forwarded_at_any_instant(tmp_path: Path, seconds: float) -> None:
     stop = StopFlag()
     stop.install()
     signal.signal(signal.SIGALRM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, seconds or 1e-6)
-    found = run(lambda _member, own: until_asked(own), tmp_path, stop=stop)
-    assert found.exit_code == 75, "otherwise they end by themselves, after minutes"
+    found = run(lambda _member, own: wait_for_stop(own), tmp_path, stop=stop)
+    assert found.exit_code == 75, "the processes were not stopped"
 
 
-def test_one_that_was_asked_alone_asks_the_others(tmp_path: Path) -> None:
-    """A process that stops while nothing is agreed yet."""
-    found = run(lambda member, stop: 75 if member.rank == 1 else until_asked(stop), tmp_path)
+def test_process_stopped_alone_stops_the_others(tmp_path: Path) -> None:
+    """A process that stops before its first collective operation."""
+    found = run(lambda member, stop: 75 if member.rank == 1 else wait_for_stop(stop), tmp_path)
     assert found.exit_code == 75
 
 
-def test_a_failure_ends_the_others_even_those_that_hear_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_kills_processes_that_do_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def body(member: Membership, _stop: StopFlag) -> int:
         if member.rank != 1:
             time.sleep(PATIENCE)
@@ -83,27 +81,27 @@ def test_a_failure_ends_the_others_even_those_that_hear_nothing(
     assert not (tmp_path / "survived").exists()
 
 
-def test_one_that_is_killed_is_lost(tmp_path: Path) -> None:
+def test_killed_process_is_a_lost_peer(tmp_path: Path) -> None:
     def body(member: Membership, _stop: StopFlag) -> int:
         if member.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return until_gone(tmp_path / "1") or 76
+        return wait_for_exit(tmp_path / "1") or 76
 
     found = run(body, tmp_path)
     assert (found.exit_code, found.reason) == (76, "PeerLost")
     assert "SIGKILL" in found.message
 
 
-def test_one_that_is_asked_to_stop_on_its_way_out_does_not_decide(tmp_path: Path) -> None:
-    """The first one, which was asked too, still had something to do."""
+def test_sigterm_during_exit_does_not_change_the_result(tmp_path: Path) -> None:
+    """Rank 0, which was stopped too, is still running."""
     found = run(
-        lambda member, _stop: -signal.SIGTERM if member.rank == 1 else until_gone(tmp_path / "1") or 75, tmp_path
+        lambda member, _stop: -signal.SIGTERM if member.rank == 1 else wait_for_exit(tmp_path / "1") or 75, tmp_path
     )
     assert (found.exit_code, found.message) == (75, "of 0")
 
 
-def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
-    """Real programs: this one starts itself again, as the trainer does."""
+def test_processes_exit_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    """With a real program that starts copies of itself, as the trainer does."""
     script = tmp_path / "program.py"
     script.write_text(
         "import os, sys, time, pathlib\n"
@@ -121,4 +119,4 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: all(file.exists() and file.read_text() for file in files))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_until(lambda: not any(is_there(int(file.read_text())) for file in files))
+    wait_until(lambda: not any(is_running(int(file.read_text())) for file in files))

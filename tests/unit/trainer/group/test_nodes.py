@@ -1,4 +1,4 @@
-"""The real entry point in several pods, each a launcher on loopback: what any end of one of them costs."""
+"""The real entry point in several pods, each a launcher on loopback, with faults in one of them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.timeouts import PATIENCE, wait_until
-from tests.unit.trainer.group.launching import kept_port
+from tests.unit.trainer.group.launching import reserved_port
 from tests.unit.trainer.toy import exported, metric_lines, run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
@@ -41,7 +41,7 @@ class Run:
         (self.directory / "run.json").write_text(json.dumps(config.to_json()))
 
     def clear(self) -> None:
-        """Leave no pod of it, where its test has not seen the end of all."""
+        """Kill the remaining pods."""
         for pod in self.pods.values():
             pod.kill()
             pod.wait()
@@ -51,7 +51,7 @@ class Run:
         return self.directory / "run"
 
     def start(self, *indexes: int, **faults: str) -> None:
-        """Start pods; `pod0="kill:loss:3"` strikes the first one."""
+        """Start pods; `pod0="kill:loss:3"` injects a fault into pod 0."""
         for index in indexes:
             environ = {
                 **os.environ,
@@ -66,60 +66,60 @@ class Run:
                 "MASTER_PORT": str(self.port),
                 TERMINATION_LOG_ENV: str(self.log(index)),
             }
-            words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", "run.json"]
+            command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", "run.json"]
             for left in (self.log(index), self.trained(index)):
                 left.unlink(missing_ok=True)
             with self.output(index).open("w") as output:
                 self.pods[index] = subprocess.Popen(
-                    words, env=environ, cwd=self.directory, stdout=output, stderr=subprocess.STDOUT, text=True
+                    command, env=environ, cwd=self.directory, stdout=output, stderr=subprocess.STDOUT, text=True
                 )
 
     def log(self, index: int) -> Path:
         return self.directory / f"termination-{index}"
 
     def trained(self, index: int) -> Path:
-        """A file that is there once a pod has told the first one that its processes have done their part."""
+        """Return the file that a pod creates once it has announced that its processes have finished training."""
         return self.directory / f"trained-{index}"
 
     def output(self, index: int) -> Path:
         return self.directory / f"output-{index}"
 
     def wait_for_others(self, index: int) -> None:
-        """Wait until a pod says that it waits for the others."""
+        """Wait until a pod logs that it waits for the others."""
         wait_until(lambda: "WaitingForPods" in self.output(index).read_text())
 
     def end(self, index: int) -> Termination | None:
-        """A pod's last word, which agrees with its code; None where it was killed."""
+        """Wait for a pod and return its termination; None if it was killed."""
         code = self.pods[index].wait(PATIENCE)
         if code == -signal.SIGKILL:
             return None
-        word = Termination.model_validate_json(self.log(index).read_bytes())
-        assert word.exit_code == code, self.output(index).read_text()
-        return word
+        termination = Termination.model_validate_json(self.log(index).read_bytes())
+        assert termination.exit_code == code, self.output(index).read_text()
+        return termination
 
     def codes(self, **faults: str) -> list[int]:
-        """The codes of a start of both pods."""
+        """Start both pods and return their exit codes."""
         self.start(0, 1, **faults)
-        return [-9 if word is None else word.exit_code for word in (self.end(0), self.end(1))]
+        return [-9 if one is None else one.exit_code for one in (self.end(0), self.end(1))]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    with kept_port() as port:
+    with reserved_port() as port:
         run = Run(tmp_path / "run", port)
         yield run
         run.clear()
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in one pod that nothing interrupted."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run in one pod."""
     directory = tmp_path_factory.mktemp("one")
     config = directory / "one.json"
     config.write_text(json.dumps(run_config(directory / "run", processes=2).to_json()))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
-    words = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(config)]
-    subprocess.run(words, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=PATIENCE)
+    command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(config)]
+    subprocess.run(command, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=PATIENCE)
     return directory / "run"
 
 
@@ -128,36 +128,36 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         pytest.param(
             [("pod1", "pod:loss:3", 76, -9), ("pod1", "term:loss:9", 75, 75), ("pod1", "pod:evaluate:1", 76, -9)],
-            id="the other one",
+            id="pod 1",
         ),
-        pytest.param([("pod0", "pod:save_weights:1", -9, 76), ("pod0", "pod:export:1", -9, 76)], id="the first one"),
+        pytest.param([("pod0", "pod:save_weights:1", -9, 76), ("pod0", "pod:export:1", -9, 76)], id="pod 0"),
     ],
 )
-def test_two_pods_one_of_which_ends_in_every_way_end_with_the_bits_of_one(
-    run: Run, straight: Path, ends: list[tuple[str, str, int, int]]
+def test_two_pods_with_faults_end_with_the_bits_of_one(
+    run: Run, uninterrupted: Path, ends: list[tuple[str, str, int, int]]
 ) -> None:
     for pod, fault, *codes in ends:
         assert run.codes(**{pod: fault}) == codes
     assert run.codes() == [0, 0]
-    assert exported(run.path) == exported(straight)
-    assert metric_lines(run.path) == metric_lines(straight)
+    assert exported(run.path) == exported(uninterrupted)
+    assert metric_lines(run.path) == metric_lines(uninterrupted)
     assert len(list((run.path / "owner").iterdir())) == len(ends) + 1, "only the first pod claims the run directory"
 
 
-def test_a_pod_that_is_started_again_after_the_end_says_so_again(run: Run) -> None:
+def test_pod_restarted_after_the_end_returns_the_same_result(run: Run) -> None:
     run.start(1)
     run.wait_for_others(1)
     run.start(0)
-    words = [run.end(0), run.end(1)]
-    assert words[0] is not None
-    assert words[0].exit_code == 0
-    assert words[1] == words[0], "the result is the same for all"
+    terminations = [run.end(0), run.end(1)]
+    assert terminations[0] is not None
+    assert terminations[0].exit_code == 0
+    assert terminations[1] == terminations[0], "the result is the same for all"
     for index in (1, 0):
         run.start(index)
-        assert run.end(index) == words[0]
+        assert run.end(index) == terminations[0]
 
 
-def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(tmp_path: Path, run: Run) -> None:
+def test_pod_restarted_during_the_export_waits_for_the_result(tmp_path: Path, run: Run) -> None:
     stop = tmp_path / "exporting"
     run.start(0, 1, pod0=f"wait:export:{stop}")
     wait_until(lambda: stop.exists() and run.trained(1).exists())
@@ -167,12 +167,12 @@ def test_a_pod_that_comes_back_while_the_first_one_exports_waits_for_its_result(
     run.wait_for_others(1)
     assert run.pods[1].poll() is None
     stop.unlink()
-    words = [run.end(0), run.end(1)]
-    assert words[0] == words[1]
-    assert words[0] is not None
-    assert words[0].exit_code == 0
+    terminations = [run.end(0), run.end(1)]
+    assert terminations[0] == terminations[1]
+    assert terminations[0] is not None
+    assert terminations[0].exit_code == 0
 
 
-def test_a_mistake_is_told_by_the_first_pod(run: Run) -> None:
+def test_configuration_error_is_reported_by_all_pods(run: Run) -> None:
     run.configure(gpus=1)
     assert run.codes() == [64, 64]

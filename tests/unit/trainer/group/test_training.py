@@ -1,4 +1,4 @@
-"""Language models trained by several processes: like one with as large a batch, and to the same bits after any end."""
+"""Language models trained by several processes: equal to one process with the same batch, and resumable bit for bit."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def manifests(run: RunConfig) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with one matrix for embedding and head, as small models have."""
+    """The tiny model with one matrix for embedding and head, as in small models."""
     directory = tmp_path_factory.mktemp("tied")
     made = tiny.make_config("qwen3")
     made.tie_word_embeddings = True
@@ -44,7 +44,7 @@ def tied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
-def test_a_tied_model_is_spread_saved_and_goes_on(tmp_path: Path, tied_model: Path) -> None:
+def test_sharded_model_with_tied_weights_is_saved_and_resumed(tmp_path: Path, tied_model: Path) -> None:
     alone, together = (config(tmp_path, tied_model, f"of-{count}", "full", count) for count in (1, 2))
     assert run_group(1, work.train, alone) == [ExitCode.FINISHED]
     assert run_group(2, work.train, together, ("stop", 0, 10)) == [ExitCode.INTERRUPTED] * 2
@@ -57,9 +57,7 @@ def test_a_tied_model_is_spread_saved_and_goes_on(tmp_path: Path, tied_model: Pa
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_two_and_four_processes_train_like_one_with_their_batches(
-    tmp_path: Path, tiny_model: Path, method: str
-) -> None:
+def test_several_processes_train_like_one_with_the_same_batch(tmp_path: Path, tiny_model: Path, method: str) -> None:
     alone = config(tmp_path, tiny_model, "alone", method, 1)
     assert run_group(1, work.train, alone) == [ExitCode.FINISHED]
     for processes in (2, 4):
@@ -78,28 +76,26 @@ def test_two_and_four_processes_train_like_one_with_their_batches(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_killed_groups_end_with_the_bits_of_a_straight_one(
-    tmp_path: Path, tiny_model: Path, method: str
-) -> None:
+def test_stopped_and_killed_groups_end_with_the_same_bits(tmp_path: Path, tiny_model: Path, method: str) -> None:
     options = {"dropout": 0.1, "precision": "bf16" if method == "full" else "fp32"}
-    straight = config(tmp_path, tiny_model, "straight", method, 2, **options)
-    assert run_group(2, work.train, straight) == [ExitCode.FINISHED] * 2
+    uninterrupted = config(tmp_path, tiny_model, "uninterrupted", method, 2, **options)
+    assert run_group(2, work.train, uninterrupted) == [ExitCode.FINISHED] * 2
     broken = config(tmp_path, tiny_model, "broken", method, 2, **options)
-    # In the third step, and twice in the sixth; the fifth has fewer passes for the one than for the other.
+    # In the third step and twice in the sixth; in the fifth, one process has fewer passes than the other.
     assert run_group(2, work.train, broken, ("stop", 1, 9)) == [ExitCode.INTERRUPTED] * 2
     assert run_group(2, work.train, broken, ("kill", 1, 12)) == [ExitCode.PEER_LOST, -signal.SIGKILL]
     assert run_group(2, work.train, broken, ("stop", -1, 3)) == [ExitCode.INTERRUPTED] * 2
     assert run_group(2, work.train, broken) == [ExitCode.FINISHED] * 2
-    assert exported(broken) == exported(straight)
+    assert exported(broken) == exported(uninterrupted)
     run = Path(broken.run_directory)
-    assert metric_lines(run) == metric_lines(Path(straight.run_directory))
-    assert event_lines(run) == event_lines(Path(straight.run_directory))
+    assert metric_lines(run) == metric_lines(Path(uninterrupted.run_directory))
+    assert event_lines(run) == event_lines(Path(uninterrupted.run_directory))
     assert sorted(path.name for path in (run / "owner").iterdir()) == ["1.json", "2.json", "3.json", "4.json"]
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_two_pods_train_to_the_bits_of_one_with_as_many_processes(
+def test_two_pods_end_with_the_bits_of_one_pod_with_as_many_processes(
     tmp_path: Path, tiny_model: Path, method: str, processes: int
 ) -> None:
     one, two = (
@@ -122,7 +118,7 @@ def test_all_processes_stop_early_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_loss_that_is_no_number_names_the_rows_of_the_process_that_had_them(
+def test_non_finite_loss_names_the_rows_of_the_process_that_had_it(
     tmp_path: Path, tiny_model: Path, method: str
 ) -> None:
     checkpoints = {"everySteps": 2, "everyMinutes": 1}
@@ -133,12 +129,12 @@ def test_a_loss_that_is_no_number_names_the_rows_of_the_process_that_had_them(
         r"The loss became infinite or not a number in step 2, in the batch of .*, row (\d+)\.", last["message"]
     )
     assert found, last["message"]
-    # The sixth pass of the second process is micro-batch 8 + 2 * 1 + 1 of the epoch, of one row.
+    # The sixth pass of rank 1 is micro-batch 8 + 2 * 1 + 1 of the epoch, of one row.
     assert int(found[1]) == row_of(run, 11)
 
 
 def row_of(run: RunConfig, index: int) -> int:
-    """Row number (from 1) of a micro-batch of the first epoch, as a run alone says it."""
+    """Return the row number (from 1) of a micro-batch of the first epoch, as reported by a single process."""
     alone = run.model_copy(
         update={
             "run_directory": f"{run.run_directory}-alone",

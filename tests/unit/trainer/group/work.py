@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests; imported by the process they are forked from."""
+"""Bodies of the processes of test groups; imported by the process that forks them."""
 
 import json
 import os
@@ -35,8 +35,8 @@ torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 
-def agree(member: Membership) -> None:
-    """Everything the processes agree on."""
+def check_collectives(member: Membership) -> None:
+    """Check every collective operation."""
     group, rank, world = join(member, CPU), member.rank, member.world_size
     assert group.sum([1, rank, 0.5]) == [world, sum(range(world)), world / 2]
     values = [{"rank": one, "text": "x" * one * 100} for one in range(world)]
@@ -44,14 +44,14 @@ def agree(member: Membership) -> None:
     assert group.broadcast(values[rank]) == values[0]
     assert [item for item, _ in group.partition([*range(world), "last"])] == ([0, "last"] if rank == 0 else [rank])
     assert group.weighted_mean(range(5), lambda item: (2.0 * item, 1.0), lambda: None) == 4.0
-    asked = StopFlag()
-    assert group.check_stop(asked.check, rank + 1) == [world * (world + 1) / 2]
+    stop = StopFlag()
+    assert group.check_stop(stop.check, rank + 1) == [world * (world + 1) / 2]
     if rank == world - 1:
-        asked.request()
+        stop.request()
     for stopping in (
-        lambda: group.check_stop(asked.check),
-        lambda: group.weighted_mean(range(9), lambda _item: (1.0, 1.0), asked.check),
-        lambda: group.reduce_gradients([], is_complete=not asked.requested),
+        lambda: group.check_stop(stop.check),
+        lambda: group.weighted_mean(range(9), lambda _item: (1.0, 1.0), stop.check),
+        lambda: group.reduce_gradients([], is_complete=not stop.requested),
     ):
         with pytest.raises(StopRequested):
             stopping()
@@ -59,7 +59,7 @@ def agree(member: Membership) -> None:
 
 
 def take_turns(member: Membership, directory: Path) -> None:
-    """The others find what the first one leaves."""
+    """Check that the others run after the main process."""
     group = join(member, CPU)
     for turn in range(3):
         with group.main_process_first(lambda: None):
@@ -67,47 +67,47 @@ def take_turns(member: Membership, directory: Path) -> None:
                 time.sleep(0.2)
                 (directory / str(turn)).write_text("done")
             assert (directory / str(turn)).read_text() == "done"
-    group.sum([1.0])  # the first one holds what the others wait for
+    group.sum([1.0])  # rank 0 hosts the store that the others poll
     group.close()
 
 
 def sample_gpus(member: Membership) -> None:
-    """The first process of each pod samples its two GPUs; the second time the driver of pod 0 does not answer."""
+    """The local main process of each pod samples its two GPUs; in the second sample the driver of pod 0 fails."""
     group, pod = join(member, CPU), member.rank // member.local_world_size
-    answers = member.local_rank == 0
+    has_driver = member.local_rank == 0
 
     def sample() -> list[Gpu]:
-        names = [f"{pod}.{number}" for number in range(2)] if answers else []
+        names = [f"{pod}.{number}" for number in range(2)] if has_driver else []
         return [Gpu(name=name, memory_used=1, memory_total=2, utilization=3) for name in names]
 
     sample_all = gpus_of_all_pods(sample, pod, group.all_gather)
     assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("0.0", 0), ("0.1", 0), ("1.0", 1), ("1.1", 1)]
-    answers = answers and pod == 1
+    has_driver = has_driver and pod == 1
     assert [(gpu.name, gpu.pod) for gpu in sample_all()] == [("1.0", 1), ("1.1", 1)]
     group.close()
 
 
 def take_turns_by_pods(member: Membership, directory: Path) -> None:
-    """Each pod has a directory of its own, which its first process fills after the first one of all did its part."""
+    """Each pod has a directory that its local main process fills after the main process has run."""
     group, pod = join(member, CPU), directory / f"pod-{member.rank // member.local_world_size}"
-    told = {"revision": "1"} if group.is_main_process else {}
-    with group.main_process_first(lambda: None, told):
+    shared = {"revision": "1"} if group.is_main_process else {}
+    with group.main_process_first(lambda: None, shared):
         if group.is_main_process:
             time.sleep(0.2)
             (directory / "shared").write_text("of all")
-            told["revision"] = "2"
+            shared["revision"] = "2"
         if member.local_rank == 0:
             time.sleep(0.2)
             pod.mkdir()
         assert pod.is_dir()
         assert (directory / "shared").read_text() == "of all"
-        assert told == {"revision": "2"}
-    group.sum([1.0])  # the first one holds what the others wait for
+        assert shared == {"revision": "2"}
+    group.sum([1.0])  # rank 0 hosts the store that the others poll
     group.close()
 
 
-def reduce(member: Membership, directory: Path) -> None:
-    """Gradients of several types, of which one process or nobody has some."""
+def reduce_gradients(member: Membership, directory: Path) -> None:
+    """Reduce gradients of several dtypes, of which some exist in one process or in none."""
     group, rank = join(member, CPU), member.rank
     parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 2), (4,), (5,), (1,))]
     parameters.append(nn.Parameter(torch.zeros(7, dtype=torch.bfloat16)))
@@ -120,14 +120,14 @@ def reduce(member: Membership, directory: Path) -> None:
     found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
     assert found[0] == [[total, total]] * 3
     assert found[2] == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert found[3] is None, "nobody used it, so that no optimizer touches it"
+    assert found[3] is None, "a parameter without gradient must stay untouched by the optimizer"
     assert found[4] == [total] * 7
     (directory / str(rank)).write_text(json.dumps(found))
     group.close()
 
 
-def lose(member: Membership, how: str) -> int:
-    """One process is killed while the others wait for it, in each way they may."""
+def lose_peer(member: Membership, how: str) -> int:
+    """Kill one process while the others wait for it in a collective operation."""
     group = join(member, CPU)
     group.sum([1.0])
     if member.rank == member.world_size - 1:
@@ -147,47 +147,47 @@ def lose(member: Membership, how: str) -> int:
 
 
 def train_toy(member: Membership, config: RunConfig, evaluations: list[float]) -> int:
-    """A process of a toy run whose evaluations are given."""
+    """Run a process of a toy run with given evaluation results."""
     task = toy.ToyTask(evaluations=evaluations)
     replace_llm(lambda: task)
     return bootstrap.train(config, stop=StopFlag(), environ=member.environ()).exit_code
 
 
 class Task(LlmTask):
-    """Strikes one of its processes at one of its passes."""
+    """Injects a fault into one process at one forward pass."""
 
-    def __init__(self, stop: StopFlag, rank: int, strike: tuple[str, int, int] | None) -> None:
+    def __init__(self, stop: StopFlag, rank: int, fault: tuple[str, int, int] | None) -> None:
         self._stop = stop
-        self._strike = strike if strike is not None and strike[1] in {rank, -1} else None
+        self._fault = fault if fault is not None and fault[1] in {rank, -1} else None
         self._calls = 0
 
     def loss(self, loaded: Loaded, batch: MicroBatch) -> Tensor:
         self._calls += 1
-        if self._strike is not None and self._calls == self._strike[2]:
-            if self._strike[0] == "kill":
+        if self._fault is not None and self._calls == self._fault[2]:
+            if self._fault[0] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self._strike[0] == "stop":
+            if self._fault[0] == "stop":
                 self._stop.request()
-            if self._strike[0] == "nan":
+            if self._fault[0] == "nan":
                 return super().loss(loaded, batch) * float("nan")
         return super().loss(loaded, batch)
 
 
 def train(
-    member: Membership, config: RunConfig, strike: tuple[str, int, int] | None = None, output: Path | None = None
+    member: Membership, config: RunConfig, fault: tuple[str, int, int] | None = None, output: Path | None = None
 ) -> int:
-    """A process of a run.
+    """Run one process of a run.
 
     Args:
-        member: Which.
+        member: The process.
         config: The run.
-        strike: `kill`, `stop` or `nan`, the rank it happens to (-1: all), and the number of the pass.
-        output: Directory for what the process says.
+        fault: `kill`, `stop` or `nan`, the rank (-1: all), and the number of the forward pass.
+        output: Directory for the output of the process.
     """
     stop = StopFlag()
     if output is not None:
         file = os.open(output / f"{member.rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
-    replace_llm(lambda: Task(stop, member.rank, strike))
+    replace_llm(lambda: Task(stop, member.rank, fault))
     return bootstrap.train(config, stop=stop, environ=member.environ()).exit_code
