@@ -1,4 +1,4 @@
-"""Who asked the API server for what, from its audit log."""
+"""Requests to the API server, by actor, from its audit log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 SERVICE_ACCOUNTS = {part: f"system:serviceaccount:trainyard:trainyard-{part}" for part in ("operator", "gateway")}
 CLIENT = "admin"
-"""User of the benchmark itself; kwok is told apart by its user agent."""
+"""User of the benchmark itself, and of kwok, which its user agent distinguishes."""
 
 
 @dataclass(frozen=True)
@@ -19,36 +19,36 @@ class Request:
     """One finished request.
 
     Attributes:
-        who: `operator`, `gateway`, `client`, `kwok`, or the user.
-        verb: As in RBAC.
-        resource: With its subresource.
-        code: HTTP status of the answer.
+        actor: `operator`, `gateway`, `client`, `kwok`, or the user.
+        verb: RBAC verb.
+        resource: Resource, with its subresource.
+        code: HTTP status of the response.
     """
 
-    who: str
+    actor: str
     verb: str
     resource: str
     code: int
 
     @property
     def label(self) -> str:
-        """Verb and resource."""
+        """Return verb and resource."""
         return f"{self.verb} {self.resource}"
 
 
 def now() -> str:
-    """The time as the audit log writes it."""
+    """Return the time in the format of the audit log."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def requests(log: Path, *, since: str, until: str, containing: str) -> list[Request]:
-    """Finished requests received in a period whose audit line holds a text.
+    """Return the finished requests of a period whose audit line contains a text.
 
     Args:
-        log: The audit log; rotated files lie beside it.
-        since: First moment.
-        until: First moment after it.
-        containing: Text that a line must hold: a namespace or a user.
+        log: The audit log; rotated files are in the same directory.
+        since: Start of the period.
+        until: End of the period, exclusive.
+        containing: Text that the line must contain: a namespace or a user.
     """
     found = []
     for path in sorted(log.parent.glob("audit*.jsonl")):
@@ -65,14 +65,14 @@ def _request(entry: dict[str, Any]) -> Request:
     target = entry.get("objectRef") or {}
     parts = [target.get("resource", entry["requestURI"].split("?")[0]), target.get("subresource")]
     return Request(
-        who=_who(entry),
+        actor=_actor(entry),
         verb=entry["verb"],
         resource="/".join(part for part in parts if part),
         code=int(entry["responseStatus"]["code"]),
     )
 
 
-def _who(entry: dict[str, Any]) -> str:
+def _actor(entry: dict[str, Any]) -> str:
     user = str(entry["user"]["username"])
     if user == CLIENT:
         return "kwok" if "kwok" in str(entry.get("userAgent", "")) else "client"

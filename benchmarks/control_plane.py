@@ -1,4 +1,4 @@
-"""A control plane with fake nodes, set up as the peer's was, and a client that watches it."""
+"""A control plane with fake nodes, configured as for the reference figures, and a client that watches it."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ Done = Callable[[], bool]
 
 SHORT, REPORTED, LONG = "bench-short", "bench-reported", "bench-long"
 SECONDS = {SHORT: 3, REPORTED: 12}
-"""How long a pod runs in a namespace; in LONG it never ends."""
+"""Run time of the pods of a namespace; those in LONG never end."""
 CLAIM = "models"
 NODES = 16
-"""Of 8 GPUs: more than a burst asks for, so that the queue lets all of it in."""
+"""Nodes of 8 GPUs: more than a burst requests, so that the queue admits all of it at once."""
 _CONNECTIONS = 110
 
 
 @contextmanager
 def control_plane(name: str) -> Iterator[Kubernetes]:
-    """Start it under a name, prepare it, and remove it in the end."""
+    """Start a control plane, prepare it, and remove it at the end."""
     with kwok_support.control_plane(name, nodes=NODES, seconds=SECONDS) as kubernetes:
         yield kubernetes
 
 
 def prepare_namespace(kubernetes: Kubernetes, namespace: str) -> None:
-    """A namespace with a bound claim for models, rows and runs."""
+    """Create a namespace with a bound claim for models, rows and runs."""
     kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
 
 
 def training_job(namespace: str, name: str, *, gpus: int, suspend: bool = False, **spec: Any) -> Object:
-    """A TrainingJob for the fake nodes."""
+    """Return a TrainingJob for the fake nodes."""
     return kwok_support.training_job(namespace, name, claim=CLAIM, gpus=gpus, suspend=suspend, **spec)
 
 
 class Api:
-    """Asynchronous requests with every permission; warm connections for a burst."""
+    """Asynchronous API client with every permission."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server, self._session = server, session
         self.broken_watches: list[str] = []
 
     async def create(self, path: str, body: Object) -> Object:
-        """POST an object; what was created."""
+        """POST an object and return the created one."""
         async with self._session.post(self._server + path, json=body) as answer:
             document: Object = await answer.json()
             assert answer.status < 300, document
@@ -69,23 +69,23 @@ class Api:
             await answer.read()
 
     async def warm(self) -> None:
-        """Open as many connections as a burst uses."""
+        """Open the connections that a burst uses."""
         await asyncio.gather(*(self.get("/version") for _ in range(_CONNECTIONS - 10)))
 
-    async def watch(self, path: str, take: Callable[[Object, float], None]) -> None:
-        """Hand over every object with news (monotonic seconds of its arrival) until cancelled.
+    async def watch(self, path: str, record: Callable[[Object, float], None]) -> None:
+        """Pass each changed object and its arrival time (monotonic seconds) to `record`, until cancelled.
 
-        A watch that the server ends is opened again and said to have ended: what came meanwhile is seen late.
+        A watch that the server closes is opened again and added to `broken_watches`, since events in between are late.
         """
         while True:
             reason = "the server ended it"
             try:
-                reason = await self._watch_once(path, take) or reason
+                reason = await self._watch_once(path, record) or reason
             except aiohttp.ClientError as error:
                 reason = str(error) or type(error).__name__
             self.broken_watches.append(f"{path}: {reason}")
 
-    async def _watch_once(self, path: str, take: Callable[[Object, float], None]) -> str | None:
+    async def _watch_once(self, path: str, record: Callable[[Object, float], None]) -> str | None:
         options = {"watch": "true", "timeoutSeconds": "3600"}
         async with self._session.get(self._server + path, params=options) as answer:
             async for line in answer.content:
@@ -93,13 +93,13 @@ class Api:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     return str(event["object"].get("message"))
-                take(event["object"], at)
+                record(event["object"], at)
         return None
 
 
 @asynccontextmanager
 async def client(kubernetes: Kubernetes) -> AsyncIterator[Api]:
-    """An `Api` for as long as the context lasts."""
+    """Open an `Api` for the duration of the context."""
     authority = kubernetes.cluster.plane.authority
     pair = authority.issue("admin", "/O=system:masters/CN=admin")
     context = ssl.create_default_context(cafile=str(authority.certificate))
@@ -111,7 +111,7 @@ async def client(kubernetes: Kubernetes) -> AsyncIterator[Api]:
 
 
 async def wait_for(done: Done, seconds: float, what: str) -> bool:
-    """Wait until something is so; false, with a line on the screen, when it took too long."""
+    """Wait for a condition; print a line and return False when the deadline passes."""
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""When each job of a namespace was created, got its Job, ran and ended, as an independent client sees it."""
+"""Record when each job of a namespace was created, got its child Job, ran and ended, from an independent client."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OnRunning = Callable[[Object], None]
 
 
 @dataclass
-class Followed:
-    """Monotonic seconds of what was seen first, by TrainingJob uid.
+class JobTimes:
+    """Monotonic time of the first event of each step, by TrainingJob uid.
 
     Attributes:
-        at: One table for each name in `STEPS`.
-        create_calls: Seconds that each create call took.
-        on_running: Told of each pod that runs.
+        at: Times by step, then by uid.
+        create_calls: Duration of each create call in seconds.
+        on_running: Called with each pod that starts to run.
     """
 
     at: dict[str, dict[str, float]] = field(default_factory=lambda: {step: {} for step in STEPS})
@@ -34,7 +34,7 @@ class Followed:
     on_running: OnRunning = lambda _pod: None
 
     async def create(self, api: Api, body: Object) -> str:
-        """Create a TrainingJob; its uid."""
+        """Create a TrainingJob and return its uid."""
         began = time.monotonic()
         created = await api.create(TRAINING_JOBS.format(body["metadata"]["namespace"]), body)
         answered = time.monotonic()
@@ -44,51 +44,51 @@ class Followed:
         return uid
 
     def between(self, first: str, then: str) -> list[float]:
-        """Seconds from one step to another, of every job that was seen in both."""
+        """Return the seconds between two steps, of each job that reached both."""
         begun, ended = self.at[first], self.at[then]
         return [ended[uid] - at for uid, at in begun.items() if uid in ended]
 
     def all_at(self, step: str, uids: Iterable[str]) -> bool:
-        """Whether every one of these jobs was seen at a step."""
+        """Return whether all of these jobs reached a step."""
         seen = self.at[step]
         return all(uid in seen for uid in uids)
 
-    def take_job(self, obj: Object, at: float) -> None:
-        """A watch event of a Job."""
+    def record_job(self, obj: Object, at: float) -> None:
+        """Record a watch event of a Job."""
         uid = obj["metadata"].get("labels", {}).get(JOB_UID_LABEL, "")
         self.at["child"].setdefault(uid, at)
         conditions = obj.get("status", {}).get("conditions", [])
         if any(each["type"] == "Complete" and each["status"] == "True" for each in conditions):
             self.at["complete"].setdefault(uid, at)
 
-    def take_pod(self, obj: Object, at: float) -> None:
-        """A watch event of a pod."""
+    def record_pod(self, obj: Object, at: float) -> None:
+        """Record a watch event of a pod."""
         uid = obj["metadata"].get("labels", {}).get(JOB_UID_LABEL, "")
         if obj.get("status", {}).get("phase") == "Running" and uid not in self.at["running"]:
             self.at["running"][uid] = at
             self.on_running(obj)
 
-    def take_training_job(self, obj: Object, at: float) -> None:
-        """A watch event of a TrainingJob."""
+    def record_training_job(self, obj: Object, at: float) -> None:
+        """Record a watch event of a TrainingJob."""
         if obj.get("status", {}).get("phase") == "Succeeded":
             self.at["succeeded"].setdefault(str(obj["metadata"]["uid"]), at)
 
 
 @asynccontextmanager
-async def following(api: Api, namespace: str) -> AsyncIterator[Followed]:
+async def record_times(api: Api, namespace: str) -> AsyncIterator[JobTimes]:
     """Watch a namespace's TrainingJobs, Jobs and pods for as long as the context lasts."""
-    followed = Followed()
+    times = JobTimes()
     watches = [
-        asyncio.create_task(api.watch(path.format(namespace), take))
-        for path, take in (
-            (JOBS, followed.take_job),
-            (PODS, followed.take_pod),
-            (TRAINING_JOBS, followed.take_training_job),
+        asyncio.create_task(api.watch(path.format(namespace), record))
+        for path, record in (
+            (JOBS, times.record_job),
+            (PODS, times.record_pod),
+            (TRAINING_JOBS, times.record_training_job),
         )
     ]
     await asyncio.sleep(0.3)
     try:
-        yield followed
+        yield times
     finally:
         for watch in watches:
             watch.cancel()

@@ -184,7 +184,7 @@ async def measure(run: Run, operator: Operator) -> None:
     await asyncio.sleep(0.5)
     log = run.kubernetes.cluster.audit_log
     found = audit.requests(log, since=since, until=audit.now(), containing=f'"namespace":"{SHORT}"')
-    ours = [each for each in found if each.who == "operator" and each.verb in audit.WRITES]
+    ours = [each for each in found if each.actor == "operator" and each.verb in audit.WRITES]
     events = sum(each.resource == "events" for each in ours)
     run.add(_WRITES, f"{(len(ours) - events) / run.count:.1f} (+ {events / run.count:.1f} Events)")
 

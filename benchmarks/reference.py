@@ -1,4 +1,4 @@
-"""Figures of the peer, for the column beside ours: measured once, on a machine of the same kind, two runs each."""
+"""Reference figures of Kubeflow Trainer: measured once, on a machine of the same kind, two runs each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ NAME = "Kubeflow Trainer 2.3 + JobSet"
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """100 TrainJobs of one node and one GPU; milliseconds p50 / p99, run 1 and run 2.
+    """Latencies of 100 TrainJobs of one node and one GPU: milliseconds p50 / p99, run 1 and run 2.
 
     Attributes:
         call: The create call.
-        child: To the batch Job seen.
-        running: To the pod Running.
+        child: From the response to the first watch event of the batch Job.
+        running: From the response to the pod Running.
         ended: From Job Complete to TrainJob Complete.
         cpu: CPU milliseconds per TrainJob of both controllers.
         ours: Writes per TrainJob of both controllers (+ Events).
-        everybody: Writes per TrainJob by everybody but the client.
+        all_writers: Writes per TrainJob by every process but the client.
     """
 
     call: str
@@ -27,7 +27,7 @@ class Latency:
     ended: str
     cpu: str
     ours: str
-    everybody: str
+    all_writers: str
 
 
 PACED = Latency(
@@ -37,7 +37,7 @@ PACED = Latency(
     ended="10 / 26, 12 / 61",
     cpu="35, 39",
     ours="14.8 (+ 1), 14.6 (+ 1)",
-    everybody="30.7, 30.7",
+    all_writers="30.7, 30.7",
 )
 BURST = Latency(
     call="67 / 127, 55 / 134",
@@ -46,7 +46,7 @@ BURST = Latency(
     ended="181 / 2138, 821 / 3325",
     cpu="27, 28",
     ours="10.8 (+ 1), 10.5 (+ 1)",
-    everybody="26.9, 26.5",
+    all_writers="26.9, 26.5",
 )
 FILLED = "33.3"
 RSS = "57 -> 92 and 55 -> 117"
