@@ -1,4 +1,4 @@
-"""What tests and the command use: start a control plane, find a cluster again, stop it."""
+"""Start, find and stop control planes, for tests and for the command."""
 
 import dataclasses
 import shutil
@@ -61,14 +61,14 @@ def start(
 ) -> Cluster:
     """Start a control plane without a node, or find it running, and wait until it is ready.
 
-    Several stand side by side under different names. The first start on a machine builds the programs (minutes).
+    Several can run under different names. The first start on a machine builds the programs (minutes).
 
     Args:
         name: The cluster's name; its state is kept under it.
         kwok_nodes: Fake nodes with 8 fake GPUs each.
-        more: Further words for the command lines of its parts (`controlplane.PROCESSES`), by their names.
-        first: Called when the API server answers, before the controllers start. The garbage collector knows kinds that
-            are installed here; of later ones it learns within half a minute.
+        more: Additional arguments of its parts (`controlplane.PROCESSES`), by name.
+        first: Called when the API server is ready, before the controllers start. The garbage collector handles kinds
+            that are installed here at once, and later ones after up to half a minute.
 
     Raises:
         ClusterError: a program could not be built or did not become ready.
@@ -121,7 +121,7 @@ def stop(name: str = "api", purge: bool = False) -> None:
 
 @contextmanager
 def working_on(name: str) -> Iterator[Path]:
-    """Keep other runs of the command from the cluster called `name`, and give its state folder."""
+    """Lock the cluster called `name` against other runs of the command, and return its state folder."""
     state = cluster_dir(name)
     lock = state.with_name(f".{name}.lock")
     with locked(lock, f"another run is working on cluster '{name}'; waiting for it"):

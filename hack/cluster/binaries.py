@@ -1,7 +1,7 @@
 """Builds the cluster's programs from the Go module proxy, each once, into the cache.
 
-Every program is built on its own and appears by an atomic rename, so an interrupted run goes on where it was. The
-folder is named by the versions and the Go version, so a change of either builds anew and nothing old is reused.
+Every program is built separately and published by an atomic rename, so an interrupted run continues where it was. The
+folder is named by the recipes and the Go version: a change of either causes a new build.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ KUBERNETES = "1.35.4"
 KUEUE = "v0.19.2"
 _PAUSE = Path(__file__).with_name("pause.go")
 _STAMP = "-X k8s.io/component-base/version.{}={} -X k8s.io/client-go/pkg/version.{}={}"
-# Its visibility server keeps a certificate in a folder at the root of its image; here below where it is started.
+# The visibility server writes a certificate to a folder at the root of its image; here to its working directory.
 _KUEUE = "sigs.k8s.io/kueue/pkg"
 _KUEUE_FLAGS = f"-X {_KUEUE}/version.GitVersion={KUEUE} -X {_KUEUE}/visibility.certDir=visibility"
 
@@ -130,8 +130,8 @@ def _build(name: str, target: Path) -> None:
         say(f"  {name} {recipe.version} (about {recipe.seconds} s)")
         _prepare(go, recipe, workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for rubbish in target.parent.glob(f".{name}.*"):
-            shutil.rmtree(rubbish)  # of a build that was killed; the lock says that none is running
+        for leftover in target.parent.glob(f".{name}.*"):
+            shutil.rmtree(leftover)  # left by a killed build; no other build runs while this one holds the lock
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part:
             out = Path(part) / name
             flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip()]
@@ -145,7 +145,7 @@ def _prepare(go: str, recipe: Recipe, workspace: Path) -> None:
     workspace.mkdir(parents=True, exist_ok=True)
     upstream = json.loads(_go(go, workspace, "mod", "download", "-json", f"{recipe.module}@{recipe.version}"))
     (workspace / "go.mod").write_text(go_mod(recipe, Path(upstream["GoMod"]).read_text()))
-    # The checksum database does not know every prerelease; the module's own go.sum, itself verified, names them.
+    # The checksum database lacks some prereleases; the module's own go.sum, itself verified, has them.
     sums = Path(upstream["Dir"]) / "go.sum"
     (workspace / "go.sum").write_text(sums.read_text() if sums.exists() else "")
     packages = sorted(other.package for other in RECIPES.values() if other.module == recipe.module)
@@ -159,8 +159,8 @@ def go_mod(recipe: Recipe, upstream: str) -> str:
 
     Args:
         recipe: What is built.
-        upstream: The module's own go.mod. Its replacements are not inherited by whoever requires it: `./staging`
-            ones are turned into the published modules of the same release, others are copied.
+        upstream: The module's own go.mod. A module that requires it does not inherit its replacements: `./staging`
+            ones become the published modules of the same release, others are copied.
     """
     go_line = re.search(r"^go (\S+)$", upstream, re.MULTILINE)
     lines = ["module trainyard.dev/hack/tools", "", f"go {go_line[1] if go_line else '1.25'}", ""]
@@ -180,7 +180,7 @@ def tools_go(packages: Iterable[str]) -> str:
 
 
 def _go(go: str, cwd: Path, *args: str) -> str:
-    # Caches of its own, so that deleting ours leaves nothing of a build behind; writable, so that it can be deleted.
+    # Separate caches, so that deleting ours removes the whole build; writable, so that they can be deleted.
     caches = {"GOMODCACHE": str(cache_dir() / "go/mod"), "GOCACHE": str(cache_dir() / "go/build")}
     env = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -modcacherw", "GOWORK": "off", **caches}
     cwd.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"cluster: error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here, 'down' takes down what runs.")
+        say("interrupted; the same command continues; 'down' stops what runs.")
         return 130
     return 0
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="delete what it stored, too: objects, volumes, images")
     _with_name(down, "node and api").set_defaults(run=_down)
 
-    reboot = commands.add_parser("reboot", help="cut the node's power and switch it on again: its pods die, too")
+    reboot = commands.add_parser("reboot", help="power-cycle the node: kill all its processes and pods, then start it")
     _with_name(reboot, "node").set_defaults(run=lambda arguments: node.reboot(arguments.name or "node"))
 
     commands.add_parser("status", help="show what runs").set_defaults(run=lambda _: print(status.report()))
@@ -83,7 +83,7 @@ def _up(arguments: argparse.Namespace) -> None:
     if arguments.api_only and arguments.fake_gpus:
         raise ClusterError("--fake-gpus is for a real node; with --api-only use --kwok N, whose nodes have 8 each.")
     name = arguments.name or ("api" if arguments.api_only else "node")
-    cluster_dir(name)  # a bad name is refused before anything is built
+    cluster_dir(name)  # reject a bad name before building anything
     if arguments.api_only:
         print(api.start(name, kwok_nodes=arguments.kwok).kubeconfig)
     elif kind.available():

@@ -1,4 +1,4 @@
-"""What goes into an image: the files its Dockerfile copies, staged so that the same content gives the same layers."""
+"""Build contexts: the files a Dockerfile copies, staged so that equal content gives equal layers."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def sources(dockerfile: str) -> list[str]:
 def stage(root: Path, dockerfile: str, folder: Path) -> Context:
     """Copy what a Dockerfile needs to a fresh folder and name the content.
 
-    All times and modes are the same, so that an unchanged lock file finds its layer again in any checkout.
+    All times and modes are fixed, so that an unchanged lock file hits the layer cache in any checkout.
 
     Args:
         root: The checkout.

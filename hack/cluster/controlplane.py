@@ -116,20 +116,20 @@ class ControlPlane:
         wait_until(lambda: self._alive() and client.exists(path), 300, "the default service account", self._hint)
 
     def stop(self) -> None:
-        """Stop all parts, the users of each before the part itself."""
+        """Stop all parts, clients before the servers they use."""
         for name in reversed(PROCESSES):
             self.processes.stop(name)
 
     @property
     def etcd_url(self) -> str:
-        """Where etcd answers on this machine, without TLS and to anybody."""
+        """URL of etcd on this machine, without TLS and authentication."""
         return f"http://127.0.0.1:{self._ports['etcd']}"
 
     def etcd(self) -> list[str]:
         """Return etcd's command line.
 
-        It does not wait for the disk: where others write much, that takes seconds, and requests and Leases run out of
-        time. A kill loses nothing by this; a loss of the real machine's power may.
+        fsync is off: on a busy disk it takes seconds, and requests and Leases time out. A killed etcd loses nothing;
+        a power loss of the machine may lose writes.
         """
         client, peer = self.etcd_url, f"http://127.0.0.1:{self._ports['etcd-peer']}"
         return [
@@ -171,7 +171,7 @@ class ControlPlane:
         ]
 
     def _aggregation(self) -> list[str]:
-        """What lets the API server vouch for users to API servers behind it, by an authority of its own."""
+        """Return the options of request header authentication to aggregated API servers, with a separate authority."""
         front = Authority(self.state / "pki" / "front-proxy")
         certificate, key = front.issue("client", "/CN=front-proxy-client")
         return [
@@ -199,8 +199,8 @@ class ControlPlane:
     def scheduler(self) -> list[str]:
         """Return the scheduler's command line.
 
-        Of a node: a pod that found no room is tried again a second after there is some, not up to ten. One node is
-        often full, and those that waited for long would lose their turn to whoever comes just then.
+        With a real node, the backoff of unschedulable pods is at most a second instead of ten. One node is often full,
+        and pods that waited long would otherwise lose their turn to newer ones.
         """
         command = self._component("scheduler", "system:kube-scheduler")
         if self._address.gateway is None:

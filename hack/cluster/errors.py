@@ -1,4 +1,4 @@
-"""Errors of the local cluster command; each one's text is a sentence for the person at the terminal.
+"""Errors of the local cluster command; the text of each is printed to the user.
 
 ClusterError
     ToolError        a program of the machine is missing or failed

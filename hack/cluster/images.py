@@ -48,8 +48,8 @@ class Build:
     """An image in the registry.
 
     Attributes:
-        reference: What a pod names it by.
-        new_dependencies: Its dependency layer was built this time, so it shares nothing large with older builds.
+        reference: The image reference for pods.
+        new_dependencies: The dependency layer was built too, so the image shares nothing large with older builds.
     """
 
     reference: str
@@ -92,7 +92,7 @@ def _load(image: Image, registry: Registry, store: "Store") -> Build:
 
 
 class Store:
-    """buildah with a store of its own, apart from the images of the machine's user.
+    """buildah with a separate store.
 
     Args:
         folder: Where the store is.
@@ -122,7 +122,7 @@ class Store:
         marker.touch()
 
     def push(self, name: str, reference: str) -> None:
-        """Push an image in the compression that takes the least time to make and to undo.
+        """Push an image with the fastest compression.
 
         Raises:
             ImageError: the registry refused.
@@ -165,19 +165,19 @@ class Store:
             include = "--include=python3,python3-venv,ca-certificates"
             run(["debootstrap", "--variant=minbase", include, "bookworm", folder], error=ImageError)
             Path(folder).chmod(0o755)
-            for rubbish in [*Path(folder).glob("var/cache/apt/**/*.deb"), *Path(folder).glob("var/lib/apt/lists/*_*")]:
-                rubbish.unlink()
+            for leftover in [*Path(folder).glob("var/cache/apt/**/*.deb"), *Path(folder).glob("var/lib/apt/lists/*_*")]:
+                leftover.unlink()
             working = self._buildah("from", "scratch").strip()
             self._buildah("copy", "--quiet", working, folder, "/")
             self._buildah("commit", "--quiet", "--disable-compression", "--rm", working, _BASE)
 
     def _buildah(self, *args: str, timeout: float | None = None) -> str:
-        places = ["--root", str(self._folder / "root"), "--runroot", "/run/trainyard/buildah"]
-        return run(["nice", "buildah", *places, *args], error=ImageError, timeout=timeout)
+        storage = ["--root", str(self._folder / "root"), "--runroot", "/run/trainyard/buildah"]
+        return run(["nice", "buildah", *storage, *args], error=ImageError, timeout=timeout)
 
 
 def pip_options() -> list[str]:
-    """Return what lets pip inside a build use this machine's certificates, index and download cache."""
+    """Return the build options that give pip this machine's certificates, index and download cache."""
     downloads = Path(os.environ.get("PIP_CACHE_DIR") or Path.home() / ".cache" / "pip")
     downloads.mkdir(parents=True, exist_ok=True)
     options = [f"--volume={downloads}:/root/.cache/pip:rw", "--build-arg=PIP_CACHE=--cache-dir=/root/.cache/pip"]

@@ -1,4 +1,7 @@
-"""The node where a Docker engine answers: kind, with the local registry that its documentation describes."""
+"""The node on a machine with Docker: kind, with a local registry as its documentation describes.
+
+Written for machines with a Docker engine and not yet run on one.
+"""
 
 import json
 import shutil
@@ -95,7 +98,7 @@ def load(name: str, wanted: Iterable[str]) -> dict[str, str]:
 
 
 def config() -> Object:
-    """Return kind's configuration: containerd reads registries from a folder that we fill."""
+    """Return kind's configuration: containerd reads registries from a folder that `_connect` fills."""
     patch = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{_HOSTS}"\n'
     return {
         "kind": "Cluster",

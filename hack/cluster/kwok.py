@@ -1,4 +1,4 @@
-"""Fake nodes with fake GPUs, run by kwok: scale without machines."""
+"""Fake nodes with fake GPUs, run by kwok."""
 
 import datetime as dt
 from pathlib import Path
@@ -24,7 +24,7 @@ def start(plane: ControlPlane, binaries: Path, count: int) -> None:
     names = [f"kwok-{index}" for index in range(count)]
     for name in names:
         if plane.processes.pid("kwok") is None:
-            # A new kwok waits for the lease of the one before, 40 s, unless the lease is gone.
+            # A new kwok waits 40 s for the lease of its predecessor to expire, unless the lease is deleted.
             client.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
         if not client.exists(f"/api/v1/nodes/{name}"):
             client.apply(f"/api/v1/nodes/{name}", node(name))
@@ -46,7 +46,7 @@ def command(plane: ControlPlane, binaries: Path) -> list[str]:
 
 def node(name: str) -> dict[str, Any]:
     """Return a fake node of 8 GPUs."""
-    room = {"cpu": "64", "memory": "512Gi", "pods": "256", "nvidia.com/gpu": str(GPUS)}
+    resources = {"cpu": "64", "memory": "512Gi", "pods": "256", "nvidia.com/gpu": str(GPUS)}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -56,20 +56,20 @@ def node(name: str) -> dict[str, Any]:
             "annotations": {"kwok.x-k8s.io/node": "fake"},
         },
         "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
-        "status": {"capacity": room, "allocatable": room},
+        "status": {"capacity": resources, "allocatable": resources},
     }
 
 
 def ready(node: dict[str, Any], since: dt.datetime | None = None) -> bool:
-    """Return whether a node says that it is ready.
+    """Return whether a node reports that it is ready.
 
     Args:
         node: The Node object.
-        since: Older statements do not count: they may be those of a kubelet that ended.
+        since: Older heartbeats do not count: they may be those of a kubelet that has exited.
     """
     conditions = [one for one in node.get("status", {}).get("conditions", []) if one["type"] == "Ready"]
-    said = [dt.datetime.fromisoformat(one["lastHeartbeatTime"]) for one in conditions if one["status"] == "True"]
-    return any(since is None or heartbeat >= since for heartbeat in said)
+    heartbeats = [dt.datetime.fromisoformat(one["lastHeartbeatTime"]) for one in conditions if one["status"] == "True"]
+    return any(since is None or heartbeat >= since for heartbeat in heartbeats)
 
 
 def _all_ready(plane: ControlPlane, client: Client, names: list[str]) -> bool:

@@ -9,7 +9,7 @@ from cluster.errors import StartError, ToolError
 from cluster.nodeconfig import BRIDGE
 from cluster.shell import run, say, succeeds
 
-# Pairs of pod and service ranges; the second octets are ones that container engines do not choose by themselves.
+# Pairs of pod and service ranges; the second octets are ones that container engines do not choose by default.
 _RANGES = [(f"10.{second}.0.0/16", f"10.{second + 1}.0.0/16") for second in (214, 204, 194, 184)]
 _TABLES = ("nat", "filter", "mangle")
 
@@ -98,11 +98,11 @@ def removal(saved: str, table: str) -> str:
     ]
     if not ours and not deletions:
         return ""
-    # Naming a chain of one's own empties it, which breaks the references between the chains before they go.
+    # Declaring a chain flushes it, which removes the references between the chains before they are deleted.
     emptied = [f":{chain} - [0:0]" for chain in sorted(ours)]
     return "\n".join([f"*{table}", *emptied, *deletions, *(f"-X {chain}" for chain in sorted(ours)), "COMMIT", ""])
 
 
 def _jumps(rule: str) -> list[str]:
-    words = rule.split()
-    return [words[index + 1] for index, word in enumerate(words[:-1]) if word in ("-j", "-g")]
+    fields = rule.split()
+    return [fields[index + 1] for index, field in enumerate(fields[:-1]) if field in ("-j", "-g")]

@@ -37,7 +37,7 @@ from cluster.settings import Settings
 from cluster.shell import run, say, wait_until, write_atomically
 
 _TOO_EARLY = "server is not initialized yet"
-"""What containerd answers to the kubelet until its own parts are up."""
+"""Error of containerd to the kubelet until its plugins are loaded."""
 PROCESSES = ("registry", "containerd", "kubelet", "kube-proxy", "coredns", "node-daemon")
 """In the order in which they start."""
 _NODE = f"/api/v1/nodes/{NODE_NAME}"
@@ -80,7 +80,7 @@ class Node:
                 wait_until(self._registry_listens, 120, "the registry listening")
                 self._publish_pause()
             elif name == "containerd":
-                wait_until(self._containerd_listens, 120, "containerd listening")  # the kubelet gives up without it
+                wait_until(self._containerd_listens, 120, "containerd listening")  # the kubelet exits without it
             elif name == "kubelet":
                 wait_until(partial(self._kubelet_listens, command), 300, "the kubelet listening", self._hint)
         client.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/local-kube-proxy", _PROXY_BINDING)
@@ -98,7 +98,7 @@ class Node:
         self.start()
 
     def forget_images(self, references: Iterable[str]) -> None:
-        """Remove from the node the other builds of images; a pod that asks for one pulls it again.
+        """Remove other builds of images from the node; a pod that uses one pulls it again.
 
         Only worth it when the dependencies changed: builds that share them share nearly all of their disk, too.
 
@@ -128,7 +128,7 @@ class Node:
     def reboot(self) -> None:
         """Cut the machine's power and switch it on again: this node is the whole cluster, its control plane included.
 
-        Every process is killed at once, those in the pods too, so that nobody sees another end. What lives in memory
+        Every process is killed at once, those in the pods too, so that no process sees another one end. In-memory state
         is dropped: sockets, mounts (memory-backed volumes, tokens), network namespaces, addresses, firewall rules.
         Files stay, also those that were written but not synced: a loss of the disk's cache is not part of it.
 
@@ -142,7 +142,7 @@ class Node:
         self.start()
 
     def clear_remains(self) -> None:
-        """Drop what a node left that ended without `stop`: all its processes killed, or the machine switched off.
+        """Drop what a node left behind that ended without `stop`: processes killed, or a power-off.
 
         Does nothing while any part of it runs.
         """
@@ -153,7 +153,7 @@ class Node:
             network.remove_rules()
 
     def _forget(self) -> None:
-        """Drop what a machine that is switched off does not keep."""
+        """Drop the state that a power-off loses."""
         pods.remove_networks()
         pods.unmount_under([self.facts.state, self.facts.runtime])
         pods.remove_cgroups()
@@ -212,8 +212,8 @@ class Node:
         return False
 
     def _kubelet_listens(self, command: list[str]) -> bool:
-        # On a busy machine containerd listens some time before it can be used; the kubelet gives up then, too.
-        # It is looked at once: one that ends between two looks would pass for one that ended for another reason.
+        # On a busy machine containerd listens some time before it serves requests; the kubelet exits then, too.
+        # The pid is read once: a kubelet that exits between two reads would count as failed for another reason.
         if self._processes.pid("kubelet") is None:
             if _TOO_EARLY not in self._processes.last_lines("kubelet"):
                 self._processes.require("kubelet")
@@ -262,7 +262,7 @@ def start(name: str = "node", *, fake_gpus: int | None = None) -> tuple[Cluster,
     folder = binaries.ensure([*binaries.NODE, "helm"])
     with api.working_on(name) as state:
         if not ControlPlane.is_running(state):
-            Processes(state).crash(PROCESSES)  # parts that outlived it hold ports that it will choose anew
+            Processes(state).crash(PROCESSES)  # surviving parts hold ports that are chosen again
         found = _settings(state, fake_gpus)
         gateway = found.gateway
         assert gateway is not None

@@ -1,4 +1,4 @@
-"""A small process that keeps what nothing in Kubernetes keeps on this node: volumes and fake GPUs."""
+"""Daemon of the local node: recycles released volumes and maintains the fake GPUs."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ _NODE = f"/api/v1/nodes/{NODE_NAME}"
 _PAUSE_SECONDS = 3.0
 
 
-def keep_gpus(client: Client, count: int) -> None:
-    """Make the node offer `count` fake GPUs; a restarted kubelet takes them back.
+def maintain_gpus(client: Client, count: int) -> None:
+    """Set the fake GPUs in the node status; a restarted kubelet removes them.
 
     Raises:
         ApiError: the server did not answer.
@@ -27,14 +27,14 @@ def keep_gpus(client: Client, count: int) -> None:
 
 
 def main(name: str) -> None:
-    """Keep a cluster's volumes and fake GPUs until ended."""
+    """Maintain a cluster's volumes and fake GPUs until terminated."""
     cluster = api.find(name)
     client = cluster.client()
     while True:
         try:
             storage.recycle(client)
             found = settings.load(cluster.state)
-            keep_gpus(client, found.fake_gpus if found else 0)
+            maintain_gpus(client, found.fake_gpus if found else 0)
         except (ApiError, OSError) as failure:
             say(f"trying again in {_PAUSE_SECONDS:.0f} s: {failure}")
         time.sleep(_PAUSE_SECONDS)

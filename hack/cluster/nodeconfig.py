@@ -16,7 +16,7 @@ class NodeFacts:
 
     Attributes:
         state: The cluster's state folder.
-        runtime: Folder for sockets and for what a reboot must forget.
+        runtime: Folder for sockets and other state that a reboot must drop.
         pods: Address range of the pods; the bridge has its first address.
         ports: One port for every name in `PORTS`.
         cni_plugins: Folder of the CNI plugins.

@@ -49,5 +49,5 @@ def ensure(wanted: dict[str, str]) -> None:
 def _present(program: str) -> bool:
     if program.startswith("/"):
         return Path(program).exists()
-    # A user's PATH may lack the system folders.
+    # The PATH of a user may lack the sbin folders.
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None

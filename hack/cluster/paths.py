@@ -1,4 +1,4 @@
-"""Where the local cluster keeps things: a cache that can be thrown away, and the state of named clusters."""
+"""Folders of the local cluster: a disposable cache, and the state of named clusters."""
 
 import os
 import re
@@ -12,12 +12,12 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 def cache_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of what can be made again: binaries, base images, downloads."""
+    """Return the folder of what can be rebuilt: binaries, base images, downloads."""
     return _base(env, "TRAINYARD_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def state_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of what clusters remember: etcd, registry, volumes, kubeconfigs."""
+    """Return the folder of persistent state: etcd, registry, volumes, kubeconfigs."""
     return _base(env, "TRAINYARD_STATE", "XDG_STATE_HOME", ".local/state")
 
 

@@ -1,4 +1,4 @@
-// Holds a pod's namespaces: waits to be told to end, and reaps what is reparented to it.
+// Holds a pod's namespaces: waits for a signal, and reaps what is reparented to it.
 package main
 
 import (

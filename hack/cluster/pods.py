@@ -1,4 +1,4 @@
-"""Ends the pods of a node without asking anybody: it works after a crash of containerd, too."""
+"""Ends the pods of a node without containerd or the kubelet, which may have crashed."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _PARENT = 1
 
 
 def stop_all(socket: Path, grace_seconds: float) -> None:
-    """End all containers under the containerd at `socket`, politely first, and their shims.
+    """Stop all containers of the containerd at `socket`, first by SIGTERM, and their shims.
 
     Args:
         socket: The containerd's socket; shims carry it as an argument.
@@ -31,11 +31,11 @@ def stop_all(socket: Path, grace_seconds: float) -> None:
 
 
 def kill_all(socket: Path) -> None:
-    """Kill all containers under the containerd at `socket`, and their shims first, so that none can tell of an end."""
+    """Kill all containers of the containerd at `socket`, the shims first, so that no shim can report an exit."""
     shims = find_shims(socket)
     containers = _children({shim.pid for shim in shims})
     _end([*shims, *containers], signal.SIGKILL, 10)
-    _end(find_in_networks(noted_networks()), signal.SIGKILL, 10)  # of shims that were killed before
+    _end(find_in_networks(noted_networks()), signal.SIGKILL, 10)  # containers of shims that were killed earlier
 
 
 def find_shims(socket: Path, proc: Path = Path("/proc")) -> list[Identity]:
@@ -43,8 +43,8 @@ def find_shims(socket: Path, proc: Path = Path("/proc")) -> list[Identity]:
     found = []
     for folder in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "containerd-shim" in words[0] and str(socket) in words:
+            arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "containerd-shim" in arguments[0] and str(socket) in arguments:
                 found.append(identify(int(folder.name), proc))
     return [shim for shim in found if shim]
 
@@ -113,7 +113,7 @@ def find_in_networks(
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """What tells a file, or a namespace, from every other; None when there is none."""
+    """Return the identity of a file or namespace; None if it does not exist."""
     with contextlib.suppress(OSError):
         about = path.stat()
         return about.st_dev, about.st_ino

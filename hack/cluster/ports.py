@@ -1,4 +1,4 @@
-"""Chooses free TCP ports for a cluster and remembers them, so that clusters stand side by side."""
+"""Chooses free TCP ports for a cluster and records them, so that several clusters can run."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ def choose(
         names: What the ports are for.
         remembered: The choice of an earlier run.
         taken: Ports that other clusters remember.
-        free: Tells whether a port can be listened on.
+        free: Returns whether a port can be listened on.
         candidates: The order in which ports are tried; random by default.
 
     Raises:
@@ -64,7 +64,7 @@ def reserve(state: Path, names: Iterable[str], keep: bool) -> dict[str, int]:
     Args:
         state: The cluster's state folder; its siblings are the other clusters.
         names: What the ports are for.
-        keep: The cluster runs, so its remembered ports are in use by itself: return them as they are.
+        keep: The cluster runs and uses its recorded ports: return them unchanged.
     """
     file = state / "ports.json"
     with locked(state.parent / ".ports.lock", "another cluster is choosing its ports; waiting for it"):

@@ -1,7 +1,7 @@
 """Starts, finds and stops background processes across runs of the command.
 
-A process is remembered by its pid, its start time and the machine's boot, so that a pid given to somebody else after
-an exit or a reboot is never taken for ours.
+A process is recorded by its pid, its start time and the boot id, so that a pid that was reused after an exit or a
+reboot is not mistaken for ours.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ _STATE, _STARTED = 0, 19
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What tells one process from every other on this machine.
+    """Unique identity of a process on this machine.
 
     Attributes:
         pid: Process id.
         started: Start time in clock ticks since boot.
-        boot: The boot's random id.
+        boot: The boot id.
     """
 
     pid: int
@@ -78,9 +78,9 @@ class Processes:
         return identity.pid if identify(identity.pid) == identity else None
 
     def start(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
-        """Start a process in a session of its own unless it runs already, and return its pid.
+        """Start a process in a new session unless it runs already, and return its pid.
 
-        Its log starts anew; the one of the run before is kept beside it.
+        The previous log is renamed to `NAME.before.log`.
 
         Raises:
             StartError: the program cannot be executed.
@@ -120,7 +120,7 @@ class Processes:
         (self._run / f"{name}.json").unlink(missing_ok=True)
 
     def crash(self, names: Sequence[str]) -> None:
-        """Kill processes, all at once, and leave their records as a loss of power would."""
+        """Kill processes, all at once, and leave their records, as a power loss would."""
         for name in names:
             self.signal(name, signal.SIGKILL)
         for name in names:
@@ -143,7 +143,7 @@ class Processes:
             raise StartError(f"{name} ended. Its last lines ({self.log(name)}):\n{self.last_lines(name)}")
 
     def forget_dead(self) -> None:
-        """Drop the records of processes that do not run: nobody asks any more why they ended."""
+        """Drop the records of processes that do not run."""
         for name in self.names():
             if self.pid(name) is None:
                 (self._run / f"{name}.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Talks to the local registry: publishes the pause image and lists what is there."""
+"""Client of the local registry: publishes the pause image and lists images."""
 
 import hashlib
 import io

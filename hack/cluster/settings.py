@@ -1,4 +1,4 @@
-"""What a cluster remembers about itself between runs."""
+"""Settings of a cluster that are kept between runs."""
 
 import contextlib
 import dataclasses

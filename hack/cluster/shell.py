@@ -1,4 +1,4 @@
-"""Runs programs of the machine and turns their failures into sentences."""
+"""Runs programs of the machine and converts their failures to readable errors."""
 
 import contextlib
 import fcntl
@@ -96,7 +96,7 @@ def wait_until(check: Callable[[], bool], seconds: float, what: str, hint: Calla
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Hold an exclusive file lock; say `waiting` when someone else has it."""
+    """Hold an exclusive file lock; print `waiting` while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

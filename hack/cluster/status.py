@@ -1,4 +1,4 @@
-"""One screen about what runs on this machine."""
+"""The report of `status`: clusters, processes, images, disk."""
 
 import os
 from collections.abc import Iterator

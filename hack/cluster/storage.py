@@ -1,7 +1,7 @@
-"""The node's volumes: local folders as PersistentVolumes, given back when their claim is gone.
+"""The node's volumes: local folders as PersistentVolumes, recycled when their claim is deleted.
 
-`local` volumes, because the kubelet applies no fsGroup to a hostPath. Nothing in Kubernetes makes a released local
-volume available again, so the keeper process does.
+`local` volumes, because the kubelet applies no fsGroup to a hostPath. Kubernetes does not make a released local
+volume available again, so the node daemon does.
 """
 
 import shutil

@@ -1,6 +1,6 @@
 """`python -m demo up|clean`: what `make demo` and `make clean-demo` run.
 
-Every step looks first whether its result is already there, so an interrupted demo goes on where it was.
+Every step reuses an existing result, so an interrupted demo continues where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMESPACE = "trainyard-demo"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 when the demo showed what it promises, 1 with a sentence otherwise."""
+    """Run the command; 0 when the model learned, 1 with an error message otherwise."""
     arguments = _parser().parse_args(argv)
     if os.geteuid() != 0:
         print("The demo starts a Kubernetes node on this machine, which needs root: run it with sudo.")
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     except subprocess.CalledProcessError:
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where it was.")
+        print("\nInterrupted. The same command continues where it was.")
         return 130
     except (RuntimeError, LookupError, TimeoutError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def up(model: str | None) -> int:
-    """All steps, each with what it does and about how long it takes."""
-    # Third-party and torch-using modules stay out of `clean`, which runs without the environment.
+    """Run all steps."""
+    # `clean` runs without the Python environment, so third-party imports are local.
     from demo import inputs, install, show, volume
     from demo.compare import compare
     from demo.follow import follow
@@ -72,7 +72,7 @@ def up(model: str | None) -> int:
     with steps.step("kubectl apply -f examples/python-docs-qlora.yaml (1 to 3 min of training on one core)"):
         name = show.apply_example(kubectl, model)
         job = follow(kubectl, name, 3600, print)
-        show.finished(kubectl, job)
+        show.show_result(kubectl, job)
     with steps.step("before and after, on held-out questions (about 1 min)"):
         passed = show.show_comparison(compare(kubectl, images["trainer"], name))
     print(f"\nThe demo took {steps.elapsed}. Look around:")
@@ -83,7 +83,7 @@ def up(model: str | None) -> int:
 
 
 def clean(*, keep_cache: bool) -> int:
-    """Take the node down and delete everything it stored and, unless asked to keep it, everything that was built."""
+    """Stop the node and delete its state and, unless `keep_cache`, everything that was built."""
     from cluster.paths import cache_dir, state_dir
     from demo.machine import cluster
 

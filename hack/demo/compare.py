@@ -13,7 +13,7 @@ class Comparison:
     """Result of the trainer's compare command.
 
     Attributes:
-        report: Text for people.
+        report: Text of the comparison.
         before: Held-out loss of the base model, in nats per token.
         after: Held-out loss of the trained model.
         after_shuffled: The same with each answer under another row's question.

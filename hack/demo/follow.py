@@ -12,8 +12,8 @@ FINAL = ("Succeeded", "Failed", "Stopped")
 _BAR = 28
 
 
-def follow(kubectl: Kubectl, name: str, seconds: float, say: Callable[[str], None]) -> Object:
-    """Show phase, progress, step, loss and ETA as they move; return the final object.
+def follow(kubectl: Kubectl, name: str, seconds: float, report: Callable[[str], None]) -> Object:
+    """Print phase, progress, step, loss and ETA as they change; return the final object.
 
     Raises:
         TimeoutError: the job did not finish in time.
@@ -31,17 +31,17 @@ def follow(kubectl: Kubectl, name: str, seconds: float, say: Callable[[str], Non
         if phase(job) in FINAL:
             return job
         time.sleep(1)
-    say("the job is still there; watch it with: kubectl get tj -w")
+    report("the job is still there; watch it with: kubectl get tj -w")
     raise TimeoutError(f"TrainingJob {name} did not finish within {seconds:.0f} s")
 
 
 def phase(job: Object) -> str:
-    """The job's phase, or Pending before the operator saw it."""
+    """Return the phase, or Pending while there is no status."""
     return str(job.get("status", {}).get("phase", "Pending"))
 
 
 def render(job: Object) -> str:
-    """One line about the job."""
+    """Format one line about the job."""
     status = job.get("status", {})
     summary, progress = status.get("summary", {}), status.get("progress", {})
     percent = float(progress.get("percent") or 0)

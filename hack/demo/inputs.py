@@ -1,4 +1,4 @@
-"""The demo's model and rows: made once on this machine, then reused."""
+"""The demo's model and rows, built once on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ensure() -> Path:
-    """Directory with `model/`, `train.jsonl` and `heldout.jsonl`, made by hack/tiny_model when it is not there yet."""
+    """Return the directory with `model/`, `train.jsonl` and `heldout.jsonl`; built if missing."""
     target = cache_dir() / "tiny-model" / _key()
     if not (target / ".complete").exists():
         target.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def ensure() -> Path:
 
 
 def _key() -> str:
-    """Changes with the program that makes the model and with the libraries it uses."""
+    """Return a hash of the program that builds the model and of the libraries it uses."""
     total = hashlib.sha256()
     for path in [*sorted((ROOT / "hack" / "tiny_model").glob("*.py")), ROOT / "requirements" / "dev.txt"]:
         total.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""kubectl as a function: what the demo and the end-to-end tests do to a cluster, they do as a user would."""
+"""kubectl as a Python object, for the demo and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ Object = dict[str, Any]
 
 
 class KubectlError(RuntimeError):
-    """kubectl refused; the text is what it said."""
+    """kubectl failed; the text is its message."""
 
 
 class WaitError(RuntimeError):
-    """A condition did not come true in time; the text says what was seen last."""
+    """A condition was not met in time; the text has the last observation."""
 
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl bound to one cluster and namespace."""
+    """kubectl for one cluster and namespace."""
 
     program: Path
     kubeconfig: Path
     namespace: str = "default"
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         """The full command line."""
-        return [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words]
+        return [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *arguments]
 
-    def run(self, *words: str, text: str | None = None, timeout: float = 600) -> str:
+    def run(self, *arguments: str, text: str | None = None, timeout: float = 600) -> str:
         """Run and return stdout.
 
         Raises:
-            KubectlError: with kubectl's own message.
+            KubectlError: kubectl failed; the text is its message.
         """
-        done = subprocess.run(self.command(*words), input=text, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(self.command(*arguments), input=text, capture_output=True, text=True, timeout=timeout)
         if done.returncode:
-            raise KubectlError(f"kubectl {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+            raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def get(self, *words: str) -> Object | None:
+    def get(self, *arguments: str) -> Object | None:
         """One object or list, or None when there is none."""
-        found = self.run("get", *words, "--ignore-not-found", "-o", "json")
+        found = self.run("get", *arguments, "--ignore-not-found", "-o", "json")
         document: Object | None = json.loads(found) if found.strip() else None
         return document
 
-    def items(self, *words: str) -> list[Object]:
+    def items(self, *arguments: str) -> list[Object]:
         """The objects of a list."""
-        found = self.get(*words)
+        found = self.get(*arguments)
         return list(found["items"]) if found else []
 
     def apply(self, *documents: Object) -> None:
@@ -61,27 +61,27 @@ class Kubectl:
         self.run("apply", "--server-side", "--field-manager=demo", "--force-conflicts", "-f", "-", text=text)
 
     def wait(
-        self, what: str, seen: Callable[[], Any], done: Callable[[Any], bool], seconds: float, every: float = 0.5
+        self, what: str, observe: Callable[[], Any], done: Callable[[Any], bool], seconds: float, every: float = 0.5
     ) -> Any:
-        """Look until `done` holds.
+        """Poll until a condition is met, and return the observation that met it.
 
         Args:
-            what: The condition in words, for the error.
-            seen: Looks at the cluster; a KubectlError in it counts as not yet.
-            done: Whether what was seen is what was waited for.
-            seconds: Deadline.
-            every: Seconds between two looks.
+            what: Description of the condition, for the error.
+            observe: Reads the cluster; a KubectlError counts as not met.
+            done: Returns whether an observation meets the condition.
+            seconds: Timeout.
+            every: Polling interval in seconds.
 
         Raises:
-            WaitError: the deadline passed.
+            WaitError: the condition was not met within the timeout.
         """
         end = time.monotonic() + seconds
         last: Any = None
         while time.monotonic() < end:
             try:
-                last = seen()
-            except KubectlError as refused:
-                last = str(refused)
+                last = observe()
+            except KubectlError as failure:
+                last = str(failure)
             else:
                 if done(last):
                     return last

@@ -1,4 +1,4 @@
-"""The cluster of this machine, by its command, as a user would."""
+"""The local cluster, through its command line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from demo.install import ROOT
 COMMAND = [sys.executable, str(ROOT / "hack" / "cluster")]
 
 
-def cluster(*words: str) -> list[str]:
-    """Run hack/cluster and return the lines of its answer; what it says of its progress goes to our terminal.
+def cluster(*arguments: str) -> list[str]:
+    """Run hack/cluster and return the lines of its output; its progress goes to the terminal.
 
     Raises:
-        CalledProcessError: it failed, and has said why.
+        CalledProcessError: it failed and has printed why.
     """
-    return subprocess.run([*COMMAND, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return subprocess.run([*COMMAND, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
 
 
 def load_images() -> dict[str, str]:
-    """Build the images that changed, give them to the node, and return each reference by its name."""
+    """Build the images that changed, push them, and return each reference by its name."""
     pairs = (line.split("=", 1) for line in cluster("load", "all") if "_IMAGE=" in line)
     return {name.removesuffix("_IMAGE").lower(): reference for name, reference in pairs}

@@ -1,4 +1,4 @@
-"""Reading of manifests as kubectl reads them."""
+"""Read manifests as kubectl does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from demo.kubectl import Object
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML takes 1e-4 for text; YAML 1.2, and kubectl, take it for a number."""
+    """Parses 1e-4 as a number, like YAML 1.2 and kubectl; PyYAML parses it as text."""
 
 
 _Loader.add_implicit_resolver(
@@ -20,11 +20,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_all(path: Path) -> list[Object]:
-    """The objects of a file."""
+    """Return the objects of a file."""
     return list(yaml.load_all(path.read_text(), Loader=_Loader))
 
 
 def load(path: Path) -> Object:
-    """The one object of a file."""
+    """Return the only object of a file."""
     (document,) = load_all(path)
     return document

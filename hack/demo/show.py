@@ -1,4 +1,4 @@
-"""What the demo applies and what it prints about the result."""
+"""Apply the demo's TrainingJob and print its result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOSS_BAR = 0.7
 
 
 def apply_example(kubectl: Kubectl, model: str | None) -> str:
-    """Apply the example (with another base model when asked) and return the job's name.
+    """Apply the example, optionally with another base model, and return the job's name.
 
-    A job of an earlier demo goes on; one that failed, or of another model, is replaced.
+    An existing job continues; one that failed, was stopped or has another spec is replaced.
     """
     job = load(EXAMPLE)
     if model:
@@ -34,7 +34,7 @@ def apply_example(kubectl: Kubectl, model: str | None) -> str:
 
 
 def _use_hub_model(job: Object, model: str) -> None:
-    """The example's settings are for a model of two million parameters; a real one learns slower and needs memory."""
+    """Replace the example's settings for a model of two million parameters by ones for a real model."""
     spec = job["spec"]
     job["metadata"]["name"] += "-hub"
     spec["model"] = {"source": model}
@@ -55,11 +55,11 @@ def _differs(found: Object, job: Object) -> bool:
     )
 
 
-def finished(kubectl: Kubectl, job: Object) -> None:
-    """The finished job as a user sees it.
+def show_result(kubectl: Kubectl, job: Object) -> None:
+    """Print the finished job as a user sees it.
 
     Raises:
-        KubectlError: it failed; the text says why.
+        KubectlError: the job failed; the text has the reason.
     """
     status = job["status"]
     if status["phase"] != "Succeeded":

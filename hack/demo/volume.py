@@ -1,4 +1,4 @@
-"""Put a directory of this machine into a claim, through a pod: works on any cluster."""
+"""Copy a directory of this machine to a claim, through a pod."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|'
 
 
 def fill(kubectl: Kubectl, image: str, name: str, source: Path, size: str = "2Gi") -> None:
-    """Make the claim `name` hold the files of `source`; nothing happens when it already does.
+    """Copy the files of `source` to the claim `name`, unless they are already there.
 
     Args:
         image: Any image with Python (the trainer's).

@@ -1,4 +1,4 @@
-"""The programs' folder name and the generated go.mod."""
+"""The name of the binaries' folder, and the generated go.mod."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ def _changed(**fields: Any) -> dict[str, Recipe]:
     return {"one": dataclasses.replace(RECIPES["one"], **fields)}
 
 
-def test_key_changes_with_what_changes_the_program() -> None:
+def test_key_changes_with_the_recipe() -> None:
     key = binaries.key("1.26.0", RECIPES)
     assert key != binaries.key("1.26.1", RECIPES)
     assert key != binaries.key("1.26.0", _changed(version="v1.2.4"))
@@ -21,11 +21,11 @@ def test_key_changes_with_what_changes_the_program() -> None:
     assert key != binaries.key("1.26.0", _changed(source="package main"))
 
 
-def test_key_ignores_how_long_a_build_takes() -> None:
+def test_key_ignores_build_time() -> None:
     assert binaries.key("1.26.0", RECIPES) == binaries.key("1.26.0", _changed(seconds=99))
 
 
-def test_kubernetes_calls_itself_by_its_version() -> None:
+def test_kubernetes_version_is_linked_in() -> None:
     flags = binaries.RECIPES["kube-apiserver"].ldflags
     assert f"-X k8s.io/component-base/version.gitVersion=v{binaries.KUBERNETES}" in flags
     assert "-X k8s.io/component-base/version.gitMajor=1" in flags

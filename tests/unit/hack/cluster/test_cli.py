@@ -1,4 +1,4 @@
-"""Arguments and the errors that users see."""
+"""Arguments, error messages, settings."""
 
 from pathlib import Path
 
@@ -17,26 +17,26 @@ def test_paths_follow_the_environment() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "A", "../x", "-a", "a" * 41, "a.b", "a/b"])
-def test_a_bad_name_is_refused(name: str) -> None:
+def test_invalid_cluster_name_is_rejected(name: str) -> None:
     with pytest.raises(ClusterError, match="is not a cluster name"):
         paths.cluster_dir(name)
 
 
-def test_errors_are_sentences(
+def test_errors_are_printed_with_a_remedy(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRAINYARD_STATE", str(tmp_path))
-    assert cli.main(["kubeconfig", "--name", "nobody"]) == 1
-    assert "cluster: error: cluster 'nobody' has no kubeconfig yet" in capsys.readouterr().err
-    assert cli.main(["reboot", "--name", "nobody"]) == 1
-    assert "there is no cluster 'nobody'" in capsys.readouterr().err
+    assert cli.main(["kubeconfig", "--name", "missing"]) == 1
+    assert "cluster: error: cluster 'missing' has no kubeconfig yet" in capsys.readouterr().err
+    assert cli.main(["reboot", "--name", "missing"]) == 1
+    assert "there is no cluster 'missing'" in capsys.readouterr().err
     assert cli.main(["up", "--kwok", "3"]) == 1
     assert "use it with --api-only" in capsys.readouterr().err
     assert cli.main(["up", "--name", "Bad"]) == 1
     assert "--name 'Bad' is not a cluster name" in capsys.readouterr().err
 
 
-def test_a_negative_count_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_negative_count_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["up", "--fake-gpus", "-1"])
     assert "--fake-gpus" in capsys.readouterr().err
@@ -49,7 +49,7 @@ def test_a_cluster_keeps_its_tier(tmp_path: Path) -> None:
         settings.require_tier(tmp_path, "node")
 
 
-def test_settings_survive_and_damage_is_no_cluster(tmp_path: Path) -> None:
+def test_settings_round_trip_and_damaged_file_means_no_cluster(tmp_path: Path) -> None:
     saved = settings.save(tmp_path, Settings("node", pods="10.214.0.0/16", fake_gpus=2))
     assert settings.load(tmp_path) == saved
     assert str(saved.gateway) == "10.214.0.1"

@@ -1,4 +1,4 @@
-"""What goes into an image, and the tag that names it."""
+"""Build contexts and image tags."""
 
 import os
 from pathlib import Path
@@ -28,13 +28,13 @@ def _tag(root: Path) -> str:
     return context.stage(root, "Dockerfile", root.parent / "staged").tag
 
 
-def test_only_what_is_copied_is_staged(checkout: Path) -> None:
+def test_only_copied_files_are_staged(checkout: Path) -> None:
     staged = context.stage(checkout, "Dockerfile", checkout.parent / "staged")
     files = {str(path.relative_to(staged.folder)) for path in staged.folder.rglob("*") if path.is_file()}
     assert files == {"Dockerfile", "lock.txt", "code/pkg/main.py"}
 
 
-def test_code_changes_the_tag_and_time_and_caches_do_not(checkout: Path) -> None:
+def test_tag_changes_with_code_but_not_with_times_or_caches(checkout: Path) -> None:
     tag = _tag(checkout)
     os.utime(checkout / "lock.txt", (1, 1))
     (checkout / "code" / "pkg" / "__pycache__" / "other.pyc").write_bytes(b"y")
@@ -50,19 +50,19 @@ def test_a_renamed_file_changes_the_tag(checkout: Path) -> None:
     assert _tag(checkout) != tag
 
 
-def test_times_are_the_same_in_every_checkout(checkout: Path) -> None:
+def test_staged_files_have_fixed_times(checkout: Path) -> None:
     staged = context.stage(checkout, "Dockerfile", checkout.parent / "staged")
     assert {path.stat().st_mtime for path in staged.folder.rglob("*")} == {0}
 
 
-def test_a_missing_source_is_a_sentence(checkout: Path) -> None:
+def test_missing_source_raises_image_error(checkout: Path) -> None:
     (checkout / "lock.txt").unlink()
     with pytest.raises(ImageError, match=r"Dockerfile copies 'lock\.txt', which is not in"):
         _tag(checkout)
 
 
 @pytest.mark.parametrize("image", images.IMAGES.values(), ids=lambda image: image.name)
-def test_the_dockerfiles_copy_their_lock_before_the_code(image: images.Image) -> None:
+def test_dockerfiles_copy_lock_before_code(image: images.Image) -> None:
     text = (ROOT / image.dockerfile).read_text()
     copied = context.sources(text)
     assert copied[0] == image.lock

@@ -16,7 +16,7 @@ def _plane(tmp_path: Path, gateway: str | None = None) -> ControlPlane:
     return ControlPlane(tmp_path, Path("/bin"), ports, address)
 
 
-def test_a_kubeconfig_holds_everything_and_is_private(tmp_path: Path) -> None:
+def test_kubeconfig_is_complete_and_private(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     path = authority.kubeconfig(tmp_path / "admin.kubeconfig", "https://127.0.0.1:1", "admin", "/O=system:masters/CN=a")
     document = json.loads(path.read_text())
@@ -25,7 +25,7 @@ def test_a_kubeconfig_holds_everything_and_is_private(tmp_path: Path) -> None:
     assert data == authority.certificate.read_bytes()
 
 
-def test_certificates_are_kept_until_their_names_change(tmp_path: Path) -> None:
+def test_certificates_are_reissued_only_when_names_change(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     first = authority.issue("server", "/CN=server", ["IP:10.0.0.1"])[0].read_bytes()
     assert authority.issue("server", "/CN=server", ["IP:10.0.0.1"])[0].read_bytes() == first
@@ -35,7 +35,7 @@ def test_certificates_are_kept_until_their_names_change(tmp_path: Path) -> None:
     assert subprocess.run(verify, capture_output=True).returncode == 0
 
 
-def test_a_control_plane_alone_listens_on_loopback(tmp_path: Path) -> None:
+def test_control_plane_without_node_listens_on_loopback(tmp_path: Path) -> None:
     command = _plane(tmp_path).apiserver()
     assert "--bind-address=127.0.0.1" in command
     assert "--endpoint-reconciler-type=none" in command
@@ -43,7 +43,7 @@ def test_a_control_plane_alone_listens_on_loopback(tmp_path: Path) -> None:
     assert "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement" in command
 
 
-def test_the_api_server_vouches_for_users_by_an_authority_of_its_own(tmp_path: Path) -> None:
+def test_request_header_authentication_has_a_separate_authority(tmp_path: Path) -> None:
     plane = _plane(tmp_path)
     flags = dict(word.split("=", 1) for word in plane.apiserver()[1:] if "=" in word)
     front = flags["--requestheader-client-ca-file"]
@@ -52,7 +52,7 @@ def test_the_api_server_vouches_for_users_by_an_authority_of_its_own(tmp_path: P
     assert subprocess.run(verify, capture_output=True).returncode == 0
 
 
-def test_a_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
+def test_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
     plane = _plane(tmp_path, "10.214.0.1")
     command = plane.apiserver()
     assert plane.server == "https://10.214.0.1:20002"
@@ -60,11 +60,11 @@ def test_a_node_listens_on_its_bridge_only(tmp_path: Path) -> None:
     assert "--kubelet-preferred-address-types=InternalIP" in command
 
 
-def test_no_etcd_waits_for_the_disk(tmp_path: Path) -> None:
+def test_etcd_runs_without_fsync(tmp_path: Path) -> None:
     for plane in (_plane(tmp_path), _plane(tmp_path, "10.214.0.1")):
         assert "--unsafe-no-fsync" in plane.etcd()
 
 
-def test_the_server_answers_to_its_service_name_and_address() -> None:
+def test_server_certificate_has_service_name_and_address() -> None:
     names = Address("10.215.0.0/16", None).names
     assert {"DNS:kubernetes.default.svc.cluster.local", "DNS:kubernetes.default.svc", "IP:10.215.0.1"} <= set(names)

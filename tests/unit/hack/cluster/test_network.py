@@ -24,7 +24,7 @@ COMMIT
 """
 
 
-def test_removal_takes_our_chains_and_the_jumps_to_them_only() -> None:
+def test_removal_deletes_only_our_chains_and_jumps_to_them() -> None:
     script = network.removal(SAVED, "nat").splitlines()
     assert script[0] == "*nat"
     assert script[-1] == "COMMIT"
@@ -36,20 +36,20 @@ def test_removal_takes_our_chains_and_the_jumps_to_them_only() -> None:
     assert not any("foreign" in line or "DOCKER" in line for line in script)
 
 
-def test_chains_are_emptied_before_they_go() -> None:
+def test_chains_are_flushed_before_deletion() -> None:
     script = network.removal(SAVED, "nat").splitlines()
     assert script.index(":KUBE-SVC-X - [0:0]") < script.index("-X KUBE-SVC-X")
 
 
-def test_nothing_of_ours_needs_no_removal() -> None:
+def test_removal_is_empty_without_our_chains() -> None:
     assert network.removal("*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DOCKER\nCOMMIT\n", "nat") == ""
 
 
-def test_ranges_avoid_the_routes_of_the_machine() -> None:
+def test_ranges_avoid_existing_routes() -> None:
     pods, services = network.choose_ranges(["10.214.3.0/24", "10.205.0.1", "192.168.0.0/16"])
     assert (str(pods), str(services)) == ("10.194.0.0/16", "10.195.0.0/16")
 
 
-def test_no_range_left_is_a_sentence() -> None:
+def test_no_free_range_raises_start_error() -> None:
     with pytest.raises(StartError, match="all address ranges"):
         network.choose_ranges(["10.0.0.0/8"])

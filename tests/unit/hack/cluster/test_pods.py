@@ -1,4 +1,4 @@
-"""Finding what belongs to the node's pods."""
+"""Processes, networks and cgroups of the node's pods."""
 
 import json
 from pathlib import Path
@@ -18,23 +18,23 @@ NOTE = {
 }
 
 
-def test_the_namespace_stands_in_the_result() -> None:
+def test_network_namespace_is_read_from_the_result() -> None:
     assert pods.namespaces_in(json.dumps(NOTE)) == ["cni-1"]
 
 
-def test_a_damaged_note_names_none() -> None:
+def test_damaged_note_has_no_namespaces() -> None:
     assert pods.namespaces_in("{") == []
     assert pods.namespaces_in("{}") == []
 
 
-def test_notes_of_our_network_go_with_their_container_s_others(tmp_path: Path) -> None:
+def test_all_notes_of_our_containers_are_removed(tmp_path: Path) -> None:
     for name in ("tyard0-1f-eth0", "cni-loopback-1f-lo", "podman-2f-eth0", "cni-loopback-2f-lo"):
         (tmp_path / name).write_text("{}")
     pods.remove_networks(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cni-loopback-2f-lo", "podman-2f-eth0"]
 
 
-def test_containers_whose_shim_is_gone_are_found_by_their_network(tmp_path: Path) -> None:
+def test_containers_without_a_shim_are_found_by_network(tmp_path: Path) -> None:
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     (tmp_path / "sys/kernel/random/boot_id").write_text("boot")
     (tmp_path / "netns").mkdir()
@@ -48,7 +48,7 @@ def test_containers_whose_shim_is_gone_are_found_by_their_network(tmp_path: Path
     assert [process.pid for process in found] == [10]
 
 
-def test_shims_are_found_by_their_own_socket_only(tmp_path: Path) -> None:
+def test_shims_are_found_by_their_socket(tmp_path: Path) -> None:
     boot = tmp_path / "sys" / "kernel" / "random"
     boot.mkdir(parents=True)
     (boot / "boot_id").write_text("boot")
@@ -64,7 +64,7 @@ def test_shims_are_found_by_their_own_socket_only(tmp_path: Path) -> None:
     assert [shim.pid for shim in pods.find_shims(Path("/run/ours.sock"), tmp_path)] == [10]
 
 
-def test_empty_control_groups_go_from_the_bottom(tmp_path: Path) -> None:
+def test_empty_cgroups_are_removed_bottom_up(tmp_path: Path) -> None:
     for name in ("cpu/kubepods/burstable/pod1", "memory/kubepods", "cpu/system"):
         (tmp_path / name).mkdir(parents=True)
     pods.remove_cgroups(tmp_path)
