@@ -16,7 +16,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import PATIENCE, RESTRICTED, Kubernetes, install_crd, plane
+from tests.api.gateway_support import RESTRICTED, TIMEOUT, Kubernetes, install_crd, plane
 from tests.api.operator_support import NODE, Operator, Team, leading, namespace_of_a_team
 
 ORDER = (
@@ -69,7 +69,7 @@ def began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kubernetes
         kubernetes = Kubernetes(cluster)
         kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
         early.append(Operator(kubernetes, tmp_path_factory.mktemp("early"), "early"))
-        early[0].process.wait(PATIENCE)
+        early[0].process.wait(TIMEOUT)
         install_crd(cluster)
 
     with plane(f"test-operator-{os.getpid()}", first=first) as kubernetes:

@@ -41,13 +41,13 @@ SPEC = {
     "resources": {"gpus": 0},
 }
 T = TypeVar("T")
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds until something is given up; only a failing test waits for so long."""
 _PATIENT = ("--node-monitor-grace-period=2h", "--node-startup-grace-period=2h")
 """Nobody plays the heartbeats of a node: it would be silent after a minute and lose its pods after six."""
 
 
-def until(condition: Callable[[], T | Literal[False] | None], seconds: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | Literal[False] | None], seconds: float = TIMEOUT) -> T:
     """Return the first true result of `condition`; fail after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -230,7 +230,7 @@ class Gateway:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(TIMEOUT)
         self.log.close()
         return code
 

@@ -15,7 +15,7 @@ from typing import Any
 from cluster import binaries
 from cluster.client import ApiError, Client
 from tests.api.chart_support import MINIMAL, render
-from tests.api.gateway_support import PATIENCE, Kubernetes, until
+from tests.api.gateway_support import TIMEOUT, Kubernetes, until
 
 Object = dict[str, Any]
 KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
@@ -106,7 +106,7 @@ class Manager:
     def stop(self) -> None:
         self._end.set()
         if self._thread is not None:
-            self._thread.join(PATIENCE)
+            self._thread.join(TIMEOUT)
 
     def _run(self) -> None:
         while not self._end.wait(0.1):

@@ -18,7 +18,7 @@ from cluster.client import ApiError
 from cluster.pki import kubeconfig
 from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import PATIENCE, Kubernetes, fetch, free_port, until
+from tests.api.gateway_support import TIMEOUT, Kubernetes, fetch, free_port, until
 from tests.api.supervised import Attended
 from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.printer_text import progress_summary
@@ -102,12 +102,12 @@ class Operator(Attended):
     def kill(self) -> None:
         self.leave()
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
 
     def stop(self) -> int:
         self.leave()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
     def get(self, path: str) -> tuple[int, str]:
         return fetch(self.health_port, path)
@@ -216,7 +216,7 @@ class TrainingJob:
         """Wait for a phase and return the status."""
         with contextlib.suppress(AssertionError):
             return until(lambda: status if (status := self.status()).get("phase") == phase else None)
-        raise AssertionError(f"not {phase} within {PATIENCE:.0f} s: {json.dumps(self.status(), indent=1)}")
+        raise AssertionError(f"not {phase} within {TIMEOUT:.0f} s: {json.dumps(self.status(), indent=1)}")
 
     def child(self) -> Object:
         return self.client.get(self.child_path)

@@ -19,7 +19,7 @@ from tests.api.chart_support import named, render
 from tests.api.gateway_support import (
     FOREIGN,
     NAMESPACE,
-    PATIENCE,
+    TIMEOUT,
     Gateway,
     Job,
     Kubernetes,
@@ -285,7 +285,7 @@ def train_with_transformers(folder: Path, url: str, token: str, ca: str) -> None
         "KUBEFLOW_TRAINER_SERVER_TOKEN": token,
     }
     command = [sys.executable, "-c", SCRIPT, str(folder / "out")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
 
 

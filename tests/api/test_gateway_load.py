@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import NAMESPACE, PATIENCE, Gateway, Job, Kubernetes, Pod, control_plane, until
+from tests.api.gateway_support import NAMESPACE, TIMEOUT, Gateway, Job, Kubernetes, Pod, control_plane, until
 from trainyard_crds.constants import progress_path
 from trainyard_crds.report import Progress, Report, Stage
 from trainyard_crds.runconfig import Intake
@@ -180,7 +180,7 @@ def open_at_once(gateway: Gateway, count: int) -> None:
     """Open as many connections as there may be at once: what the process grows by afterwards are reports."""
     with ExitStack() as stack:
         for _ in range(count):
-            plain = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), PATIENCE))
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT))
             stack.enter_context(gateway.context.wrap_socket(plain, server_hostname="127.0.0.1"))
 
 

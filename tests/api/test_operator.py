@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
-from tests.api.gateway_support import PATIENCE, Kubernetes, until
+from tests.api.gateway_support import TIMEOUT, Kubernetes, until
 from tests.api.operator_support import (
     SPEC,
     USER,
@@ -320,5 +320,5 @@ def test_without_the_crd_it_says_so_and_ends(too_early: Operator) -> None:
 
 def test_a_missing_setting_is_named(control_plane: Kubernetes, operator: Operator) -> None:
     lost = Operator(control_plane, operator.folder, "lost", TRAINYARD_TRAINER_IMAGE="")
-    assert lost.process.wait(PATIENCE) == os.EX_CONFIG
+    assert lost.process.wait(TIMEOUT) == os.EX_CONFIG
     assert "TRAINYARD_TRAINER_IMAGE is not set" in lost.log()

@@ -22,7 +22,7 @@ VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "training.env.HF_ENDPOINT=http://
 its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
-PATIENCE = 1800
+TIMEOUT = 1800
 """Seconds until something is given up that may have to wait for its turn; a job that has ended ends a wait at once."""
 FINAL = ("Failed", "Succeeded", "Stopped")
 """Phases that a job stays in."""
@@ -87,14 +87,14 @@ class Site:
             f"{replicas} pods of {name} are ready",
             lambda: [condition(pod["status"], "Ready").get("status") for pod in self.kubectl.items(*pods)],
             lambda ready: ready == ["True"] * replicas,
-            PATIENCE,
+            TIMEOUT,
         )
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         self.kubectl.run("patch", "trainingjob", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def wait_status(
-        self, name: str, what: str, done: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE
+        self, name: str, what: str, done: Callable[[dict[str, Any]], bool], seconds: float = TIMEOUT
     ) -> dict[str, Any]:
         """Wait until `done` holds of the job's status; a job that has ended otherwise ends the wait at once."""
         seen = self.kubectl.wait(
@@ -106,13 +106,13 @@ class Site:
         assert done(seen), f"{name} never {what}: {seen['phase']}: {seen.get('message')}\n{seen.get('logTail')}"
         return dict(seen)
 
-    def wait_phase(self, name: str, *phases: str, seconds: float = PATIENCE) -> dict[str, Any]:
+    def wait_phase(self, name: str, *phases: str, seconds: float = TIMEOUT) -> dict[str, Any]:
         """Wait until the job is in one of the phases."""
         return self.wait_status(
             name, f"in phase {' or '.join(phases)}", lambda status: status.get("phase") in phases, seconds
         )
 
-    def wait_step(self, name: str, step: int, seconds: float = PATIENCE) -> dict[str, Any]:
+    def wait_step(self, name: str, step: int, seconds: float = TIMEOUT) -> dict[str, Any]:
         """Wait until the status shows at least that step."""
         return self.wait_status(
             name, f"at step {step}", lambda status: status.get("progress", {}).get("step", 0) >= step, seconds
@@ -123,7 +123,7 @@ class Site:
         status = self.wait_status(name, f"in attempt {number}", lambda status: len(status["attempts"]) == number)
         return dict(status["attempts"][-1])
 
-    def wait_trained(self, name: str, step: int = 3, seconds: float = PATIENCE) -> dict[str, Any]:
+    def wait_trained(self, name: str, step: int = 3, seconds: float = TIMEOUT) -> dict[str, Any]:
         """Wait until the newest pod's log tells of that step: sooner than the status, which is written every 10 s."""
         status = self.wait_phase(name, "Running", seconds=seconds)
         pod = status["attempts"][-1]["pod"]
@@ -135,7 +135,7 @@ class Site:
     def wait_resumed(self, pod: str) -> int:
         """Wait until a pod says that it resumed; the step of the checkpoint."""
         return resumed_step(
-            self.kubectl.wait(f"pod {pod} resumed", lambda: self.log(pod), lambda text: "Resumed" in text, PATIENCE)
+            self.kubectl.wait(f"pod {pod} resumed", lambda: self.log(pod), lambda text: "Resumed" in text, TIMEOUT)
         )
 
     def wait_told(self, name: str, reason: str) -> list[str]:
@@ -146,11 +146,11 @@ class Site:
             own = [event for event in events if event["regarding"]["kind"] == "TrainingJob"]
             return [event["reason"] for event in sorted(own, key=lambda event: str(event["eventTime"]))]
 
-        return list(self.kubectl.wait(f"{name}: {reason}", reasons, lambda found: reason in found, PATIENCE))
+        return list(self.kubectl.wait(f"{name}: {reason}", reasons, lambda found: reason in found, TIMEOUT))
 
     def wait_logged(self, pod: str, words: str) -> None:
         """Wait until a pod's log has those words: the node writes it a moment later."""
-        self.kubectl.wait(f"pod {pod} says: {words}", lambda: self.log(pod), lambda text: words in text, PATIENCE)
+        self.kubectl.wait(f"pod {pod} says: {words}", lambda: self.log(pod), lambda text: words in text, TIMEOUT)
 
     def log(self, pod: str) -> str:
         """What a pod has written."""
@@ -177,7 +177,7 @@ def clear(kubectl: Kubectl, name: str) -> None:
     kubectl.run("delete", "namespace", name, "--wait=false")
     there.run("delete", "trainingjobs", "--all", "--wait=false")
     there.run("delete", "pods", "--all", "--grace-period=1", "--wait=false")
-    kubectl.wait(f"namespace {name} is gone", lambda: kubectl.get("namespace", name), lambda it: it is None, PATIENCE)
+    kubectl.wait(f"namespace {name} is gone", lambda: kubectl.get("namespace", name), lambda it: it is None, TIMEOUT)
 
 
 def reference_job(name: str, *, cpu: str = SHARE) -> Object:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demo.kubectl import pod
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import TIMEOUT, Site, condition, training_job
 
 NAME = "exporting"
 MERGED = {"format": "merged", "base": "dequantized"}
@@ -64,7 +64,7 @@ def history(site: Site, finished: dict[str, Any]) -> list[dict[str, Any]]:
         return [one["state"] for one in status["exports"]]
 
     ended = {"Succeeded", "Failed"}
-    site.kubectl.wait("both exports end", look, lambda states: len(states) == 3 and set(states) <= ended, PATIENCE)
+    site.kubectl.wait("both exports end", look, lambda states: len(states) == 3 and set(states) <= ended, TIMEOUT)
     return seen
 
 
@@ -98,7 +98,7 @@ def test_exports_load_in_what_knows_nothing_of_us(site: Site, history: list[dict
         "the pod that uses the exports ends",
         lambda: site.kubectl.run("get", "pod", "use-exports", "-o", "jsonpath={.status.phase}"),
         lambda seen: seen in ("Succeeded", "Failed"),
-        PATIENCE,
+        TIMEOUT,
     )
     log = site.log("use-exports")
     assert phase == "Succeeded", log

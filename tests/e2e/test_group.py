@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, Site, condition, logged_step, training_job, unfinished
+from tests.e2e.support import TIMEOUT, Site, condition, logged_step, training_job, unfinished
 
 STEPS, INTERVAL = 120, 20
 PROCESSES = """
@@ -38,7 +38,7 @@ def test_two_processes_train_are_interrupted_and_finish_as_one_job(site: Site) -
     # One of them is killed: the other one misses it, and the pod ends with a code that costs nothing.
     site.kubectl.run("exec", first, "--", "python", "-c", f"import os; os.kill({found[1]}, 9)")
     second = site.wait_attempt("group", 2)["pod"]
-    site.kubectl.wait(f"{second} trains", lambda: logged_step(site.log(second)), lambda step: step > INTERVAL, PATIENCE)
+    site.kubectl.wait(f"{second} trains", lambda: logged_step(site.log(second)), lambda step: step > INTERVAL, TIMEOUT)
     site.patch("group", {"suspend": True})
     status = site.wait_phase("group", "Suspended")
     assert unfinished(site.pods("group")) == []

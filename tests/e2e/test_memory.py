@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import TIMEOUT, Site, condition, training_job
 
 LABEL = "example.com/gpu.memory"
 
@@ -29,7 +29,7 @@ def test_the_nodes_labels_tell_that_a_pools_gpus_are_too_small(site: Site) -> No
         assert found["message"] in site.kubectl.run("describe", "trainingjob", "large")
         shown = ("get", "trainingjob", "large", "-o", "wide")
         told = "predicted to need 20.00 GiB"
-        site.kubectl.wait("it is shown", lambda: site.kubectl.run(*shown), lambda text: told in text, PATIENCE)
+        site.kubectl.wait("it is shown", lambda: site.kubectl.run(*shown), lambda text: told in text, TIMEOUT)
     finally:
         site.kubectl.run("label", "node", node, f"{LABEL}-")
         site.kubectl.run("delete", "trainingjob", "large", "--ignore-not-found")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, Site, condition, logged_step, training_job, unfinished
+from tests.e2e.support import TIMEOUT, Site, condition, logged_step, training_job, unfinished
 from tests.e2e.test_group import PROCESSES
 
 STEPS, INTERVAL = 120, 20
@@ -27,7 +27,7 @@ def peer(site: Site, job: str) -> str:
 def wait_attempt(site: Site, job: str, number: int) -> str:
     """Wait until that attempt makes steps beyond the first checkpoint; its first pod."""
     first: str = site.wait_attempt(job, number)["pod"]
-    site.kubectl.wait(f"{first} trains", lambda: logged_step(site.log(first)), lambda step: step > INTERVAL, PATIENCE)
+    site.kubectl.wait(f"{first} trains", lambda: logged_step(site.log(first)), lambda step: step > INTERVAL, TIMEOUT)
     return first
 
 
@@ -61,4 +61,4 @@ def test_two_pods_train_are_lost_and_evicted_and_finish_as_one_job(site: Site) -
     assert "Resumed from step-" in site.log(third)
     row = site.kubectl.run("get", "tj", "nodes", "--no-headers").split()
     assert row[:4] == ["nodes", "Succeeded", "100%", f"{STEPS}/{STEPS}"]
-    site.kubectl.wait("all pods end", lambda: unfinished(site.pods("nodes")), lambda left: left == [], PATIENCE)
+    site.kubectl.wait("all pods end", lambda: unfinished(site.pods("nodes")), lambda left: left == [], TIMEOUT)

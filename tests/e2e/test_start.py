@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import TIMEOUT, Site, condition, training_job
 
 DEADLINE = 60
 """Seconds to start in: on a busy node a pod is not as far as its fault within a few."""
@@ -56,4 +56,4 @@ def test_what_cannot_start_says_why_and_fails_after_its_deadline(
     assert condition(status, "Failed")["reason"] == reason
     assert named.lower() in status["message"].lower()
     assert "spec.startDeadlineSeconds" in status["message"]
-    site.kubectl.wait("its pod is gone", lambda: site.pods(name), lambda pods: pods == [], PATIENCE)
+    site.kubectl.wait("its pod is gone", lambda: site.pods(name), lambda pods: pods == [], TIMEOUT)

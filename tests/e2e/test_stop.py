@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.support import PATIENCE, Site, condition, training_job, unfinished
+from tests.e2e.support import TIMEOUT, Site, condition, training_job, unfinished
 
 
 def test_a_graceful_stop_saves_and_ends_the_job_for_good(site: Site) -> None:
@@ -39,7 +39,7 @@ def test_deleting_a_running_job_leaves_nothing_but_a_retained_claim(site: Site) 
         "jobs, pods and configmaps of the deleted TrainingJob are gone",
         lambda: site.kubectl.items("jobs,pods,configmaps,secrets", "-l", selector),
         lambda left: left == [],
-        PATIENCE,
+        TIMEOUT,
     )
     claims = [c["metadata"]["name"] for c in site.kubectl.items("pvc", "-l", selector)]
     assert claims == [f"deleted-{uid[:8]}"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.kubectl import namespace
-from tests.e2e.support import PATIENCE, Site, clear, training_job
+from tests.e2e.support import TIMEOUT, Site, clear, training_job
 from trainyard_crds.constants import progress_path
 
 OTHER = "trainyard-e2e-other"
@@ -71,7 +71,7 @@ def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
         "the gateway knows the attempt",
         lambda: json.loads(site.kubectl.run(*words, text=json.dumps(asked))),
         lambda seen: seen["gateway"][progress_path(*places(site)[0])][0] != 503,
-        PATIENCE,
+        TIMEOUT,
     )
     site.patch(NAME, {"stop": "Force"})
     site.wait_phase(NAME, "Stopped")
@@ -120,5 +120,5 @@ def test_the_authority_leaves_a_namespace_with_its_last_job(other: Site, probe: 
         "the ConfigMap is gone",
         lambda: other.kubectl.get("configmap", "trainyard-ca"),
         lambda found: found is None,
-        PATIENCE,
+        TIMEOUT,
     )

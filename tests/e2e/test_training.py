@@ -8,7 +8,7 @@ import pytest
 
 from demo.compare import compare
 from demo.manifest import load
-from tests.e2e.support import EXAMPLE, PATIENCE, Site, condition
+from tests.e2e.support import EXAMPLE, TIMEOUT, Site, condition
 
 NAME = "python-docs"
 
@@ -25,7 +25,7 @@ def history(site: Site) -> list[dict[str, Any]]:
             seen.append(status)
         return status
 
-    site.kubectl.wait("the example finishes", look, lambda s: s.get("phase") in ("Succeeded", "Failed"), PATIENCE)
+    site.kubectl.wait("the example finishes", look, lambda s: s.get("phase") in ("Succeeded", "Failed"), TIMEOUT)
     assert seen[-1]["phase"] == "Succeeded", f"{seen[-1].get('message')}\n{seen[-1].get('logTail')}"
     return seen
 

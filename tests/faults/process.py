@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import PATIENCE, fetch, free_port, until
+from tests.api.gateway_support import TIMEOUT, fetch, free_port, until
 from tests.api.operator_support import IMAGE
 from tests.api.supervised import Attended
 from tests.queueing.clock import move
@@ -101,13 +101,13 @@ class OperatorProcess(Attended):
         """kill -9."""
         self.leave()
         self.process.kill()
-        self.process.join(PATIENCE)
+        self.process.join(TIMEOUT)
 
     def stop(self) -> int | None:
         """SIGTERM; the exit status."""
         self.leave()
         self.process.terminate()
-        self.process.join(PATIENCE)
+        self.process.join(TIMEOUT)
         return self.process.exitcode
 
     def signal(self, number: signal.Signals) -> None:

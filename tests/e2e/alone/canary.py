@@ -16,7 +16,7 @@ from pathlib import Path
 from cluster import node
 from demo.install import NAMESPACE
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import TIMEOUT, Site, condition, training_job
 from trainyard_crds.constants import progress_path
 
 # Like no pattern that is redacted, and new in each run: old logs hold older ones.
@@ -33,7 +33,7 @@ def begin(site: Site) -> None:
     secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "data": data}
     model = {"source": "hf://org/name", "credentialsSecret": {"name": "hub", "key": "token"}}
     site.kubectl.apply(secret, training_job(JOB, model=model, retry={"limit": 0}))
-    site.kubectl.wait("it has a pod", lambda: site.pods(JOB), bool, PATIENCE)
+    site.kubectl.wait("it has a pod", lambda: site.pods(JOB), bool, TIMEOUT)
 
 
 def places(site: Site) -> Iterator[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.install import NAMESPACE
-from tests.e2e.support import PATIENCE, Site, condition, training_job
+from tests.e2e.support import TIMEOUT, Site, condition, training_job
 
 NAMES = ("pod-vanished", "job-vanished", "half-made")
 
@@ -88,13 +88,13 @@ def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, ou
 
 def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Outage) -> None:
     site.kubectl.wait(
-        "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), PATIENCE
+        "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), TIMEOUT
     )
     lease = site.kubectl.get("lease", "trainyard-operator", "-n", NAMESPACE)
     assert lease
     assert lease["spec"]["holderIdentity"].startswith("trainyard-operator-")
     # Within about a minute the kubelet brings new files to running pods: the gateway's pair, the trainer's authority.
-    site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, PATIENCE)
+    site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, TIMEOUT)
     step = site.status("pod-vanished").get("progress", {}).get("step", 0)
     status = site.wait_step("pod-vanished", step + 20)
     assert status["phase"] == "Running"

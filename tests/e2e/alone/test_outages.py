@@ -12,8 +12,8 @@ import pytest
 from cluster import node
 from tests.e2e.support import (
     INTERVAL,
-    PATIENCE,
     STEPS,
+    TIMEOUT,
     Site,
     condition,
     logged_step,
@@ -59,7 +59,7 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     before = site.wait_trained("rebooted", step=INTERVAL + 1)
     first = before["attempts"][0]
     child = child_uid(site, before)
-    saved = site.kubectl.wait("it has saved", lambda: saves(site.log(first["pod"])), bool, PATIENCE)[-1]
+    saved = site.kubectl.wait("it has saved", lambda: saves(site.log(first["pod"])), bool, TIMEOUT)[-1]
     told = site.status("rebooted").get("progress", {}).get("step", 0)
 
     node.reboot()

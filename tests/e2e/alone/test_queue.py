@@ -10,7 +10,7 @@ import pytest
 
 from demo import install
 from demo.kubectl import Object
-from tests.e2e.support import PATIENCE, Site, training_job
+from tests.e2e.support import TIMEOUT, Site, training_job
 from trainyard_crds.constants import ADMITTED_ANNOTATION
 
 LONG, SHORT, INTERVAL = 100_000, 30, 10
@@ -51,7 +51,7 @@ def test_jobs_wait_in_order_and_one_is_preempted_and_goes_on(preemption: Site) -
         lambda queues: (
             [queue.get("position") for queue in queues] == [1, 2] and queues[0].get("estimateBasis") == "progress"
         ),
-        PATIENCE,
+        TIMEOUT,
     )
     assert [queue["length"] for queue in told] == [2, 2]
     assert told[0]["reason"] == "WaitingForGpus"

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.unit.gateway.fakes import Clock
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_gateway.connection_limit import CLOSABLE_AGE_SECONDS, BoundedListener
 
 
@@ -18,8 +18,8 @@ class Setup:
         self.listener = stack.enter_context(BoundedListener(listening, clock=self.clock, refused=self._refuse, limit=2))
 
     def connect(self) -> socket.socket:
-        client = self.stack.enter_context(socket.create_connection(self.listener.getsockname(), PATIENCE))
-        client.settimeout(PATIENCE)
+        client = self.stack.enter_context(socket.create_connection(self.listener.getsockname(), TIMEOUT))
+        client.settimeout(TIMEOUT)
         return client
 
     def take(self) -> tuple[socket.socket, socket.socket]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_operator.admission.inventory_feed import GpuFeed
 from trainyard_operator.health import Heartbeat
 from trainyard_operator.kube.store import Key, ResourceKind, Store
@@ -75,7 +75,7 @@ async def test_a_late_event_loop_is_unhealthy() -> None:
     heartbeat = Heartbeat(lambda: next(times))
     beating = asyncio.create_task(heartbeat.run())
     with pytest.raises((RuntimeError, StopIteration)):
-        await asyncio.wait_for(beating, PATIENCE)
+        await asyncio.wait_for(beating, TIMEOUT)
     assert heartbeat.check() == "the event loop was 8.0 s late"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.state_model import new_job
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import NotFoundError
 from trainyard_operator.ca_distribution import Trust
@@ -73,7 +73,7 @@ def trust_of(cluster: Cluster, store: Store) -> Trust:
 
 async def changes(cluster: Cluster, count: int) -> list[str]:
     """The next requests that changed a namespace."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         return [await cluster.done.get() for _ in range(count)]
 
 

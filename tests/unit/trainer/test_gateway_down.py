@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from tests.unit.trainer.toy import metric_lines, run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
@@ -27,7 +27,7 @@ STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"
 RUN = """
 import os, sys, threading
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from tests.unit.trainer.toy import play
 from trainyard_trainer.main import main
 from trainyard_trainer.report import gateway_client
@@ -43,7 +43,7 @@ def tell(log, *, kind, **event):
     if kind == "ProgressNotReported":
         told.set()
 def end(poster):
-    assert (told if os.environ["ANSWERED"] else asked).wait(PATIENCE)
+    assert (told if os.environ["ANSWERED"] else asked).wait(TIMEOUT)
     close(poster)
 gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close = watched, tell, end
 gateway_client._TIMEOUT_SECONDS, gateway_client.FLUSH_SECONDS = 3600.0, 0.5
@@ -132,7 +132,7 @@ def train(folder: Path, url: str, *, is_answered: bool) -> Termination:
         TERMINATION_LOG_ENV: str(folder / "termination"),
     }
     command = [sys.executable, "-c", RUN, "train", "--config", str(folder / "run.json")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return Termination.model_validate_json((folder / "termination").read_bytes())

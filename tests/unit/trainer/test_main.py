@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from tests.unit.trainer.cli_support import run_command_line
 from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_crds.constants import TERMINATION_LOG_ENV
@@ -60,7 +60,7 @@ def test_a_process_that_dies_is_continued_by_the_next(
     tmp_path: Path, whole: Path, fault: str, exit_code: int, resumed_from: str
 ) -> None:
     one = process(tmp_path, toy_program(tmp_path), fault)
-    assert one.communicate(timeout=PATIENCE)
+    assert one.communicate(timeout=TIMEOUT)
     assert one.returncode == exit_code
     if exit_code == 75:
         termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
@@ -93,7 +93,7 @@ assert "torch" not in sys.modules
 sys.exit(code)
 """
     one = process(tmp_path, ["-c", program])
-    one.communicate(timeout=PATIENCE)
+    one.communicate(timeout=TIMEOUT)
     assert one.returncode == 75
     assert not (tmp_path / "run").exists()
 

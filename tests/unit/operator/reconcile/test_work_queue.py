@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_operator.reconcile.work_queue import Result, Schedule, WorkQueue
 
 
@@ -77,7 +77,7 @@ async def test_a_worker_wakes_for_news_and_for_what_is_due() -> None:
     queue.add("a")
     assert await waiting == "a"
     queue.done("a", Result(again_after=0.01))
-    assert await asyncio.wait_for(queue.get(), PATIENCE) == "a"
+    assert await asyncio.wait_for(queue.get(), TIMEOUT) == "a"
 
 
 def test_an_urgent_key_goes_before_those_that_came_first() -> None:
@@ -209,7 +209,7 @@ async def test_one_key_wakes_one_worker_and_many_keys_wake_many() -> None:
     assert sum(not waker.done() for waker in queue._wakers) == 4  # one is woken, not all
     for key in (2, 3, 4, 5):
         queue.add(key)
-    await asyncio.wait_for(asyncio.gather(*workers), PATIENCE)
+    await asyncio.wait_for(asyncio.gather(*workers), TIMEOUT)
     assert sorted(got) == [1, 2, 3, 4, 5]
 
 
@@ -219,21 +219,21 @@ async def test_what_is_due_later_is_taken_though_the_worker_that_waited_for_it_i
     await asyncio.sleep(0)
     queue.schedule.add_at("later", asyncio.get_running_loop().time() + 0.02)
     queue.add("now")
-    done = [await asyncio.wait_for(worker, PATIENCE) for worker in workers]
+    done = [await asyncio.wait_for(worker, TIMEOUT) for worker in workers]
     assert sorted(done) == ["later", "now"]
 
 
 async def test_the_queue_is_calm_when_the_last_urgent_key_is_done() -> None:
     queue: WorkQueue[str] = WorkQueue(lambda: 0.0, lambda key: key == "new")
     queue.add("old")
-    await asyncio.wait_for(queue.calm(), PATIENCE)
+    await asyncio.wait_for(queue.calm(), TIMEOUT)
     queue.add("new")
     calm = asyncio.create_task(queue.calm())
     assert await queue.get() == "new"
     await asyncio.sleep(0)
     assert not calm.done()
     queue.done("new", Result())
-    await asyncio.wait_for(calm, PATIENCE)
+    await asyncio.wait_for(calm, TIMEOUT)
 
 
 async def test_a_worker_that_is_cancelled_hands_its_key_on() -> None:
@@ -242,7 +242,7 @@ async def test_a_worker_that_is_cancelled_hands_its_key_on() -> None:
     await asyncio.sleep(0)
     queue.add("a")
     first.cancel()
-    assert await asyncio.wait_for(second, PATIENCE) == "a"
+    assert await asyncio.wait_for(second, TIMEOUT) == "a"
 
 
 async def test_a_cancelled_worker_ends_though_a_key_comes_at_that_moment() -> None:
@@ -258,5 +258,5 @@ async def test_a_cancelled_worker_ends_though_a_key_comes_at_that_moment() -> No
     queue.add("now")
     await asyncio.sleep(0)
     worker.cancel()
-    done, _ = await asyncio.wait({worker}, timeout=PATIENCE)
+    done, _ = await asyncio.wait({worker}, timeout=TIMEOUT)
     assert done

@@ -3,7 +3,7 @@ from threading import Event, get_ident
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_trainer.checkpoint.writer import Writer
 
 
@@ -16,7 +16,7 @@ def writer() -> Iterator[Writer[int]]:
 
 def after(gate: Event, result: int) -> Callable[[], int]:
     def job() -> int:
-        assert gate.wait(PATIENCE)
+        assert gate.wait(TIMEOUT)
         return result
 
     return job

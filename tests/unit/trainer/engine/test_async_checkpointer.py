@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from tests.unit.trainer.checkpoint.support import draft
 from trainyard_crds.report import CheckpointStatus, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
@@ -47,7 +47,7 @@ class SlowStore:
     def save(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
         assert self._alone.acquire(blocking=False), "two saves at once"
         try:
-            assert self.gate.wait(PATIENCE)
+            assert self.gate.wait(TIMEOUT)
             self.takes()
             if self.error:
                 raise self.error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from tests.unit.trainer.clocks import FakeClock
 from tests.unit.trainer.toy import Killed, ToyBatch, ToyData, ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_trainer import bootstrap
@@ -36,7 +36,7 @@ def test_steps_are_made_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     in_step_5 = Event()
 
     def write_slowly(_call: int) -> None:
-        assert in_step_5.wait(PATIENCE), "the steps wait for the writer"
+        assert in_step_5.wait(TIMEOUT), "the steps wait for the writer"
 
     task = ToyTask(has_evaluation=False, hooks={"save_weights": write_slowly, "loss": at(16, in_step_5.set)})
     assert train_toy(run_config(tmp_path), task).exit_code == 0
@@ -53,7 +53,7 @@ def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Pa
         stopped.set()
 
     def write_slowly(_call: int) -> None:
-        assert stopped.wait(PATIENCE)
+        assert stopped.wait(TIMEOUT)
 
     task = ToyTask(hooks={"save_weights": write_slowly, "loss": at(18, request)})
     termination = train_toy(run_config(tmp_path), task, stop)

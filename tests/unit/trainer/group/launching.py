@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 from trainyard_trainer.group.launcher import bind_to_launcher
@@ -58,7 +58,7 @@ def write_atomically(path: Path, text: str) -> None:
     part.rename(path)
 
 
-def wait_for_stop(stop: StopFlag, seconds: float = PATIENCE) -> int:
+def wait_for_stop(stop: StopFlag, seconds: float = TIMEOUT) -> int:
     deadline = time.monotonic() + seconds
     while not stop.requested and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from tests.unit.trainer.group.launching import reserved_port
 from trainyard_trainer.group.membership import Membership, Node, local_members
 
@@ -41,7 +41,7 @@ def _start_group(
 
 def _wait_for(processes: Sequence[ForkServerProcess]) -> list[int | None]:
     for process in processes:
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

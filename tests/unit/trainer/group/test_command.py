@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from tests.unit.trainer.toy import run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
@@ -32,7 +32,7 @@ def start(tmp_path: Path, fault: str = "", **blocks: Any) -> tuple[Termination, 
         TERMINATION_LOG_ENV: str(log),
     }
     command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(path)]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
     termination = Termination.model_validate_json(log.read_bytes())
     assert termination.exit_code == done.returncode
     return termination, done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from tests.unit.trainer.group.launching import Body, fork_start, is_running, wait_for_exit, wait_for_stop
 from trainyard_crds.report import Termination
 from trainyard_trainer.group import launcher
@@ -71,7 +71,7 @@ def test_process_stopped_alone_stops_the_others(tmp_path: Path) -> None:
 def test_failure_kills_processes_that_do_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def body(member: Membership, _stop: StopFlag) -> int:
         if member.rank != 1:
-            time.sleep(PATIENCE)
+            time.sleep(TIMEOUT)
             (tmp_path / "survived").touch()
         return 65
 
@@ -110,7 +110,7 @@ def test_processes_exit_when_the_launcher_is_killed(tmp_path: Path) -> None:
         "if 'RANK' in os.environ:\n"
         "    bind_to_launcher(os.environ)\n"
         f"    (pathlib.Path({str(tmp_path)!r}) / os.environ['RANK']).write_text(str(os.getpid()))\n"
-        f"    time.sleep({2 * PATIENCE})\n"
+        f"    time.sleep({2 * TIMEOUT})\n"
         "launch(2, stop=StopFlag(), environ=os.environ)\n"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

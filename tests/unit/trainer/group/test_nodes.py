@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.timeouts import PATIENCE, wait_until
+from tests.unit.timeouts import TIMEOUT, wait_until
 from tests.unit.trainer.group.launching import reserved_port
 from tests.unit.trainer.toy import exported, metric_lines, run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
@@ -90,7 +90,7 @@ class Run:
 
     def end(self, index: int) -> Termination | None:
         """Wait for a pod and return its termination; None if it was killed."""
-        code = self.pods[index].wait(PATIENCE)
+        code = self.pods[index].wait(TIMEOUT)
         if code == -signal.SIGKILL:
             return None
         termination = Termination.model_validate_json(self.log(index).read_bytes())
@@ -119,7 +119,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(json.dumps(run_config(directory / "run", processes=2).to_json()))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
     command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(config)]
-    subprocess.run(command, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=PATIENCE)
+    subprocess.run(command, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=TIMEOUT)
     return directory / "run"
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from trainyard_crds.report import Progress, Report
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
@@ -51,7 +51,7 @@ class Gateway:
 
     def __call__(self, body: bytes) -> Problem | None:
         self.asked.set()
-        self.gate.wait(PATIENCE)
+        self.gate.wait(TIMEOUT)
         if self._problems:
             return self._problems.pop(0)
         self.taken.append(json.loads(body)["sequence"])
@@ -61,7 +61,7 @@ class Gateway:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end waits as long as the last report needs."""
-    monkeypatch.setattr("trainyard_trainer.report.gateway_client.FLUSH_SECONDS", PATIENCE)
+    monkeypatch.setattr("trainyard_trainer.report.gateway_client.FLUSH_SECONDS", TIMEOUT)
 
 
 @pytest.mark.usefixtures("patient")
@@ -70,7 +70,7 @@ def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path)
     poster = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
     poster.start()
     poster.offer(report(1))
-    assert gateway.asked.wait(PATIENCE)
+    assert gateway.asked.wait(TIMEOUT)
     for sequence in range(2, 50):
         poster.offer(report(sequence))
     gateway.gate.set()

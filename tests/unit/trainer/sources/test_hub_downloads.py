@@ -15,7 +15,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from tests.unit.timeouts import PATIENCE
+from tests.unit.timeouts import TIMEOUT
 from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources import hub_server, web_server
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub
@@ -172,11 +172,11 @@ def test_files_arrive_at_the_same_time_and_the_first_error_ends_all() -> None:
     began = threading.Barrier(3)
 
     def fails(_check: Callable[[], None]) -> None:
-        began.wait(PATIENCE)
+        began.wait(TIMEOUT)
         raise SourceError("This file cannot be had.")
 
     def never_ends(check: Callable[[], None]) -> None:
-        began.wait(PATIENCE)
+        began.wait(TIMEOUT)
         while True:
             check()
 
