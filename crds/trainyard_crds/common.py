@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -11,6 +12,8 @@ from pydantic.alias_generators import to_camel
 GROUP = "trainyard.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+
+T = TypeVar("T")
 
 
 class SpecModel(BaseModel):
@@ -54,19 +57,47 @@ class Kind:
     """Spec fields (camelCase) that may change after creation; every other field gets an immutability rule."""
 
 
-def cel(rule: str, message: str, field_path: str | None = None, reason: str | None = None) -> dict[str, str]:
-    """One `x-kubernetes-validations` entry; `message` tells the user what to write instead."""
-    entry = {"rule": rule, "message": message}
-    if field_path is not None:
-        entry["fieldPath"] = field_path
-    if reason is not None:
-        entry["reason"] = reason
-    return entry
+@dataclass(frozen=True)
+class Rule(Generic[T]):
+    """A validation rule: checked by the API server, and in Python where `holds` is set.
+
+    Attributes:
+        cel: CEL expression over the schema node that carries the rule.
+        message: The refused value and the remedy; paths of fields start with `spec.`.
+        field_path: The field that the API server names in its error.
+        holds: The same rule over the pydantic model, for RunConfig; None for rules of the API server alone.
+    """
+
+    cel: str
+    message: str
+    field_path: str | None = None
+    holds: Callable[[T], bool] | None = None
+
+    def to_schema(self) -> dict[str, str]:
+        """Return the rule as an entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.cel, "message": self.message}
+        return entry if self.field_path is None else {**entry, "fieldPath": self.field_path}
 
 
-def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
-    """`json_schema_extra` carrying CEL rules (and other raw schema keys)."""
-    return {"x-kubernetes-validations": list(entries), **extra}
+def rules(*entries: Rule[Any], **extra: Any) -> dict[str, Any]:
+    """Return the `json_schema_extra` that carries rules and other raw schema keys."""
+    return {"x-kubernetes-validations": [entry.to_schema() for entry in entries], **extra}
+
+
+def check(entries: Iterable[Rule[T]], subject: T, prefix: str = "spec.") -> None:
+    """Check the rules that have a Python predicate.
+
+    Args:
+        entries: The rules.
+        subject: The model they apply to.
+        prefix: Removed from the message: the path of the model in a TrainingJob.
+
+    Raises:
+        ValueError: a rule does not hold.
+    """
+    for entry in entries:
+        if entry.holds is not None and not entry.holds(subject):
+            raise ValueError(entry.message.replace(prefix, ""))
 
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -78,7 +109,7 @@ DnsName = Annotated[
         min_length=1,
         max_length=253,
         json_schema_extra=rules(
-            cel(
+            Rule(
                 r"self.matches(r'^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
                 "must be a Kubernetes object name: lower-case letters, digits, '-' and '.'",
             )
@@ -109,7 +140,7 @@ class SecretKey(SpecModel):
         max_length=253,
         description="Key inside the Secret whose value is used.",
         json_schema_extra=rules(
-            cel(r"self.matches(r'^[-._a-zA-Z0-9]+$')", "must be a Secret key: letters, digits, '-', '_' and '.'")
+            Rule(r"self.matches(r'^[-._a-zA-Z0-9]+$')", "must be a Secret key: letters, digits, '-', '_' and '.'")
         ),
     )
 
@@ -121,7 +152,7 @@ CpuQuantity = Annotated[
     Field(
         max_length=32,
         json_schema_extra=rules(
-            cel(f"self.matches(r'^{_POSITIVE}m?$')", "must be a number of cores above 0, for example '2' or '500m'")
+            Rule(f"self.matches(r'^{_POSITIVE}m?$')", "must be a number of cores above 0, for example '2' or '500m'")
         ),
     ),
 ]
@@ -131,7 +162,7 @@ ByteQuantity = Annotated[
     Field(
         max_length=32,
         json_schema_extra=rules(
-            cel(
+            Rule(
                 # A bare number is bytes: one of few digits is a forgotten unit.
                 f"self.matches(r'^({_POSITIVE}([kMGTP]|[KMGTP]i)|[1-9][0-9]{{6,}})$')",
                 "must be a size above 0 with its unit, for example 500Mi or 16Gi; the unit is Gi or G, not GB",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import SpecModel, cel, rules
+from trainyard_crds.common import Rule, SpecModel, rules
 from trainyard_crds.sources import no_secret, s3_destination
 from trainyard_crds.tasks import TaskName
 
@@ -20,23 +20,24 @@ GgufType = Literal["bf16", "f16", "f32", "q8_0"]
 class Export(SpecModel):
     """One artefact that is made when training has ended."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            no_secret(
-                "spec.exports[].destination",
-                "write s3://bucket/folder and name a Secret in spec.s3.credentialsSecret",
-                "destination",
-            ),
-            cel(
-                "!has(self.base) || self.format in ['merged', 'gguf']",
-                "spec.exports[].base has no effect on this format; remove it, or use format: merged or gguf",
-            ),
-            cel(
-                "!has(self.type) || self.format == 'gguf'",
-                "spec.exports[].type has no effect on this format; remove it, or use format: gguf",
-            ),
-        )
+    RULES: ClassVar[tuple[Rule[Export], ...]] = (
+        no_secret(
+            "spec.exports[].destination",
+            "write s3://bucket/folder and name a Secret in spec.s3.credentialsSecret",
+            "destination",
+        ),
+        Rule(
+            "!has(self.base) || self.format in ['merged', 'gguf']",
+            "spec.exports[].base has no effect on this format; remove it, or use format: merged or gguf",
+            holds=lambda export: export.base is None or export.format in ("merged", "gguf"),
+        ),
+        Rule(
+            "!has(self.type) || self.format == 'gguf'",
+            "spec.exports[].type has no effect on this format; remove it, or use format: gguf",
+            holds=lambda export: export.type is None or export.format == "gguf",
+        ),
     )
+    model_config = ConfigDict(json_schema_extra=rules(*RULES))
 
     format: ExportFormat = Field(
         description=(

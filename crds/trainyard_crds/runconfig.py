@@ -10,21 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from trainyard_crds.common import SpecModel
+from trainyard_crds.common import SpecModel, check
 from trainyard_crds.exports import Export
 from trainyard_crds.sources import Sha256
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob import TrainingJobSpec
-from trainyard_crds.trainingjob_inputs import DatasetFormat
-from trainyard_crds.trainingjob_training import (
-    GOAL_WITHOUT_METRIC,
-    Adapter,
-    Checkpoints,
-    Evaluation,
-    Llm,
-    Optimization,
-    Quantization,
-)
+from trainyard_crds.trainingjob_inputs import DATASET_RULES, VALIDATION_RULES, DatasetFormat
+from trainyard_crds.trainingjob_rules import SHARED_RULES
+from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
 
 _FILE = r"^(hf://[^/]+/[^/]+/.+|s3://[^/]+/[^\x00?#]+|https?://[^/@?#]+/[^\x00?#]+|file:///[^\x00]+)$"
 _FILE_FORMS = "hf://org/name/file.jsonl, s3://bucket/file.jsonl, https://host/file.jsonl or file:///path/file.jsonl"
@@ -56,9 +49,8 @@ class RunValidation(SpecModel):
     fraction: float | None = Field(default=None, gt=0, le=0.5)
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> RunValidation:
-        if (self.source is None) == (self.fraction is None):
-            raise ValueError("validation takes exactly one of source (a file) and fraction (a share of the rows)")
+    def _check_rules(self) -> RunValidation:
+        check(VALIDATION_RULES, self, "spec.dataset.")
         return self
 
 
@@ -76,9 +68,8 @@ class RunDataset(SpecModel):
     validation: RunValidation | None = None
 
     @model_validator(mode="after")
-    def _validation_is_another_file(self) -> RunDataset:
-        if self.validation is not None and self.validation.source == self.source:
-            raise ValueError("validation.source is the training file itself; name another file, or use fraction")
+    def _check_rules(self) -> RunDataset:
+        check(DATASET_RULES, self, "spec.dataset.")
         return self
 
 
@@ -166,37 +157,19 @@ class RunConfig(SpecModel):
         return filled
 
     @model_validator(mode="after")
-    def _blocks_fit_method(self) -> RunConfig:
-        if self.method == "full" and self.adapter is not None:
-            raise ValueError("adapter has no effect with method: full; remove it, or use method: lora or qlora")
-        if self.method != "qlora" and self.quantization is not None:
-            raise ValueError("quantization has no effect without method: qlora; remove it, or use method: qlora")
+    def _check_rules(self) -> RunConfig:
+        check(SHARED_RULES, self)
+        check(Evaluation.RULES, self.evaluation)
+        if self.adapter is not None:
+            check(Adapter.RULES, self.adapter)
+        for export in self.exports:
+            check(Export.RULES, export)
+        if len({export.format for export in self.exports}) < len(self.exports):  # in the CRD, a key of the list
+            raise ValueError("exports names a format twice; name each once")
         return self
 
     @model_validator(mode="after")
-    def _nothing_is_without_effect(self) -> RunConfig:
-        if self.optimization.optimizer == "paged_adamw8bit" and self.gpus == 0:
-            raise ValueError(
-                "optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit"
-            )
-        if self.optimization.recompute == "offload" and self.gpus == 0:
-            raise ValueError("optimization.recompute: offload has no effect without a GPU; use auto or full")
-        if self.evaluation.early_stopping is not None and self.dataset.validation is None:
-            raise ValueError("evaluation.earlyStopping needs held-out rows: set dataset.validation.source or .fraction")
-        if self.evaluation.metric is not None and self.dataset.validation is None:
-            raise ValueError("evaluation.metric needs held-out rows: set dataset.validation.source or .fraction")
-        if self.evaluation.goal is not None and self.evaluation.metric is None:
-            raise ValueError(GOAL_WITHOUT_METRIC)
-        both = set(self.adapter.targets) & set(self.adapter.modules_to_save or ()) if self.adapter else set()
-        if both:
-            raise ValueError(
-                f"adapter.modulesToSave and .targets both name {min(both)}; one that is trained whole needs no "
-                "adapter: remove it from targets"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _processes_fit(self) -> RunConfig:
+    def _check_processes(self) -> RunConfig:
         if self.nodes == 1 and self.gpus not in (0, self.processes):
             raise ValueError(
                 f"processes is {self.processes}, but gpus is {self.gpus}: each process trains on one GPU; set both to "
@@ -209,29 +182,9 @@ class RunConfig(SpecModel):
             )
         if self.processes % self.nodes:
             raise ValueError(
-                f"processes is {self.processes}, but nodes is {self.nodes}: each node runs as many processes; set "
-                "processes to a multiple of nodes"
+                f"processes is {self.processes}, but nodes is {self.nodes}: each node runs the same number of "
+                "processes; set processes to a multiple of nodes"
             )
-        if self.method == "full" and self.processes > 1 and self.optimization.optimizer != "adamw":
-            raise ValueError(
-                f"optimization.optimizer: {self.optimization.optimizer} cannot be spread over {self.processes} "
-                "processes with method: full; use adamw, or processes: 1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _exports_fit_method(self) -> RunConfig:
-        formats = [export.format for export in self.exports]
-        if len(set(formats)) < len(formats):
-            raise ValueError("exports names a format twice; name each once")
-        if self.method == "full" and {"adapter", "merged"} & set(formats):
-            raise ValueError(
-                "method: full trains no adapter that could be exported or merged; use format model or gguf"
-            )
-        if self.method != "full" and "model" in formats:
-            raise ValueError("format: model is for method: full; use format: merged for a whole model")
-        if self.method != "qlora" and any(export.base for export in self.exports):
-            raise ValueError("exports[].base has no effect without method: qlora; remove it")
         return self
 
     @property

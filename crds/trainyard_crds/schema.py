@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainyard_crds.common import GROUP, VERSION, Column, Kind, cel
+from trainyard_crds.common import GROUP, VERSION, Column, Kind, Rule
 from trainyard_crds.trainingjob import TrainingJob
 
 Schema = dict[str, Any]
@@ -133,8 +133,8 @@ def _say_fractions_by_rule(node: Schema) -> None:
     maximum = node.get("maximum")
     if isinstance(maximum, float) and not maximum.is_integer():
         del node["maximum"]
-        rule = cel(f"self <= {maximum}", f"must be at most {maximum}")
-        node["x-kubernetes-validations"] = [*node.get("x-kubernetes-validations", []), rule]
+        rule: Rule[Any] = Rule(f"self <= {maximum}", f"must be at most {maximum}")
+        node["x-kubernetes-validations"] = [*node.get("x-kubernetes-validations", []), rule.to_schema()]
 
 
 def _describe(node: Schema) -> str:
@@ -186,4 +186,4 @@ def _add_immutability(spec: Schema, info: Kind) -> None:
 def _immutable(name: str, *, always_present: bool, kind: str) -> dict[str, str]:
     equal = f"self.{name} == oldSelf.{name}"
     rule = equal if always_present else f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {equal})"
-    return cel(rule, f"spec.{name} is immutable; create a new {kind} instead", field_path=f".{name}")
+    return Rule(rule, f"spec.{name} is immutable; create a new {kind} instead", field_path=f".{name}").to_schema()

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trainyard_crds.common import DnsName, SpecModel, cel, rules
+from trainyard_crds.common import DnsName, Rule, SpecModel, rules
 
 _HF_MODEL = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
 _HF_FILE = r"hf://[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*/[-\w./]+"
@@ -20,14 +20,14 @@ _MAY_IDENTIFY = (
 """A user name or password, or a query such as ?token=..., in {0}. Refused by a rule of the object around the field: the
 error of a field's own rule repeats the value, and the API server's audit log keeps it."""
 _ESCAPES = r"(^|/)[.][.]?(/|$)|^(hf|pvc|s3|https)://.*//|[\x00-\x1f\x7f]"
-_NO_ESCAPE = cel(
+_NO_ESCAPE: Rule[Any] = Rule(
     f"!self.matches(r'{_ESCAPES}') || {_MAY_IDENTIFY.format('self')}",
     "must not contain '.', '..', '//' or control characters in its path; "
     "write the path from the root of the claim or bucket, for example pvc://claim/folder/file",
 )
 
 
-def no_secret(field: str, write: str, name: str = "source") -> dict[str, str]:
+def no_secret(field: str, write: str, name: str = "source") -> Rule[Any]:
     """A rule for the object that holds a source or destination: it names nobody and holds no token.
 
     Args:
@@ -35,7 +35,7 @@ def no_secret(field: str, write: str, name: str = "source") -> dict[str, str]:
         write: What to write instead.
         name: Name of the field in the object.
     """
-    return cel(
+    return Rule(
         f"!has(self.{name}) || !{_MAY_IDENTIFY.format(f'self.{name}')}",
         f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which everybody who "
         f"may see the TrainingJob could read; {write}",
@@ -44,7 +44,7 @@ def no_secret(field: str, write: str, name: str = "source") -> dict[str, str]:
 
 
 def _well_formed(pattern: str, message: str) -> dict[str, Any]:
-    formed = cel(f"self.matches(r'^({pattern})$') || {_MAY_IDENTIFY.format('self')}", message)
+    formed: Rule[Any] = Rule(f"self.matches(r'^({pattern})$') || {_MAY_IDENTIFY.format('self')}", message)
     return rules(formed, _NO_ESCAPE)
 
 
@@ -77,15 +77,15 @@ Sha256 = Field(
     max_length=64,
     description="SHA-256 of the file (64 lower-case hex digits); another file is refused. For s3:// and https:// only.",
     json_schema_extra=rules(
-        cel("self.matches(r'^[0-9a-f]{64}$')", "must be 64 lower-case hex digits, as sha256sum prints them")
+        Rule("self.matches(r'^[0-9a-f]{64}$')", "must be 64 lower-case hex digits, as sha256sum prints them")
     ),
 )
 """The field of a downloaded file's digest."""
 
 
-def sha256_of_downloads(field: str) -> dict[str, str]:
+def sha256_of_downloads(field: str) -> Rule[Any]:
     """A rule for the object that holds `source` and `sha256`."""
-    return cel(
+    return Rule(
         "!has(self.sha256) || (has(self.source) && (self.source.startsWith('s3://') || "
         "self.source.startsWith('https://')))",
         f"{field}.sha256 is only used for s3:// and https:// sources; remove it",
@@ -112,7 +112,7 @@ class S3(SpecModel):
         max_length=253,
         description="Address of the service, for example https://minio.storage:9000. Default: that of AWS.",
         json_schema_extra=rules(
-            cel(
+            Rule(
                 r"self.matches(r'^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?$')",
                 "spec.s3.endpoint must be http:// or https://, a host and maybe a port, for example "
                 "https://minio.storage:9000; the bucket goes into the source",

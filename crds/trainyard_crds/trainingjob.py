@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import Column, Kind, SpecModel, cel, rules
+from trainyard_crds.common import Column, Kind, Rule, SpecModel, rules
 from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exports import Export
 from trainyard_crds.queue import Queue
@@ -15,6 +15,7 @@ from trainyard_crds.sources import S3
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resources import Resources, Storage
+from trainyard_crds.trainingjob_rules import SPEC_RULES
 from trainyard_crds.trainingjob_status import TrainingJobStatus
 from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
 
@@ -40,81 +41,7 @@ class Stop(StrEnum):
 class TrainingJobSpec(SpecModel):
     """What the user asks for."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "!has(self.adapter) || self.method != 'full'",
-                "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",
-            ),
-            cel(
-                "!has(self.quantization) || self.method == 'qlora'",
-                "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
-            ),
-            cel(
-                "!has(self.optimization) || self.optimization.optimizer != 'paged_adamw8bit' || "
-                "!has(self.resources) || self.resources.gpus > 0",
-                "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
-            ),
-            cel(
-                "self.method != 'full' || !has(self.resources) || "
-                "(self.resources.gpus < 2 && self.resources.nodes < 2) || "
-                "!has(self.optimization) || self.optimization.optimizer == 'adamw'",
-                "spec.optimization.optimizer: the 8-bit ones cannot be spread over several GPUs with method: full; use "
-                "adamw, or spec.resources.gpus: 1 and nodes: 1",
-            ),
-            cel(
-                "!has(self.optimization) || self.optimization.recompute != 'offload' || "
-                "!has(self.resources) || self.resources.gpus > 0",
-                "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",
-            ),
-            cel(
-                "!has(self.resources) || self.resources.nodes < 2 || !has(self.storage) || "
-                "!has(self.storage.accessMode) || self.storage.accessMode == 'ReadWriteMany'",
-                "spec.storage.accessMode: the pods of a job with spec.resources.nodes above 1 share its volume; write "
-                "ReadWriteMany, or remove accessMode",
-            ),
-            cel(
-                "!has(self.evaluation) || has(self.dataset.validation)",
-                "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
-            ),
-            cel(
-                "!has(self.exports) || self.method != 'full' || "
-                "!self.exports.exists(e, e.format in ['adapter', 'merged'])",
-                "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or "
-                "gguf",
-            ),
-            cel(
-                "!has(self.exports) || self.method == 'full' || !self.exports.exists(e, e.format == 'model')",
-                "spec.exports: format: model is for method: full; use format: merged for a whole model",
-            ),
-            cel(
-                "!has(self.exports) || self.method == 'qlora' || !self.exports.exists(e, has(e.base))",
-                "spec.exports[].base has no effect without method: qlora; remove it",
-            ),
-            cel(
-                "!has(self.s3) || self.model.source.startsWith('s3://') || self.dataset.source.startsWith('s3://') || "
-                "(has(self.dataset.validation) && has(self.dataset.validation.source) && "
-                "self.dataset.validation.source.startsWith('s3://')) || "
-                "(has(self.exports) && self.exports.exists(e, has(e.destination)))",
-                "spec.s3 has no effect without an s3:// source or destination; remove it",
-            ),
-            cel(
-                "!has(oldSelf.exports) || "
-                "(has(self.exports) && oldSelf.exports.all(o, self.exports.exists(e, e == o)))",
-                "spec.exports: entries may be added to a TrainingJob that exists, but not changed or removed; put the "
-                "earlier ones back as they were, and add formats that are not there yet",
-            ),
-            cel(
-                "!has(oldSelf.s3) || (has(self.s3) && self.s3 == oldSelf.s3)",
-                "spec.s3 cannot be changed once it is set; put it back as it was",
-            ),
-            cel(
-                "!has(oldSelf.stop) || (has(self.stop) && (oldSelf.stop == self.stop || self.stop == 'Force'))",
-                "spec.stop cannot be taken back: a stopped job never runs again (create a new TrainingJob); "
-                "it may only go from Graceful to Force",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(*SPEC_RULES))
 
     task: TaskName = Field(description="What kind of model is trained: llm, a causal language model.")
     method: Literal["lora", "qlora", "full"] = Field(
@@ -179,11 +106,11 @@ class TrainingJob(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            cel(
+            Rule(
                 f"self.metadata.name.size() <= {NAME_LIMIT}",
                 f"metadata.name may have at most {NAME_LIMIT} characters: the Job's and pods' names are made from it",
             ),
-            cel(
+            Rule(
                 "!has(self.spec.resources) || self.spec.resources.nodes < 2 || !self.metadata.name.contains('.')",
                 "metadata.name may not have a '.' with spec.resources.nodes above 1: the pods' host names are made "
                 "from it; write '-' instead",

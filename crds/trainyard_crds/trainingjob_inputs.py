@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import SecretKey, SpecModel, cel, rules
+from trainyard_crds.common import Rule, SecretKey, SpecModel, rules
 from trainyard_crds.sources import Sha256, dataset_source, model_source, no_secret, sha256_of_downloads
 
 
@@ -19,11 +19,11 @@ class Model(SpecModel):
                 "spec.model.source",
                 "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
             ),
-            cel(
+            Rule(
                 "!has(self.credentialsSecret) || self.source.startsWith('hf://')",
                 "spec.model.credentialsSecret is only used for hf:// sources; remove it",
             ),
-            cel(
+            Rule(
                 "!has(self.revision) || self.source.startsWith('hf://')",
                 "spec.model.revision is only used for hf:// sources; remove it",
             ),
@@ -54,6 +54,47 @@ _ROWS = "write pvc://claim/file.jsonl, hf://org/name/file.jsonl or s3://bucket/f
 DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text", "tokenized"]
 
 
+class HeldOutRows(Protocol):
+    """The fields of held-out rows that the shared rules read."""
+
+    @property
+    def source(self) -> str | None:
+        """A file of rows."""
+
+    @property
+    def fraction(self) -> float | None:
+        """A share of the training rows."""
+
+
+class TrainingRows(Protocol):
+    """The fields of training rows that the shared rules read."""
+
+    @property
+    def source(self) -> str:
+        """The training file."""
+
+    @property
+    def validation(self) -> HeldOutRows | None:
+        """Held-out rows."""
+
+
+VALIDATION_RULES: tuple[Rule[HeldOutRows], ...] = (
+    Rule(
+        "has(self.source) != has(self.fraction)",
+        "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
+        holds=lambda rows: (rows.source is None) != (rows.fraction is None),
+    ),
+)
+DATASET_RULES: tuple[Rule[TrainingRows], ...] = (
+    Rule(
+        "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
+        "spec.dataset.validation.source is the training file itself, so its evaluation is meaningless; "
+        "name another file, or use fraction",
+        holds=lambda rows: rows.validation is None or rows.validation.source != rows.source,
+    ),
+)
+
+
 class Validation(SpecModel):
     """Held-out rows the model is evaluated on."""
 
@@ -61,10 +102,7 @@ class Validation(SpecModel):
         json_schema_extra=rules(
             no_secret("spec.dataset.validation.source", _ROWS),
             sha256_of_downloads("spec.dataset.validation"),
-            cel(
-                "has(self.source) != has(self.fraction)",
-                "spec.dataset.validation takes exactly one of source (a file) and fraction (a share of the rows)",
-            ),
+            *VALIDATION_RULES,
         )
     )
 
@@ -91,11 +129,7 @@ class Dataset(SpecModel):
         json_schema_extra=rules(
             no_secret("spec.dataset.source", _ROWS),
             sha256_of_downloads("spec.dataset"),
-            cel(
-                "!has(self.validation) || !has(self.validation.source) || self.validation.source != self.source",
-                "spec.dataset.validation.source is the training file itself, so the evaluation would say nothing; "
-                "name another file, or use fraction",
-            ),
+            *DATASET_RULES,
         )
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, SpecModel, cel, rules
+from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, Rule, SpecModel, rules
 
 _CORES, _MEMORY_GIB = 2, 8
 """What a process gets where the user says nothing."""
@@ -61,7 +61,7 @@ class Resources(SpecModel):
         max_length=253,
         description="Extended resource a GPU is counted by.",
         json_schema_extra=rules(
-            cel(
+            Rule(
                 r"self.matches(r'^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?$')",
                 "spec.resources.gpuResource must be a resource name with a domain, for example nvidia.com/gpu",
             )
@@ -119,7 +119,7 @@ class Storage(SpecModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            cel(
+            Rule(
                 "!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.accessMode) "
                 "|| has(self.retain))",
                 "spec.storage.claimName names an existing claim; remove size, storageClassName, accessMode and retain",

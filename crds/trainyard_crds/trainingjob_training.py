@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import SpecModel, cel, rules
-
-GOAL_WITHOUT_METRIC = "evaluation.goal has no effect without evaluation.metric; name the metric too, or remove goal"
+from trainyard_crds.common import Rule, SpecModel, rules
 
 
 class Optimization(SpecModel):
@@ -69,7 +67,7 @@ AdapterTarget = Annotated[
         min_length=1,
         max_length=128,
         json_schema_extra=rules(
-            cel(r"self.matches(r'^[-\w.]+$')", "must be all-linear or the name of a module, for example q_proj")
+            Rule(r"self.matches(r'^[-\w.]+$')", "must be all-linear or the name of a module, for example q_proj")
         ),
     ),
 ]
@@ -81,7 +79,7 @@ ModuleName = Annotated[
         min_length=1,
         max_length=128,
         json_schema_extra=rules(
-            cel(
+            Rule(
                 r"self.matches(r'^[-\w.]+$') && self != 'all-linear'",
                 "must be the name of a module, for example embed_tokens or lm_head",
             )
@@ -93,15 +91,15 @@ ModuleName = Annotated[
 class Adapter(SpecModel):
     """The LoRA adapter (PEFT's terms)."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "!has(self.modulesToSave) || !self.modulesToSave.exists(m, m in self.targets)",
-                "spec.adapter.modulesToSave and .targets name the same module; one that is trained whole needs no "
-                "adapter: remove it from targets",
-            )
-        )
+    RULES: ClassVar[tuple[Rule[Adapter], ...]] = (
+        Rule(
+            "!has(self.modulesToSave) || !self.modulesToSave.exists(m, m in self.targets)",
+            "spec.adapter.modulesToSave and .targets name the same module; one that is trained whole needs no "
+            "adapter: remove it from targets",
+            holds=lambda adapter: not set(adapter.targets) & set(adapter.modules_to_save or ()),
+        ),
     )
+    model_config = ConfigDict(json_schema_extra=rules(*RULES))
 
     rank: int = Field(default=16, ge=1, le=1024, description="Rank r of the update matrices.")
     alpha: float = Field(default=32, gt=0, le=4096, description="The update is scaled by alpha / rank.")
@@ -126,7 +124,7 @@ class Adapter(SpecModel):
         description="Modules with an adapter: names such as q_proj, or all-linear for every linear layer but the head.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"}
         | rules(
-            cel(
+            Rule(
                 "!self.exists(t, t == 'all-linear') || self.size() == 1",
                 "spec.adapter.targets: all-linear already names every linear layer; give it alone",
             )
@@ -177,11 +175,14 @@ Goal = Literal["minimize", "maximize"]
 class Evaluation(SpecModel):
     """When the model is evaluated on the validation rows, and what makes one checkpoint better than another."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel("!has(self.goal) || has(self.metric)", f"spec.{GOAL_WITHOUT_METRIC}"),
-        )
+    RULES: ClassVar[tuple[Rule[Evaluation], ...]] = (
+        Rule(
+            "!has(self.goal) || has(self.metric)",
+            "spec.evaluation.goal has no effect without evaluation.metric; name the metric too, or remove goal",
+            holds=lambda evaluation: evaluation.goal is None or evaluation.metric is not None,
+        ),
     )
+    model_config = ConfigDict(json_schema_extra=rules(*RULES))
 
     every_steps: int | None = Field(
         default=None,

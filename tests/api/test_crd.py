@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests import rule_cases
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import SPEC, Team
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
 
-REFUSED: dict[str, tuple[Object, str]] = {
+REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
     "a misspelt field": ({"imagee": "x"}, 'unknown field "spec.imagee"'),
     "no task": ({"task": None}, "spec.task: Required value"),
     "an unknown task": ({"task": "chess"}, 'spec.task: Unsupported value: "chess"'),
@@ -40,65 +41,13 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"dataset": {"source": "hf://org/name"}},
         "spec.dataset.source must be pvc://claim/file.jsonl, hf://org/name/file.jsonl, s3://bucket/file.jsonl",
     ),
-    "two kinds of validation": (
-        {"dataset": {"source": "pvc://d/t.jsonl", "validation": {"source": "pvc://d/v.jsonl", "fraction": 0.1}}},
-        "takes exactly one of source (a file) and fraction (a share of the rows)",
-    ),
     "an evaluation of nothing": (
         {"evaluation": {}},
         "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
     ),
-    "early stopping without an evaluation": (
-        {"evaluation": {"earlyStopping": {"patience": 2}}},
-        "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
-    ),
-    "a goal without its metric": (
-        {"evaluation": {"goal": "maximize"}, "dataset": {"source": "pvc://d/t.jsonl", "validation": {"fraction": 0.1}}},
-        "spec.evaluation.goal has no effect without evaluation.metric; name the metric too, or remove goal",
-    ),
-    "a module trained whole and by an adapter": (
-        {"adapter": {"targets": ["q_proj"], "modulesToSave": ["embed_tokens", "q_proj"]}},
-        "spec.adapter.modulesToSave and .targets name the same module",
-    ),
     "every linear layer trained whole": (
         {"adapter": {"modulesToSave": ["all-linear"]}},
         "must be the name of a module, for example embed_tokens or lm_head",
-    ),
-    "paging without a GPU": (
-        {"optimization": {"optimizer": "paged_adamw8bit"}, "resources": {"gpus": 0}},
-        "paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
-    ),
-    "offloading without a GPU": (
-        {"optimization": {"recompute": "offload"}, "resources": {"gpus": 0}},
-        "spec.optimization.recompute: offload has no effect without a GPU; use auto or full",
-    ),
-    "an adapter with full": (
-        {"method": "full", "adapter": {"rank": 8}},
-        "spec.adapter has no effect with method: full; remove it, or use method: lora or qlora",
-    ),
-    "quantization with lora": (
-        {"method": "lora", "quantization": {}},
-        "spec.quantization has no effect without method: qlora; remove it, or use method: qlora",
-    ),
-    "merging without an adapter": (
-        {"method": "full", "exports": [{"format": "merged"}]},
-        "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or gguf",
-    ),
-    "a model of an adapter": (
-        {"exports": [{"format": "model"}]},
-        "spec.exports: format: model is for method: full; use format: merged for a whole model",
-    ),
-    "a dequantized base that was never quantized": (
-        {"method": "lora", "exports": [{"format": "merged", "base": "dequantized"}]},
-        "spec.exports[].base has no effect without method: qlora; remove it",
-    ),
-    "a base of an adapter": (
-        {"method": "qlora", "exports": [{"format": "adapter", "base": "original"}]},
-        "spec.exports[].base has no effect on this format",
-    ),
-    "a type of a merged model": (
-        {"exports": [{"format": "merged", "type": "f16"}]},
-        "spec.exports[].type has no effect on this format",
     ),
     "a format twice": (
         {"exports": [{"format": "gguf", "type": "f16"}, {"format": "gguf", "type": "f32"}]},
@@ -185,6 +134,12 @@ def test_a_mistake_is_refused_by_kubectl_apply_with_a_sentence(
     done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "bad", spec))
     assert done.returncode == 1
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("spec", rule_cases.ACCEPTED.values(), ids=rule_cases.ACCEPTED)
+def test_rules_accept_other_specs(spec: Object, control_plane: Kubernetes, team: Team) -> None:
+    done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "good", spec))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_name_that_is_too_long_is_refused(control_plane: Kubernetes, team: Team) -> None:
