@@ -1,1 +1,1 @@
-"""The API of Trainyard and the contracts between its parts. Imports nothing but pydantic."""
+"""The API of Trainyard and the contracts between its parts; imports pydantic only."""

@@ -1,4 +1,4 @@
-"""Building blocks every kind shares: base models, CEL rules, conditions."""
+"""Shared building blocks of all kinds: base models, rules, conditions, field types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class SpecModel(BaseModel):
-    """Base of everything a user writes: camelCase outside, unknown fields are errors."""
+    """Base of the models that users write: camelCase in documents, unknown fields are errors."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=False
@@ -25,12 +25,12 @@ class SpecModel(BaseModel):
 
 
 class StatusModel(BaseModel):
-    """Base of everything we write: unknown fields are ignored, so an older program can read a newer status."""
+    """Base of the models that Trainyard writes: unknown fields are ignored, for readers older than the writer."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
     def to_json(self) -> dict[str, Any]:
-        """The camelCase document without unset (None) fields."""
+        """Return the camelCase document without unset (None) fields."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
@@ -47,14 +47,14 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a CustomResourceDefinition says beside its schema."""
+    """Parts of a CustomResourceDefinition beside its schema."""
 
     kind: str
     plural: str
     short_names: tuple[str, ...]
     columns: tuple[Column, ...]
     mutable: tuple[str, ...]
-    """Spec fields (camelCase) that may change after creation; every other field gets an immutability rule."""
+    """Spec fields (camelCase) that may change after creation; all others get an immutability rule."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def check(entries: Iterable[Rule[T]], subject: T, prefix: str = "spec.") -> None
 
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-"""RFC 3339 in UTC, as Kubernetes writes it."""
+"""RFC 3339 time in UTC, in the format of Kubernetes."""
 
 DnsName = Annotated[
     str,
@@ -121,24 +121,24 @@ DnsName = Annotated[
 class Condition(StatusModel):
     """A Kubernetes condition."""
 
-    type: str = Field(description="What the condition is about, for example Complete or Failed.")
+    type: str = Field(description="Type of the condition, for example Complete or Failed.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
-    reason: str = Field(description="A stable CamelCase word for the cause of the last change.")
-    message: str = Field(default="", description="The cause in a sentence, with the remedy where there is one.")
+    reason: str = Field(description="Stable CamelCase reason of the last change.")
+    message: str = Field(default="", description="Cause and remedy in a sentence.")
     last_transition_time: Timestamp = Field(description="When `status` last changed.")
     observed_generation: int | None = Field(
-        default=None, description="The generation of the spec this was computed from."
+        default=None, description="Generation of the spec that the condition was computed from."
     )
 
 
 class SecretKey(SpecModel):
     """A key of a Secret in the same namespace."""
 
-    name: DnsName = Field(description="Name of the Secret, in the namespace of the object that refers to it.")
+    name: DnsName = Field(description="Name of the Secret, in the namespace of the TrainingJob.")
     key: str = Field(
         min_length=1,
         max_length=253,
-        description="Key inside the Secret whose value is used.",
+        description="Key of the Secret that holds the value.",
         json_schema_extra=rules(
             Rule(r"self.matches(r'^[-._a-zA-Z0-9]+$')", "must be a Secret key: letters, digits, '-', '_' and '.'")
         ),
@@ -163,7 +163,7 @@ ByteQuantity = Annotated[
         max_length=32,
         json_schema_extra=rules(
             Rule(
-                # A bare number is bytes: one of few digits is a forgotten unit.
+                # A number without a unit is in bytes; fewer than 7 digits mean a forgotten unit.
                 f"self.matches(r'^({_POSITIVE}([kMGTP]|[KMGTP]i)|[1-9][0-9]{{6,}})$')",
                 "must be a size above 0 with its unit, for example 500Mi or 16Gi; the unit is Gi or G, not GB",
             )

@@ -1,4 +1,4 @@
-"""Names that several parts must agree on: labels, paths, environment variables, URLs, audiences."""
+"""Names that several parts share: labels, paths, environment variables, URLs, audiences."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ MANAGED_BY = "trainyard"
 JOB_NAME_LABEL = f"{GROUP}/trainingjob"
 JOB_UID_LABEL = f"{GROUP}/trainingjob-uid"
 ROLE_LABEL = f"{GROUP}/role"
-"""`train` for the training Job and its pods, `check` for the short Job that reads result.json, `export` for those that
-make what was appended to spec.exports."""
+"""`train` for the training Job and its pods, `check` for the Job that reads result.json, `export` for the Job of
+an export appended to spec.exports."""
 
 # Annotations on the child Job.
 RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
 """Name of the immutable ConfigMap that holds the RunConfig."""
 ADMITTED_ANNOTATION = f"{GROUP}/admitted"
-"""On a training Job: when the queue let it in, to the microsecond; no two have the same moment."""
+"""On a training Job: the time of its admission in microseconds, unique among all jobs."""
 ENQUEUED_ANNOTATION = f"{GROUP}/enqueued"
-"""On a training Job: its `status.queue.enqueuedAt`, which a kill may keep from being written there."""
+"""On a training Job: its `status.queue.enqueuedAt`, in case the operator is killed before it writes the status."""
 
 TRAINING_JOBS = f"/apis/{GROUP}/{VERSION}/{{namespace}}trainingjobs"
 """URL path of TrainingJobs; `{namespace}` stands for `namespaces/NAME/`, or for nothing: those of all namespaces."""
@@ -45,7 +45,7 @@ CACHE_VOLUME = "/volumes/cache"
 CACHE_DIRECTORY = f"{CACHE_VOLUME}/trainyard-cache"
 HUB_CACHE_ENV = "HF_HUB_CACHE"
 HUB_CACHE_DIRECTORY = f"{CACHE_VOLUME}/huggingface/hub"
-"""Where the hub's own tools look, given HF_HOME=.../huggingface on that volume."""
+"""Default of the hub's own tools with HF_HOME=.../huggingface on that volume."""
 SCRATCH_DIRECTORIES = {
     "HOME": "/home/trainyard",
     "HF_HOME": "/home/trainyard/huggingface",
@@ -55,7 +55,7 @@ SCRATCH_DIRECTORIES = {
 }
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
-"""Bytes the kubelet keeps of a termination message."""
+"""Bytes of a termination message that the kubelet keeps."""
 
 # Intake of the gateway.
 KUBEFLOW_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
@@ -63,52 +63,52 @@ KUBEFLOW_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 KUBEFLOW_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - a variable's name; its value is a path
 TERMINATION_LOG_ENV = "TRAINYARD_TERMINATION_LOG"
 
-# How the pods of a job on several nodes find each other; a job on one node has none of these.
+# Rendezvous of a gang; not set for a job on one node.
 NODES_ENV = "NNODES"
 NODE_RANK_ENV = "NODE_RANK"
-"""Number of the pod, from 0; pod 0 reports, owns the run directory and says when the run is done."""
+"""Index of the pod, from 0; pod 0 reports, owns the run directory and ends the run."""
 MASTER_ADDRESS_ENV = "MASTER_ADDR"
 MASTER_PORT_ENV = "MASTER_PORT"
 MASTER_PORT = 29400
 
-# Credentials of object storage: keys of a Secret and variables of the trainer.
+# Credentials of object storage: keys of the Secret and environment variables of the trainer.
 S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 S3_SESSION_TOKEN = "AWS_SESSION_TOKEN"  # noqa: S105 - a variable's name
 
 NAME_LIMIT = 48
-"""Longest TrainingJob name: `<name>-<uid8>` must stay a label value and leave room for the pod's suffix."""
+"""Maximum length of a TrainingJob name: `<name>-<uid8>` and the suffix of a pod must fit a label value."""
 
 
 def child_name(job_name: str, uid: str) -> str:
-    """Name of the child Job, the generated claim and the run directory of one TrainingJob."""
+    """Return the name of the child Job, the generated claim and the run directory of a TrainingJob."""
     return f"{job_name}-{uid[:8]}"
 
 
 def service_name(job_name: str, uid: str) -> str:
-    """Name of the headless Service of a job on several nodes: a DNS-1035 label, so it begins with a letter."""
+    """Return the name of the headless Service of a gang: a DNS-1035 label, so it starts with a letter."""
     return f"tj-{child_name(job_name, uid)}"
 
 
 def master_address(namespace: str, job_name: str, uid: str) -> str:
-    """DNS name of pod 0 of a job on several nodes; an Indexed Job's pods have host names `<Job>-<index>`."""
+    """Return the DNS name of pod 0 of a gang; pods of an Indexed Job have host names `<Job>-<index>`."""
     return f"{child_name(job_name, uid)}-0.{service_name(job_name, uid)}.{namespace}.svc"
 
 
 def progress_audience(uid: str) -> str:
-    """Audience of the token a job's pods report progress with."""
+    """Return the audience of the token that a job's pods report with."""
     return f"{GROUP}/progress/{uid}"
 
 
 def progress_path(namespace: str, name: str) -> str:
-    """Path of the gateway's intake for a `Report`."""
+    """Return the path of the gateway's intake for a `Report`."""
     return f"/apis/trainyard.dev/v1alpha1/namespaces/{namespace}/trainingjobs/{name}/progress"
 
 
 def kubeflow_path(namespace: str, name: str) -> str:
-    """Path of the gateway's intake for a Kubeflow Trainer status body."""
+    """Return the path of the gateway's intake for a Kubeflow Trainer status body."""
     return f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs/{name}/status"
 
 
 def run_directory(volume: str, job_name: str, uid: str) -> str:
-    """Directory of one run below the mount point of its volume."""
+    """Return the directory of a run below the mount point of its volume."""
     return f"{volume}/trainyard/{child_name(job_name, uid)}"

@@ -1,7 +1,7 @@
-"""Exit codes of the trainer: what each means, the reason a user reads, and what the Job does about it.
+"""Exit codes of the trainer: meaning, reason in the status, and action of the Job.
 
-Sysexits where one fits. An interrupted run must never exit 0: the Job controller believes an exit 0 of an evicted pod
-and would count a half-trained model as Complete.
+Codes follow sysexits.h where one fits. An interrupted run must not exit 0: the Job controller accepts exit 0 of an
+evicted pod and would count an unfinished run as Complete.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
-    """What the trainer process ended with."""
+    """Exit code of the trainer process."""
 
     FINISHED = 0
     BAD_CONFIGURATION = 64
@@ -28,16 +28,16 @@ class ExitCode(IntEnum):
 
 
 class OnExit(StrEnum):
-    """What the Job's podFailurePolicy does with an exit code."""
+    """Action of the Job's podFailurePolicy."""
 
     COMPLETE = "Complete"
-    IGNORE = "Ignore"  # a free restart
-    FAIL = "FailJob"  # trying again cannot help
-    COUNT = "Count"  # against retry.limit
+    IGNORE = "Ignore"  # restart, not counted
+    FAIL = "FailJob"  # a retry cannot succeed
+    COUNT = "Count"  # counted against retry.limit
 
 
 class Meaning(NamedTuple):
-    """One row of the table."""
+    """Meaning of one exit code."""
 
     reason: str
     action: OnExit
@@ -63,12 +63,12 @@ EXIT_CODES: dict[ExitCode, Meaning] = {
 
 
 def codes_for(action: OnExit) -> list[int]:
-    """Exit codes with that action, ascending (the order podFailurePolicy rules list them in)."""
+    """Return the exit codes with an action, ascending, as podFailurePolicy rules require."""
     return sorted(int(code) for code, meaning in EXIT_CODES.items() if meaning.action is action)
 
 
 def reason_for(code: int) -> str:
-    """The reason a user reads for any exit code, known or not; signals are named by their number."""
+    """Return the reason of any exit code; `Signal<N>` for a signal."""
     if code in ExitCode.__members__.values():
         return EXIT_CODES[ExitCode(code)].reason
     return f"Signal{code - 128}" if code > 128 else "UnknownExitCode"

@@ -1,4 +1,4 @@
-"""What a finished run leaves to use."""
+"""Exports of a finished run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GgufType = Literal["bf16", "f16", "f32", "q8_0"]
 
 
 class Export(SpecModel):
-    """One artefact that is made when training has ended."""
+    """One export, written after training."""
 
     RULES: ClassVar[tuple[Rule[Export], ...]] = (
         no_secret(
@@ -48,18 +48,17 @@ class Export(SpecModel):
     base: ExportBase | None = Field(
         default=None,
         description=(
-            "What a qlora adapter is merged into: original, the base model as it was downloaded, or dequantized, the "
-            "4-bit one it was trained on. Either way the difference to the trained model is measured. "
-            "Default: original."
+            "Model that a qlora adapter is merged into: original, the downloaded base model, or dequantized, the 4-bit "
+            "model it was trained on. The difference to the trained model is measured in both cases. Default: original."
         ),
     )
     type: GgufType | None = Field(
-        default=None, description="How a gguf file stores matrices; vectors are always f32. Default: bf16."
+        default=None, description="Data type of the matrices in a gguf file; vectors are always f32. Default: bf16."
     )
     destination: str | None = Field(
         default=None,
         min_length=1,
         max_length=512,
-        description="Folder the export is copied to as well, s3://bucket/folder. Default: the run's volume only.",
+        description="Folder that the export is also copied to: s3://bucket/folder. Default: the run's volume only.",
         json_schema_extra=s3_destination("spec.exports[].destination"),
     )

@@ -1,4 +1,4 @@
-"""Structured logs of operator and gateway: one JSON object a line, with the job it is about."""
+"""Structured logs of operator and gateway: one JSON object per line, with the namespace and name of the job."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 FIELDS = ("namespace", "job", "pod", "reason", "code")
-"""Keys a log call may pass in `extra`; each appears in the line when given."""
+"""Keys of `extra` that appear in the line."""
 
 _about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
 
 
 @contextmanager
 def about(namespace: str, job: str) -> Iterator[None]:
-    """Let every line logged inside carry the job's namespace and name."""
+    """Add the job's namespace and name to every line logged in the context."""
     token = _about.set({"namespace": namespace, "job": job})
     try:
         yield
@@ -27,7 +27,7 @@ def about(namespace: str, job: str) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as time, level, logger, message and the fields above."""
+    """Formats a record as JSON: time, level, logger, message and the keys of FIELDS."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
@@ -44,8 +44,8 @@ def configure(level: str, *, quiet: Sequence[str] = ()) -> None:
     """Log to standard error.
 
     Args:
-        level: From which level on.
-        quiet: Loggers that say too much below WARNING.
+        level: Least severe level that is logged.
+        quiet: Loggers whose messages below WARNING are dropped.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())

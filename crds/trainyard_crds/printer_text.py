@@ -1,4 +1,4 @@
-"""Short texts for the columns of `kubectl get`, which prints numbers raw and cannot format them."""
+"""Texts of the printer columns: `kubectl get` prints numbers without formatting."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _LONGEST_ETA_DAYS = 9999
 
 
 def progress_text(percent: float) -> str:
-    """Share of the work done, 0 to 100, rounded down: `37%`. Only a whole 100 reads 100%."""
+    """Format a percentage, rounded down: `37%`; `100%` only for 100."""
     return f"{int(min(max(percent, 0.0), 100.0))}%"
 
 
 def step_text(step: int, total_steps: int | None) -> str:
-    """Optimizer steps done of all: `120/320`, or `120` while the total is unknown."""
+    """Format completed and total optimizer steps: `120/320`, or `120` if the total is unknown."""
     return str(step) if total_steps is None else f"{step}/{total_steps}"
 
 
 def loss_text(loss: float) -> str:
-    """A loss with three significant digits, or four where it is 1 or more: `0.0123`, `2.346`, `1.23e-06`."""
+    """Format a loss with three significant digits, or four from 1 upwards: `0.0123`, `2.346`, `1.23e-06`."""
     return f"{loss:.4g}" if abs(loss) >= 1 else f"{loss:.3g}"
 
 
 def eta_text(seconds: float) -> str:
-    """A span of time in its two largest units: `45s`, `12m30s`, `1h12m`, `2d3h`."""
+    """Format a duration in its two largest units: `45s`, `12m30s`, `1h12m`, `2d3h`."""
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole}s"
@@ -39,14 +39,14 @@ def eta_text(seconds: float) -> str:
 
 
 def progress_summary(progress: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, str | None]:
-    """The part of `status.summary` that follows from progress: keys progress, step, loss, eta.
+    """Return progress, step, loss and eta of `status.summary`.
 
     Args:
         progress: `status.progress` as JSON (camelCase keys).
         metrics: `status.metrics` as JSON.
 
     Returns:
-        Every key, None where the value is unknown, so a merge patch clears what no longer holds.
+        All four keys; None for an unknown value, so that a merge patch removes the old text.
     """
     percent, remaining, loss = progress.get("percent"), progress.get("remainingSeconds"), metrics.get("loss")
     step, total = progress.get("step"), progress.get("totalSteps")

@@ -1,4 +1,4 @@
-"""What the trainer tells the world: progress reports while it runs, the termination message when it ends."""
+"""Reports of the trainer: progress reports and the termination message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Metrics = Annotated[dict[str, MetricValue], Field(max_length=64)]
 
 
 class Stage(StrEnum):
-    """What a run is doing right now."""
+    """Current activity of a run."""
 
     STARTING = "Starting"
     DOWNLOADING = "Downloading"
@@ -31,54 +31,57 @@ class Stage(StrEnum):
 
 
 class Progress(StatusModel):
-    """How far a run is."""
+    """Progress of a run."""
 
-    stage: Stage = Field(default=Stage.STARTING, description="What the run is doing right now.")
-    step: int = Field(default=0, ge=0, description="Optimizer steps done.")
+    stage: Stage = Field(default=Stage.STARTING, description="Current activity of the run.")
+    step: int = Field(default=0, ge=0, description="Completed optimizer steps.")
     total_steps: int | None = Field(default=None, ge=0, description="Optimizer steps of the whole run.")
-    epoch: float | None = Field(default=None, ge=0, description="Passes over the training data done.")
-    percent: float | None = Field(default=None, ge=0, le=100, description="Share of the steps done, 0 to 100.")
+    epoch: float | None = Field(default=None, ge=0, description="Completed passes over the training data.")
+    percent: float | None = Field(default=None, ge=0, le=100, description="Completed share of the steps, 0 to 100.")
     stage_percent: float | None = Field(
-        default=None, ge=0, le=100, description="Share of the current stage done, where it says so: a download, a copy."
+        default=None,
+        ge=0,
+        le=100,
+        description="Completed share of the current stage, 0 to 100, for stages that report it: a download, a copy.",
     )
-    remaining_seconds: int | None = Field(default=None, ge=0, description="Estimated seconds until the end.")
-    steps_per_second: float | None = Field(default=None, ge=0, description="Optimizer steps per second, recent.")
+    remaining_seconds: int | None = Field(default=None, ge=0, description="Estimated seconds until the run finishes.")
+    steps_per_second: float | None = Field(default=None, ge=0, description="Recent optimizer steps per second.")
     tokens_per_second: float | None = Field(
-        default=None, ge=0, description="Real (not padded) tokens per second, recent."
+        default=None, ge=0, description="Recent tokens per second, without padding."
     )
-    updated_at: Timestamp | None = Field(default=None, description="When the trainer wrote this.")
+    updated_at: Timestamp | None = Field(default=None, description="Time of the trainer's report.")
 
 
 MOST_GPUS = 64
-"""GPUs a report tells of; of a larger run, those of the first pods."""
+"""Maximum of GPUs in a report; larger runs report those of the first pods."""
 
 
 class Gpu(StatusModel):
-    """One GPU of the run, as NVML sees it."""
+    """One GPU of the run, as reported by NVML."""
 
     name: str = Field(max_length=128, description="Product name.")
-    memory_used: int = Field(ge=0, description="Bytes in use by all processes.")
-    memory_total: int = Field(ge=0, description="Bytes the device has.")
-    utilization: int = Field(ge=0, le=100, description="Percent of time a kernel was running in the last sample.")
-    pod: int | None = Field(default=None, ge=0, description="Index of its pod, in a run on several nodes.")
+    memory_used: int = Field(ge=0, description="Memory used by all processes, in bytes.")
+    memory_total: int = Field(ge=0, description="Memory of the device, in bytes.")
+    utilization: int = Field(ge=0, le=100, description="Percentage of time with a running kernel in the last sample.")
+    pod: int | None = Field(default=None, ge=0, description="Index of the pod, in a run on several nodes.")
 
 
 class CheckpointStatus(StatusModel):
     """One verified checkpoint."""
 
     name: str = Field(max_length=128, description="Directory name under checkpoints/, `step-<N>-e<epoch>`.")
-    step: int = Field(ge=0, description="Optimizer step it was taken at.")
-    epoch: float | None = Field(default=None, description="Passes over the training data done.")
-    metrics: Metrics = Field(default={}, description="Metrics measured at that step.")
+    step: int = Field(ge=0, description="Optimizer step of the checkpoint.")
+    epoch: float | None = Field(default=None, description="Completed passes over the training data.")
+    metrics: Metrics = Field(default={}, description="Metrics at that step.")
     bytes: int = Field(ge=0, description="Size of all its files in bytes.")
     digest: str = Field(max_length=128, description="`sha256:` digest of its manifest.")
-    uri: str | None = Field(default=None, max_length=1024, description="Where it lies: pvc://claim/path.")
-    best: bool = Field(default=False, description="Whether it has the best evaluation of the run so far.")
-    created_at: Timestamp = Field(description="When it was committed.")
+    uri: str | None = Field(default=None, max_length=1024, description="Location: pvc://claim/path.")
+    best: bool = Field(default=False, description="Whether it has the best evaluation result of the run so far.")
+    created_at: Timestamp = Field(description="Time it was published.")
 
 
 class ExportState(StrEnum):
-    """How far an export is. The trainer's own are made when it ends; those appended later have a Job of their own."""
+    """State of an export. The trainer writes exports at the end of a run; those appended later have a separate Job."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -87,60 +90,70 @@ class ExportState(StrEnum):
 
 
 class ExportStatus(StatusModel):
-    """One artefact of a finished run."""
+    """One export of a finished run."""
 
     format: str = Field(max_length=32, description="adapter, model, merged or gguf, as in spec.exports.")
     state: ExportState = Field(
         default=ExportState.SUCCEEDED,
-        description="How far it is; Pending, Running and Failed are said of exports appended to spec.exports.",
+        description="State; Pending, Running and Failed occur for exports appended to spec.exports only.",
     )
-    reason: str | None = Field(default=None, max_length=128, description="Why it waits or failed, one CamelCase word.")
+    reason: str | None = Field(
+        default=None, max_length=128, description="CamelCase reason why it is pending or failed."
+    )
     job_name: str | None = Field(
-        default=None, max_length=63, description="The Job that makes or made it, when it was appended to spec.exports."
+        default=None, max_length=63, description="Name of the Job that writes an export appended to spec.exports."
     )
-    uri: str | None = Field(default=None, max_length=1024, description="Where it lies: pvc://claim/path.")
+    uri: str | None = Field(default=None, max_length=1024, description="Location: pvc://claim/path.")
     bytes: int | None = Field(default=None, ge=0, description="Size of all its files in bytes.")
     digest: str | None = Field(
-        default=None, max_length=128, description="`sha256:` digest over its files' names and digests."
+        default=None, max_length=128, description="`sha256:` digest of its files' names and digests."
     )
-    destination: str | None = Field(default=None, max_length=1024, description="Where a copy lies: s3://bucket/folder.")
+    destination: str | None = Field(
+        default=None, max_length=1024, description="Location of the copy: s3://bucket/folder."
+    )
     message: str | None = Field(
         default=None,
         max_length=1024,
-        description="How far it is from the trained model; or what it waits for, why it failed and what to do.",
+        description="Difference to the trained model; or the cause and remedy if it is pending or failed.",
     )
 
 
 class ResolvedModel(StatusModel):
-    """The base model a run really used."""
+    """The base model of a run."""
 
-    source: str = Field(max_length=1024, description="Where the model came from, as written in the spec.")
-    revision: str | None = Field(default=None, max_length=128, description="The commit the revision resolved to.")
+    source: str = Field(max_length=1024, description="Source of the model, as in the spec.")
+    revision: str | None = Field(default=None, max_length=128, description="Commit that the revision resolved to.")
 
 
 class MemoryEstimate(StatusModel):
-    """What a run is predicted to need of one device, said before anything is loaded."""
+    """Predicted memory of a run on one device, computed before the model is loaded."""
 
-    bytes: int = Field(ge=0, description="Predicted peak of the memory of one GPU (of the process, on a CPU).")
-    basis: str = Field(max_length=256, description="What the prediction is made from.")
+    bytes: int = Field(ge=0, description="Predicted peak memory of one GPU (on a CPU, of the process), in bytes.")
+    basis: str = Field(max_length=256, description="Inputs of the prediction.")
     least_bytes: int | None = Field(
         default=None,
         ge=0,
-        description="Predicted peak on a small device: with recompute auto, what the run takes at least.",
+        description="Predicted peak on a small device, in bytes: the minimum with recompute: auto.",
     )
     device_bytes: int | None = Field(
-        default=None, ge=0, description="Memory that was free for the run on its device (in its container, on a CPU)."
+        default=None,
+        ge=0,
+        description="Memory available to the run on its device (on a CPU, in its container), in bytes.",
     )
-    advice: str | None = Field(default=None, max_length=256, description="What would lower the peak most.")
+    advice: str | None = Field(
+        default=None, max_length=256, description="Change of the spec that lowers the peak most."
+    )
 
 
 class Report(StatusModel):
-    """Body of one progress POST. Lists are complete, never deltas; only the newest report matters."""
+    """Body of a progress POST. Lists are complete, never deltas; only the newest report counts."""
 
     model_config = ConfigDict(extra="forbid")
 
-    sequence: int = Field(ge=0, description="Grows by one per report of one trainer process.")
-    owner_epoch: int = Field(ge=0, description="The trainer's number among all that ever owned the run directory.")
+    sequence: int = Field(ge=0, description="Increases by one with each report of a trainer process.")
+    owner_epoch: int = Field(
+        ge=0, description="Owner epoch of the trainer: increases with each owner of the run directory."
+    )
     progress: Progress
     metrics: Metrics = {}
     gpus: Annotated[list[Gpu], Field(max_length=MOST_GPUS)] = []
@@ -148,18 +161,18 @@ class Report(StatusModel):
     model: ResolvedModel | None = None
     memory_estimate: MemoryEstimate | None = None
     warnings: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=8)] = {}
-    """Reason (CamelCase) -> sentence, for example GracePeriodTooShort."""
+    """CamelCase reason -> sentence, for example GracePeriodTooShort."""
 
 
 class KubeflowMetric(StatusModel):
-    """One metric of a Kubeflow Trainer status body; the value is text there."""
+    """One metric of a Kubeflow Trainer status body, with the value as text."""
 
     name: str = Field(max_length=128)
     value: str = Field(max_length=64)
 
 
 class KubeflowTrainerStatus(StatusModel):
-    """The object below `trainerStatus` that Hugging Face's KubeflowCallback posts."""
+    """The `trainerStatus` object posted by Hugging Face's KubeflowCallback."""
 
     last_updated_time: Timestamp | None = None
     progress_percentage: int | None = Field(default=None, ge=0, le=100)
@@ -174,7 +187,7 @@ class KubeflowReport(StatusModel):
 
 
 class Outcome(StrEnum):
-    """How a trainer process ended."""
+    """Outcome of a trainer process."""
 
     FINISHED = "Finished"
     INTERRUPTED = "Interrupted"
@@ -182,7 +195,7 @@ class Outcome(StrEnum):
 
 
 class Termination(StatusModel):
-    """The termination message of a trainer's container, and the content of result.json."""
+    """The termination message of the trainer's container and the content of result.json."""
 
     outcome: Outcome
     exit_code: int
@@ -199,7 +212,7 @@ class Termination(StatusModel):
     exports: list[ExportStatus] = []
 
     def to_message(self) -> str:
-        """JSON of at most TERMINATION_LIMIT bytes: old checkpoints give way first, then long texts."""
+        """Return JSON of at most TERMINATION_LIMIT bytes: drop old checkpoints first, then cut long texts."""
         document = self.to_json()
         while len(_encode(document)) > TERMINATION_LIMIT and _drop_oldest(document):
             pass
@@ -211,7 +224,7 @@ class Termination(StatusModel):
 
 
 def _drop_oldest(document: dict[str, Any]) -> bool:
-    """Remove the oldest checkpoint that is neither the best nor the last; False when there is none."""
+    """Remove the oldest checkpoint that is neither the best nor the last; return False if there is none."""
     checkpoints = document["checkpoints"]
     for index, checkpoint in enumerate(checkpoints[:-1]):
         if not checkpoint["best"]:

@@ -1,7 +1,7 @@
-"""RunConfig: everything a trainer process needs, in one JSON document.
+"""RunConfig: the complete configuration of a trainer process in one JSON document.
 
 The operator resolves a TrainingJob into it and mounts it read-only; on a laptop a user writes the few fields without a
-default. The trainer reads nothing else of the custom resource.
+default. The trainer does not read the TrainingJob.
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ from pydantic import ConfigDict, Field, model_validator
 
 from trainyard_crds.common import SpecModel, check
 from trainyard_crds.exports import Export
-from trainyard_crds.sources import Sha256
+from trainyard_crds.sources import DEFAULT_REGION, Sha256
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_crds.trainingjob_inputs import DATASET_RULES, VALIDATION_RULES, DatasetFormat
+from trainyard_crds.trainingjob_resources import MAX_GPUS, MAX_NODES
 from trainyard_crds.trainingjob_rules import SHARED_RULES
-from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
+from trainyard_crds.trainingjob_training import (
+    DEFAULT_METHOD,
+    Adapter,
+    Checkpoints,
+    Evaluation,
+    Llm,
+    Method,
+    Optimization,
+    Quantization,
+)
 
 _FILE = r"^(hf://[^/]+/[^/]+/.+|s3://[^/]+/[^\x00?#]+|https?://[^/@?#]+/[^\x00?#]+|file:///[^\x00]+)$"
 _FILE_FORMS = "hf://org/name/file.jsonl, s3://bucket/file.jsonl, https://host/file.jsonl or file:///path/file.jsonl"
@@ -33,7 +43,7 @@ class RunModelSource(SpecModel):
     )
     revision: str | None = None
     display_source: str | None = None
-    """The source as the user wrote it, when the operator replaced it by a mounted path."""
+    """The source in the spec, if the operator replaced it by a mounted path."""
 
 
 class RunValidation(SpecModel):
@@ -74,7 +84,7 @@ class RunDataset(SpecModel):
 
 
 class Identity(SpecModel):
-    """Which TrainingJob this run belongs to; absent on a laptop."""
+    """The TrainingJob of the run; absent on a laptop."""
 
     namespace: str
     name: str
@@ -82,14 +92,14 @@ class Identity(SpecModel):
 
 
 class RunS3(SpecModel):
-    """Object storage; its credentials are AWS_ACCESS_KEY_ID and its companions in the environment, if there are any."""
+    """Object storage; credentials are in the environment: AWS_ACCESS_KEY_ID and related variables."""
 
-    endpoint: str | None = Field(default=None, description="Address of the service. Default: that of AWS.")
-    region: str = "us-east-1"
+    endpoint: str | None = Field(default=None, description="URL of the service. Default: the endpoint of AWS.")
+    region: str = DEFAULT_REGION
 
 
 class Intake(SpecModel):
-    """Where progress is reported to; absent on a laptop."""
+    """The gateway's intake for reports; absent on a laptop."""
 
     url: str
     token_file: str
@@ -103,16 +113,16 @@ class RunConfig(SpecModel):
 
     version: Literal[1] = 1
     job: Identity | None = None
-    run_directory: str = Field(min_length=1, description="Directory of checkpoints, metrics, exports and result.")
+    run_directory: str = Field(min_length=1, description="Directory of checkpoints, metrics, exports and result.json.")
     cache_directory: str | None = Field(
         default=None,
         min_length=1,
-        description="Directory for downloads and tokens, which runs may share. Default: the user's cache for "
-        "downloads, the run directory for tokens.",
+        description="Directory for downloads and tokenised rows, which runs may share. Default: the user's cache for "
+        "downloads, the run directory for tokenised rows.",
     )
-    run_uri: str | None = Field(default=None, description="The run directory as users see it: pvc://claim/path.")
+    run_uri: str | None = Field(default=None, description="Location of the run directory: pvc://claim/path.")
     task: TaskName
-    method: Literal["lora", "qlora", "full"] = "lora"
+    method: Method = DEFAULT_METHOD
     model: RunModelSource
     dataset: RunDataset
     optimization: Optimization = Optimization()
@@ -121,32 +131,34 @@ class RunConfig(SpecModel):
     llm: Llm = Llm()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
-    exports: list[Export] = Field(min_length=1, description="Default: the adapter, or the model with full.")
+    exports: list[Export] = Field(
+        min_length=1, description="Exports of the run. Default: adapter, or model with method: full."
+    )
     s3: RunS3 = RunS3()
     progress: Intake | None = None
-    gpus: int = Field(default=0, ge=0, le=64, description="GPUs each pod was given; 0 trains on the CPU.")
+    gpus: int = Field(default=0, ge=0, le=MAX_GPUS, description="GPUs of each pod; 0 trains on the CPU.")
     nodes: int = Field(
         default=1,
         ge=1,
-        le=64,
-        exclude_if=lambda nodes: nodes == 1,  # so that a trainer that knows of no nodes takes the document
-        description="Pods (machines) the processes are spread over evenly. NNODES, NODE_RANK, MASTER_ADDR and "
-        "MASTER_PORT in the environment of each say how they find each other.",
+        le=MAX_NODES,
+        exclude_if=lambda nodes: nodes == 1,  # an older trainer rejects the unknown field
+        description="Pods (machines) with the same number of processes each; their environment has NNODES, NODE_RANK, "
+        "MASTER_ADDR and MASTER_PORT for the rendezvous.",
     )
     processes: int = Field(
         default=1,
         ge=1,
-        le=64 * 64,
-        description="Processes that train together, on all nodes: one for each GPU, or any number on the CPU.",
+        le=MAX_NODES * MAX_GPUS,
+        description="Processes of the group on all nodes: one per GPU, or any number on the CPU.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_method_blocks(cls, data: Any) -> Any:
-        """Leave `adapter` and `quantization` filled exactly where the method uses them, and `exports` always."""
+        """Fill `adapter` and `quantization` if the method uses them, and `exports` always."""
         if not isinstance(data, dict):
             return data
-        method = data.get("method", "lora")
+        method = data.get("method", DEFAULT_METHOD)
         filled = dict(data)
         if method in ("lora", "qlora") and filled.get("adapter") is None:
             filled["adapter"] = {}
@@ -189,16 +201,16 @@ class RunConfig(SpecModel):
 
     @property
     def processes_per_node(self) -> int:
-        """Processes that each node runs."""
+        """Processes of each node."""
         return self.processes // self.nodes
 
     def to_json(self) -> dict[str, Any]:
-        """The camelCase document without unset (None) fields."""
+        """Return the camelCase document without unset (None) fields."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
 def training_blocks(spec: TrainingJobSpec) -> dict[str, Any]:
-    """The blocks a RunConfig takes from a spec as they are; unset ones get their models' defaults."""
+    """Return the blocks of a spec that RunConfig takes over unchanged; it fills unset ones with defaults."""
     blocks = (
         "task",
         "method",

@@ -1,7 +1,7 @@
 """Generates CustomResourceDefinitions (apiextensions v1) from the pydantic models.
 
-Pydantic emits JSON Schema; Kubernetes wants a structural OpenAPI 3.0 subset of it. The differences are worked off one
-by one below. CEL rules travel in `json_schema_extra`; immutability rules are generated from `Kind.mutable`.
+Converts pydantic's JSON Schema to the structural OpenAPI 3.0 subset of Kubernetes. CEL rules come from
+`json_schema_extra`; immutability rules are generated from `Kind.mutable`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _DROPPED = ("title", "examples", "additionalProperties", "const", "exclusiveMini
 
 
 class SchemaError(ValueError):
-    """A model uses something a structural schema cannot say."""
+    """A model cannot be expressed as a structural schema."""
 
 
 def crd(model: type[TrainingJob]) -> Schema:
-    """The whole CustomResourceDefinition of one kind."""
+    """Return the CustomResourceDefinition of a kind."""
     info = model.kind_info
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -64,7 +64,7 @@ def _column(column: Column) -> Schema:
 
 
 def root_schema(model: type[TrainingJob]) -> Schema:
-    """The structural schema of one kind, immutability rules included."""
+    """Return the structural schema of a kind, immutability rules included."""
     schema = structural(model)
     schema["description"] = (model.__doc__ or "").strip()
     properties = schema["properties"]
@@ -78,7 +78,7 @@ def root_schema(model: type[TrainingJob]) -> Schema:
 
 
 def _drop_defaults(schema: Schema) -> None:
-    """Remove every default: the API server must not add to a status what nobody wrote."""
+    """Remove every default, so that the API server does not add fields to the status."""
     schema.pop("default", None)
     for child in schema.get("properties", {}).values():
         _drop_defaults(child)
@@ -87,13 +87,13 @@ def _drop_defaults(schema: Schema) -> None:
 
 
 def structural(model: type[BaseModel]) -> Schema:
-    """The structural schema of one pydantic model."""
+    """Return the structural schema of a pydantic model."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(raw, raw.get("$defs", {}), (), model.__name__)
 
 
 def _convert(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str) -> Schema:
-    """One schema node: references inlined, null unions collapsed, keywords translated."""
+    """Convert a schema node: inline references, collapse null unions, translate keywords."""
     node, seen = _inline(node, definitions, seen, path)
     node = _collapse_optional(node, path)
     if "$ref" in node:
@@ -113,14 +113,14 @@ def _convert(node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...]
 
 
 def _translate(node: Schema) -> Schema:
-    """The node's own keywords in OpenAPI 3.0's words; children are converted by the caller."""
+    """Translate the keywords of a node to OpenAPI 3.0; the caller converts the children."""
     result = {key: value for key, value in node.items() if key not in _DROPPED}
     if "const" in node:
         result["enum"] = [node["const"]]
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in node:
             result[bound], result[exclusive] = node[exclusive], True
-    _say_fractions_by_rule(result)
+    _replace_fractional_maximum(result)
     if result.get("default", 0) is None:
         del result["default"]
     if "description" in result:
@@ -128,8 +128,8 @@ def _translate(node: Schema) -> Schema:
     return result
 
 
-def _say_fractions_by_rule(node: Schema) -> None:
-    """The API server's own sentence cuts a bound to a whole number ("at most 0"); a CEL rule says it as it is."""
+def _replace_fractional_maximum(node: Schema) -> None:
+    """Replace a fractional maximum by a CEL rule: the API server's message rounds the bound ("at most 0")."""
     maximum = node.get("maximum")
     if isinstance(maximum, float) and not maximum.is_integer():
         del node["maximum"]
@@ -138,7 +138,7 @@ def _say_fractions_by_rule(node: Schema) -> None:
 
 
 def _describe(node: Schema) -> str:
-    """The description on one line, with the default, which `kubectl explain` does not show by itself."""
+    """Return the description on one line with the default, which `kubectl explain` does not show."""
     text = " ".join(node["description"].split())
     if "default" not in node or "Default:" in text or node["default"] in ([], {}):
         return text
@@ -150,11 +150,11 @@ def _describe(node: Schema) -> str:
 def _inline(
     node: Schema, definitions: dict[str, Schema], seen: tuple[str, ...], path: str
 ) -> tuple[Schema, tuple[str, ...]]:
-    """Replace `$ref` by its target; keys beside the reference (description, default) win."""
+    """Replace `$ref` by its target; keys beside the reference (description, default) take precedence."""
     while "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[-1]
         if name in seen:
-            raise SchemaError(f"{path}: {name} contains itself, which a structural schema cannot say")
+            raise SchemaError(f"{path}: {name} contains itself, which a structural schema does not support")
         seen = (*seen, name)
         beside = {key: value for key, value in node.items() if key != "$ref"}
         node = {**definitions[name], **beside}
@@ -162,12 +162,12 @@ def _inline(
 
 
 def _collapse_optional(node: Schema, path: str) -> Schema:
-    """`anyOf: [T, null]` becomes T (absent means unset); other unions cannot be said."""
+    """Replace `anyOf: [T, null]` by T; other unions are not supported."""
     if "anyOf" not in node:
         return node
     members = [member for member in node["anyOf"] if member.get("type") != "null"]
     if len(members) != 1:
-        raise SchemaError(f"{path}: only optional types may be unions; make one object with optional members")
+        raise SchemaError(f"{path}: only optional types may be unions; use one object with optional members")
     beside = {key: value for key, value in node.items() if key != "anyOf"}
     merged = {**members[0], **beside}
     validations = [*members[0].get("x-kubernetes-validations", []), *beside.get("x-kubernetes-validations", [])]
@@ -175,7 +175,7 @@ def _collapse_optional(node: Schema, path: str) -> Schema:
 
 
 def _add_immutability(spec: Schema, info: Kind) -> None:
-    """One transition rule per immutable field, on the parent, so that adding and removing a field is caught too."""
+    """Add a transition rule per immutable field to the parent, so that it also applies to added and removed fields."""
     always = set(spec.get("required", ())) | {name for name, child in spec["properties"].items() if "default" in child}
     validations = spec.setdefault("x-kubernetes-validations", [])
     for name in spec["properties"]:

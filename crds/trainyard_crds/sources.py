@@ -1,4 +1,4 @@
-"""Where models and rows come from and results go to: the forms of a source and the rules about them."""
+"""Sources and destinations: their forms and rules, and object storage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MAY_IDENTIFY = (
     r"({0}.matches(r'^([A-Za-z][A-Za-z0-9+.-]*://)?[^/]*@') || "
     r"(!{0}.startsWith('pvc://') && {0}.contains('://') && {0}.contains('?')))"
 )
-"""A user name or password, or a query such as ?token=..., in {0}. Refused by a rule of the object around the field: the
-error of a field's own rule repeats the value, and the API server's audit log keeps it."""
+"""CEL: {0} contains a user name or password, or a query such as ?token=... The rule is on the
+object around the field: the error of a rule on the field repeats the value, and the API server's audit log keeps it."""
 _ESCAPES = r"(^|/)[.][.]?(/|$)|^(hf|pvc|s3|https)://.*//|[\x00-\x1f\x7f]"
 _NO_ESCAPE: Rule[Any] = Rule(
     f"!self.matches(r'{_ESCAPES}') || {_MAY_IDENTIFY.format('self')}",
@@ -28,7 +28,7 @@ _NO_ESCAPE: Rule[Any] = Rule(
 
 
 def no_secret(field: str, write: str, name: str = "source") -> Rule[Any]:
-    """A rule for the object that holds a source or destination: it names nobody and holds no token.
+    """Return a rule for the object with a source or destination: no user name, password or token.
 
     Args:
         field: The field's path, for the message.
@@ -37,8 +37,8 @@ def no_secret(field: str, write: str, name: str = "source") -> Rule[Any]:
     """
     return Rule(
         f"!has(self.{name}) || !{_MAY_IDENTIFY.format(f'self.{name}')}",
-        f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which everybody who "
-        f"may see the TrainingJob could read; {write}",
+        f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which every reader "
+        f"of the TrainingJob can see; {write}",
         field_path=f".{name}",
     )
 
@@ -49,7 +49,7 @@ def _well_formed(pattern: str, message: str) -> dict[str, Any]:
 
 
 def model_source(field: str) -> dict[str, Any]:
-    """The rules of a field that names a model's directory."""
+    """Return the rules of a field with a model directory."""
     return _well_formed(
         f"{_HF_MODEL}|{_PVC}|{_S3}",
         f"{field} must be hf://org/name, pvc://claim/path or s3://bucket/path, for example hf://Qwen/Qwen3-0.6B; "
@@ -58,7 +58,7 @@ def model_source(field: str) -> dict[str, Any]:
 
 
 def dataset_source(field: str) -> dict[str, Any]:
-    """The rules of a field that names a file with rows."""
+    """Return the rules of a field with a file of rows."""
     return _well_formed(
         f"{_HF_FILE}|{_PVC}|{_S3}|{_HTTPS}",
         f"{field} must be pvc://claim/file.jsonl, hf://org/name/file.jsonl, s3://bucket/file.jsonl or "
@@ -67,7 +67,7 @@ def dataset_source(field: str) -> dict[str, Any]:
 
 
 def s3_destination(field: str) -> dict[str, Any]:
-    """The rules of a field that names where files are copied to."""
+    """Return the rules of a field with a destination."""
     return _well_formed(_S3, f"{field} must be s3://bucket/folder, for example s3://models/support-bot")
 
 
@@ -75,21 +75,24 @@ Sha256 = Field(
     default=None,
     min_length=64,
     max_length=64,
-    description="SHA-256 of the file (64 lower-case hex digits); another file is refused. For s3:// and https:// only.",
+    description="SHA-256 of the file (64 lower-case hex digits); a mismatch is refused. For s3:// and https:// only.",
     json_schema_extra=rules(
         Rule("self.matches(r'^[0-9a-f]{64}$')", "must be 64 lower-case hex digits, as sha256sum prints them")
     ),
 )
-"""The field of a downloaded file's digest."""
+"""Field with the digest of a downloaded file."""
 
 
 def sha256_of_downloads(field: str) -> Rule[Any]:
-    """A rule for the object that holds `source` and `sha256`."""
+    """Return a rule for the object with `source` and `sha256`."""
     return Rule(
         "!has(self.sha256) || (has(self.source) && (self.source.startsWith('s3://') || "
         "self.source.startsWith('https://')))",
         f"{field}.sha256 is only used for s3:// and https:// sources; remove it",
     )
+
+
+DEFAULT_REGION = "us-east-1"
 
 
 class S3Secret(SpecModel):
@@ -98,7 +101,7 @@ class S3Secret(SpecModel):
     name: DnsName = Field(
         description=(
             "Name of a Secret in this namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
-            "AWS_SESSION_TOKEN where the credentials have one."
+            "AWS_SESSION_TOKEN if the credentials have one."
         )
     )
 
@@ -110,21 +113,21 @@ class S3(SpecModel):
         default=None,
         min_length=8,
         max_length=253,
-        description="Address of the service, for example https://minio.storage:9000. Default: that of AWS.",
+        description="URL of the service, for example https://minio.storage:9000. Default: the endpoint of AWS.",
         json_schema_extra=rules(
             Rule(
                 r"self.matches(r'^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?$')",
-                "spec.s3.endpoint must be http:// or https://, a host and maybe a port, for example "
+                "spec.s3.endpoint must be http:// or https://, a host and an optional port, for example "
                 "https://minio.storage:9000; the bucket goes into the source",
             )
         ),
     )
     region: str = Field(
-        default="us-east-1",
+        default=DEFAULT_REGION,
         min_length=1,
         max_length=64,
         description="Region of the buckets; most services other than AWS ignore it.",
     )
     credentials_secret: S3Secret | None = Field(
-        default=None, description="Credentials. Default: none, for buckets that everybody may read."
+        default=None, description="Credentials. Default: none, for public buckets."
     )

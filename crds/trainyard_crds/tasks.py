@@ -1,4 +1,4 @@
-"""The tasks, and what the operator and the trainer both know of one."""
+"""The tasks, and properties of them that operator and trainer share."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Literal
 TaskName = Literal["llm"]
 
 MEMORY_FIELDS: dict[TaskName, tuple[str, ...]] = {"llm": ("optimization.batchSize", "llm.maxLength")}
-"""Fields of spec and run config whose lower values need less memory, the first to change first."""
+"""Fields of spec and RunConfig whose lower values need less memory, in the order to change them."""

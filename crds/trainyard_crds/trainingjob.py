@@ -17,36 +17,45 @@ from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resources import Resources, Storage
 from trainyard_crds.trainingjob_rules import SPEC_RULES
 from trainyard_crds.trainingjob_status import TrainingJobStatus
-from trainyard_crds.trainingjob_training import Adapter, Checkpoints, Evaluation, Llm, Optimization, Quantization
+from trainyard_crds.trainingjob_training import (
+    DEFAULT_METHOD,
+    Adapter,
+    Checkpoints,
+    Evaluation,
+    Llm,
+    Method,
+    Optimization,
+    Quantization,
+)
 
 
 class Retry(SpecModel):
-    """What happens after a fault of the machine."""
+    """Restarts after infrastructure faults."""
 
     limit: int = Field(
         default=3,
         ge=0,
         le=20,
-        description="Restarts after a crash or an unreachable source. Preemptions and evictions are free.",
+        description="Restarts after a crash or an unreachable source. Preemptions and evictions are not counted.",
     )
 
 
 class Stop(StrEnum):
-    """How a job is ended for good."""
+    """How a job is stopped permanently."""
 
     GRACEFUL = "Graceful"
     FORCE = "Force"
 
 
 class TrainingJobSpec(SpecModel):
-    """What the user asks for."""
+    """Desired training run."""
 
     model_config = ConfigDict(json_schema_extra=rules(*SPEC_RULES))
 
-    task: TaskName = Field(description="What kind of model is trained: llm, a causal language model.")
-    method: Literal["lora", "qlora", "full"] = Field(
-        default="lora",
-        description="lora trains an adapter, qlora an adapter on a 4-bit base model, full every weight.",
+    task: TaskName = Field(description="Kind of model that is trained: llm, a causal language model.")
+    method: Method = Field(
+        default=DEFAULT_METHOD,
+        description="lora trains an adapter, qlora an adapter on a 4-bit base model, full all weights.",
     )
     model: Model = Field(description="The base model.")
     dataset: Dataset = Field(description="The training rows.")
@@ -65,55 +74,60 @@ class TrainingJobSpec(SpecModel):
         min_length=1,
         max_length=4,
         description=(
-            "What the finished run leaves, each format once. Entries may be added later, also after the end: each is "
-            "then made by a Job of its own on the CPU. Default: the adapter, or the model with full."
+            "Exports of the finished run, each format once. Entries may be added later, also after the run: a separate "
+            "CPU Job writes each of them. Default: adapter, or model with method: full."
         ),
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["format"]},
     )
     s3: S3 | None = Field(
-        default=None, description="Object storage of s3:// sources and destinations; may be added later, once."
+        default=None,
+        description="Object storage of s3:// sources and destinations; may be added later, but not changed.",
     )
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
     storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
-    queue: Queue | None = Field(default=None, description="Place among waiting jobs. Default: its defaults.")
+    queue: Queue | None = Field(default=None, description="Queue settings. Default: its defaults.")
     suspend: bool = Field(
-        default=False, description="true: save, stop and free the GPUs. false again: resume where it was."
+        default=False, description="true: save a checkpoint, stop and free the GPUs. false: resume from the checkpoint."
     )
     stop: Stop | None = Field(
         default=None,
-        description="Ends the job for good: Graceful saves first, Force does not wait. Graceful may become Force.",
+        description="Stops the job permanently: Graceful saves a checkpoint first, Force does not. Graceful may "
+        "become Force.",
     )
     retry: Retry | None = Field(
-        default=None, description="Restarts after faults of the machine. Default: its defaults."
+        default=None, description="Restarts after infrastructure faults. Default: its defaults."
     )
     start_deadline_seconds: int = Field(
         default=1800,
         ge=1,
         le=31_536_000,
-        description="Seconds a started job may take until its container runs; then it fails with what prevented it. An "
-        "export that was asked for later has as many for the container of its Job.",
+        description="Seconds from admission until the container runs, after which the job fails with the cause. "
+        "The Job of an "
+        "export that was added later has the same limit.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,
         ge=1,
         le=31_536_000,
-        description="Seconds of running time (suspended time not counted) after which the job fails. Default: none.",
+        description="Seconds of running time, without queued and suspended time, after which the job fails. "
+        "Default: none.",
     )
 
 
 class TrainingJob(SpecModel):
-    """A fine-tuning run: queued, run as a Job, followed to its end."""
+    """A fine-tuning run: queued, run as a Job, with its progress in the status."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 f"self.metadata.name.size() <= {NAME_LIMIT}",
-                f"metadata.name may have at most {NAME_LIMIT} characters: the Job's and pods' names are made from it",
+                f"metadata.name may have at most {NAME_LIMIT} characters: the names of the Job and its pods are "
+                "derived from it",
             ),
             Rule(
                 "!has(self.spec.resources) || self.spec.resources.nodes < 2 || !self.metadata.name.contains('.')",
-                "metadata.name may not have a '.' with spec.resources.nodes above 1: the pods' host names are made "
-                "from it; write '-' instead",
+                "metadata.name may not have a '.' with spec.resources.nodes above 1: the pods' host names are "
+                "derived from it; use '-' instead",
             ),
         )
     )
@@ -141,7 +155,7 @@ class TrainingJob(SpecModel):
     api_version: Literal["trainyard.dev/v1alpha1"] = "trainyard.dev/v1alpha1"
     kind: Literal["TrainingJob"] = "TrainingJob"
     metadata: dict[str, Any]
-    spec: TrainingJobSpec = Field(description="What to train, on what, how.")
+    spec: TrainingJobSpec = Field(description="Desired training run.")
     status: TrainingJobStatus | None = Field(
-        default=None, description="What is known about the run; written by the system."
+        default=None, description="Observed state of the run, written by Trainyard."
     )

@@ -34,7 +34,8 @@ class Model(SpecModel):
         min_length=1,
         max_length=512,
         description=(
-            "Where the model is: hf://org/name on the model hub, or a directory (config.json, tokenizer, safetensors "
+            "Location of the model: hf://org/name on the model hub, or a directory (config.json, tokenizer, "
+            "safetensors "
             "weights): pvc://claim/path on a PersistentVolumeClaim of this namespace, s3://bucket/path in spec.s3."
         ),
         json_schema_extra=model_source("spec.model.source"),
@@ -43,7 +44,7 @@ class Model(SpecModel):
         default=None,
         min_length=1,
         max_length=128,
-        description="Branch, tag or commit of an hf:// model. Default: the main branch. The commit used is reported.",
+        description="Branch, tag or commit of an hf:// model. Default: the main branch. The status shows the commit.",
     )
     credentials_secret: SecretKey | None = Field(
         default=None, description="Secret key with the hub token for a gated or private hf:// model."
@@ -96,7 +97,7 @@ DATASET_RULES: tuple[Rule[TrainingRows], ...] = (
 
 
 class Validation(SpecModel):
-    """Held-out rows the model is evaluated on."""
+    """Held-out rows for evaluation."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -110,7 +111,7 @@ class Validation(SpecModel):
         default=None,
         min_length=1,
         max_length=512,
-        description="A file of held-out rows, named as in spec.dataset.source, in the dataset's format.",
+        description="File of held-out rows, in the forms of spec.dataset.source and the format of the dataset.",
         json_schema_extra=dataset_source("spec.dataset.validation.source"),
     )
     sha256: str | None = Sha256
@@ -118,7 +119,8 @@ class Validation(SpecModel):
         default=None,
         gt=0,
         le=0.5,
-        description="Share of the training rows to hold out, chosen by a hash of the row; greater than 0, at most 0.5.",
+        description="Share of the training rows to hold out, selected by a hash of the row; greater than 0, at "
+        "most 0.5.",
     )
 
 
@@ -147,12 +149,12 @@ class Dataset(SpecModel):
     format: DatasetFormat = Field(
         default="auto",
         description=(
-            "How a row is written: messages (role, content), sharegpt (conversations of from, value), alpaca "
-            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto looks at the "
-            "first rows."
+            "Format of the rows: messages (role, content), sharegpt (conversations of from, value), alpaca "
+            "(instruction, input, output), query-response, text, tokenized (input_ids, labels). auto detects it "
+            "from the first rows."
         ),
     )
     max_rows: int | None = Field(
-        default=None, ge=1, description="Use at most this many rows, from the start. Default: all."
+        default=None, ge=1, description="Maximum number of rows, from the start of the file. Default: all."
     )
-    validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, no evaluation.")
+    validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, and no evaluation.")

@@ -1,4 +1,4 @@
-"""Where a TrainingJob runs and writes: spec.resources and spec.storage."""
+"""Resources and volumes of a TrainingJob: spec.resources and spec.storage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, Rule, SpecModel, rules
 
+DEFAULT_CLAIM_SIZE = "10Gi"
+MAX_GPUS, MAX_NODES = 64, 64
 _CORES, _MEMORY_GIB = 2, 8
-"""What a process gets where the user says nothing."""
+"""Defaults of each process."""
 SHARED_ACCESS = "ReadWriteMany"
 """Access mode of a volume that pods on several nodes mount at once."""
 
@@ -21,45 +23,47 @@ class TolerationSpec(SpecModel):
         default=None, max_length=316, description="Taint key. Default: every key (operator Exists)."
     )
     operator: Literal["Exists", "Equal"] | None = Field(
-        default=None, description="How value is compared. Default: Equal."
+        default=None, description="Comparison of value. Default: Equal."
     )
-    value: str | None = Field(default=None, max_length=63, description="Taint value the toleration matches.")
+    value: str | None = Field(default=None, max_length=63, description="Taint value that is tolerated.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Taint effect to tolerate. Default: every effect."
     )
     toleration_seconds: int | None = Field(
-        default=None, description="Seconds a NoExecute taint is tolerated. Default: for ever."
+        default=None, description="Seconds a NoExecute taint is tolerated. Default: unlimited."
     )
 
 
 class Resources(SpecModel):
-    """What the training pods ask for."""
+    """Resources of the trainer pods."""
 
     gpus: int = Field(
         default=1,
         ge=0,
-        le=64,
+        le=MAX_GPUS,
         description=(
             "GPUs of each pod; 0 trains on the CPU. With several, one process trains on each: lora and qlora hold the "
-            "whole model on every GPU, full spreads it over all of them. An optimizer step takes batchSize x "
+            "whole model on every GPU, full shards it over all of them. An optimizer step takes batchSize x "
             "gradientAccumulation x gpus x nodes sequences."
         ),
     )
     nodes: int = Field(
         default=1,
         ge=1,
-        le=64,
+        le=MAX_NODES,
         description=(
-            "Pods that train together, each with gpus GPUs; they start together or not at all. An optimizer step takes "
-            "batchSize x gradientAccumulation x gpus x nodes sequences. With more than 1 the run's volume must allow "
-            "pods on several nodes to mount it at once (ReadWriteMany)."
+            "Pods that train together, each with `gpus` GPUs; they are admitted and started together. An optimizer "
+            "step takes "
+            "batchSize x gradientAccumulation x gpus x nodes sequences. With more than 1, the volume of the run "
+            "must be "
+            "mountable by pods on several nodes (ReadWriteMany)."
         ),
     )
     gpu_resource: str = Field(
         default="nvidia.com/gpu",
         min_length=3,
         max_length=253,
-        description="Extended resource a GPU is counted by.",
+        description="Extended resource that counts GPUs.",
         json_schema_extra=rules(
             Rule(
                 r"self.matches(r'^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?$')",
@@ -69,21 +73,22 @@ class Resources(SpecModel):
     )
     cpu: CpuQuantity | None = Field(
         default=None,
-        description="CPU cores requested and allowed for each pod; torch uses as many threads. Default: 2 for each "
-        "GPU, at least 2.",
+        description="CPU request and limit of each pod, in cores; torch uses the same number of threads. Default: "
+        f"{_CORES} per GPU, at least {_CORES}.",
     )
     memory: ByteQuantity | None = Field(
         default=None,
-        description="Memory requested and allowed for each pod, /dev/shm included. Default: 8Gi for each GPU, at least "
-        "8Gi.",
+        description=f"Memory request and limit of each pod, including /dev/shm. Default: {_MEMORY_GIB}Gi per GPU, "
+        "at least "
+        f"{_MEMORY_GIB}Gi.",
     )
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
-        default=None, max_length=16, description="Labels a node must have."
+        default=None, max_length=16, description="Labels that a node must have."
     )
     tolerations: list[TolerationSpec] | None = Field(
         default=None,
         max_length=16,
-        description="Taints the pod tolerates.",
+        description="Taints that the pods tolerate.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
@@ -104,12 +109,13 @@ class Resources(SpecModel):
 
 
 class SharedCache(SpecModel):
-    """A volume on which jobs keep what each of them would download and tokenise again."""
+    """A volume with downloads and tokenised rows that jobs share."""
 
     claim_name: DnsName = Field(
         description=(
-            "An existing PersistentVolumeClaim; ReadWriteMany, so that jobs on several nodes can use it at once. "
-            "Models that hf download put into its folder huggingface/hub are used too."
+            "An existing PersistentVolumeClaim; ReadWriteMany if jobs on several nodes use it. Models that `hf "
+            "download` "
+            "stored in its folder huggingface/hub are used too."
         )
     )
 
@@ -128,35 +134,37 @@ class Storage(SpecModel):
     )
 
     claim_name: DnsName | None = Field(
-        default=None, description="An existing PersistentVolumeClaim. Default: one is made for this job."
+        default=None, description="An existing PersistentVolumeClaim. Default: a claim is created for the job."
     )
-    size: ByteQuantity | None = Field(default=None, description="Size of the claim that is made. Default: 10Gi.")
+    size: ByteQuantity | None = Field(
+        default=None, description=f"Size of the created claim. Default: {DEFAULT_CLAIM_SIZE}."
+    )
     storage_class_name: DnsName | None = Field(
-        default=None, description="Storage class of the claim that is made. Default: the cluster's default class."
+        default=None, description="Storage class of the created claim. Default: the cluster's default class."
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] | None = Field(
         default=None,
-        description="Access mode of the claim that is made. Default: ReadWriteOnce; ReadWriteMany with several nodes.",
+        description="Access mode of the created claim. Default: ReadWriteOnce, or ReadWriteMany with several nodes.",
     )
     retain: bool | None = Field(
-        default=None, description="Whether the claim that is made outlives the TrainingJob. Default: true."
+        default=None, description="Whether the created claim is kept when the TrainingJob is deleted. Default: true."
     )
     cache: SharedCache | None = Field(
         default=None,
-        description="Volume for downloaded models and rows and for tokens, shared by every job that names it. Default: "
-        "each pod downloads for itself.",
+        description="Volume for downloads and tokenised rows, shared by all jobs that name it. Default: none, each pod "
+        "downloads.",
     )
 
     @property
     def claim_size(self) -> str:
-        """Size of the claim that is made."""
-        return self.size or "10Gi"
+        """Size of the created claim."""
+        return self.size or DEFAULT_CLAIM_SIZE
 
     @property
     def is_retained(self) -> bool:
-        """Whether the claim that is made outlives the TrainingJob."""
+        """Whether the created claim is kept when the TrainingJob is deleted."""
         return self.retain is not False
 
     def claim_access_mode(self, nodes: int) -> str:
-        """Return the access mode of the claim that is made for a number of nodes."""
+        """Return the access mode of the created claim."""
         return self.access_mode or (SHARED_ACCESS if nodes > 1 else "ReadWriteOnce")

@@ -1,4 +1,4 @@
-"""How a TrainingJob trains: spec.optimization, adapter, quantization, llm, evaluation and checkpoints."""
+"""Training settings of a TrainingJob: spec.optimization, adapter, quantization, llm, evaluation, checkpoints."""
 
 from __future__ import annotations
 
@@ -8,57 +8,62 @@ from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import Rule, SpecModel, rules
 
+Method = Literal["lora", "qlora", "full"]
+DEFAULT_METHOD: Method = "lora"
+DEFAULT_EPOCHS = 3
+
 
 class Optimization(SpecModel):
-    """The optimizer and its schedule."""
+    """Optimizer and learning rate schedule."""
 
     epochs: float | None = Field(
         default=None,
         gt=0,
         le=10_000,
-        description="Passes over the training rows. Default: 3 when maxSteps is not set; with both set, maxSteps wins.",
+        description=f"Passes over the training rows. Default: {DEFAULT_EPOCHS} if maxSteps is not set; maxSteps takes "
+        "precedence over epochs.",
     )
     max_steps: int | None = Field(default=None, ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
     batch_size: int = Field(
         default=1,
         ge=1,
         le=65_536,
-        description="Sequences per forward pass; with packing, packed sequences of maxLength.",
+        description="Sequences per micro-batch; with packing, packed sequences of maxLength.",
     )
-    gradient_accumulation: int = Field(default=4, ge=1, le=65_536, description="Forward passes per optimizer step.")
+    gradient_accumulation: int = Field(default=4, ge=1, le=65_536, description="Micro-batches per optimizer step.")
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     scheduler: Literal["cosine", "linear", "constant"] = Field(
         default="cosine",
-        description="How the learning rate falls after the warm-up: to 0 by a cosine or a line, or not.",
+        description="Decay of the learning rate after the warm-up: to 0 (cosine, linear), or none (constant).",
     )
     warmup_ratio: float = Field(
-        default=0.05, ge=0, le=1, description="Share of all steps over which the learning rate rises from 0."
+        default=0.05, ge=0, le=1, description="Share of all steps in which the learning rate rises from 0."
     )
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(
-        default=1.0, ge=0, le=1_000_000, description="Gradients are scaled down to this global norm; 0 switches it off."
+        default=1.0, ge=0, le=1_000_000, description="Global norm that gradients are clipped to; 0 disables clipping."
     )
     optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = Field(
         default="adamw",
         description=(
-            "adamw, or with its two moments in 8 bits (bitsandbytes: a quarter of their memory): adamw8bit, and "
-            "paged_adamw8bit, whose moments may move to host memory when the GPU's is short."
+            "adamw; adamw8bit stores its two moments in 8 bits (bitsandbytes), a quarter of their memory; "
+            "paged_adamw8bit also moves them to host memory if the GPU's is short."
         ),
     )
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Type of the weights and activations. fp32 is faster on most CPUs."
+        default="bf16", description="Data type of the weights and activations. fp32 is faster on most CPUs."
     )
     recompute: Literal["auto", "none", "selective", "full", "offload"] = Field(
         default="auto",
         description=(
-            "Activations that the backward pass computes again (gradient checkpointing): none; selective, those of as "
-            "many layers as the memory needs, at least half; full, those of all layers; offload, full with the layers' "
-            "inputs in host memory. auto takes the fastest that fits the device. It changes time and memory, not the "
-            "result."
+            "Activations that the backward pass recomputes (activation checkpointing): none; selective, those of as "
+            "many layers as the memory requires, at least half; full, those of all layers; offload, full with the "
+            "layers' inputs in host memory. auto selects the fastest that fits the device. It affects time and memory, "
+            "not the result."
         ),
     )
-    seed: int = Field(default=42, ge=0, le=2**31 - 1, description="Seed of every random choice of the run.")
-    logging_steps: int = Field(default=5, ge=1, le=1_000_000, description="Steps between two lines of metrics.")
+    seed: int = Field(default=42, ge=0, le=2**31 - 1, description="Seed of the random number generators.")
+    logging_steps: int = Field(default=5, ge=1, le=1_000_000, description="Steps between two log entries of metrics.")
 
 
 AdapterTarget = Annotated[
@@ -89,13 +94,13 @@ ModuleName = Annotated[
 
 
 class Adapter(SpecModel):
-    """The LoRA adapter (PEFT's terms)."""
+    """The LoRA adapter, in the terms of PEFT."""
 
     RULES: ClassVar[tuple[Rule[Adapter], ...]] = (
         Rule(
             "!has(self.modulesToSave) || !self.modulesToSave.exists(m, m in self.targets)",
-            "spec.adapter.modulesToSave and .targets name the same module; one that is trained whole needs no "
-            "adapter: remove it from targets",
+            "spec.adapter.modulesToSave and .targets name the same module; a module "
+            "trained in full needs no adapter: remove it from targets",
             holds=lambda adapter: not set(adapter.targets) & set(adapter.modules_to_save or ()),
         ),
     )
@@ -103,16 +108,16 @@ class Adapter(SpecModel):
 
     rank: int = Field(default=16, ge=1, le=1024, description="Rank r of the update matrices.")
     alpha: float = Field(default=32, gt=0, le=4096, description="The update is scaled by alpha / rank.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of the adapter in training.")
     use_rslora: bool = Field(
-        default=False, description="Scale the update by alpha / sqrt(rank) (rank-stabilised LoRA): for high ranks."
+        default=False, description="Scale the update by alpha / sqrt(rank) (rank-stabilised LoRA), for high ranks."
     )
     modules_to_save: list[ModuleName] | None = Field(
         default=None,
         min_length=1,
         max_length=16,
         description=(
-            "Modules trained whole and saved with the adapter, for example embed_tokens and lm_head for new tokens. "
+            "Modules trained in full and saved with the adapter, for example embed_tokens and lm_head for new tokens. "
             "Default: none."
         ),
         json_schema_extra={"x-kubernetes-list-type": "set"},
@@ -121,51 +126,56 @@ class Adapter(SpecModel):
         default=["all-linear"],
         min_length=1,
         max_length=64,
-        description="Modules with an adapter: names such as q_proj, or all-linear for every linear layer but the head.",
+        description="Modules with an adapter: names such as q_proj, or all-linear for all linear layers except the "
+        "output head.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"}
         | rules(
             Rule(
                 "!self.exists(t, t == 'all-linear') || self.size() == 1",
-                "spec.adapter.targets: all-linear already names every linear layer; give it alone",
+                "spec.adapter.targets: all-linear already includes every linear layer; remove the other names",
             )
         ),
     )
 
 
 class Quantization(SpecModel):
-    """How the frozen base model is stored (method qlora)."""
+    """Quantization of the frozen base model (method: qlora)."""
 
     type: Literal["nf4"] = Field(default="nf4", description="4-bit NormalFloat, by bitsandbytes.")
     double_quant: bool = Field(
-        default=True, description="Quantise the quantisation constants too (saves 0.4 bit a weight)."
+        default=True, description="Also quantize the quantization constants, which saves 0.4 bit per weight."
     )
 
 
 class Llm(SpecModel):
-    """What is particular to language models."""
+    """Settings of language models."""
 
-    max_length: int = Field(default=2048, ge=8, le=1_048_576, description="Longest training sequence in tokens.")
+    max_length: int = Field(
+        default=2048, ge=8, le=1_048_576, description="Maximum length of a training sequence in tokens."
+    )
     packing: bool = Field(
         default=True,
-        description="Put several rows into one sequence of maxLength, each seeing only itself: no padding is computed.",
+        description="Pack several rows into one sequence of maxLength, with attention limited to each row, instead "
+        "of padding.",
     )
     overlong: Literal["drop", "truncate", "split"] = Field(
         default="drop",
         description=(
-            "What happens to rows longer than maxLength; the count is reported. split cuts rows of text or tokens into "
-            "several and drops conversations: a piece of one would be an answer without its question."
+            "Handling of rows longer than maxLength; their number is reported. split divides rows of text or "
+            "tokens and "
+            "drops conversations, whose parts would be answers without questions."
         ),
     )
     train_on: Literal["completions", "all"] = Field(
-        default="completions", description="Which tokens carry loss: the assistant's answers, or every token."
+        default="completions", description="Tokens with a loss: the assistant's answers, or all tokens."
     )
 
 
 class EarlyStopping(SpecModel):
-    """When a run ends before its last step because it no longer improves."""
+    """End of a run before its last step, because the metric no longer improves."""
 
     patience: int = Field(
-        ge=1, le=10_000, description="Evaluations in a row without a better value after which the run is finished."
+        ge=1, le=10_000, description="Consecutive evaluations without a better value after which the run finishes."
     )
 
 
@@ -173,7 +183,7 @@ Goal = Literal["minimize", "maximize"]
 
 
 class Evaluation(SpecModel):
-    """When the model is evaluated on the validation rows, and what makes one checkpoint better than another."""
+    """Evaluation on the validation rows, and the comparison of checkpoints."""
 
     RULES: ClassVar[tuple[Rule[Evaluation], ...]] = (
         Rule(
@@ -188,39 +198,48 @@ class Evaluation(SpecModel):
         default=None,
         ge=1,
         le=100_000_000,
-        description="Steps between two evaluations, one more at the end. Default: at every periodic checkpoint.",
+        description="Steps between two evaluations; another follows the last step. Default: at every periodic "
+        "checkpoint.",
     )
-    baseline: bool = Field(default=False, description="Evaluate once before training too, to compare with.")
+    baseline: bool = Field(default=False, description="Also evaluate before training, for comparison.")
     metric: str | None = Field(
         default=None,
         min_length=1,
         max_length=64,
-        description="Metric of the evaluation that decides the best checkpoint and early stopping. Default: the "
-        "task's, evalLoss for llm.",
+        description="Metric of the evaluation that determines the best checkpoint and early stopping. Default: that of "
+        "the task, evalLoss for llm.",
     )
     goal: Goal | None = Field(
         default=None,
-        description="Whether a lower (minimize) or a higher value (maximize) of metric is better. Default: as the task "
-        "defines the metric.",
+        description="Whether a lower (minimize) or a higher value (maximize) of metric is better. Default: as "
+        "defined by "
+        "the task.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None,
-        description="Finish before the last step, with the best checkpoint, when metric no longer improves. "
-        "Default: never.",
+        description="Finish before the last step, with the best checkpoint, if metric no longer improves. Default: "
+        "never.",
     )
 
 
 class Checkpoints(SpecModel):
-    """When the run is saved, and how many saves are kept."""
+    """Checkpoint intervals and retention."""
 
     every_steps: int = Field(default=100, ge=1, le=100_000_000, description="Steps between two checkpoints.")
     every_minutes: float | None = Field(
-        default=None, gt=0, le=100_000, description="Also save when the last checkpoint is this many minutes old."
+        default=None,
+        gt=0,
+        le=100_000,
+        description="Also save when the last checkpoint is this many minutes old. Default: never.",
     )
-    keep: int = Field(default=2, ge=1, le=20, description="Newest checkpoints kept; the best one is kept beside them.")
+    keep: int = Field(
+        default=2, ge=1, le=20, description="Number of newest checkpoints to keep; the best one is kept in addition."
+    )
     grace_period_seconds: int = Field(
         default=120,
         ge=1,
         le=86_400,
-        description="Seconds a pod has to save and stop when it is suspended, stopped or evicted, before it is killed.",
+        description="Seconds from SIGTERM, after suspension, stop or eviction, until the pod is killed; the "
+        "trainer saves in this "
+        "time.",
     )

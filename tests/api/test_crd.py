@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
     ),
     "an endpoint with a bucket": (
         {"model": {"source": "s3://models/tiny"}, "s3": {"endpoint": "https://minio:9000/models"}},
-        "spec.s3.endpoint must be http:// or https://, a host and maybe a port",
+        "spec.s3.endpoint must be http:// or https://, a host and an optional port",
     ),
     "a digest of a file on a claim": (
         {"dataset": {"source": "pvc://d/t.jsonl", "sha256": "0" * 64}},
@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
     ),
     "all-linear beside another target": (
         {"adapter": {"targets": ["all-linear", "q_proj"]}},
-        "all-linear already names every linear layer; give it alone",
+        "all-linear already includes every linear layer; remove the other names",
     ),
     "a negative limit of retries": ({"retry": {"limit": -1}}, "spec.retry.limit"),
     "an unknown way to stop": ({"stop": "Now"}, 'spec.stop: Unsupported value: "Now"'),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from trainyard_crds.trainingjob_training import Optimization
+from trainyard_crds.trainingjob_training import DEFAULT_EPOCHS, Optimization
 from trainyard_trainer.engine.task import TrainData
-
-_DEFAULT_EPOCHS = 3.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class StepPlan:
     def __init__(self, data: TrainData, *, accumulation: int, epochs: float | None, max_steps: int | None) -> None:
         self._data = data
         self._accumulation = accumulation
-        self.total_steps = max_steps if max_steps is not None else self._steps_in(epochs or _DEFAULT_EPOCHS)
+        self.total_steps = max_steps if max_steps is not None else self._steps_in(epochs or DEFAULT_EPOCHS)
 
     def step(self, cursor: Cursor) -> tuple[list[Cursor], Cursor]:
         """The micro-batches of the step that begins at the cursor, and the cursor after it."""
