@@ -17,8 +17,8 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 
 def imports_a_test_module(source: str) -> bool:
-    modules = imported_modules(ast.parse(source))
-    return any(part.startswith("test_") for name in modules for part in name.split("."))
+    ours = (name.split(".") for name in imported_modules(ast.parse(source)) if name.startswith("tests."))
+    return any(part.startswith("test_") for parts in ours for part in parts)
 
 
 def test_import_of_a_test_module_is_detected() -> None:
@@ -26,6 +26,7 @@ def test_import_of_a_test_module_is_detected() -> None:
     assert imports_a_test_module("def f():\n    from tests.unit import test_a")
     assert imports_a_test_module("import tests.unit.test_a")
     assert not imports_a_test_module("from tests.unit.support import helper, contest_test")
+    assert not imports_a_test_module("from aiohttp.test_utils import TestServer")
 
 
 def test_no_module_imports_a_test_module() -> None:
@@ -39,29 +40,8 @@ def test_no_module_imports_a_test_module() -> None:
 KNOWN = {
     "benchmarks/queue.py",
     "tests/e2e/test_nodes.py",
-    "tests/gpu/test_group.py",
-    "tests/gpu/test_llm.py",
-    "tests/gpu/test_recompute.py",
-    "tests/gpu/test_speed.py",
-    "tests/unit/gateway/test_main.py",
     "tests/unit/operator/admission/test_kueue.py",
     "tests/unit/operator/trainingjob/test_kueue_properties.py",
-    "tests/unit/trainer/checkpoint/test_two_trainers.py",
-    "tests/unit/trainer/engine/test_async_checkpointer.py",
-    "tests/unit/trainer/engine/test_throughput.py",
-    "tests/unit/trainer/export/test_export_command.py",
     "tests/unit/trainer/sources/test_safetensors_headers.py",
-    "tests/unit/trainer/tasks/llm/test_chunked_loss.py",
-    "tests/unit/trainer/tasks/llm/test_evaluate.py",
-    "tests/unit/trainer/tasks/llm/test_resume.py",
-    "tests/unit/trainer/tasks/text/export/test_gguf.py",
-    "tests/unit/trainer/tasks/text/export/test_merged.py",
-    "tests/unit/trainer/tasks/text/export/trained.py",
-    "tests/unit/trainer/tasks/text/memory/test_layers.py",
-    "tests/unit/trainer/tasks/text/memory/test_plan.py",
-    "tests/unit/trainer/tasks/text/memory/test_recompute_policy.py",
-    "tests/unit/trainer/tasks/text/memory/test_resume.py",
-    "tests/unit/trainer/tasks/text/test_packing_isolation.py",
-    "tests/unit/trainer/tasks/text/test_token_check.py",
 }
 """Modules from before the rule; to be emptied."""
