@@ -184,7 +184,7 @@ def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administr
     # What the node controller makes of that in time.
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
     yard.client.patch(f"{node}/status", {"status": {"conditions": [unknown]}})
-    where = f"Pod {second['metadata']['name']} is on node {name}, which has not answered since {since}."
+    where = f"Pod {second['metadata']['name']} is on node {name}, which has been unreachable since {since}."
     until(lambda: where in yard.status("cut-off")["message"])
     taint = yard.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
     assert taint == "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"

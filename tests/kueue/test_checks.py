@@ -92,7 +92,7 @@ def test_a_check_that_rejects_ends_the_waiting_and_how_to_wait_again_is_told(
         'Rejected state: "budget" (team blue has no budget). Whoever may do so lets it wait again by kubectl delete '
     )
     checked.patch(suspend=True)
-    assert checked.wait("Suspended")["message"].endswith(f" A resume alone will not do. {told}")
+    assert checked.wait("Suspended")["message"].endswith(f" Resuming it takes more than spec.suspend: false. {told}")
     checked.patch(suspend=False)
     assert checked.waits("DeactivatedDueToAdmissionCheck")["message"] == told
     command = told.split(" lets it wait again by ")[1].rstrip(".")

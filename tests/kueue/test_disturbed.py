@@ -72,13 +72,13 @@ def test_jobs_wait_for_kueue_while_it_is_down(team: Yard, kueue: Kueue) -> None:
     assert new.waits("WebhookUnavailable")["queue"]["reason"] == "WebhookUnavailable"
     held.patch(suspend=True)
     told = held.wait("Suspended")
-    assert "The API server cannot change its Job now, and is asked again:" in told["message"]
+    assert "The API server cannot make this change now; the operator retries:" in told["message"]
     assert waiting.status()["phase"] == "Queued"
     kueue.start()
     first.wait("Succeeded")
     waiting.runs()
     new.runs()
-    held.reaches(lambda status: "is asked again" not in status["message"])
+    held.reaches(lambda status: "the operator retries" not in status["message"])
     assert held.status()["phase"] == "Suspended"
     assert held.workload_spec()["active"] is False
     waiting.succeed()
@@ -93,7 +93,8 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue
     job.patch(suspend=True)
     told = job.wait("Suspending")
     assert told["message"].startswith(
-        "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now, and is asked again: "
+        "The job saves a checkpoint and frees its GPUs. The API server cannot make this change now; the operator "
+        "retries: "
     )
     assert 'failed calling webhook "vworkload.kb.io"' in told["message"]
     assert len(job.live()) == 1

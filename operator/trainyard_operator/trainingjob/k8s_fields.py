@@ -10,27 +10,43 @@ _ENDED_POD_PHASES = ("Succeeded", "Failed")
 
 
 def job_finished(child: Object | None) -> bool:
-    """Whether a batch Job came to its end; such a Job never starts a pod again."""
+    """Return whether a batch Job is complete or failed; such a Job never starts a pod again."""
     return holds(child, "Complete") or holds(child, "Failed")
 
 
 def job_suspended(child: Object) -> bool:
-    """Whether a batch Job is asked not to run."""
+    """Return whether a batch Job's spec suspends it."""
     return bool(child["spec"].get("suspend", False))
 
 
+def is_busy(child: Object | None) -> bool:
+    """Return whether the Job controller counts an active or terminating pod of a Job."""
+    status = (child or {}).get("status") or {}
+    return bool(status.get("active") or status.get("terminating"))
+
+
+def is_being_deleted(obj: Object) -> bool:
+    """Return whether an object is being deleted."""
+    return "deletionTimestamp" in obj["metadata"]
+
+
 def is_gone(pod: Object) -> bool:
-    """Whether a pod has been deleted, and this is what was last seen of it."""
+    """Return whether a pod was deleted, so that this is its last observed state."""
     return bool(pod.get("gone", False))
 
 
+def pod_phase(pod: Object) -> str:
+    """Return the phase of a pod; empty when it has none yet."""
+    return str((pod.get("status") or {}).get("phase", ""))
+
+
 def pod_ended(pod: Object) -> bool:
-    """Whether all containers of a pod are over, so that it holds no GPU."""
-    return is_gone(pod) or pod.get("status", {}).get("phase") in _ENDED_POD_PHASES
+    """Return whether all containers of a pod ended, so that it holds no GPU."""
+    return is_gone(pod) or pod_phase(pod) in _ENDED_POD_PHASES
 
 
 def container_state(pod: Object) -> Object:
-    """State of the trainer's container: waiting, running or terminated; empty while the kubelet has said nothing."""
+    """Return the state of the trainer's container (waiting, running, terminated); empty before the kubelet set it."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         if status["name"] == TRAINER_CONTAINER:
             state: Object = status.get("state") or {}
@@ -39,5 +55,16 @@ def container_state(pod: Object) -> Object:
 
 
 def is_running(pod: Object) -> bool:
-    """Whether the trainer's container runs."""
+    """Return whether the trainer's container runs."""
     return "running" in container_state(pod) and not pod_ended(pod)
+
+
+def terminated(pod: Object) -> Object:
+    """Return the terminated state of the trainer's container; empty while it has not ended."""
+    state: Object = container_state(pod).get("terminated") or {}
+    return state
+
+
+def by_age(pod: Object) -> tuple[str, str]:
+    """Sort key that puts the oldest pod first."""
+    return pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]

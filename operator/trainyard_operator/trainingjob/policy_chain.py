@@ -1,6 +1,6 @@
-"""One phase for one job: the policies in the order in which they decide.
+"""Decides the phase of an unfinished job: the policies in the order in which they apply.
 
-A finished training Job comes first, so that a job that was done before a stop or suspension reached it has succeeded.
+A finished training Job comes first, so that a job that completed before a stop or suspension reached it has succeeded.
 Then what ends a job for good, then suspension, then the start and the run.
 """
 
@@ -12,68 +12,73 @@ from trainyard_crds.exitcodes import OnExit
 from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import job_finished, job_suspended
 from trainyard_operator.trainingjob.model import Decision
-from trainyard_operator.trainingjob.policies.completion import outcome, succeeded
-from trainyard_operator.trainingjob.policies.deadlines import limits
-from trainyard_operator.trainingjob.policies.gang_restart import regroup, retries_used_up
-from trainyard_operator.trainingjob.policies.kueue_handoff import given_up, make_way, misplaced
-from trainyard_operator.trainingjob.policies.namespace_termination import leave
-from trainyard_operator.trainingjob.policies.start_timeout import give_back
+from trainyard_operator.trainingjob.policies.completion import complete, succeeded
+from trainyard_operator.trainingjob.policies.deadlines import enforce_limits
+from trainyard_operator.trainingjob.policies.gang_restart import fail_exhausted_gang, restart_gang
+from trainyard_operator.trainingjob.policies.kueue_handoff import (
+    fail_inadmissible,
+    follow_kueue_eviction,
+    refuse_local_queue,
+)
+from trainyard_operator.trainingjob.policies.namespace_termination import end_with_namespace
+from trainyard_operator.trainingjob.policies.start_timeout import time_out_start
 from trainyard_operator.trainingjob.policies.starting import start_or_run
-from trainyard_operator.trainingjob.policies.stopping import make_room, stop, suspend
-from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.policies.stopping import stop, suspend, yield_gpus
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 
-def decide(case: Case) -> Decision | Need:
-    """What an unfinished job's phase is and what is to be done for it; or what to look up first."""
+def decide(context: PolicyContext) -> Decision | Need:
+    """Return the decision of the first policy that applies, or what to look up first."""
     for policy in _POLICIES:
-        decision = policy(case)
+        decision = policy(context)
         if decision is not None:
             return decision
-    return start_or_run(case)
+    return start_or_run(context)
 
 
-def _finished(case: Case) -> Decision | Need | None:
-    finished = case.child is not None and job_finished(case.child)
-    return outcome(case.observed, case.history, case.settings) if finished else None
-
-
-def _done_while_stopping(case: Case) -> Decision | None:
-    """A pod that finished after its Job was suspended is neither a success nor a failure to the Job controller."""
-    stopped = case.child is None or job_suspended(case.child)
-    end = case.history.ending
-    if stopped and not case.history.unfinished and end is not None and end.finished:
+def _succeed_while_stopping(context: PolicyContext) -> Decision | None:
+    """Succeed when the trainer finished after its Job was suspended: the Job controller does not count such a pod."""
+    held = context.child is None or job_suspended(context.child)
+    end = context.history.ending
+    if held and not context.history.unfinished and end is not None and end.finished:
         return succeeded(end.termination)
     return None
 
 
-def _verdict_is_near(case: Case) -> Decision | None:
-    """The last pod's end decides the Job's, which its controller writes within seconds: wait for it."""
-    child, end = case.child, case.history.verdict
-    if child is None or job_suspended(child) or case.spec.suspend:
+def _await_verdict(context: PolicyContext) -> Decision | None:
+    """Wait while the Job controller is about to end the Job because of its last pod, which takes seconds."""
+    child, end = context.child, context.history.verdict
+    if child is None or job_suspended(child) or context.spec.suspend:
         return None
-    if case.history.cause_in is not None:
-        return Decision(phase=None, requeue_after=case.history.cause_in)
+    if context.history.cause_in is not None:
+        return Decision(phase=None, requeue_after=context.history.cause_in)
     if end is None:
         return None
-    exhausted = end.action is OnExit.COUNT and case.history.counts.failed > child["spec"].get("backoffLimit", 0)
-    near = exhausted or end.action in (OnExit.COMPLETE, OnExit.FAIL)
-    return Decision(phase=None) if near else None
+    failed = context.history.counts.failed
+    exhausted = end.action is OnExit.COUNT and failed > child["spec"].get("backoffLimit", 0)
+    decisive = end.action in (OnExit.COMPLETE, OnExit.FAIL)
+    return Decision(phase=None) if exhausted or decisive else None
 
 
-_Policy = Callable[[Case], Decision | Need | None]
+def _complete_finished(context: PolicyContext) -> Decision | Need | None:
+    finished = context.child is not None and job_finished(context.child)
+    return complete(context) if finished else None
+
+
+_Policy = Callable[[PolicyContext], Decision | Need | None]
 _POLICIES: tuple[_Policy, ...] = (
-    _finished,
-    _done_while_stopping,
-    leave,
+    _complete_finished,
+    _succeed_while_stopping,
+    end_with_namespace,
     stop,
-    _verdict_is_near,
-    retries_used_up,
-    limits,
-    misplaced,
+    _await_verdict,
+    fail_exhausted_gang,
+    enforce_limits,
+    refuse_local_queue,
     suspend,
-    regroup,
-    give_back,
-    make_way,
-    given_up,
-    make_room,
+    restart_gang,
+    time_out_start,
+    follow_kueue_eviction,
+    fail_inadmissible,
+    yield_gpus,
 )

@@ -1,4 +1,4 @@
-"""What a policy looks at."""
+"""What a policy decides from."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from datetime import datetime
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.reconcile.fields import holds
-from trainyard_operator.trainingjob.k8s_fields import job_suspended
+from trainyard_operator.trainingjob.k8s_fields import is_busy, job_suspended
 from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History
 from trainyard_operator.trainingjob.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class PolicyContext:
     """One unfinished job at one moment.
 
     Attributes:
         observed: The job and its children.
-        history: Its attempts, brought up to date.
+        history: Its attempts, up to date.
         settings: The operator's settings.
         now: The time.
         admission: Whether it may start.
@@ -43,12 +43,10 @@ class Case:
         return self.observed.child
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing runs nor will: the Job controller knows of the suspension and every pod is over."""
+    def is_idle(self) -> bool:
+        """Whether no pod runs or will: the Job controller has observed the suspension and every pod ended."""
         if self.history.unfinished:
             return False
         if self.child is None:
             return True
-        status = self.child.get("status") or {}
-        busy = bool(status.get("active") or status.get("terminating"))
-        return job_suspended(self.child) and holds(self.child, "Suspended") and not busy
+        return job_suspended(self.child) and holds(self.child, "Suspended") and not is_busy(self.child)

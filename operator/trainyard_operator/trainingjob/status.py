@@ -1,4 +1,4 @@
-"""The operator's share of a TrainingJob's status, and the smallest patch that brings it about."""
+"""The operator's share of a TrainingJob's status, and the Events of its changes."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _STARTED = (*FINAL_PHASES, Phase.RUNNING)
 def desired_status(
     observed: Observed, decision: Decision, history: History, admission: Admission, now: datetime
 ) -> Object:
-    """The operator's share of the status after a decision; None removes a field."""
+    """Return the operator's share of the status after a decision; None removes a field."""
     assert decision.phase is not None
-    resources = observed.spec.resources
+    final, resources = decision.phase in FINAL_PHASES, observed.spec.resources
+    queue = _queue(observed, decision, admission)
     status: Object = {
         "observedGeneration": observed.job["metadata"].get("generation"),
         "phase": decision.phase.value,
         "message": _message(decision)[:_MESSAGE_LIMIT],
         "conditions": job_conditions(observed, decision, history, now),
-        "summary": {"gpus": str(resources.gpus * resources.nodes)},
+        "summary": {"gpus": str(resources.gpus * resources.nodes), "queue": _position_text(queue)},
+        "queue": queue,
     }
     if observed.child is not None or decision.create:
         status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job, observed.spec)}
     status |= _attempt_fields(observed, history)
-    status["queue"] = _queue(observed, decision, admission)
-    status["summary"]["queue"] = _place(status["queue"])
-    if decision.phase in FINAL_PHASES:
+    if final:
         status |= {"completionTime": format_time(now), "logTail": decision.log_tail}
-    if decision.phase in FINAL_PHASES or (history.ended_now and not history.running):
+    if final or (history.ended_now and not history.running):
         termination = decision.termination or (history.ending.termination if history.ending else None)
         values = final_values(observed, termination, now)
         status["summary"] |= values.pop("summary")
@@ -49,25 +49,25 @@ def desired_status(
 
 
 def _queue(observed: Observed, decision: Decision, admission: Admission) -> Object | None:
-    """The entry in `status.queue`: a job that does not wait keeps its pool and its stamp only."""
+    """Return `status.queue`; a job that does not wait keeps its pool and its enqueue time only."""
     known = observed.status.get("queue") or {}
-    told = admission.queue or known
-    if not told:
+    entry = admission.queue or known
+    if not entry:
         return None
     waits = decision.phase is Phase.QUEUED
     if waits and observed.refusal is not None:
-        told = told | {"reason": observed.refusal.reason}
-    shown = told if waits else {key: told[key] for key in QUEUE_IDENTITY_FIELDS if key in told}
+        entry = entry | {"reason": observed.refusal.reason}
+    kept = entry if waits else {key: entry[key] for key in QUEUE_IDENTITY_FIELDS if key in entry}
     failed = None if decision.phase in _STARTED else decision.failed_starts or known.get("failedStarts")
-    return {key: shown.get(key) for key in (*QUEUE_IDENTITY_FIELDS, *QUEUE_WAITING_FIELDS)} | {"failedStarts": failed}
+    return {key: kept.get(key) for key in (*QUEUE_IDENTITY_FIELDS, *QUEUE_WAITING_FIELDS)} | {"failedStarts": failed}
 
 
-def _place(queue: Object | None) -> str | None:
+def _position_text(queue: Object | None) -> str | None:
     return f"{queue['position']} of {queue['length']}" if queue and queue.get("position") else None
 
 
 def _message(decision: Decision) -> str:
-    """What the phase says, and what to be warned of: that is read in `kubectl get -o wide` too."""
+    """Return the message of the phase, with the warnings, so that `kubectl get -o wide` shows them."""
     if decision.phase in FINAL_PHASES:
         return decision.message
     caution = decision.caution.message if decision.caution else ""
@@ -85,13 +85,13 @@ def _attempt_fields(observed: Observed, history: History) -> Object:
 
 
 def note(observed: Observed, decision: Decision) -> Note | None:
-    """The Event of a phase transition, or of a new caution; None when both stay."""
+    """Return the Event of a phase transition or of a new caution; None when both are unchanged."""
     if decision.phase is None:
         return None
-    if observed.status.get("phase") == decision.phase.value:
-        new = decision.caution is not None and not holds(observed.job, decision.caution.condition)
-        return (
-            Note("Warning", decision.caution.condition, decision.caution.message) if new and decision.caution else None
-        )
-    text = f"{decision.reason}: {decision.message}"
-    return Note("Warning" if decision.phase is Phase.FAILED else "Normal", decision.phase.value, text)
+    if observed.status.get("phase") != decision.phase.value:
+        text = f"{decision.reason}: {decision.message}"
+        return Note("Warning" if decision.phase is Phase.FAILED else "Normal", decision.phase.value, text)
+    caution = decision.caution
+    if caution is None or holds(observed.job, caution.condition):
+        return None
+    return Note("Warning", caution.condition, caution.message)

@@ -1,1 +1,1 @@
-"""What became of a job's pods: attempts, whose fault an end was, why a pod ended."""
+"""How a job's pods ended: attempts, the pod at fault, reason and advice of an end."""

@@ -1,6 +1,6 @@
-"""The starts of a job, an attempt each, recorded once when its pod is seen and once when it ended.
+"""The attempts of a job: each start is recorded when its pod is first seen, and completed when it ended.
 
-Of several nodes only the first pod (index 0) is recorded: it reports, and its end is that of the group.
+Of a gang only the first pod (index 0) is recorded: it reports, and its end is that of the gang.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition, format_time, parse_time, seconds_between
 from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import (
+    by_age,
     container_state,
     is_running,
     job_finished,
@@ -25,36 +26,36 @@ from trainyard_operator.trainingjob.k8s_fields import (
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.pods.gang_faults import (
     Fault,
-    Group,
-    cause,
-    cause_is_near,
-    group,
-    leads,
+    Gang,
+    gang_of,
+    is_leader,
+    pod_at_fault,
+    seconds_to_await_fault,
     works_alone,
 )
-from trainyard_operator.trainingjob.pods.pod_termination import LOST, ContainerMemory, Ending, ending
+from trainyard_operator.trainingjob.pods.pod_termination import POD_LOST, ContainerMemory, Ending, pod_ending
 
 LIMIT = 20
 """Attempts kept in the status."""
 GROUP_RESTARTS = "GroupRestarts"
-"""Reason of a group that lost a pod and starts again as a whole."""
+"""Reason of a gang that lost a pod and starts again as a whole."""
 _MESSAGE_LIMIT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The attempts of a job, brought up to date.
+    """The attempts of a job, up to date.
 
     Attributes:
-        attempts: As they stand in `status.attempts`, oldest first, at most LIMIT.
-        counts: As they stand in `status.attemptCounts`.
+        attempts: As in `status.attempts`, oldest first, at most LIMIT.
+        counts: As in `status.attemptCounts`.
         ending: How the last attempt ended; None while it runs, and when its pod is gone.
         ended_now: Whether the last attempt's end was not recorded before.
         pod: The last attempt's pod; None when it is gone.
         unfinished: Whether any pod may still hold a GPU.
-        group: How the pods stand; None on one node.
-        fault: Whose fault it was that the last attempt ended, or will end, where it was another pod's.
-        cause_in: Seconds for which that is still waited for; the attempt does not count as ended until then.
+        gang: State of the pods of a gang; None on one node.
+        fault: The fault of another pod that ended, or will end, the last attempt.
+        cause_in: Seconds for which such a fault is awaited; until then the attempt does not count as ended.
     """
 
     attempts: list[Object]
@@ -63,7 +64,7 @@ class History:
     ended_now: bool = False
     pod: Object | None = None
     unfinished: bool = False
-    group: Group | None = None
+    gang: Gang | None = None
     fault: Fault | None = None
     cause_in: float | None = None
 
@@ -74,8 +75,8 @@ class History:
 
     @property
     def running(self) -> bool:
-        """Whether the trainer's container runs, that of each pod."""
-        return self.pod is not None and is_running(self.pod) and (self.group is None or self.group.complete)
+        """Whether the trainer's container runs, in each pod of a gang."""
+        return self.pod is not None and is_running(self.pod) and (self.gang is None or self.gang.complete)
 
     @property
     def verdict(self) -> Ending | None:
@@ -83,44 +84,56 @@ class History:
         return self.fault.ending if self.fault else self.ending
 
     def running_seconds(self, now: datetime) -> float:
-        """Seconds the job's containers ran, in all, until now."""
+        """Return the seconds for which the job's containers ran, in all, until now."""
         current = 0.0
         if self.last and "finishedAt" not in self.last and "startedAt" in self.last:
             current = seconds_between(self.last["startedAt"], format_time(now))
         return self.counts.running_seconds + current
 
 
-def history(observed: Observed, now: datetime) -> History | Need:
-    """The attempts with every pod's news, or the pod to look up before one may be called lost."""
-    pods, lost = _current(observed), _vanished(observed)
+def job_history(observed: Observed, now: datetime) -> History | Need:
+    """Return the attempts, updated from the pods, or the pod to look up before one counts as lost."""
+    pods, vanished = _current_pods(observed), _vanished_pods(observed)
     if isinstance(pods, Need):
         return pods
-    if isinstance(lost, Need):
-        return lost
-    leaders = [pod for pod in pods if leads(pod)]
-    by_uid = {pod["metadata"]["uid"]: pod for pod in [*leaders, *lost]}
+    if isinstance(vanished, Need):
+        return vanished
+    leaders = [pod for pod in pods if is_leader(pod)]
+    by_uid = {pod["metadata"]["uid"]: pod for pod in [*leaders, *vanished]}
     attempts, counts = _entries(observed, leaders)
-    record, news, since = _Record(observed, pods, now), _News(counts=counts), None
+    recorder, update, since = _Recorder(observed, pods, now), _Update(counts=counts), None
     for entry in attempts:
-        news = record.take_in(entry, by_uid.get(entry["podUID"]), news.counts, since)
+        update = recorder.update(entry, by_uid.get(entry["podUID"]), update.counts, since)
         since = parse_time(entry["finishedAt"]) if "finishedAt" in entry else None
     last_pod = by_uid.get(attempts[-1]["podUID"]) if attempts else None
+    memory = container_memory(observed)
     return History(
         attempts=attempts[-LIMIT:],
-        counts=news.counts,
-        ending=ending(last_pod, container_memory(observed)) if last_pod and news.cause_in is None else None,
-        ended_now=news.ended,
+        counts=update.counts,
+        ending=pod_ending(last_pod, memory) if last_pod and update.cause_in is None else None,
+        ended_now=update.ended,
         pod=last_pod,
-        unfinished=any(not pod_ended(pod) for pod in [*pods, *lost]),
-        group=group(pods, attempts, _size(observed), alone=_leads_alone(last_pod, observed)),
-        fault=news.fault,
-        cause_in=news.cause_in,
+        unfinished=any(not pod_ended(pod) for pod in [*pods, *vanished]),
+        gang=gang_of(pods, attempts, observed.spec.resources.nodes, alone=_leads_alone(last_pod, observed)),
+        fault=update.fault,
+        cause_in=update.cause_in,
     )
 
 
+def container_memory(observed: Observed) -> ContainerMemory:
+    """Return the memory of the trainer's container, for advice."""
+    return ContainerMemory(observed.spec.resources.memory_limit, MEMORY_FIELDS[observed.spec.task])
+
+
+def is_gang_restarting(observed: Observed) -> bool:
+    """Return whether the pods of a gang are being started again together."""
+    found = condition(observed.job, "Running")
+    return found is not None and found["status"] == "False" and found["reason"] == GROUP_RESTARTS
+
+
 @dataclass(frozen=True, kw_only=True)
-class _News:
-    """What the newest of the attempts that were looked at so far has become."""
+class _Update:
+    """State after the newest attempt that was updated so far."""
 
     counts: AttemptCounts
     ended: bool = False
@@ -129,7 +142,7 @@ class _News:
 
 
 def _entries(observed: Observed, leaders: list[Object]) -> tuple[list[Object], AttemptCounts]:
-    """The attempts as they were told, and those that are new."""
+    """Return the recorded attempts followed by new ones."""
     attempts = [dict(entry) for entry in observed.status.get("attempts", [])]
     counts = AttemptCounts.model_validate(observed.status.get("attemptCounts") or {})
     for pod in _unrecorded(leaders, attempts, counts):
@@ -140,35 +153,45 @@ def _entries(observed: Observed, leaders: list[Object]) -> tuple[list[Object], A
 
 
 @dataclass(frozen=True)
-class _Record:
-    """Writes the pods' news into attempts."""
+class _Recorder:
+    """Updates attempts from the pods."""
 
     observed: Observed
     pods: list[Object]
     now: datetime
 
-    def take_in(self, entry: Object, pod: Object | None, counts: AttemptCounts, since: datetime | None) -> _News:
-        """Bring one attempt up to date; `since` is when the one before it ended."""
-        gang = pod is not None and _size(self.observed) > 1
-        fault = self._fault(pod, since) if gang and pod else None
+    def update(self, entry: Object, pod: Object | None, counts: AttemptCounts, since: datetime | None) -> _Update:
+        """Update one attempt; `since` is when the one before it ended."""
+        leader = pod if self.observed.spec.resources.nodes > 1 else None
+        fault = self._fault(leader, since) if leader else None
         if "finishedAt" in entry:
-            return _News(counts=counts, fault=fault)
-        newest = entry["number"] == counts.total
-        cause_in = _cause_in(pod, self.observed, self.now) if gang and pod and newest and fault is None else None
-        end = _end(pod, self.observed) if cause_in is None else None
-        _tell(entry, pod, end)
+            return _Update(counts=counts, fault=fault)
+        is_newest = entry["number"] == counts.total
+        cause_in = self._cause_in(leader) if leader and is_newest and fault is None else None
+        end = self._end(pod) if cause_in is None else None
+        _record_start(entry, pod, end)
         if end is None:
-            return _News(counts=counts, fault=fault, cause_in=cause_in)
-        self._close(entry, end, fault)
-        return _News(counts=_count(counts, entry, end, fault, self.observed), ended=True, fault=fault)
+            return _Update(counts=counts, fault=fault, cause_in=cause_in)
+        self._record_end(entry, end, fault)
+        return _Update(counts=_counted(counts, entry, end, fault, self.observed), ended=True, fault=fault)
+
+    def _end(self, pod: Object | None) -> Ending | None:
+        return POD_LOST if pod is None else pod_ending(pod, container_memory(self.observed))
 
     def _fault(self, leader: Object, since: datetime | None) -> Fault | None:
-        """The other pod that ended the leader's start; where it was past training, only what failed the Job did."""
-        found = cause(leader, self.pods, since, container_memory(self.observed))
+        """Return the fault of a peer that ended the leader's attempt; after training only one that failed the Job."""
+        found = pod_at_fault(leader, self.pods, since, container_memory(self.observed))
         harmless = found is not None and found.ending.action is not OnExit.FAIL
         return None if harmless and works_alone(leader, self.observed.status.get("progress") or {}) else found
 
-    def _close(self, entry: Object, end: Ending, fault: Fault | None) -> None:
+    def _cause_in(self, leader: Object) -> float | None:
+        """Return the seconds to await the fault; None where the Job is suspended or finished, and it has no effect."""
+        child = self.observed.child
+        if child is None or job_suspended(child) or job_finished(child):
+            return None
+        return seconds_to_await_fault(leader, container_memory(self.observed), self.now)
+
+    def _record_end(self, entry: Object, end: Ending, fault: Fault | None) -> None:
         if end.started_at:
             entry["startedAt"] = end.started_at
         entry["finishedAt"] = end.finished_at or format_time(self.now)
@@ -179,45 +202,21 @@ class _Record:
             entry["exitCode"] = end.exit_code
 
 
-def _tell(entry: Object, pod: Object | None, end: Ending | None) -> None:
-    """Write into an attempt where and since when its pod runs."""
+def _record_start(entry: Object, pod: Object | None, end: Ending | None) -> None:
+    """Record in an attempt where and since when its pod runs."""
     if pod is not None and (end is not None or is_running(pod)):
         started = container_state(pod).get("running", {}).get("startedAt")
-        news = {"node": pod["spec"].get("nodeName"), "startedAt": started}
-        entry |= {key: value for key, value in news.items() if value}
-
-
-def restarts(observed: Observed) -> bool:
-    """Whether the pods of a group are made to start again together."""
-    found = condition(observed.job, "Running")
-    return found is not None and found["status"] == "False" and found["reason"] == GROUP_RESTARTS
+        values = {"node": pod["spec"].get("nodeName"), "startedAt": started}
+        entry |= {key: value for key, value in values.items() if value}
 
 
 def _leads_alone(pod: Object | None, observed: Observed) -> bool:
     return pod is not None and not pod_ended(pod) and works_alone(pod, observed.status.get("progress") or {})
 
 
-def _size(observed: Observed) -> int:
-    """Pods the job is to have."""
-    return observed.spec.resources.nodes
-
-
-def _cause_in(pod: Object, observed: Observed, now: datetime) -> float | None:
-    """Seconds to wait for whose fault it was; none where the Job is suspended or done, and it does not matter."""
-    child = observed.child
-    if child is None or job_suspended(child) or job_finished(child):
-        return None
-    return cause_is_near(pod, container_memory(observed), now)
-
-
-def container_memory(observed: Observed) -> ContainerMemory:
-    """Memory of the trainer's container, for advice."""
-    return ContainerMemory(observed.spec.resources.memory_limit, MEMORY_FIELDS[observed.spec.task])
-
-
-def _current(observed: Observed) -> list[Object] | Need:
-    """The training Job's own pods. Those that seem to go on after its end are looked up: their watch is late."""
-    pods = _pods(observed)
+def _current_pods(observed: Observed) -> list[Object] | Need:
+    """Return the training Job's pods; pods of a finished Job that seem to run are looked up: the watch is late."""
+    pods = _own_pods(observed)
     if not job_finished(observed.child):
         return pods
     current = []
@@ -232,21 +231,20 @@ def _current(observed: Observed) -> list[Object] | Need:
     return current
 
 
-def _pods(observed: Observed) -> list[Object]:
-    """The training Job's own pods, oldest first."""
+def _own_pods(observed: Observed) -> list[Object]:
+    """Return the training Job's pods, oldest first."""
     name = child_name(observed.name, observed.uid)
     child_uid = observed.child["metadata"]["uid"] if observed.child else None
-    own = [pod for pod in observed.pods if _owned(pod, name, child_uid)]
-    return sorted(own, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+    return sorted((pod for pod in observed.pods if _is_owned(pod, name, child_uid)), key=by_age)
 
 
-def _owned(pod: Object, name: str, uid: str | None) -> bool:
+def _is_owned(pod: Object, name: str, uid: str | None) -> bool:
     owners = [entry for entry in pod["metadata"].get("ownerReferences", []) if entry.get("controller")]
     return any(entry["kind"] == "Job" and entry["name"] == name and uid in (None, entry["uid"]) for entry in owners)
 
 
-def _vanished(observed: Observed) -> list[Object] | Need:
-    """Pods of unfinished attempts that the Store lacks but a look-up found; the first look-up still to make."""
+def _vanished_pods(observed: Observed) -> list[Object] | Need:
+    """Return pods of unfinished attempts that only a look-up found, or the first look-up that is left."""
     seen, found = {pod["metadata"]["uid"] for pod in observed.pods}, []
     for entry in observed.status.get("attempts", []):
         if "finishedAt" in entry or entry["podUID"] in seen:
@@ -261,38 +259,35 @@ def _vanished(observed: Observed) -> list[Object] | Need:
 
 
 def _unrecorded(pods: list[Object], attempts: list[Object], counts: AttemptCounts) -> list[Object]:
-    """Pods that have no attempt yet; those older than a recorded one were, and have left the full list."""
+    """Return pods without an attempt; pods older than a recorded one had theirs, which left the full list."""
     recorded = {entry["podUID"] for entry in attempts}
     newest = max((i for i, pod in enumerate(pods) if pod["metadata"]["uid"] in recorded), default=-1)
     candidates = pods[newest + 1 :] if counts.total > len(attempts) else pods
     return [pod for pod in candidates if pod["metadata"]["uid"] not in recorded]
 
 
-def _end(pod: Object | None, observed: Observed) -> Ending | None:
-    return LOST if pod is None else ending(pod, container_memory(observed))
+def _counted(
+    counts: AttemptCounts, entry: Object, end: Ending, fault: Fault | None, observed: Observed
+) -> AttemptCounts:
+    """Return the totals after one more attempt ended; a pod that a suspension stopped counts as nothing.
 
-
-def _count(counts: AttemptCounts, entry: Object, end: Ending, fault: Fault | None, observed: Observed) -> AttemptCounts:
-    """The totals after one more attempt ended. A pod that was asked to stop by a suspension counts for nothing.
-
-    A group counts once, by what was at fault; that its last pods were stopped so that all can start again is a free
-    restart like any other.
+    A gang counts once, by the pod at fault; that its last pods are stopped so that all start again is a free restart.
     """
     reported = int((observed.status.get("progress") or {}).get("step", 0))
     step = max(reported, end.termination.step if end.termination else 0)
     suspended = observed.child is None or job_suspended(observed.child)
-    asked = suspended and fault is None and not restarts(observed)
+    stopped_by_suspension = suspended and fault is None and not is_gang_restarting(observed)
     action = fault.ending.action if fault else end.action
     ran = seconds_between(entry["startedAt"], entry["finishedAt"]) if "startedAt" in entry else 0.0
-    fruitless = counts.restarts_without_progress
+    without_progress = counts.restarts_without_progress
     if step > counts.last_step:
-        fruitless = 0
-    elif action is OnExit.IGNORE and not asked:
-        fruitless += 1
+        without_progress = 0
+    elif action is OnExit.IGNORE and not stopped_by_suspension:
+        without_progress += 1
     return counts.model_copy(
         update={
-            "failed": counts.failed + (action is OnExit.COUNT and not asked),
-            "restarts_without_progress": fruitless,
+            "failed": counts.failed + (action is OnExit.COUNT and not stopped_by_suspension),
+            "restarts_without_progress": without_progress,
             "running_seconds": counts.running_seconds + int(ran),
             "last_step": max(counts.last_step, step),
         }

@@ -1,4 +1,4 @@
-"""How a pod ended: exit code, signal, termination message, eviction -> reason, message, advice, what the Job does."""
+"""Reason, message and advice of a pod's end, and what its Job does about it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainyard_operator.trainingjob.k8s_fields import container_state, is_gone, 
 from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 _MESSAGE_LIMIT = 1024
-_LAST_WORDS_LIMIT = 300
+_OUTPUT_LIMIT = 300
 _START_FAILURES = ("StartError", "ContainerCannotRun")
 _UNSEEN_ENDS = ("Unknown", "ContainerStatusUnknown")
-"""What the container runtime and the kubelet say of a container they find gone; the exit code is made up (255, 137)."""
+"""Reasons for a container that the runtime or kubelet finds gone; its exit code (255, 137) is made up."""
 _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Evicted", "The pod was evicted, for example by a drain of its node."),
-    "PreemptionByScheduler": ("Preempted", "The pod gave way to one of higher priority."),
+    "PreemptionByScheduler": ("Preempted", "The scheduler preempted the pod for one of higher priority."),
     "DeletionByTaintManager": ("NodeTainted", "The pod's node became unusable (a NoExecute taint)."),
     "TerminationByKubelet": ("NodePressure", "The node ended the pod: short of resources, or shutting down."),
     "DeletionByPodGC": ("NodeLost", "The pod's node is gone."),
@@ -47,12 +47,12 @@ class Ending:
 
     Attributes:
         action: What the Job's podFailurePolicy does about it.
-        reason: CamelCase word.
+        reason: CamelCase reason.
         message: What happened, in a sentence.
         advice: What to change, in a sentence; may be empty.
         exit_code: Exit code of the trainer's container; None when it never ran.
         started_at, finished_at: API timestamps; None when unknown.
-        termination: The trainer's own account; None when it left none.
+        termination: The trainer's termination message; None when it left none.
     """
 
     action: OnExit
@@ -66,7 +66,7 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether the trainer says that the whole run is done."""
+        """Whether the trainer reported that the run finished."""
         return self.exit_code == 0 and self.termination is not None and self.termination.outcome is Outcome.FINISHED
 
     @property
@@ -75,15 +75,15 @@ class Ending:
         return " ".join(part for part in (self.message, self.advice) if part)
 
 
-LOST = Ending(
+POD_LOST = Ending(
     action=OnExit.IGNORE,
     reason="PodLost",
     message="The pod was deleted, or its node was lost, before its end was seen.",
 )
 
 
-def ending(pod: Object, memory: ContainerMemory) -> Ending | None:
-    """How a pod ended, None while it has not.
+def pod_ending(pod: Object, memory: ContainerMemory) -> Ending | None:
+    """Return how a pod ended; None while it has not.
 
     Args:
         pod: The pod.
@@ -108,7 +108,7 @@ def ending(pod: Object, memory: ContainerMemory) -> Ending | None:
 
 
 def parse_termination(text: str | None) -> Termination | None:
-    """The termination message as the trainer writes it; None for anything else, such as the end of a log."""
+    """Parse a trainer's termination message; None for anything else, such as the end of a log."""
     try:
         return Termination.model_validate_json(text or "")
     except ValidationError:
@@ -116,7 +116,7 @@ def parse_termination(text: str | None) -> Termination | None:
 
 
 def disruption(pod: Object) -> tuple[str, str] | None:
-    """Reason and sentence of an eviction, preemption or lost node; None when there was none."""
+    """Return reason and sentence of an eviction, preemption or lost node; None when there was none."""
     found = condition(pod, "DisruptionTarget")
     if found is None or found["status"] != "True":
         return None
@@ -124,7 +124,7 @@ def disruption(pod: Object) -> tuple[str, str] | None:
 
 
 def _action(pod: Object, code: int) -> OnExit:
-    """The first matching rule of the podFailurePolicy, in its order."""
+    """Return the action of the first matching rule of the podFailurePolicy."""
     known = EXIT_CODES[ExitCode(code)].action if code in ExitCode.__members__.values() else OnExit.COUNT
     if known in (OnExit.COMPLETE, OnExit.IGNORE):
         return known
@@ -134,18 +134,18 @@ def _action(pod: Object, code: int) -> OnExit:
 def _explain(
     pod: Object, terminated: Object, termination: Termination | None, memory: ContainerMemory
 ) -> tuple[str, str, str]:
-    code, word = int(terminated["exitCode"]), terminated.get("reason") or ""
-    if word == "OOMKilled":
+    code, kubelet_reason = int(terminated["exitCode"]), terminated.get("reason") or ""
+    if kubelet_reason == "OOMKilled":
         return _out_of_memory(memory)
-    if word in _START_FAILURES:
-        return word, f"The container could not start: {terminated.get('message', '')}", ""
+    if kubelet_reason in _START_FAILURES:
+        return kubelet_reason, f"The container could not start: {terminated.get('message', '')}", ""
     disrupted = disruption(pod)
     if disrupted is not None and code != 0:
         return (*disrupted, "")
     if termination is not None:
         return termination.reason, termination.message, termination.advice
     if code > 128:
-        return _killed(pod, code, word)
+        return _killed(pod, code, kubelet_reason)
     return _unexplained(code, terminated.get("message") or "")
 
 
@@ -158,9 +158,9 @@ def _out_of_memory(memory: ContainerMemory) -> tuple[str, str, str]:
     )
 
 
-def _killed(pod: Object, code: int, word: str) -> tuple[str, str, str]:
-    """A death by signal, as shells number it: 128 + signal; or one that nobody saw."""
-    if word in _UNSEEN_ENDS:
+def _killed(pod: Object, code: int, kubelet_reason: str) -> tuple[str, str, str]:
+    """Explain an exit code above 128: a signal (128 + its number), or an end that was not observed."""
+    if kubelet_reason in _UNSEEN_ENDS:
         return "NodeRestarted", "The container was gone when its node, or the node's container runtime, came back.", ""
     number = code - 128
     known = {int(entry): entry.name for entry in signal.Signals}
@@ -168,30 +168,30 @@ def _killed(pod: Object, code: int, word: str) -> tuple[str, str, str]:
     if number == signal.SIGKILL and pod["metadata"].get("deletionTimestamp"):
         return (
             reason_for(code),
-            f"{message} It did not stop by itself within its grace period.",
+            f"{message} It did not stop within its grace period.",
             "Raise spec.checkpoints.gracePeriodSeconds, so that a checkpoint can be written.",
         )
     return reason_for(code), message, ""
 
 
 def _unexplained(code: int, log: str) -> tuple[str, str, str]:
-    """An exit without a termination message; the kubelet gives the end of the log instead when it failed."""
+    """Explain an exit without a termination message; for a failure the kubelet reports the end of the log instead."""
     known = code in ExitCode.__members__.values()
     message = EXIT_CODES[ExitCode(code)].description if known else f"The container ended with exit code {code}."
-    last_words = tail(log, _LAST_WORDS_LIMIT)
-    if last_words:
-        message += f" Its last words: {last_words}"
+    output = tail(log, _OUTPUT_LIMIT)
+    if output:
+        message += f" Its last output: {output}"
     return reason_for(code), message, ""
 
 
 def _ended_without_container(pod: Object) -> Ending:
-    """A pod that ended before its container ran, or whose node never told."""
+    """Return the end of a pod whose container never ran, or whose node never reported it."""
     status = pod.get("status", {})
     succeeded, disrupted = status.get("phase") == "Succeeded", disruption(pod)
     if is_gone(pod) and status.get("phase") != "Failed" and not disrupted:
-        return LOST
-    word = status.get("reason") or "PodFailed"
-    message = status.get("message") or f"The pod ended ({word}) before its container ran."
-    reason, message = disrupted or (word, message)
+        return POD_LOST
+    pod_reason = status.get("reason") or "PodFailed"
+    message = status.get("message") or f"The pod ended ({pod_reason}) before its container ran."
+    reason, message = disrupted or (pod_reason, message)
     action = OnExit.COMPLETE if succeeded else OnExit.IGNORE if disrupted else OnExit.COUNT
     return Ending(action=action, reason=reason[:128], message=redact(message)[:_MESSAGE_LIMIT])

@@ -26,14 +26,14 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def redact(text: str) -> str:
-    """The text with tokens, keys and passwords replaced by `[redacted]`."""
+    """Replace tokens, keys and passwords by `[redacted]`."""
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def tail(text: str, limit: int) -> str:
-    """The end of a text, redacted, whole lines where possible, at most `limit` bytes of UTF-8."""
+    """Return the end of a text, redacted, in whole lines where possible, at most `limit` bytes of UTF-8."""
     clean = redact(text).strip().encode()
     if len(clean) <= limit:
         return clean.decode()

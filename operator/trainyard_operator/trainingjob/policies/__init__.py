@@ -1,1 +1,1 @@
-"""What is decided about one job, one policy a file; `phase` asks them in turn."""
+"""Decisions about one job, one policy a file; `policy_chain` applies them in order."""

@@ -1,6 +1,8 @@
-"""What becomes of a job whose training Job came to its end."""
+"""The end of a job whose training Job finished."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from trainyard_crds.constants import TRAINER_CONTAINER
 from trainyard_crds.report import Outcome, Termination
@@ -9,31 +11,33 @@ from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition, holds
 from trainyard_operator.reconcile.plan import LOG, Need
 from trainyard_operator.trainingjob.children.render import check_job
-from trainyard_operator.trainingjob.k8s_fields import container_state, job_finished
+from trainyard_operator.trainingjob.k8s_fields import job_finished, terminated
 from trainyard_operator.trainingjob.model import Decision, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import History
 from trainyard_operator.trainingjob.pods.pod_termination import parse_termination
 from trainyard_operator.trainingjob.pods.redact import tail
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 LOG_TAIL_LIMIT = 2048
-_RETRIES_USED_UP = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")
-_UNKNOWN = (
-    "The training Job completed, but nothing says that the training finished: the pod left no result and none could be "
-    "read from the volume. Look at {uri}; a new TrainingJob on the same data can continue from its checkpoints."
+_RETRIES_EXHAUSTED = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")
+_RESULT_UNKNOWN = (
+    "The training Job completed, but its result is unknown: the pod reported none and none could be read from the "
+    "volume. See {uri}; a new TrainingJob on the same data can continue from its checkpoints."
 )
 
 
-def outcome(observed: Observed, history: History, settings: RenderSettings) -> Decision | Need:
-    """Succeeded or Failed, the look-up that takes, or the check Job that reads the result from the volume."""
+def complete(context: PolicyContext) -> Decision | Need:
+    """Succeed or fail as the trainer reported; otherwise read the result from the volume with a check Job."""
+    observed, history = context.observed, context.history
     if history.ending is not None and history.ending.finished:
         return succeeded(history.ending.termination)
     if holds(observed.child, "Failed"):
         return failed(observed, history, *_failure(observed, history))
-    return _checked(observed, settings)
+    return _checked(observed, context.settings)
 
 
 def succeeded(termination: Termination | None) -> Decision:
-    """The run is done."""
+    """Return the decision that the run finished."""
     text = termination.message if termination else ""
     return Decision(
         phase=Phase.SUCCEEDED, reason="TrainingFinished", message=text or "Training finished.", termination=termination
@@ -41,7 +45,7 @@ def succeeded(termination: Termination | None) -> Decision:
 
 
 def failed(observed: Observed, history: History, reason: str, message: str) -> Decision | Need:
-    """The job failed; the end of its last container's log is shown with the reason."""
+    """Return the decision that the job failed, with the end of its last container's log, or that look-up."""
     termination = history.ending.termination if history.ending else None
     decision = Decision(phase=Phase.FAILED, reason=reason, message=message, termination=termination)
     pod = history.fault.pod if history.fault else history.pod
@@ -50,26 +54,11 @@ def failed(observed: Observed, history: History, reason: str, message: str) -> D
     need = Need(LOG, pod["metadata"]["name"], TRAINER_CONTAINER)
     if need not in observed.answers:
         return need
-    text = tail(observed.answers[need] or "", LOG_TAIL_LIMIT)
-    return Decision(phase=Phase.FAILED, reason=reason, message=message, termination=termination, log_tail=text or None)
+    return replace(decision, log_tail=tail(observed.answers[need] or "", LOG_TAIL_LIMIT) or None)
 
 
-def _failure(observed: Observed, history: History) -> tuple[str, str]:
-    """Reason and sentence of a failed Job: the last pod's where it is known, else the Job controller's."""
-    found = condition(observed.child, "Failed") or {}
-    if history.verdict is not None:
-        reason, text = words(history)
-    elif history.last is not None and "reason" in history.last:
-        reason, text = history.last["reason"], history.last["message"]
-    else:
-        return found.get("reason") or "JobFailed", found.get("message") or "The training Job failed."
-    if found.get("reason") in _RETRIES_USED_UP:
-        text += f" {retries_text(observed, history)}"
-    return reason, text
-
-
-def words(history: History) -> tuple[str, str]:
-    """Reason and sentence of the end that decided; of another pod than the one that is recorded, with its name."""
+def end_cause(history: History) -> tuple[str, str]:
+    """Return reason and sentence of the end that decided, with the pod's name where another pod was at fault."""
     end = history.verdict
     assert end is not None
     if history.fault is None:
@@ -78,15 +67,29 @@ def words(history: History) -> tuple[str, str]:
 
 
 def retries_text(observed: Observed, history: History) -> str:
-    """How many attempts failed, and how many may."""
+    """Return how many attempts failed, and how many may."""
     return f"Attempts that count as faults: {history.counts.failed}, spec.retry.limit: {observed.spec.retry.limit}."
 
 
+def _failure(observed: Observed, history: History) -> tuple[str, str]:
+    """Return reason and sentence of a failed Job: the last pod's where it is known, else the Job controller's."""
+    found = condition(observed.child, "Failed") or {}
+    if history.verdict is not None:
+        reason, text = end_cause(history)
+    elif history.last is not None and "reason" in history.last:
+        reason, text = history.last["reason"], history.last["message"]
+    else:
+        return found.get("reason") or "JobFailed", found.get("message") or "The training Job failed."
+    if found.get("reason") in _RETRIES_EXHAUSTED:
+        text += f" {retries_text(observed, history)}"
+    return reason, text
+
+
 def _checked(observed: Observed, settings: RenderSettings) -> Decision:
-    """The verdict of the check Job, which is made where there is none."""
+    """Return what the check Job found; create the check Job where there is none."""
     if observed.check is None:
         image = (observed.child or {}).get("spec", {}).get("image")
-        # The phase stays as it is: the GPUs are free, and whether the run succeeded is not known yet.
+        # The phase stays: the GPUs are free, and the result is not known yet.
         return Decision(phase=None, create=(check_job(observed, settings, image=image),))
     found = next((result for pod in observed.check_pods if (result := _result(pod))), None)
     if found is not None and found.outcome is Outcome.FINISHED:
@@ -94,8 +97,9 @@ def _checked(observed: Observed, settings: RenderSettings) -> Decision:
     if found is None and not job_finished(observed.check):
         return Decision(phase=None)
     uri = observed.status.get("runUri", "the run's volume")
-    return Decision(phase=Phase.FAILED, reason="ResultUnknown", message=_UNKNOWN.format(uri=uri), termination=found)
+    message = _RESULT_UNKNOWN.format(uri=uri)
+    return Decision(phase=Phase.FAILED, reason="ResultUnknown", message=message, termination=found)
 
 
 def _result(pod: Object) -> Termination | None:
-    return parse_termination(container_state(pod).get("terminated", {}).get("message"))
+    return parse_termination(terminated(pod).get("message"))

@@ -1,4 +1,4 @@
-"""What becomes of a job on several nodes that lost a pod: all of them start again, as often as its retries allow."""
+"""A gang that lost a pod: all its pods start again, as often as spec.retry.limit allows."""
 
 from __future__ import annotations
 
@@ -10,64 +10,65 @@ from trainyard_operator.reconcile.fields import condition, parse_time
 from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision
-from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, restarts
-from trainyard_operator.trainingjob.policies.completion import failed, retries_text, words
-from trainyard_operator.trainingjob.policies.pending_reason import GROUP_STARTS_AGAIN
-from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, is_gang_restarting
+from trainyard_operator.trainingjob.policies.completion import end_cause, failed, retries_text
+from trainyard_operator.trainingjob.policies.pending_reason import GANG_STARTS_AGAIN
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 HANG_SECONDS = 120
-"""Seconds for which a pod may go on without one that it had started with; mostly it ends by itself at once."""
+"""Seconds after which a pod counts as hung that continues without a peer; normally it exits at once."""
 
 
-def retries_used_up(case: Case) -> Decision | Need | None:
-    """The end of a group that failed more often than spec.retry.limit allows; None for one that may start again.
+def fail_exhausted_gang(context: PolicyContext) -> Decision | Need | None:
+    """Fail a gang with more faults than spec.retry.limit; None for one that may start again.
 
-    The Job counts for each index; it is kept over all of them here. Its pods end with the Job, which is deleted.
+    The Job controller counts per index; the limit holds for all of them together.
     """
-    history, end = case.history, case.history.verdict
-    if history.group is None or end is None or end.action is not OnExit.COUNT:
+    history, end = context.history, context.history.verdict
+    if history.gang is None or end is None or end.action is not OnExit.COUNT:
         return None
-    if history.counts.failed <= case.spec.retry.limit:
+    if history.counts.failed <= context.spec.retry.limit:
         return None
-    reason, text = words(history)
-    return failed(case.observed, history, reason, f"{text} {retries_text(case.observed, history)}")
+    reason, text = end_cause(history)
+    return failed(context.observed, history, reason, f"{text} {retries_text(context.observed, history)}")
 
 
-def regroup(case: Case) -> Decision | None:
-    """A group of which a pod goes on without the others is stopped and started again as a whole; None for others.
+def restart_gang(context: PolicyContext) -> Decision | None:
+    """Stop and start again a gang of which a pod hangs without its peers; None for others.
 
-    The Job is suspended and resumed: its pods save if they can, and those that were stopped count for nothing.
+    The Job is suspended and resumed: its pods save if they can, and pods that were stopped count as no attempt.
     """
-    group, child = case.history.group, case.child
-    if group is None or child is None or case.admission.preempted:
+    gang, child = context.history.gang, context.child
+    if gang is None or child is None or context.admission.preempted:
         return None
     if job_suspended(child):
-        return _ending(case) if restarts(case.observed) and not case.idle else None
-    if group.broken is None or not group.left or _hung_in(case, group.broken) > 0:
+        return _stopping(context) if is_gang_restarting(context.observed) and not context.is_idle else None
+    if gang.broken is None or not gang.left or _seconds_to_hang(context, gang.broken) > 0:
         return None
-    names = ", ".join(pod["metadata"]["name"] for pod in group.left)
+    names = ", ".join(pod["metadata"]["name"] for pod in gang.left)
     late = f"{names} did not end within {HANG_SECONDS} s of it. All pods are stopped."
-    text = f"{_lost_words(case, group.broken)} {late} {GROUP_STARTS_AGAIN}"
+    text = f"{_break_cause(context, gang.broken)} {late} {GANG_STARTS_AGAIN}"
     return Decision(phase=Phase.STARTING, reason=GROUP_RESTARTS, message=text, suspend=True)
 
 
-def broken(case: Case) -> Decision | None:
-    """What is said of a group whose first pod goes on without another; None where it does not."""
-    group = case.history.group
-    if group is None or group.broken is None or not group.left:
+def report_broken_gang(context: PolicyContext) -> Decision | None:
+    """Report a gang whose first pod continues without another; None for others."""
+    gang = context.history.gang
+    if gang is None or gang.broken is None or not gang.left:
         return None
-    text, left_in = f"{_lost_words(case, group.broken)} {GROUP_STARTS_AGAIN}", _hung_in(case, group.broken)
-    return Decision(phase=Phase.STARTING, reason=GROUP_RESTARTS, message=text, requeue_after=max(0.0, left_in))
+    text = f"{_break_cause(context, gang.broken)} {GANG_STARTS_AGAIN}"
+    seconds = max(0.0, _seconds_to_hang(context, gang.broken))
+    return Decision(phase=Phase.STARTING, reason=GROUP_RESTARTS, message=text, requeue_after=seconds)
 
 
-def _hung_in(case: Case, moment: datetime) -> float:
-    """Seconds until pods that go on since then are taken as stuck."""
-    return HANG_SECONDS - (case.now - moment).total_seconds()
+def _seconds_to_hang(context: PolicyContext, moment: datetime) -> float:
+    """Return the seconds until pods that continue since a moment count as hung."""
+    return HANG_SECONDS - (context.now - moment).total_seconds()
 
 
-def _lost_words(case: Case, moment: datetime) -> str:
-    """Whose end broke the group."""
-    history = case.history
+def _break_cause(context: PolicyContext, moment: datetime) -> str:
+    """Return which end broke the gang, in a sentence."""
+    history = context.history
     if history.fault is not None:
         return history.fault.sentence
     for entry in reversed(history.attempts):
@@ -76,9 +77,8 @@ def _lost_words(case: Case, moment: datetime) -> str:
     return "A pod of the group ended."
 
 
-def _ending(case: Case) -> Decision:
-    """The pods end: what was said when they were stopped stays."""
-    known = condition(case.observed.job, "Running") or {}
-    return Decision(
-        phase=Phase.STARTING, reason=GROUP_RESTARTS, message=known.get("message") or GROUP_STARTS_AGAIN, suspend=True
-    )
+def _stopping(context: PolicyContext) -> Decision:
+    """Keep the message with which the pods were stopped, until they ended."""
+    known = condition(context.observed.job, "Running") or {}
+    message = known.get("message") or GANG_STARTS_AGAIN
+    return Decision(phase=Phase.STARTING, reason=GROUP_RESTARTS, message=message, suspend=True)

@@ -1,7 +1,7 @@
-"""A start that comes to nothing: the job gives back its GPUs and is tried again later, from its old place.
+"""The start timeout: a job whose pods get no nodes in time releases its GPUs and starts again later, at its old place.
 
-That is for pods without a node, which others can help by ending, or would get on without. What a bound pod waits for
-(its image, a Secret, a volume) is its own affair: it keeps its GPUs until spec.startDeadlineSeconds.
+It covers pods without a node, which other jobs can provide by ending, or could use themselves. A pod that has its node
+but waits for its image, a Secret or a volume keeps its GPUs until spec.startDeadlineSeconds.
 """
 
 from __future__ import annotations
@@ -15,100 +15,15 @@ from trainyard_kube.paths import Object
 from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.reconcile.fields import condition, format_time, owned_by, parse_time
-from trainyard_operator.trainingjob.k8s_fields import job_suspended, pod_ended
+from trainyard_operator.trainingjob.k8s_fields import is_being_deleted, job_suspended, pod_ended, pod_phase
 from trainyard_operator.trainingjob.model import Decision
-from trainyard_operator.trainingjob.policies.deadlines import failed_seconds, start_seconds
-from trainyard_operator.trainingjob.policies.pending_reason import is_restarting, no_pod, pod_waits_for
-from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.policies.deadlines import seconds_of_failed_starts, seconds_starting
+from trainyard_operator.trainingjob.policies.pending_reason import is_restarting, no_pod, pod_pending_reason
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 _REASON = "NotPlaced"
 _MESSAGE_LIMIT = 1000
-
-
-def give_back(case: Case) -> Decision | None:
-    """Count a start whose pods got no node in time, then suspend its Job; None where there is nothing to give back.
-
-    The count is written first: a kill in between neither loses it nor counts a start twice, and the queue knows of the
-    delay before it sees that the job waits.
-    """
-    if case.child is None:
-        return _withdraw(case)
-    if _is_counted(case):
-        return _give_back(case)
-    patience, found = case.admission.start_seconds, None if case.admission.preempted else _unplaced(case)
-    if patience is None or found is None or found.seconds < patience:
-        return None
-    tried = failed_seconds(case) + found.seconds
-    if tried >= case.spec.start_deadline_seconds:
-        return None  # spec.startDeadlineSeconds ends it
-    return _decision(_failed(case, found.cause, int(tried)), suspend=None)
-
-
-def _withdraw(case: Case) -> Decision | None:
-    """Give up the turn of a job whose Job the API server has refused for the whole time."""
-    before = _failed_starts(case)
-    if before and parse_time(before["notBefore"]) > case.now:
-        return Decision(phase=None) if case.admission.admitted else None  # the queue has yet to take its turn back
-    refusal, patience, waited = case.observed.refusal, case.admission.start_seconds, start_seconds(case)
-    if refusal is None or refusal.final or patience is None or waited is None or waited < patience:
-        return None
-    tried = failed_seconds(case) + waited
-    if tried >= case.spec.start_deadline_seconds:
-        return None
-    failed = _failed(case, refusal.message, int(tried))
-    waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
-    return Decision(phase=Phase.QUEUED, reason=waits.word, message=waits.sentence, failed_starts=failed)
-
-
-def seconds_left(case: Case) -> float | None:
-    """Seconds until a job gives back its GPUs; None where nothing tells that it will."""
-    patience, found = case.admission.start_seconds, None if case.child is None else _unplaced(case)
-    return None if patience is None or found is None else max(0.0, patience - found.seconds)
-
-
-def _is_counted(case: Case) -> bool:
-    running = condition(case.observed.job, "Running")
-    counted = running is not None and running["reason"] == _REASON
-    return counted and case.observed.status.get("phase") == Phase.SUSPENDING
-
-
-def _give_back(case: Case) -> Decision | None:
-    """Suspend a Job whose start was counted, unless its pods got their nodes after all; wait for their end."""
-    assert case.child is not None
-    over = case.idle if job_suspended(case.child) else _unplaced(case) is None
-    return None if over else _decision(_failed_starts(case), suspend=True)
-
-
-def _failed(case: Case, cause: str, tried: int) -> Object:
-    """The entry in `status.queue` with one more start that came to nothing."""
-    count = int(_failed_starts(case).get("count", 0)) + 1
-    return {
-        "count": count,
-        "seconds": tried,
-        "message": f"{cause[:_MESSAGE_LIMIT].rstrip('.')}.",
-        "notBefore": format_time(case.now + timedelta(seconds=backoff(count))),
-    }
-
-
-def _decision(failed: Object, *, suspend: bool | None) -> Decision:
-    again = parse_time(failed["notBefore"])
-    text = (
-        f"{failed['message']} The job gives back its GPUs, keeps its place and is tried again at {again:%H:%M:%S} UTC."
-    )
-    again_after = None if suspend else 0.0
-    return Decision(
-        phase=Phase.SUSPENDING,
-        reason=_REASON,
-        message=text,
-        suspend=suspend,
-        failed_starts=failed,
-        requeue_after=again_after,
-    )
-
-
-def _failed_starts(case: Case) -> Object:
-    found: Object = (case.observed.status.get("queue") or {}).get("failedStarts") or {}
-    return found
+_NO_NODE = "The pod got no node in time."
 
 
 class _Unplaced(NamedTuple):
@@ -118,22 +33,114 @@ class _Unplaced(NamedTuple):
     cause: str
 
 
-def _unplaced(case: Case) -> _Unplaced | None:
-    """What a job lacks; None where every pod has its node, and between two attempts.
+def time_out_start(context: PolicyContext) -> Decision | None:
+    """Record a start whose pods got no node in time, then suspend its Job; None for others.
 
-    Of a pod that is not even there nobody knows since when: there the start counts.
+    The record is written first: a kill in between neither loses it nor counts a start twice, and the queue knows the
+    backoff before it sees that the job waits.
     """
-    assert case.child is not None
-    own = [pod for pod in case.observed.pods if owned_by(pod, case.child["metadata"]["uid"])]
-    live = [pod for pod in own if not pod_ended(pod)]
-    loose = [pod for pod in live if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]]
-    if loose:
-        since = min(parse_time(pod["metadata"]["creationTimestamp"]) for pod in loose)
-        word_and_cause = pod_waits_for(loose[0]) or ("", "The pod got no node in time.")
-        return _Unplaced((case.now - since).total_seconds(), word_and_cause[1])
-    waited, done = start_seconds(case), sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in own)
-    wanted = case.spec.resources.nodes
-    all_there = len(live) + done >= wanted
-    if all_there or waited is None or (is_restarting(case) and not case.admission.quota):
+    if context.child is None:
+        return _withdraw(context)
+    if _is_recorded(context):
+        return _suspend_unplaced(context)
+    timeout, found = context.admission.start_seconds, None if context.admission.preempted else _unplaced(context)
+    if timeout is None or found is None or found.seconds < timeout:
         return None
-    return _Unplaced(waited, case.admission.quota or no_pod(child_name(case.observed.name, case.observed.uid))[1])
+    tried = seconds_of_failed_starts(context) + found.seconds
+    if tried >= context.spec.start_deadline_seconds:
+        return None  # spec.startDeadlineSeconds ends it
+    return _decision(_failed_start(context, found.cause, int(tried)), suspend=None)
+
+
+def seconds_to_timeout(context: PolicyContext) -> float | None:
+    """Return the seconds until a job releases its GPUs; None where nothing indicates that it will."""
+    timeout, found = context.admission.start_seconds, None if context.child is None else _unplaced(context)
+    return None if timeout is None or found is None else max(0.0, timeout - found.seconds)
+
+
+def _withdraw(context: PolicyContext) -> Decision | None:
+    """Withdraw the admission of a job whose Job the API server has refused for the whole timeout."""
+    recorded = _recorded_starts(context)
+    if recorded and parse_time(recorded["notBefore"]) > context.now:
+        # The queue has not withdrawn the admission yet.
+        return Decision(phase=None) if context.admission.admitted else None
+    refusal, timeout, waited = context.observed.refusal, context.admission.start_seconds, seconds_starting(context)
+    if refusal is None or refusal.final or timeout is None or waited is None or waited < timeout:
+        return None
+    tried = seconds_of_failed_starts(context) + waited
+    if tried >= context.spec.start_deadline_seconds:
+        return None
+    failed = _failed_start(context, refusal.message, int(tried))
+    waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
+    return Decision(phase=Phase.QUEUED, reason=waits.word, message=waits.sentence, failed_starts=failed)
+
+
+def _is_recorded(context: PolicyContext) -> bool:
+    """Return whether the present start is recorded as failed."""
+    running = condition(context.observed.job, "Running")
+    recorded = running is not None and running["reason"] == _REASON
+    return recorded and context.observed.status.get("phase") == Phase.SUSPENDING
+
+
+def _suspend_unplaced(context: PolicyContext) -> Decision | None:
+    """Suspend a Job whose start was recorded as failed, unless its pods got their nodes after all."""
+    assert context.child is not None
+    over = context.is_idle if job_suspended(context.child) else _unplaced(context) is None
+    return None if over else _decision(_recorded_starts(context), suspend=True)
+
+
+def _failed_start(context: PolicyContext, cause: str, tried: int) -> Object:
+    """Return `status.queue.failedStarts` with one more failed start."""
+    count = int(_recorded_starts(context).get("count", 0)) + 1
+    return {
+        "count": count,
+        "seconds": tried,
+        "message": f"{cause[:_MESSAGE_LIMIT].rstrip('.')}.",
+        "notBefore": format_time(context.now + timedelta(seconds=backoff(count))),
+    }
+
+
+def _decision(failed: Object, *, suspend: bool | None) -> Decision:
+    again = parse_time(failed["notBefore"])
+    text = (
+        f"{failed['message']} The job releases its GPUs, keeps its place in the queue and may start again at "
+        f"{again:%H:%M:%S} UTC."
+    )
+    return Decision(
+        phase=Phase.SUSPENDING,
+        reason=_REASON,
+        message=text,
+        suspend=suspend,
+        failed_starts=failed,
+        requeue_after=None if suspend else 0.0,
+    )
+
+
+def _recorded_starts(context: PolicyContext) -> Object:
+    found: Object = (context.observed.status.get("queue") or {}).get("failedStarts") or {}
+    return found
+
+
+def _unplaced(context: PolicyContext) -> _Unplaced | None:
+    """Return what a job lacks; None where every pod has its node, and between two attempts."""
+    assert context.child is not None
+    own = [pod for pod in context.observed.pods if owned_by(pod, context.child["metadata"]["uid"])]
+    live = [pod for pod in own if not pod_ended(pod)]
+    unbound = [pod for pod in live if not pod["spec"].get("nodeName") and not is_being_deleted(pod)]
+    if unbound:
+        since = min(parse_time(pod["metadata"]["creationTimestamp"]) for pod in unbound)
+        _reason, cause = pod_pending_reason(unbound[0]) or ("", _NO_NODE)
+        return _Unplaced((context.now - since).total_seconds(), cause)
+    succeeded = sum(pod_phase(pod) == "Succeeded" for pod in own)
+    complete = len(live) + succeeded >= context.spec.resources.nodes
+    return None if complete else _missing_pods(context)
+
+
+def _missing_pods(context: PolicyContext) -> _Unplaced | None:
+    """Return since when pods are missing: since the start, because a pod that does not exist has no timestamp."""
+    waited = seconds_starting(context)
+    between_attempts = is_restarting(context) and not context.admission.quota
+    if waited is None or between_attempts:
+        return None
+    _reason, cause = no_pod(child_name(context.observed.name, context.observed.uid))
+    return _Unplaced(waited, context.admission.quota or cause)

@@ -11,70 +11,71 @@ from trainyard_operator.reconcile.plan import Need, Refusal
 from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision
-from trainyard_operator.trainingjob.policies import deadlines, start_timeout
+from trainyard_operator.trainingjob.policies import deadlines
 from trainyard_operator.trainingjob.policies.completion import failed
-from trainyard_operator.trainingjob.policies.gang_restart import broken
-from trainyard_operator.trainingjob.policies.namespace_termination import LOOK_SECONDS, is_kept
-from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, waiting_reason
-from trainyard_operator.trainingjob.policy_context import Case
+from trainyard_operator.trainingjob.policies.gang_restart import report_broken_gang
+from trainyard_operator.trainingjob.policies.namespace_termination import RECHECK_SECONDS, awaits_replacements
+from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, pending_reason
+from trainyard_operator.trainingjob.policies.start_timeout import seconds_to_timeout
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 from trainyard_operator.trainingjob.spec import InvalidSpecError
 
-NEAR_SECONDS = 2
-"""Seconds for which the word about a start waits for the container: mostly one write then tells of start and run."""
+DELAY_SECONDS = 2
+"""Seconds for which the first status of a start is delayed: mostly the container runs by then, which saves a write."""
 _STARTED = (Phase.STARTING, Phase.RUNNING)
 
 
-def start_or_run(case: Case) -> Decision | Need:
-    """A job that is to run: create its children, resume it, wait for its container, or watch it run."""
-    if case.child is not None:
-        return _resume(case) if job_suspended(case.child) else _run_is_near(case) or _run(case)
-    if "jobName" in case.observed.status:
-        return _vanished(case)
-    if case.observed.refusal is not None:
-        return _refused(case, case.observed.refusal)
-    return _create(case)
+def start_or_run(context: PolicyContext) -> Decision | Need:
+    """Create the children of a job, resume it, wait for its container, or follow its run."""
+    if context.child is not None:
+        return _resume(context) if job_suspended(context.child) else _delay(context) or _run(context)
+    if "jobName" in context.observed.status:
+        return _fail_deleted(context)
+    if context.observed.refusal is not None:
+        return _report_refusal(context, context.observed.refusal)
+    return _create(context)
 
 
-def _create(case: Case) -> Decision | Need:
-    unshared = _unshared(case)
+def _create(context: PolicyContext) -> Decision | Need:
+    unshared = _refuse_unshared_claim(context)
     if unshared is not None:
         return unshared
-    queued = _queued(case)
+    queued = _queued(context)
     if queued is not None:
         return queued
     try:
-        bodies = children(case.observed, case.settings, case.admission)
+        bodies = children(context.observed, context.settings, context.admission)
     except InvalidSpecError as error:
         return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=str(error))
-    return Decision(phase=None, create=bodies)  # there is more to tell in a moment: see _run_is_near
+    return Decision(phase=None, create=bodies)  # the status follows: see _delay
 
 
-def _unshared(case: Case) -> Decision | Need | None:
-    """The refusal of a claim that the pods of several nodes cannot share; looked at first, and before they start.
+def _refuse_unshared_claim(context: PolicyContext) -> Decision | Need | None:
+    """Fail a gang whose claim its pods cannot share, when it is first observed and when it is admitted.
 
-    One that is not there yet may come: its pods wait for it, as that of one node does.
+    A missing claim is accepted: the pods wait for it, as the pod of a job on one node does.
     """
-    name = case.spec.storage.claim_name
-    asked = case.admission.admitted or "phase" not in case.observed.status
-    if case.history.group is None or name is None or not asked:
+    gang, name = context.history.gang, context.spec.storage.claim_name
+    is_new = "phase" not in context.observed.status
+    if gang is None or name is None or not (context.admission.admitted or is_new):
         return None
     need = Need("persistentvolumeclaims", name)
-    if need not in case.observed.answers:
+    if need not in context.observed.answers:
         return need
-    claim = case.observed.answers[need]
+    claim = context.observed.answers[need]
     modes = claim["spec"].get("accessModes") or [] if claim else [SHARED_ACCESS]
     if SHARED_ACCESS in modes:
         return None
     text = (
-        f"spec.storage.claimName: the claim {name} allows {', '.join(modes)} only, but the "
-        f"{case.history.group.size} pods of spec.resources.nodes share it. Name a claim that allows {SHARED_ACCESS}, "
-        "or set nodes to 1, in a new TrainingJob."
+        f"spec.storage.claimName: the claim {name} allows {', '.join(modes)} only, but the {gang.size} pods of "
+        f"spec.resources.nodes share it. Name a claim that allows {SHARED_ACCESS}, or set nodes to 1, in a new "
+        "TrainingJob."
     )
     return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=text)
 
 
-def _queued(case: Case) -> Decision | None:
-    admission = case.admission
+def _queued(context: PolicyContext) -> Decision | None:
+    admission = context.admission
     if admission.admitted:
         return None
     if not admission.decided:
@@ -83,70 +84,74 @@ def _queued(case: Case) -> Decision | None:
     return Decision(phase=phase, reason=admission.reason, message=admission.message, waits=True, suspend=False)
 
 
-def _vanished(case: Case) -> Decision | Need:
-    """A Job that was made and is gone is not made again: its budget of retries and its frozen template are lost."""
-    need = Need("jobs", child_name(case.observed.name, case.observed.uid))
-    if need not in case.observed.answers:
+def _fail_deleted(context: PolicyContext) -> Decision | Need:
+    """Fail a job whose Job is gone: its retry budget and its frozen template are lost with it."""
+    need = Need("jobs", child_name(context.observed.name, context.observed.uid))
+    if need not in context.observed.answers:
         return need
     text = (
-        f"The training Job {need.name} was deleted by somebody else. Checkpoints remain on the volume; use "
+        f"The training Job {need.name} was deleted by another client. Checkpoints remain on the volume; use "
         "spec.suspend to pause a job and spec.stop to end it."
     )
-    return failed(case.observed, case.history, "JobDeleted", text)
+    return failed(context.observed, context.history, "JobDeleted", text)
 
 
-def _refused(case: Case, refusal: Refusal) -> Decision:
+def _report_refusal(context: PolicyContext, refusal: Refusal) -> Decision:
     if refusal.final:
         return Decision(phase=Phase.FAILED, reason=refusal.reason, message=refusal.message)
-    if case.admission.handoff is not None:
-        # Kueue's webhooks see every new Job: while Kueue is down the job waits as it would in its queue, and what they
-        # refuse has not been let in: the time that a start may take has not begun.
+    if context.admission.handoff is not None:
+        # Kueue's webhooks validate every new Job. While Kueue is down the job waits as in its queue; a Job that they
+        # refuse is not admitted: the start deadline has not begun.
         phase = Phase.QUEUED if refusal.transient else Phase.PENDING
         return Decision(phase=phase, reason=refusal.reason, message=refusal.message, waits=True)
-    late = _late(case, refusal.reason, refusal.message)
-    # Pending, not Starting: nothing of the job exists yet.
+    late = _late(context, refusal.reason, refusal.message)
+    # Pending, not Starting: no child exists yet.
     return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)
 
 
-def _run_is_near(case: Case) -> Decision | None:
-    """A new Job's container mostly runs within a moment: one status write then tells of start, attempt and run."""
-    waited = deadlines.start_seconds(case)
-    told = case.observed.status.get("phase") in _STARTED
-    if told or case.history.running or waited is None or waited >= NEAR_SECONDS:
+def _delay(context: PolicyContext) -> Decision | None:
+    """Delay the first status of a start, so that one write reports start, attempt and run."""
+    waited = deadlines.seconds_starting(context)
+    reported = context.observed.status.get("phase") in _STARTED
+    if reported or context.history.running or waited is None or waited >= DELAY_SECONDS:
         return None
-    return Decision(phase=None, requeue_after=NEAR_SECONDS - waited)
+    return Decision(phase=None, requeue_after=DELAY_SECONDS - waited)
 
 
-def _resume(case: Case) -> Decision:
-    return _queued(case) or replace(_run(case), suspend=False)
+def _resume(context: PolicyContext) -> Decision:
+    return _queued(context) or replace(_run(context), suspend=False)
 
 
-def _run(case: Case) -> Decision:
-    if case.history.running and case.history.last:
-        left = deadlines.active_seconds_left(case)
-        text = f"Attempt {case.history.last['number']} is training."
+def _run(context: PolicyContext) -> Decision:
+    if context.history.running and context.history.last:
+        left = deadlines.active_seconds_left(context)
+        text = f"Attempt {context.history.last['number']} is training."
         return Decision(phase=Phase.RUNNING, reason="TrainerRunning", message=text, requeue_after=left)
-    lost = broken(case)
-    if lost is not None:
-        return lost
-    reason, message = waiting_reason(case)
-    waiting = Decision(phase=Phase.STARTING, reason=reason, message=message, requeue_after=_next_look(case))
-    return _late(case, reason, message) or waiting
+    broken = report_broken_gang(context)
+    if broken is not None:
+        return broken
+    reason, message = pending_reason(context)
+    waiting = Decision(
+        phase=Phase.STARTING, reason=reason, message=message, requeue_after=_seconds_to_next_message(context)
+    )
+    return _late(context, reason, message) or waiting
 
 
-def _next_look(case: Case) -> float | None:
-    """Seconds until time alone changes what is said of a start."""
-    waited = deadlines.start_seconds(case)
+def _seconds_to_next_message(context: PolicyContext) -> float | None:
+    """Return the seconds until the passing of time changes the message of a start."""
+    waited = deadlines.seconds_starting(context)
     if waited is None:
         return None
-    left = case.spec.start_deadline_seconds - deadlines.tried_seconds(case)
-    leaving = LOOK_SECONDS if is_kept(case) else 0
-    due = [NO_POD_SECONDS - waited, start_timeout.seconds_left(case) or 0, left, leaving]
+    to_deadline = context.spec.start_deadline_seconds - deadlines.seconds_of_all_starts(context)
+    to_recheck = RECHECK_SECONDS if awaits_replacements(context) else 0
+    due = [NO_POD_SECONDS - waited, seconds_to_timeout(context) or 0, to_deadline, to_recheck]
     return min((seconds for seconds in due if seconds > 0), default=None)
 
 
-def _late(case: Case, reason: str, message: str) -> Decision | None:
-    """The failure of a job whose container did not run in time."""
-    if deadlines.start_seconds(case) is None or deadlines.tried_seconds(case) < case.spec.start_deadline_seconds:
+def _late(context: PolicyContext, reason: str, message: str) -> Decision | None:
+    """Fail a job whose container did not run in time."""
+    starting = deadlines.seconds_starting(context) is not None
+    if not starting or deadlines.seconds_of_all_starts(context) < context.spec.start_deadline_seconds:
         return None
-    return Decision(phase=Phase.FAILED, reason=reason, message=deadlines.too_late(case.spec, message))
+    text = deadlines.start_deadline_message(context.spec, message)
+    return Decision(phase=Phase.FAILED, reason=reason, message=text)

@@ -14,7 +14,7 @@ from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.children.render import children
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, reading
 from trainyard_operator.trainingjob.model import Decision
-from trainyard_operator.trainingjob.policies.kueue_handoff import change
+from trainyard_operator.trainingjob.policies.kueue_handoff import child_patches
 
 QUOTA = (
     "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a, 1 more needed"
@@ -227,7 +227,7 @@ def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
     assert planned.status["phase"] == "Failed"
     assert planned.status["message"] == (
         "Kueue cannot start its Job: invalid podset infos: conflict in nodeSelector. Create a TrainingJob whose "
-        "spec.resources (nodeSelector, tolerations) agree with the ResourceFlavors of its queue."
+        "spec.resources (nodeSelector, tolerations) match the ResourceFlavors of its queue."
     )
     world.workload = workload(("Finished", True, "Failed", "x"))
     planned = world.plan()
@@ -308,7 +308,9 @@ def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do()
     assert planned.status is not None
     assert (planned.status["phase"], planned.patches) == ("Suspended", ())
     assert planned.status["message"].endswith(
-        f" A resume alone will not do. Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so "
+        " Resuming it takes more than spec.suspend: false. "
+        f"Its Workload was deactivated, not by spec.suspend: {SAID}. "
+        "Whoever may do so "
         "lets it wait again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
     )
     world.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
@@ -335,7 +337,7 @@ def changes(*, child_labels: Object, found: Object | None) -> list[tuple[str, Ob
     admission = Admission(admitted=False, reason="Waits", message="", handoff=handoff)
     child: Object = {"metadata": {"name": "tune", "labels": child_labels}, "spec": {"suspend": True}}
     decision = Decision(phase=Phase.QUEUED, suspend=False)
-    made = change(observed_of(new_job(), child=child), decision, admission)
+    made = child_patches(observed_of(new_job(), child=child), decision, admission)
     return [(patch.kind, patch.body) for patch in made]
 
 

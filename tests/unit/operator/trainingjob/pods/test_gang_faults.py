@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.state_model import at, merged, new_pod
-from trainyard_operator.trainingjob.pods.gang_faults import cause, cause_is_near, fault, group, is_past
+from trainyard_operator.trainingjob.pods.gang_faults import (
+    fault_of,
+    gang_of,
+    is_past,
+    pod_at_fault,
+    seconds_to_await_fault,
+)
 from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory
 
 Object = dict[str, Any]
@@ -64,7 +70,7 @@ EVICTED = {**disrupted(20), **asked(20)}
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_fault_is_what_a_pod_did_by_itself(pod: Object, reason: str | None) -> None:
-    found = fault(pod, MEMORY)
+    found = fault_of(pod, MEMORY)
     assert (found and found.ending.reason) == reason
 
 
@@ -97,7 +103,7 @@ LEADER = ran("0-a", 1, 30, 76)
 def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the_job_before_all(
     leader: Object, peers: list[Object], since: str | None, blamed: str | None
 ) -> None:
-    found = cause(leader, [leader, *peers], at(f"10:00:{since}") if since else None, MEMORY)
+    found = pod_at_fault(leader, [leader, *peers], at(f"10:00:{since}") if since else None, MEMORY)
     assert (found and found.pod["metadata"]["uid"]) == (blamed and f"pod-{blamed}")
 
 
@@ -122,7 +128,7 @@ def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the
 def test_pods_that_started_before_another_one_ended_are_left_behind(
     pods: list[Object], left: list[str], complete: bool
 ) -> None:
-    found = group(pods, [], 2)
+    found = gang_of(pods, [], 2)
     assert found is not None
     assert [pod["metadata"]["uid"] for pod in found.left] == [f"pod-{name}" for name in left]
     assert found.complete is complete
@@ -130,23 +136,23 @@ def test_pods_that_started_before_another_one_ended_are_left_behind(
 
 def test_a_leader_that_is_only_known_from_the_status_breaks_its_group_too() -> None:
     entry = {"number": 1, "podUID": "gone", "startedAt": clock(1), "finishedAt": clock(9)}
-    found = group([ran("1-a", 1), ran("0-b", 20)], [entry], 2)
+    found = gang_of([ran("1-a", 1), ran("0-b", 20)], [entry], 2)
     assert found is not None
     assert [pod["metadata"]["uid"] for pod in found.left] == ["pod-1-a"]
 
 
-def test_one_node_is_no_group() -> None:
-    assert group([ran("a", 1)], [], 1) is None
+def test_job_on_one_node_is_no_gang() -> None:
+    assert gang_of([ran("a", 1)], [], 1) is None
 
 
 @pytest.mark.parametrize(("second", "seconds"), [(31, 9.0), (39, 1.0), (40, None)])
 def test_a_cause_is_waited_for_a_moment(second: int, seconds: float | None) -> None:
-    assert cause_is_near(LEADER, MEMORY, at(f"10:00:{second}")) == seconds
+    assert seconds_to_await_fault(LEADER, MEMORY, at(f"10:00:{second}")) == seconds
 
 
 def test_nobody_waits_for_the_cause_of_an_end_that_explains_itself() -> None:
-    assert cause_is_near(ran("0-a", 1, 30, 70), MEMORY, at("10:00:31")) is None
-    assert cause_is_near(ran("0-a", 1, 30, 76, **EVICTED), MEMORY, at("10:00:31")) is None
+    assert seconds_to_await_fault(ran("0-a", 1, 30, 70), MEMORY, at("10:00:31")) is None
+    assert seconds_to_await_fault(ran("0-a", 1, 30, 76, **EVICTED), MEMORY, at("10:00:31")) is None
 
 
 def test_a_peer_that_is_gone_is_forgotten_once_its_start_has_been_told_of() -> None:

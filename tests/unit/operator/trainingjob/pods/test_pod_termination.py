@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.operator.trainingjob.state_model import merged, new_pod
 from trainyard_crds.exitcodes import EXIT_CODES, ExitCode, OnExit
-from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory, ending
+from trainyard_operator.trainingjob.pods.pod_termination import ContainerMemory, pod_ending
 from trainyard_operator.trainingjob.pods.redact import redact, tail
 
 EVICTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}
@@ -26,7 +26,7 @@ def ended(code: int, *, message: str = "", reason: str = "Error", **pod: Any) ->
 
 @pytest.mark.parametrize("code", list(EXIT_CODES))
 def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> None:
-    end = ending(ended(code), MEMORY)
+    end = pod_ending(ended(code), MEMORY)
     assert end is not None
     meaning = EXIT_CODES[code]
     assert (end.reason, end.action, end.message) == (meaning.reason, meaning.action, meaning.description)
@@ -41,7 +41,7 @@ def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> 
         (ended(200), "Signal72", OnExit.COUNT, "signal 72"),
         (ended(255, reason="Unknown"), "NodeRestarted", OnExit.COUNT, "node"),
         (ended(137, reason="ContainerStatusUnknown"), "NodeRestarted", OnExit.COUNT, "node"),
-        (ended(1, message="ImportError: no"), "UnknownExitCode", OnExit.COUNT, "Its last words: ImportError: no"),
+        (ended(1, message="ImportError: no"), "UnknownExitCode", OnExit.COUNT, "Its last output: ImportError: no"),
         (ended(143, status=EVICTED), "Evicted", OnExit.IGNORE, "evicted"),
         (ended(75, status=EVICTED), "Evicted", OnExit.IGNORE, "evicted"),
         (ended(64, status=EVICTED), "Evicted", OnExit.IGNORE, "evicted"),
@@ -52,20 +52,20 @@ def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> 
     ],
 )
 def test_an_end_is_named(pod: dict[str, Any], reason: str, action: OnExit, words: str) -> None:
-    end = ending(pod, MEMORY)
+    end = pod_ending(pod, MEMORY)
     assert end is not None
     assert (end.reason, end.action) == (reason, action)
     assert words in end.message
 
 
 def test_a_pod_killed_at_the_end_of_its_grace_period_gets_the_advice() -> None:
-    end = ending(ended(137, metadata={"deletionTimestamp": "2026-01-02T10:00:00Z"}), MEMORY)
+    end = pod_ending(ended(137, metadata={"deletionTimestamp": "2026-01-02T10:00:00Z"}), MEMORY)
     assert end is not None
     assert "gracePeriodSeconds" in end.advice
 
 
 def test_a_pod_that_runs_has_no_end() -> None:
-    assert ending(new_pod("a", ""), MEMORY) is None
+    assert pod_ending(new_pod("a", ""), MEMORY) is None
 
 
 @pytest.mark.parametrize(
