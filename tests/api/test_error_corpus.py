@@ -47,7 +47,7 @@ def test_a_manifest_with_a_mistake_is_refused_with_its_sentence(
     sentence = said(case, control_plane, team)
     if request.config.getoption("--update-goldens"):
         case.expected_path.write_text(f"{sentence}\n")
-    assert sentence == case.sentence
+    assert sentence == case.message
 
 
 def test_every_sentence_is_expected_by_a_manifest() -> None:

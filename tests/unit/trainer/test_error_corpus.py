@@ -130,7 +130,7 @@ def test_a_mistake_ends_with_its_exit_code_and_sentence(
     said = (warnings(out) if case.exit_code == 0 else err.strip()).replace(str(tmp_path), "/somewhere")
     if request.config.getoption("--update-goldens"):
         case.expected_path.write_text(f"{said}\n")
-    assert said == case.sentence
+    assert said == case.message
     assert "Traceback" not in err
     assert termination.exit_code == case.exit_code
     assert termination.reason == reason_for(case.exit_code)
