@@ -1,4 +1,4 @@
-"""Which rows are held out."""
+"""Choice of the held-out rows by the hash of their content."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 def held_out(digests: Sequence[bytes], fraction: float) -> list[bool]:
     """Whether each row is held out, by the hash of its content alone.
 
-    Equal rows land on the same side, and adding rows moves none of the others, with one exception: where the share of a
-    small dataset comes to none, the row with the smallest hash is held out.
+    Equal rows get the same answer, and added rows change no other row's. Exception: where the fraction of a small
+    dataset rounds to no row, the row with the smallest hash is held out.
 
     Args:
         digests: SHA-256 of each row's content, at least one.
-        fraction: Share of the rows to hold out, in (0, 1).
+        fraction: Fraction of the rows to hold out, in (0, 1).
     """
     positions = [position(digest) for digest in digests]
     limit = threshold(fraction, min(positions))
@@ -21,10 +21,10 @@ def held_out(digests: Sequence[bytes], fraction: float) -> list[bool]:
 
 
 def position(digest: bytes) -> int:
-    """Where a row stands in 0..2^64 - 1, as if at random."""
+    """A uniform pseudo-random number in 0..2^64 - 1 from a digest."""
     return int.from_bytes(digest[:8], "big")
 
 
 def threshold(fraction: float, smallest: int) -> int:
-    """The first position that is not held out, where `smallest` is the smallest of all."""
+    """The first position that is not held out; `smallest` is the smallest of all rows."""
     return max(int(fraction * 2**64), smallest + 1)

@@ -1,4 +1,4 @@
-"""Archives are read without being decompressed, and hostile ones end with a sentence."""
+"""Archives: reading without extraction, and errors for hostile ones."""
 
 import gzip
 import io
@@ -50,7 +50,7 @@ def content(path: Path, limits: Limits = archives.LIMITS) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_rows_of_all_kinds_come_in_the_order_of_the_archive(tmp_path: Path, pack: Pack) -> None:
+def test_rows_of_all_file_types_follow_archive_order(tmp_path: Path, pack: Pack) -> None:
     files = [
         ("README.md", b"hello"),
         ("b/part-1.jsonl", LINES),
@@ -78,11 +78,11 @@ names = st.lists(parts, max_size=4).map(lambda some: "".join(f"{part}/" for part
 @example("../", zipped)
 @example("/etc/", tarred)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_member_leaves_the_folder(tmp_path: Path, name: str, pack: Pack) -> None:
+def test_unsafe_member_paths_are_refused(tmp_path: Path, name: str, pack: Pack) -> None:
     path = pack(tmp_path, [(f"{name}rows.jsonl", LINES)])
     before = {found for found in tmp_path.rglob("*") if found != path}
     if {".."} & set(name.split("/")) or name.startswith("/") or set("\\\n:") & set(name):
-        with pytest.raises(DataError, match="would leave the folder"):
+        with pytest.raises(DataError, match="path leaves the extraction folder"):
             content(path)
     else:
         assert list(content(path).values()) == [LINES]
@@ -102,45 +102,45 @@ def test_no_member_leaves_the_folder(tmp_path: Path, name: str, pack: Pack) -> N
     ],
 )
 def test_links_and_devices_are_refused(tmp_path: Path, pack: Any, kind: Any) -> None:
-    with pytest.raises(DataError, match=r"holds a link or a device, 'rows.jsonl'"):
+    with pytest.raises(DataError, match=r"contains a link or a device, 'rows.jsonl'"):
         content(pack(tmp_path, [("rows.jsonl", b"/etc/passwd")], kind))
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @pytest.mark.parametrize("name", ["inner.zip", "inner.tar.gz", "inner.jsonl"])
-def test_archives_in_archives_are_refused(tmp_path: Path, pack: Pack, name: str) -> None:
+def test_nested_archives_are_refused(tmp_path: Path, pack: Pack, name: str) -> None:
     inner = zipped(tmp_path, [("rows.jsonl", LINES)]).read_bytes()
-    with pytest.raises(DataError, match=f"holds another archive, '{name}'"):
+    with pytest.raises(DataError, match=f"contains another archive, '{name}'"):
         content(pack(tmp_path, [(name, inner)]))
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_what_is_read_is_counted(tmp_path: Path, pack: Pack) -> None:
+def test_limits_count_decompressed_bytes_and_members(tmp_path: Path, pack: Pack) -> None:
     path = pack(tmp_path, [(f"{number}.jsonl", b" " * 10_000) for number in range(20)])
     with pytest.raises(DataError, match="has more than 19 members"):
         content(path, Limits(members=19))
-    with pytest.raises(DataError, match="unpacks to more than 0 MiB"):
+    with pytest.raises(DataError, match="expands to more than 0 MiB"):
         content(path, Limits(total_bytes=150_000))
-    with pytest.raises(DataError, match="unpacks to more than 3 times its size"):
+    with pytest.raises(DataError, match="expands to more than 3 times its size"):
         content(path, Limits(ratio=3, ratio_from=1000))
     assert len(content(path, Limits(members=20, total_bytes=10**6, ratio=10_000))) == 20
 
 
-def test_a_bomb_behind_gzip_is_cut_short(tmp_path: Path) -> None:
+def test_gzip_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b" " * 10_000_000))
-    with pytest.raises(DataError, match="unpacks to more than 200 times its size"):
+    with pytest.raises(DataError, match="expands to more than 200 times its size"):
         content(path, Limits(ratio_from=1 << 20))
     path.write_bytes(gzip.compress(gzip.compress(LINES)))
-    with pytest.raises(DataError, match="holds another archive"):
+    with pytest.raises(DataError, match="contains another archive"):
         content(path)
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @given(cut=st.integers(1, 200), flip=st.integers(0, 400), bit=st.integers(0, 7))
-@example(cut=1, flip=392, bit=2)  # of the zip: the method is bzip2 then
+@example(cut=1, flip=392, bit=2)  # sets the compression method of the zip to bzip2
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_archive_is_a_sentence_or_still_whole(
+def test_damaged_archive_raises_data_error_or_reads_whole(
     tmp_path: Path, pack: Pack, cut: int, flip: int, bit: int
 ) -> None:
     path = pack(tmp_path, [("a.jsonl", LINES * 5), ("b.jsonl", LINES)])
@@ -149,19 +149,19 @@ def test_a_damaged_archive_is_a_sentence_or_still_whole(
     flipped[flip % len(whole)] ^= 1 << bit
     for damaged in (whole[: max(1, len(whole) - cut)], bytes(flipped)):
         path.write_bytes(damaged)
-        assert sentence_of(path).startswith("rows")
+        assert error_of(path).startswith("rows")
 
 
-def test_a_member_that_begins_before_the_file_is_damage(tmp_path: Path) -> None:
+def test_member_offset_before_the_file_is_damage(tmp_path: Path) -> None:
     path = zipped(tmp_path, [("a.jsonl", LINES)])
     whole = bytearray(path.read_bytes())
     end = whole.rindex(b"PK\x05\x06")
     whole[end + 16 : end + 20] = (int.from_bytes(whole[end + 16 : end + 20], "little") + 500).to_bytes(4, "little")
     path.write_bytes(whole)
-    assert sentence_of(path) == "rows is truncated or damaged: a member begins before the file does."
+    assert error_of(path) == "rows is truncated or damaged: a member starts before the file."
 
 
-def sentence_of(path: Path) -> str:
+def error_of(path: Path) -> str:
     try:
         list(RowFile(path=path, name="rows").rows())
     except DataError as error:

@@ -1,4 +1,4 @@
-"""CSV and TSV: a header line names the fields; every later record is a row."""
+"""CSV and TSV: the header line names the fields; every later record is a row."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from trainyard_trainer.data.readers.lines import LONGEST_ROW, decoded, lines
+from trainyard_trainer.data.readers.lines import LONGEST_ROW, decode, lines
 from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, RowError
 
 _QUOTING = 'Put texts with delimiters, quotes or line breaks in double quotes, and write a quote inside as "".'
-_HEADER = "Let the first line name the fields, for example: instruction,output"
+_HEADER = "Write the field names in the first line."
 
 
 def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowError]:
-    """Each row; the header is row 1, as a spreadsheet shows it.
+    """Each row; the header is row 1, as in a spreadsheet.
 
     Raises:
-        DataError: the header cannot be used.
+        DataError: the header is not CSV or repeats a name.
     """
     csv.field_size_limit(LONGEST_ROW)
     source = _Lines(stream, file)
@@ -47,13 +47,13 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
 
 
 class _Lines:
-    """The lines of a file as text; one that is no text raises, and the next call goes on behind it."""
+    """Decoded lines of a file; an undecodable line raises RowError, and iteration may continue after it."""
 
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self._lines = lines(stream, file)
         self._file = file
         self.number = 0
-        """Of the line read last, from 1."""
+        """Of the last line read, from 1."""
 
     def __iter__(self) -> _Lines:
         return self
@@ -62,7 +62,7 @@ class _Lines:
         self.number, line = next(self._lines)
         if isinstance(line, RowError):
             raise line
-        return decoded(Row(self._file, self.number, {}), line)
+        return decode(Row(self._file, self.number, {}), line)
 
 
 def _header(file: str, line: str, delimiter: str) -> list[str]:
@@ -72,7 +72,7 @@ def _header(file: str, line: str, delimiter: str) -> list[str]:
         raise DataError(f"The header of {file} is not CSV: {error}.", _HEADER) from error
     repeated = sorted({field for field in fields if fields.count(field) > 1 and field})
     if repeated:
-        raise DataError(f"The header of {file} names '{repeated[0][:40]}' twice.", "Give every column its own name.")
+        raise DataError(f"The header of {file} names '{repeated[0][:40]}' twice.", "Give every column a unique name.")
     return fields
 
 

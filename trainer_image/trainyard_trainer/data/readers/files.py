@@ -1,4 +1,4 @@
-"""The rows of a file of any kind."""
+"""The rows of a file of any type."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 from trainyard_trainer.data import archives
 from trainyard_trainer.data.readers import delimited, json_array, jsonl, parquet
-from trainyard_trainer.data.readers.container import HEAD, NAMES, ROW_KINDS, Kind, RowKind, kind_of_file
+from trainyard_trainer.data.readers.file_type import HEAD_BYTES, ROW_FILE_TYPES, TYPE_NAMES, RowFileType, detect_type
 from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, NotFoundError, RowError
 
 _CHUNK = 1 << 20
-_READERS: Mapping[RowKind, Callable[[BinaryIO, str, Columns], Iterator[Row | RowError]]] = {
+_READERS: Mapping[RowFileType, Callable[[BinaryIO, str, Columns], Iterator[Row | RowError]]] = {
     "jsonl": jsonl.read,
     "json": json_array.read,
     "csv": delimited.read,
@@ -34,28 +34,27 @@ def read_rows(path: Path, name: str, columns: Columns) -> Iterator[Row | RowErro
         columns: The columns the task reads from tables.
 
     Raises:
-        DataError: the file is of no kind that is read, or damaged so that nothing behind can be read.
-        NotFoundError: there is no such file, or it cannot be read.
+        DataError: the type of the file is not supported, or damage prevents reading the rest of it.
+        NotFoundError: the file does not exist or cannot be read.
     """
     with _opened(path, name) as stream:
-        kind = kind_of_file(stream.read(HEAD), name)
+        file_type = detect_type(stream.read(HEAD_BYTES), name)
         stream.seek(0)
-        if kind in ROW_KINDS:
-            yield from _READERS[kind](stream, name, columns)  # type: ignore[index]
+        if file_type in ROW_FILE_TYPES:
+            yield from _READERS[file_type](stream, name, columns)  # type: ignore[index]
             return
     for member, content in archives.members(path, name):
         yield from _member_rows(content, member, columns)
 
 
-def kind_of_path(path: Path, name: str) -> str:
-    """What kind of file it is, in words; raises as `read_rows` does."""
+def describe_type(path: Path, name: str) -> str:
+    """The type of a file as messages name it, for example "CSV"; raises as `read_rows` does."""
     with _opened(path, name) as stream:
-        kind: Kind = kind_of_file(stream.read(HEAD), name)
-    return NAMES[kind]
+        return TYPE_NAMES[detect_type(stream.read(HEAD_BYTES), name)]
 
 
 def digest_of(path: Path, name: str, poll: Callable[[], None]) -> str:
-    """SHA-256 (hex) of a file, calling `poll` again and again; raises NotFoundError as `read_rows` does."""
+    """SHA-256 (hex) of a file; calls `poll` after each chunk and raises NotFoundError as `read_rows` does."""
     digest = hashlib.sha256()
     with _opened(path, name) as stream:
         while chunk := stream.read(_CHUNK):
@@ -76,15 +75,15 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def _member_rows(content: Any, name: str, columns: Columns) -> Iterator[Row | RowError]:
-    kind = kind_of_file(content.peek(HEAD)[:HEAD], name.removesuffix(".gz"))
-    if kind != "parquet":
-        yield from _READERS[kind](content, name, columns)  # type: ignore[index]
+    file_type = detect_type(content.peek(HEAD_BYTES)[:HEAD_BYTES], name.removesuffix(".gz"))
+    if file_type != "parquet":
+        yield from _READERS[file_type](content, name, columns)  # type: ignore[index]
         return
-    with tempfile.TemporaryFile() as copy:  # Parquet is read from its end
+    with tempfile.TemporaryFile() as copy:  # Parquet needs a seekable file
         try:
             copyfileobj(content, copy)
         except OSError as error:
-            problem = f"{name} cannot be unpacked: {error.strerror}."
-            raise DataError(problem, "Give the Parquet file unpacked.") from error
+            problem = f"{name} cannot be extracted: {error.strerror}."
+            raise DataError(problem, "Provide the Parquet file uncompressed.") from error
         copy.seek(0)
         yield from parquet.read(copy, name, columns)

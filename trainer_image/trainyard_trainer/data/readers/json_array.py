@@ -39,7 +39,9 @@ def read(stream: BinaryIO, file: str, _columns: Columns) -> Iterator[Row | RowEr
 
 def _parsed(where: Row, element: bytes) -> Row | RowError:
     if not element:
-        return where.error("there is nothing between two commas, or behind the last", _REMEDY, kind="BrokenArray")
+        return where.error(
+            "an element is missing between two commas, or after the last one", _REMEDY, kind="BrokenArray"
+        )
     try:
         return parse_object(where, element)
     except RowError as error:
@@ -52,7 +54,7 @@ def _elements(stream: BinaryIO) -> Iterator[bytes | None]:
     Only brackets, commas and quotes matter here, so an element that is not JSON does not end the array.
     """
     while stream.read(1) not in (b"[", b""):
-        pass  # a byte-order mark or white space: the type of the file was detected by the bracket behind it
+        pass  # a byte-order mark or white space; detection requires the bracket
     marks, element, is_first, is_long = _Marks(), bytearray(), True, False
     while chunk := stream.read(_CHUNK):
         start = 0
@@ -101,7 +103,7 @@ class _Marks:
             at = found.end() if (found := pattern.match(chunk, at)) else at
             token = chunk[at : at + 1]
             at += 1
-            if token == b'"':  # of a string that goes on in the next chunk
+            if token == b'"':  # a string that continues in the next chunk
                 at = self._skip_string(chunk, at)
             elif token in (b"{", b"["):
                 self._depth += 1
@@ -111,7 +113,7 @@ class _Marks:
                 yield at - 1, token
 
     def _skip_string(self, chunk: bytes, at: int) -> int:
-        """The offset behind the string that `at` is in."""
+        """The offset after the string that `at` is in."""
         found = _STRING.match(chunk, at + self._is_escaped)
         end = found.end() if found else at
         self._in_string = chunk[end : end + 1] != b'"'

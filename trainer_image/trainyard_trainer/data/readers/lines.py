@@ -1,4 +1,4 @@
-"""What all readers of text share: lines of bounded length, and JSON objects."""
+"""Lines of bounded length and JSON objects, for the readers of text files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trainyard_trainer.data.rows import Row, type_name
 from trainyard_trainer.errors import RowError
 
 LONGEST_ROW = 32 << 20
-"""Bytes; several times what a sequence of the greatest `maxLength` can hold. Longer ones would fill the memory."""
+"""Bytes; several times a sequence of the largest `maxLength`. It bounds the memory of a reader."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
-_ONE_PER_LINE = 'Write JSON Lines: one JSON object per line, for example {"messages": [...]}.'
+_ONE_PER_LINE = "Write JSON Lines: one JSON object per line."
 
 
 def lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, bytes | RowError]]:
@@ -34,16 +34,16 @@ def _skip_rest(stream: BinaryIO, line: bytes) -> None:
 
 
 def too_long(file: str, number: int) -> RowError:
-    """The error of a row that would not fit into memory."""
+    """The error of a row longer than `LONGEST_ROW`."""
     problem = f"it is longer than {LONGEST_ROW >> 20} MiB"
-    return Row(file, number, {}).error(problem, "Split it into rows that fit into maxLength.", kind="TooLong")
+    return Row(file, number, {}).error(problem, "Split it into shorter rows.", kind="TooLong")
 
 
-def decoded(where: Row, data: bytes) -> str:
-    """Bytes as text.
+def decode(where: Row, data: bytes) -> str:
+    """Decode a row.
 
     Raises:
-        RowError: they are not UTF-8.
+        RowError: it is not UTF-8.
     """
     try:
         return data.decode("utf-8")
@@ -53,19 +53,19 @@ def decoded(where: Row, data: bytes) -> str:
 
 
 def parse_object(where: Row, data: bytes) -> Row:
-    """The row with the JSON object in `data`.
+    """Parse the JSON object in `data`.
 
     Raises:
-        RowError: it is none.
+        RowError: it is not one.
     """
-    text = decoded(where, data)
+    text = decode(where, data)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise _not_json(where, data, error) from error
     except (ValueError, RecursionError) as error:
-        remedy = "Write plain rows: no number of thousands of digits, no nesting of thousands of levels."
-        raise where.error("it is JSON of an extreme size", remedy, kind="NotJson") from error
+        remedy = "Write rows without numbers of thousands of digits and without thousands of nested levels."
+        raise where.error("its JSON has a number too long or too many nested levels", remedy, kind="NotJson") from error
     if not isinstance(value, dict):
         problem = f"the row must be an object but is {type_name(value)}"
         raise where.error(problem, _ONE_PER_LINE, kind="WrongType")
@@ -73,15 +73,15 @@ def parse_object(where: Row, data: bytes) -> Row:
 
 
 def _not_json(where: Row, data: bytes, error: json.JSONDecodeError) -> RowError:
-    """What is wrong with a row, with the remedy for the usual mistakes."""
+    """The error of a row that is not JSON, with the remedy for common mistakes."""
     problem, remedy = f"not JSON at column {error.colno}: {error.msg}", _ONE_PER_LINE
     if error.msg == "Extra data":
-        problem = f"not JSON: something follows at column {error.colno}"
-        remedy = f"{_ONE_PER_LINE} No comma behind it."
+        problem = f"not JSON: there is text after the object, at column {error.colno}"
+        remedy = f"{_ONE_PER_LINE} Put no comma after it."
     elif data.strip() == b"{":
-        remedy = f"{_ONE_PER_LINE} Not spread over several lines."
+        remedy = f"{_ONE_PER_LINE} Do not spread an object over several lines."
     elif error.lineno > 1:
         problem = f"not JSON at line {error.lineno}, column {error.colno} of the row: {error.msg}"
     elif not data.lstrip().startswith((b"{", b"[")):
-        remedy = f"{_ONE_PER_LINE} A CSV file must be called .csv."
+        remedy = f"{_ONE_PER_LINE} Name a CSV file .csv."
     return where.error(problem, remedy, kind="NotJson")

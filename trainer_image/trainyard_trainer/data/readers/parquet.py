@@ -1,4 +1,4 @@
-"""Parquet, read in small batches of its row groups."""
+"""Parquet, read in small batches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainyard_trainer.errors import DataError, RowError
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256
 _BATCH_BYTES = 256 << 20
-"""One text may stand in a file once and be a thousand rows; a batch holds each of them in full."""
+"""A dictionary-encoded text is stored once for many rows, but a batch holds it once per row."""
 _BUFFER = 1 << 20
 
 
 def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowError]:
-    """Each row, numbered from 1; reading only the columns in `columns`.
+    """Each row, numbered from 1, with only the columns in `columns`.
 
     Args:
         stream: A seekable stream.
@@ -30,10 +30,10 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
     """
     size = stream.seek(0, os.SEEK_END)
     if size == 0:
-        raise DataError(f"{file} is empty.", "Copy it again, or write it anew.")
+        raise DataError(f"{file} is empty.", "Copy or write it again.")
     stream.seek(max(0, size - len(_MAGIC)))
     if stream.read() != _MAGIC:
-        raise _incomplete(file, "it does not end as one, so it was cut off.")
+        raise _incomplete(file, "its end is missing.")
     stream.seek(0)
     import pyarrow as pa
     from pyarrow import parquet
@@ -51,12 +51,12 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
 
 
 def _incomplete(file: str, why: str) -> DataError:
-    return DataError(f"{file} is not a complete Parquet file: {why}", "Copy it again, or write it anew.")
+    return DataError(f"{file} is not a complete Parquet file: {why}", "Copy or write it again.")
 
 
 def _batch_rows(metadata: Any) -> int:
-    """Rows that fit into memory at once even where each is the longest text of its column."""
-    # Not the sizes of columns: asking damaged metadata for a column ends the process.
+    """Rows per batch such that a batch fits into memory even if every row has the longest text of its column."""
+    # Row group sizes, not column sizes: reading a column's entry from damaged metadata ends the process.
     sizes: list[int] = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max([1, *sizes])))
 

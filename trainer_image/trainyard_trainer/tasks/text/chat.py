@@ -1,4 +1,4 @@
-"""From rows to tokens, and which of the tokens carry loss."""
+"""Tokenisation of rows, and the tokens that carry loss."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from trainyard_trainer.errors import ConfigurationError, RowError
 from trainyard_trainer.tasks.text.formats.example import Example, Message, TrainOn
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
-"""What a template raises on purpose, and what its expressions can."""
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""Errors that a template raises, on purpose or by an expression."""
 _PROBE = (Message("user", "question"), Message("assistant", "answer"))
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as tokens; `loss[i]` says whether token i is one the model learns to write."""
+    """One row as tokens; `loss[i]` is whether token i carries loss."""
 
     tokens: list[int]
     loss: list[bool]
 
     @property
     def has_loss(self) -> bool:
-        """Whether any token carries loss; the first cannot: nothing stands before it to predict it from."""
+        """Whether any token carries loss; the first cannot, since nothing precedes it."""
         return any(self.loss[1:])
 
     def cut(self, length: int) -> Encoded:
@@ -39,10 +39,9 @@ class Encoded:
         return Encoded(self.tokens[:length], self.loss[:length])
 
     def pieces(self, length: int) -> list[Encoded]:
-        """The row in pieces of at most `length` tokens, at least 2.
+        """Split the row into pieces of at most `length` tokens, at least 2.
 
-        Each piece begins with the last token of the one before, there to predict from: so every token that carries
-        loss does so once.
+        Each piece starts with the last token of the previous one as context, so every token carries loss at most once.
         """
         starts = range(0, max(1, len(self.tokens) - 1), length - 1)
         return [
@@ -53,7 +52,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Rendered:
-    """A row as text, and the character ranges that carry loss; None where all of it does."""
+    """A row as text and the character ranges that carry loss; None: all of it."""
 
     text: str
     spans: Sequence[tuple[int, int]] | None
@@ -71,12 +70,12 @@ class Encoder:
 
     @property
     def template(self) -> str | None:
-        """The chat template, once a conversation was encoded with it."""
+        """The chat template, once a conversation was rendered with it."""
         return self._template
 
     @property
     def identity(self) -> str | None:
-        """SHA-256 (hex) over whatever decides the tokens of a row; None where the tokenizer cannot be compared."""
+        """SHA-256 (hex) over everything that decides the tokens of a row; None for a slow tokenizer."""
         if not self._tokenizer.is_fast:
             return None
         parts = (
@@ -89,17 +88,17 @@ class Encoder:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def encode(self, row: Row, example: Example) -> Encoded:
-        """Tokens of a row and which of them carry loss; as `encode_all`."""
+        """Tokenise one row; see `encode_all`."""
         return self.encode_all([(row, example)])[0]
 
     def encode_all(self, examples: Sequence[tuple[Row, Example]]) -> list[Encoded]:
-        """Tokens of each row and which of them carry loss; many at a time are several times faster than one by one.
+        """Tokenise rows; batches are several times faster than single rows.
 
-        Text rows end with the end-of-sequence token and carry loss everywhere; so do conversations with `all`, but for
-        the answers that have `loss: false`. Rows of tokens stay as they are.
+        Text rows end with the end-of-sequence token, and every token carries loss. With `trainOn: all`, so does every
+        token of a conversation except its answers with `loss: false`. Rows of tokens are unchanged.
 
         Raises:
-            ConfigurationError: the tokenizer has no usable chat template, or one whose answers cannot be found again.
+            ConfigurationError: the tokenizer has no usable chat template, or its answers cannot be located.
             RowError: the chat template refuses a conversation.
         """
         rendered = [None if example.tokens else self._render_example(row, example) for row, example in examples]
@@ -121,7 +120,7 @@ class Encoder:
         return self._render_all_but(row, example.messages)
 
     def _render_completions(self, row: Row, messages: Sequence[Message], template: str) -> _Rendered:
-        """Loss on the answers, but for those with `loss: false`."""
+        """Put loss on the answers, except those with `loss: false`."""
         if _GENERATION_MARK.search(template):
             text, spans = self._marked_spans(row, messages, template)
             chosen = [message.loss for message in messages if message.role == "assistant"]
@@ -135,7 +134,7 @@ class Encoder:
         return _Rendered(text, spans, is_conversation=True)
 
     def _render_all_but(self, row: Row, messages: Sequence[Message]) -> _Rendered:
-        """Loss on everything but the answers with `loss: false`."""
+        """Put loss on everything except the answers with `loss: false`."""
         text = self._render_row(row, messages)
         spans, at = [], 0
         for begin, end in self._answer_spans(row, messages, text, loss=False):
@@ -144,7 +143,7 @@ class Encoder:
         return _Rendered(text, [*spans, (at, len(text))], is_conversation=True)
 
     def _tokenize(self, rendered: Sequence[_Rendered]) -> Iterator[Encoded]:
-        """Tokens of texts, in their order."""
+        """Tokenise rendered rows in their order."""
         conversations = iter(self._tokenize_conversations([one for one in rendered if one.is_conversation]))
         texts = iter(self._tokenize_texts([one.text for one in rendered if not one.is_conversation]))
         for one in rendered:
@@ -175,58 +174,58 @@ class Encoder:
         ]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens that ask for the answer to `messages`."""
+        """Tokens of `messages` with the template's generation prompt."""
         if self._template is None:
             self._template = self._usable_template()
-        text = self._render(messages, ask=True)
+        text = self._render(messages, generation_prompt=True)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _usable_template(self) -> str:
         if self._tokenizer.chat_template is None:
             raise ConfigurationError(
-                f"The tokenizer of {self._model_name} has no chat template, so conversations cannot be written for it.",
+                f"The tokenizer of {self._model_name} has no chat template, which conversations need.",
                 "Use an instruction-tuned model, add chat_template.jinja to the model, or train on text rows.",
             )
         try:
             template = str(self._tokenizer.get_chat_template())
             self._render(_PROBE)
-        except _TEMPLATE_FAULTS as error:
+        except _TEMPLATE_ERRORS as error:
             problem = f"The chat template of {self._model_name} does not work: {error}"
             raise ConfigurationError(problem, "Correct chat_template.jinja of the model.") from error
         if not self._tokenizer.is_fast:
-            problem = f"The tokenizer of {self._model_name} cannot say where its tokens stand in the text."
+            problem = f"The tokenizer of {self._model_name} does not report the offsets of its tokens."
             raise ConfigurationError(problem, "Give the model a tokenizer.json (a 'fast' tokenizer).")
         return template
 
-    def _render(self, messages: Sequence[Message], *, ask: bool = False) -> str:
+    def _render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt))
 
-    def _render_row(self, row: Row, messages: Sequence[Message], *, ask: bool = False) -> str:
+    def _render_row(self, row: Row, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         try:
-            return self._render(messages, ask=ask)
-        except _TEMPLATE_FAULTS as error:
+            return self._render(messages, generation_prompt=generation_prompt)
+        except _TEMPLATE_ERRORS as error:
             raise self._refusal(row, messages, error) from error
 
     def _refusal(self, row: Row, messages: Sequence[Message], error: Exception) -> RowError:
         number = self._refused_turn(messages, error)
         what = "the conversation" if number is None else f"turn {number + 1} ({messages[number].role})"
         problem = f"the chat template of {self._model_name} refuses {what}: {error}".rstrip(".")
-        remedy = "Write the turns as the model's template wants them, or remove the row."
+        remedy = "Write the turns as the model's template requires, or remove the row."
         return row.error(problem, remedy, kind="TemplateRefused", field=_field_of_turn(row, messages, number))
 
     def _refused_turn(self, messages: Sequence[Message], error: Exception) -> int | None:
-        """The turn that completes the shortest beginning which is refused for the same reason."""
+        """The last turn of the shortest prefix that the template refuses for the same reason."""
         for count in range(1, len(messages)):
             try:
                 self._render(messages[:count])
-            except _TEMPLATE_FAULTS as other:
+            except _TEMPLATE_ERRORS as other:
                 if str(other) == str(error):
                     return count - 1
         return len(messages) - 1 if messages else None
 
     def _marked_spans(self, row: Row, messages: Sequence[Message], template: str) -> tuple[str, list[tuple[int, int]]]:
-        """The rendered conversation, and where the template's own marks say that the assistant writes."""
+        """The rendered conversation and its answers according to the template's generation marks."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
@@ -237,25 +236,25 @@ class Encoder:
                 return_assistant_tokens_mask=True,
                 **self._tokenizer.special_tokens_map,
             )
-        except _TEMPLATE_FAULTS as error:
+        except _TEMPLATE_ERRORS as error:
             raise self._refusal(row, messages, error) from error
         return str(texts[0]), [(int(begin), int(end)) for begin, end in spans[0]]
 
     def _answer_spans(self, row: Row, messages: Sequence[Message], text: str, *, loss: bool) -> list[tuple[int, int]]:
-        """The character range of each answer whose `loss` is as given, its end-of-turn token included."""
+        """The character range of each answer with the given `loss`, including its end-of-turn token."""
         numbers = [
             number for number, message in enumerate(messages) if message.role == "assistant" and message.loss is loss
         ]
         return [self._answer_span(row, messages, number, text) for number in numbers]
 
     def _answer_span(self, row: Row, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
-        """Where answer `number` stands: after the rendering of all before it that asks for it."""
-        before = self._render_row(row, messages[:number], ask=True)
+        """The character range of answer `number`: it follows the turns before it with a generation prompt."""
+        before = self._render_row(row, messages[:number], generation_prompt=True)
         is_last = number + 1 == len(messages)
         through = text if is_last else self._render_row(row, messages[: number + 1])
         content = messages[number].content.strip()
-        # Some templates write the last answer differently from earlier ones (an empty <think> block, for example):
-        # then an earlier answer is its bare content and what closes a turn.
+        # Some templates render the last answer differently from earlier ones (an empty <think> block, for example):
+        # an earlier answer is then its content and the text that closes a turn.
         closing = through[through.rfind(content) + len(content) :]
         for answer in (through.removeprefix(before), content + closing):
             if text.startswith(before) and through.startswith(before) and text.startswith(answer, len(before)):
@@ -263,20 +262,20 @@ class Encoder:
                 return len(before), self._end_of_turn(text, len(before), end)
         raise ConfigurationError(
             f"{row.file}, row {row.number}: the chat template of {self._model_name} rewrites earlier turns, so the"
-            " answers cannot be told from the rest.",
+            " answers cannot be located.",
             "Set spec.llm.trainOn: all, write conversations of one question and one answer, or add"
             " {% generation %} marks to the template.",
         )
 
     def _end_of_turn(self, text: str, start: int, end: int) -> int:
-        """Nothing behind the end-of-turn token is ever written by the model."""
+        """The offset after the end-of-turn token: the model never generates what follows it."""
         token = self._tokenizer.eos_token
         found = text.rfind(token, start, end) if token else -1
         return end if found < 0 else found + len(token)
 
 
 def _field_of_turn(row: Row, messages: Sequence[Message], number: int | None) -> str | None:
-    """Where turn `number` stands in a row that lists its turns; a system text may stand beside the list."""
+    """The field of turn `number` in a row with a list of turns; a system text may be beside the list."""
     name = next((name for name in ("messages", "conversations") if isinstance(row.values.get(name), list)), None)
     if name is None or number is None:
         return None
@@ -285,7 +284,7 @@ def _field_of_turn(row: Row, messages: Sequence[Message], number: int | None) ->
 
 
 def _loss_marks(encoding: Any, rendered: _Rendered) -> list[bool]:
-    """Which tokens begin within one of the spans."""
+    """Whether each token starts within one of the spans."""
     length = len(encoding.ids)
     if rendered.spans is None:
         return [True] * length
@@ -298,11 +297,11 @@ def _loss_marks(encoding: Any, rendered: _Rendered) -> list[bool]:
 
 
 def _first_token(encoding: Any, at: int, length: int) -> int:
-    """The first token that begins at character `at` of `length` or behind it."""
+    """The first token that starts at or after character `at` of `length`."""
     while at < length:
         token: int | None = encoding.char_to_token(at)
         if token is not None:
             begins_before = bool(encoding.token_to_chars(token)[0] < at)
             return token + begins_before
-        at += 1  # a character that no token stands for
+        at += 1  # a character without a token
     return len(encoding.ids)

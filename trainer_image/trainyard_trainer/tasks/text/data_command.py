@@ -1,6 +1,6 @@
 """`trainyard-trainer data validate|convert|split|stats`: datasets on a laptop, without a GPU or a cluster.
 
-Only with a model is more loaded than the rows need: its tokenizer, and with that transformers and torch.
+transformers and torch are imported only with --model or --config.
 """
 
 from __future__ import annotations
@@ -25,34 +25,38 @@ from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.formats.example import TRAIN_ON, Example
 from trainyard_trainer.tasks.text.validation import Report, validate
 
-if TYPE_CHECKING:  # needs the libraries of a tokenizer
+if TYPE_CHECKING:  # needs transformers
     from trainyard_trainer.tasks.text.chat import Encoder
     from trainyard_trainer.tasks.text.token_check import TokenCheck
 
-_SHOWN = 20
+_MAX_LINES = 20
+"""Problems printed without --json."""
 OVERLONG = get_args(Llm.model_fields["overlong"].annotation)
 Poll = Callable[[], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the commands and their options."""
+    """Add the commands and their options."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    check = _add(commands, "validate", "check every row; exit 65 when one is wrong", files="*")
-    check.add_argument("--config", type=Path, help="a run config: its files, model and settings, where none are given")
+    check = _add(commands, "validate", "check every row; exit 65 if one is invalid", files="*")
+    check.add_argument("--config", type=Path, help="a run config that supplies files, model and settings")
     check.add_argument("--overlong", choices=OVERLONG, help="spec.llm.overlong (default: drop)")
-    _add_tokenizer(check, "to check what its chat template refuses and what is too long")
+    _add_tokenizer(check, "to check its chat template and the length of rows")
     to = _add(commands, "convert", "write the rows in another format")
     to.add_argument("--to", choices=TARGETS, required=True, help="format of the rows")
     to.add_argument("--output", type=Path, required=True, help="the file to write, .jsonl or .parquet")
-    parts = _add(commands, "split", "hold out a share of the rows, by a hash of each")
-    parts.add_argument("--fraction", type=float, required=True, help="share of the rows to hold out, in (0, 1)")
+    parts = _add(commands, "split", "hold out a fraction of the rows, by a hash of each")
+    parts.add_argument("--fraction", type=float, required=True, help="fraction of the rows to hold out, in (0, 1)")
     parts.add_argument("--train", type=Path, required=True, help="the file of training rows to write, .jsonl")
     parts.add_argument("--validation", type=Path, required=True, help="the file of held-out rows to write, .jsonl")
     parts.add_argument(
-        "--by", choices=("row", "prompt"), default="row", help="what stays together: equal rows, or equal prompts too"
+        "--by",
+        choices=("row", "prompt"),
+        default="row",
+        help="keep equal rows, or equal prompts, on one side",
     )
     for command in (to, parts):
-        command.add_argument("--force", action="store_true", help="replace outputs that exist")
+        command.add_argument("--force", action="store_true", help="replace existing outputs")
     numbers = _add(commands, "stats", "count rows, duplicates, turns, characters and tokens")
     _add_tokenizer(numbers, "to count tokens")
 
@@ -77,14 +81,14 @@ def _add(
 
 
 def run(arguments: argparse.Namespace, poll: Poll = lambda: None) -> None:
-    """Run one of the commands and print what it found.
+    """Run one of the commands and print its result.
 
     Args:
-        arguments: What `add_arguments` declared, parsed.
-        poll: Called again and again; may raise.
+        arguments: The parsed arguments.
+        poll: Called before each row; may raise.
 
     Raises:
-        TrainerError: a file cannot be read or written, a row is wrong, or a request to stop arrived.
+        TrainerError: a file cannot be read or written, a row is invalid, or a stop was requested.
     """
     commands = {"validate": _validate, "convert": _convert, "split": _split, "stats": _stats}
     files = [RowFile(path=path, name=str(path), format=arguments.format) for path in arguments.files]
@@ -111,7 +115,7 @@ def _files_of(config: RunConfig | None) -> list[RowFile]:
     """The dataset of a run config.
 
     Raises:
-        ConfigurationError: there is none, or it is not on this machine.
+        ConfigurationError: there is no config, or its files are not on this machine.
     """
     if config is None:
         raise ConfigurationError("There are no files to check.", "Name them, or a run config with --config.")
@@ -130,13 +134,13 @@ def _files_of(config: RunConfig | None) -> list[RowFile]:
 
 
 def _token_check(arguments: argparse.Namespace, config: RunConfig | None) -> TokenCheck | None:
-    """What looks at rows through the tokenizer of --model, or else the run config's model."""
+    """The check with the tokenizer of --model, or of the run config's model; None without either."""
     llm, directory = config.llm if config else Llm(), arguments.model
     if directory is None and config is not None:
         advice = "Download it and name its directory with --model."
         directory = _on_this_machine("model.source", config.model.source, advice)
     if directory is None:
-        _refuse_without_model(arguments)
+        _refuse_tokenizer_options(arguments)
         return None
     limit = llm.max_length if arguments.max_length is None else arguments.max_length
     from trainyard_trainer.tasks.text.token_check import TokenCheck
@@ -145,7 +149,7 @@ def _token_check(arguments: argparse.Namespace, config: RunConfig | None) -> Tok
     return TokenCheck(encoder, limit, arguments.overlong or llm.overlong)
 
 
-def _refuse_without_model(arguments: argparse.Namespace) -> None:
+def _refuse_tokenizer_options(arguments: argparse.Namespace) -> None:
     given = {"--max-length": arguments.max_length, "--overlong": arguments.overlong, "--train-on": arguments.train_on}
     for option, value in given.items():
         if value is not None:
@@ -172,15 +176,15 @@ def _report_lines(report: Report) -> list[str]:
     lines = [f"{file}: written as {name}" for file, name in report.formats.items()]
     lines += [f"{report.rows:,} rows, {report.total:,} problems"]
     lines += [f"  {count:>8,}  {kind}" for kind, count in report.counts.most_common()]
-    lines += [f"{_printable(problem.message)} {problem.remedy}" for problem in report.problems[:_SHOWN]]
-    hidden = report.total - min(_SHOWN, len(report.problems))
+    lines += [f"{_printable(problem.message)} {problem.remedy}" for problem in report.problems[:_MAX_LINES]]
+    hidden = report.total - min(_MAX_LINES, len(report.problems))
     if hidden:
         lines.append(f"... and {hidden:,} more (--json prints the first 100)")
     return lines if report.lengths is None else [*lines, *(_printable(line) for line in report.lengths.lines())]
 
 
 def _printable(text: str) -> str:
-    """Rows may hold anything, control sequences of terminals too."""
+    """Replace control characters: a row may contain terminal escape sequences."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -197,17 +201,17 @@ def _convert(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) ->
 
 def _split(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
     if not 0 < arguments.fraction < 1:
-        raise ConfigurationError(f"--fraction is {arguments.fraction:g}.", "Give a share between 0 and 1.")
+        raise ConfigurationError(f"--fraction is {arguments.fraction:g}.", "Give a fraction between 0 and 1.")
     outputs = (arguments.train, arguments.validation)
     if outputs[0].absolute() == outputs[1].absolute():
-        raise ConfigurationError("--train and --validation name the same file.", "Name two.")
+        raise ConfigurationError("--train and --validation name the same file.", "Name two files.")
     for output in outputs:
         check_output(output, force=arguments.force, parquet=False)
 
-    def place(example: Example) -> int:
+    def position_of(example: Example) -> int:
         return position(example.prompt_digest if arguments.by == "prompt" else example.digest)
 
-    limit = _threshold(arguments, files, place, poll)
+    limit = _threshold(arguments, files, position_of, poll)
     counts = [0, 0]
     with (
         row_writer(outputs[0], force=arguments.force) as write_train,
@@ -216,19 +220,21 @@ def _split(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> N
         writers = (write_train, write_held)
         for file in files:
             for row, example in file.examples(poll):
-                side = place(example) < limit
+                side = position_of(example) < limit
                 writers[side](row.values)
                 counts[side] += 1
     document = {"trainRows": counts[0], "validationRows": counts[1], "by": arguments.by}
     _print(arguments, document, [f"{counts[0]:,} rows to {outputs[0]}, {counts[1]:,} rows to {outputs[1]}"])
 
 
-def _threshold(arguments: argparse.Namespace, files: list[RowFile], place: Callable[[Example], int], poll: Poll) -> int:
-    """The first place that is not held out; a first pass over the rows, so that no row need stay in memory."""
+def _threshold(
+    arguments: argparse.Namespace, files: list[RowFile], position_of: Callable[[Example], int], poll: Poll
+) -> int:
+    """The first position that is not held out, from a first pass over the rows, which keeps none in memory."""
     smallest, largest = 2**64, -1
     for file in files:
         for _, example in file.examples(poll):
-            at = place(example)
+            at = position_of(example)
             smallest, largest = min(smallest, at), max(largest, at)
     limit = threshold(arguments.fraction, smallest)
     if largest < limit:

@@ -1,4 +1,4 @@
-"""Dataset files: rows of any kind of file in any format, as examples."""
+"""Dataset files: rows of any file type in any format, parsed into examples."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from itertools import islice
 from pathlib import Path
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
-from trainyard_trainer.data.readers.files import digest_of, kind_of_path, read_rows
+from trainyard_trainer.data.readers.files import describe_type, digest_of, read_rows
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
 from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import COLUMNS, FORMATS
 
-ROWS_LOOKED_AT = 20
-"""Rows that `format: auto` decides by."""
+DETECTION_ROWS = 20
+"""Rows from which `format: auto` detects the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowFile:
-    """A dataset file; `name` is how messages call it."""
+    """A dataset file; messages call it `name`."""
 
     path: Path
     name: str
@@ -29,44 +29,44 @@ class RowFile:
     max_rows: int | None = None
 
     @property
-    def kind(self) -> str:
-        """What kind of file it is, in words, for example "CSV".
+    def type_name(self) -> str:
+        """The type of the file, for example "CSV".
 
         Raises:
-            DataError: it is of no kind that is read.
-            NotFoundError: there is no such file.
+            DataError: the type is not supported.
+            NotFoundError: the file does not exist.
         """
-        return kind_of_path(self.path, self.name)
+        return describe_type(self.path, self.name)
 
     def digest(self, poll: Callable[[], None] = lambda: None) -> str:
         """SHA-256 (hex) of the file's bytes.
 
         Args:
-            poll: Called again and again; may raise.
+            poll: Called after each chunk; may raise.
 
         Raises:
-            NotFoundError: there is no such file.
+            NotFoundError: the file does not exist.
         """
         return digest_of(self.path, self.name, poll)
 
     def resolve_format(self) -> DatasetFormat:
-        """The format of the rows; `auto` looks at the first ones.
+        """The format of the rows; `auto` is detected from the first `DETECTION_ROWS`.
 
         Raises:
             DataError: the file is empty, its first rows fit no format, or one of them cannot be read.
-            NotFoundError: there is no such file.
+            NotFoundError: the file does not exist.
         """
-        first = [_readable(row) for row in islice(self.rows(), ROWS_LOOKED_AT)]
+        first = [_readable(row) for row in islice(self.rows(), DETECTION_ROWS)]
         if not first:
             raise DataError(f"{self.name} has no rows.", "Write one JSON object per line.")
         return detect(first) if self.format == "auto" else self.format
 
     def examples(self, poll: Callable[[], None] = lambda: None) -> Iterator[tuple[Row, Example]]:
-        """Each row with its content, calling `poll` before each.
+        """Each row with its example; calls `poll` before each.
 
         Raises:
-            DataError: a row is wrong; the message says which and how.
-            NotFoundError: there is no such file.
+            DataError: a row is invalid.
+            NotFoundError: the file does not exist.
         """
         parse = FORMATS[self.resolve_format()].parse
         for found in self.rows():
@@ -75,11 +75,11 @@ class RowFile:
             yield row, parse(row)
 
     def rows(self) -> Iterator[Row | RowError]:
-        """The first `max_rows` rows; an error in place of each that cannot be read.
+        """The first `max_rows` rows, with an error in place of each unreadable one.
 
         Raises:
-            DataError: nothing behind this row can be read.
-            NotFoundError: there is no such file.
+            DataError: damage prevents reading the rest of the file.
+            NotFoundError: the file does not exist.
         """
         return islice(read_rows(self.path, self.name, COLUMNS), self.max_rows)
 

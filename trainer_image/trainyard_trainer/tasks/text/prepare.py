@@ -17,18 +17,18 @@ from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tok
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """What is to be read and how."""
+    """The files to read and the settings to read them with."""
 
     train: RowFile
     validation: RowFile | float | None
-    """Held-out rows: a file, or a share of the training rows."""
+    """Held-out rows: a file, or a fraction of the training rows."""
     overlong: Overlong
     train_on: TrainOn
     batches: BatchSettings
 
 
 class TrainBatches:
-    """Training batches with the fingerprint a run directory is bound to."""
+    """Training batches with the data fingerprint of the run directory."""
 
     def __init__(self, batches: TextBatches, fingerprint: str) -> None:
         self.batches = batches
@@ -40,7 +40,7 @@ class TrainBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Batches to train and to evaluate on, and numbers about them."""
+    """Batches for training and evaluation, and metrics about them."""
 
     train: TrainBatches
     evaluation: TextBatches | None
@@ -88,26 +88,26 @@ class _Preparation:
     def _tokenize(self, file: RowFile) -> TokenizedFile:
         tokenized = self._tokenize_once(file)
         if file.format == "auto":
-            self.log("DatasetFormat", f"The rows of {file.name} ({file.kind}) are written as {tokenized.format}.")
+            self.log("DatasetFormat", f"The rows of {file.name} ({file.type_name}) are written as {tokenized.format}.")
         self._log_losses(file.name, tokenized)
         return tokenized
 
     def _tokenize_once(self, file: RowFile) -> TokenizedFile:
-        """Tokenised now, or by an earlier start."""
+        """Tokenise a file, or load its tokens from the cache."""
         identity = self.encoder.identity
         if self.cache is None or identity is None:
             return self._tokenize_now(file)
         limit, overlong = self.request.batches.max_length, self.request.overlong
         key = self.cache.key(file, identity, limit, overlong, self.poll)
         if (kept := self.cache.load(key)) is not None:
-            self.log("TokensReused", f"{file.name} was tokenised before; its tokens are used again.")
+            self.log("TokensReused", f"The tokens of {file.name} are loaded from the cache.")
             return kept
         tokenized = self._tokenize_now(file)
         try:
             self.cache.store(key, tokenized)
         except OSError as error:
             why = error.strerror or str(error)
-            self.log("TokensNotKept", f"The tokens of {file.name} cannot be kept for a later start: {why}.")
+            self.log("TokensNotKept", f"The tokens of {file.name} cannot be cached: {why}.")
         return tokenized
 
     def _tokenize_now(self, file: RowFile) -> TokenizedFile:
@@ -122,13 +122,13 @@ class _Preparation:
     def _log_losses(self, name: str, file: TokenizedFile) -> None:
         limit = f"longer than spec.llm.maxLength {self.request.batches.max_length} (longest: {file.longest} tokens)"
         if file.dropped:
-            self.log("RowsDropped", f"{file.dropped} of {file.seen} rows of {name} are {limit} and were left out.")
+            self.log("RowsDropped", f"{file.dropped} of {file.seen} rows of {name} are {limit} and were dropped.")
         if file.truncated:
-            self.log("RowsTruncated", f"{file.truncated} of {file.seen} rows of {name} are {limit} and were cut.")
+            self.log("RowsTruncated", f"{file.truncated} of {file.seen} rows of {name} are {limit} and were truncated.")
         if file.split:
-            self.log("RowsSplit", f"{file.split} of {file.seen} rows of {name} are {limit} and became several.")
+            self.log("RowsSplit", f"{file.split} of {file.seen} rows of {name} are {limit} and were split.")
         if file.without_loss:
-            problem = "have no token to learn within the limit and were left out"
+            problem = "have no token with loss within the limit and were dropped"
             self.log("RowsWithoutLoss", f"{file.without_loss} of {file.seen} rows of {name} {problem}.")
 
     def _split(self, file: TokenizedFile, fraction: float) -> tuple[list[int], list[int]]:
@@ -136,8 +136,8 @@ class _Preparation:
         members = [row for row, held in enumerate(marks) if not held]
         if not members:
             raise DataError(
-                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a share"
-                f" of {fraction:g} and train on the rest.",
+                f"{self.request.train.name} has too few different rows ({len(set(file.digests))}) to hold out a"
+                f" fraction of {fraction:g} and train on the rest.",
                 "Add rows, or remove spec.dataset.validation.",
             )
         return members, [row for row, held in enumerate(marks) if held]
@@ -148,12 +148,12 @@ class _Preparation:
         if shared:
             self.log(
                 "ValidationOverlap",
-                f"{shared} of {len(held.digests)} validation rows are training rows too: the evaluation loss will look"
-                " better than it is. Remove them from one of the two files.",
+                f"{shared} of {len(held.digests)} validation rows are training rows too: the evaluation loss will be"
+                " too low. Remove them from one of the two files.",
             )
 
     def _settings(self, files: list[TokenizedFile], evaluation: TextBatches | None) -> dict[str, object]:
-        """Whatever else decides what is computed; the held-out rows too, because the best checkpoint rests on them."""
+        """Other inputs of the fingerprint; the held-out rows are included because they decide the best checkpoint."""
         return {
             "formats": [file.format for file in files],
             "template": next((file.template for file in files if file.template is not None), None),
@@ -174,16 +174,16 @@ def prepare(
     """Read, check, tokenise and split the rows.
 
     Args:
-        request: What to read and how.
-        encoder: Turns a row into tokens.
-        cache: Keeps the tokens for a later start of the run; None keeps nothing.
+        request: The files and the settings.
+        encoder: Tokenises rows.
+        cache: Stores the tokens for a later attempt; None disables it.
         poll: Called before each row; may raise.
-        log: Takes (type, sentence) about what was found.
+        log: Takes (type, message).
 
     Raises:
         ConfigurationError: the chat template cannot be used.
-        DataError: a row is wrong, or none can be used.
-        NotFoundError: there is no such file.
+        DataError: a row is invalid, or none is usable.
+        NotFoundError: a file does not exist.
     """
     return _Preparation(request, encoder, cache, poll, log).run()
 

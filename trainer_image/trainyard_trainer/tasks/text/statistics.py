@@ -1,4 +1,4 @@
-"""Numbers about a dataset: what it holds, and what training would make of it."""
+"""Statistics of a dataset and of its tokens."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 @dataclass(kw_only=True)
 class Statistics:
-    """Rows, and lengths of each; `tokens` is empty without a tokenizer."""
+    """Number and lengths of rows; `tokens` is empty without a tokenizer."""
 
     rows: int = 0
     duplicates: int = 0
-    """Rows that say what an earlier one says."""
+    """Rows with the content of an earlier one."""
     repeated_prompts: int = 0
-    """Other rows that ask what an earlier one asks."""
+    """Other rows with the prompt of an earlier one."""
     turns: array[int] = field(default_factory=lambda: array("i"))
     characters: array[int] = field(default_factory=lambda: array("q"))
     tokens: array[int] = field(default_factory=lambda: array("i"))
     loss_tokens: int = 0
 
     def to_json(self, max_length: int) -> dict[str, object]:
-        """The camelCase document, with what a sequence length of `max_length` would do."""
+        """The camelCase document, including the effect of a sequence length of `max_length`."""
         document: dict[str, object] = {
             "rows": self.rows,
             "duplicates": self.duplicates,
@@ -58,7 +58,7 @@ class Statistics:
         }
 
     def packing_efficiency(self, max_length: int) -> float | None:
-        """Share of real tokens in packed sequences of the rows that fit; None where none fits."""
+        """Fraction of real tokens in packed sequences of the rows that fit; None if no row fits."""
         fitting = [length for length in self.tokens if length <= max_length]
         if not fitting:
             return None
@@ -68,7 +68,7 @@ class Statistics:
 
 
 def quantiles(values: Sequence[int]) -> dict[str, float]:
-    """Total, mean, least, greatest, and what half, 90, 95 and 99 % of the values do not exceed."""
+    """Total, mean, minimum, maximum and percentiles 50, 90, 95 and 99."""
     if not len(values):
         return {}
     numbers = np.asarray(values)
@@ -85,17 +85,17 @@ def quantiles(values: Sequence[int]) -> dict[str, float]:
 def measure(
     files: Iterable[RowFile], encoder: Encoder | None = None, poll: Callable[[], None] = lambda: None
 ) -> Statistics:
-    """Read and measure every row of some files.
+    """Read and measure every row of the files.
 
     Args:
-        files: What to read.
-        encoder: Counts tokens; None leaves them out.
+        files: The files.
+        encoder: Counts tokens; None omits them.
         poll: Called before each row; may raise.
 
     Raises:
         ConfigurationError: the chat template cannot be used.
-        DataError: a row is wrong.
-        NotFoundError: there is no such file.
+        DataError: a row is invalid.
+        NotFoundError: a file does not exist.
     """
     found = Statistics()
     contents: set[int] = set()

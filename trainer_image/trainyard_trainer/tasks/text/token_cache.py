@@ -1,4 +1,4 @@
-"""Tokenised files kept in the run directory or in a cache that runs share, so that no start tokenises again."""
+"""Cache of tokenised files, in the run directory or in a directory that jobs share."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.token_rows import Origins, Overlong, TokenizedFile, TokenRows
 
 _VERSION = 1
-"""Changes whenever the same rows and settings come to give other tokens."""
+"""Increment when the same rows and settings produce other tokens."""
 _DIGEST_BYTES = 32
 _READABLE = 0o644
 _LEFTOVER_SECONDS = 24 * 3600
-"""Nobody writes for so long: what is older than this was left by a process that was killed."""
+"""Age after which a temporary file belongs to a killed process: no write takes that long."""
 
 
 @dataclass(frozen=True)
 class TokenCache:
-    """One file per tokenised dataset file, named by what it was made from and believed only if its hash is right."""
+    """One file per tokenised dataset file, named by its inputs and verified by its checksum."""
 
     directory: Path
     keeps: bool = True
-    """Whether what is tokenised here is stored: by one process of a group."""
+    """Whether `store` writes; true in one process of a group."""
 
     def key(self, file: RowFile, identity: str, max_length: int, overlong: Overlong, poll: Callable[[], None]) -> str:
-        """SHA-256 (hex) over whatever decides the tokens: the file's content, the tokenizer's identity, the settings.
+        """SHA-256 (hex) over the file's content, the tokenizer's identity and the settings.
 
         Raises:
-            NotFoundError: there is no such file.
+            NotFoundError: the file does not exist.
         """
         document = {
             "version": _VERSION,
@@ -56,7 +56,7 @@ class TokenCache:
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def load(self, key: str) -> TokenizedFile | None:
-        """What was stored under a key; None where there is nothing, or nothing whole."""
+        """The file stored under a key; None if it is missing or damaged."""
         try:
             with safe_open(str(self._path(key)), framework="numpy") as stored:
                 facts = json.loads((stored.metadata() or {})["facts"])
@@ -72,10 +72,10 @@ class TokenCache:
         return found if checksum == _checksum(found, key) else None
 
     def store(self, key: str, file: TokenizedFile) -> None:
-        """Keep a tokenised file, whole or not at all, unless another process does.
+        """Store a tokenised file atomically, unless `keeps` is false.
 
         Raises:
-            OSError: the volume does not take it.
+            OSError: the volume refuses the write.
         """
         if not self.keeps:
             return
@@ -109,7 +109,7 @@ class TokenCache:
 
 
 def _remove_leftovers(directory: Path, new: Path) -> None:
-    """By the clock that dates the files: the volume's, which may be another machine's."""
+    """Remove old temporary files, by the clock of the volume, which may be on another machine."""
     now = new.stat().st_mtime
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(FileNotFoundError):

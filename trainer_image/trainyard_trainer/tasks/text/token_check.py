@@ -1,4 +1,4 @@
-"""Rows as a model's tokenizer sees them, without training: what its chat template refuses, and what is too long."""
+"""Check of rows with a model's tokenizer: refusals of its chat template, and rows that are too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS_KEPT = 20
 
 @dataclass(kw_only=True)
 class Lengths:
-    """Rows against the limit of their length."""
+    """Counts of rows that exceed the maximum length."""
 
     max_length: int
     overlong: Overlong
@@ -25,10 +25,10 @@ class Lengths:
     truncated: int = 0
     split: int = 0
     without_loss: int = 0
-    """Rows left out because nothing within the limit is learnt."""
+    """Rows dropped because no token within the limit carries loss."""
     longest: int = 0
     first: list[tuple[str, int, int]]
-    """File, row and tokens of the first that are too long."""
+    """File, row and tokens of the first rows that are too long."""
 
     def to_json(self) -> dict[str, object]:
         """The camelCase document."""
@@ -44,20 +44,20 @@ class Lengths:
         }
 
     def lines(self) -> list[str]:
-        """Sentences for a terminal, where there is something to say."""
+        """Lines for a terminal; none for counts of zero."""
         limit = f"longer than maxLength {self.max_length:,} (longest: {self.longest:,} tokens)"
-        fates = [
-            (self.dropped, f"{limit}: training would leave them out"),
-            (self.truncated, f"{limit}: training would cut them"),
-            (self.split, f"{limit}: training would make several of each"),
-            (self.without_loss, "without a token to learn within maxLength: training would leave them out"),
+        effects = [
+            (self.dropped, f"{limit}: training drops them"),
+            (self.truncated, f"{limit}: training truncates them"),
+            (self.split, f"{limit}: training splits them"),
+            (self.without_loss, "without a token with loss within maxLength: training drops them"),
         ]
-        said = [f"{count:,} of {self.rows:,} rows are {fate}" for count, fate in fates if count]
-        return [*said, *(f"{file}, row {row}: {tokens:,} tokens" for file, row, tokens in self.first)]
+        lines = [f"{count:,} of {self.rows:,} rows are {effect}" for count, effect in effects if count]
+        return [*lines, *(f"{file}, row {row}: {tokens:,} tokens" for file, row, tokens in self.first)]
 
 
 class TokenCheck:
-    """Encodes rows as training would."""
+    """Tokenises rows as training does."""
 
     def __init__(self, encoder: Encoder, max_length: int, overlong: Overlong) -> None:
         self._encoder = encoder
@@ -65,11 +65,11 @@ class TokenCheck:
         self._collector = Collector(max_length, overlong)
 
     def begin_file(self) -> None:
-        """Count anew: that none can be used is said of a file."""
+        """Restart the counts of one file."""
         self._collector = Collector(self.lengths.max_length, self.lengths.overlong)
 
     def check(self, pairs: Sequence[tuple[Row, Example]]) -> dict[int, RowError]:
-        """What the template refuses, by its place in `pairs`; the others are counted.
+        """Errors of rows that the template refuses, by index in `pairs`; the other rows are counted.
 
         Raises:
             ConfigurationError: the chat template cannot be used.
@@ -96,7 +96,7 @@ class TokenCheck:
                 self.lengths.first.append((row.file, row.number, len(encoded.tokens)))
 
     def end_file(self, name: str) -> DataError | None:
-        """The error that training would end with where none of the file's rows can be used."""
+        """The error of training if no row of the file is usable."""
         found, lengths = self._collector, self.lengths
         lengths.rows += len(found.lengths)
         lengths.dropped += found.dropped

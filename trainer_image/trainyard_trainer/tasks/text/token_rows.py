@@ -1,4 +1,4 @@
-"""Tokenised rows in flat arrays: a few bytes a token, random access."""
+"""Tokenised rows in flat arrays: a few bytes per token, random access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BATCH_ROWS = 512
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Rows one behind another; row i is `starts[i]:starts[i + 1]`."""
+    """Concatenated rows; row i is `starts[i]:starts[i + 1]`."""
 
     tokens: NDArray[np.int32]
     loss: NDArray[np.bool_]
@@ -56,7 +56,7 @@ class TokenRows:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over all tokens, loss marks and row boundaries."""
+        """SHA-256 (hex) over tokens, loss marks and row boundaries."""
         digest = hashlib.sha256()
         for part in (self.starts, self.tokens, self.loss):
             digest.update(part.tobytes())
@@ -65,7 +65,7 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class Origins:
-    """Where each of some rows stands: the file (a member, in an archive) and its number there, from 1."""
+    """File (an archive's member) and row number, from 1, of each row."""
 
     files: tuple[str, ...]
     file_of: NDArray[np.int32]
@@ -78,30 +78,30 @@ class Origins:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedFile:
-    """The usable rows of one file, and what became of the others."""
+    """The usable rows of one file, and counts of the others."""
 
     rows: TokenRows
     origins: Origins
-    """Of each usable row; pieces of a split row have the same."""
+    """Of each usable row; the pieces of a split row share one."""
     format: DatasetFormat
     digests: list[bytes]
-    """SHA-256 of the content of each usable row; pieces of a split row have the same."""
+    """SHA-256 of the content of each usable row; the pieces of a split row share one."""
     seen: int
     dropped: int
-    """Rows left out because they are longer than the limit."""
+    """Rows dropped because they are longer than the limit."""
     truncated: int
     split: int
-    """Rows that became several, because they are longer than the limit."""
+    """Rows split because they are longer than the limit."""
     without_loss: int
-    """Rows left out because no token of them carries loss (within the limit)."""
+    """Rows dropped because no token within the limit carries loss."""
     longest: int
-    """Tokens of the longest row, whether it could be used or not."""
+    """Tokens of the longest row, usable or not."""
     template: str | None
-    """The chat template, where a conversation was written with it."""
+    """The chat template, if a conversation was rendered with it."""
 
 
 class Collector:
-    """Takes the rows of one file one after the other, and counts what becomes of them."""
+    """Applies the length limit to the rows of one file and counts the outcomes."""
 
     def __init__(self, max_length: int, overlong: Overlong) -> None:
         self.max_length = max_length
@@ -114,22 +114,22 @@ class Collector:
         self.dropped = self.truncated = self.split = self.without_loss = 0
 
     def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
-        """The rows as they are used."""
+        """Tokenise the rows and yield the usable ones."""
         while batch := list(islice(examples, _BATCH_ROWS)):
             for encoded, (row, example) in zip(encoder.encode_all(batch), batch, strict=True):
                 yield from self.accept(encoded, row, example)
 
     @property
     def origins(self) -> Origins:
-        """Of the rows that are used."""
+        """Origins of the usable rows."""
         return Origins(tuple(self.files), np.array(self.file_of, np.int32), np.array(self.numbers, np.int64))
 
     def accept(self, encoded: Encoded, row: Row, example: Example) -> Iterator[Encoded]:
-        """What is used of a row: nothing, itself, or its pieces."""
+        """The usable parts of a row: none, the row, or its pieces."""
         length = len(encoded.tokens)
         self.lengths.append(length)
         is_long = length > self.max_length
-        # A piece of a conversation would be an answer without its question.
+        # Conversations are not split: a piece could be an answer without its question.
         if is_long and (self.overlong == "drop" or (self.overlong == "split" and example.messages)):
             self.dropped += 1
             return
@@ -159,15 +159,15 @@ def tokenize_file(
 
     Args:
         file: The file.
-        encoder: Turns a row into tokens.
+        encoder: Tokenises rows.
         max_length: Longest row in tokens.
-        overlong: What happens to longer ones.
+        overlong: Treatment of longer rows.
         poll: Called before each row; may raise.
 
     Raises:
         ConfigurationError: the chat template cannot be used.
-        DataError: a row is wrong, or none can be used.
-        NotFoundError: there is no such file.
+        DataError: a row is invalid, or none is usable.
+        NotFoundError: the file does not exist.
     """
     found = file.resolve_format()
     file = replace(file, format=found)
@@ -191,7 +191,7 @@ def tokenize_file(
 
 
 def nothing_usable(name: str, collector: Collector) -> DataError:
-    """The error for a file none of whose rows can be used."""
+    """The error of a file without usable rows."""
     longest, shortest = max(collector.lengths), min(collector.lengths)
     count, limit = len(collector.lengths), collector.max_length
     if collector.dropped == count:

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: every wrong row, not only the first."""
+"""Validation of a dataset: reports every invalid row, not only the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
-if TYPE_CHECKING:  # needs the libraries of a tokenizer, which most commands do without
+if TYPE_CHECKING:  # needs transformers
     from trainyard_trainer.tasks.text.token_check import Lengths, TokenCheck
 
 PROBLEMS_KEPT = 100
@@ -25,7 +25,7 @@ _BATCH_ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong; `row` and `field` are None where the whole file or row is meant."""
+    """One problem; `row` and `field` are None if it concerns the whole file or row."""
 
     file: str
     row: int | None
@@ -38,24 +38,24 @@ class Problem:
 
 @dataclass(kw_only=True)
 class Report:
-    """The rows of some files, the first problems, and how many there are of each kind."""
+    """Number of rows, the first problems, and the number of problems of each kind."""
 
     rows: int = 0
     formats: dict[str, DatasetFormat] = field(default_factory=dict)
-    """By file; a file without a single readable row has none."""
+    """By file; a file without a readable row has none."""
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     """The first `PROBLEMS_KEPT`, in the order of the rows."""
     lengths: Lengths | None = None
-    """Where the rows were tokenised."""
+    """None if the rows were not tokenised."""
 
     @property
     def total(self) -> int:
-        """Problems in all."""
+        """Number of problems."""
         return self.counts.total()
 
     def add(self, problem: Problem) -> None:
-        """Count a problem, and keep it when it is one of the first."""
+        """Count a problem, and keep it if it is one of the first."""
         self.counts[problem.kind] += 1
         if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append(problem)
@@ -78,15 +78,15 @@ Outcome = tuple[Row, Example] | RowError
 def validate(
     files: Sequence[RowFile], poll: Callable[[], None] = lambda: None, tokens: TokenCheck | None = None
 ) -> Report:
-    """Read every row of some files and go on behind each wrong one.
+    """Read every row of the files and continue after each invalid one.
 
     Args:
-        files: What to read.
+        files: The files.
         poll: Called before each row; may raise.
-        tokens: Looks at the rows as a model's tokenizer sees them; None does not.
+        tokens: Checks the rows with a model's tokenizer; None skips that.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: a file does not exist.
     """
     report = Report()
     for file in files:
@@ -118,14 +118,14 @@ def _validate_file(file: RowFile, report: Report, poll: Callable[[], None], toke
             except ConfigurationError as error:
                 report.add(_problem_of_file(file, error, kind="ChatTemplate"))
                 tokens = None
-        good = 0
+        parsed = 0
         for outcome in batch:
             poll()
             report.rows += 1
-            wrong = outcome if isinstance(outcome, RowError) else refused.get(good)
-            good += not isinstance(outcome, RowError)
-            if wrong is not None:
-                report.add(_problem_of_row(wrong))
+            invalid = outcome if isinstance(outcome, RowError) else refused.get(parsed)
+            parsed += not isinstance(outcome, RowError)
+            if invalid is not None:
+                report.add(_problem_of_row(invalid))
 
 
 def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
@@ -137,7 +137,7 @@ def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
                 yield batch
                 batch = []
     except DataError:
-        yield batch  # what stands before a place that nothing can be read behind
+        yield batch  # the rows before the damage
         raise
     yield batch
 
@@ -154,7 +154,7 @@ def _outcomes(file: RowFile, report: Report) -> Iterator[Outcome]:
 
 
 def _format_of(file: RowFile, row: Row, report: Report) -> DatasetFormat:
-    """The file's format: the given one, or that of its first row that fits one."""
+    """The file's format: the configured one, or that of its first row that fits one."""
     if file.format != "auto":
         report.formats[file.name] = file.format
         return file.format

@@ -1,4 +1,4 @@
-"""Parquet files: read by row group, refused where damaged."""
+"""Parquet files: columns, nulls, and errors for damaged files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,26 +20,26 @@ def write(path: Path, rows: Sequence[Mapping[str, object]]) -> RowFile:
     return RowFile(path=path, name=path.name)
 
 
-def test_nested_columns_are_rows_and_others_are_not_read(tmp_path: Path) -> None:
+def test_only_known_columns_are_read(tmp_path: Path) -> None:
     rows = [{"messages": TURNS, "image": b"x", "id": number, "trainOn": None} for number in range(1000)]
     found = list(write(tmp_path / "rows.parquet", rows).rows())
     assert found == [Row("rows.parquet", at + 1, {"messages": TURNS, "trainOn": None}) for at in range(1000)]
     file = RowFile(path=tmp_path / "rows.parquet", name="rows.parquet")
-    assert (file.kind, file.resolve_format()) == ("Parquet", "messages")
+    assert (file.type_name, file.resolve_format()) == ("Parquet", "messages")
 
 
-def test_tables_have_nulls_where_a_row_has_nothing(tmp_path: Path) -> None:
+def test_nulls_do_not_decide_the_format(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.parquet", [{"messages": None, "text": "one"}, {"messages": None, "text": "two"}])
     assert [example.text for _, example in file.examples()] == ["one", "two"]
 
 
-def test_columns_of_no_format_are_named(tmp_path: Path) -> None:
+def test_unknown_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1: its fields \('question'\) fit no format"):
         write(tmp_path / "rows.parquet", [{"question": "x"}]).resolve_format()
 
 
 @pytest.mark.parametrize("keep", [20, 200, -1])
-def test_a_truncated_file_is_a_sentence(tmp_path: Path, keep: int) -> None:
+def test_truncated_file_raises_data_error(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "rows.parquet"
     write(path, [{"text": "one" * number} for number in range(100)])
     path.write_bytes(path.read_bytes()[:keep])
@@ -50,7 +50,7 @@ def test_a_truncated_file_is_a_sentence(tmp_path: Path, keep: int) -> None:
         list(RowFile(path=path, name="rows.parquet").rows())
 
 
-def test_a_huge_row_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_over_the_limit_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "LONGEST_ROW", 50)
     first, second = write(tmp_path / "rows.parquet", [{"text": "x" * 60}, {"text": "x"}]).rows()
     assert not isinstance(first, Row)

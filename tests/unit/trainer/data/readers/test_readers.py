@@ -1,4 +1,4 @@
-"""Rows come out of every kind of file as they went in, or with an error per row that is wrong."""
+"""Readers: rows round-trip through every file type, with one error per invalid row."""
 
 import csv
 import gzip
@@ -23,7 +23,7 @@ ROWS = [{"text": "one"}, {"text": "two"}]
 
 
 class Dripping(io.RawIOBase):
-    """Gives a few bytes per read, so that every boundary falls everywhere."""
+    """Returns a few bytes per read, so that every token crosses a chunk boundary."""
 
     def __init__(self, content: bytes, size: int) -> None:
         self.content = io.BytesIO(content)
@@ -50,7 +50,7 @@ objects = st.lists(st.dictionaries(st.text(max_size=4), json_values, max_size=4)
 
 
 @given(objects, st.integers(1, 20), st.sampled_from([None, 1]), st.booleans())
-def test_an_array_is_cut_into_its_elements(
+def test_array_is_split_into_its_elements(
     rows: list[dict[str, object]], size: int, indent: int | None, escaped: bool
 ) -> None:
     content = json.dumps(rows, indent=indent, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
@@ -68,7 +68,7 @@ def test_an_array_is_cut_into_its_elements(
         (b"[]", []),
     ],
 )
-def test_a_wrong_element_does_not_hide_the_others(content: bytes, kinds: list[object]) -> None:
+def test_invalid_element_does_not_hide_others(content: bytes, kinds: list[object]) -> None:
     assert values(array(content)) == kinds
 
 
@@ -80,12 +80,12 @@ def test_a_wrong_element_does_not_hide_the_others(content: bytes, kinds: list[ob
         (b'[{"a": 1}] {"a": 2}', "something follows the end"),
     ],
 )
-def test_an_array_that_does_not_end_properly(content: bytes, problem: str) -> None:
+def test_unterminated_array_or_trailing_text(content: bytes, problem: str) -> None:
     with pytest.raises(RowError, match=problem):
         values(array(content))
 
 
-def test_a_huge_row_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_over_the_limit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (lines, json_array):
         monkeypatch.setattr(module, "LONGEST_ROW", 50)
     huge = json.dumps({"text": 'x"\\' * 100}).encode()
@@ -95,7 +95,7 @@ def test_a_huge_row_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values(jsonl.read(io.BytesIO(b"\n".join([small, huge, small])), "rows.jsonl", COLUMNS)) == wanted
 
 
-def test_an_array_takes_no_more_memory_than_a_row_and_a_chunk() -> None:
+def test_array_reader_reads_no_further_than_it_yields() -> None:
     row = json.dumps({"text": "x" * 1000}).encode() + b", "
 
     class Endless(io.RawIOBase):
@@ -122,14 +122,14 @@ cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @given(st.lists(st.tuples(cells, cells), min_size=1), st.sampled_from([",", ";", "\t"]))
-def test_what_a_csv_writer_writes_is_read_back(records: list[tuple[str, str]], delimiter: str) -> None:
+def test_csv_round_trip(records: list[tuple[str, str]], delimiter: str) -> None:
     output = io.StringIO()
     writer = csv.writer(output, delimiter=delimiter)
     writer.writerows([("instruction", "output"), *records])
     assert table(output.getvalue()) == [{"instruction": asked, "output": said} for asked, said in records]
 
 
-def test_lists_stand_in_cells_as_json() -> None:
+def test_csv_cells_hold_lists_as_json() -> None:
     turns = [{"role": "user", "content": "Hi"}]
     cell = json.dumps(turns).replace('"', '""')
     assert table(f'messages,text\n"{cell}",[1]\n,x\n') == [
@@ -141,7 +141,7 @@ def test_lists_stand_in_cells_as_json() -> None:
     assert (error.row, error.field) == (2, "messages")
 
 
-def test_a_wrong_record_does_not_hide_the_others() -> None:
+def test_invalid_record_does_not_hide_others() -> None:
     assert table("a,b\n1,2,3\n4,5\n\n6\n") == ["RaggedRow", {"a": "4", "b": "5"}, "RaggedRow"]
     assert table(b"a,b\n1,\xff\n4,5\n") == ["NotUtf8", {"a": "4", "b": "5"}]
     assert table('a,b\n1,"x"y\n4,5\n') == ["NotCsv", {"a": "4", "b": "5"}]
@@ -174,9 +174,9 @@ AS_TABLE = b"text\none\ntwo\n"
         ("rows.csv.gz", gzip.compress(AS_TABLE, mtime=0), "gzip"),
     ],
 )
-def test_the_kind_is_seen_by_content_then_by_name(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+def test_file_type_is_detected_by_content_then_by_name(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
     file = RowFile(path=written(tmp_path, name, content), name=name)
-    assert file.kind == kind
+    assert file.type_name == kind
     assert values(file.rows()) == ROWS
     assert file.resolve_format() == "text"
 
@@ -191,11 +191,11 @@ def test_the_kind_is_seen_by_content_then_by_name(tmp_path: Path, name: str, con
         ("rows.parquet", b"PAR1abcdefgh", "is not a complete Parquet file"),
     ],
 )
-def test_what_is_no_dataset_is_named(tmp_path: Path, name: str, head: bytes, sentence: str) -> None:
+def test_unsupported_file_types_are_refused(tmp_path: Path, name: str, head: bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         list(read_rows(written(tmp_path, name, head), name, COLUMNS))
 
 
-def test_maximum_of_rows_counts_over_all_kinds(tmp_path: Path) -> None:
+def test_max_rows_applies_to_arrays(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.json", AS_ARRAY)
     assert values(RowFile(path=path, name="rows.json", max_rows=1).rows()) == ROWS[:1]

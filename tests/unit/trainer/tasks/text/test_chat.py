@@ -57,12 +57,12 @@ def learned(
 
 @pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
 @pytest.mark.parametrize("example", [SINGLE, MULTI])
-def test_answers_and_their_end_carry_loss(template: str, example: Example) -> None:
+def test_answers_and_end_of_turn_carry_loss(template: str, example: Example) -> None:
     answers = [f"{message.content}<|end|>" for message in example.messages if message.role == "assistant"]
     assert learned(tiny.make_tokenizer(template), example) == answers
 
 
-def test_marks_and_prefixes_give_the_same_tokens() -> None:
+def test_generation_marks_and_prefixes_give_the_same_tokens() -> None:
     marked, plain = (
         Encoder(tiny.make_tokenizer(template), "completions", "tiny").encode(ROW, MULTI)
         for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE)
@@ -77,13 +77,13 @@ def test_marks_and_prefixes_give_the_same_tokens() -> None:
     )
 
 
-def test_a_template_that_writes_the_last_answer_differently() -> None:
+def test_template_that_renders_the_last_answer_differently() -> None:
     tokenizer = tiny.make_tokenizer(THINKING_TEMPLATE)
     assert learned(tokenizer, SINGLE) == ["<think></think>a blue whale<|end|>"]
     assert learned(tokenizer, MULTI) == ["a blue whale<|end|>", "<think></think>this river<|end|>"]
 
 
-def test_a_template_that_forgets_earlier_turns_is_refused() -> None:
+def test_template_that_drops_earlier_turns_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="rewrites earlier turns") as caught:
         learned(tiny.make_tokenizer(FORGETFUL_TEMPLATE), MULTI)
     assert "trainOn: all" in caught.value.advice
@@ -96,7 +96,7 @@ def test_training_on_all_tokens() -> None:
         assert all(encoded.loss)
 
 
-def test_text_ends_with_the_end_token_and_needs_no_template() -> None:
+def test_text_rows_end_with_eos_and_need_no_template() -> None:
     tokenizer = tiny.make_tokenizer(None)
     encoded = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon"))
     assert tokenizer.decode(encoded.tokens) == "the moon<|end|>"
@@ -105,21 +105,21 @@ def test_text_ends_with_the_end_token_and_needs_no_template() -> None:
     assert twice.tokens == encoded.tokens
 
 
-def test_a_conversation_needs_a_template() -> None:
+def test_conversations_need_a_template() -> None:
     with pytest.raises(ConfigurationError, match="tokenizer of pvc://models/tiny has no chat template"):
         Encoder(tiny.make_tokenizer(None), "completions", "pvc://models/tiny").encode(ROW, SINGLE)
     with pytest.raises(ConfigurationError, match="chat template of tiny does not work"):
         Encoder(tiny.make_tokenizer("{% for x in %}"), "completions", "tiny").encode(ROW, SINGLE)
 
 
-def test_a_row_that_the_template_refuses_is_named() -> None:
+def test_error_names_the_row_that_the_template_refuses() -> None:
     with pytest.raises(DataError, match=r"row 7: .*refuses turn 1 \(system\): System role not supported"):
         learned(tiny.make_tokenizer(PICKY_TEMPLATE), MULTI)
     with pytest.raises(DataError, match="row 7"):
         learned(tiny.make_tokenizer(PICKY_TEMPLATE + "{% generation %}{% endgeneration %}"), MULTI)
 
 
-def test_the_prompt_is_what_stands_before_an_answer() -> None:
+def test_prompt_equals_the_tokens_before_an_answer() -> None:
     tokenizer = tiny.make_tokenizer()
     encoder = Encoder(tokenizer, "completions", "tiny")
     encoded = encoder.encode(ROW, SINGLE)
@@ -128,7 +128,7 @@ def test_the_prompt_is_what_stands_before_an_answer() -> None:
     assert encoded.loss.index(True) == len(prompt)
 
 
-def test_a_token_that_begins_before_the_answer_carries_no_loss() -> None:
+def test_token_that_starts_before_the_answer_carries_no_loss() -> None:
     glued = "{% for message in messages %}{% if message['role'] == 'assistant' %}{% generation %}"
     glued += "{{ message['content'] + eos_token }}{% endgeneration %}"
     glued += "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
@@ -136,7 +136,7 @@ def test_a_token_that_begins_before_the_answer_carries_no_loss() -> None:
     assert learned(tiny.make_tokenizer(glued), example) == [" colour<|end|>"]
 
 
-def test_answers_with_loss_false_are_read_but_not_learnt() -> None:
+def test_answers_with_loss_false_carry_no_loss() -> None:
     messages = (*MULTI.messages[:2], Message("assistant", "a blue whale", loss=False), *MULTI.messages[3:])
     for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
         tokenizer = tiny.make_tokenizer(template)
@@ -146,7 +146,7 @@ def test_answers_with_loss_false_are_read_but_not_learnt() -> None:
         assert after == "<|user|>when was born<|end|><|assistant|>this river<|end|>"
 
 
-def test_a_row_may_learn_more_or_less_than_the_others() -> None:
+def test_train_on_of_a_row_overrides_the_setting() -> None:
     tokenizer = tiny.make_tokenizer()
     assert learned(tokenizer, replace(SINGLE, train_on="completions"), "all") == ["a blue whale<|end|>"]
     (everything,) = learned(tokenizer, replace(SINGLE, train_on="all"))
@@ -177,7 +177,7 @@ examples = st.one_of(
 
 @pytest.mark.parametrize("template", [tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE])
 @given(some=st.lists(examples, max_size=6))
-def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Example]) -> None:
+def test_batched_encoding_equals_single_encoding(template: str, some: list[Example]) -> None:
     encoder = Encoder(TOKENIZERS[template], "completions", "tiny")
     together = encoder.encode_all([(ROW, example) for example in some])
     assert together == [encoder.encode(ROW, example) for example in some]
@@ -185,7 +185,7 @@ def test_many_rows_at_once_are_what_each_is_alone(template: str, some: list[Exam
 
 
 @given(words, words.filter(bool))
-def test_loss_begins_and_ends_with_the_answer_whatever_it_holds(asked: str, said: str) -> None:
+def test_loss_span_equals_the_answer_for_any_content(asked: str, said: str) -> None:
     tokenizer = TOKENIZERS[tiny.MARKED_TEMPLATE]
     example = Example(messages=(Message("user", asked), Message("assistant", said)))
     assert learned(tokenizer, example) == [f"{said}<|end|>"]

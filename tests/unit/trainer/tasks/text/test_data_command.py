@@ -29,7 +29,7 @@ def read(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_validation_names_every_wrong_row(run: Run, tmp_path: Path) -> None:
+def test_validation_reports_every_invalid_row(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     good = json.dumps(ask("Hi"))
     bad = ['{"query": "x"}', "nope", '{"query": "x", "response": ""}', '{"text": "x"}'] * 40
@@ -48,7 +48,7 @@ def test_validation_names_every_wrong_row(run: Run, tmp_path: Path) -> None:
     assert report["firstProblems"][0]["remedy"] == "Give every row a text in 'response'."
 
 
-def test_validation_goes_on_with_the_next_file(run: Run, tmp_path: Path) -> None:
+def test_validation_continues_with_the_next_file(run: Run, tmp_path: Path) -> None:
     broken, empty, good = (tmp_path / name for name in ("broken.json", "empty.jsonl", "good.jsonl"))
     broken.write_text('[{"text": "x"}, {"te')
     empty.write_text("\n")
@@ -71,7 +71,7 @@ train_on: st.SearchStrategy[Any] = st.sampled_from([None, "all", "completions"])
 
 
 @given(messages, st.booleans(), st.sampled_from(sorted(TARGETS)), train_on, st.booleans())
-def test_a_converted_row_says_the_same(
+def test_converted_row_parses_to_the_same_example(
     turns: list[Message], system: bool, target: DatasetFormat, train: Any, loss: bool
 ) -> None:
     head = [Message("system", "Be kind.")] if system else []
@@ -87,7 +87,7 @@ def test_a_converted_row_says_the_same(
 
 
 @pytest.mark.parametrize("target", ["messages", "sharegpt", "alpaca", "query-response"])
-def test_a_conversion_to_parquet_and_back_says_the_same(run: Run, tmp_path: Path, target: str) -> None:
+def test_conversion_to_parquet_round_trips(run: Run, tmp_path: Path, target: str) -> None:
     rows = [{"query": "Hi", "response": "Hello", "system": "Be kind."}, {"query": "Bye", "response": "See you"}]
     path, table, output = tmp_path / "rows.jsonl", tmp_path / "rows.parquet", tmp_path / "out.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -97,7 +97,7 @@ def test_a_conversion_to_parquet_and_back_says_the_same(run: Run, tmp_path: Path
     assert [{key: value for key, value in row.items() if value} for row in read(output)] == rows
 
 
-def test_conversion_writes_all_or_nothing(run: Run, tmp_path: Path) -> None:
+def test_conversion_is_atomic(run: Run, tmp_path: Path) -> None:
     path, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     path.write_text("instruction,input,output\nAdd,1 and 2,3\nHi,,Hello\n")
     code, document, _ = run("convert", path, "--to", "messages", "--output", output)
@@ -128,7 +128,7 @@ def split(run: Run, rows: Sequence[object], folder: Path, *words: object) -> tup
     return read(train), read(held)
 
 
-def test_a_split_leaks_nothing_and_stays(run: Run, tmp_path: Path) -> None:
+def test_split_is_disjoint_and_stable(run: Run, tmp_path: Path) -> None:
     rows = [{**ask(f"question {number % 100}"), "id": number} for number in range(150)]
     train, held = split(run, rows, tmp_path)
     assert sorted(row["id"] for row in train + held) == list(range(150))
@@ -138,7 +138,7 @@ def test_a_split_leaks_nothing_and_stays(run: Run, tmp_path: Path) -> None:
     assert {row["id"] for row in held} < {row["id"] for row in more}
 
 
-def test_a_split_by_prompt_keeps_all_answers_to_a_question_together(run: Run, tmp_path: Path) -> None:
+def test_split_by_prompt_keeps_equal_prompts_on_one_side(run: Run, tmp_path: Path) -> None:
     rows = [ask(f"question {number % 50}", f"answer {number}") for number in range(200)]
     train, held = split(run, rows, tmp_path)
     assert {row["query"] for row in train} & {row["query"] for row in held}
@@ -148,7 +148,7 @@ def test_a_split_by_prompt_keeps_all_answers_to_a_question_together(run: Run, tm
     assert not {row["query"] for row in train} & {row["query"] for row in held}
 
 
-def test_a_split_of_equal_rows_is_refused(run: Run, tmp_path: Path) -> None:
+def test_split_of_equal_rows_is_refused(run: Run, tmp_path: Path) -> None:
     path = tiny.write_rows(tmp_path / "rows.jsonl", [ask("Hi")] * 5)
     outputs = ("--train", tmp_path / "a.jsonl", "--validation", tmp_path / "b.jsonl")
     code, _, err = run("split", path, "--fraction", 0.3, *outputs)
@@ -178,7 +178,7 @@ def test_statistics(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     assert every["lossTokens"] == tokens["total"] - 102
 
 
-def test_the_commands_need_no_torch(tmp_path: Path) -> None:
+def test_commands_do_not_import_torch(tmp_path: Path) -> None:
     path = tiny.write_rows(tmp_path / "rows.jsonl", [ask("Hi")])
     code = (
         "import sys; from trainyard_trainer.cli import run_command; from trainyard_trainer.stop import StopFlag;"

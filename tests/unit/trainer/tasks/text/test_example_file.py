@@ -56,13 +56,13 @@ def read_rows(
 
 
 @pytest.mark.parametrize("name", SAME_ROWS)
-def test_each_format_says_the_same(tmp_path: Path, name: DatasetFormat) -> None:
+def test_formats_parse_to_the_same_example(tmp_path: Path, name: DatasetFormat) -> None:
     assert read_rows(tmp_path, SAME_ROWS[name]) == [DIALOGUE]
     assert read_rows(tmp_path, SAME_ROWS[name], format=name) == [DIALOGUE]
     assert read_rows(tmp_path, SAME_ROWS[name])[0].digest == DIALOGUE.digest
 
 
-def test_text_input_and_history(tmp_path: Path) -> None:
+def test_text_rows_and_alpaca_history(tmp_path: Path) -> None:
     assert read_rows(tmp_path, {"text": "Once."}) == [Example(text="Once.")]
     (example,) = read_rows(tmp_path, {"instruction": "Add", "input": "1 and 2", "output": "3"})
     assert example.messages[0].content == "Add\n\n1 and 2"
@@ -70,7 +70,7 @@ def test_text_input_and_history(tmp_path: Path) -> None:
     assert [message.content for message in example.messages] == ["And 2?", "3", "And 3?", "4"]
 
 
-def test_rows_of_tokens_say_which_carry_loss(tmp_path: Path) -> None:
+def test_tokenized_rows_mark_tokens_with_loss(tmp_path: Path) -> None:
     def loss(row: object) -> tuple[bool, ...]:
         (example,) = read_rows(tmp_path, row)
         assert example.tokens == (5, 6, 7)
@@ -81,7 +81,7 @@ def test_rows_of_tokens_say_which_carry_loss(tmp_path: Path) -> None:
     assert loss({"input_ids": [5, 6, 7], "loss_mask": [0, 1, 0]}) == (False, True, False)
 
 
-def test_a_row_may_choose_what_it_teaches(tmp_path: Path) -> None:
+def test_row_sets_its_loss(tmp_path: Path) -> None:
     turns: list[dict[str, object]] = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b", "loss": False},
@@ -102,7 +102,7 @@ def test_a_row_may_choose_what_it_teaches(tmp_path: Path) -> None:
         read_rows(tmp_path, {"messages": turns[:2]})
 
 
-def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_and_byte_order_mark_are_ignored(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf\n{"text": "one"}\r\n\n  \n{"text": "two"}'
     assert [example.text for example in read(tmp_path, content)] == ["one", "two"]
 
@@ -117,7 +117,7 @@ BAD_LINES: dict[str, str | bytes] = {
     "not JSON at column 2": "{'text': 'x'}",
     "must be an object but is a list": "[1]",
     "byte 11 of the row is not UTF-8": b'{"text": "\xff"}',
-    "JSON of an extreme size": '{"text": ' + "9" * 5000 + "}",
+    "its JSON has a number too long": '{"text": ' + "9" * 5000 + "}",
     "field 'messages' is missing": '{"text": "x"}',
     "field 'messages' must be a list but is text": '{"messages": "x"}',
     "'messages[0]' must be an object but is text": '{"messages": ["x"]}',
@@ -137,7 +137,7 @@ BAD_LINES: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("problem", BAD_LINES)
-def test_a_wrong_row_is_named_with_what_to_do(tmp_path: Path, problem: str) -> None:
+def test_invalid_row_is_named_with_a_remedy(tmp_path: Path, problem: str) -> None:
     line = BAD_LINES[problem]
     line = line if isinstance(line, bytes) else line.encode()
     with pytest.raises(DataError) as caught:
@@ -168,15 +168,13 @@ def test_a_wrong_row_is_named_with_what_to_do(tmp_path: Path, problem: str) -> N
         ("query-response", {"query": "x", "response": "y", "trainOn": "me"}, "field 'trainOn' is 'me'"),
     ],
 )
-def test_each_format_refuses_what_is_not_its_own(
-    tmp_path: Path, name: DatasetFormat, row: object, problem: str
-) -> None:
+def test_formats_refuse_invalid_fields(tmp_path: Path, name: DatasetFormat, row: object, problem: str) -> None:
     with pytest.raises(DataError) as caught:
         read_rows(tmp_path, row, format=name)
     assert problem in caught.value.message
 
 
-def test_files_that_are_no_datasets(tmp_path: Path) -> None:
+def test_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path, "\n\n")
     with pytest.raises(DataError, match="fit no format") as caught:
@@ -212,7 +210,7 @@ row_values = st.dictionaries(fields, json_values | turns, max_size=6)
 
 
 @given(st.sampled_from(sorted(FORMATS)), row_values)
-def test_a_parser_gives_an_example_or_a_data_error(name: DatasetFormat, values: dict[str, object]) -> None:
+def test_parser_returns_an_example_or_raises_data_error(name: DatasetFormat, values: dict[str, object]) -> None:
     try:
         example = FORMATS[name].parse(Row("rows.jsonl", 1, values))
     except DataError as error:
@@ -226,7 +224,7 @@ def test_a_parser_gives_an_example_or_a_data_error(name: DatasetFormat, values: 
 
 @given(st.lists(st.binary(max_size=30) | row_values.map(lambda row: json.dumps(row).encode()), max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_are_read_or_refused_with_a_sentence(tmp_path: Path, lines: list[bytes]) -> None:
+def test_any_bytes_are_read_or_raise_data_error(tmp_path: Path, lines: list[bytes]) -> None:
     try:
         examples, sentence = read(tmp_path, b"\n".join(lines)), ""
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Hostile files through every reader: a sentence and no other error, neither silence nor a full memory."""
+"""Hostile files through every reader: a DataError, bounded memory, and no other error."""
 
 import gzip
 import io
@@ -74,18 +74,18 @@ def gz(_name: str, content: bytes) -> bytes:
 PLAIN: dict[str, Callable[[Rows], bytes]] = {"jsonl": jsonl, "json": array, "csv": csv, "parquet": table}
 PACKS: dict[str, Callable[[str, bytes], bytes]] = {"zip": zipped, "tar": tarred, "tar.gz": tar_gz, "gz": gz}
 READERS = [*PLAIN, *(f"{kind}.{pack}" for kind in PLAIN for pack in PACKS)]
-"""Every kind of file, plain and in every kind of archive."""
+"""Every file type, plain and in every archive type."""
 
 
 def content(reader: str, rows: Rows, spoil: Callable[[bytes], bytes] = lambda data: data) -> bytes:
-    """A file for a reader; what is spoilt is the file of rows, before it is packed."""
+    """A file for a reader; `spoil` changes the file of rows before it is archived."""
     kind, _, pack = reader.partition(".")
     data = spoil(PLAIN[kind](rows))
     return PACKS[pack](f"rows.{kind}", data) if pack else data
 
 
 def checked(directory: Path, reader: str, data: bytes) -> Report:
-    """What `data validate` says of it; training's way of reading must end, with a sentence or its rows."""
+    """The report of `data validate`; reading as for training must end with its rows or a TrainerError."""
     path = directory / f"train.{reader}"
     path.write_bytes(data)
     file = RowFile(path=path, name=path.name)
@@ -100,34 +100,34 @@ def checked(directory: Path, reader: str, data: bytes) -> Report:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_file_that_is_whole_is_read(tmp_path: Path, reader: str) -> None:
+def test_complete_file_is_read(tmp_path: Path, reader: str) -> None:
     report = checked(tmp_path, reader, content(reader, ROWS))
     assert (report.rows, report.total) == (50, 0)
 
 
 @pytest.mark.parametrize("keep", [1, 3, 0.3, 0.7, -1, -7])
 @pytest.mark.parametrize("reader", READERS)
-def test_a_file_that_was_cut_off_is_told(tmp_path: Path, reader: str, keep: float) -> None:
+def test_truncated_file_is_reported(tmp_path: Path, reader: str, keep: float) -> None:
     def cut(data: bytes) -> bytes:
         return data[: int(len(data) * keep) if 0 < keep < 1 else int(keep)]
 
     inner = checked(tmp_path, reader, content(reader, ROWS, cut))
     outer = checked(tmp_path, reader, cut(content(reader, ROWS)))
-    # Nobody can tell that a table of text ends too early once its last row still has every field.
+    # A truncated text table is undetectable if its last row still has every field.
     is_text = reader.partition(".")[0] == "csv" or (reader.startswith("jsonl") and keep == -1)
     assert inner.total > 0 or is_text
-    # A tar is padded with blocks of zeros, which it can do without.
+    # A tar ends with zero blocks that are not required.
     assert outer.total > 0 or is_text or reader.endswith(".tar")
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_an_empty_file_is_told(tmp_path: Path, reader: str) -> None:
+def test_empty_file_is_reported(tmp_path: Path, reader: str) -> None:
     assert checked(tmp_path, reader, b"").total == 1
     assert checked(tmp_path, reader, content(reader, ROWS, lambda _data: b"")).total == 1
 
 
 @pytest.mark.parametrize("reader", [one for one in READERS if not one.startswith("parquet")])
-def test_text_that_is_not_utf_8_is_told_with_its_row(tmp_path: Path, reader: str) -> None:
+def test_text_that_is_not_utf_8_is_reported_with_its_row(tmp_path: Path, reader: str) -> None:
     rows = [*ROWS[:7], {"query": "Gr\u00fc\u00dfe", "response": "x"}, *ROWS[7:]]
     kind, _, pack = reader.partition(".")
     written = {"jsonl": lambda: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("latin-1"),
@@ -139,12 +139,12 @@ def test_text_that_is_not_utf_8_is_told_with_its_row(tmp_path: Path, reader: str
 
 
 @pytest.mark.parametrize("reader", PLAIN)
-def test_a_row_of_50_megabytes_is_told_and_the_others_read(tmp_path: Path, reader: str) -> None:
+def test_row_of_50_megabytes_is_reported_and_other_rows_read(tmp_path: Path, reader: str) -> None:
     report = checked(tmp_path, reader, content(reader, [*ROWS[:5], HUGE, *ROWS[5:10]]))
     assert (report.rows, dict(report.counts)) == (11, {"TooLong": 1})
 
 
-def test_a_nested_row_of_50_megabytes_is_told_too(tmp_path: Path) -> None:
+def test_nested_row_of_50_megabytes_is_reported(tmp_path: Path) -> None:
     rows = [
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x" * size}]}
         for size in (3, 50_000_000)
@@ -153,7 +153,7 @@ def test_a_nested_row_of_50_megabytes_is_told_too(tmp_path: Path) -> None:
         assert dict(checked(tmp_path, reader, content(reader, rows)).counts) == {"TooLong": 1}
 
 
-def test_a_text_that_stands_in_a_table_once_and_is_a_thousand_rows_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_batches_of_a_dictionary_encoded_text_have_bounded_size(tmp_path: Path) -> None:
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * (20 << 20)]))
     path = tmp_path / "train.parquet"
     parquet.write_table(pa.table({"text": texts}), path, compression="zstd", store_schema=False)
@@ -165,16 +165,16 @@ def test_a_text_that_stands_in_a_table_once_and_is_a_thousand_rows_does_not_fill
 
 @pytest.mark.parametrize("pack", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize("inner", ["zip", "tar", "tar.gz", "gz"])
-def test_archives_in_archives_are_told(tmp_path: Path, pack: str, inner: str) -> None:
+def test_nested_archives_are_reported(tmp_path: Path, pack: str, inner: str) -> None:
     for name in (f"inner.{inner}", "rows.jsonl"):
         data = PACKS[pack](name, PACKS[inner]("rows.jsonl", jsonl(ROWS)))
         [problem] = checked(tmp_path, f"jsonl.{pack}", data).problems
-        assert "holds another archive" in problem.message
+        assert "contains another archive" in problem.message
 
 
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("pack", PACKS)
-def test_a_bomb_of_every_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pack: str) -> None:
+def test_archive_bomb_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pack: str) -> None:
     monkeypatch.setattr(archives, "LIMITS", Limits(ratio=5, ratio_from=1 << 16))
     rows = [{"query": "a" * 5000, "response": "a" * 5000}] * 200
     data = jsonl(rows) if kind == "parquet" else PLAIN[kind](rows)
@@ -191,12 +191,12 @@ def test_a_bomb_of_every_kind_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     "name", ["../rows.jsonl", "/rows.jsonl", "C:\\rows.jsonl", "a/../../rows.jsonl", "rows\n.jsonl"]
 )
 @pytest.mark.parametrize("pack", ["zip", "tar", "tar.gz"])
-def test_names_that_leave_the_folder_are_told(tmp_path: Path, pack: str, name: str) -> None:
+def test_unsafe_member_paths_are_reported(tmp_path: Path, pack: str, name: str) -> None:
     [problem] = checked(tmp_path, f"jsonl.{pack}", PACKS[pack](name, jsonl(ROWS))).problems
-    assert "would leave the folder" in problem.message
+    assert "path leaves the extraction folder" in problem.message
 
 
-def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
+def test_member_without_a_name_is_reported(tmp_path: Path) -> None:
     data = zipped("rows.jsonl", jsonl(ROWS)).replace(b"rows.jsonl", b"\0ows.jsonl")
     [problem] = checked(tmp_path, "jsonl.zip", data).problems
     assert problem.message == "train.jsonl.zip is truncated or damaged: a member has no name."
@@ -205,7 +205,7 @@ def test_a_member_without_a_name_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_file_with_changed_bytes_is_read_or_told(
+def test_file_with_changed_bytes_is_read_or_reported(
     tmp_path_factory: pytest.TempPathFactory, reader: str, data: st.DataObject
 ) -> None:
     whole = bytearray(content(reader, ROWS[:6]))
@@ -227,7 +227,7 @@ def _changed(plain: bytes, data: st.DataObject) -> bytes:
     ),
     data=st.binary(max_size=200),
 )
-def test_any_bytes_under_any_name_are_read_or_told(
+def test_any_bytes_under_any_name_are_read_or_reported(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / name
@@ -238,5 +238,5 @@ def test_any_bytes_under_any_name_are_read_or_told(
     validate([file])
 
 
-def test_the_limit_of_a_row_is_what_the_tests_go_by() -> None:
+def test_row_limit_is_below_the_size_these_tests_use() -> None:
     assert lines.LONGEST_ROW < 50_000_000

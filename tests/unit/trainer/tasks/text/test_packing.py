@@ -14,14 +14,14 @@ lengths = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
 @given(lengths, st.integers(40, 100))
-def test_every_row_is_in_exactly_one_bin_that_holds_it(rows: list[int], capacity: int) -> None:
+def test_every_row_is_in_exactly_one_bin(rows: list[int], capacity: int) -> None:
     bins = list(pack(range(len(rows)), rows, capacity))
     assert sorted(row for members in bins for row in members) == list(range(len(rows)))
     assert all(0 < sum(rows[row] for row in members) <= capacity for members in bins)
 
 
 @given(lengths, st.integers(40, 100))
-def test_no_two_bins_could_be_one_beyond_what_best_fit_leaves(rows: list[int], capacity: int) -> None:
+def test_number_of_bins_is_within_the_best_fit_bound(rows: list[int], capacity: int) -> None:
     """Best-fit decreasing needs at most 11/9 of the optimum and one more bin."""
     bins = list(pack(range(len(rows)), rows, capacity))
     optimum = -(-sum(rows) // capacity)
@@ -30,11 +30,11 @@ def test_no_two_bins_could_be_one_beyond_what_best_fit_leaves(rows: list[int], c
     assert len(fullness) < 2 or fullness[0] + fullness[1] > capacity
 
 
-def test_a_row_goes_where_it_leaves_the_least_room() -> None:
+def test_row_goes_to_the_fullest_bin_that_fits() -> None:
     assert list(pack(range(3), [7, 5, 3], 10)) == [[0, 2], [1]]
 
 
-def test_rows_of_different_windows_are_not_mixed() -> None:
+def test_rows_of_different_windows_are_not_packed_together() -> None:
     bins = list(pack(range(2 * WINDOW), [1] * (2 * WINDOW), WINDOW))
     assert [sorted(members) for members in bins] == [list(range(WINDOW)), list(range(WINDOW, 2 * WINDOW))]
 
@@ -49,7 +49,7 @@ def content(some: TextBatches, epoch: int) -> list[list[list[int]]]:
     return [some.micro_batch(epoch, index).input_ids.tolist() for index in range(some.num_micro_batches(epoch))]
 
 
-def test_batches_are_the_same_for_the_same_seed_and_differ_between_epochs() -> None:
+def test_batches_depend_on_seed_and_epoch() -> None:
     first, second = batches(), batches()
     assert content(first, 1) == content(second, 1)
     assert content(first, 0) != content(first, 1)
@@ -60,7 +60,7 @@ def test_batches_are_the_same_for_the_same_seed_and_differ_between_epochs() -> N
         assert len(tokens) == first.num_tokens
 
 
-def test_any_micro_batch_can_be_had_alone() -> None:
+def test_micro_batches_are_addressable() -> None:
     some = batches()
     wanted = content(some, 0)
     again = batches()
@@ -69,7 +69,7 @@ def test_any_micro_batch_can_be_had_alone() -> None:
         assert again.micro_batch(0, index).input_ids.tolist() == wanted[index]
 
 
-def test_the_fingerprint_names_everything_that_decides_batches() -> None:
+def test_fingerprint_covers_every_batch_setting() -> None:
     wanted = batches().fingerprint({})
     assert wanted == batches().fingerprint({})
     changes = ({"batch_size": 1}, {"max_length": 17}, {"packing": False}, {"pad_token": 3}, {"seed": 9}, {"count": 39})
@@ -77,7 +77,7 @@ def test_the_fingerprint_names_everything_that_decides_batches() -> None:
     assert len(others | {wanted}) == len(changes) + 2
 
 
-def test_efficiency_is_the_share_of_real_tokens() -> None:
+def test_efficiency_is_the_fraction_of_real_tokens() -> None:
     rows = TokenRows.of(Encoded([1] * length, [True] * length) for length in (4, 8, 6, 6))
     settings = BatchSettings(batch_size=2, max_length=12, packing=True, pad_token=0, seed=0)
     assert TextBatches(rows, range(4), settings, shuffle=False).efficiency == 1.0
@@ -86,7 +86,7 @@ def test_efficiency_is_the_share_of_real_tokens() -> None:
 
 
 @pytest.mark.parametrize("kind", ["chats", "short and long", "uniform"])
-def test_rows_of_mixed_lengths_fill_the_sequences(kind: str) -> None:
+def test_mixed_lengths_fill_the_sequences(kind: str) -> None:
     random = np.random.default_rng(0)
     drawn = {
         "chats": random.lognormal(5.5, 0.9, 3000),

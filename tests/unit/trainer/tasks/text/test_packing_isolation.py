@@ -52,7 +52,7 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gemma3"])
-def test_loss_and_gradients_are_those_under_masks_and_of_separate_rows(family: str) -> None:
+def test_loss_and_gradients_equal_masked_and_separate_rows(family: str) -> None:
     model = windowed(family, 5) if family in {"mistral", "gemma3"} else tiny.make_model(family)
     rows = random_rows(7)
     batch = collate(rows, [[3, 0, 5], [1, 6], [2, 4]], packed=True, pad_token=2)
@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_those_under_masks_and_of_separate_rows(family: s
         assert loss.item() == pytest.approx(sum(float(plain_loss(model, rows, row)) for row in range(7)), rel=1e-5)
 
 
-def test_rows_do_not_see_each_other() -> None:
+def test_rows_do_not_attend_to_each_other() -> None:
     model = tiny.make_model()
     use_boundaries(model)
     batch = collate(random_rows(3), [[0, 1, 2]], packed=True, pad_token=2)
@@ -89,7 +89,7 @@ def test_rows_do_not_see_each_other() -> None:
     assert seen.nonzero().reshape(-1).tolist() == list(range(start, last + 1))
 
 
-def test_a_padded_batch_and_a_plain_call_go_as_ever() -> None:
+def test_padded_batch_and_plain_call_are_unchanged() -> None:
     model = tiny.make_model()
     rows = random_rows(4)
     padded = collate(rows, [[0], [1], [2], [3]], packed=False, pad_token=2)
@@ -102,7 +102,7 @@ def test_a_padded_batch_and_a_plain_call_go_as_ever() -> None:
         assert torch.equal(model(input_ids=torch.arange(9)[None]).logits, alone)
 
 
-def test_recomputed_layers_get_the_boundaries_too() -> None:
+def test_recomputed_layers_receive_the_boundaries() -> None:
     batch = collate(random_rows(6), [[0, 1, 2], [3, 4, 5]], packed=True, pad_token=2)
     found = []
     for mode in ("none", "full"):
@@ -114,7 +114,7 @@ def test_recomputed_layers_get_the_boundaries_too() -> None:
     assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
 
 
-def test_a_packed_call_without_boundaries_goes_under_masks() -> None:
+def test_packed_call_without_boundaries_uses_masks() -> None:
     model = tiny.make_model()
     rows = torch.arange(16)[None]
     positions = torch.arange(8).repeat(2)[None]
@@ -124,7 +124,7 @@ def test_a_packed_call_without_boundaries_goes_under_masks() -> None:
         assert torch.equal(model(input_ids=rows, position_ids=positions, use_cache=False).logits, wanted)
 
 
-def test_an_architecture_that_does_not_hand_boundaries_on_keeps_its_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_architecture_that_drops_boundaries_uses_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make_model()
     attend = attention._attend
 
@@ -142,7 +142,7 @@ def test_an_architecture_that_does_not_hand_boundaries_on_keeps_its_masks(monkey
         assert summed_loss(model, batch).item() != pytest.approx(wanted.item(), rel=1e-3)
 
 
-def test_a_kernel_that_refuses_leaves_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_error_falls_back_to_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_inputs: Any, **_options: Any) -> Tensor:
         raise RuntimeError("no kernel for these heads")
 
@@ -152,7 +152,7 @@ def test_a_kernel_that_refuses_leaves_the_masks(monkeypatch: pytest.MonkeyPatch)
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_another_architecture_is_asked() -> None:
+def test_other_architectures_are_probed() -> None:
     sizes = {"vocab_size": 346, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
     model = AutoModelForCausalLM.from_config(GPT2Config(**sizes)).eval()
     batch = collate(random_rows(3), [[0, 1, 2]], packed=True, pad_token=2)
@@ -162,7 +162,7 @@ def test_another_architecture_is_asked() -> None:
             assert summed_loss(model, batch).item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_a_saved_model_says_nothing_of_it(tmp_path: Any) -> None:
+def test_saved_model_has_no_attention_setting(tmp_path: Any) -> None:
     model = tiny.make_model()
     use_boundaries(model)
     model.save_pretrained(tmp_path)

@@ -53,7 +53,7 @@ def tokens(batches: TextBatches | None) -> set[tuple[int, ...]]:
     return {tuple(rows.tokens[rows.starts[row] : rows.starts[row + 1]].tolist()) for row in members}
 
 
-def test_a_share_is_held_out_without_leaks(tmp_path: Path) -> None:
+def test_fraction_is_held_out_without_leaks(tmp_path: Path) -> None:
     rows = tiny.questions(60)
     prepared = run(tmp_path, rows + rows[:30], validation=0.3)
     train, held = tokens(prepared.train.batches), tokens(prepared.evaluation)
@@ -65,13 +65,13 @@ def test_a_share_is_held_out_without_leaks(tmp_path: Path) -> None:
     assert held < tokens(more.evaluation)
 
 
-def test_even_a_tiny_share_holds_out_one_row(tmp_path: Path) -> None:
+def test_tiny_fraction_holds_out_one_row(tmp_path: Path) -> None:
     assert run(tmp_path, tiny.questions(10), validation=0.0001).metrics["evalRows"] == 1
     with pytest.raises(DataError, match="has too few different rows"):
         run(tmp_path, tiny.questions(1) * 5, validation=0.1)
 
 
-def test_validation_rows_that_are_training_rows_are_counted(tmp_path: Path) -> None:
+def test_overlap_of_validation_and_training_rows_is_logged(tmp_path: Path) -> None:
     log: list[str] = []
     run(tmp_path, tiny.questions(10), validation=tiny.questions(6, start=7), log=log)
     assert any(line.startswith("ValidationOverlap: 3 of 6 validation rows") for line in log)
@@ -80,7 +80,7 @@ def test_validation_rows_that_are_training_rows_are_counted(tmp_path: Path) -> N
     assert not any("ValidationOverlap" in line for line in log)
 
 
-def test_longer_rows_are_dropped_or_cut_and_counted(tmp_path: Path) -> None:
+def test_overlong_rows_are_dropped_or_truncated_and_counted(tmp_path: Path) -> None:
     long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "the moon " * 60}]}
     late = {"messages": [{"role": "user", "content": "x " * 200}, {"role": "assistant", "content": "the moon"}]}
     log: list[str] = []
@@ -96,7 +96,7 @@ def test_longer_rows_are_dropped_or_cut_and_counted(tmp_path: Path) -> None:
     assert any(line.startswith("RowsWithoutLoss: 1 of 7") for line in log)
 
 
-def test_rows_that_are_all_too_long(tmp_path: Path) -> None:
+def test_no_usable_row_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"All 5 rows of rows.jsonl are longer than spec.llm.maxLength 8: the shortest has"
     ) as caught:
@@ -108,7 +108,7 @@ def test_rows_that_are_all_too_long(tmp_path: Path) -> None:
         run(tmp_path, tiny.questions(5), max_length=8, overlong="truncate")
 
 
-def test_the_fingerprint_changes_with_rows_and_settings(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_rows_and_settings(tmp_path: Path) -> None:
     rows = tiny.questions(12)
     prints = [
         run(tmp_path, rows).train.fingerprint,
@@ -125,7 +125,7 @@ def test_the_fingerprint_changes_with_rows_and_settings(tmp_path: Path) -> None:
     assert run(tmp_path, rows).train.fingerprint == prints[0]
 
 
-def test_a_request_to_stop_is_noticed_between_rows(tmp_path: Path) -> None:
+def test_stop_request_is_polled_between_rows(tmp_path: Path) -> None:
     stop = StopFlag()
     stop.request()
     request = DataRequest(
@@ -139,7 +139,7 @@ def test_a_request_to_stop_is_noticed_between_rows(tmp_path: Path) -> None:
         prepare(request, Encoder(tiny.make_tokenizer(), "all", "tiny"), poll=stop.check)
 
 
-def test_long_texts_are_split_without_losing_a_token(tmp_path: Path) -> None:
+def test_split_of_long_texts_keeps_every_token(tmp_path: Path) -> None:
     log: list[str] = []
     texts = [{"text": " ".join(f"{number}" for number in range(count))} for count in (3, 40, 200)]
     whole = run(tmp_path, texts, max_length=2000)
@@ -152,7 +152,7 @@ def test_long_texts_are_split_without_losing_a_token(tmp_path: Path) -> None:
     assert run(tmp_path, [conversation, *tiny_pairs(3)], overlong="split").metrics["rowsDropped"] == 1
 
 
-def test_every_row_of_a_micro_batch_is_traced_to_its_line(tmp_path: Path) -> None:
+def test_origins_map_micro_batch_rows_to_lines(tmp_path: Path) -> None:
     lengths = {"A": 9, "B": 200, "C": 5, "D": 40, "E": 7, "F": 3}
     texts = [{"text": letter * length} for letter, length in lengths.items()]
     train = run(tmp_path, texts, max_length=32, overlong="split", train_on="all").train
@@ -174,7 +174,7 @@ def tiny_pairs(count: int) -> list[dict[str, str]]:
     return [{"query": f"who is {number}", "response": "the moon"} for number in range(count)]
 
 
-def test_pieces_of_a_held_out_text_are_held_out_together(tmp_path: Path) -> None:
+def test_pieces_of_a_held_out_text_stay_together(tmp_path: Path) -> None:
     texts = [{"text": letter * 60} for letter in "ABCDEFGHIJKL"]
     prepared = run(tmp_path, texts, validation=0.4, overlong="split", max_length=16)
     end = tiny.make_tokenizer().eos_token_id
@@ -187,7 +187,7 @@ def test_pieces_of_a_held_out_text_are_held_out_together(tmp_path: Path) -> None
 
 
 @given(st.integers(2, 60), st.integers(2, 20))
-def test_each_token_of_a_split_row_is_learnt_once(length: int, limit: int) -> None:
+def test_each_token_of_a_split_row_carries_loss_once(length: int, limit: int) -> None:
     row = Encoded(list(range(length)), [number % 3 > 0 for number in range(length)])
     pieces = row.pieces(limit)
     assert all(1 < len(piece.tokens) <= limit for piece in pieces)
@@ -195,13 +195,13 @@ def test_each_token_of_a_split_row_is_learnt_once(length: int, limit: int) -> No
     assert learnt == [number for number in range(1, length) if number % 3 > 0]
 
 
-def test_rows_of_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_tokenized_rows_are_unchanged(tmp_path: Path) -> None:
     prepared = run(tmp_path, [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}])
     assert tokens(prepared.train.batches) == {(5, 6, 7, 8)}
     assert prepared.train.batches.num_loss_tokens == 2
 
 
-def test_a_resumed_run_does_not_tokenise_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_loads_cached_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
     cache = TokenCache(tmp_path / "cache")
     rows = tiny.questions(12)
@@ -226,7 +226,7 @@ def test_a_resumed_run_does_not_tokenise_again(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("place", [-1, -40, 100, 400])
-def test_damaged_tokens_are_made_anew(tmp_path: Path, place: int) -> None:
+def test_damaged_cache_is_tokenised_again(tmp_path: Path, place: int) -> None:
     log: list[str] = []
     cache = TokenCache(tmp_path / "cache")
     wanted = run(tmp_path, tiny.questions(12), cache=cache).train.fingerprint
@@ -241,7 +241,7 @@ def test_damaged_tokens_are_made_anew(tmp_path: Path, place: int) -> None:
     assert len(list(cache.directory.iterdir())) == 1
 
 
-def test_what_another_run_is_writing_stays_and_what_was_left_long_ago_goes(tmp_path: Path) -> None:
+def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
     cache = TokenCache(tmp_path / "cache")
     cache.directory.mkdir()
     fresh, old = cache.directory / ".tmp-fresh", cache.directory / ".tmp-old"
@@ -253,7 +253,7 @@ def test_what_another_run_is_writing_stays_and_what_was_left_long_ago_goes(tmp_p
     assert (fresh.exists(), old.exists()) == (True, False)
 
 
-def test_a_volume_that_takes_no_tokens_does_not_end_the_run(tmp_path: Path) -> None:
+def test_cache_write_error_does_not_end_the_run(tmp_path: Path) -> None:
     log: list[str] = []
     (tmp_path / "cache").write_text("a file")
     assert run(tmp_path, tiny.questions(3), cache=TokenCache(tmp_path / "cache"), log=log).metrics["trainRows"] == 3

@@ -25,7 +25,7 @@ def leftovers(run_directory: Path) -> list[Path]:
     return [*run_directory.rglob(".tmp-*"), *run_directory.rglob("removed-*")]
 
 
-def test_the_cache_goes_when_the_run_has_finished_and_not_before(tmp_path: Path) -> None:
+def test_finished_run_removes_its_cache(tmp_path: Path) -> None:
     stop = StopFlag()
     hooks = {"load": fill(tmp_path), "evaluate": lambda call: stop.request() if call == 2 else None}
     assert train_toy(run_config(tmp_path), ToyTask(hooks=hooks), stop).reason == "Interrupted"
@@ -35,7 +35,7 @@ def test_the_cache_goes_when_the_run_has_finished_and_not_before(tmp_path: Path)
     assert leftovers(tmp_path) == []
 
 
-def test_a_cache_that_cannot_be_removed_does_not_spoil_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_removal_error_does_not_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
@@ -48,7 +48,7 @@ def test_a_cache_that_cannot_be_removed_does_not_spoil_the_run(tmp_path: Path, m
     assert (tmp_path / "cache/tokens").exists()
 
 
-def test_the_cache_of_a_successor_is_left_alone(tmp_path: Path) -> None:
+def test_superseded_run_keeps_the_cache(tmp_path: Path) -> None:
     stale = make_staging(tmp_path)
     fill(tmp_path)(1)
     make_staging(tmp_path)

@@ -48,7 +48,7 @@ def in_training(path: Path, model: Path) -> TrainerError:
     return caught.value
 
 
-def test_what_the_template_refuses_is_told_with_row_turn_and_field(run: Run, tmp_path: Path) -> None:
+def test_template_refusal_names_row_turn_and_field(run: Run, tmp_path: Path) -> None:
     model = tokenizer(tmp_path / "model", STRICT_TEMPLATE)
     path = tiny.write_rows(tmp_path / "rows.jsonl", [GOOD, SYSTEM, *[GOOD] * 300, TWICE, {"messages": 7}])
     code, report, _ = run("validate", path, "--model", model)
@@ -68,7 +68,7 @@ def test_what_the_template_refuses_is_told_with_row_turn_and_field(run: Run, tmp
     assert (error.message, error.advice) == (system["message"], system["remedy"])
 
 
-def test_a_system_text_beside_the_turns_is_the_field(run: Run, tmp_path: Path) -> None:
+def test_refused_system_text_is_reported_as_its_field(run: Run, tmp_path: Path) -> None:
     model = tokenizer(tmp_path / "model", STRICT_TEMPLATE)
     path = tiny.write_rows(tmp_path / "rows.jsonl", [SHAREGPT])
     [problem] = run("validate", path, "--model", model)[1]["firstProblems"]
@@ -78,14 +78,14 @@ def test_a_system_text_beside_the_turns_is_the_field(run: Run, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        (None, "has no chat template, so conversations cannot be written for it"),
+        (None, "has no chat template, which conversations need"),
         ("{{ messages[0]['content'] | nonsense }}", "does not work: No filter named 'nonsense'"),
         ("{{ messages[5].role.x.y }}", "does not work: "),
         ("{{ 1 // 0 }}", "does not work: "),
         ("{% for m in messages %}{{ loop.length ~ m.role ~ m.content }}{% endfor %}", "rewrites earlier turns"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_said_once_a_file(
+def test_unusable_template_is_reported_once_per_file(
     run: Run, tmp_path: Path, template: str | None, sentence: str
 ) -> None:
     model = tokenizer(tmp_path / "model", template)
@@ -104,7 +104,7 @@ def test_a_template_that_cannot_be_used_is_said_once_a_file(
     ("overlong", "counts"),
     [("drop", (2, 0, 0)), ("truncate", (0, 2, 0)), ("split", (1, 0, 1))],
 )
-def test_what_is_too_long_is_counted_as_training_does(
+def test_overlong_rows_are_counted_as_in_training(
     run: Run, tmp_path: Path, tiny_model: Path, overlong: str, counts: tuple[int, int, int]
 ) -> None:
     short, long = (
@@ -122,7 +122,7 @@ def test_what_is_too_long_is_counted_as_training_does(
     assert lengths["longest"] == max(one["tokens"] for one in lengths["firstTooLong"])
 
 
-def test_a_file_without_a_row_that_fits_is_a_problem(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+def test_file_without_a_usable_row_is_a_problem(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     path = tiny.write_rows(tmp_path / "rows.jsonl", [{"messages": [turn("user", "Hi" * 90), turn("assistant")]}])
     code, report, _ = run("validate", path, "--model", tiny_model, "--max-length", 64)
     [problem] = report["firstProblems"]
@@ -131,7 +131,7 @@ def test_a_file_without_a_row_that_fits_is_a_problem(run: Run, tmp_path: Path, t
     assert (error.message, error.advice) == (problem["message"], problem["remedy"])
 
 
-def test_people_read_sentences(
+def test_output_without_json(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trainyard_trainer.cli import run_command
@@ -145,7 +145,7 @@ def test_people_read_sentences(
     assert run_command(StopFlag()) == 0
     out = capsys.readouterr().out
     assert "1 of 2 rows are longer than maxLength 32 (longest: " in out
-    assert "): training would leave them out\n" in out
+    assert "): training drops them\n" in out
     assert f"{path}, row 2: " in out
 
 
@@ -164,7 +164,7 @@ def document(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_run_config_names_files_model_and_settings(run: Run, tmp_path: Path) -> None:
+def test_run_config_supplies_files_model_and_settings(run: Run, tmp_path: Path) -> None:
     config = document(tmp_path, llm={"maxLength": 8, "overlong": "truncate"})
     code, report, _ = run("validate", "--config", config)
     assert (code, report["rows"]) == (65, 3)
@@ -183,7 +183,7 @@ def test_a_run_config_names_files_model_and_settings(run: Run, tmp_path: Path) -
         (["rows.jsonl", "--model", "none"], "The model none has no tokenizer that can be loaded"),
     ],
 )
-def test_a_command_that_cannot_work_says_why(run: Run, words: list[str], sentence: str) -> None:
+def test_invalid_options_are_refused(run: Run, words: list[str], sentence: str) -> None:
     code, _, err = run("validate", *words)
     assert code in (64, 66)
     assert sentence in err
@@ -192,7 +192,7 @@ def test_a_command_that_cannot_work_says_why(run: Run, words: list[str], sentenc
 @pytest.mark.parametrize(
     ("block", "field"), [("model", "model.source is hf://org/name"), ("dataset", "dataset.source is s3://rows/x.jsonl")]
 )
-def test_what_is_not_on_this_machine_is_named(run: Run, tmp_path: Path, block: str, field: str) -> None:
+def test_remote_sources_are_refused(run: Run, tmp_path: Path, block: str, field: str) -> None:
     config = document(tmp_path, **{block: {"source": field.partition(" is ")[2]}})
     code, _, err = run("validate", "--config", config)
     assert code == 64
