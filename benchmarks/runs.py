@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.report import ROOT
 
-_STARTED = re.compile(r"done ([\d.]+) s after the process began: (.*)\.$")
+_STARTED = re.compile(r"finished ([\d.]+) s after the process start: (.*)\.$")
 _TIMEOUT = 120.0
 
 

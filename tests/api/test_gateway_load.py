@@ -25,7 +25,7 @@ from trainyard_crds.constants import progress_path
 from trainyard_crds.report import Progress, Report, Stage
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
-from trainyard_trainer.report.gateway_client import GatewayClient, Problem, create_sender
+from trainyard_trainer.report.gateway_client import GatewayClient, PostError, create_sender
 from trainyard_trainer.report.run_log import RunLog
 
 pytestmark = pytest.mark.api
@@ -63,12 +63,12 @@ class Trainer:
     def report(self, sequence: int, stage: Stage) -> None:
         progress = Progress(stage=stage, step=10 * sequence, total_steps=100, updated_at=CLOCK.now())
         report = Report(sequence=sequence, owner_epoch=1, progress=progress, metrics={"loss": 1 / sequence})
-        self._poster.offer(report, urgent=sequence == 1)
+        self._poster.submit(report, urgent=sequence == 1)
 
     def close(self) -> None:
         self._poster.close()
 
-    def _send(self, body: bytes) -> Problem | None:
+    def _send(self, body: bytes) -> PostError | None:
         problem = self._post(body)
         if problem is None:
             self.taken = json.loads(body)["sequence"]

@@ -1,4 +1,4 @@
-"""The training program: one engine loop over tasks, with checkpoints that cannot be lost.
+"""The trainer: a task-independent training loop with fenced, verified checkpoints.
 
-Imports of torch stay out of this file.
+This file must not import torch.
 """

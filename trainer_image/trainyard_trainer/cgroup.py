@@ -1,4 +1,4 @@
-"""Reading of this process's control groups (v1 and v2), through which a container limits it."""
+"""Reads the cgroups (v1 and v2) that limit this process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def group_directories(root: Path, controller: str, *, v2: bool) -> list[Path]:
-    """The process's own group and all its parents up to the mount point; a limit of any of them binds.
+    """Return the directories of the process's cgroup and its parents up to the mount point; all their limits apply.
 
     Args:
-        root: The directory that holds `sys` and `proc`.
-        controller: As v1 names it: cpu, memory.
-        v2: Whether the one hierarchy of v2 is meant, or the controller's own of v1.
+        root: The directory that contains `sys` and `proc`.
+        controller: Controller name in v1: cpu, memory.
+        v2: Whether to use the unified hierarchy of v2 instead of the controller's hierarchy of v1.
     """
     mount = root / "sys/fs/cgroup" if v2 else root / "sys/fs/cgroup" / controller
     own = mount / _own_path(root, "" if v2 else controller).lstrip("/")
@@ -19,7 +19,7 @@ def group_directories(root: Path, controller: str, *, v2: bool) -> list[Path]:
 
 
 def read_value(path: Path) -> str:
-    """The file's text, empty where a container's view of the hierarchy does not have it."""
+    """Return the content of a file; empty if the container does not see it."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
@@ -27,7 +27,7 @@ def read_value(path: Path) -> str:
 
 
 def _own_path(root: Path, controller: str) -> str:
-    """This process's group below the hierarchy of a v1 controller, or of v2 for the empty name."""
+    """Return the path of this process's cgroup in the hierarchy of a v1 controller, or of v2 for an empty name."""
     for line in read_value(root / "proc/self/cgroup").splitlines():
         _number, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

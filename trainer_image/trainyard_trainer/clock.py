@@ -1,4 +1,4 @@
-"""The clock of the process; logic takes it as an argument, tests give their own."""
+"""The clock of the process, passed as an argument so that tests can replace it."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Protocol
 
 _PROCESS = Path("/proc/self/stat")
 _START_TICKS = 19
-"""Index of `starttime` (proc(5)) among the fields after the command, which may hold blanks and brackets."""
+"""Index of `starttime` (proc(5)) after the command field, which may contain spaces and parentheses."""
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """Source of time."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean something."""
+        """Return monotonic seconds; only differences are meaningful."""
 
     def now(self) -> str:
-        """The time of day, RFC 3339 in UTC."""
+        """Return the time, RFC 3339 in UTC."""
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean something."""
+        """Return monotonic seconds; only differences are meaningful."""
         return time.monotonic()
 
     def now(self) -> str:
-        """The time of day, RFC 3339 in UTC with milliseconds."""
+        """Return the time, RFC 3339 in UTC with milliseconds."""
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def process_start_time(clock: Clock) -> float:
-    """Monotonic seconds at which this process was started; of this call where the system does not tell (no /proc)."""
+    """Return the start of this process in monotonic seconds, or the current time without /proc."""
     try:
         fields = _PROCESS.read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,6 @@
-"""How many CPU cores this process may use: the cgroup's quota (v1 and v2), not the machine's core count.
+"""CPU cores available to this process: the cgroup quota (v1 and v2) instead of the node's core count.
 
-Torch and OpenMP start a thread per core of the machine; under a quota those threads are throttled against each other.
+Torch and OpenMP start one thread per core of the node; under a CPU quota these threads throttle each other.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _ROOT = Path("/")
 
 
 def cpu_limit(root: Path = _ROOT) -> int:
-    """Whole cores the quota allows, at least 1; the cores of the affinity mask where there is no quota.
+    """Return the whole cores of the quota, at least 1; without a quota, the cores of the affinity mask.
 
     Args:
-        root: The directory that holds `sys` and `proc`.
+        root: The directory that contains `sys` and `proc`.
     """
     cores = len(os.sched_getaffinity(0))
     quotas = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota is not None]
@@ -25,16 +25,16 @@ def cpu_limit(root: Path = _ROOT) -> int:
 
 
 def threads_per_process(processes: int, root: Path = _ROOT) -> int:
-    """Threads for each of several processes that share the cores, at least 1."""
+    """Return the threads per process for processes that share the cores, at least 1."""
     return max(1, cpu_limit(root) // processes)
 
 
 def _quota_v2(root: Path) -> float | None:
     values = []
     for directory in group_directories(root, "cpu", v2=True):
-        words = read_value(directory / "cpu.max").split()
-        if len(words) == 2 and words[0] != "max":
-            values.append(int(words[0]) / int(words[1]))
+        fields = read_value(directory / "cpu.max").split()
+        if len(fields) == 2 and fields[0] != "max":
+            values.append(int(fields[0]) / int(fields[1]))
     return min(values, default=None)
 
 

@@ -1,15 +1,15 @@
 """Errors of the trainer.
 
-TrainerError            ends the run with an exit code, a sentence and advice
-|- ConfigurationError   64  the run config cannot work
-|- DataError            65  the dataset, or the run directory's data, does not fit
-|  `- RowError              one row of it; carries file, row, field and kind
+TrainerError            ends the run with an exit code, a message and advice
+|- ConfigurationError   64  invalid run config
+|- DataError            65  invalid dataset, or data that does not match the run directory
+|  `- RowError              invalid row, with file, row, field and kind
 |- NotFoundError        66  a model, dataset or checkpoint was not found
-|- SourceError          69  a source did not answer
-|- StorageError         73  the run directory's volume is full or read-only
-|- StopRequested        75  SIGTERM arrived; whatever was polled it unwinds with this
+|- SourceError          69  a source is unreachable
+|- StorageError         73  the run directory's volume is full, read-only or failing
+|- StopRequested        75  SIGTERM was received; raised where the stop flag is polled
 |- PeerLostError        76  another process of the group was lost
-|- NotPermittedError    77  a gated model, wrong credentials
+|- NotPermittedError    77  gated model or invalid credentials
 |- GpuMemoryError       79  CUDA out of memory
 |- SupersededError      80  a newer trainer owns the run directory
 """
@@ -22,7 +22,7 @@ from trainyard_crds.exitcodes import ExitCode
 
 
 class TrainerError(Exception):
-    """Ends the run: `message` is a sentence for the user, `advice` says what to change ("" where the message does)."""
+    """Ends the run: `message` is a sentence for the user, `advice` the remedy ("" if the message contains it)."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL_ERROR
 
@@ -33,19 +33,19 @@ class TrainerError(Exception):
 
 
 class ConfigurationError(TrainerError):
-    """The run config cannot work."""
+    """The run config is invalid."""
 
     exit_code = ExitCode.BAD_CONFIGURATION
 
 
 class DataError(TrainerError):
-    """The dataset, or the data a run directory was made with, does not fit."""
+    """The dataset is invalid or does not match the run directory."""
 
     exit_code = ExitCode.BAD_DATA
 
 
 class RowError(DataError):
-    """One row is wrong; `kind` is a stable CamelCase name to count by, `field` is None where the whole row is meant."""
+    """A row is invalid; `kind` is a stable CamelCase name for counts, `field` is None if the whole row is invalid."""
 
     def __init__(self, problem: str, remedy: str, *, file: str, row: int, kind: str, field: str | None = None) -> None:
         super().__init__(f"{file}, row {row}: {problem}.", remedy)
@@ -63,31 +63,31 @@ class NotFoundError(TrainerError):
 
 
 class SourceError(TrainerError):
-    """A model or dataset source did not answer; trying again may help."""
+    """A model or dataset source is unreachable; a retry may succeed."""
 
     exit_code = ExitCode.SOURCE_UNREACHABLE
 
 
 class StorageError(TrainerError):
-    """The run directory's volume is full, read-only or broken."""
+    """The run directory's volume is full, read-only or failing."""
 
     exit_code = ExitCode.STORAGE_FAILED
 
 
-class StopRequested(TrainerError):  # noqa: N818 - not an error of anybody
-    """SIGTERM arrived: unwind to the engine, which saves and exits."""
+class StopRequested(TrainerError):  # noqa: N818 - not an error
+    """SIGTERM was received: unwind to the engine, which saves and exits."""
 
     exit_code = ExitCode.INTERRUPTED
 
 
 class PeerLostError(TrainerError):
-    """Another process of the group ended, or could not be reached any more."""
+    """Another process of the group exited or is unreachable."""
 
     exit_code = ExitCode.PEER_LOST
 
 
 class NotPermittedError(TrainerError):
-    """The source refused the credentials."""
+    """The source rejected the credentials."""
 
     exit_code = ExitCode.NOT_PERMITTED
 

@@ -1,6 +1,6 @@
 """Entry point of the trainer.
 
-Imports nothing heavy: as PID 1 the process ignores SIGTERM until it has a handler, and torch takes seconds to import.
+Imports nothing heavy: PID 1 ignores SIGTERM until a handler is installed, and importing torch takes seconds.
 """
 
 from __future__ import annotations

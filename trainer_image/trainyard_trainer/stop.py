@@ -1,6 +1,6 @@
-"""The stop flag: set by SIGTERM, polled wherever time is spent.
+"""The stop flag: set by SIGTERM, polled in every long-running operation.
 
-Imports nothing heavy: the handler is installed before anything else, because PID 1 without a handler ignores SIGTERM.
+Imports nothing heavy: the handler is installed first, because PID 1 ignores SIGTERM without a handler.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from trainyard_trainer.errors import StopRequested
 
 
 class StopFlag:
-    """Whether the run was asked to stop."""
+    """Flag that records a stop request."""
 
     def __init__(self) -> None:
         self._requested = False
 
     def install(self) -> None:
-        """Let SIGTERM and SIGINT set the flag."""
+        """Install handlers of SIGTERM and SIGINT that set the flag."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
-        # The launcher of a group starts its processes with both of them held back.
+        # The launcher of a group starts its processes with both signals blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -33,10 +33,10 @@ class StopFlag:
 
     @property
     def requested(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Whether a stop was requested."""
         return self._requested
 
     def check(self) -> None:
-        """Unwind with StopRequested when the flag is set."""
+        """Raise StopRequested if the flag is set."""
         if self._requested:
             raise StopRequested("Stopped on request.")

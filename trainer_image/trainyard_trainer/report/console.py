@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, one JSON line per log step in `kubectl logs`."""
+"""Console output: a progress bar on a terminal, one JSON line per log step in `kubectl logs`."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from tqdm import tqdm
 
 
 class Console(Protocol):
-    """Where progress is shown."""
+    """Shows the progress of a run."""
 
     def begin(self, *, step: int, total_steps: int) -> None:
-        """Training begins, or goes on, at a step."""
+        """Start to show progress from a step on."""
 
     def step(self, step: int) -> None:
-        """A step was done."""
+        """Show a finished step."""
 
     def metrics(self, values: dict[str, float | int | str]) -> None:
-        """Metrics of a step, in the order they are to be read."""
+        """Show the metrics of a step in this order."""
 
     def message(self, level: str, kind: str, text: str) -> None:
-        """Something happened."""
+        """Show an event."""
 
     def close(self) -> None:
-        """The run is over."""
+        """Finish the output."""
 
 
 class JsonLines:
-    """One JSON object a line."""
+    """Writes one JSON object per line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def begin(self, *, step: int, total_steps: int) -> None:
-        """Nothing to show before the first metrics."""
+        """Do nothing."""
 
     def step(self, step: int) -> None:
-        """Steps show with their metrics only."""
+        """Do nothing: a step is written with its metrics."""
 
     def metrics(self, values: dict[str, float | int | str]) -> None:
-        """Print the metrics, numbers with five significant digits."""
+        """Write the metrics with five significant digits."""
         self._print({name: _short(value) for name, value in values.items()})
 
     def message(self, level: str, kind: str, text: str) -> None:
-        """Print the event."""
+        """Write the event."""
         self._print({"level": level, "type": kind, "message": text})
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     def _print(self, document: dict[str, object]) -> None:
         print(json.dumps(document, ensure_ascii=False), file=self._stream, flush=True)
 
 
 class ProgressBar:
-    """A bar with the latest metrics beside it, messages above it."""
+    """Progress bar with the latest metrics beside it and messages above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -66,15 +66,15 @@ class ProgressBar:
         self._bar = tqdm(total=total_steps, initial=step, unit="step", file=self._stream, dynamic_ncols=True)
 
     def step(self, step: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def metrics(self, values: dict[str, float | int | str]) -> None:
-        """Show the metrics beside the bar; step, percentage and time left are the bar's own."""
+        """Show the metrics beside the bar, which shows step, percentage and remaining time itself."""
         if self._bar is not None:
-            own = ("step", "totalSteps", "epoch", "eta")
-            self._bar.set_postfix({name: _short(value) for name, value in values.items() if name not in own})
+            shown_by_bar = ("step", "totalSteps", "epoch", "eta")
+            self._bar.set_postfix({name: _short(value) for name, value in values.items() if name not in shown_by_bar})
 
     def message(self, level: str, kind: str, text: str) -> None:
         """Print the event above the bar."""
@@ -82,13 +82,13 @@ class ProgressBar:
         tqdm.write(f"{prefix}{text}", file=self._stream)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop updating the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 def create_console(stream: TextIO) -> Console:
-    """The bar on a terminal, JSON lines elsewhere."""
+    """Return a progress bar for a terminal, JSON lines otherwise."""
     return ProgressBar(stream) if stream.isatty() else JsonLines(stream)
 
 

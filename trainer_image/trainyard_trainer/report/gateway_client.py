@@ -1,4 +1,4 @@
-"""Posts reports to the gateway from a thread of its own. Training never waits for it, and goes on without it."""
+"""Client of the gateway's intake: posts reports in a background thread and never blocks training."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 5.0
 _TIMEOUT_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
-"""Longest that the end of a run waits for the last report."""
+"""Longest wait for the last report at the end of a run."""
 
 
-class Problem(NamedTuple):
-    """Why a report was refused or lost."""
+class PostError(NamedTuple):
+    """Why a report was rejected or could not be sent."""
 
     kind: str
-    """The same for all problems that need not be told twice."""
+    """Errors of one kind are logged once."""
     message: str
 
 
-Send = Callable[[bytes], Problem | None]
-"""Posts a body; None when it was taken."""
+Send = Callable[[bytes], PostError | None]
+"""Posts a body; returns None if it was accepted."""
 
 
 def seconds_until_next(*, since_last: float, failures: int, urgent: bool) -> float:
-    """How long to wait before the next post.
+    """Return the wait before the next post.
 
     Args:
-        since_last: Seconds since the last post was tried.
-        failures: Posts that failed in a row; the wait doubles with each.
-        urgent: Whether the report should not wait for its turn.
+        since_last: Seconds since the last attempt.
+        failures: Consecutive failed attempts; each doubles the backoff.
+        urgent: Whether the report is sent without waiting for the interval.
     """
     if failures > 0:
         wait = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** (failures - 1))
@@ -51,7 +51,7 @@ def seconds_until_next(*, since_last: float, failures: int, urgent: bool) -> flo
 
 
 class GatewayClient:
-    """Keeps the latest report until it is taken; older ones are forgotten."""
+    """Posts the latest report until it is accepted; older reports are dropped."""
 
     def __init__(self, *, send: Send, clock: Clock, run_log: RunLog) -> None:
         self._send = send
@@ -61,21 +61,21 @@ class GatewayClient:
         self._latest: Report | None = None
         self._urgent = False
         self._deadline: float | None = None
-        self._tried_at = float("-inf")
+        self._last_attempt_at = float("-inf")
         self._failures = 0
-        self._told: set[str] = set()
+        self._logged_kinds: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def start(self) -> None:
-        """Start posting."""
+        """Start the thread."""
         self._thread.start()
 
-    def offer(self, report: Report, *, urgent: bool = False) -> None:
-        """Replace the report to be posted; returns at once.
+    def submit(self, report: Report, *, urgent: bool = False) -> None:
+        """Replace the report to be posted and return at once.
 
         Args:
-            report: The newest report.
-            urgent: Whether it should not wait for its turn: what the run does has changed.
+            report: The latest report.
+            urgent: Whether to send it without waiting for the interval, as after a change of the stage.
         """
         with self._changed:
             self._latest = report
@@ -83,7 +83,7 @@ class GatewayClient:
             self._changed.notify()
 
     def close(self) -> None:
-        """Give the last report some seconds to be taken, then stop posting."""
+        """Flush the last report for at most FLUSH_SECONDS, then stop the thread."""
         with self._changed:
             self._deadline = self._clock.monotonic() + FLUSH_SECONDS
             self._urgent = True
@@ -92,25 +92,30 @@ class GatewayClient:
 
     def _run(self) -> None:
         while (report := self._next()) is not None:
-            problem = self._send(report.model_dump_json(by_alias=True, exclude_none=True).encode())
+            error = self._send(report.model_dump_json(by_alias=True, exclude_none=True).encode())
             with self._changed:
-                self._tried_at = self._clock.monotonic()
-                self._failures = 0 if problem is None else self._failures + 1
-                if problem is not None and self._latest is None:
+                self._last_attempt_at = self._clock.monotonic()
+                self._failures = 0 if error is None else self._failures + 1
+                if error is not None and self._latest is None:
                     self._latest = report
-            if problem is not None and problem.kind not in self._told:
-                self._told.add(problem.kind)
-                text = f"{problem.message} Training goes on; reporting is tried again."
-                self._run_log.append(level="warning", kind="ProgressNotReported", message=text)
+            if error is not None:
+                self._log_once(error)
+
+    def _log_once(self, error: PostError) -> None:
+        if error.kind not in self._logged_kinds:
+            self._logged_kinds.add(error.kind)
+            text = f"{error.message} Training continues; the report is retried."
+            self._run_log.append(level="warning", kind="ProgressNotReported", message=text)
 
     def _next(self) -> Report | None:
-        """Wait for a report whose turn has come; None when posting is over."""
+        """Wait until a report is due and return it; None once the client is closed."""
         with self._changed:
             while True:
                 now = self._clock.monotonic()
                 if self._deadline is not None and (self._latest is None or now >= self._deadline):
                     return None
-                wait = seconds_until_next(since_last=now - self._tried_at, failures=self._failures, urgent=self._urgent)
+                since_last = now - self._last_attempt_at
+                wait = seconds_until_next(since_last=since_last, failures=self._failures, urgent=self._urgent)
                 if self._latest is not None and wait <= 0:
                     report, self._latest, self._urgent = self._latest, None, self._deadline is not None
                     return report
@@ -118,16 +123,16 @@ class GatewayClient:
 
 
 def create_sender(intake: Intake) -> Send:
-    """Posts to the gateway's intake over a fresh connection, so that rotated tokens and certificates are picked up."""
+    """Return a sender that opens a new connection per report, to pick up rotated tokens and certificates."""
 
-    def send(body: bytes) -> Problem | None:
+    def send(body: bytes) -> PostError | None:
         try:
             status, reason = _post(intake, body)
         except (OSError, http.client.HTTPException) as error:
-            return Problem("unreachable", f"The progress intake {intake.url} cannot be reached ({error}).")
+            return PostError("unreachable", f"The progress intake {intake.url} is unreachable ({error}).")
         if status < 300:
             return None
-        return Problem(f"HTTP {status}", f"The progress intake refused a report with HTTP {status}: {reason}")
+        return PostError(f"HTTP {status}", f"The progress intake rejected a report with HTTP {status}: {reason}")
 
     return send
 

@@ -1,4 +1,4 @@
-"""The run's GPUs as NVML sees them."""
+"""Samples of the run's GPUs from NVML."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ GpuSampler = Callable[[], list[Gpu]]
 
 
 def no_gpus() -> list[Gpu]:
-    """The sample of a run on the CPU."""
+    """Return the sample of a run on the CPU."""
     return []
 
 
 def gpus_of_all_pods(sample: GpuSampler, pod: int, all_gather: Callable[[Any], list[Any]]) -> GpuSampler:
-    """A sampler of the GPUs of all pods of a group, which all its processes call together.
+    """Return a sampler of the GPUs of all pods of a group; all its processes must call it together.
 
     Args:
-        sample: This process's share: the GPUs of its pod in one process of it, none in the others.
-        pod: Index of its pod.
-        all_gather: Gives the JSON values of all processes, by their ranks.
+        sample: Samples the GPUs of this pod in one process of it, and none in the others.
+        pod: Index of this pod.
+        all_gather: Returns the JSON values of all processes, by rank.
     """
 
     def sample_all() -> list[Gpu]:
         own = [gpu.model_copy(update={"pod": pod}).to_json() for gpu in sample()]
-        found = [Gpu.model_validate(one) for share in all_gather(own) for one in share]
-        return found[:MOST_GPUS]
+        gathered = [Gpu.model_validate(one) for sample_of_process in all_gather(own) for one in sample_of_process]
+        return gathered[:MOST_GPUS]
 
     return sample_all
 
 
 class NvmlGpus:
-    """Memory in use and utilisation of some GPUs."""
+    """Sampler of memory in use and utilization of GPUs."""
 
     def __init__(self, handles: Sequence[object]) -> None:
         self._handles = handles
 
     def __call__(self) -> list[Gpu]:
-        """One sample of every GPU; empty when the driver does not answer."""
+        """Return one sample of every GPU; empty if the driver fails."""
         try:
             return [_sample(handle) for handle in self._handles]
         except pynvml.NVMLError:
@@ -49,9 +49,9 @@ class NvmlGpus:
 
 
 def create_gpu_sampler(uuids: Sequence[str]) -> GpuSampler:
-    """A sampler of the GPUs with these UUIDs (as NVML writes them: `GPU-...`).
+    """Return a sampler of the GPUs with these UUIDs (in NVML's form: `GPU-...`).
 
-    Without GPUs, or where the driver's management library is missing, it has nothing to say: training does not need it.
+    Without GPUs or without NVML its samples are empty, since training does not depend on them.
     """
     if not uuids:
         return no_gpus
@@ -66,7 +66,7 @@ def _sample(handle: object) -> Gpu:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     try:
         utilization = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-    except pynvml.NVMLError_NotSupported:  # a MIG slice has no utilisation of its own
+    except pynvml.NVMLError_NotSupported:  # NVML reports no utilization for a MIG slice
         utilization = 0
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON line per log step and evaluation, reading as one run however often it was interrupted."""
+"""metrics.jsonl: one JSON line per log step and evaluation, continuous over all attempts of a run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from trainyard_trainer.report.tensorboard import EventFile
 
 
 class Metrics(Protocol):
-    """Where the metrics of a run go."""
+    """Writer of the metrics of a run."""
 
     @property
     def length(self) -> int:
-        """Bytes written; a checkpoint remembers them."""
+        """Bytes written; recorded in each checkpoint."""
 
     def begin(self, length: int) -> None:
-        """Go on after the first `length` bytes of the run's metrics."""
+        """Continue after the first `length` bytes of the run's metrics."""
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
         """Write one line."""
 
     def sync(self) -> None:
-        """Force what was written to the disk; another thread may do it."""
+        """Fsync what was written; thread-safe."""
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Stop writing."""
 
 
 class MetricsLog:
-    """The run's metrics over its steps.
+    """The run's metrics by step.
 
-    A checkpoint remembers the file's length. A start goes on in a file of its own, which begins with what its
-    checkpoint had seen and takes the place of the old one: a trainer that was cut off writes into a file that nobody
-    sees any more. The event file for TensorBoard beside it holds the same lines.
+    A checkpoint records the length of the file. An attempt writes a new file that starts with the lines up to the
+    checkpoint it resumes from, and renames it over the old one. A stale trainer then writes to a deleted file. The
+    event file for TensorBoard has the same lines.
     """
 
     def __init__(self, path: Path, staging: StagingDirectory) -> None:
@@ -50,10 +50,10 @@ class MetricsLog:
         self._file: io.FileIO | None = None
 
     def begin(self, length: int) -> None:
-        """Go on after the first `length` bytes of the run's metrics.
+        """Continue after the first `length` bytes of the run's metrics.
 
         Raises:
-            SupersededError: A newer trainer owns the run directory; its metrics are left alone.
+            SupersededError: A newer trainer owns the run directory; its metrics are unchanged.
         """
         kept = self._path.read_bytes()[:length] if length else b""
         temporary = self._staging.path(self._path.name)
@@ -64,18 +64,18 @@ class MetricsLog:
         self._events.begin(_lines_of(kept))
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
-        """Write one line; readers that follow the file see it at once."""
+        """Write one line, unbuffered."""
         line = {"step": step, "time": time, **metrics}
         write_all(self._open_file(), json.dumps(line, allow_nan=False).encode() + b"\n")
         self._events.append(line)
 
     @property
     def length(self) -> int:
-        """Bytes of the file."""
+        """Length of the file in bytes."""
         return self._open_file().tell()
 
     def sync(self) -> None:
-        """Force what was written to the disk; another thread may do it."""
+        """Fsync what was written; thread-safe."""
         os.fsync(self._open_file().fileno())
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class MetricsLog:
 
 
 def _lines_of(data: bytes) -> Iterator[dict[str, Any]]:
-    """Its lines; those that a volume damaged are left out."""
+    """Yield the lines of a file, without corrupt ones."""
     for line in data.splitlines():
         with suppress(ValueError):
             yield json.loads(line)

@@ -1,4 +1,4 @@
-"""What a process of a group reports that is not the first: nothing, by the same calls."""
+"""Reporter of a replica: implements the interface and reports nothing."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from trainyard_trainer.report.startup import StartupTimer
 
 
 class NullMetrics:
-    """Has the methods of `MetricsLog`."""
+    """Writes no metrics."""
 
     length = 0
 
     def begin(self, length: int) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
     def append(self, *, step: int, time: str, metrics: dict[str, float]) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class NullConsole:
-    """Shows nothing."""
+    """Shows no output."""
 
     def begin(self, *, step: int, total_steps: int) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
     def step(self, step: int) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
     def metrics(self, values: dict[str, float | int | str]) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
     def message(self, level: str, kind: str, text: str) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
 
 def create_null_reporter(clock: Clock, *, gpus: GpuSampler, owner_epoch: int, startup: StartupTimer) -> Reporter:
-    """A reporter nobody hears; it samples GPUs where the first process tells of them."""
+    """Return a reporter without output; it still samples GPUs, which the main process reports."""
     return Reporter(
         clock=clock,
         console=NullConsole(),

@@ -257,7 +257,7 @@ class Reporter:
             memory_estimate=self._memory,
             warnings=dict(self._warnings),
         )
-        self._poster.offer(report, urgent=urgent)
+        self._poster.submit(report, urgent=urgent)
 
     def _throughput(self) -> dict[str, float]:
         rate = None if self._pace is None else self._pace.items_per_second

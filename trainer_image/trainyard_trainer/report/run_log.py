@@ -1,4 +1,4 @@
-"""log.jsonl: what happened in the run, one JSON line an event."""
+"""log.jsonl: events of the run, one JSON line each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Level = str
 
 
 class RunLog:
-    """The run's events; safe to use from every thread."""
+    """Writer of the run's events; thread-safe."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._file = path.open("ab", buffering=0)
         self._clock = clock
         self._lock = threading.Lock()
         self.step = 0
-        """The step the run is at; goes into every line."""
+        """Current step, written to every line."""
 
     def append(self, *, level: Level, kind: str, message: str) -> None:
-        """Write one line; readers that follow the file see it at once. After the end nothing is written."""
+        """Write one line, unbuffered; do nothing after `close`."""
         event = {"time": self._clock.now(), "level": level, "type": kind, "step": self.step, "message": message}
         with self._lock:
             if self._file.closed:
@@ -38,7 +38,7 @@ class RunLog:
 
 
 class LibraryHandler(logging.Handler):
-    """Keeps what libraries warn of off the console; the same sentence is written once."""
+    """Redirects warnings of libraries to the run log, each distinct message once."""
 
     def __init__(self, run_log: RunLog) -> None:
         super().__init__(level=logging.WARNING)

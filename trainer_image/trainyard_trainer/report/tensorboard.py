@@ -1,8 +1,9 @@
 """tensorboard/: the lines of metrics.jsonl as an event file.
 
-metrics.jsonl is the source. A start writes a file of its own from the lines that belong to the run it goes on with,
-and empties the older files, so a new reader sees each step once; one that had read them drops what it knows at the
-session's start that the file begins with. They are not removed: a reader that is in one would never leave it.
+metrics.jsonl is the source. Each attempt writes a new event file from the lines up to its checkpoint and truncates the
+older files, so that a new reader sees each step once. The file starts with a session start, at which a reader that has
+read the older files purges their steps. The older files are not removed: a reader in the middle of a removed file would
+never continue with the next one.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from trainyard_trainer.checkpoint.staging import StagingDirectory
 DIRECTORY = "tensorboard"
 _NAME = "events.out.tfevents"
 _VERSION = "brain.Event:2"
-"""The version that makes readers look at session starts."""
+"""First version in which readers purge at session starts."""
 
 
 class EventFile:
-    """The event file of this start.
+    """The event file of this attempt.
 
     Args:
-        run_directory: Where the directory of event files is.
-        staging: Where this one is written until it is complete. Its owner's number is in the file's name, as readers
-            go through the files in the order of their names.
+        run_directory: The run directory.
+        staging: Staging directory in which the file is created. Its owner epoch is part of the file name because
+            readers process the files in the order of their names.
     """
 
     def __init__(self, run_directory: Path, staging: StagingDirectory) -> None:
@@ -39,10 +40,10 @@ class EventFile:
         self._file: io.FileIO | None = None
 
     def begin(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Go on after the lines of metrics.jsonl that an earlier start left.
+        """Start the file with the lines of metrics.jsonl of earlier attempts.
 
         Raises:
-            SupersededError: A newer trainer owns the run directory; its files are left alone.
+            SupersededError: A newer trainer owns the run directory; its files are unchanged.
         """
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
@@ -60,7 +61,7 @@ class EventFile:
                 self._staging.replace(path, _empty_file())
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add the numbers of a line: `step`, `time` (RFC 3339) and one scalar each for all others."""
+        """Add a line: `step`, `time` (RFC 3339) and one scalar for each other field."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         scalars = [
@@ -81,7 +82,7 @@ def _empty_file() -> bytes:
 
 
 def _record(**fields: Any) -> bytes:
-    """An event as it lies in a file: TFRecord with masked CRC-32C."""
+    """Return an encoded event: a TFRecord with masked CRC-32C."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 

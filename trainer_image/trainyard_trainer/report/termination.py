@@ -1,4 +1,4 @@
-"""The last word of a trainer: the termination message of its container, and result.json of a finished run."""
+"""Termination message of the container, and result.json of a finished run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ADVICE_LIMIT = 512
 
 
 def read_result(run_directory: Path) -> Termination | None:
-    """What a finished run left; None when the run has not finished."""
+    """Return the result of a finished run; None if the run has not finished."""
     try:
         result = Termination.model_validate_json((run_directory / RESULT_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
@@ -29,7 +29,7 @@ def read_result(run_directory: Path) -> Termination | None:
 
 
 def termination_of(error: TrainerError) -> Termination:
-    """The termination of a run that ended with an error, or on request."""
+    """Return the termination of a run that failed or was interrupted."""
     return Termination(
         outcome=Outcome.INTERRUPTED if isinstance(error, StopRequested) else Outcome.FAILED,
         exit_code=int(error.exit_code),
@@ -40,18 +40,18 @@ def termination_of(error: TrainerError) -> Termination:
 
 
 def termination_log(environ: Mapping[str, str]) -> Path | None:
-    """The file the kubelet reads the termination message from; None outside a pod."""
-    if named := environ.get(TERMINATION_LOG_ENV):
-        return Path(named)
+    """Return the file from which the kubelet reads the termination message; None outside a pod."""
+    if configured := environ.get(TERMINATION_LOG_ENV):
+        return Path(configured)
     path = Path(TERMINATION_LOG)
     return path if path.exists() and os.access(path, os.W_OK) else None
 
 
 def write_termination(termination: Termination, environ: Mapping[str, str]) -> None:
-    """Leave the termination message where the kubelet looks for it."""
+    """Write the termination message to the file that the kubelet reads."""
     path = termination_log(environ)
     if path is not None:
-        try:  # in place: the kubelet has mounted this very file
+        try:  # in place: the file is a bind mount of the kubelet
             path.write_text(termination.to_message(), encoding="utf-8")
         except OSError as error:
             sys.stderr.write(f"The termination message cannot be written to {path}: {error.strerror}.\n")

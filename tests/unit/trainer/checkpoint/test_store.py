@@ -15,12 +15,12 @@ from trainyard_trainer.errors import ConfigurationError, StorageError, Supersede
 
 
 def forge(checkpoint: Path, old: str, new: str) -> None:
-    """Another text in a manifest that is sealed again."""
+    """Replace text in a manifest and update its seal."""
     path = checkpoint / "manifest.json"
     path.write_bytes(Manifest.model_validate_json(path.read_text().replace(old, new)).to_bytes())
 
 
-def test_a_checkpoint_has_weights_state_and_a_manifest_of_both(tmp_path: Path) -> None:
+def test_checkpoint_has_weights_state_and_manifest(tmp_path: Path) -> None:
     store = open_at(tmp_path)
     save(store, 3, loss=0.5)
     directory = tmp_path / "checkpoints/step-3-e1"
@@ -35,7 +35,7 @@ def test_a_checkpoint_has_weights_state_and_a_manifest_of_both(tmp_path: Path) -
     assert status.digest.startswith("sha256:")
 
 
-def test_the_manifest_is_written_after_everything_else_is_durable(tmp_path: Path) -> None:
+def test_manifest_is_written_after_all_files_are_fsynced(tmp_path: Path) -> None:
     calls: list[str] = []
 
     class Recorded(Files):
@@ -57,7 +57,7 @@ def test_the_manifest_is_written_after_everything_else_is_durable(tmp_path: Path
     assert calls[len(before) :][:4] == ["manifest.json", temporary, "RENAME", "checkpoints"]
 
 
-def test_a_successor_inherits_and_goes_on(tmp_path: Path) -> None:
+def test_successor_inherits_checkpoints(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     store = open_at(tmp_path)
     assert store.owner_epoch == 2
@@ -69,7 +69,7 @@ def test_a_successor_inherits_and_goes_on(tmp_path: Path) -> None:
     assert names(open_at(tmp_path)) == ["step-3-e1", "step-5-e2"]
 
 
-def test_a_late_commit_of_a_stale_trainer_never_counts(tmp_path: Path) -> None:
+def test_late_checkpoint_of_a_stale_trainer_is_invalid(tmp_path: Path) -> None:
     stale = open_at(tmp_path)
     save(stale, 3)
     late = tmp_path / "elsewhere"
@@ -82,12 +82,12 @@ def test_a_late_commit_of_a_stale_trainer_never_counts(tmp_path: Path) -> None:
     assert third.remove_stale() == ["step-4-e1"]
 
 
-def test_a_stale_trainer_notices_in_a_save(tmp_path: Path) -> None:
+def test_stale_trainer_fails_in_a_save(tmp_path: Path) -> None:
     stale = open_at(tmp_path)
 
     def be_superseded(weights: Path, state: Path) -> None:
         write(weights, state)
-        open_at(tmp_path)  # clears what the stale one has written so far
+        open_at(tmp_path)  # removes the staging directory of the stale trainer
 
     with pytest.raises(SupersededError, match="Trainer 2 took over"):
         stale.save(draft(3), be_superseded)
@@ -96,14 +96,14 @@ def test_a_stale_trainer_notices_in_a_save(tmp_path: Path) -> None:
     assert names(open_at(tmp_path)) == []
 
 
-def test_a_trainer_that_died_while_it_took_over_changes_nothing(tmp_path: Path) -> None:
+def test_incomplete_takeover_changes_nothing(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "owner/2.json").write_text('{"epoch": 2, "inher')
     store = open_at(tmp_path)
     assert (store.owner_epoch, names(store)) == (3, ["step-3-e1"])
 
 
-def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
+def test_owner_epoch_is_never_reused(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "owner/1.json").unlink()
     (tmp_path / "checkpoints/step-3-e1/manifest.json").unlink()
@@ -113,13 +113,13 @@ def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
     assert names(store) == ["step-3-e2"]
 
 
-def test_a_manifest_that_was_sealed_again_counts(tmp_path: Path) -> None:
+def test_resealed_manifest_is_valid(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     forge(tmp_path / "checkpoints/step-3-e1", '"method"', '"methot"')
     assert names(open_at(tmp_path)) == ["step-3-e1"]
 
 
-def test_a_checkpoint_that_somebody_removed_is_not_missed(tmp_path: Path) -> None:
+def test_checkpoint_removed_by_a_user_is_ignored(tmp_path: Path) -> None:
     store = open_at(tmp_path, keep=1)
     save(store, 3)
     shutil.rmtree(tmp_path / "checkpoints/step-3-e1")
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_somebody_removed_is_not_missed(tmp_path: Path) -> Non
     assert names(store) == ["step-6-e1"]
 
 
-def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
+def test_checkpoints_without_an_owner_are_inherited(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "owner/1.json").unlink()
     assert names(open_at(tmp_path)) == ["step-3-e1"]
@@ -140,7 +140,7 @@ def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
         pytest.param(lambda path: (path / "manifest.json").write_text("{"), id="torn manifest"),
         pytest.param(lambda path: (path / "weights/model.safetensors").write_bytes(b"w"), id="short file"),
         pytest.param(lambda path: (path / "weights/model.safetensors").write_bytes(b"WEIGHTS"), id="other content"),
-        pytest.param(lambda path: (path / "state/state.json").unlink(), id="file gone"),
+        pytest.param(lambda path: (path / "state/state.json").unlink(), id="missing file"),
         pytest.param(lambda path: path.rename(path.with_name("step-9-e1")), id="another step's name"),
         pytest.param(
             lambda path: (path / "manifest.json").write_text(
@@ -154,7 +154,7 @@ def test_checkpoints_nobody_ever_owned_are_taken_over(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_corrupt_checkpoint_is_invalid(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     store = open_at(tmp_path)
     save(store, 3)
     save(store, 6)
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage: Callable[[P
     assert names(open_at(tmp_path)) == ["step-3-e1"]
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+def test_newest_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
     store = open_at(tmp_path, keep=2)
     for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.1), (5, 0.7)):
         save(store, step, evalLoss=loss)
@@ -178,7 +178,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     ]
 
 
-def test_a_step_saved_again_counts_once(tmp_path: Path) -> None:
+def test_step_saved_again_counts_once(tmp_path: Path) -> None:
     first = open_at(tmp_path, keep=2)
     save(first, 3)
     save(first, 6)
@@ -187,14 +187,14 @@ def test_a_step_saved_again_counts_once(tmp_path: Path) -> None:
     assert names(second) == ["step-3-e1", "step-6-e2"]
 
 
-def test_the_index_is_rebuilt_from_the_manifests(tmp_path: Path) -> None:
+def test_index_is_rebuilt_from_the_manifests(tmp_path: Path) -> None:
     save(open_at(tmp_path), 3)
     (tmp_path / "checkpoints/index.json").write_text("nonsense")
     open_at(tmp_path)
     assert json.loads((tmp_path / "checkpoints/index.json").read_text())["last"] == "step-3-e1"
 
 
-def test_leftovers_of_interrupted_writes_go_and_nothing_else(tmp_path: Path) -> None:
+def test_takeover_removes_only_leftovers_of_interrupted_writes(tmp_path: Path) -> None:
     open_at(tmp_path)
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / ".tmp-e1/step-9-e1/weights").mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_leftovers_of_interrupted_writes_go_and_nothing_else(tmp_path: Path) -> 
     assert sorted(path.name for path in checkpoints.iterdir()) == ["index.json", "notes"]
 
 
-def test_files_of_a_checkpoint_may_be_read_by_other_users(tmp_path: Path) -> None:
+def test_checkpoint_files_are_readable_for_other_users(tmp_path: Path) -> None:
     def write_private(weights: Path, state: Path) -> None:
         write(weights, state)
         (weights / "model.safetensors").chmod(0o600)
@@ -214,7 +214,7 @@ def test_files_of_a_checkpoint_may_be_read_by_other_users(tmp_path: Path) -> Non
     assert mode & 0o444 == 0o444
 
 
-def test_a_run_directory_that_is_a_file(tmp_path: Path) -> None:
+def test_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(ConfigurationError, match="is not a directory"):
         open_at(tmp_path / "run")
@@ -230,11 +230,11 @@ def test_a_run_directory_that_is_a_file(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/run/x"), "may not write to /run/x."),
     ],
 )
-def test_a_volume_that_cannot_be_written(error: Exception, sentence: str) -> None:
+def test_volume_errors_are_mapped(error: Exception, sentence: str) -> None:
     with pytest.raises(StorageError, match=re.escape(sentence)), storage_errors(Path("/run")):
         raise error
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_not_mapped() -> None:
     with pytest.raises(SafetensorError), storage_errors(Path("/run")):
         raise SafetensorError("header too large")

@@ -1,4 +1,4 @@
-"""Two trainers on one run directory, one of them paused or dead at every instant of what it does there."""
+"""Two trainers on one run directory, one of them paused or killed at each file operation."""
 
 from contextlib import suppress
 from itertools import count
@@ -15,15 +15,15 @@ from trainyard_trainer.errors import SupersededError
 
 
 def missing(directory: Path, store: CheckpointStore) -> list[str]:
-    """Checkpoints that a store lists and that are gone or damaged."""
+    """Return the checkpoints of a store that are missing or corrupt."""
     return [one for one in names(store) if read_verified(directory / "checkpoints" / one) is None]
 
 
 def stale_save(directory: Path, instant: int) -> bool:
-    """A trainer that keeps one checkpoint is paused in its second save while a successor takes over.
+    """Pause a trainer that keeps one checkpoint in its second save while a successor takes over.
 
     Returns:
-        Whether there was such an instant.
+        Whether the instant was reached.
     """
     stale, successors = open_at(directory, keep=1), []
     save(stale, 3)
@@ -44,16 +44,16 @@ def stale_save(directory: Path, instant: int) -> bool:
     return bool(happened)
 
 
-def test_a_trainer_paused_in_a_save_takes_nothing_from_its_successor(tmp_path: Path) -> None:
+def test_trainer_paused_in_a_save_removes_no_checkpoint_of_its_successor(tmp_path: Path) -> None:
     instants = next(number for number in count() if not stale_save(tmp_path / str(number), number))
     assert instants > 40
 
 
 def dying_successor(directory: Path, instant: int) -> bool:
-    """A successor dies while it takes over, just after its predecessor tried to save.
+    """Kill a successor during its takeover, just after its predecessor tried to save.
 
     Returns:
-        Whether there was such an instant.
+        Whether the instant was reached.
     """
     predecessor, saved = open_at(directory, keep=1), [3]
     save(predecessor, 3)
@@ -78,16 +78,16 @@ def dying_successor(directory: Path, instant: int) -> bool:
     return bool(happened)
 
 
-def test_a_successor_that_dies_while_it_takes_over_loses_nothing(tmp_path: Path) -> None:
+def test_successor_killed_during_takeover_loses_no_checkpoint(tmp_path: Path) -> None:
     instants = next(number for number in count() if not dying_successor(tmp_path / str(number), number))
     assert instants > 30
 
 
 def two_successors(directory: Path, instant: int) -> bool:
-    """Two trainers take over at the same time.
+    """Run two takeovers at the same time.
 
     Returns:
-        Whether there was such an instant.
+        Whether the instant was reached.
     """
     save(open_at(directory), 3)
     newer: list[CheckpointStore] = []
@@ -105,6 +105,6 @@ def two_successors(directory: Path, instant: int) -> bool:
     return bool(happened)
 
 
-def test_of_two_that_take_over_at_once_one_goes_on(tmp_path: Path) -> None:
+def test_one_of_two_concurrent_takeovers_succeeds(tmp_path: Path) -> None:
     instants = next(number for number in count() if not two_successors(tmp_path / str(number), number))
     assert instants > 30

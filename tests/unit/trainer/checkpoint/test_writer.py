@@ -22,13 +22,13 @@ def after(gate: Event, result: int) -> Callable[[], int]:
     return job
 
 
-def test_a_job_is_done_by_another_thread_and_its_result_is_given_once(writer: Writer[int]) -> None:
+def test_job_runs_in_another_thread_and_its_result_is_returned_once(writer: Writer[int]) -> None:
     writer.start(get_ident)
     assert writer.collect(wait=True) not in (None, get_ident())
     assert writer.collect(wait=True) is None
 
 
-def test_nobody_waits_for_a_job_who_does_not_want_to(writer: Writer[int]) -> None:
+def test_collect_without_wait_does_not_block(writer: Writer[int]) -> None:
     gate = Event()
     writer.start(after(gate, 7))
     assert writer.is_busy
@@ -38,7 +38,7 @@ def test_nobody_waits_for_a_job_who_does_not_want_to(writer: Writer[int]) -> Non
     assert not writer.is_busy
 
 
-def test_there_is_one_job_at_a_time(writer: Writer[int]) -> None:
+def test_second_job_is_refused_while_one_is_running(writer: Writer[int]) -> None:
     gate = Event()
     writer.start(after(gate, 7))
     with pytest.raises(AssertionError, match="one job at a time"):
@@ -51,7 +51,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("error", [OSError("no"), Interrupted()])
-def test_what_a_job_raises_is_raised_once_where_its_result_is_taken(writer: Writer[int], error: BaseException) -> None:
+def test_error_of_a_job_is_raised_once_by_collect(writer: Writer[int], error: BaseException) -> None:
     def fail() -> int:
         raise error
 
@@ -63,7 +63,7 @@ def test_what_a_job_raises_is_raised_once_where_its_result_is_taken(writer: Writ
     assert writer.collect(wait=True) == 1
 
 
-def test_closing_lets_the_job_end() -> None:
+def test_close_waits_for_the_job() -> None:
     writer: Writer[int] = Writer()
     gate = Event()
     writer.start(after(gate, 7))

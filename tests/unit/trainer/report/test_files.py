@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 
 
 def metrics_log(directory: Path, length: int = 0) -> MetricsLog:
-    """As a start of the run makes it."""
+    """Open the metrics log as an attempt does."""
     log = MetricsLog(directory / "metrics.jsonl", make_staging(directory))
     log.begin(length)
     return log
@@ -42,7 +42,7 @@ def steps_in(directory: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
 
 
-def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Path) -> None:
+def test_resumed_run_rewrites_lines_after_its_checkpoint(tmp_path: Path) -> None:
     first = metrics_log(tmp_path)
     first.append(step=1, time=NOW, metrics={"loss": 1.0})
     length = first.length
@@ -54,7 +54,7 @@ def test_a_resumed_run_writes_anew_what_its_checkpoint_had_not_seen(tmp_path: Pa
     assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
 
 
-def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> None:
+def test_late_writes_of_a_stale_trainer_are_invisible(tmp_path: Path) -> None:
     stale = metrics_log(tmp_path)
     stale.append(step=1, time=NOW, metrics={"loss": 1.0})
     successor = metrics_log(tmp_path, stale.length)
@@ -65,7 +65,7 @@ def test_what_a_stale_trainer_writes_late_is_seen_by_nobody(tmp_path: Path) -> N
     assert steps_in(tmp_path) == [(1, 1.0), (2, 0.5)]
 
 
-def test_a_file_shorter_than_the_checkpoint_remembers_is_left_alone(tmp_path: Path) -> None:
+def test_file_shorter_than_recorded_is_kept(tmp_path: Path) -> None:
     log = metrics_log(tmp_path)
     log.append(step=1, time=NOW, metrics={"loss": 1.0})
     length = log.length
@@ -77,7 +77,7 @@ def test_log_lines(tmp_path: Path) -> None:
     log.step = 7
     log.append(level="info", kind="RowsDropped", message="12 of 300 rows")
     log.close()
-    log.append(level="info", kind="Late", message="a thread that is still there")
+    log.append(level="info", kind="Late", message="from a thread that still runs")
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {
         "time": "2026-01-02T03:04:05Z",
         "level": "info",
@@ -87,7 +87,7 @@ def test_log_lines(tmp_path: Path) -> None:
     }
 
 
-def test_what_libraries_warn_of_is_written_once(tmp_path: Path) -> None:
+def test_library_warning_is_written_once(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "log.jsonl", FixedClock())
     handler = LibraryHandler(log)
     for level, message in ((logging.WARNING, "old"), (logging.WARNING, "old"), (logging.INFO, "chatter")):
@@ -99,7 +99,7 @@ def test_what_libraries_warn_of_is_written_once(tmp_path: Path) -> None:
     assert (json.loads(line)["type"], json.loads(line)["message"]) == ("Library", "library: old")
 
 
-def test_outside_a_terminal_there_is_one_json_line_per_log_step() -> None:
+def test_console_writes_json_lines_without_a_terminal() -> None:
     stream = io.StringIO()
     console = create_console(stream)
     assert isinstance(console, JsonLines)
@@ -113,7 +113,7 @@ def test_outside_a_terminal_there_is_one_json_line_per_log_step() -> None:
     ]
 
 
-def test_a_terminal_gets_a_bar_that_starts_where_the_run_was() -> None:
+def test_console_shows_a_bar_from_the_resumed_step_on_a_terminal() -> None:
     stream = Terminal()
     console = create_console(stream)
     assert isinstance(console, ProgressBar)
@@ -128,27 +128,25 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_was() -> None:
     assert "loss=1.23" in stream.getvalue()
 
 
-def test_a_failure_has_reason_sentence_and_advice() -> None:
+def test_failed_termination_has_reason_message_and_advice() -> None:
     termination = termination_of(DataError("Row 3 is empty.", "Remove it."))
     assert (termination.outcome, termination.exit_code, termination.reason) == (Outcome.FAILED, 65, "BadData")
     assert (termination.message, termination.advice) == ("Row 3 is empty.", "Remove it.")
     assert termination_of(StopRequested("Stopped.")).outcome is Outcome.INTERRUPTED
 
 
-def test_long_texts_fit_the_limits() -> None:
+def test_long_texts_are_truncated_to_the_limits() -> None:
     termination = termination_of(DataError("x" * 5000, "y" * 5000))
     assert len(termination.message) == 1024
     assert len(termination.advice) == 512
 
 
-def test_a_termination_log_that_cannot_be_written_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_termination_log_is_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_termination(termination_of(DataError("x")), {TERMINATION_LOG_ENV: str(tmp_path)})
     assert "Is a directory" in capsys.readouterr().err
 
 
-def test_the_termination_message_goes_where_the_environment_says(tmp_path: Path) -> None:
+def test_termination_message_is_written_to_the_configured_file(tmp_path: Path) -> None:
     target = tmp_path / "termination-log"
     write_termination(termination_of(DataError("x" * 1000, "y")), {TERMINATION_LOG_ENV: str(target)})
     assert len(target.read_bytes()) <= TERMINATION_LIMIT

@@ -17,22 +17,22 @@ from tests.unit.timeouts import TIMEOUT
 from trainyard_crds.report import Progress, Report
 from trainyard_crds.runconfig import Intake
 from trainyard_trainer.clock import SystemClock
-from trainyard_trainer.report.gateway_client import GatewayClient, Problem, create_sender, seconds_until_next
+from trainyard_trainer.report.gateway_client import GatewayClient, PostError, create_sender, seconds_until_next
 from trainyard_trainer.report.run_log import RunLog
 
 
 @pytest.mark.parametrize(
     ("since_last", "failures", "urgent", "seconds"),
     [
-        pytest.param(float("inf"), 0, False, 0, id="the first report goes at once"),
+        pytest.param(float("inf"), 0, False, 0, id="the first report is sent at once"),
         pytest.param(0.5, 0, False, 1.5, id="at most one in two seconds"),
         pytest.param(0.0, 0, True, 0, id="a change of stage does not wait"),
-        pytest.param(0.0, 1, True, 0.5, id="after a failure even that waits"),
-        pytest.param(0.0, 3, False, 2, id="longer with every failure"),
-        pytest.param(1.0, 30, False, 4, id="but never longer than five seconds"),
+        pytest.param(0.0, 1, True, 0.5, id="an urgent report waits after a failure"),
+        pytest.param(0.0, 3, False, 2, id="the backoff doubles with each failure"),
+        pytest.param(1.0, 30, False, 4, id="the backoff is at most five seconds"),
     ],
 )
-def test_when_the_next_report_goes(since_last: float, failures: int, urgent: bool, seconds: float) -> None:
+def test_seconds_until_next_report(since_last: float, failures: int, urgent: bool, seconds: float) -> None:
     assert seconds_until_next(since_last=since_last, failures=failures, urgent=urgent) == seconds
 
 
@@ -41,54 +41,54 @@ def report(sequence: int) -> Report:
 
 
 class Gateway:
-    """Takes reports; the first `problems` are refused, the first waits for `gate`."""
+    """Accepts reports after the first `errors`; every post waits for `gate`."""
 
-    def __init__(self, problems: list[Problem]) -> None:
-        self.taken: list[int] = []
+    def __init__(self, errors: list[PostError]) -> None:
+        self.accepted: list[int] = []
         self.gate = threading.Event()
-        self.asked = threading.Event()
-        self._problems = problems
+        self.called = threading.Event()
+        self._errors = errors
 
-    def __call__(self, body: bytes) -> Problem | None:
-        self.asked.set()
+    def __call__(self, body: bytes) -> PostError | None:
+        self.called.set()
         self.gate.wait(TIMEOUT)
-        if self._problems:
-            return self._problems.pop(0)
-        self.taken.append(json.loads(body)["sequence"])
+        if self._errors:
+            return self._errors.pop(0)
+        self.accepted.append(json.loads(body)["sequence"])
         return None
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end waits as long as the last report needs."""
+def long_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `close` wait until the last report was sent."""
     monkeypatch.setattr("trainyard_trainer.report.gateway_client.FLUSH_SECONDS", TIMEOUT)
 
 
-@pytest.mark.usefixtures("patient")
-def test_only_the_latest_report_matters_and_training_never_waits(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("long_flush")
+def test_only_the_latest_report_is_sent_and_submit_does_not_block(tmp_path: Path) -> None:
     gateway = Gateway([])
-    poster = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
-    poster.start()
-    poster.offer(report(1))
-    assert gateway.asked.wait(TIMEOUT)
+    client = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
+    client.start()
+    client.submit(report(1))
+    assert gateway.called.wait(TIMEOUT)
     for sequence in range(2, 50):
-        poster.offer(report(sequence))
+        client.submit(report(sequence))
     gateway.gate.set()
-    poster.close()
-    assert gateway.taken == [1, 49]
+    client.close()
+    assert gateway.accepted == [1, 49]
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_refused_report_is_tried_again_and_told_once(tmp_path: Path) -> None:
-    gateway = Gateway([Problem("HTTP 403", "Refused at 1."), Problem("HTTP 403", "Refused at 2.")])
+@pytest.mark.usefixtures("long_flush")
+def test_rejected_report_is_retried_and_logged_once(tmp_path: Path) -> None:
+    gateway = Gateway([PostError("HTTP 403", "Rejected at 1."), PostError("HTTP 403", "Rejected at 2.")])
     gateway.gate.set()
-    poster = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
-    poster.start()
-    poster.offer(report(1))
-    poster.close()
-    assert gateway.taken == [1]
+    client = GatewayClient(send=gateway, clock=SystemClock(), run_log=RunLog(tmp_path / "log", SystemClock()))
+    client.start()
+    client.submit(report(1))
+    client.close()
+    assert gateway.accepted == [1]
     [line] = (tmp_path / "log").read_text().splitlines()
-    assert json.loads(line)["message"].startswith("Refused at 1.")
+    assert json.loads(line)["message"].startswith("Rejected at 1.")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -130,7 +130,7 @@ def intake(tmp_path: Path, server: Server) -> Intake:
     return Intake(url=f"http://127.0.0.1:{server.server_port}/a/b?c=d", token_file=str(token))
 
 
-def test_the_body_goes_to_the_url_as_it_is_with_the_token_as_it_is_now(tmp_path: Path, server: Server) -> None:
+def test_sender_posts_the_body_with_the_current_token(tmp_path: Path, server: Server) -> None:
     where = intake(tmp_path, server)
     send = create_sender(where)
     assert send(b"{}") is None
@@ -142,22 +142,22 @@ def test_the_body_goes_to_the_url_as_it_is_with_the_token_as_it_is_now(tmp_path:
     ]
 
 
-def test_a_refusal_names_status_and_reason(tmp_path: Path, server: Server) -> None:
+def test_rejection_names_status_and_reason(tmp_path: Path, server: Server) -> None:
     server.handler.status = 403
-    problem = create_sender(intake(tmp_path, server))(b"{}")
-    assert problem == Problem("HTTP 403", "The progress intake refused a report with HTTP 403: token of another pod")
+    error = create_sender(intake(tmp_path, server))(b"{}")
+    assert error == PostError("HTTP 403", "The progress intake rejected a report with HTTP 403: token of another pod")
 
 
-def test_an_intake_that_is_not_there(tmp_path: Path) -> None:
+def test_unreachable_intake(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
-    problem = create_sender(Intake(url="http://127.0.0.1:1/x", token_file=str(token)))(b"{}")
-    assert problem is not None
-    assert problem.kind == "unreachable"
+    error = create_sender(Intake(url="http://127.0.0.1:1/x", token_file=str(token)))(b"{}")
+    assert error is not None
+    assert error.kind == "unreachable"
 
 
 def certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that is its own CA, and its key."""
+    """Create a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -176,7 +176,7 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
     return files
 
 
-def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(tmp_path: Path, server: Server) -> None:
+def test_token_is_sent_only_to_a_gateway_with_a_certificate_of_the_ca(tmp_path: Path, server: Server) -> None:
     own, key = certificate(tmp_path, "own")
     other, _ = certificate(tmp_path, "other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -187,9 +187,9 @@ def test_only_a_gateway_that_the_current_ca_vouches_for_gets_the_token(tmp_path:
     where = Intake(url=plain.url.replace("http:", "https:"), token_file=plain.token_file, ca_file=str(ca))
     send = create_sender(where)
     ca.write_bytes(other.read_bytes())
-    problem = send(b"{}")
-    assert problem is not None
-    assert "certificate verify failed" in problem.message
+    error = send(b"{}")
+    assert error is not None
+    assert "certificate verify failed" in error.message
     ca.write_bytes(own.read_bytes())
     assert send(b"{}") is None
     assert len(server.handler.seen) == 1

@@ -16,7 +16,7 @@ from trainyard_trainer.report.startup import StartupTimer
 MODEL = ResolvedModel(source="hf://org/name", revision="abc")
 
 
-class HandClock:
+class ManualClock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
@@ -27,19 +27,19 @@ class HandClock:
         return "2026-01-02T03:04:05Z"
 
 
-class KeepingPoster:
+class RecordingClient:
     def __init__(self) -> None:
-        self.offered: list[tuple[Report, bool]] = []
+        self.submitted: list[tuple[Report, bool]] = []
 
-    def offer(self, report: Report, *, urgent: bool = False) -> None:
-        self.offered.append((Report.model_validate(report.to_json()), urgent))
+    def submit(self, report: Report, *, urgent: bool = False) -> None:
+        self.submitted.append((Report.model_validate(report.to_json()), urgent))
 
     def close(self) -> None:
         pass
 
     @property
     def last(self) -> Report:
-        return self.offered[-1][0]
+        return self.submitted[-1][0]
 
 
 def started_metrics_log(directory: Path) -> MetricsLog:
@@ -49,19 +49,19 @@ def started_metrics_log(directory: Path) -> MetricsLog:
 
 
 class Parts:
-    """A reporter and what it is made of."""
+    """A reporter and its collaborators."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.stdout = io.StringIO()
-        self.poster = KeepingPoster()
+        self.client = RecordingClient()
         self.reporter = Reporter(
             clock=self.clock,
             console=JsonLines(self.stdout),
             run_log=RunLog(directory / "log.jsonl", self.clock),
             metrics_log=started_metrics_log(directory),
-            poster=self.poster,  # type: ignore[arg-type] # all a reporter uses of an GatewayClient
+            poster=self.client,  # type: ignore[arg-type] # the part of GatewayClient that the reporter uses
             gpus=list,
             owner_epoch=4,
             startup=StartupTimer(self.clock.monotonic() - 5),
@@ -82,15 +82,15 @@ def checkpoint(step: int, *, best: bool = False) -> CheckpointStatus:
     return CheckpointStatus(name=f"step-{step}-e1", step=step, bytes=1, digest="sha256:0", best=best, created_at="t")
 
 
-def test_a_report_is_complete_and_numbered(parts: Parts) -> None:
+def test_report_is_complete_and_numbered(parts: Parts) -> None:
     parts.reporter.stage(Stage.TRAINING)
     parts.begin()
     parts.clock.seconds = 10
     parts.reporter.step_done(step=5, epoch=0.25, items=500)
     parts.reporter.metrics({"loss": 1.5})
     parts.reporter.checkpoints([checkpoint(5, best=True)])
-    report = parts.poster.last
-    assert [one.sequence for one, _ in parts.poster.offered] == list(range(1, len(parts.poster.offered) + 1))
+    report = parts.client.last
+    assert [one.sequence for one, _ in parts.client.submitted] == list(range(1, len(parts.client.submitted) + 1))
     assert (report.owner_epoch, report.model) == (4, MODEL)
     assert report.metrics == {"packing": 0.9, "loss": 1.5}
     assert [one.name for one in report.checkpoints] == ["step-5-e1"]
@@ -99,22 +99,22 @@ def test_a_report_is_complete_and_numbered(parts: Parts) -> None:
     assert (progress.steps_per_second, progress.tokens_per_second, progress.remaining_seconds) == (0.5, 50.0, 30)
 
 
-def test_stages_are_urgent_and_said_once(parts: Parts) -> None:
+def test_change_of_stage_is_reported_once_and_urgently(parts: Parts) -> None:
     parts.reporter.stage(Stage.LOADING_MODEL)
     parts.reporter.stage(Stage.LOADING_MODEL)
-    assert [(one.progress.stage, urgent) for one, urgent in parts.poster.offered] == [(Stage.LOADING_MODEL, True)]
+    assert [(one.progress.stage, urgent) for one, urgent in parts.client.submitted] == [(Stage.LOADING_MODEL, True)]
 
 
-def test_steps_between_log_lines_are_reported_every_two_seconds(parts: Parts) -> None:
+def test_steps_are_reported_every_two_seconds(parts: Parts) -> None:
     parts.begin()
-    parts.poster.offered.clear()
+    parts.client.submitted.clear()
     for step in range(1, 11):
         parts.clock.seconds += 0.5
         parts.reporter.step_done(step=step, epoch=0, items=step)
-    assert [one.progress.step for one, _ in parts.poster.offered] == [4, 8]
+    assert [one.progress.step for one, _ in parts.client.submitted] == [4, 8]
 
 
-def test_a_console_line_is_short_and_has_what_is_asked_for(parts: Parts) -> None:
+def test_console_line(parts: Parts) -> None:
     parts.begin()
     parts.clock.seconds = 10
     parts.reporter.step_done(step=5, epoch=0.25, items=500)
@@ -131,22 +131,22 @@ def test_a_console_line_is_short_and_has_what_is_asked_for(parts: Parts) -> None
     }
 
 
-def test_numbers_that_are_not_finite_are_left_out(parts: Parts) -> None:
+def test_non_finite_metrics_are_omitted(parts: Parts) -> None:
     parts.begin()
     parts.reporter.metrics({"loss": 1.0, "accuracy": float("nan")})
-    assert parts.poster.last.metrics == {"packing": 0.9, "loss": 1.0}
+    assert parts.client.last.metrics == {"packing": 0.9, "loss": 1.0}
 
 
-def test_a_warning_is_logged_once_and_stays_in_every_report(parts: Parts) -> None:
+def test_warning_is_logged_once_and_kept_in_every_report(parts: Parts) -> None:
     parts.reporter.warn("GracePeriodTooShort", "x" * 600)
     parts.reporter.warn("GracePeriodTooShort", "again")
     parts.reporter.stage(Stage.SAVING)
     parts.reporter.close()
-    assert parts.poster.last.warnings == {"GracePeriodTooShort": "x" * 512}
+    assert parts.client.last.warnings == {"GracePeriodTooShort": "x" * 512}
     assert len((parts.directory / "log.jsonl").read_text().splitlines()) == 1
 
 
-def test_the_first_step_of_a_start_tells_what_took_how_long(parts: Parts) -> None:
+def test_first_step_logs_the_startup_breakdown(parts: Parts) -> None:
     parts.begin()
     parts.clock.seconds = 3
     parts.reporter.stage(Stage.TRAINING)
@@ -154,11 +154,11 @@ def test_the_first_step_of_a_start_tells_what_took_how_long(parts: Parts) -> Non
     for step in (1, 2):
         parts.reporter.step_done(step=step, epoch=0, items=1)
     (line,) = (parts.directory / "log.jsonl").read_text().splitlines()
-    expected = "The first step was done 9.00 s after the process began: imports 8.00 s, first step 1.00 s."
+    expected = "The first step finished 9.00 s after the process start: imports 8.00 s, first step 1.00 s."
     assert (json.loads(line)["type"], json.loads(line)["message"]) == ("Started", expected)
 
 
-def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:
+def test_termination_has_the_progress_of_the_run(parts: Parts) -> None:
     parts.begin()
     parts.clock.seconds = 1
     parts.reporter.step_done(step=5, epoch=0.25, items=500)
@@ -168,13 +168,13 @@ def test_the_end_of_a_run_tells_where_it_was(parts: Parts) -> None:
     assert stopped.message == "Stopped. The next start goes on from step-5-e1."
 
 
-def test_a_run_that_only_looked_at_its_checkpoints_keeps_their_step(parts: Parts) -> None:
+def test_failure_before_loading_reports_the_step_of_the_checkpoint(parts: Parts) -> None:
     parts.reporter.restore(step=7, epoch=0.5, metrics={"loss": 1.0})
     failed = parts.reporter.ended(DataError("Bad."))
     assert (failed.step, failed.epoch, failed.metrics) == (7, 0.5, {"loss": 1.0})
 
 
-def test_a_report_holds_twenty_checkpoints_and_the_best_is_one_of_them() -> None:
+def test_report_has_at_most_twenty_checkpoints_with_the_best() -> None:
     statuses = [checkpoint(step, best=step == 1) for step in range(1, 24)]
     assert [one.step for one in newest_and_best(statuses)] == [1, *range(5, 24)]
     assert newest_and_best(statuses[:3]) == statuses[:3]

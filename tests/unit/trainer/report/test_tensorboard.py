@@ -42,7 +42,7 @@ def test_tensorboard_reads_steps_times_and_values(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
+def test_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     first = start(tmp_path)
     add(first, 1, 1.0)
     length = first.length
@@ -59,13 +59,13 @@ def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     assert older.stat().st_size < 50
 
 
-def test_a_run_that_begins_anew_has_nothing_of_before(tmp_path: Path) -> None:
+def test_restart_from_the_beginning_has_no_older_events(tmp_path: Path) -> None:
     add(start(tmp_path), 1, 1.0)
     start(tmp_path)
     assert event_lines(tmp_path) == []
 
 
-def test_a_stale_trainer_publishes_no_event_file(tmp_path: Path) -> None:
+def test_stale_trainer_publishes_no_event_file(tmp_path: Path) -> None:
     stale = start(tmp_path)
     start(tmp_path)
     before = sorted((tmp_path / "tensorboard").iterdir())
@@ -74,7 +74,7 @@ def test_a_stale_trainer_publishes_no_event_file(tmp_path: Path) -> None:
     assert sorted((tmp_path / "tensorboard").iterdir()) == before
 
 
-def test_a_damaged_line_is_left_out(tmp_path: Path) -> None:
+def test_corrupt_line_is_skipped(tmp_path: Path) -> None:
     log = start(tmp_path)
     add(log, 1, 1.0)
     with (tmp_path / "metrics.jsonl").open("ab") as file:
