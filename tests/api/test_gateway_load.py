@@ -56,17 +56,17 @@ class Trainer:
         token.write_text(pod.token)
         url = gateway.url(progress_path(job.namespace, job.name))
         self._post = create_sender(Intake(url=url, token_file=str(token), ca_file=str(gateway.ca)))
-        self._poster = GatewayClient(send=self._send, clock=CLOCK, run_log=run_log)
-        self._poster.start()
+        self._client = GatewayClient(send=self._send, clock=CLOCK, run_log=run_log)
+        self._client.start()
         self.job, self.taken, self.first_taken_at = job, -1, 0.0
 
     def report(self, sequence: int, stage: Stage) -> None:
         progress = Progress(stage=stage, step=10 * sequence, total_steps=100, updated_at=CLOCK.now())
         report = Report(sequence=sequence, owner_epoch=1, progress=progress, metrics={"loss": 1 / sequence})
-        self._poster.submit(report, urgent=sequence == 1)
+        self._client.submit(report, urgent=sequence == 1)
 
     def close(self) -> None:
-        self._poster.close()
+        self._client.close()
 
     def _send(self, body: bytes) -> PostError | None:
         problem = self._post(body)

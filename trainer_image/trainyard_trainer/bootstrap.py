@@ -220,16 +220,16 @@ def create_reporter(
     console = create_console(sys.stdout)
 
     logging.getLogger().addHandler(LibraryHandler(run_log))
-    poster = None
+    client = None
     if config.progress is not None:
-        poster = GatewayClient(send=create_sender(config.progress), clock=clock, run_log=run_log)
-        poster.start()
+        client = GatewayClient(send=create_sender(config.progress), clock=clock, run_log=run_log)
+        client.start()
     return Reporter(
         clock=clock,
         console=console,
         run_log=run_log,
         metrics_log=metrics_log,
-        poster=poster,
+        client=client,
         gpus=gpus,
         owner_epoch=store.owner_epoch,
         startup=startup,

@@ -1,7 +1,4 @@
-"""The command line (`train`, `export`, `plan`, `result`, `compare`, `data`).
-
-The one place where errors become exit codes.
-"""
+"""The command line (`train`, `export`, `plan`, `result`, `compare`, `data`), which maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from trainyard_trainer.tasks.text import data_command as data
 
 
 def run_command(stop: StopFlag) -> int:
-    """Run the process's command line; every way out leaves a termination message.
+    """Run the process's command line and write a termination message in every case.
 
     Returns:
         The exit code.
@@ -39,10 +36,10 @@ def run_command(stop: StopFlag) -> int:
         termination = _dispatch(_parse(sys.argv[1:]), stop, environ)
     except TrainerError as error:
         termination = termination_of(error)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: every other error is one of ours
-        termination = _internal(error)
-    # Of the processes of a group, the launcher speaks.
-    if termination.exit_code != ExitCode.FINISHED and LAUNCHER_ENV not in environ:
+    except Exception as error:  # noqa: BLE001 - the outermost frame
+        termination = _unexpected(error)
+    is_group_member = LAUNCHER_ENV in environ  # its launcher prints the error
+    if termination.exit_code != ExitCode.FINISHED and not is_group_member:
         print(f"{termination.reason}: {termination.message} {termination.advice}".rstrip(), file=sys.stderr)  # noqa: T201
     write_termination(termination, environ)
     return termination.exit_code
@@ -74,8 +71,9 @@ def _export(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Te
 def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
     member = membership(environ)
     node = None if member else this_node(config.nodes, environ)
+    is_owner = node is None or node.index == 0
     if (finished := read_result(Path(config.run_directory))) is not None:
-        if node is None or node.index == 0:
+        if is_owner:
             _clear_leftovers(Path(config.run_directory))
         print(f"{config.run_directory} holds a finished run; to train again, use another runDirectory.")  # noqa: T201
         return finished
@@ -85,7 +83,7 @@ def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Ter
         stop.check()
         return launch(config.processes, stop=stop, environ=environ)
     if member is None:
-        stop.check()  # in a group nobody leaves before all have met
+        stop.check()  # a group member must not exit before the rendezvous
     else:
         bind_to_launcher(environ)
 
@@ -95,7 +93,7 @@ def _train(config: RunConfig, stop: StopFlag, environ: Mapping[str, str]) -> Ter
 
 
 def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
-    """This pod's part of a run in several."""
+    """Run this pod's part of a multi-node run."""
     from trainyard_trainer.report.console import create_console
 
     console = create_console(sys.stdout)
@@ -114,7 +112,7 @@ def _train_in_pods(config: RunConfig, node: Node, stop: StopFlag, environ: Mappi
 
 
 def _clear_leftovers(run_directory: Path) -> None:
-    """Of a trainer that was killed between its result and its end."""
+    """Remove temporary files of a trainer that was killed after it had written the result."""
     from trainyard_trainer.checkpoint.files import Files
     from trainyard_trainer.checkpoint.staging import clear_staging
     from trainyard_trainer.checkpoint.store import CACHE, CHECKPOINTS
@@ -147,7 +145,7 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
 
 
 def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str]) -> Termination:
-    """Print the memory plan, for a device of so many GiB where one is given."""
+    """Print the memory plan, for a device of a given size if there is one."""
     from trainyard_trainer.bootstrap import prepare_environment
 
     prepare_environment()
@@ -156,8 +154,8 @@ def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
 
 
-def _internal(error: Exception) -> Termination:
-    """An error nobody foresaw: the traceback for the log, a sentence for the termination message."""
+def _unexpected(error: Exception) -> Termination:
+    """Print the traceback of an unexpected error and return its termination."""
     from trainyard_trainer.exception_mapping import internal_error, traceback_of
 
     sys.stderr.write(traceback_of(error))
@@ -175,24 +173,24 @@ def _gib(text: str) -> float:
     except ValueError:
         size = 0.0
     if not 0 < size < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no size: write GiB of a device, for example 24")
+        raise argparse.ArgumentTypeError(f"{text} is not a size: write the GiB of a device, for example 24")
     return size
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="trainyard-trainer", description="Train models from a run config.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = commands.add_parser("train", help="train, or go on where an earlier start was interrupted")
+    train = commands.add_parser("train", help="train, or resume an interrupted run")
     train.add_argument("--config", type=Path, required=True, help="the run config, a JSON file")
-    export = commands.add_parser("export", help="make the exports that a finished run lacks, on the CPU")
+    export = commands.add_parser("export", help="create missing exports of a finished run, on the CPU")
     export.add_argument("--config", type=Path, required=True, help="the run config with the exports, a JSON file")
     result = commands.add_parser("result", help="print the result of a finished run; exit 66 when there is none")
     result.add_argument("--run-directory", type=Path, required=True, help="the run's directory")
-    plan = commands.add_parser("plan", help="predict a run's memory and say what would lower it; loads no weights")
+    plan = commands.add_parser("plan", help="predict a run's memory and list what would reduce it; loads no weights")
     plan.add_argument("config", type=Path, help="the run config, a JSON file")
     plan.add_argument(
-        "--device-memory", type=_gib, metavar="GIB", help="memory of one device, to choose what is computed again for"
+        "--device-memory", type=_gib, metavar="GIB", help="memory of one device, to choose the recompute mode for"
     )
     compare_command.add_arguments(commands.add_parser("compare", help="compare a model before and after training"))
     data.add_arguments(commands.add_parser("data", help="validate, convert, split and measure datasets"))
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)

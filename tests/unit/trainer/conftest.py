@@ -15,12 +15,12 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a random tiny llama with a chat template that marks answers; not to be written to."""
+    """Read-only directory of a tiny random Llama model with a chat template that marks answers."""
     return tiny.save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[s3_server.Storage]:
-    """Object storage, of all tests: each has a folder of its own there."""
+    """Object storage shared by all tests, each in its own folder."""
     with s3_server.serve() as server:
         yield server

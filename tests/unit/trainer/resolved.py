@@ -1,10 +1,10 @@
-"""resolved.json without a file."""
+"""resolved.json in memory."""
 
 from collections.abc import Mapping
 
 
 class ResolvedMemory:
-    """Implements `engine.task.Resolved`; `values` are what a later start would find."""
+    """In-memory implementation of `engine.task.Resolved`; `values` are the stored values."""
 
     def __init__(self, values: Mapping[str, str] = {}) -> None:
         self.values = dict(values)

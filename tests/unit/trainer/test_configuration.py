@@ -26,7 +26,7 @@ def load(tmp_path: Path, **changes: Any) -> None:
         pytest.param(
             {"optimization": {"learningRte": 1e-4}},
             "optimization.learningRte is not a field of the run config: write learningRate instead.",
-            id="a slip",
+            id="misspelled field",
         ),
         pytest.param(
             {"quantization": {"bits": 4}, "method": "qlora"},
@@ -42,18 +42,18 @@ def load(tmp_path: Path, **changes: Any) -> None:
         pytest.param(
             {"adapter": {"rank": 8}},
             "adapter has no effect with method: full; remove it, or use method: lora or qlora.",
-            id="a block without effect",
+            id="block without effect",
         ),
-        pytest.param({"gpus": "many"}, 'gpus is "many" but must be a valid integer', id="no number"),
+        pytest.param({"gpus": "many"}, 'gpus is "many" but must be a valid integer', id="not a number"),
     ],
 )
-def test_a_mistake_is_named_with_field_value_and_remedy(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_error_names_field_value_and_remedy(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, **changes)
     assert message in caught.value.message
 
 
-def test_several_mistakes_are_named_at_once(tmp_path: Path) -> None:
+def test_error_lists_several_problems(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, gpus=-1, **{f"x{number}": 1 for number in range(9)})
     assert caught.value.message.count(";") == 5
@@ -68,12 +68,12 @@ def test_several_mistakes_are_named_at_once(tmp_path: Path) -> None:
         (b"[]", "the document is [] but"),
     ],
 )
-def test_a_file_that_is_no_run_config(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_run_config_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         load_config(tmp_path / "run.json")
     assert message in caught.value.message
 
 
-def test_scientific_notation_may_be_text(tmp_path: Path) -> None:
+def test_scientific_notation_as_text_is_accepted(tmp_path: Path) -> None:
     load(tmp_path, optimization={"learningRate": "1e-4"})

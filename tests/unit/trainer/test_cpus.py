@@ -13,7 +13,7 @@ from trainyard_trainer.cpus import cpu_limit, threads_per_process
         pytest.param({"sys/fs/cgroup/cpu.max": "200000 100000"}, 2, id="v2"),
         pytest.param({"sys/fs/cgroup/cpu.max": "max 100000"}, 8, id="v2 without a quota"),
         pytest.param({"sys/fs/cgroup/cpu.max": "50000 100000"}, 1, id="less than one core"),
-        pytest.param({"sys/fs/cgroup/cpu.max": "2500000 100000"}, 8, id="a quota beyond the cores there are"),
+        pytest.param({"sys/fs/cgroup/cpu.max": "2500000 100000"}, 8, id="a quota above the number of cores"),
         pytest.param(
             {
                 "proc/self/cgroup": "0::/pod/container",
@@ -40,7 +40,7 @@ from trainyard_trainer.cpus import cpu_limit, threads_per_process
                 "sys/fs/cgroup/cpu/kubepods/pod1/cpu.cfs_period_us": "100000",
             },
             1,
-            id="v1: a group of its own",
+            id="v1: own cgroup",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a run does with a damaged newest checkpoint, and in a directory of another run."""
+"""Resume with a corrupt newest checkpoint, and in the directory of another run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,14 +28,14 @@ def zero(path: Path) -> None:
 
 
 def interrupted(run: Path) -> None:
-    """A run with the checkpoints of steps 6 and 7, stopped."""
+    """Make a stopped run with the checkpoints of steps 6 and 7."""
     stop = StopFlag()
 
-    def strike(call: int) -> None:
+    def stop_in_step_7(call: int) -> None:
         if call == 28:
             stop.request()
 
-    assert train_toy(run_config(run), ToyTask(hooks={"loss": strike}), stop).exit_code == 75
+    assert train_toy(run_config(run), ToyTask(hooks={"loss": stop_in_step_7}), stop).exit_code == 75
     assert resumable(run) == ("step-7-e1", 7)
 
 
@@ -44,22 +44,24 @@ def contents(run: Path) -> dict[Path, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("uninterrupted")
     assert train_toy(run_config(directory), ToyTask()).exit_code == 0
     return directory
 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, zero, Path.unlink], ids=lambda damage: damage.__name__)
-def test_the_older_checkpoint_stands_in(tmp_path: Path, whole: Path, damage: Callable[[Path], None], file: str) -> None:
+def test_run_resumes_from_the_older_checkpoint(
+    tmp_path: Path, uninterrupted: Path, damage: Callable[[Path], None], file: str
+) -> None:
     interrupted(tmp_path)
     damage(tmp_path / "checkpoints/step-7-e1" / file)
     assert resumable(tmp_path) == ("step-6-e1", 6)
     assert train_toy(run_config(tmp_path), ToyTask()).exit_code == 0
     assert "Resumed from step-6-e1." in (tmp_path / "log.jsonl").read_text()
-    assert exported(tmp_path) == exported(whole)
-    assert metric_lines(tmp_path) == metric_lines(whole)
+    assert exported(tmp_path) == exported(uninterrupted)
+    assert metric_lines(tmp_path) == metric_lines(uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def test_the_older_checkpoint_stands_in(tmp_path: Path, whole: Path, damage: Cal
         ),
     ],
 )
-def test_a_directory_of_another_run_is_refused_and_left_as_it_is(
-    tmp_path: Path, whole: Path, blocks: dict[str, Any], task: ToyTask, sentence: str
+def test_directory_of_another_run_is_refused_and_unchanged(
+    tmp_path: Path, uninterrupted: Path, blocks: dict[str, Any], task: ToyTask, sentence: str
 ) -> None:
     interrupted(tmp_path)
     before = contents(tmp_path)
@@ -96,5 +98,5 @@ def test_a_directory_of_another_run_is_refused_and_left_as_it_is(
     assert "start a new run" in termination.advice
     assert contents(tmp_path) == before
     assert train_toy(run_config(tmp_path), ToyTask()).exit_code == 0
-    assert exported(tmp_path) == exported(whole)
-    assert metric_lines(tmp_path) == metric_lines(whole)
+    assert exported(tmp_path) == exported(uninterrupted)
+    assert metric_lines(tmp_path) == metric_lines(uninterrupted)

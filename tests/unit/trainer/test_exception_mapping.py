@@ -1,4 +1,4 @@
-"""Foreign errors in our words."""
+"""Mapping of third-party exceptions."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from trainyard_trainer.tasks.llm.definition import LLM
     ],
     ids=["torch's allocator", "the driver", "cuBLAS", "cuDNN"],
 )
-def test_no_memory_left_on_the_gpu_is_exit_79_with_advice(error: Exception) -> None:
+def test_out_of_gpu_memory_exits_79_with_advice(error: Exception) -> None:
     ours = to_trainer_error(error, Path("/run"), LLM.memory_advice)
     assert (type(ours), ours.exit_code) == (GpuMemoryError, 79)
     assert "optimization.batchSize" in ours.advice
 
 
-def test_other_errors_of_cuda_are_not_taken_for_it() -> None:
+def test_other_cuda_errors_are_internal_errors() -> None:
     assert (
         to_trainer_error(
             RuntimeError("CUDA error: device-side assert triggered"), Path("/run"), LLM.memory_advice

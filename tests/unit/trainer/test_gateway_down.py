@@ -1,4 +1,4 @@
-"""A whole run of the real trainer, in a process of its own, whose gateway is of no use from beginning to end."""
+"""A complete run of the real trainer, in its own process, with a gateway that never accepts a report."""
 
 from __future__ import annotations
 
@@ -33,34 +33,35 @@ from trainyard_trainer.main import main
 from trainyard_trainer.report import gateway_client
 
 post, append, close = gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close
-training, asked, told = threading.current_thread(), threading.Event(), threading.Event()
-def watched(*arguments):
+training, posted, logged = threading.current_thread(), threading.Event(), threading.Event()
+def checked_post(*arguments):
     assert threading.current_thread() is not training, "the step loop waits for the network"
-    asked.set()
+    posted.set()
     return post(*arguments)
-def tell(log, *, kind, **event):
+def recorded_append(log, *, kind, **event):
     append(log, kind=kind, **event)
     if kind == "ProgressNotReported":
-        told.set()
-def end(poster):
-    assert (told if os.environ["ANSWERED"] else asked).wait(TIMEOUT)
-    close(poster)
-gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close = watched, tell, end
+        logged.set()
+def delayed_close(client):
+    assert (logged if os.environ["ANSWERED"] else posted).wait(TIMEOUT)
+    close(client)
+gateway_client._post, gateway_client.RunLog.append = checked_post, recorded_append
+gateway_client.GatewayClient.close = delayed_close
 gateway_client._TIMEOUT_SECONDS, gateway_client.FLUSH_SECONDS = 3600.0, 0.5
 play("")
 sys.exit(main())
 """
-"""The trainer's entry point. A post from the thread that trains would end the run, and one that training or its end
-waits for (but for half a second) would last an hour where nobody answers. The run is not over before the first post is,
-or where nothing answers has begun."""
+"""The trainer's entry point with checks. A post from the training thread fails the run. A post that blocks training or,
+for more than half a second, its end would take an hour with a silent gateway. The run ends only after the first post has
+failed or, with a silent gateway, has started."""
 
 
-class Useless:
-    """A gateway's port.
+class FakeGateway:
+    """A port in place of the gateway.
 
     Attributes:
-        url: Where it is.
-        connections: How many were accepted.
+        url: Report URL at that port.
+        connections: Number of accepted connections.
     """
 
     def __init__(self, port: int) -> None:
@@ -68,18 +69,18 @@ class Useless:
 
 
 @contextmanager
-def nobody() -> Iterator[Useless]:
-    """Nothing listens."""
-    with socket.socket() as reserved:  # bound, so that nobody else gets the port; not listening
+def closed_port() -> Iterator[FakeGateway]:
+    """A port at which no server listens."""
+    with socket.socket() as reserved:  # bound to reserve the port, but not listening
         reserved.bind(("127.0.0.1", 0))
-        yield Useless(reserved.getsockname()[1])
+        yield FakeGateway(reserved.getsockname()[1])
 
 
 @contextmanager
-def _listening(answer: bytes) -> Iterator[Useless]:
+def _listening(answer: bytes) -> Iterator[FakeGateway]:
     kept: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        useless = Useless(listener.getsockname()[1])
+        fake = FakeGateway(listener.getsockname()[1])
 
         def serve() -> None:
             while True:
@@ -87,7 +88,7 @@ def _listening(answer: bytes) -> Iterator[Useless]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                useless.connections += 1
+                fake.connections += 1
                 kept.append(connection)
                 if answer:
                     connection.recv(65536)
@@ -97,7 +98,7 @@ def _listening(answer: bytes) -> Iterator[Useless]:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield useless
+            yield fake
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
@@ -106,21 +107,21 @@ def _listening(answer: bytes) -> Iterator[Useless]:
 
 
 @contextmanager
-def silent() -> Iterator[Useless]:
-    """Takes everything and never answers."""
-    with _listening(b"") as useless:
-        yield useless
+def silent() -> Iterator[FakeGateway]:
+    """A server that accepts connections and never answers."""
+    with _listening(b"") as fake:
+        yield fake
 
 
 @contextmanager
-def failing() -> Iterator[Useless]:
-    """Answers 500, always."""
-    with _listening(ANSWER) as useless:
-        yield useless
+def failing() -> Iterator[FakeGateway]:
+    """A server that always answers 500."""
+    with _listening(ANSWER) as fake:
+        yield fake
 
 
 def train(folder: Path, url: str, *, is_answered: bool) -> Termination:
-    """A whole run in a process of its own; its last word."""
+    """Run the trainer in its own process and return its termination."""
     (folder / "token").write_text("secret")
     config = run_config(folder / "run", progress={"url": url, "tokenFile": str(folder / "token")})
     (folder / "run.json").write_text(json.dumps(config.to_json()))
@@ -141,15 +142,15 @@ def train(folder: Path, url: str, *, is_answered: bool) -> Termination:
 @pytest.mark.parametrize(
     ("gateway", "connections"),
     [
-        pytest.param(nobody, [0], id="nothing listens"),
-        pytest.param(silent, [1], id="it accepts and never answers"),
-        pytest.param(failing, range(1, 1000), id="it always answers 500"),
+        pytest.param(closed_port, [0], id="nothing listens"),
+        pytest.param(silent, [1], id="never answers"),
+        pytest.param(failing, range(1, 1000), id="always answers 500"),
     ],
 )
-def test_a_run_without_a_gateway_is_whole(gateway: Any, connections: Any, tmp_path: Path) -> None:
-    with gateway() as useless:
-        termination = train(tmp_path, useless.url, is_answered=gateway is not silent)
-        wait_until(lambda: useless.connections in connections)
+def test_run_completes_without_a_gateway(gateway: Any, connections: Any, tmp_path: Path) -> None:
+    with gateway() as fake:
+        termination = train(tmp_path, fake.url, is_answered=gateway is not silent)
+        wait_until(lambda: fake.connections in connections)
     assert (termination.outcome, termination.step, termination.exit_code) == (Outcome.FINISHED, STEPS, 0)
     assert {"loss", "evalLoss"} <= set(termination.metrics)
     assert termination.checkpoints[-1].step == STEPS
@@ -158,6 +159,6 @@ def test_a_run_without_a_gateway_is_whole(gateway: Any, connections: Any, tmp_pa
     assert termination.exports
     assert [line["step"] for line in metric_lines(tmp_path / "run")][-1] == STEPS
     lines = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
-    told = [line["message"] for line in lines if line["type"] == "ProgressNotReported"]
-    assert len(told) == (gateway is not silent), "a problem is told once, not with every report"
-    assert all(message.endswith("Training goes on; reporting is tried again.") for message in told)
+    warnings = [line["message"] for line in lines if line["type"] == "ProgressNotReported"]
+    assert len(warnings) == (gateway is not silent), "an error must be logged once, not with every report"
+    assert all(message.endswith("Training continues; the report is retried.") for message in warnings)

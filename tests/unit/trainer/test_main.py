@@ -1,4 +1,4 @@
-"""The real entry point, in processes of its own where a signal or a kill is the point."""
+"""The real entry point, in a separate process where a test sends signals."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def toy_program(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("uninterrupted")
     assert train_toy(run_config(directory), ToyTask()).exit_code == 0
     return directory
 
@@ -56,8 +56,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("term:loss:29", 75, "step-7-e1", id="SIGTERM in the middle of a step"),
     ],
 )
-def test_a_process_that_dies_is_continued_by_the_next(
-    tmp_path: Path, whole: Path, fault: str, exit_code: int, resumed_from: str
+def test_killed_process_is_resumed_by_the_next(
+    tmp_path: Path, uninterrupted: Path, fault: str, exit_code: int, resumed_from: str
 ) -> None:
     one = process(tmp_path, toy_program(tmp_path), fault)
     assert one.communicate(timeout=TIMEOUT)
@@ -72,11 +72,11 @@ def test_a_process_that_dies_is_continued_by_the_next(
     assert store.newest is not None
     assert store.newest.name == resumed_from
     assert train_toy(run_config(run), ToyTask()).exit_code == 0
-    assert exported(run) == exported(whole)
-    assert metric_lines(run) == metric_lines(whole)
+    assert exported(run) == exported(uninterrupted)
+    assert metric_lines(run) == metric_lines(uninterrupted)
 
 
-def test_sigterm_before_anything_is_imported_ends_with_75(tmp_path: Path) -> None:
+def test_sigterm_before_heavy_imports_exits_75(tmp_path: Path) -> None:
     program = f"""
 import os, signal, sys
 from trainyard_trainer import main, stop
@@ -98,12 +98,12 @@ sys.exit(code)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_not_trained_again(
+def test_finished_run_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = train_toy(run_config(tmp_path / "run"), ToyTask())
     before = (tmp_path / "run/log.jsonl").read_bytes()
-    (tmp_path / "run/cache").mkdir()  # left by a trainer killed behind its result
+    (tmp_path / "run/cache").mkdir()  # left by a trainer that was killed after it had written the result
     again = run_command_line(monkeypatch, tmp_path, "train", "--config", str(write_config(tmp_path)))
     assert again == first
     assert (tmp_path / "run/log.jsonl").read_bytes() == before
@@ -121,14 +121,14 @@ def test_result_of_a_finished_run(
     assert Termination.model_validate_json(capsys.readouterr().out) == trained
 
 
-def test_result_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_of_an_unfinished_run_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_command_line(monkeypatch, tmp_path, "result", "--run-directory", str(tmp_path / "run"))
     assert (result.exit_code, result.reason) == (66, "NotFound")
     assert "holds no result of a finished run" in result.message
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "The following arguments are required: COMMAND."),
         (["train"], "The following arguments are required: --config."),
@@ -137,13 +137,15 @@ def test_result_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["train", "--config", "/missing/run.json"], "cannot be read: No such file or directory."),
     ],
 )
-def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
-    termination = run_command_line(monkeypatch, tmp_path, *words)
+def test_invalid_arguments_exit_64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    termination = run_command_line(monkeypatch, tmp_path, *arguments)
     assert (termination.exit_code, termination.reason) == (64, "BadConfiguration")
     assert message in termination.message
 
 
-def test_an_error_nobody_foresaw_exits_70(
+def test_unexpected_error_exits_70(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_path: Path) -> None:
@@ -155,9 +157,7 @@ def test_an_error_nobody_foresaw_exits_70(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_trainer_killed_after_its_result_leaves_nothing_once_it_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restart_of_a_finished_run_removes_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_config(tmp_path)
     assert train_toy(run_config(tmp_path / "run"), ToyTask()).exit_code == 0
     (tmp_path / "run/checkpoints/.tmp-e1/removed-step-3-e1").mkdir(parents=True)

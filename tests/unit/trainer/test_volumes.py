@@ -1,4 +1,4 @@
-"""A training on a real file system that fills up, turns read-only or loses blocks."""
+"""Training on a real file system that fills up, becomes read-only or loses blocks."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -28,14 +28,14 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("uninterrupted")
     assert train_toy(run_config(directory), ToyTask()).exit_code == 0
     return directory
 
 
 def start(run: Path) -> Termination:
-    """A start of the run as the command line sees it."""
+    """Run one attempt as the command line does."""
     try:
         return train_toy(run_config(run), ToyTask())
     except TrainerError as error:
@@ -43,11 +43,11 @@ def start(run: Path) -> Termination:
 
 
 def at_save(number: int, action: Callable[[], object]) -> ToyTask:
-    def strike(call: int) -> None:
+    def run_action(call: int) -> None:
         if call == number:
             action()
 
-    return ToyTask(hooks={"save_weights": strike})
+    return ToyTask(hooks={"save_weights": run_action})
 
 
 def assert_storage_failed(termination: Termination, run: Path, sentence: str) -> None:
@@ -56,15 +56,15 @@ def assert_storage_failed(termination: Termination, run: Path, sentence: str) ->
     assert termination.advice
 
 
-def assert_goes_on(run: Path, whole: Path) -> None:
-    """From its last checkpoint to the outcome of a run that nothing interrupted."""
+def assert_resumes(run: Path, uninterrupted: Path) -> None:
+    """Assert that the run resumes from its last checkpoint to the result of an uninterrupted run."""
     assert start(run).exit_code == 0
     assert "Resumed from step-3-e1" in (run / "log.jsonl").read_text()
-    assert exported(run) == exported(whole)
-    assert metric_lines(run) == metric_lines(whole)
+    assert exported(run) == exported(uninterrupted)
+    assert metric_lines(run) == metric_lines(uninterrupted)
 
 
-def test_a_volume_that_fills_up_keeps_its_checkpoint(volume: Volume, whole: Path) -> None:
+def test_full_volume_keeps_its_checkpoint(volume: Volume, uninterrupted: Path) -> None:
     run, ballast = volume.mount_point / "run", []
     termination = train_toy(run_config(run), at_save(2, lambda: ballast.append(volume.fill())))
     assert_storage_failed(termination, run, "is full.")
@@ -73,12 +73,12 @@ def test_a_volume_that_fills_up_keeps_its_checkpoint(volume: Volume, whole: Path
     assert_storage_failed(start(run), run, "is full.")
     assert resumable(run) == ("step-3-e1", 3)
     ballast[0].unlink()
-    assert_goes_on(run, whole)
+    assert_resumes(run, uninterrupted)
 
 
-def test_a_volume_that_turns_read_only_keeps_its_checkpoint(volume: Volume, whole: Path) -> None:
+def test_volume_that_becomes_read_only_keeps_its_checkpoint(volume: Volume, uninterrupted: Path) -> None:
     run = volume.mount_point / "run"
-    assert_storage_failed(train_toy(run_config(run), at_save(2, volume.fail)), run, "is read-only.")
+    assert_storage_failed(train_toy(run_config(run), at_save(2, volume.remount_read_only)), run, "is read-only.")
     assert_storage_failed(start(run), run, "is read-only.")
     assert resumable(run) == ("step-3-e1", 3)
     volume.unmount()
@@ -87,19 +87,19 @@ def test_a_volume_that_turns_read_only_keeps_its_checkpoint(volume: Volume, whol
     assert_storage_failed(start(run), run, "is read-only.")
     volume.unmount()
     volume.mount()
-    assert_goes_on(run, whole)
+    assert_resumes(run, uninterrupted)
 
 
-def test_a_volume_that_dies_keeps_its_checkpoint(volume: Volume, whole: Path) -> None:
+def test_failing_volume_keeps_its_checkpoint(volume: Volume, uninterrupted: Path) -> None:
     run = volume.mount_point / "run"
-    assert_storage_failed(train_toy(run_config(run), at_save(2, volume.die)), run, "failed with an I/O error.")
+    assert_storage_failed(train_toy(run_config(run), at_save(2, volume.fail_io)), run, "failed with an I/O error.")
     assert_storage_failed(start(run), run, "failed with an I/O error.")
     volume.unmount()
     volume.mount()
-    assert_goes_on(run, whole)
+    assert_resumes(run, uninterrupted)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_not_given_up(volume: Volume, whole: Path) -> None:
+def test_unreadable_checkpoint_is_not_discarded(volume: Volume, uninterrupted: Path) -> None:
     run = volume.mount_point / "run"
     copies: list[Path] = []
     assert train_toy(run_config(run), at_save(2, volume.fill)).exit_code == 73
@@ -116,4 +116,4 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_up(volume: Volume, whole:
     volume.unmount()
     volume.restore(copies[0])
     volume.mount()
-    assert_goes_on(run, whole)
+    assert_resumes(run, uninterrupted)

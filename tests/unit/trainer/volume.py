@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
-_WITHOUT_WRITING = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
+_NO_LOG_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
 
 
 class Volume:
-    """20 MB of ext4; `close` leaves neither mount nor loop device."""
+    """A file system of 20 MB; `close` removes the mount and the loop device."""
 
     def __init__(self, directory: Path) -> None:
         self.mount_point = directory / "volume"
@@ -26,13 +26,13 @@ class Volume:
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-b", "1024", str(self._image))
 
     def mount(self, options: str = "errors=remount-ro") -> None:
-        """Mount it with nothing cached."""
+        """Mount the file system with an empty page cache."""
         self._device = _run("losetup", "--find", "--show", str(self._image)).strip()
         _run("mount", "-o", options, self._device, str(self.mount_point))
         self._is_mounted = True
 
     def unmount(self) -> None:
-        """Undo `mount`, whole or half."""
+        """Undo a complete or partial `mount`."""
         if self._is_mounted:
             _run("umount", str(self.mount_point))
             self._is_mounted = False
@@ -41,7 +41,7 @@ class Volume:
             self._device = None
 
     def fill(self) -> Path:
-        """Take all the room that is left; the file that takes it."""
+        """Fill the remaining space with a file and return it."""
         ballast = self.mount_point / "ballast"
         with ballast.open("wb", buffering=0) as file:
             try:
@@ -50,33 +50,33 @@ class Volume:
             except OSError:
                 return ballast
 
-    def fail(self) -> None:
-        """Let the kernel find an error in the file system: it makes it read-only under whoever uses it."""
+    def remount_read_only(self) -> None:
+        """Trigger a file system error, on which the kernel makes the file system read-only."""
         assert self._device is not None
         Path("/sys/fs/ext4", Path(self._device).name, "trigger_fs_error").write_text("test")
 
-    def die(self) -> None:
-        """Let every later read and write of a file fail with an I/O error."""
+    def fail_io(self) -> None:
+        """Make every later read and write fail with an I/O error."""
         descriptor = os.open(self.mount_point, os.O_RDONLY)
         try:
-            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_WRITING))
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(descriptor)
 
     def repair(self) -> None:
-        """Check the file system; not while it is mounted."""
+        """Check and repair the unmounted file system."""
         # Exit status 1: errors were found and corrected.
         assert subprocess.run(["e2fsck", "-f", "-y", str(self._image)], capture_output=True).returncode in (0, 1)
 
     def lose_blocks_of(self, path: Path) -> Path:
-        """Let the disk lose the content of a file, whose name and size stay known; returns a copy of the disk.
+        """Remove the blocks of a file from the image, keeping its metadata, and return a copy of the image.
 
-        Only while the content is not in memory, and for what is read next: a write makes the lost blocks zeros.
+        Works only while the content is not cached; a write turns the lost blocks into zeros.
         """
         relative = "/" + path.relative_to(self.mount_point).as_posix()
         for other in self.mount_point.rglob("*"):
             other.stat()
-        blocks = [int(word) for word in _run("debugfs", "-R", f"blocks {relative}", str(self._image)).split()]
+        blocks = [int(block) for block in _run("debugfs", "-R", f"blocks {relative}", str(self._image)).split()]
         copy = self._image.with_suffix(".copy")
         shutil.copy(self._image, copy)
         with self._image.open("r+b") as file:
@@ -84,11 +84,11 @@ class Volume:
         return copy
 
     def restore(self, copy: Path) -> None:
-        """Bring a copy of the disk back; not while it is mounted."""
+        """Restore a copy of the image of the unmounted file system."""
         shutil.copy(copy, self._image)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Unmount the file system."""
         self.unmount()
 
 

@@ -56,7 +56,7 @@ def create_null_reporter(clock: Clock, *, gpus: GpuSampler, owner_epoch: int, st
         console=NullConsole(),
         run_log=RunLog(Path(os.devnull), clock),
         metrics_log=NullMetrics(),
-        poster=None,
+        client=None,
         gpus=gpus,
         owner_epoch=owner_epoch,
         startup=startup,

@@ -1,4 +1,4 @@
-"""Everything the run tells: log, metrics, console and reports to the gateway, from one picture of the run."""
+"""Reports the state of the run to the run log, the metrics log, the console and the gateway."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from trainyard_trainer.report.run_log import RunLog
 from trainyard_trainer.report.startup import StartupTimer
 from trainyard_trainer.report.termination import termination_of
 
-_MOST_CHECKPOINTS = 20
+_MAX_CHECKPOINTS = 20
 _WARNING_LIMIT = 512
 _MESSAGE_LIMIT = 1024
-_OFFER_SECONDS = 2.0
+_REPORT_SECONDS = 2.0
 _TOKENS = "tokens"
 
 
 class Reporter:
-    """The run as the world sees it."""
+    """Keeps the state of the run and publishes every change of it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reporter:
         console: Console,
         run_log: RunLog,
         metrics_log: Metrics,
-        poster: GatewayClient | None,
+        client: GatewayClient | None,
         gpus: GpuSampler,
         owner_epoch: int,
         startup: StartupTimer,
@@ -58,11 +58,11 @@ class Reporter:
         self._console = console
         self._run_log = run_log
         self.metrics_log = metrics_log
-        self._poster = poster
+        self._client = client
         self._sample_gpus = gpus
         self._owner_epoch = owner_epoch
         self._sequence = 0
-        self._offered_at = float("-inf")
+        self._reported_at = float("-inf")
         self._progress = Progress()
         self._pace: Pace | None = None
         self._unit = _TOKENS
@@ -77,35 +77,35 @@ class Reporter:
         self._memory_advice = ""
 
     def stage(self, stage: Stage) -> None:
-        """The run does something else from now on."""
+        """Enter a stage and report it at once."""
         if stage is not self._progress.stage:
             self._startup.stage(stage, self._clock.monotonic())
             self._update(stage=stage, stage_percent=None)
-            self._offer(urgent=True)
+            self._submit_report(urgent=True)
 
     def stage_progress(self, percent: float) -> None:
-        """The current stage is done to this share, 0 to 100."""
+        """Set the progress of the current stage, 0 to 100."""
         self._update(stage_percent=round(percent, 1))
-        if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
-            self._offer()
+        if self._clock.monotonic() - self._reported_at >= _REPORT_SECONDS:
+            self._submit_report()
 
     def log(self, kind: str, message: str, level: str = "info") -> None:
-        """Something happened that a user may want to know."""
+        """Write an event to the run log and the console."""
         self.log_to_file(kind, message, level)
         self._console.message(level, kind, message)
 
     def log_to_file(self, kind: str, message: str, level: str = "info") -> None:
-        """Something happened that need not be on the console."""
+        """Write an event to the run log only."""
         self._run_log.append(level=level, kind=kind, message=message)
 
     def warn(self, reason: str, message: str) -> None:
-        """Something should be changed; said once a reason, and in every report."""
+        """Log a warning once per reason and include it in every report."""
         if reason not in self._warnings:
             self._warnings[reason] = message[:_WARNING_LIMIT]
             self.log(reason, message, "warning")
 
     def restore(self, *, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """Where an earlier start of the run got to, known before anything is loaded."""
+        """Set the state of the checkpoint to resume from, before model and data are loaded."""
         self._metrics = _finite(metrics)
         self._update(step=step, epoch=epoch)
 
@@ -120,22 +120,22 @@ class Reporter:
         model: ResolvedModel,
         metrics: dict[str, float],
     ) -> None:
-        """Model and data are loaded: training begins, or goes on, at a step."""
+        """Report that model and data are loaded and training starts or resumes at a step."""
         self._model = model
         self._unit = unit
         self._metrics = _finite(metrics)
         self._pace = Pace(time=self._clock.monotonic(), step=step, items=items)
         self._update(step=step, total_steps=total_steps, epoch=epoch, percent=percent_done(step, total_steps))
         self._console.begin(step=step, total_steps=total_steps)
-        self._offer(urgent=True)
+        self._submit_report(urgent=True)
 
     def step_done(self, *, step: int, epoch: float, items: int) -> None:
-        """An optimizer step was done.
+        """Record a finished optimizer step.
 
         Args:
-            step: Optimizer steps done.
-            epoch: Passes over the data done.
-            items: Items trained on since the run began.
+            step: Number of finished optimizer steps.
+            epoch: Number of finished passes over the data.
+            items: Items trained on since the start of the run.
         """
         assert self._pace is not None
         assert self._progress.total_steps is not None
@@ -152,15 +152,15 @@ class Reporter:
         self._console.step(step)
         if started := self._startup.first_step_done(self._clock.monotonic()):
             self.log_to_file("Started", started)
-        if self._clock.monotonic() - self._offered_at >= _OFFER_SECONDS:
-            self._offer()
+        if self._clock.monotonic() - self._reported_at >= _REPORT_SECONDS:
+            self._submit_report()
 
     def metrics(self, values: dict[str, float], speed: dict[str, float] | None = None) -> None:
-        """Metrics were measured at the current step.
+        """Record metrics of the current step.
 
         Args:
-            values: Of the model; they belong to the run and its checkpoints.
-            speed: Of this start of the run (`dataWait`, `mfu`): shown while it lasts.
+            values: Metrics of the model, kept in the run and its checkpoints.
+            speed: Speed of this attempt (`dataWait`, `mfu`), reported while it lasts.
         """
         finite = _finite(values)
         self._metrics.update(finite)
@@ -169,33 +169,38 @@ class Reporter:
         line = {**finite, **(speed or {}), **self._throughput()}
         self.metrics_log.append(step=self._progress.step, time=self._clock.now(), metrics=line)
         self._console.metrics(self._console_line(finite))
-        self._offer()
+        self._submit_report()
 
     def checkpoints(self, statuses: Sequence[CheckpointStatus]) -> None:
-        """The complete list of checkpoints that count."""
+        """Report the complete list of valid checkpoints."""
         self._checkpoints = statuses
-        self._offer()
+        self._submit_report()
 
     def ended(self, error: TrainerError) -> Termination:
-        """The termination of a run that ended with this error, or on request."""
+        """Return the termination of a run that failed or was interrupted."""
         termination = termination_of(error).model_copy(update=self._snapshot())
         if isinstance(error, GpuMemoryError) and self._memory_advice:
             termination = termination.model_copy(update={"advice": self._memory_advice[:_WARNING_LIMIT]})
         if termination.outcome is not Outcome.INTERRUPTED:
             return termination
         saved = self._checkpoints[-1].name if self._checkpoints else "the beginning"
-        message = f"{termination.message} The next start goes on from {saved}."
+        message = f"{termination.message} The next start resumes from {saved}."
         return termination.model_copy(update={"message": message})
 
     def memory(self, estimate: MemoryEstimate, advice: str) -> None:
-        """What the run is predicted to need of one device, and what would help if that is not there."""
+        """Report the memory estimate of one device and warn if the device has less memory.
+
+        Args:
+            estimate: Predicted memory of one device.
+            advice: How to reduce it.
+        """
         self._memory, self._memory_advice = estimate, advice
         if estimate.device_bytes is not None and estimate.bytes > estimate.device_bytes:
             text = (
                 f"The run is predicted to need {_gib(estimate.bytes)}; {_gib(estimate.device_bytes)} are free for it."
             )
             self.warn("MemoryTooSmall", f"{text} {advice}")
-        self._offer(urgent=True)
+        self._submit_report(urgent=True)
 
     def stopped_early(self, reason: str) -> None:
         """Record why the run ends before its last step, for the log and the termination.
@@ -207,22 +212,22 @@ class Reporter:
         self.log("StoppedEarly", f"Stopped after step {self._progress.step}{self._early_end}.")
 
     def finished(self, exports: list[ExportStatus]) -> Termination:
-        """The termination of a run that reached its end."""
-        made = ", ".join(f"{export.format} in {export.uri}" for export in exports)
+        """Return the termination of a finished run."""
+        exported = ", ".join(f"{export.format} in {export.uri}" for export in exports)
         return Termination(
             outcome=Outcome.FINISHED,
             exit_code=0,
             reason=EXIT_CODES[ExitCode.FINISHED].reason,
-            message=f"Trained {self._progress.step} steps{self._early_end}; {made}."[:_MESSAGE_LIMIT],
+            message=f"Trained {self._progress.step} steps{self._early_end}; {exported}."[:_MESSAGE_LIMIT],
             exports=exports,
         ).model_copy(update=self._snapshot())
 
     def close(self) -> None:
-        """Flush what is still to be told, within seconds."""
+        """Flush the last report within seconds and close all outputs."""
         self._console.close()
-        if self._poster is not None:
-            self._offer(urgent=True)
-            self._poster.close()
+        if self._client is not None:
+            self._submit_report(urgent=True)
+            self._client.close()
         self.metrics_log.close()
         self._run_log.close()
 
@@ -241,10 +246,10 @@ class Reporter:
         self._progress = self._progress.model_copy(update=fields)
         self._run_log.step = self._progress.step
 
-    def _offer(self, *, urgent: bool = False) -> None:
-        if self._poster is None:
+    def _submit_report(self, *, urgent: bool = False) -> None:
+        if self._client is None:
             return
-        self._offered_at = self._clock.monotonic()
+        self._reported_at = self._clock.monotonic()
         self._sequence += 1
         report = Report(
             sequence=self._sequence,
@@ -257,7 +262,7 @@ class Reporter:
             memory_estimate=self._memory,
             warnings=dict(self._warnings),
         )
-        self._poster.submit(report, urgent=urgent)
+        self._client.submit(report, urgent=urgent)
 
     def _throughput(self) -> dict[str, float]:
         rate = None if self._pace is None else self._pace.items_per_second
@@ -274,10 +279,10 @@ class Reporter:
 
 
 def newest_and_best(statuses: Sequence[CheckpointStatus]) -> list[CheckpointStatus]:
-    """As many of the newest as a report may hold, the best always among them, oldest first."""
-    room = len(statuses) - _MOST_CHECKPOINTS
-    older = [one for one in statuses if not one.best][: max(0, room)]
-    return [one for one in statuses if one not in older]
+    """Return the newest checkpoints up to the limit of a report, always with the best, oldest first."""
+    excess = max(0, len(statuses) - _MAX_CHECKPOINTS)
+    omitted = [one for one in statuses if not one.best][:excess]
+    return [one for one in statuses if one not in omitted]
 
 
 def _gib(size: int) -> str:

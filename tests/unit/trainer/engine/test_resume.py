@@ -105,7 +105,7 @@ def test_stopped_in_the_middle_of_a_step_the_last_whole_one_is_saved(tmp_path: P
     termination = train_toy(run_config(tmp_path), ToyTask(hooks={"loss": stop_at(18, stop)}), stop)
     assert (termination.outcome, termination.exit_code, termination.step) == (Outcome.INTERRUPTED, 75, 4)
     assert [one.name for one in termination.checkpoints] == ["step-3-e1", "step-4-e1"]
-    assert termination.message == "Stopped on request. The next start goes on from step-4-e1."
+    assert termination.message == "Stopped on request. The next start resumes from step-4-e1."
 
 
 @pytest.mark.parametrize("where", ["load", "evaluate"])

@@ -61,7 +61,7 @@ class Parts:
             console=JsonLines(self.stdout),
             run_log=RunLog(directory / "log.jsonl", self.clock),
             metrics_log=started_metrics_log(directory),
-            poster=self.client,  # type: ignore[arg-type] # the part of GatewayClient that the reporter uses
+            client=self.client,  # type: ignore[arg-type] # the part of GatewayClient that the reporter uses
             gpus=list,
             owner_epoch=4,
             startup=StartupTimer(self.clock.monotonic() - 5),
@@ -165,7 +165,7 @@ def test_termination_has_the_progress_of_the_run(parts: Parts) -> None:
     parts.reporter.checkpoints([checkpoint(5)])
     failed, stopped = parts.reporter.ended(DataError("Bad.")), parts.reporter.ended(StopRequested("Stopped."))
     assert (failed.step, failed.total_steps, failed.model, failed.message) == (5, 20, MODEL, "Bad.")
-    assert stopped.message == "Stopped. The next start goes on from step-5-e1."
+    assert stopped.message == "Stopped. The next start resumes from step-5-e1."
 
 
 def test_failure_before_loading_reports_the_step_of_the_checkpoint(parts: Parts) -> None:

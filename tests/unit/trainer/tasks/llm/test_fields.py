@@ -232,13 +232,13 @@ def test_runs_that_share_a_cache_download_and_tokenise_once(tmp_path: Path, tiny
 WEB, MERGED = "sources/test_web.py", "tasks/text/export/test_merged.py"
 TRIGGERS = "engine/test_triggers.py"
 ELSEWHERE = {
-    "version": "test_configuration.py::test_a_mistake_is_named_with_field_value_and_remedy",
+    "version": "test_configuration.py::test_error_names_field_value_and_remedy",
     "runDirectory": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
     "cacheDirectory": "tasks/llm/test_fields.py::test_runs_that_share_a_cache_download_and_tokenise_once",
     "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
     "task": "tasks/llm/test_task.py::test_the_loss_falls",
-    "processes": "group/test_training.py::test_two_and_four_processes_train_like_one_with_their_batches",
-    "nodes": "group/test_training.py::test_two_pods_train_to_the_bits_of_one_with_as_many_processes",
+    "processes": "group/test_training.py::test_several_processes_train_like_one_with_the_same_batch",
+    "nodes": "group/test_training.py::test_two_pods_end_with_the_bits_of_one_pod_with_as_many_processes",
     "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
     "model.source": "tasks/llm/test_task.py::test_the_loss_falls",
     "model.revision": "sources/test_hub.py::test_a_revision_is_resolved_once_for_a_run",
@@ -260,7 +260,7 @@ ELSEWHERE = {
     "evaluation.earlyStopping.patience": "engine/test_loop.py::test_more_patience_goes_on_to_the_end",
     "checkpoints.everySteps": "engine/test_loop.py::test_an_improvement_between_periodic_checkpoints_is_saved",
     "checkpoints.everyMinutes": "engine/test_triggers.py::test_an_old_checkpoint_is_replaced_between_the_periodic_ones",
-    "checkpoints.keep": "checkpoint/test_store.py::test_the_newest_and_the_best_are_kept",
+    "checkpoints.keep": "checkpoint/test_store.py::test_newest_and_best_checkpoints_are_kept",
     "checkpoints.gracePeriodSeconds": "engine/test_triggers.py::test_too_short_a_grace_period_names_what_to_set",
     "exports.format": f"{MERGED}::test_a_merged_adapter_gives_the_trained_models_logits",
     "exports.base": f"{MERGED}::test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model",

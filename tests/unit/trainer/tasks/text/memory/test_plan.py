@@ -80,7 +80,7 @@ def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Pat
     assert "peak" in done.stdout
     refused = plan(path, device_memory="0")
     assert refused.returncode == 64
-    assert "0 is no size: write GiB of a device, for example 24" in refused.stderr
+    assert "0 is not a size: write the GiB of a device, for example 24" in refused.stderr
 
 
 @pytest.mark.parametrize("shard", ["1GB", "300KB"])
