@@ -1,7 +1,6 @@
-"""`python -m tests.campaign`: kills, stops and resurrects trainers, and says what it found.
+"""`python -m tests.campaign`: kill, stop and resume trainers at many instants and check the results.
 
-Every failure prints the seed and the trial; `--seed` repeats the choices (the instants of a kill by time differ).
-"""
+A failure prints the seed and the trial; `--seed` repeats the choices, but not the exact times of timed signals."""
 
 import argparse
 import secrets
@@ -36,13 +35,13 @@ def main() -> int:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
     instants = ", ".join(f"{n} of the {thread}" for thread, n in campaign.reference("lora").instants.items())
-    print(f"{campaign.trials:5}  trials; instants of a straight run: {instants}")
-    for what, number in sorted(campaign.tally.items()):
-        print(f"{number:5}  {what}")
-    for when, lost in (("no", campaign.steps_lost), ("a", campaign.steps_lost_in_flight)):
+    print(f"{campaign.trials:5}  trials; instants of an uninterrupted run: {instants}")
+    for trial, number in sorted(campaign.tally.items()):
+        print(f"{number:5}  {trial}")
+    for article, lost in (("no", campaign.steps_lost), ("a", campaign.steps_lost_in_flight)):
         counts = ", ".join(f"{n} x {steps}" for steps, n in sorted(lost.items())) or "none"
-        print(f"steps lost by a kill with {when} checkpoint in flight: {counts}")
-    print(f"all runs ended with the bits of the straight one; {time.monotonic() - started:.0f} s")
+        print(f"steps lost by a kill with {article} checkpoint in flight: {counts}")
+    print(f"all runs ended with the bits of the uninterrupted one; {time.monotonic() - started:.0f} s")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Groups of two trainers: one of them, or their launcher, gets a signal at a random time."""
+"""Trials with groups of two trainers: a trainer or the launcher receives a signal at a random time."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.campaign.invariants import Outcome, outcome_of, resumable, resumed_from
 from tests.campaign.trials import METHODS, Campaign
-from tests.campaign.warm import become_a_pod
+from tests.campaign.warm import set_up_as_pod
 from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import cli
@@ -22,12 +22,12 @@ from trainyard_trainer.group.launcher import launch
 from trainyard_trainer.stop import StopFlag
 
 PROCESSES = 2
-SECONDS = 300
-"""By then a group that lost one has ended."""
+TIMEOUT_SECONDS = 300
+"""Timeout of a group whose process was killed."""
 
 
 class GroupTrainer:
-    """A forked launcher with its forked trainers."""
+    """A forked launcher and its forked trainers."""
 
     def __init__(self, config: RunConfig) -> None:
         self.run_directory = Path(config.run_directory)
@@ -39,26 +39,26 @@ class GroupTrainer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def members(self) -> list[int]:
-        """Numbers of the trainers that are there."""
+        """Return the process IDs of the running trainers."""
         try:
             text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return []
-        return [int(word) for word in text.split()]
+        return [int(pid) for pid in text.split()]
 
     def wait(self) -> int:
-        """Wait until the launcher has ended; its exit code, negative for a signal."""
-        deadline = time.monotonic() + SECONDS
+        """Wait for the launcher and return its exit code, negative for a signal."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline, "the group hangs"
+            assert time.monotonic() < deadline, "the group does not exit"
             time.sleep(0.01)
 
 
-def strike_group(campaign: Campaign, name: str, rng: random.Random) -> None:
-    """Start after start of a group gets a signal after a random time; one more goes on to the end."""
+def signal_group(campaign: Campaign, name: str, rng: random.Random) -> None:
+    """Send a signal to some attempts of a group after a random time, then let the last attempt finish."""
     method = rng.choice(METHODS)
     expected, seconds = _reference(campaign, method)
     config = _config(campaign, name, method)
@@ -67,34 +67,34 @@ def strike_group(campaign: Campaign, name: str, rng: random.Random) -> None:
         found, resumes = resumable(run), resumed_from(run)
         trainer = GroupTrainer(config)
         time.sleep(rng.uniform(0, seconds))
-        strike, at_launcher = rng.choice([signal.SIGKILL, signal.SIGTERM]), rng.random() < 0.3
+        number, at_launcher = rng.choice([signal.SIGKILL, signal.SIGTERM]), rng.random() < 0.3
         members = trainer.members()
         target = trainer.pid if at_launcher or not members else rng.choice(members)
-        _signal(target, strike)
+        _signal(target, number)
         code = trainer.wait()
-        _check_end(run, code, strike, launcher=target == trainer.pid)
+        _check_end(run, code, number, launcher=target == trainer.pid)
         _check_gone(members)
-        campaign.tally[f"{strike.name} at a {'launcher' if target == trainer.pid else 'process'} of a group"] += 1
+        campaign.tally[f"{number.name} at a {'launcher' if target == trainer.pid else 'process'} of a group"] += 1
         assert set(resumed_from(run)[len(resumes) :]) <= {found[0] if found else ""}, f"it did not resume from {found}"
         if (run / "result.json").exists():
             break
     if not (run / "result.json").exists() or list(run.rglob(".tmp-*")):
-        assert GroupTrainer(config).wait() == ExitCode.FINISHED, "the last start of the group failed"
-    assert outcome_of(run) == expected, "the group's run differs from the straight one"
+        assert GroupTrainer(config).wait() == ExitCode.FINISHED, "the last attempt of the group failed"
+    assert outcome_of(run) == expected, "the group's run differs from the uninterrupted one"
     shutil.rmtree(run.parent)
 
 
-def _check_end(run: Path, code: int, strike: signal.Signals, *, launcher: bool) -> None:
+def _check_end(run: Path, code: int, number: signal.Signals, *, launcher: bool) -> None:
     if (run / "result.json").exists():
-        assert code in {ExitCode.FINISHED, -strike}, f"a finished run ended with {code}"
+        assert code in {ExitCode.FINISHED, -number}, f"a finished run ended with {code}"
         return
     lost = -signal.SIGKILL if launcher else ExitCode.PEER_LOST
-    expected = ExitCode.INTERRUPTED if strike is signal.SIGTERM else lost
-    assert code == expected, f"{strike.name} at {'the launcher' if launcher else 'a process'} ended with {code}"
+    expected = ExitCode.INTERRUPTED if number is signal.SIGTERM else lost
+    assert code == expected, f"{number.name} at {'the launcher' if launcher else 'a process'} ended with {code}"
 
 
 def _check_gone(members: list[int]) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while left := [pid for pid in members if _runs(pid)]:
         assert time.monotonic() < deadline, f"processes {left} outlive their launcher"
         time.sleep(0.01)
@@ -115,11 +115,11 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _reference(campaign: Campaign, method: str) -> tuple[Outcome, float]:
-    """Outcome and seconds of a group that nothing interrupted, made once a method."""
+    """Return outcome and seconds of an uninterrupted group, made once per method."""
     if method not in campaign.groups:
-        config = _config(campaign, f"straight-group-{method}", method)
+        config = _config(campaign, f"uninterrupted-group-{method}", method)
         started = time.monotonic()
-        assert GroupTrainer(config).wait() == ExitCode.FINISHED, "the straight run of a group failed"
+        assert GroupTrainer(config).wait() == ExitCode.FINISHED, "the uninterrupted run of a group failed"
         campaign.groups[method] = outcome_of(Path(config.run_directory)), time.monotonic() - started
     return campaign.groups[method]
 
@@ -129,8 +129,8 @@ def _config(campaign: Campaign, name: str, method: str) -> RunConfig:
 
 
 def _launch(config: RunConfig) -> None:
-    """The child: the command line as a pod runs it; never returns."""
-    become_a_pod(config)
+    """Run the command line as a pod does, in a forked child; never returns."""
+    set_up_as_pod(config)
     setattr(cli, "launch", partial(launch, start=_start))  # noqa: B010 - mypy takes it for private
     _run_command()
 
@@ -150,7 +150,7 @@ def _run_command() -> None:
         stop = StopFlag()
         stop.install()
         code = run_command(stop)
-    except BaseException:  # noqa: BLE001 - a forked child must not run on in its parent's code
+    except BaseException:  # noqa: BLE001 - a forked child must not continue in its parent's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()

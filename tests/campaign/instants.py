@@ -1,4 +1,4 @@
-"""The instants of a trainer's way: before and after each call by which it reads or changes the run directory."""
+"""Instants of a trainer: before and after each call that reads or changes the run directory."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,23 +20,22 @@ CALLS = [
 
 
 STEPS, WRITER = "steps", "writer"
-"""The threads of a trainer: the one that makes the steps, and the one that writes checkpoints."""
+"""Threads of a trainer: the training thread and the checkpoint writer."""
 
 
 @dataclass(frozen=True)
 class Instant:
     """One instant of one thread.
 
-    Each thread passes the same instants in every run; where the other one is meanwhile depends on the machine, unless
-    `lead` says it.
+    Each thread passes the same instants in every run; the position of the other thread varies unless `lead` sets it.
     """
 
     thread: str
     number: int
     """From 0."""
     lead: int | None = None
-    """Of the writer's instants: the writer stays there until so many steps were made beyond the checkpoint it writes,
-    or until the steps wait for it."""
+    """For the writer: wait at the instant until training is so many steps ahead of the checkpoint being written, or
+    waits for the writer."""
 
     def __str__(self) -> str:
         behind = "" if self.lead is None else f", {self.lead} steps behind"
@@ -44,13 +43,13 @@ class Instant:
 
 
 def current_thread() -> str:
-    """Which of the two this is."""
+    """Return the kind of the current thread."""
     return STEPS if threading.current_thread() is threading.main_thread() else WRITER
 
 
 @contextmanager
 def every_instant(tick: Callable[[str], None]) -> Iterator[None]:
-    """Let `tick` run at each instant inside; it is told which."""
+    """Call `tick` with the description of each instant in the block."""
 
     def wrap(owner: type, name: str) -> Callable[..., object]:
         original = getattr(owner, name)
@@ -71,14 +70,14 @@ def every_instant(tick: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def paused(number: int, action: Callable[[], None]) -> Iterator[list[int]]:
-    """Run `action` at the instant of that number (from 0); yields a list that is empty when there are not so many."""
+    """Run `action` at the instant with a number (from 0); yields a list that stays empty if it is not reached."""
     ticks = count()
-    happened: list[int] = []
+    reached: list[int] = []
 
     def tick(_instant: str) -> None:
-        if not happened and next(ticks) == number:
-            happened.append(number)
+        if not reached and next(ticks) == number:
+            reached.append(number)
             action()
 
     with every_instant(tick):
-        yield happened
+        yield reached

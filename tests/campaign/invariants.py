@@ -1,4 +1,4 @@
-"""What must be true of a run directory, whatever happened to its trainers."""
+"""Invariants of a run directory after any fault of its trainers."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from trainyard_trainer.checkpoint.manifest import is_checkpoint_name, owner_epoc
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run leaves, without what depends on the clock and on how many starts it took."""
+    """Result of a finished run, without what depends on the clock and the number of attempts."""
 
     export: dict[str, bytes]
     weights: dict[str, bytes]
@@ -20,25 +20,25 @@ class Outcome:
 
 
 def outcome_of(run: Path) -> Outcome:
-    """Outcome of a finished run; leftovers are an error."""
+    """Return the outcome of a finished run; fail if there are leftovers."""
     assert (run / "result.json").exists(), "the run has no result"
     assert not list(run.rglob(".tmp-*")), "the run has leftovers"
     [export] = (run / "exports").iterdir()
     last = json.loads((run / "checkpoints/index.json").read_text())["last"]
     return Outcome(
-        _contents(export, but=()),
-        _contents(run / "checkpoints" / last / "weights", but=()),
+        _contents(export),
+        _contents(run / "checkpoints" / last / "weights"),
         metric_lines(run),
         event_lines(run),
     )
 
 
-def _contents(directory: Path, but: tuple[str, ...]) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.name not in but}
+def _contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
 def resumable(run: Path) -> tuple[str, int] | None:
-    """Name and step of the checkpoint a trainer that starts now resumes from; None for the start of the run."""
+    """Return name and step of the checkpoint that the next attempt resumes from; None for the start of the run."""
     if not (run / "owner").is_dir() or not (run / "checkpoints").is_dir():
         return None
     owner = newest_owner(run / "owner")
@@ -50,7 +50,7 @@ def resumable(run: Path) -> tuple[str, int] | None:
 
 
 def resumed_from(run: Path) -> list[str]:
-    """Checkpoints the starts of a run resumed from, oldest first."""
+    """Return the checkpoints that the attempts of a run resumed from, oldest first."""
     if not (run / "log.jsonl").exists():
         return []
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

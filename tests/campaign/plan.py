@@ -1,4 +1,4 @@
-"""Which trials a campaign makes."""
+"""Selection of the trials of a campaign."""
 
 import random
 import signal
@@ -11,9 +11,9 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 
-from tests.campaign.groups import strike_group
+from tests.campaign.groups import signal_group
 from tests.campaign.instants import STEPS, WRITER, Instant
-from tests.campaign.trials import Campaign, resurrect, strike_at_instant, strike_at_random
+from tests.campaign.trials import Campaign, resume_stale_trainer, signal_at_instant, signal_at_random_times
 from tests.campaign.warm import INTERVAL, Material
 from trainyard_trainer import bootstrap
 from trainyard_trainer.stop import StopFlag
@@ -22,14 +22,14 @@ Trial = tuple[str, Callable[[], None]]
 
 
 class CampaignError(Exception):
-    """A trial failed; says which and how to repeat it."""
+    """A trial failed; the message names the trial and the seed."""
 
 
 def run_campaign(directory: Path, *, seed: int, count: int, seconds: float) -> Campaign:
-    """Make `count` trials, or as many as fit into the time.
+    """Run `count` trials, or as many as the time allows.
 
     Raises:
-        CampaignError: An invariant did not hold.
+        CampaignError: An invariant is violated.
     """
     campaign = Campaign(directory, Material.make(directory / "material"))
     warm_up(campaign)
@@ -47,7 +47,7 @@ def run_campaign(directory: Path, *, seed: int, count: int, seconds: float) -> C
 
 
 def warm_up(campaign: Campaign) -> None:
-    """Import in this process what every method needs."""
+    """Import in this process all modules that the methods need."""
     with redirect_stdout(StringIO()):
         for method in ("lora", "qlora", "full"):
             config = campaign.config(f"warm-{method}", method)
@@ -55,38 +55,44 @@ def warm_up(campaign: Campaign) -> None:
 
 
 def _trials(campaign: Campaign, rng: random.Random) -> Iterator[Trial]:
-    """In turn: a signal at an instant, signals at random times, a trainer that comes back, signals at a group, the
-    first or the third again with a writer that is held back at the instant while the steps go on.
+    """Yield in turn: a signal at an instant, signals at random times, a stale trainer that resumes, signals to a group,
+    and the first or third again with the writer paused at the instant while training continues.
 
-    The instants are all instants of both threads of a straight run in a random order, and again from the beginning.
+    The instants are those of both threads of an uninterrupted run, repeatedly in random order.
     """
-    struck, resurrected = (_instants(campaign, rng, STEPS, WRITER) for _ in range(2))
+    for_signals, for_stale_trainers = (_instants(campaign, rng, STEPS, WRITER) for _ in range(2))
     behind = _instants(campaign, rng, WRITER)
     number = 0
     while True:
         name, own = f"trial-{number}", random.Random(rng.random())
         kind = number % 5
         if kind == 0:
-            at, strike = next(struck), own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-            yield f"{strike.name} at instant {at}", partial(strike_at_instant, campaign, name, "lora", strike, at)
+            at, sent = next(for_signals), own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+            yield (
+                f"{sent.name} at instant {at}",
+                partial(signal_at_instant, campaign, name, "lora", sent, at),
+            )
         elif kind == 1:
-            yield "signals at random times", partial(strike_at_random, campaign, name, own)
+            yield "signals at random times", partial(signal_at_random_times, campaign, name, own)
         elif kind == 2:
-            at = next(resurrected)
-            yield f"resurrected at instant {at}", partial(resurrect, campaign, name, "lora", at, own)
+            at = next(for_stale_trainers)
+            yield (
+                f"stale trainer resumed at instant {at}",
+                partial(resume_stale_trainer, campaign, name, "lora", at, own),
+            )
         elif kind == 3:
-            yield "a group with signals at random times", partial(strike_group, campaign, name, own)
+            yield "a group with signals at random times", partial(signal_group, campaign, name, own)
         else:
             at = replace(next(behind), lead=own.randint(1, INTERVAL))
-            yield _with_steps_ahead(campaign, name, at, own)
+            yield _with_training_ahead(campaign, name, at, own)
         number += 1
 
 
-def _with_steps_ahead(campaign: Campaign, name: str, at: Instant, own: random.Random) -> Trial:
-    strike = own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
-    if strike is signal.SIGSTOP:
-        return f"resurrected at instant {at}", partial(resurrect, campaign, name, "lora", at, own)
-    return f"{strike.name} at instant {at}", partial(strike_at_instant, campaign, name, "lora", strike, at)
+def _with_training_ahead(campaign: Campaign, name: str, at: Instant, own: random.Random) -> Trial:
+    sent = own.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+    if sent is signal.SIGSTOP:
+        return f"stale trainer resumed at instant {at}", partial(resume_stale_trainer, campaign, name, "lora", at, own)
+    return f"{sent.name} at instant {at}", partial(signal_at_instant, campaign, name, "lora", sent, at)
 
 
 def _instants(campaign: Campaign, rng: random.Random, *threads: str) -> Iterator[Instant]:
@@ -96,6 +102,6 @@ def _instants(campaign: Campaign, rng: random.Random, *threads: str) -> Iterator
 
 
 def _outputs(directory: Path) -> str:
-    """What the trainers of the failed trial said."""
+    """Return the output of the trainers of the failed trial."""
     outputs = sorted(directory.glob("trial-*/output.txt"))
     return "\n".join(path.read_text()[-3000:] for path in outputs)

@@ -1,18 +1,17 @@
-"""Brings the two threads of a trainer to a chosen place: the writer at an instant, the steps some steps further."""
+"""Rendezvous of the two threads of a trainer: the writer at an instant, training some steps ahead of it."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PATIENCE = 300.0
-"""Seconds; only a trainer that hangs needs as many."""
+_TIMEOUT_SECONDS = 300.0
 
 
-class Meeting:
-    """Where the thread of the steps stops while the writer is held back.
+class Rendezvous:
+    """Pauses the writer at an instant until training is some steps ahead.
 
     Args:
-        lead: Steps beyond the checkpoint that is written; None holds nobody back.
+        lead: Steps ahead of the checkpoint being written; None disables the rendezvous.
     """
 
     def __init__(self, lead: int | None) -> None:
@@ -23,15 +22,15 @@ class Meeting:
         self._is_waiting = False
 
     def step_made(self, step: int) -> None:
-        """The thread of the steps made one; it stays here when it has the lead, until the writer goes on."""
+        """Record a step of the training thread; block once it has the lead, until the writer continues."""
         with self._changed:
             self._step = step
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self._target is None or step < self._target, _PATIENCE)
+            assert self._changed.wait_for(lambda: self._target is None or step < self._target, _TIMEOUT_SECONDS)
 
     @contextmanager
-    def steps_wait(self) -> Iterator[None]:
-        """The thread of the steps waits for the writer inside."""
+    def training_waits(self) -> Iterator[None]:
+        """Mark that the training thread waits for the writer in this block."""
         self._set_waiting(True)
         try:
             yield
@@ -39,18 +38,18 @@ class Meeting:
             self._set_waiting(False)
 
     @contextmanager
-    def held_back(self, written: int) -> Iterator[None]:
-        """In the writer: what is inside happens when the steps have their lead or wait.
+    def writer_paused(self, written: int) -> Iterator[None]:
+        """Run the block in the writer once training has its lead or waits for the writer.
 
         Args:
-            written: Step of the checkpoint that is written.
+            written: Step of the checkpoint being written.
         """
         if self._lead is None:
             yield
             return
         with self._changed:
             self._target = target = written + self._lead
-            assert self._changed.wait_for(lambda: self._is_waiting or self._step >= target, _PATIENCE)
+            assert self._changed.wait_for(lambda: self._is_waiting or self._step >= target, _TIMEOUT_SECONDS)
         yield
         with self._changed:
             self._target = None

@@ -1,4 +1,4 @@
-"""Trainers forked from a process that has imported everything: a start costs a load of the tiny model."""
+"""Trainers forked from a process that has imported all modules, so that an attempt only loads the tiny model."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.instants import STEPS, WRITER, Instant, current_thread, every_instant
-from tests.campaign.rendezvous import Meeting
+from tests.campaign.rendezvous import Rendezvous
 from tests.unit.trainer import tiny
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.runconfig import RunConfig
@@ -31,14 +31,14 @@ INTERVAL = 3
 
 @dataclass(frozen=True)
 class Material:
-    """A tiny model and rows to train it on."""
+    """A tiny model and training rows."""
 
     model: Path
     rows: Path
 
     @classmethod
     def make(cls, directory: Path) -> "Material":
-        """In a process of its own: training a tokenizer leaves threads behind, and those must not be forked."""
+        """Create them in a child process: training a tokenizer leaves threads behind, with which forking is unsafe."""
         directory.mkdir(parents=True, exist_ok=True)
         rows = tiny.write_rows(directory / "rows.jsonl", tiny.questions(24))
         pid = os.fork()
@@ -50,7 +50,7 @@ class Material:
         return cls(directory / "model", rows)
 
     def config(self, run_directory: Path, method: str) -> RunConfig:
-        """10 steps, saved every 3 and evaluated every 5; one checkpoint is kept, and the best."""
+        """Return a config with 10 steps, saved every 3 and evaluated every 5; keeps one checkpoint and the best."""
         return RunConfig.model_validate(
             {
                 "runDirectory": str(run_directory),
@@ -76,14 +76,14 @@ class Material:
 
 
 class Shared:
-    """Numbers that outlive the trainer that wrote them."""
+    """Counters in memory shared with a trainer."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 32)
 
     @property
     def step(self) -> int:
-        """Steps the trainer has done."""
+        """Finished steps of the trainer."""
         return self._get(0)
 
     @step.setter
@@ -92,7 +92,7 @@ class Shared:
 
     @property
     def in_flight(self) -> int:
-        """Step of the checkpoint that was handed to the writer and not yet published; 0 when there is none."""
+        """Step of the checkpoint in flight: saved_steps to the writer and not yet published; 0 if there is none."""
         return self._get(1)
 
     @in_flight.setter
@@ -100,49 +100,49 @@ class Shared:
         self._set(1, value)
 
     def instants(self, thread: str) -> int:
-        """Instants a thread of the trainer has passed."""
-        return self._get(_PLACES[thread])
+        """Return the number of instants that a thread has passed."""
+        return self._get(_COUNTERS[thread])
 
     def pass_instant(self, thread: str) -> int:
-        """One more; its number, from 0. No two threads count in the same place."""
+        """Count an instant and return its number, from 0; each thread has its own counter."""
         number = self.instants(thread)
-        self._set(_PLACES[thread], number + 1)
+        self._set(_COUNTERS[thread], number + 1)
         return number
 
-    def _get(self, place: int) -> int:
-        return int(struct.unpack_from("q", self._memory, 8 * place)[0])
+    def _get(self, index: int) -> int:
+        return int(struct.unpack_from("q", self._memory, 8 * index)[0])
 
-    def _set(self, place: int, value: int) -> None:
-        struct.pack_into("q", self._memory, 8 * place, value)
+    def _set(self, index: int, value: int) -> None:
+        struct.pack_into("q", self._memory, 8 * index, value)
 
 
-_PLACES = {STEPS: 2, WRITER: 3}
+_COUNTERS = {STEPS: 2, WRITER: 3}
 
 
 class Trainer:
     """A forked trainer."""
 
-    def __init__(self, config: RunConfig, *, strike: signal.Signals | None = None, at: Instant | None = None) -> None:
-        """Start it; it sends itself the signal `strike` at the instant `at`."""
+    def __init__(self, config: RunConfig, *, send: signal.Signals | None = None, at: Instant | None = None) -> None:
+        """Fork the trainer, which sends itself the signal `send` at the instant `at`."""
         self.shared = Shared()
         self.run_directory = Path(config.run_directory)
         assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be forked safely"
         sys.stdout.flush()
-        # Without a handler SIGTERM would end a forked process, and it does not end the first process of a container.
+        # Block SIGTERM until the handler is installed: unlike for PID 1 of a container, its default action is to exit.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self.pid = os.fork()
         if self.pid == 0:
-            _train(config, self.shared, strike, at)
+            _train(config, self.shared, send, at)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         self._code: int | None = None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it is still there."""
+        """Send a signal if the trainer has not exited."""
         if self._code is None:
             os.kill(self.pid, number)
 
     def stopped_or_ended(self) -> bool:
-        """Wait until it is stopped (true) or has ended (false)."""
+        """Wait until the trainer is stopped (return True) or has exited (return False)."""
         _pid, status = os.waitpid(self.pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             return True
@@ -150,14 +150,14 @@ class Trainer:
         return False
 
     def wait(self) -> int:
-        """Wait until it has ended; the exit code, negative for a signal."""
+        """Wait for the trainer and return its exit code, negative for a signal."""
         while self._code is None:
             self.stopped_or_ended()
         return self._code
 
 
-def become_a_pod(config: RunConfig) -> None:
-    """Give a forked child the command line of a pod; everything it says goes into files beside its run directory."""
+def set_up_as_pod(config: RunConfig) -> None:
+    """Set the command line of a pod in a forked child, and redirect its output to a file next to the run directory."""
     here = Path(config.run_directory).parent
     output = os.open(here / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -168,20 +168,20 @@ def become_a_pod(config: RunConfig) -> None:
     sys.argv = ["trainyard-trainer", "train", "--config", str(path)]
 
 
-def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at: Instant | None) -> None:
-    """The child: the command line as a pod runs it, everything it says in a file; never returns."""
+def _train(config: RunConfig, shared: Shared, send: signal.Signals | None, at: Instant | None) -> None:
+    """Run the command line as a pod does, in a forked child; never returns."""
     code = 99
     try:
-        become_a_pod(config)
-        meeting = Meeting(at.lead if at else None)
-        _remember_steps(shared, meeting)
-        _remember_saves(shared, meeting)
+        set_up_as_pod(config)
+        rendezvous = Rendezvous(at.lead if at else None)
+        _track_steps(shared, rendezvous)
+        _track_saves(shared, rendezvous)
         stop = StopFlag()
         stop.install()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        with every_instant(_striker(shared, strike, at, meeting)):
+        with every_instant(_signal_at_instant(shared, send, at, rendezvous)):
             code = run_command(stop)
-    except BaseException:  # noqa: BLE001 - a forked child must not run on in its parent's code
+    except BaseException:  # noqa: BLE001 - a forked child must not continue in its parent's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -189,34 +189,34 @@ def _train(config: RunConfig, shared: Shared, strike: signal.Signals | None, at:
         os._exit(code)
 
 
-def _striker(
-    shared: Shared, strike: signal.Signals | None, at: Instant | None, meeting: Meeting
+def _signal_at_instant(
+    shared: Shared, send: signal.Signals | None, at: Instant | None, rendezvous: Rendezvous
 ) -> Callable[[str], None]:
     def tick(instant: str) -> None:
         thread = current_thread()
         number = shared.pass_instant(thread)
-        if strike is not None and at is not None and (thread, number) == (at.thread, at.number):
-            with meeting.held_back(shared.in_flight):
-                os.write(2, f"{strike.name} {instant} (instant {at})\n".encode())
-                os.kill(os.getpid(), strike)
+        if send is not None and at is not None and (thread, number) == (at.thread, at.number):
+            with rendezvous.writer_paused(shared.in_flight):
+                os.write(2, f"{send.name} {instant} (instant {at})\n".encode())
+                os.kill(os.getpid(), send)
 
     return tick
 
 
-def _remember_saves(shared: Shared, meeting: Meeting) -> None:
-    handed: list[int] = []
+def _track_saves(shared: Shared, rendezvous: Rendezvous) -> None:
+    saved_steps: list[int] = []
     save, start, collect, publish = Saver.save, Writer.start, Writer.collect, CheckpointStore.save
 
-    def remember_step(saver: Saver, draft: Draft, **rest: Any) -> None:
-        handed.append(draft.step)
+    def record_step(saver: Saver, draft: Draft, **rest: Any) -> None:
+        saved_steps.append(draft.step)
         save(saver, draft, **rest)
 
-    def hand_over(writer: Writer[Any], job: Callable[[], Any]) -> None:
-        shared.in_flight = handed[-1]
+    def record_start(writer: Writer[Any], job: Callable[[], Any]) -> None:
+        shared.in_flight = saved_steps[-1]
         start(writer, job)
 
     def wait(writer: Writer[Any], *, wait: bool) -> Any:
-        with meeting.steps_wait() if wait else nullcontext():
+        with rendezvous.training_waits() if wait else nullcontext():
             return collect(writer, wait=wait)
 
     def published(store: CheckpointStore, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
@@ -225,20 +225,20 @@ def _remember_saves(shared: Shared, meeting: Meeting) -> None:
         return checkpoint
 
     for owner, name, replacement in (
-        (Saver, "save", remember_step),
-        (Writer, "start", hand_over),
+        (Saver, "save", record_step),
+        (Writer, "start", record_start),
         (Writer, "collect", wait),
         (CheckpointStore, "save", published),
     ):
         setattr(owner, name, replacement)
 
 
-def _remember_steps(shared: Shared, meeting: Meeting) -> None:
+def _track_steps(shared: Shared, rendezvous: Rendezvous) -> None:
     original = Reporter.step_done
 
     def step_done(reporter: Reporter, *, step: int, epoch: float, items: int) -> None:
         shared.step = step
-        meeting.step_made(step)
+        rendezvous.step_made(step)
         original(reporter, step=step, epoch=epoch, items=items)
 
     Reporter.step_done = step_done  # type: ignore[method-assign,assignment] # mypy takes it for bound

@@ -52,8 +52,8 @@ play("")
 sys.exit(main())
 """
 """The trainer's entry point with checks. A post from the training thread fails the run. A post that blocks training or,
-for more than half a second, its end would take an hour with a silent gateway. The run ends only after the first post has
-failed or, with a silent gateway, has started."""
+for more than half a second, its end would take an hour with a silent gateway. The run ends only after the first post
+has failed or, with a silent gateway, has started."""
 
 
 class FakeGateway:
