@@ -26,7 +26,7 @@ from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import Operator
 from tests.queueing.load import PRIORITIES, SIZES
-from tests.unit.operator.admission.test_long_queue import long_queue
+from tests.queueing.queue_fixture import long_queue
 
 from benchmarks import audit
 from benchmarks.control_plane import SECONDS, SHORT, Api, Object, client, prepare_namespace, training_job, wait_for
@@ -274,11 +274,11 @@ def plain_job(name: str, gpus: int) -> Object:
 def measure_pass(report: Report, waiting: int) -> None:
     """CPU of passes over a long queue in which a job has ended since the last one; no cluster."""
     gc_tuning.calm()  # as the operator does
-    yard, times = long_queue(waiting, 64), list[float]()
+    queue, times = long_queue(waiting, 64), list[float]()
     for number in range(40):
-        yard.end(f"running-{number}")
+        queue.end(f"running-{number}")
         began = time.process_time()
-        yard.round(1.0)
+        queue.cycle(1.0)
         times.append((time.process_time() - began) * 1000)
     times.sort()
     text = f"{times[len(times) // 2]:.0f} / {times[-1]:.0f}"

@@ -18,11 +18,10 @@ from trainyard_kube.clock import ServerClock, monotonic
 from trainyard_kube.errors import ConfigurationError, KubeError, LeadershipLostError, NotFoundError
 from trainyard_kube.events import EventWriter
 from trainyard_kube.lease import Elector, LeaseClient
-from trainyard_kube.paths import Object
 from trainyard_operator import gc_tuning
-from trainyard_operator.admission.builtin import GpuQueue
+from trainyard_operator.admission.candidate import Candidate
+from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import GpuFeed
-from trainyard_operator.admission.kueue import KueueQueue
 from trainyard_operator.admission.policy_file import PolicyFile
 from trainyard_operator.ca_distribution import Trust
 from trainyard_operator.errors import ClusterNotReadyError, OperatorError, SettingsError
@@ -31,13 +30,13 @@ from trainyard_operator.kube.resync import PERIOD, Resync
 from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.kube.watch import Watch
 from trainyard_operator.metrics import Metrics, State
-from trainyard_operator.queue.quota import Quotas
 from trainyard_operator.reconcile.reconciler import Reconciler
 from trainyard_operator.reconcile.work_queue import Result, WorkQueue
 from trainyard_operator.reconcile.workers import Workers
-from trainyard_operator.settings import KUEUE, Settings, load
+from trainyard_operator.settings import Settings, load
 from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.observe import Observer
+from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
 
 logger = logging.getLogger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -137,13 +136,14 @@ class Operator:
         self._trust = Trust(kube, self._store, clock, settings)
         self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
         self._policy = PolicyFile(settings.queue_policy_file)
-        self._gpus = self._gpu_queue(kube, clock)
-        quotas = self._gpus.quotas if isinstance(self._gpus, GpuQueue) else Quotas()  # Kueue does not look at them
-        self._feed = GpuFeed(kube, self._gpus.inventory, quotas, self._gpus.wake, self._noticed)
+        self._admission = admission = create_admission(
+            settings, kube, clock, policy=self._policy, observe=self._candidate, add=self._queue.add
+        )
+        self._feed = GpuFeed(kube, admission.inventory, admission.quotas, admission.capacity_changed, self._noticed)
         self._watch = Watch(
             self._store,
             add=self._add,
-            echoed=self._gpus.look,
+            echoed=admission.mark_dirty,
             relisted=self._relisted,
             clock=monotonic,
             gpus=self._feed,
@@ -152,9 +152,9 @@ class Operator:
             self._store,
             self._observer,
             settings=settings.render,
-            admit=self._gpus.admission,
-            ingest_workload=self._gpus.feed.put if isinstance(self._gpus, KueueQueue) else lambda _: None,
-            unreachable_nodes=self._gpus.inventory.silent,
+            admit=lambda observed: admission.decide(TrainingJobCandidate(observed)),
+            ingest_workload=admission.observe_workload,
+            unreachable_nodes=admission.inventory.unreachable,
         )
         self._reconciler = Reconciler(training_jobs, kube, self._events, clock)
         self._workers = Workers(self._queue, self._reconcile, self._metrics)
@@ -172,34 +172,15 @@ class Operator:
             checks={"event loop": self._heartbeat.check, "watches": self._watches},
             ready=lambda: None,
             registry=self._metrics.registry,
-            views={"/queue": self._describe_queue, "/gpus": self._gpus.inventory.describe},
+            views={"/queue": admission.describe, "/gpus": admission.inventory.describe},
             port=settings.health_port,
         )
         self._primed = asyncio.Event()
 
-    def _gpu_queue(self, kube: KubeClient, clock: ServerClock) -> GpuQueue | KueueQueue:
-        """Whoever decides when a job starts."""
-        settings = self._settings
-        if settings.queue_mode == KUEUE:
-            return KueueQueue(
-                kube,
-                observe=self._observer.observe,
-                add=self._queue.add,
-                now=clock.now,
-                clock=monotonic,
-                default=settings.local_queue,
-            )
-        return GpuQueue(
-            observe=self._observer.observe,
-            add=self._queue.add,
-            now=clock.now,
-            clock=monotonic,
-            policy=self._policy.current,
-        )
-
-    def _describe_queue(self) -> Object:
-        settings = {"settings": self._policy.describe()} if isinstance(self._gpus, GpuQueue) else {}
-        return settings | self._gpus.describe()
+    def _candidate(self, key: Key) -> Candidate | None:
+        """Read an object for the admission controller; None if it is gone."""
+        observed = self._observer.observe(key)
+        return None if observed is None else TrainingJobCandidate(observed)
 
     async def run(self) -> int:
         """Serve probes, wait for leadership, lead until the end; the exit status.
@@ -273,7 +254,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resync.run())
             group.create_task(self._feed.run())
-            group.create_task(self._gpus.run())
+            group.create_task(self._admission.run())
             for _ in range(_WORKERS):
                 group.create_task(self._workers.run())
 
@@ -290,12 +271,12 @@ class Operator:
         await self._trust.run()
 
     def _is_urgent(self, key: Key) -> bool:
-        if self._gpus.is_waiting(key):
+        if self._admission.is_waiting(key):
             return False
-        return self._gpus.is_let_in(key) or self._store.is_unanswered(key)
+        return self._admission.is_admitted_pending(key) or self._store.is_unanswered(key)
 
     def _add(self, key: Key) -> None:
-        self._gpus.look(key)
+        self._admission.mark_dirty(key)
         self._queue.add(key)
         self._trust.look(key.namespace)
 
@@ -305,7 +286,7 @@ class Operator:
         finally:
             if self._store.job(key) is None:
                 # A refused request may be the first to tell, and then neither a watch nor a list has news of it.
-                self._gpus.look(key)
+                self._admission.mark_dirty(key)
                 self._trust.look(key.namespace)
 
     def _noticed(self, node: str) -> None:
@@ -335,8 +316,8 @@ class Operator:
             leading=lambda: self._elector.leading,
             missed=lambda: self._resync.missed,
             list_age=lambda: monotonic() - self._resync.last,
-            waiting=self._gpus.waiting,
-            free=self._gpus.inventory.free_units,
+            waiting=self._admission.count_waiting,
+            free=self._admission.inventory.free_units,
             held=lambda: self._policy.current().held,
             faulty=lambda: self._policy.fault is not None,
         )

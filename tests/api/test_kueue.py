@@ -150,8 +150,8 @@ def test_the_life_of_two_jobs_with_places_reasons_and_the_nodes_that_kueue_chose
     second, third = submit(team, "second"), submit(team, "third", queue={"name": QUEUE, "priority": 4})
     waiting = wait_for(second, "Queued", "WaitingForQuota")
     assert waiting["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in "
-        "flavor default-flavor, 1 more needed."
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: insufficient unused quota for "
+        "nvidia.com/gpu in flavor default-flavor, 1 more needed."
     )
     assert second.condition("Admitted")["status"] == "False"
     until(lambda: third.status()["queue"].get("position") == 2)
@@ -225,12 +225,12 @@ def test_a_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kuberne
     pod, uid = low.run(), low.child()["metadata"]["uid"]
     high = submit(team, "high", resources={**GPU_SPEC, "gpus": 2}, queue={"name": QUEUE, "priority": 9})
     low.wait("Suspending")
-    # The Workload's news, which tells why, may come after the Job's.
+    # The Workload event, which has the cause, may come after the Job's.
     told = "The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a"
     until(lambda: low.status()["message"].startswith(told))
     save_and_end(low, pod)
     waiting = wait_for(low, "Queued", "Preempted")
-    assert waiting["message"].endswith("It resumes where it was when Kueue lets it in.")
+    assert waiting["message"].endswith("It resumes where it was when Kueue admits it.")
     high.finish(high.run())
     high.wait("Succeeded")
     low.run()
@@ -361,14 +361,17 @@ def test_no_queue_is_named(team: Team) -> None:
 def test_a_job_larger_than_its_queue_says_so(team: Team) -> None:
     job = submit(team, "job", resources={**GPU_SPEC, "gpus": 4})
     assert wait_for(job, "Queued", "ExceedsMaxQuota")["message"].endswith(
-        "current podset request (4) > maximum capacity (2). Its queue never has as much: lower spec.resources, or ask "
-        "the administrator for more quota."
+        "current podset request (4) > maximum capacity (2). Its queue never has that much: lower spec.resources, or "
+        "ask the administrator for more quota."
     )
 
 
 def test_a_queue_that_does_not_exist_is_told_and_can_be_put_right(team: Team) -> None:
     job = submit(team, "job", queue={"name": "gone"})
-    assert wait_for(job, "Queued", "Inadmissible")["message"] == "Kueue lets it wait: LocalQueue gone doesn't exist."
+    assert (
+        wait_for(job, "Queued", "Inadmissible")["message"]
+        == "Kueue has not admitted it: LocalQueue gone doesn't exist."
+    )
     job.patch(queue={"name": QUEUE})
     job.run()
 
@@ -382,8 +385,8 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> Non
     save_and_end(job, pod)
     status = wait_for(job, "Queued", "Deactivated")
     assert status["message"] == (
-        "Its Workload was deactivated, not by spec.suspend: The workload is deactivated. Whoever may do so lets it "
-        f"wait again by kubectl patch workloads.kueue.x-k8s.io {found['metadata']['name']} -n {team.namespace} "
+        "Its Workload was deactivated, not by spec.suspend: The workload is deactivated. A user with permission queues "
+        f"it again by kubectl patch workloads.kueue.x-k8s.io {found['metadata']['name']} -n {team.namespace} "
         """--type=merge -p '{"spec":{"active":true}}'."""
     )
     words = ("--type=merge", "-p", '{"spec":{"active":true}}')
@@ -402,7 +405,7 @@ def test_a_deactivation_by_kueue_itself_is_told_with_the_other_way_out(team: Tea
     name = workload(job)["metadata"]["name"]
     assert told == (
         "Its Workload was deactivated, not by spec.suspend: The workload is deactivated due to AdmissionCheck in "
-        'Rejected state: "budget" (none left). Whoever may do so lets it wait again by kubectl delete '
+        'Rejected state: "budget" (none left). A user with permission queues it again by kubectl delete '
         f"workloads.kueue.x-k8s.io {name} -n {team.namespace}."
     )
     job.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": True}})

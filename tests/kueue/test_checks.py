@@ -30,8 +30,8 @@ def test_a_check_without_a_controller_makes_its_queue_inactive(team: Yard, kuber
     admission_check(kubernetes, "nobody", active=False)
     job = submitted(team, kubernetes, "unchecked", "nobody")
     assert job.waits("Inadmissible")["message"] == (
-        "Kueue lets it wait: ClusterQueue unchecked is inactive. It is held, or lacks what it names: see the condition "
-        "Active in kubectl describe clusterqueue unchecked."
+        "Kueue has not admitted it: ClusterQueue unchecked is inactive. It is held, or lacks what it names: see the "
+        "condition Active in kubectl describe clusterqueue unchecked."
     )
     told = kubernetes.kubectl("describe", "clusterqueue", "unchecked")
     assert "references inactive AdmissionCheck(s): nobody" in told
@@ -61,7 +61,7 @@ def test_a_check_that_retries_sends_the_job_back_for_its_time(checked: Job) -> N
     assert told.startswith(
         'Kueue took its quota back: Evicted due to AdmissionCheck in Retry state: "budget" (no budget now). '
     )
-    assert "It starts when Kueue lets it in." in told
+    assert "It starts when Kueue admits it." in told
     checked.waits("WaitingForAdmissionChecks")
     checked.check(CHECK, "Ready", "Paid")
     uid = checked.child()["metadata"]["uid"]
@@ -70,7 +70,7 @@ def test_a_check_that_retries_sends_the_job_back_for_its_time(checked: Job) -> N
     told = checked.waits("AdmissionCheck")["message"]
     assert told.startswith("Kueue stopped it: Evicted due to AdmissionCheck in Retry state: ")
     assert "(the budget is used up). " in told
-    assert "It resumes where it was when Kueue lets it in." in told
+    assert "It resumes where it was when Kueue admits it." in told
     checked.waits("WaitingForAdmissionChecks")
     checked.check(CHECK, "Ready", "Paid")
     assert checked.runs(attempts=2)["attemptCounts"]["failed"] == 0
@@ -89,13 +89,13 @@ def test_a_check_that_rejects_ends_the_waiting_and_how_to_wait_again_is_told(
     told = checked.waits("DeactivatedDueToAdmissionCheck")["message"]
     assert told.startswith(
         "Its Workload was deactivated, not by spec.suspend: The workload is deactivated due to AdmissionCheck in "
-        'Rejected state: "budget" (team blue has no budget). Whoever may do so lets it wait again by kubectl delete '
+        'Rejected state: "budget" (team blue has no budget). A user with permission queues it again by kubectl delete '
     )
     checked.patch(suspend=True)
     assert checked.wait("Suspended")["message"].endswith(f" Resuming it takes more than spec.suspend: false. {told}")
     checked.patch(suspend=False)
     assert checked.waits("DeactivatedDueToAdmissionCheck")["message"] == told
-    command = told.split(" lets it wait again by ")[1].rstrip(".")
+    command = told.split(" queues it again by ")[1].rstrip(".")
     kubernetes.kubectl(*shlex.split(command)[1:])
     checked.waits("WaitingForAdmissionChecks")
     checked.check(CHECK, "Ready", "Paid")

@@ -71,7 +71,7 @@ def test_what_is_borrowed_is_taken_back_and_the_borrower_resumes(team: Yard, kub
         in (told["message"])
     )
     assert "A queue that lent its quota takes it back. " in told["message"]
-    assert told["message"].endswith("It resumes where it was when Kueue lets it in.")
+    assert told["message"].endswith("It resumes where it was when Kueue admits it.")
     until(lambda: "2 more needed" in borrower.status()["message"])
     assert borrower.status()["queue"]["reason"] == "Preempted"
     (stays,) = [job for job in jobs if job is not borrower]

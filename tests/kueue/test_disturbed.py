@@ -25,8 +25,8 @@ def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
     cluster_queue(kubernetes, 2, stopPolicy="Hold")
     waiting = team.submit("waiting")
     assert waiting.waits("Inadmissible")["message"] == (
-        "Kueue lets it wait: ClusterQueue gpus is inactive. It is held, or lacks what it names: see the condition "
-        "Active in kubectl describe clusterqueue gpus."
+        "Kueue has not admitted it: ClusterQueue gpus is inactive. It is held, or lacks what it names: see the "
+        "condition Active in kubectl describe clusterqueue gpus."
     )
     assert running.status()["phase"] == "Running"
     cluster_queue(kubernetes, 2, stopPolicy="HoldAndDrain")
@@ -52,7 +52,7 @@ def test_a_local_queue_that_is_missing_is_told_and_can_be_put_right(team: Yard, 
     made_later, renamed = team.submit("later", queue={"name": "gone"}), team.submit("renamed", queue={"name": "typo"})
     for job, name in ((made_later, "gone"), (renamed, "typo")):
         status = job.waits("Inadmissible")
-        assert status["message"] == f"Kueue lets it wait: LocalQueue {name} doesn't exist."
+        assert status["message"] == f"Kueue has not admitted it: LocalQueue {name} doesn't exist."
     local_queue(kubernetes, team.namespace, "gone")
     made_later.runs()
     renamed.patch(queue={"name": QUEUE})
@@ -268,7 +268,7 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Yard, kubern
     kubernetes.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": False}})
     told = job.waits("Deactivated")["message"]
     assert told.startswith("Its Workload was deactivated, not by spec.suspend: The workload is deactivated.")
-    command = told.split(" lets it wait again by ")[1].rstrip(".")
+    command = told.split(" queues it again by ")[1].rstrip(".")
     kubernetes.kubectl(*shlex.split(command)[1:])
     job.runs(attempts=2)
 

@@ -90,7 +90,7 @@ def test_a_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: Yard, k
     told = low.waits("Preempted")
     assert told["queue"]["pool"] == QUEUE
     until(lambda: "2 more needed" in low.status()["message"])
-    assert low.status()["message"].endswith("It resumes where it was when Kueue lets it in.")
+    assert low.status()["message"].endswith("It resumes where it was when Kueue admits it.")
     other.succeed()
     status = low.runs(attempts=2)
     assert (status["message"], status["attemptCounts"]["failed"]) == ("Attempt 2 is training.", 0)
@@ -99,14 +99,14 @@ def test_a_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: Yard, k
 
 
 def test_a_job_that_no_flavor_takes_is_told_which_and_why(shop: Yard) -> None:
-    nowhere = "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+    nowhere = "No ResourceFlavor of its queue matches spec.resources.nodeSelector and tolerations."
     unknown, untolerating = submit(shop, "unknown", gpu="v100"), submit(shop, "strict", tolerates=False, gpu="h100")
     assert unknown.waits("NoMatchingFlavor")["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: flavor a100 doesn't match node affinity, flavor "
-        f"h100 doesn't match node affinity. {nowhere}"
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: flavor a100 doesn't match node affinity, "
+        f"flavor h100 doesn't match node affinity. {nowhere}"
     )
     assert untolerating.waits("NoMatchingFlavor")["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: flavor a100 doesn't match node affinity, "
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: flavor a100 doesn't match node affinity, "
         f"untolerated taint {{trainyard.test/dedicated h100 NoSchedule <nil>}} in flavor h100. {nowhere}"
     )
 
@@ -133,11 +133,11 @@ def test_a_job_that_is_too_large_for_each_flavor_that_it_may_use_is_told_so(shop
     less = "lower spec.resources, or ask the administrator for more quota."
     told = huge.waits("ExceedsMaxQuota")["message"]
     assert told.count("insufficient quota for nvidia.com/gpu in flavor") == 2
-    assert told.endswith(f"> maximum capacity (4). Its queue never has as much: {less}")
+    assert told.endswith(f"> maximum capacity (4). Its queue never has that much: {less}")
     told = picky.waits("ExceedsMaxQuota")["message"]
     assert told.endswith(
-        "> maximum capacity (2). It may not use the other flavors of its queue, and of this never has as much: agree "
-        f"with another by spec.resources.nodeSelector and tolerations, {less}"
+        "> maximum capacity (2). It may not use the other flavors of its queue, and this one never has that much: "
+        f"match another with spec.resources.nodeSelector and tolerations, {less}"
     )
     picky.delete()
     again = submit(shop, "again", 4)

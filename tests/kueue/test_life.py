@@ -19,8 +19,8 @@ def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, op
     second, third = team.submit("second"), team.submit("third", priority=4)
     waiting = second.waits("WaitingForQuota")
     assert waiting["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in "
-        "flavor gpu-nodes, 1 more needed."
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: insufficient unused quota for "
+        "nvidia.com/gpu in flavor gpu-nodes, 1 more needed."
     )
     assert second.condition("Admitted")["status"] == "False"
     until(lambda: third.status()["queue"].get("position") == 2)
@@ -132,7 +132,7 @@ def test_a_preempted_job_resumes_in_the_same_job_free_of_charge(team: Yard, kube
     waiting = low.waits("Preempted")
     assert waiting["queue"]["reason"] == "Preempted"
     assert waiting["message"].startswith("Kueue stopped it: Preempted to accommodate a workload (UID: ")
-    assert waiting["message"].endswith("It resumes where it was when Kueue lets it in.")
+    assert waiting["message"].endswith("It resumes where it was when Kueue admits it.")
     high.succeed()
     status = low.runs(attempts=2)
     assert (status["attemptCounts"]["total"], status["attemptCounts"]["failed"]) == (2, 0)
@@ -165,9 +165,9 @@ def test_a_job_that_exceeds_every_quota_waits_and_says_so_until_the_quota_grows(
 ) -> None:
     job = team.submit("job", gpus=4)
     assert job.waits("ExceedsMaxQuota")["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor "
-        "gpu-nodes, previously considered podsets requests (0) + current podset request (4) > maximum capacity (2). "
-        "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in "
+        "flavor gpu-nodes, previously considered podsets requests (0) + current podset request (4) > maximum capacity "
+        "(2). Its queue never has that much: lower spec.resources, or ask the administrator for more quota."
     )
     team.submit("small").runs()
     cluster_queue(kubernetes, 8)
@@ -178,6 +178,6 @@ def test_a_job_whose_nodes_no_flavor_has_waits_and_says_so(team: Yard) -> None:
     resources = {"gpus": 1, "cpu": "100m", "memory": "64Mi", "nodeSelector": {"type": "other"}}
     job = team.submit("job", resources=resources)
     assert job.waits("NoMatchingFlavor")["message"] == (
-        "Kueue lets it wait: couldn't assign flavors to pod set main: flavor gpu-nodes doesn't match node affinity. "
-        "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+        "Kueue has not admitted it: couldn't assign flavors to pod set main: flavor gpu-nodes doesn't match node "
+        "affinity. No ResourceFlavor of its queue matches spec.resources.nodeSelector and tolerations."
     )

@@ -156,7 +156,7 @@ def requests(changes: Sequence[Change]) -> list[tuple[float, Request]]:
                 gpus=job.gpus,
                 nodes=job.nodes,
                 priority=job.priority,
-                enqueued=datetime.fromisoformat(job.stamp),
+                enqueued_at=datetime.fromisoformat(job.stamp),
             ),
         )
         for job in last.values()

@@ -98,7 +98,7 @@ class GpuFeed:
 
 
 def _put_node(inventory: Inventory, noticed: Callable[[str], None], uid: str, node: Node | None) -> bool:
-    before = set(inventory.silent)
+    before = set(inventory.unreachable)
     if node is not None:
         changed = inventory.put_node(node)
     else:
@@ -106,7 +106,7 @@ def _put_node(inventory: Inventory, noticed: Callable[[str], None], uid: str, no
         for name in gone:
             inventory.remove_node(name)
         changed = bool(gone)
-    for name in before ^ set(inventory.silent):
+    for name in before ^ set(inventory.unreachable):
         noticed(name)
     return changed
 

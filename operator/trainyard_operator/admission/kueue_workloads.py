@@ -13,7 +13,7 @@ from contextlib import aclosing
 from trainyard_kube.client import KubeClient
 from trainyard_kube.errors import ApiError, ForbiddenError, NotFoundError, ServerError
 from trainyard_kube.paths import Object, path
-from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_over
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_finished
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class WorkloadFeed:
         known = self._workloads.get(uid)
         if not uid or (known is not None and _version(known) >= _version(workload)):
             return
-        if is_over(workload):
+        if is_finished(workload):
             self._workloads.pop(uid, None)
         else:
             self._workloads[uid] = workload
@@ -105,7 +105,7 @@ class WorkloadFeed:
 
     async def _list(self) -> str:
         found, version = await self._kube.list_all(path(WORKLOADS), [("labelSelector", WORKLOAD_JOB_LABEL)], _trimmed)
-        fresh = {_job_uid(item): item for item in found if not is_over(item)}
+        fresh = {_job_uid(item): item for item in found if not is_finished(item)}
         gone = self._workloads.keys() - fresh.keys()
         for uid in gone:
             del self._workloads[uid]

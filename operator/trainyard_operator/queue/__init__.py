@@ -1,19 +1,22 @@
-"""The builtin GPU queue: who may start, in which order, on which GPUs, and when the others will.
+"""The builtin GPU queue: admission order, placement, preemption and start estimates.
 
-Pure: no clock, no I/O.
+Pure: no clock, no I/O, no kind of object.
 
-| module | decides |
+| module | responsibility |
 |---|---|
-| `pool` | which nodes a job may use |
-| `inventory` | how many GPUs each node has left |
-| `request` | what a waiting or admitted job is to the queue, and the order of those that wait |
-| `fit` | on which nodes a gang goes, or that it goes on none |
-| `backfill` | what may pass a blocked head without delaying it |
-| `preemption` | which running jobs a blocked head may replace |
-| `room` | what is left during one round |
-| `policy` | what an administrator sets |
-| `reasons` | why a job waits, in words |
-| `round` | one admission round over everything that waits |
-| `estimate` | when a waiting job will start |
-| `position` | which place is told, and when it is worth a write |
+| `models` | `Request` (a waiting job), `Admitted` (a job that holds GPUs), and the queue order |
+| `pool` | nodes, taints, and the nodes that a job can use |
+| `inventory` | GPUs of each node, and the pods that hold them |
+| `free_capacity` | GPUs that are free during one admission cycle |
+| `placement` | node per pod of a gang, all or nothing |
+| `quota` | headroom of ResourceQuotas |
+| `backfill` | the reservation of a blocked head, and the jobs that may pass it |
+| `preemption` | the running jobs that a blocked head may replace |
+| `policy` | the administrator's settings |
+| `admission_cycle` | one pass over all waiting jobs |
+| `reasons` | why a job waits |
+| `backoff` | delay after a failed start |
+| `estimate` | expected start of each waiting job |
+| `position` | queue positions as the status shows them |
+| `kueue_workload` | reading of Kueue's Workload |
 """

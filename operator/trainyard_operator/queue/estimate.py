@@ -1,4 +1,4 @@
-"""When a waiting job will start: the queue played forward by the times that jobs are expected to take."""
+"""Expected start of each waiting job: a simulation of the queue with the expected runs of all jobs."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from trainyard_operator.queue.free_capacity import Room, held_by
+from trainyard_operator.queue.free_capacity import FreeCapacity, occupied_nodes
 from trainyard_operator.queue.inventory import Inventory
-from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
+from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.placement import place
 from trainyard_operator.queue.pool import Pool
 
 DEPTH = 50
-"""Waiting jobs of a pool that are estimated; further back an estimate says nothing."""
-_SUREST_FIRST = list(Basis)
+"""Waiting jobs of a pool that get an estimate; further back it would be too inaccurate."""
+_MOST_RELIABLE_FIRST = list(Basis)
 
 
-def expected_run(past: Iterable[float], spent: float) -> float:
-    """Seconds that a job is expected to run in all, by how long earlier ones ran.
+def expected_run(past: Iterable[float], elapsed: float) -> float:
+    """Return the expected duration of a run in seconds, from the durations of earlier runs.
 
-    The median of those that ran longer than it has run already: short jobs end first, so that the ends seen so far say
-    too little of those that go on. One that outlasts all of them is given as long again.
-
-    Args:
-        past: How long earlier jobs ran.
-        spent: How long this one has run.
-    """
-    longer = [seconds for seconds in past if seconds > spent]
-    return median(longer) if longer else 2.0 * spent
-
-
-def estimates(waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> dict[str, Expectation]:
-    """Seconds until each waiting job starts, and the least sure thing that rests on; where nobody can tell, nothing.
-
-    The play follows the strict order of every pool, without backfill and preemption, which only move jobs forward.
+    The median of the runs that were longer than `elapsed`: short runs end first, so all runs seen so far would
+    underestimate the ones that continue. A run that is longer than all of them is expected to take twice its time.
 
     Args:
-        waiting: The jobs that wait, in order.
-        admitted: Every job that was let in.
-        inventory: The nodes and the pods on them.
+        past: Durations of earlier runs.
+        elapsed: How long this one has run.
     """
-    return _Play(waiting, admitted, inventory).run()
+    longer = [seconds for seconds in past if seconds > elapsed]
+    return median(longer) if longer else 2.0 * elapsed
+
+
+def estimates(waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> dict[str, Estimate]:
+    """Return the seconds until each waiting job starts, and the weakest basis involved; jobs without one are omitted.
+
+    The simulation follows the strict order of every pool. It ignores backfill and preemption, which only start jobs
+    earlier.
+
+    Args:
+        waiting: The waiting jobs, in order.
+        admitted: Every admitted job.
+        inventory: The nodes and their pods.
+    """
+    return _Simulation(waiting, admitted, inventory).run()
 
 
 @dataclass(order=True)
@@ -55,37 +56,37 @@ class _End:
     gpus: int = field(compare=False)
 
 
-class _Play:
+class _Simulation:
     def __init__(self, waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> None:
-        room = Room(inventory, admitted)
+        capacity = FreeCapacity(inventory, admitted)
         self._queues: dict[Pool, list[Request]] = {}
         for request in waiting:
             queue = self._queues.setdefault(request.pool, [])
             if len(queue) < DEPTH:
                 queue.append(request)
-        self._nodes = {pool: list(room.free(pool)) for pool in self._queues}
+        self._nodes = {pool: list(capacity.free(pool)) for pool in self._queues}
         self._free: dict[str, dict[str, int]] = {}
         for pool in self._queues:
-            self._free.setdefault(pool.resource, {}).update(room.free(pool))
+            self._free.setdefault(pool.resource, {}).update(capacity.free(pool))
         self._ends: list[_End] = []
         self._count = 0
         for job in admitted:
-            self._push(job.request, held_by(inventory, job), job.remaining, 0.0)
-        self._found: dict[str, Expectation] = {}
+            self._push_end(job.request, occupied_nodes(inventory, job), job.remaining, 0.0)
+        self._starts: dict[str, Estimate] = {}
 
-    def run(self) -> dict[str, Expectation]:
+    def run(self) -> dict[str, Estimate]:
         now, basis = 0.0, Basis.PROGRESS
         self._start_all(now, basis)
         while self._ends and any(self._queues.values()):
             end = heapq.heappop(self._ends)
-            now, basis = end.seconds, max(basis, end.basis, key=_SUREST_FIRST.index)
+            now, basis = end.seconds, max(basis, end.basis, key=_MOST_RELIABLE_FIRST.index)
             free = self._free.get(end.resource, {})
             for node in end.nodes:
                 if node in free:
                     free[node] += end.gpus
             if not self._ends or self._ends[0].seconds > now:
                 self._start_all(now, basis)
-        return self._found
+        return self._starts
 
     def _start_all(self, now: float, basis: Basis) -> None:
         for pool, queue in self._queues.items():
@@ -102,13 +103,12 @@ class _Play:
             return False
         for node in placement:
             free[node] -= request.gpus
-        self._found[request.uid] = Expectation(now, basis)
-        self._push(request, tuple(placement), request.expected, now)
+        self._starts[request.uid] = Estimate(now, basis)
+        self._push_end(request, tuple(placement), request.expected_run, now)
         return True
 
-    def _push(self, request: Request, nodes: Sequence[str], expected: Expectation | None, now: float) -> None:
-        if expected is not None and request.gpus:
+    def _push_end(self, request: Request, nodes: Sequence[str], run: Estimate | None, now: float) -> None:
+        if run is not None and request.gpus:
             self._count += 1
-            end = now + expected.seconds
-            resource = request.pool.resource
-            heapq.heappush(self._ends, _End(end, self._count, expected.basis, resource, nodes, request.gpus))
+            end = now + run.seconds
+            heapq.heappush(self._ends, _End(end, self._count, run.basis, request.pool.resource, nodes, request.gpus))

@@ -1,4 +1,4 @@
-"""The GPUs that are left during one round: what pods hold is gone, and so is what was promised to jobs without pods."""
+"""GPUs that are free during one admission cycle, less what is held for admitted jobs whose pods are not bound yet."""
 
 from __future__ import annotations
 
@@ -11,76 +11,76 @@ from trainyard_operator.queue.placement import give, place, reserve, slots, take
 from trainyard_operator.queue.pool import Pool
 
 
-class Room:
-    """Free GPUs by node; pools that share nodes share them here, too.
+class FreeCapacity:
+    """Free GPUs by node; pools that share nodes share their GPUs.
 
     Args:
-        inventory: The nodes and what pods hold of them.
-        admitted: Every job that was let in; what is meant for its pods that are not bound yet is held back.
+        inventory: The nodes and their pods.
+        admitted: Every admitted job; GPUs for its unbound pods count as taken.
     """
 
     def __init__(self, inventory: Inventory, admitted: Iterable[Admitted]) -> None:
         self._inventory = inventory
-        self._views: dict[Pool, tuple[str, ...]] = {}
+        self._pool_nodes: dict[Pool, tuple[str, ...]] = {}
         self._free: dict[str, dict[str, int]] = {}
-        incomplete = [(job.request, pods) for job in admitted if job.request.gpus and (pods := unbound(inventory, job))]
+        with_gpus = (job for job in admitted if job.request.gpus)
+        incomplete = [(job.request, pods) for job in with_gpus if (pods := unbound_pods(inventory, job))]
         for request, pods in sorted(incomplete, key=lambda each: each[0].order):
-            free = self._resource(request.pool)
-            view = {node: free[node] for node in self._nodes(request.pool)}
-            reserve(view, pods, request.gpus)
-            free |= view
+            free = self.free(request.pool)
+            reserve(free, pods, request.gpus)
+            self._resource(request.pool).update(free)
 
     def free(self, pool: Pool) -> dict[str, int]:
-        """GPUs left on each open node of a pool, a copy."""
+        """Return a copy of the free GPUs of each schedulable node of a pool."""
         free = self._resource(pool)
         return {node: free[node] for node in self._nodes(pool)}
 
     def place(self, request: Request) -> tuple[str, ...] | None:
-        """Where a gang would go now."""
+        """Return the placement of a gang now; None if it does not fit."""
         if not request.gpus:
             return ("",) * request.nodes
         return place(self.free(request.pool), gpus=request.gpus, nodes=request.nodes)
 
-    def could_ever(self, request: Request) -> bool:
-        """Whether the pool's nodes would hold the gang if they were empty and open."""
-        return not request.gpus or slots(self._inventory.most(request.pool), request.gpus) >= request.nodes
+    def fits_when_empty(self, request: Request) -> bool:
+        """Return whether the pool could hold the gang if all its nodes were empty and schedulable."""
+        return not request.gpus or slots(self._inventory.capacity(request.pool), request.gpus) >= request.nodes
 
     def take(self, request: Request, placement: Sequence[str]) -> None:
-        """Hold the GPUs of a gang that was just let in."""
+        """Mark the GPUs of a newly admitted gang as taken."""
         if request.gpus:
             take(self._resource(request.pool), placement, request.gpus)
 
     def _resource(self, pool: Pool) -> dict[str, int]:
         if pool.resource not in self._free:
-            self._free[pool.resource] = self._inventory.left(pool.resource)
+            self._free[pool.resource] = self._inventory.free(pool.resource)
         return self._free[pool.resource]
 
     def _nodes(self, pool: Pool) -> tuple[str, ...]:
-        if pool not in self._views:
-            nodes = self._inventory.nodes.values()
-            usable = (node for node in nodes if node.open and node.allocatable.get(pool.resource) and pool.has(node))
-            self._views[pool] = tuple(sorted(node.name for node in usable))
-        return self._views[pool]
+        if pool not in self._pool_nodes:
+            schedulable = (node for node in self._inventory.nodes.values() if node.schedulable)
+            usable = (node for node in schedulable if node.allocatable.get(pool.resource) and pool.matches(node))
+            self._pool_nodes[pool] = tuple(sorted(node.name for node in usable))
+        return self._pool_nodes[pool]
 
 
-def unbound(inventory: Inventory, job: Admitted) -> list[str]:
-    """The node meant for each pod of a job that is not bound yet; none of a job that is on its way out."""
-    if job.leaving:
+def unbound_pods(inventory: Inventory, job: Admitted) -> list[str]:
+    """Return the planned node of each pod that is not bound yet; empty for a job that releases its GPUs."""
+    if job.releasing:
         return []
     bound = inventory.bound(job.request.owner)
-    missing = job.request.nodes - (sum(bound.values()) if bound else 0) - job.done
+    missing = job.request.nodes - (sum(bound.values()) if bound else 0) - job.succeeded_pods
     if missing <= 0:
         return []
-    meant = list((Counter(job.placement) - Counter(bound)).elements())
-    return (meant + [""] * missing)[:missing]
+    planned = list((Counter(job.placement) - Counter(bound)).elements())
+    return (planned + [""] * missing)[:missing]
 
 
-def held_by(inventory: Inventory, job: Admitted) -> list[str]:
-    """The node of each pod whose GPUs come back when a job is gone: bound ones, and those held back for it."""
+def occupied_nodes(inventory: Inventory, job: Admitted) -> list[str]:
+    """Return the node of each pod whose GPUs become free when a job ends: bound pods and unbound ones."""
     bound = [node for node, pods in inventory.bound(job.request.owner).items() for _ in range(pods)]
-    return bound + unbound(inventory, job)
+    return bound + unbound_pods(inventory, job)
 
 
-def give_back(free: dict[str, int], inventory: Inventory, job: Admitted) -> None:
-    """Mark a job's GPUs as free, in place."""
-    give(free, held_by(inventory, job), job.request.gpus)
+def release(free: dict[str, int], inventory: Inventory, job: Admitted) -> None:
+    """Mark the GPUs of a job as free, in place."""
+    give(free, occupied_nodes(inventory, job), job.request.gpus)

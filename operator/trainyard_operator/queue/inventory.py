@@ -1,4 +1,4 @@
-"""GPUs per node: what is there, who holds it, what is left. Every pod counts, foreign and terminating ones included."""
+"""GPUs of each node and the pods that hold them. All bound pods count, also foreign and terminating ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trainyard_operator.queue.pool import Node, Object, Pool, units
 
 
 class Holder(NamedTuple):
-    """A pod bound to a node.
+    """A bound pod that holds extended resources.
 
     Attributes:
-        uid: The pod's.
+        uid: The pod's UID.
         name: Its namespace and name.
-        node: Name of the node.
-        units: Units of each extended resource it holds there.
-        owner: Namespace and UID of the TrainingJob it belongs to; empty for a foreign pod.
+        node: Name of its node.
+        units: Units of each extended resource.
+        owner: Namespace and UID of the admitted object it belongs to; empty for a foreign pod.
     """
 
     uid: str
@@ -28,33 +28,37 @@ class Holder(NamedTuple):
 
 
 class Inventory:
-    """The nodes and the pods that hold GPUs on them, kept up to date event by event."""
+    """Nodes and the pods that hold GPUs on them, updated by watch events.
+
+    Attributes:
+        nodes: Nodes by name.
+        unreachable: Unreachable nodes, and since when (API timestamps).
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.silent: dict[str, str] = {}
-        """Nodes that do not answer, and since when (API timestamps)."""
+        self.unreachable: dict[str, str] = {}
         self._holders: dict[str, Holder] = {}
         self._held: dict[str, Counter[str]] = {}
         self._bound: dict[str, Counter[str]] = {}
 
     def put_node(self, node: Node) -> bool:
-        """Take in a node; whether anything changed that the queue looks at."""
+        """Store a node; return whether anything changed that matters to the queue."""
         changed = self.nodes.get(node.name) != node
         self.nodes[node.name] = node
-        if node.silent_since:
-            self.silent[node.name] = node.silent_since
+        if node.unreachable_since:
+            self.unreachable[node.name] = node.unreachable_since
         else:
-            self.silent.pop(node.name, None)
+            self.unreachable.pop(node.name, None)
         return changed
 
     def remove_node(self, name: str) -> None:
-        """Forget a node; its pods are forgotten when they are deleted."""
+        """Remove a node; its pods remain until they are deleted."""
         self.nodes.pop(name, None)
-        self.silent.pop(name, None)
+        self.unreachable.pop(name, None)
 
     def put_pod(self, uid: str, holder: Holder | None) -> bool:
-        """Take in what a pod holds now, None where it holds nothing; whether that changed."""
+        """Store what a pod holds, or None for nothing; return whether that changed."""
         before = self._holders.get(uid)
         if before == holder:
             return False
@@ -67,33 +71,33 @@ class Inventory:
         return True
 
     def bound(self, owner: str) -> Mapping[str, int]:
-        """How many pods of a TrainingJob are on each node."""
+        """Return how many pods of an admitted object are on each node."""
         return self._bound.get(owner, {})
 
-    def left(self, resource: str) -> dict[str, int]:
-        """Units of a resource left on each node, closed ones included."""
+    def free(self, resource: str) -> dict[str, int]:
+        """Return the free units of a resource on each node, schedulable or not."""
         nothing: Counter[str] = Counter()
         return {
             name: max(0, node.allocatable.get(resource, 0) - self._held.get(name, nothing)[resource])
             for name, node in self.nodes.items()
         }
 
-    def most(self, pool: Pool) -> list[int]:
-        """GPUs each node of a pool could ever offer, closed ones included: they may open again."""
-        counts = (node.allocatable.get(pool.resource, 0) for node in self.nodes.values() if pool.has(node))
+    def capacity(self, pool: Pool) -> list[int]:
+        """Return the GPUs of each node of a pool; unschedulable nodes count, since they may become schedulable."""
+        counts = (node.allocatable.get(pool.resource, 0) for node in self.nodes.values() if pool.matches(node))
         return [count for count in counts if count]
 
     def free_units(self) -> dict[str, int]:
-        """Units left on all open nodes, by resource."""
-        left: Counter[str] = Counter()
+        """Return the free units on all schedulable nodes, by resource."""
+        free: Counter[str] = Counter()
         for node in self.nodes.values():
             held = self._held.get(node.name, Counter())
-            for resource, count in node.allocatable.items() if node.open else ():
-                left[resource] += max(0, count - held[resource])
-        return dict(left)
+            for resource, count in node.allocatable.items() if node.schedulable else ():
+                free[resource] += max(0, count - held[resource])
+        return dict(free)
 
     def describe(self) -> dict[str, Any]:
-        """Every node with extended resources, what is left of them, and who holds the rest."""
+        """Return every node with extended resources, its usage, and its pods, for the debug endpoint."""
         held: dict[str, list[dict[str, Any]]] = {}
         for holder in self._holders.values():
             held.setdefault(holder.node, []).append({"pod": holder.name, "units": dict(holder.units)})
@@ -101,7 +105,7 @@ class Inventory:
             "nodes": [
                 {
                     "name": node.name,
-                    "open": node.open,
+                    "open": node.schedulable,
                     "allocatable": dict(node.allocatable),
                     "held": dict(+self._held.get(node.name, Counter())),
                     "pods": held.get(node.name, []),
@@ -125,10 +129,10 @@ class Inventory:
 
 
 def holder_of(pod: Object, job_uid: str = "") -> Holder | None:
-    """What a v1 Pod holds; None for one that is not bound, is over, or holds no extended resource.
+    """Return what a v1 Pod holds; None if it is not bound, has ended, or uses no extended resource.
 
-    A pod holds the larger of its init containers' largest request and the sum of its containers' (and of its sidecars,
-    which are init containers that are restarted always), as the scheduler counts.
+    As in the scheduler, a pod uses the larger of its init containers' largest request and the sum of its containers'
+    requests; sidecars (init containers with restartPolicy Always) run beside both.
     """
     spec, phase = pod.get("spec") or {}, (pod.get("status") or {}).get("phase")
     node = spec.get("nodeName")
@@ -147,7 +151,9 @@ def holder_of(pod: Object, job_uid: str = "") -> Holder | None:
     held = dict(running | peak)
     metadata = pod["metadata"]
     name = f"{metadata['namespace']}/{metadata['name']}"
-    owner = f"{metadata['namespace']}/{job_uid}" if job_uid else ""  # a label is easily forged, a namespace is not
+    owner = (
+        f"{metadata['namespace']}/{job_uid}" if job_uid else ""
+    )  # anyone can set a label, but only in their namespace
     return Holder(metadata["uid"], name, node, held, owner) if held else None
 
 

@@ -1,4 +1,4 @@
-"""Kueue's Workload (kueue.x-k8s.io/v1beta2), the object in which it keeps what it decided about a Job."""
+"""Reading of Kueue's Workload (kueue.x-k8s.io/v1beta2), which holds Kueue's decisions about a Job."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ Object = dict[str, Any]
 WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 """The UID of its Job."""
 HELD_ANNOTATION = f"{GROUP}/held"
-"""That it was deactivated for the TrainingJob's own sake, and may be activated for it."""
-_GAVE_UP = "FailedToStart"
+"""Marks a Workload that the operator deactivated and may activate again."""
+_FAILED_TO_START = "FailedToStart"
 
 
 def is_active(workload: Object) -> bool:
-    """Whether a Workload may wait and run."""
+    """Return whether Kueue may admit a Workload."""
     return bool(workload["spec"].get("active", True))
 
 
 def is_held(workload: Object) -> bool:
-    """Whether a Workload was deactivated for the TrainingJob's own sake."""
+    """Return whether the operator deactivated a Workload."""
     return HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
 
 
-def is_over(workload: Object) -> bool:
-    """Whether a Workload ended with its Job, so that the Job tells all; one that Kueue gave up says more."""
+def is_finished(workload: Object) -> bool:
+    """Return whether a Workload finished with its Job; False if Kueue ended it because it cannot start the Job."""
     found = _finished(workload)
-    return found is not None and found["reason"] != _GAVE_UP
+    return found is not None and found["reason"] != _FAILED_TO_START
 
 
-def last_words(workload: Object) -> str | None:
-    """Why Kueue will never start the Job of a Workload, as it says it; None where it did not give up."""
+def start_failure(workload: Object) -> str | None:
+    """Return Kueue's message for a Job that it will never start; None otherwise."""
     found = _finished(workload)
-    return found.get("message", "") if found is not None and found["reason"] == _GAVE_UP else None
+    return found.get("message", "") if found is not None and found["reason"] == _FAILED_TO_START else None
 
 
 def _finished(workload: Object) -> Object | None:

@@ -1,4 +1,4 @@
-"""What a TrainingJob is to the queue, and the order in which jobs wait."""
+"""Inputs of the queue: waiting requests and admitted jobs, and the order of the requests."""
 
 from __future__ import annotations
 
@@ -14,20 +14,15 @@ from trainyard_operator.queue.pool import Pool
 
 
 class Basis(StrEnum):
-    """What an expected time rests on, the surest first."""
+    """What an estimate is based on, the most reliable first."""
 
     PROGRESS = "progress"
     HISTORY = "history"
     DEADLINE = "deadline"
 
 
-class Expectation(NamedTuple):
-    """How long a job is expected to take.
-
-    Attributes:
-        seconds: From now, or from its start for a job that waits.
-        basis: What that rests on.
-    """
+class Estimate(NamedTuple):
+    """A duration in seconds, and what it is based on."""
 
     seconds: float
     basis: Basis
@@ -38,20 +33,19 @@ class Request:
     """A job that waits for GPUs.
 
     Attributes:
-        uid: UID of its TrainingJob.
+        uid: UID of the object.
         namespace: Its namespace.
-        pool: Whose GPUs it asks for.
-        gpus: GPUs on each node.
+        pool: The GPU pool it uses.
+        gpus: GPUs of each pod.
         nodes: Pods of its gang, which start together or not at all.
-        priority: 0 to 10; a higher one goes first.
-        enqueued: When the queue first saw it, which it keeps for life: neither a preemption nor a start that failed
-            sends it to the back.
-        seconds: Longest time it may run; None where nothing limits it.
-        expected: How long it is expected to run; None where nobody can say.
-        not_before: Earliest moment of its next try, after a start that failed; it holds nobody up meanwhile.
-        setback: Why that start failed, in a sentence.
-        needs: What each of its pods uses, by the names that ResourceQuotas have for it.
-        made: Whether its Job is there.
+        priority: 0 to 10; higher starts first.
+        enqueued_at: When the queue first observed it. Preemption and failed starts do not change it.
+        time_limit: Longest run in seconds; None without a limit.
+        expected_run: Expected duration of its run; None if unknown.
+        not_before: End of its backoff after a failed start; meanwhile it blocks no other job.
+        backoff_cause: Why that start failed, in a sentence.
+        pod_usage: Usage of one pod by the resource names of ResourceQuotas.
+        has_job: Whether its child Job exists.
     """
 
     uid: str
@@ -60,13 +54,13 @@ class Request:
     gpus: int
     nodes: int = 1
     priority: int = 5
-    enqueued: datetime
-    seconds: float | None = None
-    expected: Expectation | None = None
+    enqueued_at: datetime
+    time_limit: float | None = None
+    expected_run: Estimate | None = None
     not_before: datetime | None = None
-    setback: str = "Its last start came to nothing."
-    needs: Mapping[str, Fraction] = field(default_factory=dict)
-    made: bool = False
+    backoff_cause: str = "Its last start failed."
+    pod_usage: Mapping[str, Fraction] = field(default_factory=dict)
+    has_job: bool = False
 
     @property
     def total(self) -> int:
@@ -75,41 +69,46 @@ class Request:
 
     @functools.cached_property
     def owner(self) -> str:
-        """Namespace and UID, by which its pods are known."""
+        """Namespace and UID, which identify its pods."""
         return f"{self.namespace}/{self.uid}"
 
     @functools.cached_property
     def order(self) -> tuple[int, datetime, str]:
-        """Sort key: strict first come, first served within a priority; the UID only separates equal moments."""
-        return (-self.priority, self.enqueued, self.uid)
+        """Sort key: priority, then first come, first served; the UID only breaks ties."""
+        return (-self.priority, self.enqueued_at, self.uid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """A job that was let in and has not given back its GPUs.
+    """A job that was admitted and still holds its GPUs.
 
     Attributes:
-        request: What it asked for.
-        placement: The node meant for each pod of its gang, as decided at its admission.
-        since: When it was admitted.
-        remaining: How long it is expected to go on; None where nobody can say.
-        limit: Seconds after which it is ended at the latest; None where nothing limits it.
-        leaving: Whether it is on its way out: stopping, suspended, preempted or finished.
-        done: Pods of its gang that ended well. No other follows them, so what they held is free at once, although the
-            Job controller says that the Job is complete a second later.
-        pods: Pods of its gang that are there, bound or not.
+        request: Its request.
+        placement: The node planned for each pod at admission.
+        admitted_at: When it was admitted.
+        remaining: Expected remaining run; None if unknown.
+        time_limit: Seconds until it ends at the latest; None without a limit.
+        releasing: Whether it will free its GPUs soon: stopping, suspended, preempted or finished.
+        succeeded_pods: Pods that succeeded. They are not replaced, so their GPUs are free at once; the Job controller
+            reports completion about a second later.
+        live_pods: Pods that exist and have not ended, bound or not.
     """
 
     request: Request
     placement: tuple[str, ...]
-    since: datetime
-    remaining: Expectation | None = None
-    limit: float | None = None
-    leaving: bool = False
-    done: int = 0
-    pods: int = 0
+    admitted_at: datetime
+    remaining: Estimate | None = None
+    time_limit: float | None = None
+    releasing: bool = False
+    succeeded_pods: int = 0
+    live_pods: int = 0
+
+    @property
+    def missing_pods(self) -> int:
+        """Pods of the gang that do not exist yet."""
+        return max(0, self.request.nodes - self.live_pods - self.succeeded_pods)
 
 
 def in_order(requests: Iterable[Request]) -> list[Request]:
-    """The requests in the order in which they are to start."""
+    """Sort requests into admission order."""
     return sorted(requests, key=lambda request: request.order)

@@ -1,4 +1,4 @@
-"""Where a gang goes: whole or not at all, and where it breaks up the fewest free GPUs."""
+"""Gang placement: all pods or none, by best fit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 
 def place(free: dict[str, int], *, gpus: int, nodes: int) -> tuple[str, ...] | None:
-    """A node for each pod of a gang, or None where they do not all fit.
+    """Return a node for each pod of a gang, or None if they do not all fit.
 
-    Each pod goes to the node with the fewest free GPUs that has enough (best fit), so that whole nodes stay whole for
-    those who need them. Two pods of a gang may share a node. Best fit finds a place whenever there is one, since the
-    pods are alike: each takes one of the floor(free / gpus) slots of a node, whichever it is.
+    Best fit: each pod goes to the node with the fewest free GPUs that has enough, which keeps whole nodes free for
+    large jobs. Pods of a gang may share a node. The pods are identical and a node has floor(free / gpus) slots for
+    them, so best fit finds a placement whenever one exists.
 
     Args:
-        free: GPUs left by node.
+        free: Free GPUs by node.
         gpus: GPUs of each pod; at least 1.
         nodes: Pods of the gang.
     """
@@ -28,39 +28,39 @@ def place(free: dict[str, int], *, gpus: int, nodes: int) -> tuple[str, ...] | N
 
 
 def slots(free: Iterable[int], gpus: int) -> int:
-    """How many pods of so many GPUs fit."""
+    """Return how many pods of `gpus` GPUs fit."""
     return sum(count // gpus for count in free)
 
 
 def take(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
-    """Mark GPUs as used, in place; a node that has none left, or is unknown, cannot give more."""
+    """Mark GPUs as taken, in place; unknown nodes are ignored and counts stay at least 0."""
     for node in placement:
         if node in free:
             free[node] = max(0, free[node] - gpus)
 
 
 def give(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
-    """Mark GPUs as free again, in place; a node that is unknown or closed gives nothing back."""
+    """Mark GPUs as free again, in place; unknown and unschedulable nodes are ignored."""
     for node in placement:
         if node in free:
             free[node] += gpus
 
 
 def reserve(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
-    """Hold GPUs for pods that are not bound yet: on the node meant for each, else where one fits, else nothing.
+    """Take GPUs for unbound pods: on the planned node, else on any node that fits, else nowhere.
 
     Args:
-        free: GPUs left by node, changed in place.
-        placement: The node meant for each pod.
+        free: Free GPUs by node, changed in place.
+        placement: The node planned for each pod.
         gpus: GPUs of each pod.
     """
-    homeless = 0
+    displaced = 0
     for node in placement:
         if free.get(node, 0) >= gpus:
             free[node] -= gpus
         else:
-            homeless += 1
-    for _ in range(homeless):
+            displaced += 1
+    for _ in range(displaced):
         found = place(free, gpus=gpus, nodes=1)
         if found is None:
             return

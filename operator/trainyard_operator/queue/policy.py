@@ -1,4 +1,4 @@
-"""How the queue is run: what an administrator sets."""
+"""Queue policy: the settings of an administrator."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The queue's settings.
+    """Settings of the builtin queue.
 
     Attributes:
-        held: Whether nothing is let in (maintenance); what runs goes on.
+        held: Whether the queue admits no job (maintenance); running jobs continue.
         backfill: Whether a job may pass a blocked one that it cannot delay.
-        preemption: Whether a blocked job may suspend running ones of strictly lower priority.
-        namespace_gpus: Most GPUs that a namespace's jobs may hold together.
-        default_namespace_gpus: The same for namespaces that are not named; None for no limit.
-        start_seconds: Seconds within which the pods of a job that was let in have to get their nodes, or it gives its
-            GPUs back; None for no limit.
+        preemption: Whether a blocked job may suspend running jobs of strictly lower priority.
+        namespace_gpus: Most GPUs that the jobs of a namespace may hold together.
+        default_namespace_gpus: The same for namespaces without an entry; None for no limit.
+        start_seconds: Start timeout in seconds: the pods of an admitted job must be bound by then, or the admission is
+            withdrawn; None for no limit.
     """
 
     held: bool = False
@@ -28,5 +28,5 @@ class Policy:
     start_seconds: int | None = 300
 
     def cap(self, namespace: str) -> int | None:
-        """Most GPUs a namespace may hold; None for no limit."""
+        """Most GPUs that a namespace may hold; None for no limit."""
         return self.namespace_gpus.get(namespace, self.default_namespace_gpus)

@@ -1,4 +1,4 @@
-"""GPU pools: jobs that ask for the same resource of the same nodes queue behind one another, and only they do."""
+"""GPU pools: jobs that need the same resource on the same nodes share one queue."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from trainyard_crds.trainingjob_resources import Resources, TolerationSpec
 
 Object = dict[str, Any]
 REPLICAS_LABEL = "nvidia.com/gpu.replicas"
-"""Set by NVIDIA's feature discovery; above 1, the node's GPUs are slices in time without memory of their own."""
-_KEEPS_PODS_OUT = ("NoSchedule", "NoExecute")
+"""Set by NVIDIA's GPU feature discovery. Above 1, the GPUs are time-sliced and share their memory."""
+_REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
 
 
 class Taint(NamedTuple):
-    """What keeps pods off a node."""
+    """A node taint."""
 
     key: str
     value: str
@@ -23,15 +23,15 @@ class Taint(NamedTuple):
 
 
 class Toleration(NamedTuple):
-    """What lets a pod pass a taint; an empty key means every key, an empty effect every effect."""
+    """A pod toleration; an empty key matches every key, an empty effect every effect."""
 
     key: str
     operator: str
     value: str
     effect: str
 
-    def passes(self, taint: Taint) -> bool:
-        """Whether a pod with this toleration may stand a taint (the scheduler's own rule)."""
+    def tolerates(self, taint: Taint) -> bool:
+        """Return whether this toleration matches a taint, by the scheduler's rule."""
         if self.effect and self.effect != taint.effect:
             return False
         if self.key and self.key != taint.key:
@@ -41,40 +41,40 @@ class Toleration(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What the queue knows of a node.
+    """The part of a node that matters to the queue.
 
     Attributes:
         name: Its name.
         labels: Its labels.
         taints: Its taints.
-        open: Whether it is ready and not cordoned.
-        allocatable: Units of each extended resource it offers.
+        schedulable: Whether it is ready and not cordoned.
+        allocatable: Allocatable units of each extended resource.
         uid: Its UID.
-        silent_since: API timestamp of when it stopped to answer; empty where it answers.
+        unreachable_since: API timestamp since when its kubelet sends no heartbeat; empty while it does.
     """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
-    open: bool = True
+    schedulable: bool = True
     allocatable: Mapping[str, int] = field(default_factory=dict)
     uid: str = ""
-    silent_since: str = ""
+    unreachable_since: str = ""
 
     @property
-    def slices(self) -> bool:
-        """Whether its GPUs are shared in time."""
+    def time_sliced(self) -> bool:
+        """Whether its GPUs are time-sliced."""
         text = self.labels.get(REPLICAS_LABEL, "1")
         return text.isdecimal() and int(text) > 1
 
 
 class Pool(NamedTuple):
-    """What a job asks of a node, beside the number of GPUs.
+    """The node requirements of a job, without its number of GPUs.
 
     Attributes:
-        resource: Extended resource a GPU is counted by; empty for jobs without GPUs.
-        selector: Labels the node must have, sorted.
-        tolerations: Taints the pod passes, sorted.
+        resource: Extended resource of the GPUs; empty for jobs without GPUs.
+        selector: Required node labels, sorted.
+        tolerations: Tolerations of the pods, sorted.
     """
 
     resource: str
@@ -85,21 +85,21 @@ class Pool(NamedTuple):
         labels = ",".join(f"{key}={value}" for key, value in self.selector)
         return f"{self.resource or 'cpu'}{f' ({labels})' if labels else ''}"
 
-    def has(self, node: Node) -> bool:
-        """Whether the node is one of the pool's, ready or not.
+    def matches(self, node: Node) -> bool:
+        """Return whether a node belongs to the pool, schedulable or not.
 
-        A pod that asks for an extended resource passes its taint where the cluster runs the admission plugin
-        ExtendedResourceToleration; the taint of the resource's own name is therefore taken as passed.
+        The admission plugin ExtendedResourceToleration adds a toleration for the taint that has the resource's name,
+        so that taint counts as tolerated.
         """
-        if node.slices and not self.resource.endswith(".shared"):
+        if node.time_sliced and not self.resource.endswith(".shared"):
             return False
         if any(node.labels.get(key) != value for key, value in self.selector):
             return False
-        return all(self._passes(taint) for taint in node.taints)
+        return all(self._tolerates(taint) for taint in node.taints)
 
-    def _passes(self, taint: Taint) -> bool:
-        free = taint.effect not in _KEEPS_PODS_OUT or taint.key == self.resource
-        return free or any(toleration.passes(taint) for toleration in self.tolerations)
+    def _tolerates(self, taint: Taint) -> bool:
+        harmless = taint.effect not in _REPELLING_EFFECTS or taint.key == self.resource
+        return harmless or any(toleration.tolerates(taint) for toleration in self.tolerations)
 
 
 def pool_of(resources: Resources) -> Pool:
@@ -115,28 +115,28 @@ def pool_of(resources: Resources) -> Pool:
 
 
 def node_of(obj: Object) -> Node:
-    """What the queue knows of a v1 Node."""
+    """Parse a v1 Node."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     ready = next((entry for entry in status.get("conditions") or [] if entry["type"] == "Ready"), {"status": ""})
-    leaving = "deletionTimestamp" in obj["metadata"]
+    deleted = "deletionTimestamp" in obj["metadata"]
     return Node(
         name=obj["metadata"]["name"],
         labels=obj["metadata"].get("labels") or {},
         taints=tuple(_taints(spec.get("taints") or [])),
-        open=ready["status"] == "True" and not spec.get("unschedulable", False) and not leaving,
+        schedulable=ready["status"] == "True" and not spec.get("unschedulable", False) and not deleted,
         allocatable=units(status.get("allocatable") or {}),
         uid=obj["metadata"].get("uid", ""),
-        silent_since=str(ready.get("lastTransitionTime", "")) if ready["status"] == "Unknown" else "",
+        unreachable_since=str(ready.get("lastTransitionTime", "")) if ready["status"] == "Unknown" else "",
     )
 
 
 def units(quantities: Mapping[str, Any]) -> dict[str, int]:
-    """The extended resources among quantities, which are whole numbers; cpu, memory and the like are left out."""
+    """Return the extended resources of a resource list, which are whole numbers."""
     return {key: int(value) for key, value in quantities.items() if "/" in key and str(value).isdecimal()}
 
 
 def _taints(entries: Iterable[Object]) -> Iterable[Taint]:
-    # The scheduler's own marks of a node that is cordoned or not ready are told by `open`.
+    # Taints of a node that is cordoned or not ready are covered by `schedulable`.
     for entry in entries:
         if not entry["key"].startswith("node.kubernetes.io/"):
             yield Taint(entry["key"], entry.get("value") or "", entry["effect"])

@@ -1,4 +1,4 @@
-"""What ResourceQuotas leave of a namespace. A job without headroom is told so and holds up nobody."""
+"""Headroom of ResourceQuotas. A job without headroom waits with a reason and blocks no other job."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trainyard_operator.queue.reasons import Reason
 Object = dict[str, Any]
 _JOBS = "count/jobs.batch"
 _MATCHING_SCOPES = ("NotTerminating", "NotBestEffort")
-"""Scopes that a training pod has: it names what it needs, and no deadline of its own. It names no PriorityClass."""
+"""Scopes of trainer pods: they set requests, no activeDeadlineSeconds and no PriorityClass."""
 
 
 class Quota(NamedTuple):
-    """A ResourceQuota that counts training pods.
+    """A ResourceQuota that applies to trainer pods.
 
     Attributes:
         namespace: Its namespace.
         name: Its name.
-        hard: Most that may be used, by the quota's names of resources.
-        used: What is used, as far as its controller has told.
+        hard: Limits by resource name.
+        used: Usage by resource name, as its controller last published it.
     """
 
     namespace: str
@@ -36,18 +36,18 @@ class Quota(NamedTuple):
 
 
 def quota_of(obj: Object) -> Quota | None:
-    """Read a v1 ResourceQuota; None for one that counts other pods."""
+    """Parse a v1 ResourceQuota; None if it does not apply to trainer pods."""
     spec = obj.get("spec") or {}
     selected = (spec.get("scopeSelector") or {}).get("matchExpressions") or []
     scopes = [{"scopeName": name, "operator": "Exists"} for name in spec.get("scopes") or []]
-    if not all(_has_training_pods(scope) for scope in [*scopes, *selected]):
+    if not all(_matches_trainer_pods(scope) for scope in [*scopes, *selected]):
         return None
     used = (obj.get("status") or {}).get("used") or {}
     metadata = obj["metadata"]
     return Quota(metadata["namespace"], metadata["name"], _amounts(spec.get("hard") or {}), _amounts(used))
 
 
-def _has_training_pods(scope: Object) -> bool:
+def _matches_trainer_pods(scope: Object) -> bool:
     if scope["scopeName"] == "PriorityClass":
         return scope["operator"] in ("NotIn", "DoesNotExist")
     return scope["scopeName"] in _MATCHING_SCOPES
@@ -58,14 +58,14 @@ def _amounts(quantities: Mapping[str, Any]) -> dict[str, Fraction]:
 
 
 class Quotas:
-    """All quotas that count training pods, by namespace."""
+    """All ResourceQuotas that apply to trainer pods, by namespace."""
 
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
         self._by_namespace: dict[str, dict[str, Quota]] = {}
 
     def put(self, uid: str, quota: Quota | None) -> bool:
-        """Take in a quota as it is now, None when it is gone; whether anything changed."""
+        """Store a quota, or remove it if None; return whether anything changed."""
         before = self._quotas.pop(uid, None)
         if before is not None:
             self._by_namespace[before.namespace].pop(uid)
@@ -77,70 +77,70 @@ class Quotas:
         return before != quota
 
     def of(self, namespace: str) -> Collection[Quota]:
-        """The quotas of a namespace."""
+        """Return the quotas of a namespace."""
         return self._by_namespace.get(namespace, {}).values()
 
 
 @lru_cache(maxsize=1024)
-def pod_needs(gpus: int, gpu_resource: str, cpu: str, memory: str) -> Mapping[str, Fraction]:
-    """What one training pod uses, by the names that quotas have for it; the same mapping for the same pods.
+def pod_usage(gpus: int, gpu_resource: str, cpu: str, memory: str) -> Mapping[str, Fraction]:
+    """Return the usage of one trainer pod by the resource names of quotas; cached, so equal pods share one mapping.
 
     Args:
         gpus: GPUs of the pod.
-        gpu_resource: What they are counted by.
+        gpu_resource: Extended resource of the GPUs.
         cpu: Cores, a quantity; request and limit are the same.
         memory: Bytes, a quantity; request and limit are the same.
     """
-    needs = {"pods": Fraction(1), "count/pods": Fraction(1)}
+    usage = {"pods": Fraction(1), "count/pods": Fraction(1)}
     for key, amount in (("cpu", exact(cpu)), ("memory", exact(memory))):
-        needs |= {key: amount, f"requests.{key}": amount, f"limits.{key}": amount}
-    return needs | ({f"requests.{gpu_resource}": Fraction(gpus)} if gpus else {})
+        usage |= {key: amount, f"requests.{key}": amount, f"limits.{key}": amount}
+    return usage | ({f"requests.{gpu_resource}": Fraction(gpus)} if gpus else {})
 
 
 class Headroom:
-    """What is left during one round.
+    """Headroom of all quotas during one cycle.
 
     Args:
-        quotas: The quotas as their controller tells them.
-        admitted: Every job that was let in; what its pods that are not there yet will use is held back.
+        quotas: The quotas as their controller last published them.
+        admitted: Every admitted job; the usage of its pods that do not exist yet is reserved.
     """
 
     def __init__(self, quotas: Quotas, admitted: Iterable[Admitted]) -> None:
         self._quotas = quotas
-        self._promised: dict[str, defaultdict[str, Fraction]] = {}
+        self._reserved: dict[str, defaultdict[str, Fraction]] = {}
         for job in admitted:
-            if not job.leaving:
-                self._hold(job.request, missing(job))
+            if not job.releasing:
+                self._reserve(job.request, job.missing_pods)
 
     def refusal(self, request: Request, pods: int | None = None) -> Reason | None:
-        """Why a job cannot have so many pods, all of its gang if nothing is said; None where it can."""
+        """Return the reason why a quota refuses pods of a job; None if there is headroom.
+
+        Args:
+            request: The job's request.
+            pods: Number of pods; None for the whole gang.
+        """
         for quota in self._quotas.of(request.namespace):
             for key, hard in quota.hard.items():
                 need = _need(request, key, request.nodes if pods is None else pods)
-                used = quota.used.get(key, Fraction(0)) + self._promise(request.namespace)[key]
+                used = quota.used.get(key, Fraction(0)) + self._reserved_in(request.namespace)[key]
                 if need and used + need > hard:
-                    return reasons.quota(request.namespace, quota.name, key, hard=hard, used=used, need=need)
+                    return reasons.quota_exceeded(request.namespace, quota.name, key, hard=hard, used=used, need=need)
         return None
 
     def take(self, request: Request) -> None:
-        """Hold back what a job that was just let in will use."""
-        self._hold(request, request.nodes)
+        """Reserve the usage of a newly admitted gang."""
+        self._reserve(request, request.nodes)
 
-    def _hold(self, request: Request, pods: int) -> None:
+    def _reserve(self, request: Request, pods: int) -> None:
         keys = {key for quota in self._quotas.of(request.namespace) for key in quota.hard}
         for key in keys:
-            self._promise(request.namespace)[key] += _need(request, key, pods)
+            self._reserved_in(request.namespace)[key] += _need(request, key, pods)
 
-    def _promise(self, namespace: str) -> defaultdict[str, Fraction]:
-        return self._promised.setdefault(namespace, defaultdict(Fraction))
-
-
-def missing(job: Admitted) -> int:
-    """Pods that a job has yet to get."""
-    return max(0, job.request.nodes - job.pods - job.done)
+    def _reserved_in(self, namespace: str) -> defaultdict[str, Fraction]:
+        return self._reserved.setdefault(namespace, defaultdict(Fraction))
 
 
 def _need(request: Request, key: str, pods: int) -> Fraction:
     if key == _JOBS:
-        return Fraction(0 if request.made else 1)
-    return request.needs.get(key, Fraction(0)) * pods
+        return Fraction(0 if request.has_job else 1)
+    return request.pod_usage.get(key, Fraction(0)) * pods

@@ -1,7 +1,7 @@
-"""What Kueue decides about a job: the labels it is handed over with, and its Workload read as an answer for `plan`.
+"""Converts a job's Kueue Workload into an admission decision.
 
-Kueue (kueue.x-k8s.io/v1beta2) makes one Workload for each suspended Job with a queue-name label and starts and stops
-the Job by it. Nothing here writes the Job's `spec.suspend` or its template: those are Kueue's.
+Kueue (kueue.x-k8s.io/v1beta2) creates one Workload for each suspended Job that has a queue-name label, and starts and
+stops the Job by it. Kueue owns the Job's `spec.suspend` and template; the operator does not write them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import datetime
 
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
-from trainyard_operator.queue.kueue_workload import is_active, is_held, last_words
-from trainyard_operator.queue.position import Place
+from trainyard_operator.queue.kueue_workload import is_active, is_held, start_failure
+from trainyard_operator.queue.position import QueuePosition
 from trainyard_operator.reconcile.fields import condition, holds, parse_time
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Observed
@@ -20,81 +20,82 @@ from trainyard_operator.trainingjob.model import Observed
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
-_TAKE_UP_SECONDS = 30
-"""Seconds after which a Job without a Workload is worth a hint."""
-_LONGEST = 600
+_WORKLOAD_SECONDS = 30
+"""Seconds after which the status of a Job without a Workload names possible causes."""
+_MESSAGE_LIMIT = 600
 _DEACTIVATED, _BY_KUEUE = "Deactivated", "DeactivatedDueTo"
 _GENERIC = "Pending"
-"""The reason that Kueue gives for everything, unless its gate UnadmittedWorkloadsObservability tells more."""
-_NO_ROOM = re.compile(r"insufficient unused quota for \S+ in flavor ([^\s,]+)")
+"""Kueue's only reason, unless its feature gate UnadmittedWorkloadsObservability is on."""
+_IN_USE = re.compile(r"insufficient unused quota for \S+ in flavor ([^\s,]+)")
 _TOO_LARGE = re.compile(r"insufficient quota for \S+ in flavor ([^\s,]+)")
 _UNFIT = ("doesn't match node affinity", "untolerated taint")
-"""What it says of a flavor that is in use, of one that is too small, and of one whose nodes the pods cannot have."""
+"""Kueue's messages for a flavor in use, one that is too small, and one whose nodes the pods do not match."""
 _INACTIVE = re.compile(r"(ClusterQueue|LocalQueue) (\S+) is inactive")
 _LESS = "lower spec.resources, or ask the administrator for more quota."
-_NEVER = f" Its queue never has as much: {_LESS}"
+_NEVER = f" Its queue never has that much: {_LESS}"
 _NEVER_OF_THOSE = (
-    " It may not use the other flavors of its queue, and of this never has as much: "
-    f"agree with another by spec.resources.nodeSelector and tolerations, {_LESS}"
+    " It may not use the other flavors of its queue, and this one never has that much: "
+    f"match another with spec.resources.nodeSelector and tolerations, {_LESS}"
 )
-_NOWHERE = " No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
+_NOWHERE = " No ResourceFlavor of its queue matches spec.resources.nodeSelector and tolerations."
 _STOPPED_BY = {
     "InCohortReclamation": "A queue that lent its quota takes it back.",
     "InCohortReclaimWhileBorrowing": "A queue that lent its quota takes it back.",
     "InCohortFairSharing": "Its queue had borrowed more than its fair share.",
 }
-"""What Kueue means by the reason of its condition `Preempted`, where another queue is the cause."""
+"""Explanations of the reasons of Kueue's condition `Preempted` where another queue is the cause."""
 
 
 def queue_name(observed: Observed, default: str | None) -> str | None:
-    """The LocalQueue a job is to wait in; None where nobody names one."""
-    asked = observed.spec.queue.name or default
-    return asked or (labels(observed.child).get(QUEUE_LABEL) if observed.child else None)
+    """Return the LocalQueue of a job; None if neither the job nor the settings name one."""
+    name = observed.spec.queue.name or default
+    return name or (labels(observed.child).get(QUEUE_LABEL) if observed.child else None)
 
 
 def labels(obj: Object) -> dict[str, str]:
-    """An object's labels."""
+    """Return the labels of an object."""
     return obj["metadata"].get("labels") or {}
 
 
-def is_handed_over(child: Object) -> bool:
-    """Whether Kueue starts and stops a Job."""
+def is_kueue_managed(child: Object) -> bool:
+    """Return whether Kueue starts and stops a Job."""
     return QUEUE_LABEL in labels(child)
 
 
-def gave_up(workload: Object) -> str | None:
-    """Why Kueue will never start the Job of a Workload, a sentence; None where it did not give up."""
-    words = last_words(workload)
-    return None if words is None else _sentence(words, "it does not say why")
+def failure_message(workload: Object) -> str | None:
+    """Return why Kueue will never start the Job of a Workload, in a sentence; None otherwise."""
+    message = start_failure(workload)
+    return None if message is None else _sentence(message, "it gives no reason")
 
 
-def answer(
+def kueue_admission(
     observed: Observed,
     *,
-    default: str | None,
+    default_queue: str | None,
     problem: str | None,
     workload: Object | None,
-    place: Place | None,
+    position: QueuePosition | None,
     now: datetime,
 ) -> Admission:
-    """What is known of a job in Kueue.
+    """Return Kueue's decision about a job.
 
     Args:
         observed: The job and its children.
-        default: LocalQueue of jobs that name none.
-        problem: Why nothing can be known, a sentence; None while Kueue is there.
+        default_queue: LocalQueue of jobs that name none.
+        problem: Why Kueue cannot be read, a sentence; None while it can.
         workload: The Workload of its Job.
-        place: Its place among those that wait, where that is known.
+        position: Its queue position, if known.
         now: The time.
     """
-    name, child = queue_name(observed, default), observed.child
-    handoff = KueueHandoff({QUEUE_LABEL: name, PRIORITY_LABEL: _class(observed)} if name else {}, workload)
-    queue = _entry(child, name)
-    waits = _waits(child, name, problem, workload, now)
-    if waits is None:
+    name, child = queue_name(observed, default_queue), observed.child
+    handoff = KueueHandoff({QUEUE_LABEL: name, PRIORITY_LABEL: _priority_class(observed)} if name else {}, workload)
+    queue = _identity(child, name)
+    waiting = _waiting_reason(child, name, problem, workload, now)
+    if waiting is None:
         return Admission(admitted=True, reason="Admitted", message="", queue=queue or None, handoff=handoff)
-    reason, message = waits
-    shown = place if workload is not None and is_active(workload) and not _is_left_out(workload) else None
+    reason, message = waiting
+    is_queued = workload is not None and is_active(workload) and not _is_ignored(workload)
+    shown = position if is_queued else None
     return Admission(
         admitted=False,
         reason=reason,
@@ -105,151 +106,161 @@ def answer(
     )
 
 
-def _waits(
+def _waiting_reason(
     child: Object | None, name: str | None, problem: str | None, workload: Object | None, now: datetime
 ) -> tuple[str, str] | None:
-    """CamelCase word and sentence for what a job waits for; None where its Job runs, starts or is to be made."""
+    """Return reason and message of a waiting job; None if its Job runs, starts or has yet to be created."""
     if child is not None and not job_suspended(child):
         return None
     if name is None:
-        return "QueueNameMissing", _NAMELESS
+        return "QueueNameMissing", _QUEUE_NAME_MISSING
     if problem is not None:
         return "KueueUnavailable", problem
     if child is None:
         return None
-    return _not_taken_up(child, now) if workload is None else reading(workload)
+    return _workload_missing(child, now) if workload is None else workload_reason(workload)
 
 
-_NAMELESS = (
+_QUEUE_NAME_MISSING = (
     "spec.queue.name is not set and this installation has no default LocalQueue. Set spec.queue.name to a LocalQueue "
     "of this namespace (kubectl get localqueues), or ask the administrator for the chart value queue.localQueue."
 )
 
 
-def reading(workload: Object) -> tuple[str, str] | None:
-    """CamelCase word and sentence for what a Workload waits for, or why it was stopped; None when it is admitted.
+def workload_reason(workload: Object) -> tuple[str, str] | None:
+    """Return reason and message of a Workload that waits or was evicted; None if it is admitted.
 
-    One that was deactivated for the TrainingJob's own sake is read as if it were active: it will be.
+    A Workload that the operator deactivated counts as active, since the operator activates it again.
     """
-    if is_barred(workload):
+    if is_deactivated(workload):
         return _deactivated(workload)
     if holds(workload, "Evicted") and not _was_deactivated(workload):
         return _evicted(workload)
     return None if holds(workload, "Admitted") else _unadmitted(workload)
 
 
-def is_barred(workload: Object) -> bool:
-    """Whether a Workload stays out whatever the TrainingJob asks for: it was not deactivated for its own sake."""
-    return (not is_active(workload) and not is_held(workload)) or _is_left_out(workload)
+def is_deactivated(workload: Object) -> bool:
+    """Return whether a Workload was deactivated by anything but the operator, so that the job cannot start."""
+    return (not is_active(workload) and not is_held(workload)) or _is_ignored(workload)
 
 
-def _is_left_out(workload: Object) -> bool:
-    """Whether Kueue deactivated a Workload, which was activated since: Kueue 0.19 never looks at such a one again."""
+def _is_ignored(workload: Object) -> bool:
+    """Return whether Kueue deactivated a Workload that was activated since: Kueue 0.19 does not requeue it."""
     requeued = condition(workload, "Requeued") or {"status": "True"}
     by_kueue = requeued["status"] == "False" and _is_by_kueue(requeued)
     return by_kueue and is_active(workload) and not holds(workload, "QuotaReserved")
 
 
 def _is_by_kueue(found: Object) -> bool:
-    """Whether a condition tells of a deactivation by Kueue itself, for a check, too many retries or too much time."""
+    """Return whether a condition reports a deactivation by Kueue: a check, too many retries or too much time."""
     return str(found.get("reason", "")).startswith(_BY_KUEUE)
 
 
 def _was_deactivated(workload: Object) -> bool:
-    """Whether the last eviction was by deactivation: Kueue keeps saying so until the Workload has quota again."""
+    """Return whether the last eviction was a deactivation; the condition stays until quota is reserved again."""
     return str((condition(workload, "Evicted") or {}).get("reason", "")).startswith(_DEACTIVATED)
 
 
 def _unadmitted(workload: Object) -> tuple[str, str]:
-    """What Kueue says of a Workload without quota; after a deactivation the words are of that until it looks again."""
-    reserved, past = condition(workload, "QuotaReserved"), condition(workload, "Evicted")
-    stale = reserved and past and reserved.get("message") == past.get("message") and _was_deactivated(workload)
-    if reserved is None or stale or reserved["reason"] == _DEACTIVATED:
+    """Return reason and message of a Workload without quota."""
+    reserved = condition(workload, "QuotaReserved")
+    if reserved is None or _is_stale(workload, reserved):
         return "WaitingForTurn", f"It waits in the LocalQueue {workload['spec'].get('queueName', '')}."
     if reserved["status"] == "True":
         return "WaitingForAdmissionChecks", _checks(workload)
-    given, said = str(reserved["reason"]), str(reserved.get("message", ""))
-    found = _reason_in(said)
-    reason = found if given == _GENERIC else given
-    return reason, f"Kueue lets it wait: {_sentence(said, reason)}{_remedy(reason, found, said)}"
+    given, message = str(reserved["reason"]), str(reserved.get("message", ""))
+    parsed = _parse_reason(message)
+    reason = parsed if given == _GENERIC else given
+    return reason, f"Kueue has not admitted it: {_sentence(message, reason)}{_remedy(reason, parsed, message)}"
 
 
-def _reason_in(said: str) -> str:
-    """The reason that Kueue does not give, from what it says of each flavor, in its own words for it.
+def _is_stale(workload: Object, reserved: Object) -> bool:
+    """Return whether the condition QuotaReserved is still that of a deactivation, before Kueue considers it again."""
+    if reserved["reason"] == _DEACTIVATED:
+        return True
+    evicted = condition(workload, "Evicted")
+    same_message = evicted is not None and reserved.get("message") == evicted.get("message")
+    return same_message and _was_deactivated(workload)
 
-    A flavor in use may become free, whatever is wrong with the others; one that is too small in one resource never has
-    room, whatever may become free of another.
+
+def _parse_reason(message: str) -> str:
+    """Derive Kueue's specific reason from its message about each flavor.
+
+    A flavor in use may become free, whatever is wrong with the others. A flavor that is too small for one resource
+    never fits, whatever becomes free of another.
     """
-    small = set(_TOO_LARGE.findall(said))
-    if set(_NO_ROOM.findall(said)) - small:
+    small = set(_TOO_LARGE.findall(message))
+    if set(_IN_USE.findall(message)) - small:
         return "WaitingForQuota"
     if small:
         return "ExceedsMaxQuota"
-    return "NoMatchingFlavor" if _is_unfit(said) else "WaitingForQuota"
+    return "NoMatchingFlavor" if _is_unfit(message) else "WaitingForQuota"
 
 
-def _is_unfit(said: str) -> bool:
-    return any(words in said for words in _UNFIT)
+def _is_unfit(message: str) -> bool:
+    return any(text in message for text in _UNFIT)
 
 
-def _remedy(reason: str, found: str, said: str) -> str:
-    """What to do about what Kueue says; empty where waiting is all."""
-    if inactive := _INACTIVE.search(said):
+def _remedy(reason: str, parsed: str, message: str) -> str:
+    """Return what the user can do about Kueue's message; empty if the job only has to wait."""
+    if inactive := _INACTIVE.search(message):
         kind, name = inactive.groups()
         return (
             f" It is held, or lacks what it names: see the condition Active in kubectl describe {kind.lower()} {name}."
         )
-    if reason != found:
+    if reason != parsed:
         return ""
-    if reason == "ExceedsMaxQuota" and _TOO_LARGE.search(said):
-        return _NEVER_OF_THOSE if _is_unfit(said) else _NEVER
-    return _NOWHERE if reason == "NoMatchingFlavor" and _is_unfit(said) else ""
+    if reason == "ExceedsMaxQuota" and _TOO_LARGE.search(message):
+        return _NEVER_OF_THOSE if _is_unfit(message) else _NEVER
+    return _NOWHERE if reason == "NoMatchingFlavor" and _is_unfit(message) else ""
 
 
 def _evicted(workload: Object) -> tuple[str, str]:
-    """Why Kueue took a Workload's quota back, and what it says since."""
+    """Return reason and message of an evicted Workload: the eviction, and what it waits for since."""
     found, reserved = condition(workload, "Evicted") or {}, condition(workload, "QuotaReserved") or {}
     reason = str(found.get("reason") or "Evicted")
     ran = condition(workload, "Admitted") is not None
-    words = ["Kueue stopped it:" if ran else "Kueue took its quota back:", _sentence(found.get("message", ""), reason)]
+    head = "Kueue stopped it:" if ran else "Kueue took its quota back:"
+    parts = [head, _sentence(found.get("message", ""), reason)]
     if reason == "Preempted":
-        words.append(_STOPPED_BY.get(str((condition(workload, "Preempted") or {}).get("reason")), ""))
-    if reserved.get("status") == "False" and reserved.get("message") not in (None, "", found.get("message")):
-        words.append(_unadmitted(workload)[1])
-    words.append("It resumes where it was when Kueue lets it in." if ran else "It starts when Kueue lets it in.")
+        parts.append(_STOPPED_BY.get(str((condition(workload, "Preempted") or {}).get("reason")), ""))
+    is_new = reserved.get("message") not in (None, "", found.get("message"))
+    if reserved.get("status") == "False" and is_new:
+        parts.append(_unadmitted(workload)[1])
+    parts.append("It resumes where it was when Kueue admits it." if ran else "It starts when Kueue admits it.")
     if later := ((workload.get("status") or {}).get("requeueState") or {}).get("requeueAt"):
-        words.append(f"Kueue considers it again at {later}.")
-    return reason, " ".join(word for word in words if word)
+        parts.append(f"Kueue considers it again at {later}.")
+    return reason, " ".join(part for part in parts if part)
 
 
 def _sentence(message: str, otherwise: str) -> str:
-    """A message of Kueue with a full stop, at most 600 characters."""
-    text = (message.strip() or otherwise)[:_LONGEST]
+    """Return a message of Kueue as a sentence of limited length."""
+    text = (message.strip() or otherwise)[:_MESSAGE_LIMIT]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _class(observed: Observed) -> str:
+def _priority_class(observed: Observed) -> str:
     return f"trainyard-p{observed.spec.queue.priority}"
 
 
-def _entry(child: Object | None, name: str | None) -> Object:
-    """The lasting part of `status.queue`."""
+def _identity(child: Object | None, name: str | None) -> Object:
+    """Return the part of `status.queue` that a job keeps for life."""
     if child is not None and not job_suspended(child):
         name = labels(child).get(QUEUE_LABEL, name)
     entry: Object = {"pool": name} if name else {}
     return entry if child is None else entry | {"enqueuedAt": child["metadata"]["creationTimestamp"]}
 
 
-def _not_taken_up(child: Object, now: datetime) -> tuple[str, str]:
-    """What is said of a Job that Kueue has made no Workload for."""
+def _workload_missing(child: Object, now: datetime) -> tuple[str, str]:
+    """Return reason and message of a Job without a Workload."""
     waited = (now - parse_time(child["metadata"]["creationTimestamp"])).total_seconds()
-    if waited < _TAKE_UP_SECONDS:
+    if waited < _WORKLOAD_SECONDS:
         return "WaitingForKueue", "Kueue has not taken up its Job yet."
     name = child["metadata"]["name"]
     return "WaitingForKueue", (
-        f"Kueue has made no Workload for the Job {name}: kubectl describe job {name} tells why, for example that the "
-        f"WorkloadPriorityClass {labels(child).get(PRIORITY_LABEL, '')} is missing. If it tells nothing, Kueue does "
-        "not run."
+        f"Kueue has made no Workload for the Job {name}: kubectl describe job {name} shows why, for example that the "
+        f"WorkloadPriorityClass {labels(child).get(PRIORITY_LABEL, '')} is missing. If it shows nothing, Kueue "
+        "does not run."
     )
 
 
@@ -258,15 +269,15 @@ def _deactivated(workload: Object) -> tuple[str, str]:
     named = f"workloads.kueue.x-k8s.io {workload['metadata']['name']} -n {workload['metadata']['namespace']}"
     remedy = f"""kubectl patch {named} --type=merge -p '{{"spec":{{"active":true}}}}'"""
     if _is_by_kueue(cause):
-        remedy = f"kubectl delete {named}"  # Kueue makes another one; it would never look at this one again
+        remedy = f"kubectl delete {named}"  # Kueue creates another one; it does not requeue this one
     said = f": {_sentence(cause['message'], '')}" if cause.get("message") else "."
     return cause.get("reason") or _DEACTIVATED, (
-        f"Its Workload was deactivated, not by spec.suspend{said} Whoever may do so lets it wait again by {remedy}."
+        f"Its Workload was deactivated, not by spec.suspend{said} A user with permission queues it again by {remedy}."
     )
 
 
 def _cause(workload: Object) -> Object:
-    """Reason and message of a deactivation, as soon as Kueue means to: first it deactivates, then it evicts."""
+    """Return reason and message of a deactivation; Kueue sets DeactivationTarget before it evicts."""
     if holds(workload, "Evicted"):
         return condition(workload, "Evicted") or {}
     if not holds(workload, "DeactivationTarget"):
@@ -283,5 +294,5 @@ def _checks(workload: Object) -> str:
         for check in checks
         if check.get("state") != "Ready"
     ]
-    named = f": {', '.join(open_ones)}"[:_LONGEST] if open_ones else ""
+    named = f": {', '.join(open_ones)}"[:_MESSAGE_LIMIT] if open_ones else ""
     return f"Its quota is reserved; it waits for admission checks{named}."

@@ -1,126 +1,186 @@
-"""What a TrainingJob is to the queue: one that waits, one that holds GPUs, or neither."""
+"""Converts an observed TrainingJob into the queue's inputs: waiting, holding GPUs, or neither."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
+from trainyard_crds.constants import ENQUEUED_ANNOTATION
 from trainyard_kube.paths import Object
-from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
+from trainyard_operator.admission.candidate import Grant, Published, QueueEntry, RunHistory
+from trainyard_operator.admission.decision import Admission
+from trainyard_operator.kube.store import Key
+from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Pool, pool_of
-from trainyard_operator.queue.position import Place
-from trainyard_operator.queue.quota import pod_needs
+from trainyard_operator.queue.position import QueuePosition
+from trainyard_operator.queue.quota import pod_usage
 from trainyard_operator.queue.reasons import Reason
-from trainyard_operator.reconcile.fields import condition, parse_time, seconds_between
+from trainyard_operator.reconcile.fields import condition, holds, parse_time, seconds_between
 from trainyard_operator.trainingjob.conditions import is_final
 from trainyard_operator.trainingjob.k8s_fields import container_state, job_finished, job_suspended, pod_ended
+from trainyard_operator.trainingjob.kueue_adapter import kueue_admission
 from trainyard_operator.trainingjob.model import Observed
 
 
-class Entry(NamedTuple):
-    """A job's part in a round; both are None for one that neither wants nor holds anything.
+@dataclass(frozen=True)
+class TrainingJobCandidate:
+    """A TrainingJob as the queue sees it; implements `Candidate`.
 
     Attributes:
-        waiting: What it asks for.
-        holding: What it was given and has not given back.
+        observed: The TrainingJob and its children.
     """
 
-    waiting: Request | None = None
-    holding: Admitted | None = None
+    observed: Observed
+
+    @property
+    def key(self) -> Key:
+        """Its key in the work queue."""
+        metadata = self.observed.job["metadata"]
+        return Key(metadata["namespace"], metadata["name"])
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+        return self.observed.uid
+
+    @property
+    def created(self) -> tuple[datetime, int]:
+        """Creation time and resource version."""
+        metadata = self.observed.job["metadata"]
+        return parse_time(metadata["creationTimestamp"]), int(metadata.get("resourceVersion", 0))
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """Its queue time from the status, else from the child Job, which exists before the first status write."""
+        annotations = (self.observed.child or {"metadata": {}})["metadata"].get("annotations") or {}
+        recorded = self.queue_status.get("enqueuedAt") or annotations.get(ENQUEUED_ANNOTATION)
+        return parse_time(recorded) if recorded else None
+
+    @property
+    def queue_status(self) -> Object:
+        """Its `status.queue`."""
+        return self.observed.status.get("queue") or {}
+
+    @property
+    def published(self) -> Published | None:
+        """What its status reports while it waits, if condition and `status.queue` agree."""
+        queue, admitted = self.queue_status, condition(self.observed.job, "Admitted")
+        if admitted is None or admitted["reason"] != queue.get("reason"):
+            return None
+        return Published(
+            reason=Reason(admitted["reason"], admitted["message"]),
+            position=QueuePosition(queue["position"], queue["length"]) if "position" in queue else None,
+            start=parse_time(queue["estimatedStartTime"]) if "estimatedStartTime" in queue else None,
+            basis=Basis(queue["estimateBasis"]) if "estimateBasis" in queue else None,
+        )
+
+    @property
+    def pool(self) -> Pool:
+        """The GPU pool it uses."""
+        return pool_of(self.observed.spec.resources)
+
+    @property
+    def summary(self) -> Object:
+        """GPUs, nodes and priority, for the debug endpoint."""
+        spec = self.observed.spec
+        return {"gpus": spec.resources.gpus, "nodes": spec.resources.nodes, "priority": spec.queue.priority}
+
+    @property
+    def job_uid(self) -> str | None:
+        """UID of its training Job; None without one."""
+        child = self.observed.child
+        return None if child is None else str(child["metadata"].get("uid", ""))
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is to run, now or later."""
+        spec = self.observed.spec
+        deleted = "deletionTimestamp" in self.observed.job["metadata"]
+        return not (deleted or self.is_final or spec.suspend or spec.stop is not None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its training Job exists and is not suspended."""
+        return self.observed.child is not None and not job_suspended(self.observed.child)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its status has a final phase."""
+        return is_final(self.observed)
+
+    def completed_run(self, now: datetime) -> float | None:
+        """Return how long it ran, in seconds, once its training Job is complete."""
+        return seconds_run(self.observed, now) if holds(self.observed.child, "Complete") else None
+
+    def entry(
+        self, *, enqueued_at: datetime, now: datetime, grant: Grant | None, preempted: bool, history: RunHistory
+    ) -> QueueEntry:
+        """Return its part in an admission cycle of the builtin queue.
+
+        Args:
+            enqueued_at: When the queue first observed it.
+            now: The time.
+            grant: Its admission by this process, if any.
+            preempted: Whether the queue preempted it.
+            history: Durations of earlier runs.
+        """
+        observed = self.observed
+        request = _request(observed, enqueued_at, now, history)
+        finished = observed.child is not None and job_finished(observed.child)
+        startable = self.is_wanted and not finished
+        if self.is_running and not finished:
+            releasing = preempted or not self.is_wanted
+            return QueueEntry(holding=_admitted(observed, request, grant, now, releasing=releasing))
+        if startable and _is_granted(grant, request, now):
+            return QueueEntry(holding=_admitted(observed, request, grant, now, releasing=False))
+        if _has_live_pods(observed):
+            return QueueEntry(holding=_admitted(observed, request, grant, now, releasing=True))
+        return QueueEntry(waiting=request) if startable else QueueEntry()
+
+    def kueue_admission(
+        self,
+        *,
+        default_queue: str | None,
+        problem: str | None,
+        workload: Object | None,
+        position: QueuePosition | None,
+        now: datetime,
+    ) -> Admission:
+        """Return Kueue's decision about it.
+
+        Args:
+            default_queue: LocalQueue of jobs that name none.
+            problem: Why Kueue cannot be read, a sentence; None while it can.
+            workload: The Workload of its training Job.
+            position: Its position in Kueue's queue, if known.
+            now: The time.
+        """
+        return kueue_admission(
+            self.observed, default_queue=default_queue, problem=problem, workload=workload, position=position, now=now
+        )
 
 
-class Grant(NamedTuple):
-    """What the queue decided for a job.
-
-    Attributes:
-        nodes: The node meant for each of its pods.
-        since: When.
-        open: Whether its Job has yet to be made or resumed.
-    """
-
-    nodes: tuple[str, ...]
-    since: datetime
-    open: bool
+def seconds_run(observed: Observed, now: datetime) -> float:
+    """Return how long all attempts of a job have run, in seconds."""
+    return _recorded_seconds(observed) + _elapsed(observed, now)
 
 
-class Told(NamedTuple):
-    """What a waiting job was told.
-
-    Attributes:
-        reason: Why it waits.
-        place: Its place, where it has one.
-        start, basis: When it is expected to start, and what that rests on.
-    """
-
-    reason: Reason
-    place: Place | None
-    start: datetime | None
-    basis: Basis | None
+def _is_granted(grant: Grant | None, request: Request, now: datetime) -> bool:
+    """Return whether a pending grant is valid: it expires when the Job cannot be created, until the backoff ends."""
+    if grant is None or not grant.pending:
+        return False
+    backs_off = request.not_before is not None and request.not_before > now
+    return request.has_job or not backs_off
 
 
-History = Callable[[Pool, float], Expectation | None]
-"""How long a job of a pool that has run for so many seconds is expected to run, by how long others ran before."""
-
-
-def entry_of(
-    observed: Observed, *, stamp: datetime, now: datetime, grant: Grant | None, preempted: bool, past: History
-) -> Entry:
-    """Read a job for the queue.
-
-    Args:
-        observed: The job and its children.
-        stamp: Its place in the order for life.
-        now: The time.
-        grant: What the queue decided for it, if it did.
-        preempted: Whether it was told to make room.
-        past: What earlier jobs say of its duration.
-    """
-    request = _request(observed, stamp, now, past)
-    child, wanted = observed.child, is_wanted(observed)
-    over = child is not None and job_finished(child)
-    runs = child is not None and not job_suspended(child) and not over
-    if runs or (wanted and not over and grant is not None and grant.open and not _gave_up(request, now)):
-        leaving = runs and (preempted or not wanted)
-        return Entry(holding=_holding(observed, request, grant, now, leaving=leaving))
-    if _holds_on(observed):
-        return Entry(holding=_holding(observed, request, grant, now, leaving=True))
-    return Entry(waiting=request) if wanted and not over else Entry()
-
-
-def last_told(observed: Observed) -> Told | None:
-    """What the status says to a waiting job: a new operator need not tell thousands at once what they know."""
-    queue, told = observed.status.get("queue") or {}, condition(observed.job, "Admitted")
-    if told is None or told["reason"] != queue.get("reason"):
-        return None
-    return Told(
-        reason=Reason(told["reason"], told["message"]),
-        place=Place(queue["position"], queue["length"]) if "position" in queue else None,
-        start=parse_time(queue["estimatedStartTime"]) if "estimatedStartTime" in queue else None,
-        basis=Basis(queue["estimateBasis"]) if "estimateBasis" in queue else None,
-    )
-
-
-def _gave_up(request: Request, now: datetime) -> bool:
-    """Whether a job whose Job could not be made has given up its turn: no other is given before its delay is over."""
-    return not request.made and request.not_before is not None and request.not_before > now
-
-
-def is_wanted(observed: Observed) -> bool:
-    """Whether a job is to run, now or when its turn comes."""
-    spec = observed.spec
-    leaving = "deletionTimestamp" in observed.job["metadata"] or is_final(observed)
-    return not (leaving or spec.suspend or spec.stop is not None)
-
-
-def _holds_on(observed: Observed) -> bool:
-    """Whether a pod of a job that is not to run any more is still there."""
+def _has_live_pods(observed: Observed) -> bool:
     status = (observed.child or {}).get("status") or {}
-    busy = bool(status.get("active") or status.get("terminating"))
-    return busy or any(not pod_ended(pod) for pod in observed.pods)
+    job_has_pods = bool(status.get("active") or status.get("terminating"))
+    return job_has_pods or any(not pod_ended(pod) for pod in observed.pods)
 
 
-def _request(observed: Observed, stamp: datetime, now: datetime, past: History) -> Request:
+def _request(observed: Observed, enqueued_at: datetime, now: datetime, history: RunHistory) -> Request:
     resources = observed.spec.resources
     pool = pool_of(resources)
     return Request(
@@ -130,93 +190,92 @@ def _request(observed: Observed, stamp: datetime, now: datetime, past: History) 
         gpus=resources.gpus,
         nodes=resources.nodes,
         priority=observed.spec.queue.priority,
-        enqueued=stamp,
-        seconds=_limit(observed),
-        expected=_expected(observed) or past(pool, _spent(observed, now)),
-        needs=pod_needs(resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit),
-        made=observed.child is not None,
-        **_setback(observed),
+        enqueued_at=enqueued_at,
+        time_limit=_time_limit(observed),
+        expected_run=_reported_remaining(observed) or history(pool, _elapsed(observed, now)),
+        pod_usage=pod_usage(resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit),
+        has_job=observed.child is not None,
+        **_backoff(observed),
     )
 
 
-def _setback(observed: Observed) -> Object:
-    """When and why a job whose starts came to nothing is to wait."""
+def _backoff(observed: Observed) -> dict[str, Any]:
+    """Return end and cause of the backoff after failed starts, as fields of `Request`."""
     failed = (observed.status.get("queue") or {}).get("failedStarts")
-    return {"not_before": parse_time(failed["notBefore"]), "setback": failed["message"]} if failed else {}
+    return {"not_before": parse_time(failed["notBefore"]), "backoff_cause": failed["message"]} if failed else {}
 
 
-def _limit(observed: Observed) -> float | None:
-    """Seconds of running left under activeDeadlineSeconds, and the grace to save in."""
+def _time_limit(observed: Observed) -> float | None:
+    """Return the running time left under activeDeadlineSeconds, plus the grace period, in seconds."""
     limit = observed.spec.active_deadline_seconds
     if limit is None:
         return None
-    return max(0.0, float(limit) - _recorded(observed)) + observed.spec.checkpoints.grace_period_seconds
+    return max(0.0, float(limit) - _recorded_seconds(observed)) + observed.spec.checkpoints.grace_period_seconds
 
 
-def seconds_run(observed: Observed, now: datetime) -> float:
-    """Seconds that a job's containers ran, in all."""
-    return _recorded(observed) + _spent(observed, now)
-
-
-def _recorded(observed: Observed) -> float:
+def _recorded_seconds(observed: Observed) -> float:
     return float((observed.status.get("attemptCounts") or {}).get("runningSeconds", 0))
 
 
-def _expected(observed: Observed) -> Expectation | None:
-    """What the job's own progress says of the time that is left."""
-    left = (observed.status.get("progress") or {}).get("remainingSeconds")
-    return None if left is None else Expectation(float(left), Basis.PROGRESS)
+def _reported_remaining(observed: Observed) -> Estimate | None:
+    """Return the remaining time that the trainer reports."""
+    seconds = (observed.status.get("progress") or {}).get("remainingSeconds")
+    return None if seconds is None else Estimate(float(seconds), Basis.PROGRESS)
 
 
-def _holding(observed: Observed, request: Request, grant: Grant | None, now: datetime, *, leaving: bool) -> Admitted:
-    grace = float(observed.spec.checkpoints.grace_period_seconds)
-    spent = _spent(observed, now)
-    limit = None if request.seconds is None else max(grace, request.seconds - spent)
-    remaining = request.expected
-    if remaining is not None:
-        remaining = remaining._replace(seconds=max(0.0, remaining.seconds - _age(observed, remaining, spent, now)))
-    elif limit is not None:
-        remaining = Expectation(limit, Basis.DEADLINE)
-    if leaving:
-        limit, remaining = grace, Expectation(grace, Basis.PROGRESS)
+def _admitted(observed: Observed, request: Request, grant: Grant | None, now: datetime, *, releasing: bool) -> Admitted:
+    grace, elapsed = float(observed.spec.checkpoints.grace_period_seconds), _elapsed(observed, now)
+    limit = None if request.time_limit is None else max(grace, request.time_limit - elapsed)
+    remaining = _remaining(observed, request, elapsed, now)
+    if remaining is None and limit is not None:
+        remaining = Estimate(limit, Basis.DEADLINE)
+    if releasing:
+        limit, remaining = grace, Estimate(grace, Basis.PROGRESS)
     return Admitted(
         request=request,
         placement=grant.nodes if grant else (),
-        since=grant.since if grant else _since(observed, now),
+        admitted_at=grant.admitted_at if grant else _job_created(observed, now),
         remaining=remaining,
-        limit=limit,
-        leaving=leaving,
-        pods=sum(not pod_ended(pod) for pod in observed.pods),
-        done=sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in observed.pods),
+        time_limit=limit,
+        releasing=releasing,
+        live_pods=sum(not pod_ended(pod) for pod in observed.pods),
+        succeeded_pods=sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in observed.pods),
     )
 
 
-def _spent(observed: Observed, now: datetime) -> float:
-    """Seconds the present attempt has run, by its pods: status and Job tell later, and seconds later under load."""
-    last = (observed.status.get("attempts") or [{}])[-1]
-    if "finishedAt" in last:
+def _remaining(observed: Observed, request: Request, elapsed: float, now: datetime) -> Estimate | None:
+    """Return the expected remaining run, less the time since that expectation was made."""
+    expected = request.expected_run
+    if expected is None:
+        return None
+    reported_at = str((observed.status.get("progress") or {}).get("updatedAt", ""))
+    is_reported = expected.basis is Basis.PROGRESS and bool(reported_at)
+    age = seconds_between(reported_at, now.isoformat()) if is_reported else elapsed
+    return expected._replace(seconds=max(0.0, expected.seconds - age))
+
+
+def _elapsed(observed: Observed, now: datetime) -> float:
+    """Return how long the current attempt has run, in seconds, from its pods: the status lags behind under load."""
+    attempt = (observed.status.get("attempts") or [{}])[-1]
+    if "finishedAt" in attempt:
         return 0.0
-    mine = (pod for pod in observed.pods if "podUID" not in last or pod["metadata"].get("uid") == last["podUID"])
-    states = [container_state(pod) for pod in mine]
-    told = [state[kind] for state in states for kind in ("running", "terminated") if kind in state]
-    started = [entry["startedAt"] for entry in (last, *told) if entry.get("startedAt")]
-    ended = [entry["finishedAt"] for entry in told if entry.get("finishedAt")]
+    states = [container_state(pod) for pod in observed.pods if _is_of_attempt(pod, attempt)]
+    runs = [state[kind] for state in states for kind in ("running", "terminated") if kind in state]
+    started = [run["startedAt"] for run in (attempt, *runs) if run.get("startedAt")]
+    ended = [run["finishedAt"] for run in runs if run.get("finishedAt")]
     if not started:
         return 0.0
-    end = max(map(parse_time, ended)) if ended and len(ended) == len(states) else now
+    all_ended = bool(ended) and len(ended) == len(states)
+    end = max(map(parse_time, ended)) if all_ended else now
     return max(0.0, (end - min(map(parse_time, started))).total_seconds())
 
 
-def _age(observed: Observed, expected: Expectation, spent: float, now: datetime) -> float:
-    """Seconds since an expectation was made: at the last report, or at the start."""
-    updated = (observed.status.get("progress") or {}).get("updatedAt")
-    if expected.basis is Basis.PROGRESS and updated:
-        return seconds_between(updated, now.isoformat())
-    return spent
+def _is_of_attempt(pod: Object, attempt: Object) -> bool:
+    return "podUID" not in attempt or pod["metadata"].get("uid") == attempt["podUID"]
 
 
-def _since(observed: Observed, now: datetime) -> datetime:
-    """When a job was let in, as far as its Job tells."""
+def _job_created(observed: Observed, now: datetime) -> datetime:
+    """Return when the training Job was created, as the admission time of a job that an earlier process admitted."""
     if observed.child is None:
         return now
     return parse_time(observed.child["metadata"]["creationTimestamp"])

@@ -135,7 +135,7 @@ def test_a_play_by_hand() -> None:
     hand_over = simulate.HandOver(start=1, run=3, end=1, held=5)
     epoch = datetime(2026, 1, 1, tzinfo=UTC)
     jobs = [
-        (0.0, Request(uid=uid, namespace="t", pool=Pool("nvidia.com/gpu"), gpus=gpus, priority=5, enqueued=epoch))
+        (0.0, Request(uid=uid, namespace="t", pool=Pool("nvidia.com/gpu"), gpus=gpus, priority=5, enqueued_at=epoch))
         for uid, gpus in (("a", 1), ("b", 1), ("c", 8), ("d", 1))
     ]
     ran = simulate.play(jobs, {"n0": 8}, hand_over)

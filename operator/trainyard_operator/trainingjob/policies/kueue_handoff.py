@@ -12,11 +12,11 @@ from trainyard_operator.trainingjob.k8s_fields import is_being_deleted, is_busy,
 from trainyard_operator.trainingjob.kueue_adapter import (
     PRIORITY_LABEL,
     QUEUE_LABEL,
-    gave_up,
-    is_barred,
-    is_handed_over,
+    failure_message,
+    is_deactivated,
+    is_kueue_managed,
     labels,
-    reading,
+    workload_reason,
 )
 from trainyard_operator.trainingjob.model import Decision, Observed
 from trainyard_operator.trainingjob.policy_context import PolicyContext
@@ -28,7 +28,7 @@ def child_patches(observed: Observed, decision: Decision, admission: Admission) 
     if child is None or job_finished(child) or is_being_deleted(child):
         return ()
     relabelled = _relabelled(observed, child, admission)
-    if is_handed_over(child):
+    if is_kueue_managed(child):
         return (*_activation(decision.suspend, admission), *_moved(child, admission), *relabelled)
     waits = decision.suspend is False and not admission.admitted
     return (*_suspension(child, None if waits else decision.suspend), *relabelled)
@@ -58,14 +58,14 @@ def follow_kueue_eviction(context: PolicyContext) -> Decision | None:
     has_pods = context.history.unfinished or is_busy(child)
     if not (is_stopping and has_pods):
         return None
-    reason, message = (reading(workload) if workload else None) or ("Saving", "Then it waits for its turn.")
+    reason, message = (workload_reason(workload) if workload else None) or ("Saving", "Then it waits for its turn.")
     return Decision(phase=Phase.SUSPENDING, reason=reason, message=f"The job saves a checkpoint. {message}")
 
 
 def fail_inadmissible(context: PolicyContext) -> Decision | None:
     """Fail a job whose Job Kueue will never start; None for others."""
     workload = context.admission.handoff.workload if context.admission.handoff else None
-    cause = gave_up(workload) if workload else None
+    cause = failure_message(workload) if workload else None
     if cause is None or context.child is None or not context.is_idle:
         return None
     text = (
@@ -80,7 +80,7 @@ def queue_remark(context: PolicyContext, decision: Decision) -> str:
     child, handoff, name = context.child, context.admission.handoff, context.spec.queue.name
     if child is None or decision.phase is None or decision.phase in FINAL_PHASES:
         return ""
-    if handoff is None and is_handed_over(child):
+    if handoff is None and is_kueue_managed(child):
         return (
             " Its Job has Kueue's label queue-name, so only Kueue starts and stops it, and this installation uses its "
             "builtin queue: end this job with spec.stop: Force and create it again, or ask the administrator to set "
@@ -98,13 +98,13 @@ def queue_remark(context: PolicyContext, decision: Decision) -> str:
 def _suspension_remark(context: PolicyContext, child: Object, decision: Decision) -> str:
     """Return why suspending the job, or resuming it later, does not work; else empty."""
     handoff = context.admission.handoff
-    if handoff is None or not decision.suspend or not is_handed_over(child):
+    if handoff is None or not decision.suspend or not is_kueue_managed(child):
         return ""
     if handoff.workload is None:
         is_missing = context.admission.decided and not job_suspended(child)
         text = " Kueue, which would stop its Job, has no Workload of it; spec.stop: Force ends it without saving."
         return text if is_missing else ""
-    cause = reading(handoff.workload) if is_barred(handoff.workload) else None
+    cause = workload_reason(handoff.workload) if is_deactivated(handoff.workload) else None
     return f" Resuming it takes more than spec.suspend: false. {cause[1]}" if cause else ""
 
 
@@ -138,7 +138,7 @@ def _relabelled(observed: Observed, child: Object, admission: Admission) -> tupl
         return ()
     name = child["metadata"]["name"]
     relabelled = Patch("jobs", name, {"metadata": {"labels": changed}})
-    if QUEUE_LABEL not in changed or is_handed_over(child):
+    if QUEUE_LABEL not in changed or is_kueue_managed(child):
         return (relabelled,)
     # A suspended Job's template, which Kueue changes, is mutable only while the Job has no start time.
     return Patch("jobs/status", name, {"status": {"startTime": None}}), relabelled
@@ -148,9 +148,9 @@ def _wanted_labels(observed: Observed, child: Object, admission: Admission) -> d
     """Return the labels for Kueue: the queue's only while the Job is suspended and is to continue."""
     wanted = dict(admission.handoff.labels) if admission.handoff else {}
     if not job_suspended(child):
-        return {PRIORITY_LABEL: wanted[PRIORITY_LABEL]} if wanted and is_handed_over(child) else {}
+        return {PRIORITY_LABEL: wanted[PRIORITY_LABEL]} if wanted and is_kueue_managed(child) else {}
     is_held_by_user = observed.spec.suspend or observed.spec.stop is not None
-    return {} if is_held_by_user and not is_handed_over(child) else wanted
+    return {} if is_held_by_user and not is_kueue_managed(child) else wanted
 
 
 def _moved(child: Object, admission: Admission) -> tuple[Patch, ...]:

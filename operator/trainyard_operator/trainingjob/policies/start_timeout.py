@@ -72,7 +72,7 @@ def _withdraw(context: PolicyContext) -> Decision | None:
         return None
     failed = _failed_start(context, refusal.message, int(tried))
     waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
-    return Decision(phase=Phase.QUEUED, reason=waits.word, message=waits.sentence, failed_starts=failed)
+    return Decision(phase=Phase.QUEUED, reason=waits.code, message=waits.message, failed_starts=failed)
 
 
 def _is_recorded(context: PolicyContext) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.operator.admission.queue_fixture import Yard
+from tests.queueing.queue_fixture import QueueFixture
 from tests.unit.operator.queue.state_model import GPU
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
@@ -20,7 +20,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.yard = Yard(SIZE)
+        self.queue = QueueFixture(SIZE)
         self.gpus: dict[str, int] = {}
         self.made: set[str] = set()
         self.bound: dict[str, int] = {}
@@ -30,16 +30,16 @@ class Life(RuleBasedStateMachine):
 
     def _tell_nodes(self) -> None:
         for number in range(NODES):
-            self.yard.queue.inventory.put_node(Node(name=f"n{number}", allocatable={GPU: SIZE}))
+            self.queue.controller.inventory.put_node(Node(name=f"n{number}", allocatable={GPU: SIZE}))
         for name, node in self.bound.items():
             self._put(name, node)
 
     def _put(self, name: str, node: int) -> None:
         held = Holder(name, name, f"n{node}", {GPU: self.gpus[name]}, f"team/{name}")
-        self.yard.queue.inventory.put_pod(name, held)
+        self.queue.controller.inventory.put_pod(name, held)
 
     def _admitted(self) -> list[str]:
-        return [name for name in self.gpus if name not in self.over and self.yard.answer(name).admitted]
+        return [name for name in self.gpus if name not in self.over and self.queue.decision(name).admitted]
 
     def _left(self) -> list[int]:
         left = [SIZE] * NODES
@@ -51,14 +51,14 @@ class Life(RuleBasedStateMachine):
     def submit(self, gpus: int) -> None:
         name = f"j{len(self.gpus):03}"
         self.gpus[name] = gpus
-        self.yard.submit(name, gpus)
+        self.queue.submit(name, gpus)
 
     @rule()
     def look(self) -> None:
         before = set(self._admitted())
-        self.yard.round(1.0)
+        self.queue.cycle(1.0)
         assert before <= set(self._admitted()), "what was given is not taken back"
-        waiting = [name for name in self.gpus if name not in self.over and not self.yard.answer(name).admitted]
+        waiting = [name for name in self.gpus if name not in self.over and not self.queue.decision(name).admitted]
         new = [name for name in self._admitted() if name not in before]
         assert not new or not waiting or max(new) < min(waiting), "first come, first served"
 
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
         """The Job of one that was let in is made; its pod is not bound yet."""
         name = data.draw(st.sampled_from([name for name in self._admitted() if name not in self.made]))
         child = {"metadata": {"creationTimestamp": "2026-01-02T10:00:00Z"}, "spec": {"suspend": False}, "status": {}}
-        self.yard.change(name, child=child)
+        self.queue.change(name, child=child)
         self.made.add(name)
 
     @precondition(lambda self: self.made - self.bound.keys() - self.over)
@@ -76,7 +76,7 @@ class Life(RuleBasedStateMachine):
     def bind(self, data: st.DataObject) -> None:
         """The scheduler puts the pod where it likes: best fit, as it is asked to, or the last node with room."""
         name = data.draw(st.sampled_from(sorted(self.made - self.bound.keys() - self.over)))
-        meant = self.yard.answer(name).nodes
+        meant = self.queue.decision(name).nodes
         room = [node for node, left in enumerate(self._left()) if left >= self.gpus[name]]
         preferred = [node for node in room if f"n{node}" in meant]
         best = min(room, key=lambda node: (self._left()[node], node))
@@ -89,19 +89,19 @@ class Life(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.bound)))
         del self.bound[name]
         self.over.add(name)
-        self.yard.end(name)
-        self.yard.change(name, status={"phase": "Succeeded"})
+        self.queue.end(name)
+        self.queue.change(name, status={"phase": "Succeeded"})
 
     @precondition(lambda self: bool(self.gpus))
     @rule(data=st.data())
     def hear(self, data: st.DataObject) -> None:
         """An event of a job that tells nothing new."""
-        self.yard.queue.look(Key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
+        self.queue.controller.mark_dirty(Key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
 
     @rule()
     def kill(self) -> None:
         """What was in memory is gone; the Jobs are there."""
-        self.yard.restart()
+        self.queue.restart()
         self._tell_nodes()
 
     @invariant()

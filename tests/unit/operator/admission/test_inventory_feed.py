@@ -78,13 +78,13 @@ async def test_a_node_that_does_not_answer_is_told_of_and_so_is_its_return_and_i
     gpus = GpuFeed(kube, inventory, Quotas(), lambda: None, told.append)
     gpus.node({"type": "ADDED", "object": node("a", 8, 1)})
     gpus.node({"type": "MODIFIED", "object": silent(node("a", 8, 2))})
-    assert (inventory.silent, told) == ({"a": MOMENT}, ["a"])
+    assert (inventory.unreachable, told) == ({"a": MOMENT}, ["a"])
     gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 3))})
     gpus.node({"type": "MODIFIED", "object": node("a", 7, 4)})
-    assert (inventory.silent, told) == ({}, ["a", "a"])
+    assert (inventory.unreachable, told) == ({}, ["a", "a"])
     gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 5))})
     gpus.node({"type": "DELETED", "object": node("a", 7, 6)})
-    assert (inventory.silent, len(told)) == ({}, 4)
+    assert (inventory.unreachable, len(told)) == ({}, 4)
 
 
 def silent(body: Object) -> Object:

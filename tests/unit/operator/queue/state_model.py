@@ -1,15 +1,15 @@
-"""Short ways to say what the queue looks at."""
+"""Builders for the queue's inputs."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Any
 
-from trainyard_operator.queue.free_capacity import Room
+from trainyard_operator.queue.free_capacity import FreeCapacity
 from trainyard_operator.queue.inventory import Holder, Inventory
-from trainyard_operator.queue.models import Admitted, Basis, Expectation, Request
+from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Node, Pool
-from trainyard_operator.queue.quota import Quotas, pod_needs, quota_of
+from trainyard_operator.queue.quota import Quotas, pod_usage, quota_of
 
 GPU = "nvidia.com/gpu"
 POOL = Pool(GPU)
@@ -25,12 +25,12 @@ def nodes(*counts: int, resource: str = GPU) -> Inventory:
 
 
 def free(inventory: Inventory, pool: Pool) -> dict[str, int]:
-    """GPUs left on each open node of a pool."""
-    return Room(inventory, ()).free(pool)
+    """Free GPUs of each schedulable node of a pool."""
+    return FreeCapacity(inventory, ()).free(pool)
 
 
 def hold(inventory: Inventory, uid: str, node: str, gpus: int, job: str = "") -> None:
-    """A pod on a node."""
+    """Bind a pod to a node."""
     inventory.put_pod(uid, Holder(uid, f"team/{uid}", node, {GPU: gpus}, f"team/{job}" if job else ""))
 
 
@@ -43,28 +43,28 @@ def quota(
 
 
 def quotas(*objects: dict[str, Any]) -> Quotas:
-    """What the queue knows of such objects."""
+    """The index of such objects."""
     known = Quotas()
     for number, obj in enumerate(objects):
         known.put(f"quota-{number}", quota_of(obj))
     return known
 
 
-def wants(
+def make_request(
     uid: str,
     gpus: int = 1,
     nodes: int = 1,
     *,
     priority: int = 5,
     at: float = 0,
-    seconds: float | None = None,
-    expected: float | None = None,
+    time_limit: float | None = None,
+    expected_run: float | None = None,
     namespace: str = "team",
     pool: Pool = POOL,
     not_before: dt.datetime | None = None,
-    made: bool = False,
+    has_job: bool = False,
 ) -> Request:
-    """A job that waits since `at` seconds after NOW."""
+    """A job enqueued `at` seconds after NOW."""
     return Request(
         uid=uid,
         namespace=namespace,
@@ -72,29 +72,29 @@ def wants(
         gpus=gpus,
         nodes=nodes,
         priority=priority,
-        enqueued=NOW + dt.timedelta(seconds=at),
-        seconds=seconds,
-        expected=None if expected is None else Expectation(expected, Basis.HISTORY),
+        enqueued_at=NOW + dt.timedelta(seconds=at),
+        time_limit=time_limit,
+        expected_run=None if expected_run is None else Estimate(expected_run, Basis.HISTORY),
         not_before=not_before,
-        needs=pod_needs(gpus, pool.resource, "2", "8Gi"),
-        made=made,
+        pod_usage=pod_usage(gpus, pool.resource, "2", "8Gi"),
+        has_job=has_job,
     )
 
 
-def runs(
+def make_admitted(
     request: Request,
     *placement: str,
-    since: float = 0,
-    limit: float | None = None,
+    admitted_at: float = 0,
+    time_limit: float | None = None,
     remaining: float | None = None,
-    leaving: bool = False,
+    releasing: bool = False,
 ) -> Admitted:
-    """A job that was let in."""
+    """An admitted job."""
     return Admitted(
         request=request,
         placement=placement,
-        since=NOW + dt.timedelta(seconds=since),
-        limit=limit,
-        remaining=None if remaining is None else Expectation(remaining, Basis.PROGRESS),
-        leaving=leaving,
+        admitted_at=NOW + dt.timedelta(seconds=admitted_at),
+        time_limit=time_limit,
+        remaining=None if remaining is None else Estimate(remaining, Basis.PROGRESS),
+        releasing=releasing,
     )

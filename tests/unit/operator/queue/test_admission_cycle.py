@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.state_model import GPU, NOW, hold, nodes, quota, quotas, runs, wants
+from tests.unit.operator.queue.state_model import GPU, NOW, hold, make_admitted, make_request, nodes, quota, quotas
 from trainyard_operator.queue.admission_cycle import Outcome, admit
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Request, in_order
@@ -21,18 +21,24 @@ def starts(outcome: Outcome) -> list[str]:
 
 
 def test_higher_priority_first_then_first_come() -> None:
-    found = admit([wants("c", at=2), wants("b", at=1), wants("a", at=3, priority=9)], [], nodes(2), STRICT, NOW)
+    found = admit(
+        [make_request("c", at=2), make_request("b", at=1), make_request("a", at=3, priority=9)],
+        [],
+        nodes(2),
+        STRICT,
+        NOW,
+    )
     assert starts(found) == ["a", "b"]
-    assert found.reasons["c"].sentence == "It needs 1 GPU on one node; the most free is 0."
+    assert found.reasons["c"].message == "It needs 1 GPU on one node; the most free is 0."
 
 
 def test_a_large_head_is_not_passed_by_small_ones_behind_it() -> None:
     inventory = nodes(8)
     hold(inventory, "foreign", "n0", 1)
-    found = admit([wants("large", 8), wants("small", at=1)], [], inventory, STRICT, NOW)
+    found = admit([make_request("large", 8), make_request("small", at=1)], [], inventory, STRICT, NOW)
     assert starts(found) == []
     assert found.reasons["large"] == ("WaitingForGpus", "It needs 8 GPUs on one node; the most free is 7.")
-    assert found.reasons["small"].word == "WaitingForTurn"
+    assert found.reasons["small"].code == "WaitingForTurn"
     assert [request.uid for request in found.waiting] == ["large", "small"]
 
 
@@ -40,34 +46,34 @@ def test_half_free_nodes_do_not_add_up() -> None:
     inventory = nodes(2, 2)
     for node in ("n0", "n1"):
         hold(inventory, f"foreign-{node}", node, 1)
-    assert starts(admit([wants("two", 2)], [], inventory, STRICT, NOW)) == []
+    assert starts(admit([make_request("two", 2)], [], inventory, STRICT, NOW)) == []
 
 
 def test_a_gang_comes_in_whole_or_not_at_all() -> None:
-    found = admit([wants("gang", 8, 3)], [], nodes(8, 8, 8), STRICT, NOW)
+    found = admit([make_request("gang", 8, 3)], [], nodes(8, 8, 8), STRICT, NOW)
     assert found.starts[0].placement == ("n0", "n1", "n2")
     inventory = nodes(8, 8, 8)
     hold(inventory, "foreign", "n1", 1)
-    found = admit([wants("gang", 8, 3)], [], inventory, STRICT, NOW)
-    assert found.reasons["gang"].sentence == ("It needs 8 GPUs for each of 3 pods; there is room for 2 of them.")
+    found = admit([make_request("gang", 8, 3)], [], inventory, STRICT, NOW)
+    assert found.reasons["gang"].message == ("It needs 8 GPUs for each of 3 pods; there is room for 2 of them.")
 
 
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
         (
-            wants("x", 16),
+            make_request("x", 16),
             "It needs 16 GPUs on one node; the largest node of nvidia.com/gpu has 8. Lower spec.resources.gpus.",
         ),
         (
-            wants("x", 8, 3),
+            make_request("x", 8, 3),
             (
                 "It needs 8 GPUs for each of 3 pods; nvidia.com/gpu has 16 GPUs on 2 nodes in all. "
                 "Lower spec.resources.nodes or gpus."
             ),
         ),
         (
-            wants("x", pool=Pool(GPU, (("gpu", "b200"),))),
+            make_request("x", pool=Pool(GPU, (("gpu", "b200"),))),
             "No node offers nvidia.com/gpu (gpu=b200); check spec.resources.gpuResource, nodeSelector and tolerations.",
         ),
     ],
@@ -75,7 +81,11 @@ def test_a_gang_comes_in_whole_or_not_at_all() -> None:
 )
 def test_what_can_never_fit_says_so_and_blocks_nobody(request_: Request, sentence: str) -> None:
     found = admit(
-        [request_, wants("next", pool=request_.pool, at=1), wants("small", at=2)], [], nodes(8, 8), STRICT, NOW
+        [request_, make_request("next", pool=request_.pool, at=1), make_request("small", at=2)],
+        [],
+        nodes(8, 8),
+        STRICT,
+        NOW,
     )
     assert found.reasons["x"] == ("ExceedsCapacity", sentence)
     assert "small" in starts(found)
@@ -84,79 +94,83 @@ def test_what_can_never_fit_says_so_and_blocks_nobody(request_: Request, sentenc
 
 def test_a_job_that_was_let_in_keeps_its_gpus_until_its_pods_are_bound() -> None:
     inventory = nodes(8, 8)
-    gang = wants("gang", 8, 2)
-    assert starts(admit([wants("next")], [runs(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
+    gang = make_request("gang", 8, 2)
+    assert starts(admit([make_request("next")], [make_admitted(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
     hold(inventory, "gang-0", "n0", 8, job="gang")
-    assert starts(admit([wants("next")], [runs(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
+    assert starts(admit([make_request("next")], [make_admitted(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
 
 
 def test_a_pod_that_the_scheduler_put_elsewhere_counts_where_it_is() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "pod", "n1", 8, job="a")
-    found = admit([wants("b", 8, at=1)], [runs(wants("a", 8), "n0")], inventory, STRICT, NOW)
+    found = admit([make_request("b", 8, at=1)], [make_admitted(make_request("a", 8), "n0")], inventory, STRICT, NOW)
     assert found.starts[0].placement == ("n0",)
 
 
 def test_a_leaving_job_holds_what_its_pods_hold_and_nothing_more() -> None:
     inventory = nodes(2)
     hold(inventory, "pod", "n0", 1, job="a")
-    leaving = runs(wants("a", 1, 2), "n0", "n0", leaving=True)
-    assert starts(admit([wants("b"), wants("c", at=1)], [leaving], inventory, STRICT, NOW)) == ["b"]
+    leaving = make_admitted(make_request("a", 1, 2), "n0", "n0", releasing=True)
+    assert starts(admit([make_request("b"), make_request("c", at=1)], [leaving], inventory, STRICT, NOW)) == ["b"]
 
 
 def test_jobs_without_gpus_never_wait_for_those_with() -> None:
-    found = admit([wants("large", 8), wants("cpu", 0, at=1)], [], nodes(8, 8), STRICT, NOW)
+    found = admit([make_request("large", 8), make_request("cpu", 0, at=1)], [], nodes(8, 8), STRICT, NOW)
     assert "cpu" in starts(found)
-    assert starts(admit([wants("cpu", 0)], [], Inventory(), STRICT, NOW)) == ["cpu"]
+    assert starts(admit([make_request("cpu", 0)], [], Inventory(), STRICT, NOW)) == ["cpu"]
 
 
 def test_a_closed_node_takes_nobody_and_is_waited_for() -> None:
     inventory = nodes(8)
-    inventory.put_node(Node(name="n0", open=False, allocatable={GPU: 8}))
-    found = admit([wants("a")], [], inventory, STRICT, NOW)
-    assert found.reasons["a"].word == "WaitingForGpus"
+    inventory.put_node(Node(name="n0", schedulable=False, allocatable={GPU: 8}))
+    found = admit([make_request("a")], [], inventory, STRICT, NOW)
+    assert found.reasons["a"].code == "WaitingForGpus"
 
 
 def test_another_pool_is_not_held_up() -> None:
     inventory = nodes(2)
     inventory.put_node(Node(name="mig", allocatable={"nvidia.com/mig-1g.10gb": 7}))
     hold(inventory, "foreign", "n0", 1)
-    mig = wants("mig", pool=Pool("nvidia.com/mig-1g.10gb"), at=1)
-    assert starts(admit([wants("head", 2), mig], [], inventory, STRICT, NOW)) == ["mig"]
+    mig = make_request("mig", pool=Pool("nvidia.com/mig-1g.10gb"), at=1)
+    assert starts(admit([make_request("head", 2), mig], [], inventory, STRICT, NOW)) == ["mig"]
 
 
 def test_limits_of_a_namespace_keep_out_its_jobs_and_hold_up_nobody() -> None:
     policy = Policy(namespace_gpus={"team": 2})
-    running = [runs(wants("r"), "n0")]
+    running = [make_admitted(make_request("r"), "n0")]
     found = admit(
-        [wants("two", 2), wants("one", at=1), wants("b", namespace="b", at=2)], running, nodes(8), policy, NOW
+        [make_request("two", 2), make_request("one", at=1), make_request("b", namespace="b", at=2)],
+        running,
+        nodes(8),
+        policy,
+        NOW,
     )
     assert starts(found) == ["one", "b"]
-    assert found.reasons["two"].sentence == "Namespace team may hold 2 GPUs and holds 1; this job needs 2."
+    assert found.reasons["two"].message == "Namespace team may hold 2 GPUs and holds 1; this job needs 2."
 
 
 def test_a_failed_start_is_tried_again_later_from_the_same_place() -> None:
-    late = wants("a", not_before=NOW + dt.timedelta(seconds=60))
-    found = admit([late, wants("b", at=1)], [], nodes(1), STRICT, NOW)
+    late = make_request("a", not_before=NOW + dt.timedelta(seconds=60))
+    found = admit([late, make_request("b", at=1)], [], nodes(1), STRICT, NOW)
     assert starts(found) == ["b"]
-    assert found.reasons["a"].sentence.endswith("is tried again at 10:01:00 UTC.")
-    found = admit([late, wants("b", at=1)], [], nodes(1), STRICT, NOW + dt.timedelta(seconds=60))
+    assert found.reasons["a"].message.endswith("is tried again at 10:01:00 UTC.")
+    found = admit([late, make_request("b", at=1)], [], nodes(1), STRICT, NOW + dt.timedelta(seconds=60))
     assert starts(found) == ["a"]
 
 
 def test_who_waits_after_a_failed_start_is_told_so_behind_a_blocked_job_too() -> None:
     inventory = nodes(8)
     hold(inventory, "foreign", "n0", 1)
-    late = wants("late", at=1, not_before=NOW + dt.timedelta(seconds=60))
-    found = admit([wants("large", 8), late], [], inventory, STRICT, NOW)
-    assert found.reasons["late"].word == "BackingOff"
-    assert found.apart == {"late"}
+    late = make_request("late", at=1, not_before=NOW + dt.timedelta(seconds=60))
+    found = admit([make_request("large", 8), late], [], inventory, STRICT, NOW)
+    assert found.reasons["late"].code == "BackingOff"
+    assert found.nonblocking == {"late"}
 
 
 def test_a_held_queue_lets_nothing_in() -> None:
-    found = admit([wants("a"), wants("cpu", 0)], [], nodes(8), Policy(held=True), NOW)
+    found = admit([make_request("a"), make_request("cpu", 0)], [], nodes(8), Policy(held=True), NOW)
     assert not found.starts
-    assert found.reasons["a"].word == "QueueHeld"
+    assert found.reasons["a"].code == "QueueHeld"
 
 
 HARD = st.integers(0, 6)
@@ -173,7 +187,7 @@ REQUESTS = st.lists(
 def asked(number: int, row: tuple[int, int, int, int, int | None, str]) -> Request:
     gpus, nodes, priority, at, delay, namespace = row
     late = None if delay is None else NOW + dt.timedelta(seconds=delay)
-    return wants(f"j{number}", gpus, nodes, priority=priority, at=at, not_before=late, namespace=namespace)
+    return make_request(f"j{number}", gpus, nodes, priority=priority, at=at, not_before=late, namespace=namespace)
 
 
 @given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3), HARD)
@@ -188,7 +202,7 @@ def test_strict_order_against_the_slow_obvious_reference(requests: list[Request]
     quota_left = {"team": hard, "free": 1000}
     free = dict(enumerate(sizes))
     expected = []
-    for request in sorted(requests, key=lambda r: (-r.priority, r.enqueued, r.uid)):
+    for request in sorted(requests, key=lambda r: (-r.priority, r.enqueued_at, r.uid)):
         if sum(size // request.gpus for size in sizes) < request.nodes:
             continue
         if request.total > quota_left[request.namespace] or (request.not_before or NOW) > NOW:
@@ -210,8 +224,8 @@ def test_nothing_is_ever_given_twice(
 ) -> None:
     inventory = nodes(*sizes)
     first = admit(before, [], inventory, STRICT, NOW)
-    running = [runs(start.request, *start.placement) for start in first.starts]
-    renamed = [wants(f"w{r.uid}", r.gpus, r.nodes, priority=r.priority, seconds=60) for r in waiting]
+    running = [make_admitted(start.request, *start.placement) for start in first.starts]
+    renamed = [make_request(f"w{r.uid}", r.gpus, r.nodes, priority=r.priority, time_limit=60) for r in waiting]
     found = admit(renamed, running, inventory, Policy(backfill=backfill, preemption=preemption), NOW)
     used = dict.fromkeys((f"n{i}" for i in range(len(sizes))), 0)
     for start in [*first.starts, *found.starts]:
@@ -225,5 +239,5 @@ def test_nothing_is_ever_given_twice(
 
 
 def test_the_order_is_total() -> None:
-    same = [wants("b"), wants("a")]
+    same = [make_request("b"), make_request("a")]
     assert [request.uid for request in in_order(same)] == ["a", "b"]

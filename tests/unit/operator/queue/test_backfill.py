@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.state_model import NOW, hold, nodes, runs, wants
+from tests.unit.operator.queue.state_model import NOW, hold, make_admitted, make_request, nodes
 from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Request
@@ -16,30 +16,34 @@ def busy() -> tuple[Inventory, list[Admitted]]:
     """One node of 8; a job of 4 ends within 100 s."""
     inventory = nodes(8)
     hold(inventory, "pod", "n0", 4, job="r")
-    return inventory, [runs(wants("r", 4), "n0", limit=100)]
+    return inventory, [make_admitted(make_request("r", 4), "n0", time_limit=100)]
 
 
 def passed(*behind: Request) -> list[str]:
     inventory, running = busy()
-    found = admit([wants("head", 8), *behind], running, inventory, BACKFILL, NOW)
-    return [start.request.uid for start in found.starts if start.passed]
+    found = admit([make_request("head", 8), *behind], running, inventory, BACKFILL, NOW)
+    return [start.request.uid for start in found.starts if start.backfilled]
 
 
 def test_what_ends_before_the_head_can_start_may_pass() -> None:
-    assert passed(wants("short", 4, at=1, seconds=100)) == ["short"]
+    assert passed(make_request("short", 4, at=1, time_limit=100)) == ["short"]
 
 
 def test_what_would_delay_the_head_may_not_nor_what_has_no_limit() -> None:
-    assert passed(wants("long", 4, at=1, seconds=101)) == []
-    assert passed(wants("endless", 4, at=1)) == []
+    assert passed(make_request("long", 4, at=1, time_limit=101)) == []
+    assert passed(make_request("endless", 4, at=1)) == []
 
 
 def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
     inventory = nodes(8, 2)
     hold(inventory, "pod", "n0", 4, job="r")
     found = admit(
-        [wants("head", 8), wants("long", 2, at=1, seconds=9999), wants("second", 2, at=2, seconds=9999)],
-        [runs(wants("r", 4), "n0", limit=100)],
+        [
+            make_request("head", 8),
+            make_request("long", 2, at=1, time_limit=9999),
+            make_request("second", 2, at=2, time_limit=9999),
+        ],
+        [make_admitted(make_request("r", 4), "n0", time_limit=100)],
         inventory,
         BACKFILL,
         NOW,
@@ -49,8 +53,8 @@ def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
 
 def test_those_that_pass_are_reckoned_with_when_the_next_one_asks() -> None:
     inventory, running = busy()
-    behind = [wants(f"long-{i}", 2, at=1 + i, seconds=9999) for i in range(2)]
-    found = admit([wants("head", 6), *behind], running, inventory, BACKFILL, NOW)
+    behind = [make_request(f"long-{i}", 2, at=1 + i, time_limit=9999) for i in range(2)]
+    found = admit([make_request("head", 6), *behind], running, inventory, BACKFILL, NOW)
     assert [start.request.uid for start in found.starts] == ["long-0"], "beside both the head would not fit any more"
 
 
@@ -58,7 +62,11 @@ def test_nobody_passes_a_head_whose_start_nobody_can_promise() -> None:
     inventory = nodes(8)
     hold(inventory, "pod", "n0", 4, job="r")
     found = admit(
-        [wants("head", 8), wants("s", at=1, seconds=1)], [runs(wants("r", 4), "n0")], inventory, BACKFILL, NOW
+        [make_request("head", 8), make_request("s", at=1, time_limit=1)],
+        [make_admitted(make_request("r", 4), "n0")],
+        inventory,
+        BACKFILL,
+        NOW,
     )
     assert not found.starts
 
@@ -76,23 +84,23 @@ def test_the_head_starts_no_later_with_backfill_than_without(
     before: list[tuple[int, int]], behind: list[tuple[int, int]], sizes: list[int]
 ) -> None:
     """Played to its end with every job taking its whole limit: the bound that EASY promises."""
-    first = admit([wants(f"r{i}", g, at=i) for i, (g, _) in enumerate(before)], [], nodes(*sizes), Policy(), NOW)
+    first = admit([make_request(f"r{i}", g, at=i) for i, (g, _) in enumerate(before)], [], nodes(*sizes), Policy(), NOW)
     inventory, running = nodes(*sizes), list[Admitted]()
     for start in first.starts:
         limit = float(before[int(start.request.uid[1:])][1])
         hold(inventory, start.request.uid, start.placement[0], start.request.gpus, job=start.request.uid)
-        running.append(runs(start.request, *start.placement, limit=limit))
-    head = wants("head", max(sizes))
-    queue = [wants(f"b{i}", g, at=1 + i, seconds=float(s)) for i, (g, s) in enumerate(behind)]
+        running.append(make_admitted(start.request, *start.placement, time_limit=limit))
+    head = make_request("head", max(sizes))
+    queue = [make_request(f"b{i}", g, at=1 + i, time_limit=float(s)) for i, (g, s) in enumerate(behind)]
     outcome = admit([head, *queue], running, inventory, BACKFILL, NOW)
     if "head" not in outcome.reasons:
         return  # it fitted
-    limits = {job.request.uid: job.limit for job in running}
+    limits = {job.request.uid: job.time_limit for job in running}
     placed = {job.request.uid: (job.placement[0], job.request.gpus) for job in running}
     alone = head_start(sizes, placed, limits, max(sizes))
     for start in outcome.starts:
         placed[start.request.uid] = (start.placement[0], start.request.gpus)
-        limits[start.request.uid] = start.request.seconds
+        limits[start.request.uid] = start.request.time_limit
     assert head_start(sizes, placed, limits, max(sizes)) <= alone
 
 

@@ -2,43 +2,51 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.operator.queue.state_model import hold, nodes, runs, wants
+from tests.unit.operator.queue.state_model import hold, make_admitted, make_request, nodes
 from trainyard_operator.queue.estimate import DEPTH, estimates, expected_run
-from trainyard_operator.queue.models import Basis, Expectation, in_order
+from trainyard_operator.queue.models import Basis, Estimate, in_order
 
 
 def test_each_starts_when_those_before_it_make_room() -> None:
     inventory = nodes(2)
     for name in ("a", "b"):
         hold(inventory, f"pod-{name}", "n0", 1, job=name)
-    running = [runs(wants("a"), "n0", remaining=100), runs(wants("b"), "n0", remaining=30)]
-    waiting = in_order([wants("c", expected=10), wants("d", expected=10, at=1), wants("e", 2, at=2)])
+    running = [
+        make_admitted(make_request("a"), "n0", remaining=100),
+        make_admitted(make_request("b"), "n0", remaining=30),
+    ]
+    waiting = in_order(
+        [make_request("c", expected_run=10), make_request("d", expected_run=10, at=1), make_request("e", 2, at=2)]
+    )
     found = estimates(waiting, running, inventory)
     assert found == {
-        "c": Expectation(30, Basis.PROGRESS),
-        "d": Expectation(40, Basis.HISTORY),
-        "e": Expectation(100, Basis.HISTORY),
+        "c": Estimate(30, Basis.PROGRESS),
+        "d": Estimate(40, Basis.HISTORY),
+        "e": Estimate(100, Basis.HISTORY),
     }
 
 
 def test_the_least_sure_thing_it_rests_on_is_told() -> None:
     inventory = nodes(1)
     hold(inventory, "pod", "n0", 1, job="a")
-    job = replace(runs(wants("a"), "n0"), remaining=Expectation(60, Basis.DEADLINE))
-    assert estimates([wants("b")], [job], inventory) == {"b": Expectation(60, Basis.DEADLINE)}
+    job = replace(make_admitted(make_request("a"), "n0"), remaining=Estimate(60, Basis.DEADLINE))
+    assert estimates([make_request("b")], [job], inventory) == {"b": Estimate(60, Basis.DEADLINE)}
 
 
 def test_where_nobody_can_tell_nothing_is_told() -> None:
     inventory = nodes(1)
     hold(inventory, "pod", "n0", 1, job="a")
-    assert estimates([wants("b"), wants("c", at=1)], [runs(wants("a"), "n0")], inventory) == {}
+    assert (
+        estimates([make_request("b"), make_request("c", at=1)], [make_admitted(make_request("a"), "n0")], inventory)
+        == {}
+    )
 
 
 def test_the_order_is_kept_even_where_a_smaller_one_would_fit() -> None:
     inventory = nodes(4)
     hold(inventory, "pod", "n0", 2, job="a")
-    waiting = in_order([wants("large", 4, expected=5), wants("small", at=1, expected=5)])
-    found = estimates(waiting, [runs(wants("a", 2), "n0", remaining=50)], inventory)
+    waiting = in_order([make_request("large", 4, expected_run=5), make_request("small", at=1, expected_run=5)])
+    found = estimates(waiting, [make_admitted(make_request("a", 2), "n0", remaining=50)], inventory)
     assert found["large"].seconds == 50
     assert found["small"].seconds == 55
 
@@ -47,12 +55,15 @@ def test_a_gang_waits_for_all_of_its_nodes() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "p0", "n0", 8, job="a")
     hold(inventory, "p1", "n1", 8, job="b")
-    running = [runs(wants("a", 8), "n0", remaining=10), runs(wants("b", 8), "n1", remaining=20)]
-    assert estimates([wants("gang", 8, 2)], running, inventory)["gang"].seconds == 20
+    running = [
+        make_admitted(make_request("a", 8), "n0", remaining=10),
+        make_admitted(make_request("b", 8), "n1", remaining=20),
+    ]
+    assert estimates([make_request("gang", 8, 2)], running, inventory)["gang"].seconds == 20
 
 
 def test_only_the_front_of_a_long_queue_is_estimated() -> None:
-    waiting = in_order([wants(f"j{i:03}", at=i, expected=10) for i in range(DEPTH + 10)])
+    waiting = in_order([make_request(f"j{i:03}", at=i, expected_run=10) for i in range(DEPTH + 10)])
     assert len(estimates(waiting, [], nodes(1))) == DEPTH
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.operator.queue.state_model import POOL, hold, nodes, runs, wants
-from trainyard_operator.queue.free_capacity import Room, unbound
+from tests.unit.operator.queue.state_model import POOL, hold, make_admitted, make_request, nodes
+from trainyard_operator.queue.free_capacity import FreeCapacity, unbound_pods
 
-GANG = wants("gang", 8, nodes=2)
+GANG = make_request("gang", 8, nodes=2)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +34,16 @@ def test_a_gang_keeps_room_for_each_pod_that_is_to_come(
     inventory = nodes(16, 8, 8)
     for number, node in enumerate(bound):
         hold(inventory, f"pod-{number}", node, 8, "gang")
-    job = replace(runs(GANG, *meant), done=done)
-    assert unbound(inventory, job) == held
-    assert unbound(inventory, replace(job, leaving=True)) == []
+    job = replace(make_admitted(GANG, *meant), succeeded_pods=done)
+    assert unbound_pods(inventory, job) == held
+    assert unbound_pods(inventory, replace(job, releasing=True)) == []
 
 
 def test_a_pod_that_starts_again_finds_its_gpus_whoever_waits() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "first", "n0", 8, "gang")
-    gang = runs(GANG, "n0", "n1")
-    room = Room(inventory, [gang])
+    gang = make_admitted(GANG, "n0", "n1")
+    room = FreeCapacity(inventory, [gang])
     assert room.free(POOL) == {"n0": 0, "n1": 0}
-    assert Room(inventory, [replace(gang, done=1)]).free(POOL) == {"n0": 0, "n1": 8}
-    assert room.place(wants("small")) is None
+    assert FreeCapacity(inventory, [replace(gang, succeeded_pods=1)]).free(POOL) == {"n0": 0, "n1": 8}
+    assert room.place(make_request("small")) is None

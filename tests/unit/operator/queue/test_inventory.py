@@ -29,7 +29,7 @@ def test_a_bound_pod_holds_the_sum_of_its_containers() -> None:
 def test_init_containers_hold_their_peak_and_sidecars_stay() -> None:
     found = holder_of(pod(container(1), initContainers=[container(1, restartPolicy="Always"), container(4)]))
     assert found is not None
-    assert found.units == {GPU: 5}, "the sidecar runs beside the init container that wants 4"
+    assert found.units == {GPU: 5}, "the sidecar runs beside the init container that make_request 4"
 
 
 def test_what_is_not_bound_is_over_or_wants_no_gpu_holds_nothing() -> None:
@@ -48,9 +48,9 @@ def test_foreign_pods_count_and_closed_nodes_offer_nothing() -> None:
     inventory = nodes(8, 4)
     hold(inventory, "foreign", "n0", 3)
     assert free(inventory, POOL) == {"n0": 5, "n1": 4}
-    inventory.put_node(Node(name="n1", open=False, allocatable={GPU: 4}))
+    inventory.put_node(Node(name="n1", schedulable=False, allocatable={GPU: 4}))
     assert free(inventory, POOL) == {"n0": 5}
-    assert sorted(inventory.most(POOL)) == [4, 8], "a closed node may open again"
+    assert sorted(inventory.capacity(POOL)) == [4, 8], "a closed node may open again"
 
 
 def test_each_resource_is_counted_by_itself() -> None:

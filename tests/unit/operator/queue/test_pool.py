@@ -48,7 +48,7 @@ def test_a_ready_node_offers_its_extended_resources() -> None:
     ids=["cordoned", "lost", "new", "leaving"],
 )
 def test_a_node_that_takes_no_pods_is_closed(changes: dict[str, Any]) -> None:
-    assert not node_of(node(**changes)).open
+    assert not node_of(node(**changes)).schedulable
 
 
 def test_a_cordon_closes_a_node_but_is_no_taint_to_tolerate() -> None:
@@ -70,8 +70,8 @@ def test_jobs_without_gpus_have_a_pool_of_their_own() -> None:
 
 def test_a_selector_takes_only_nodes_with_its_labels() -> None:
     found = node_of(node())
-    assert Pool(GPU, (("gpu", "h100"),)).has(found)
-    assert not Pool(GPU, (("gpu", "a100"),)).has(found)
+    assert Pool(GPU, (("gpu", "h100"),)).matches(found)
+    assert not Pool(GPU, (("gpu", "a100"),)).matches(found)
 
 
 TAINT = Taint("team", "vision", "NoSchedule")
@@ -91,17 +91,17 @@ TAINT = Taint("team", "vision", "NoSchedule")
     ],
 )
 def test_a_toleration_passes_what_the_scheduler_lets_it_pass(toleration: Toleration, passes: bool) -> None:
-    assert toleration.passes(TAINT) is passes
-    assert Pool(GPU, (), (toleration,)).has(Node(name="a", taints=(TAINT,))) is passes
+    assert toleration.tolerates(TAINT) is passes
+    assert Pool(GPU, (), (toleration,)).matches(Node(name="a", taints=(TAINT,))) is passes
 
 
 def test_the_taint_of_the_resource_itself_is_passed_and_a_preference_is_no_bar() -> None:
     taints = (Taint(GPU, "present", "NoSchedule"), Taint("x", "", "PreferNoSchedule"))
-    assert Pool(GPU).has(Node(name="a", taints=taints))
+    assert Pool(GPU).matches(Node(name="a", taints=taints))
 
 
 def test_slices_in_time_are_refused_unless_asked_for_by_their_name() -> None:
     sliced = Node(name="a", labels={"nvidia.com/gpu.replicas": "4"})
-    assert not Pool(GPU).has(sliced)
-    assert Pool("nvidia.com/gpu.shared").has(sliced)
-    assert Pool(GPU).has(Node(name="a", labels={"nvidia.com/gpu.replicas": "1"}))
+    assert not Pool(GPU).matches(sliced)
+    assert Pool("nvidia.com/gpu.shared").matches(sliced)
+    assert Pool(GPU).matches(Node(name="a", labels={"nvidia.com/gpu.replicas": "1"}))

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.state_model import wants
+from tests.unit.operator.queue.state_model import make_request
 from trainyard_operator.queue.pool import Pool
-from trainyard_operator.queue.position import EXACT, Place, places, rounded
+from trainyard_operator.queue.position import EXACT_POSITIONS, QueuePosition, positions, rounded
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ def test_rounding_never_promises_too_much_and_changes_nothing_twice(count: int) 
 
 def test_each_pool_counts_for_itself() -> None:
     other = Pool("nvidia.com/mig-1g.10gb")
-    found = places([wants("a"), wants("m", pool=other), wants("b")])
-    assert found == {"a": Place(1, 2), "m": Place(1, 1), "b": Place(2, 2)}
+    found = positions([make_request("a"), make_request("m", pool=other), make_request("b")])
+    assert found == {"a": QueuePosition(1, 2), "m": QueuePosition(1, 1), "b": QueuePosition(2, 2)}
 
 
 def test_a_start_at_the_head_of_a_long_queue_changes_few_places() -> None:
-    waiting = [wants(f"j{i}") for i in range(1000)]
-    before, after = places(waiting), places(waiting[1:])
+    waiting = [make_request(f"j{i}") for i in range(1000)]
+    before, after = positions(waiting), positions(waiting[1:])
     moved = [uid for uid, place in after.items() if place.position != before[uid].position]
-    assert len(moved) <= EXACT + 30
+    assert len(moved) <= EXACT_POSITIONS + 30

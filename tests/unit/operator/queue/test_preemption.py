@@ -5,7 +5,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.state_model import NOW, hold, nodes, runs, wants
+from tests.unit.operator.queue.state_model import NOW, hold, make_admitted, make_request, nodes
 from trainyard_operator.queue.admission_cycle import Outcome, admit
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Request
@@ -19,7 +19,9 @@ def full(*jobs: tuple[str, int, int, float]) -> tuple[Inventory, list[Admitted]]
     inventory = nodes(8)
     for name, gpus, _, _ in jobs:
         hold(inventory, f"pod-{name}", "n0", gpus, job=name)
-    return inventory, [runs(wants(name, gpus, priority=p), "n0", since=at) for name, gpus, p, at in jobs]
+    return inventory, [
+        make_admitted(make_request(name, gpus, priority=p), "n0", admitted_at=at) for name, gpus, p, at in jobs
+    ]
 
 
 def decide(head: Request, *jobs: tuple[str, int, int, float]) -> Outcome:
@@ -28,32 +30,32 @@ def decide(head: Request, *jobs: tuple[str, int, int, float]) -> Outcome:
 
 
 def test_the_lowest_and_youngest_goes_and_no_more_than_needed() -> None:
-    found = decide(wants("head", 2, priority=9), ("old", 2, 1, 0), ("young", 2, 1, 50), ("mid", 4, 5, 0))
+    found = decide(make_request("head", 2, priority=9), ("old", 2, 1, 0), ("young", 2, 1, 50), ("mid", 4, 5, 0))
     assert found.preempt == ["young"]
-    assert found.reasons["head"].sentence == "One job of lower priority saves and makes room."
+    assert found.reasons["head"].message == "One job of lower priority saves and frees its GPUs."
 
 
 def test_nobody_of_the_same_priority_goes() -> None:
-    found = decide(wants("head", 2, priority=5), ("a", 8, 5, 0))
+    found = decide(make_request("head", 2, priority=5), ("a", 8, 5, 0))
     assert not found.preempt
-    assert found.reasons["head"].word == "WaitingForGpus"
+    assert found.reasons["head"].code == "WaitingForGpus"
 
 
 def test_nobody_goes_where_it_would_not_be_enough() -> None:
-    assert decide(wants("head", 8, priority=5), ("low", 4, 1, 0), ("high", 4, 9, 0)).preempt == []
+    assert decide(make_request("head", 8, priority=5), ("low", 4, 1, 0), ("high", 4, 9, 0)).preempt == []
 
 
 def test_a_small_victim_is_spared_when_a_larger_one_goes_anyway() -> None:
-    found = decide(wants("head", 4, priority=9), ("small", 1, 1, 0), ("large", 4, 2, 0), ("rest", 3, 9, 0))
+    found = decide(make_request("head", 4, priority=9), ("small", 1, 1, 0), ("large", 4, 2, 0), ("rest", 3, 9, 0))
     assert found.preempt == ["large"]
 
 
 def test_the_round_after_waits_for_those_that_save() -> None:
     inventory, _ = full(("a", 8, 1, 0))
-    leaving = runs(wants("a", 8, priority=1), "n0", leaving=True)
-    found = admit([wants("head", 8, priority=9)], [leaving], inventory, PREEMPT, NOW)
+    leaving = make_admitted(make_request("a", 8, priority=1), "n0", releasing=True)
+    found = admit([make_request("head", 8, priority=9)], [leaving], inventory, PREEMPT, NOW)
     assert not found.preempt
-    assert found.reasons["head"] == ("WaitingForPreempted", "Jobs that save and stop now make room.")
+    assert found.reasons["head"] == ("WaitingForPreempted", "Jobs that are stopping free enough GPUs.")
 
 
 JOBS = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5)
@@ -67,8 +69,8 @@ def test_against_trying_every_set(jobs: list[tuple[int, int]], gpus: int, priori
         if count <= left:
             left -= count
             hold(inventory, f"pod{number}", "n0", count, job=f"j{number}")
-            running.append(runs(wants(f"j{number}", count, priority=own), "n0", since=number))
-    found = admit([wants("head", gpus, priority=priority)], running, inventory, PREEMPT, NOW)
+            running.append(make_admitted(make_request(f"j{number}", count, priority=own), "n0", admitted_at=number))
+    found = admit([make_request("head", gpus, priority=priority)], running, inventory, PREEMPT, NOW)
     lower = {job.request.uid: job.request.gpus for job in running if job.request.priority < priority}
     ways = [set(way) for size in range(len(lower) + 1) for way in combinations(lower, size)]
     ways = [way for way in ways if left + sum(lower[uid] for uid in way) >= gpus]

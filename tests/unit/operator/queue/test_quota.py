@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.queue.state_model import GPU, NOW, nodes, quota, quotas, runs, wants
+from tests.unit.operator.queue.state_model import GPU, NOW, make_admitted, make_request, nodes, quota, quotas
 from trainyard_operator.quantity import exact, written
 from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.models import Admitted
@@ -60,16 +60,16 @@ GPUS = f"requests.{GPU}"
 def test_what_is_short_is_told_with_its_numbers(
     hard: dict[str, str], used: dict[str, str], sentence: str | None
 ) -> None:
-    found = Headroom(quotas(quota(hard, used)), ()).refusal(wants("a", 2))
-    assert (found.sentence if found else None) == sentence
+    found = Headroom(quotas(quota(hard, used)), ()).refusal(make_request("a", 2))
+    assert (found.message if found else None) == sentence
 
 
 def test_a_gang_needs_its_share_for_every_pod_and_a_job_that_is_there_counts_no_more() -> None:
     limit = quotas(quota({"pods": "3", "count/jobs.batch": "0"}))
-    made = wants("a", 1, 4, made=True)
+    made = make_request("a", 1, 4, has_job=True)
     found = Headroom(limit, ()).refusal(made)
     assert found is not None
-    assert found.sentence.startswith("Namespace team may use 3 pods (ResourceQuota gpus) and uses 0; this job needs 4.")
+    assert found.message.startswith("Namespace team may use 3 pods (ResourceQuota gpus) and uses 0; this job needs 4.")
     assert Headroom(limit, ()).refusal(made, pods=3) is None
 
 
@@ -97,28 +97,28 @@ def test_only_quotas_that_count_training_pods_matter(spec: dict[str, Any], count
 
 
 def start(limit: Quotas, *admitted: Admitted) -> list[str]:
-    waiting = [wants("two", 2), wants("one", at=1), wants("other", 2, at=2, namespace="other")]
+    waiting = [make_request("two", 2), make_request("one", at=1), make_request("other", 2, at=2, namespace="other")]
     found = admit(waiting, admitted, nodes(8, 8), Policy(), NOW, quotas=limit)
-    assert {uid for uid, reason in found.reasons.items() if reason.word == "QuotaExceeded"} == found.apart
+    assert {uid for uid, reason in found.reasons.items() if reason.code == "QuotaExceeded"} == found.nonblocking
     return [start.request.uid for start in found.starts]
 
 
 def test_who_is_let_in_counts_until_its_pods_do_and_who_is_refused_holds_up_nobody() -> None:
     limit = quotas(quota({GPUS: "4"}, {GPUS: "2"}))
     assert start(limit) == ["two", "other"]
-    promised = runs(wants("p"), "n0")
+    promised = make_admitted(make_request("p"), "n0")
     assert start(limit, promised) == ["one", "other"]
-    there = Admitted(request=wants("p"), placement=("n0",), since=NOW, pods=1)
-    done = Admitted(request=wants("p"), placement=("n0",), since=NOW, done=1)
-    for counted in (there, done, runs(wants("p", 4), "n0", leaving=True)):
+    there = Admitted(request=make_request("p"), placement=("n0",), admitted_at=NOW, live_pods=1)
+    done = Admitted(request=make_request("p"), placement=("n0",), admitted_at=NOW, succeeded_pods=1)
+    for counted in (there, done, make_admitted(make_request("p", 4), "n0", releasing=True)):
         assert start(limit, counted) == ["two", "other"]
 
 
 def test_the_tightest_of_several_quotas_counts_and_nothing_counts_twice() -> None:
     wide, narrow = quota({GPUS: "8"}), quota({GPUS: "3"})
     assert start(quotas(wide, narrow)) == ["two", "one", "other"]
-    assert start(quotas(wide, narrow), runs(wants("p"), "n0")) == ["two", "other"]
-    assert start(quotas(wide, narrow), runs(wants("p", 2), "n0")) == ["one", "other"]
+    assert start(quotas(wide, narrow), make_admitted(make_request("p"), "n0")) == ["two", "other"]
+    assert start(quotas(wide, narrow), make_admitted(make_request("p", 2), "n0")) == ["one", "other"]
 
 
 def test_a_quota_that_is_gone_leaves_nothing() -> None:

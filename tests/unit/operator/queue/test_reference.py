@@ -10,7 +10,7 @@ from itertools import combinations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.queue.state_model import GPU, NOW, hold, nodes, quota, quotas, runs, wants
+from tests.unit.operator.queue.state_model import GPU, NOW, hold, make_admitted, make_request, nodes, quota, quotas
 from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.models import Admitted, Request
@@ -34,7 +34,7 @@ class Cluster:
         for number, size in enumerate(self.sizes):
             labels = {"color": "red"} if number == 0 else {}
             made.put_node(
-                Node(name=f"n{number}", labels=labels, open=number not in self.closed, allocatable={GPU: size})
+                Node(name=f"n{number}", labels=labels, schedulable=number not in self.closed, allocatable={GPU: size})
             )
         for node, count in self.held.items():
             hold(made, f"foreign-{node}", node, count)
@@ -72,7 +72,7 @@ def requests(draw: st.DrawFn, most: int = 10) -> list[Request]:
         )
     )
     return [
-        wants(
+        make_request(
             f"j{i}",
             gpus,
             count,
@@ -92,7 +92,7 @@ def slowly(
     """Who starts, and why each of the others waits, by walking down the line and remembering what is left."""
     left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)}
     used, blocked, started, why = Counter[str](), set[Pool](), list[str](), dict[str, str]()
-    for job in sorted(waiting, key=lambda one: (-one.priority, one.enqueued, one.uid)):
+    for job in sorted(waiting, key=lambda one: (-one.priority, one.enqueued_at, one.uid)):
         size = {f"n{i}": count for i, count in enumerate(cluster.sizes)}
         ever = sum(size[node] // job.gpus for node in cluster.names(job.pool, closed=True)) if job.gpus else job.nodes
         cap = policy.namespace_gpus.get(job.namespace, policy.default_namespace_gpus)
@@ -140,7 +140,7 @@ def test_a_strict_round_does_what_walking_down_the_line_does(
     found = admit(waiting, [], cluster.inventory(), policy, NOW, quotas=quotas(*quota_of_b))
     started, why = slowly(waiting, cluster, policy, hard)
     assert [start.request.uid for start in found.starts] == started
-    assert {uid: reason.word for uid, reason in found.reasons.items()} == why
+    assert {uid: reason.code for uid, reason in found.reasons.items()} == why
 
 
 @given(requests(), CLUSTERS, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
@@ -153,7 +153,7 @@ def test_jobs_whose_pods_come_late_lose_nothing_to_those_behind(
     arrives, policy = iter(comes), Policy(backfill=backfill)
     for job in sorted(waiting, key=lambda one: one.uid):
         for start in admit([job], running, inventory, policy, NOW).starts:
-            running.append(runs(start.request, *start.placement))
+            running.append(make_admitted(start.request, *start.placement))
             for number, node in enumerate(start.placement if start.request.gpus else ()):
                 given.append((node, start.request.gpus))
                 if next(arrives):
@@ -192,14 +192,15 @@ def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
     What a head is sure of is found by trying every moment at which a running job's limit is over.
     """
     waiting = [
-        wants(f"j{i}", gpus, count, at=i, seconds=float(limit)) for i, (gpus, count, limit, _) in enumerate(rows)
+        make_request(f"j{i}", gpus, count, at=i, time_limit=float(limit))
+        for i, (gpus, count, limit, _) in enumerate(rows)
     ]
     takes = {f"j{i}": float(min(limit, took)) for i, (_, _, limit, took) in enumerate(rows)}
     inventory, running = nodes(*sizes), dict[str, tuple[Request, tuple[str, ...], float]]()
     now, sure, passed = 0.0, dict[str, float](), 0
     while True:
         admitted = [
-            runs(request, *placement, limit=(request.seconds or 0.0) - (now - since))
+            make_admitted(request, *placement, time_limit=(request.time_limit or 0.0) - (now - since))
             for request, placement, since in running.values()
         ]
         found = admit(waiting, admitted, inventory, Policy(backfill=True), NOW)
@@ -207,16 +208,16 @@ def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
             running[start.request.uid] = (start.request, start.placement, now)
             for number, node in enumerate(start.placement):
                 inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
-            passed += start.passed
+            passed += start.backfilled
             assert now <= sure.get(start.request.uid, now), f"{start.request.uid} started later than it was sure to"
         gone = {start.request.uid for start in found.starts}
         waiting = [job for job in waiting if job.uid not in gone]
-        head = next((job for job in waiting if found.reasons[job.uid].word == "WaitingForGpus"), None)
+        head = next((job for job in waiting if found.reasons[job.uid].code == "WaitingForGpus"), None)
         if head is not None:
             before = {
                 uid: entry
                 for uid, entry in running.items()
-                if uid not in {s.request.uid for s in found.starts if s.passed}
+                if uid not in {s.request.uid for s in found.starts if s.backfilled}
             }
             sure.setdefault(head.uid, now + _sure(head, sizes, before, now))
         if not running:
@@ -226,13 +227,13 @@ def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
             request, _, _ = running.pop(uid)
             for number in range(request.nodes):
                 inventory.put_pod(f"{uid}-{number}", None)
-    assert all(reason.word == "ExceedsCapacity" for reason in found.reasons.values()), "all that can run has run"
+    assert all(reason.code == "ExceedsCapacity" for reason in found.reasons.values()), "all that can run has run"
 
 
 def _sure(
     head: Request, sizes: list[int], running: dict[str, tuple[Request, tuple[str, ...], float]], now: float
 ) -> float:
-    ends = {uid: since + (request.seconds or 0.0) - now for uid, (request, _, since) in running.items()}
+    ends = {uid: since + (request.time_limit or 0.0) - now for uid, (request, _, since) in running.items()}
     for moment in sorted({0.0, *ends.values()}):
         free = {f"n{i}": size for i, size in enumerate(sizes)}
         for uid, (request, placement, _) in running.items():
@@ -252,11 +253,11 @@ def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inv
     """Nodes with as many of the jobs as fit: GPUs of a pod, pods, priority, whether it is on its way out."""
     inventory, running = nodes(*sizes), list[Admitted]()
     for number, (size, pods, own, leaving) in enumerate(rows):
-        job = wants(f"j{number}", size, pods, priority=own)
+        job = make_request(f"j{number}", size, pods, priority=own)
         for start in admit([job], running, inventory, Policy(), NOW).starts:
             for pod, node in enumerate(start.placement):
                 inventory.put_pod(f"j{number}-{pod}", _pod(job, pod, node))
-            running.append(runs(job, *start.placement, since=number, leaving=leaving))
+            running.append(make_admitted(job, *start.placement, admitted_at=number, releasing=leaving))
     return inventory, running
 
 
@@ -267,7 +268,7 @@ def test_who_makes_room_against_trying_every_set(
 ) -> None:
     """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
     inventory, running = _busy(rows, sizes)
-    head = wants("head", gpus, count, priority=priority)
+    head = make_request("head", gpus, count, priority=priority)
     found = admit([head], running, inventory, Policy(preemption=True), NOW)
 
     def enough(gone: set[str]) -> bool:
@@ -277,7 +278,7 @@ def test_who_makes_room_against_trying_every_set(
                 free[node] -= job.request.gpus
         return sum(left // gpus for left in free.values()) >= count
 
-    going = {job.request.uid for job in running if job.leaving}
+    going = {job.request.uid for job in running if job.releasing}
     lower = {job.request.uid: job.request.priority for job in running if job.request.priority < priority}
     stay = [uid for uid in lower if uid not in going]
     ways = [set(way) for size in range(len(stay) + 1) for way in combinations(stay, size) if enough(going | set(way))]
@@ -286,7 +287,7 @@ def test_who_makes_room_against_trying_every_set(
     if fits_now or not ways or set() in ways:
         assert not chosen
         return
-    if found.reasons["head"].word == "ExceedsCapacity":
+    if found.reasons["head"].code == "ExceedsCapacity":
         assert not chosen
         return
     assert chosen in ways
@@ -302,7 +303,9 @@ def test_who_makes_room_against_trying_every_set(
             and (job.request.gpus, job.request.nodes, job.request.priority, job.placement)
             == (alike[uid].request.gpus, alike[uid].request.nodes, lower[uid], alike[uid].placement)
         ]
-        assert all(alike[twin].since < alike[uid].since for twin in twins), "of two that are alike the younger goes"
+        assert all(alike[twin].admitted_at < alike[uid].admitted_at for twin in twins), (
+            "of two that are alike the younger goes"
+        )
 
 
 @given(VICTIMS, SIZES, st.sampled_from(["held", "cap", "later", "refused"]))
@@ -311,7 +314,7 @@ def test_who_may_not_start_anyway_sends_nobody_away(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str
 ) -> None:
     inventory, running = _busy([(*row[:3], False) for row in rows], sizes)
-    head = wants(
+    head = make_request(
         "head",
         max(sizes),
         priority=9,

@@ -9,11 +9,11 @@ from typing import Any
 from trainyard_crds.constants import ROLE_LABEL, TRAINER_CONTAINER, child_name
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, admit_immediately
-from trainyard_operator.queue.position import Place
+from trainyard_operator.queue.position import QueuePosition
 from trainyard_operator.reconcile.plan import LOG, Need, Plan, Refusal
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
 from trainyard_operator.trainingjob.children.render import EXPORT_ROLE
-from trainyard_operator.trainingjob.kueue_adapter import answer
+from trainyard_operator.trainingjob.kueue_adapter import kueue_admission
 from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.plan import plan
 from trainyard_operator.trainingjob.spec import parse_spec
@@ -173,13 +173,13 @@ class World:
     def _admit(self, observed: Observed) -> Admission:
         if self.kueue is None:
             return self.admission or admit_immediately(observed)
-        place = self.kueue.get("place")
-        return answer(
+        position = self.kueue.get("place")
+        return kueue_admission(
             observed,
-            default=self.kueue.get("default"),
+            default_queue=self.kueue.get("default"),
             problem=self.kueue.get("problem"),
             workload=self.workload,
-            place=Place(*place) if place else None,
+            position=QueuePosition(*position) if position else None,
             now=self.now,
         )
 

@@ -12,7 +12,7 @@ from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.trainingjob.children.render import children
-from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, reading
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, workload_reason
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.kueue_handoff import child_patches
 
@@ -23,7 +23,7 @@ TOO_LARGE = (
     "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor a, previously considered "
     "podsets requests (0) + current podset request (4) > maximum capacity (2)"
 )
-NEVER = "Its queue never has as much: lower spec.resources, or ask the administrator for more quota."
+NEVER = "Its queue never has that much: lower spec.resources, or ask the administrator for more quota."
 FULL = "insufficient unused quota for cpu in flavor a, 1 more needed"
 SMALL = (
     "insufficient quota for nvidia.com/gpu in flavor b, previously considered podsets requests (0) + current podset "
@@ -31,12 +31,12 @@ SMALL = (
 )
 HELD = "It is held, or lacks what it names: see the condition Active in kubectl describe clusterqueue gpus."
 NEVER_OF_THOSE = (
-    "It may not use the other flavors of its queue, and of this never has as much: agree with another by "
+    "It may not use the other flavors of its queue, and this one never has that much: match another with "
     "spec.resources.nodeSelector and tolerations, lower spec.resources, or ask the administrator for more quota."
 )
 UNFIT = "couldn't assign flavors to pod set main: flavor a doesn't match node affinity"
-NOWHERE = "No ResourceFlavor of its queue agrees with spec.resources.nodeSelector and tolerations."
-AGAIN = "It resumes where it was when Kueue lets it in."
+NOWHERE = "No ResourceFlavor of its queue matches spec.resources.nodeSelector and tolerations."
+AGAIN = "It resumes where it was when Kueue admits it."
 WAITS = ("WaitingForTurn", "It waits in the LocalQueue gpus.")
 
 
@@ -70,25 +70,34 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
     ("found", "told"),
     [
         (workload(), WAITS),
-        (workload(refused("Pending")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
-        (workload(refused("Pending", TOO_LARGE)), ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}")),
+        (workload(refused("Pending")), ("WaitingForQuota", f"Kueue has not admitted it: {QUOTA}.")),
+        (
+            workload(refused("Pending", TOO_LARGE)),
+            ("ExceedsMaxQuota", f"Kueue has not admitted it: {TOO_LARGE}. {NEVER}"),
+        ),
         (
             workload(refused("ExceedsMaxQuota", TOO_LARGE)),
-            ("ExceedsMaxQuota", f"Kueue lets it wait: {TOO_LARGE}. {NEVER}"),
+            ("ExceedsMaxQuota", f"Kueue has not admitted it: {TOO_LARGE}. {NEVER}"),
         ),
-        (workload(refused("Pending", UNFIT)), ("NoMatchingFlavor", f"Kueue lets it wait: {UNFIT}. {NOWHERE}")),
+        (workload(refused("Pending", UNFIT)), ("NoMatchingFlavor", f"Kueue has not admitted it: {UNFIT}. {NOWHERE}")),
         (
             workload(refused("Pending", f"{QUOTA}, untolerated taint x in flavor b")),
-            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}, untolerated taint x in flavor b."),
+            ("WaitingForQuota", f"Kueue has not admitted it: {QUOTA}, untolerated taint x in flavor b."),
         ),
-        (workload(refused("WaitingForQuota")), ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}.")),
-        (workload(refused("ExceedsMaxQuota", "too much.")), ("ExceedsMaxQuota", "Kueue lets it wait: too much.")),
-        (workload(refused("NoMatchingFlavor", "no flavor")), ("NoMatchingFlavor", "Kueue lets it wait: no flavor.")),
+        (workload(refused("WaitingForQuota")), ("WaitingForQuota", f"Kueue has not admitted it: {QUOTA}.")),
+        (
+            workload(refused("ExceedsMaxQuota", "too much.")),
+            ("ExceedsMaxQuota", "Kueue has not admitted it: too much."),
+        ),
+        (
+            workload(refused("NoMatchingFlavor", "no flavor")),
+            ("NoMatchingFlavor", "Kueue has not admitted it: no flavor."),
+        ),
         (
             workload(refused("Inadmissible", "LocalQueue gpus doesn't exist")),
-            ("Inadmissible", "Kueue lets it wait: LocalQueue gpus doesn't exist."),
+            ("Inadmissible", "Kueue has not admitted it: LocalQueue gpus doesn't exist."),
         ),
-        (workload(refused("Suspended", "")), ("Suspended", "Kueue lets it wait: Suspended.")),
+        (workload(refused("Suspended", "")), ("Suspended", "Kueue has not admitted it: Suspended.")),
         (
             workload(RESERVED, admissionChecks=[{"name": "budget", "state": "Retry"}]),
             ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks: budget (Retry)."),
@@ -136,33 +145,33 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
         ],
         (
             workload(refused("Pending"), STOPPED, evicted("Preempted", "x")),
-            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {QUOTA}. {AGAIN}"),
+            ("Preempted", f"Kueue stopped it: x. Kueue has not admitted it: {QUOTA}. {AGAIN}"),
         ),
         (
             workload(refused("Pending", TOO_LARGE), STOPPED, evicted("Preempted", "x")),
-            ("Preempted", f"Kueue stopped it: x. Kueue lets it wait: {TOO_LARGE}. {NEVER} {AGAIN}"),
+            ("Preempted", f"Kueue stopped it: x. Kueue has not admitted it: {TOO_LARGE}. {NEVER} {AGAIN}"),
         ),
         (
             workload(refused("Pending", "no budget"), evicted("AdmissionCheck", "no budget")),
-            ("AdmissionCheck", "Kueue took its quota back: no budget. It starts when Kueue lets it in."),
+            ("AdmissionCheck", "Kueue took its quota back: no budget. It starts when Kueue admits it."),
         ),
         (
             workload(refused("Pending", f"{FULL}, {SMALL}")),
-            ("WaitingForQuota", f"Kueue lets it wait: {FULL}, {SMALL}."),
+            ("WaitingForQuota", f"Kueue has not admitted it: {FULL}, {SMALL}."),
         ),
         (
             workload(refused("Pending", f"{FULL}, {TOO_LARGE}")),
-            ("ExceedsMaxQuota", f"Kueue lets it wait: {FULL}, {TOO_LARGE}. {NEVER}"),
+            ("ExceedsMaxQuota", f"Kueue has not admitted it: {FULL}, {TOO_LARGE}. {NEVER}"),
         ),
         (
             workload(refused("Pending", f"{UNFIT}, {SMALL}")),
-            ("ExceedsMaxQuota", f"Kueue lets it wait: {UNFIT}, {SMALL}. {NEVER_OF_THOSE}"),
+            ("ExceedsMaxQuota", f"Kueue has not admitted it: {UNFIT}, {SMALL}. {NEVER_OF_THOSE}"),
         ),
         (
             workload(refused("Inadmissible", "ClusterQueue gpus is inactive")),
             (
                 "Inadmissible",
-                f"Kueue lets it wait: ClusterQueue gpus is inactive. {HELD}",
+                f"Kueue has not admitted it: ClusterQueue gpus is inactive. {HELD}",
             ),
         ),
         (
@@ -173,18 +182,18 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
         ),
         (
             workload(refused("Pending"), evicted("Deactivated", "The workload is deactivated")),
-            ("WaitingForQuota", f"Kueue lets it wait: {QUOTA}."),
+            ("WaitingForQuota", f"Kueue has not admitted it: {QUOTA}."),
         ),
         (workload(refused("Deactivated"), evicted("Deactivated", "x"), active=False, held=True), WAITS),
     ],
 )
 def test_what_a_workload_says(found: Object, told: tuple[str, str] | None) -> None:
-    assert reading(found) == told
+    assert workload_reason(found) == told
 
 
 def test_a_deactivation_by_somebody_names_the_way_out() -> None:
     for conditions in ([], [evicted("Deactivated", "The workload is deactivated")]):
-        reason, message = reading(workload(*conditions, active=False)) or ("", "")
+        reason, message = workload_reason(workload(*conditions, active=False)) or ("", "")
         assert reason == "Deactivated"
         assert "kubectl patch workloads.kueue.x-k8s.io job-tune-1a2b3 -n team --type=merge" in message
 
@@ -204,18 +213,18 @@ def test_a_deactivation_by_kueue_itself_is_undone_by_another_workload_only(
     conditions: tuple[tuple[str, bool, str, str], ...], active: bool
 ) -> None:
     told = (
-        f"Its Workload was deactivated, not by spec.suspend: {SAID}. Whoever may do so lets it wait again by "
+        f"Its Workload was deactivated, not by spec.suspend: {SAID}. A user with permission queues it again by "
         "kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
     )
-    assert reading(workload(*conditions, active=active)) == (WORD, told)
+    assert workload_reason(workload(*conditions, active=active)) == (WORD, told)
 
 
 def test_a_workload_that_kueue_looks_at_again_after_its_deactivation_is_told_as_any() -> None:
     past = ("Requeued", False, "DeactivatedDueToAdmissionCheck", "x")
-    assert reading(workload(RESERVED, ADMITTED, past)) is None
-    assert reading(workload(refused("Pending"), ("Requeued", True, "Reactivated", "x"))) == (
+    assert workload_reason(workload(RESERVED, ADMITTED, past)) is None
+    assert workload_reason(workload(refused("Pending"), ("Requeued", True, "Reactivated", "x"))) == (
         "WaitingForQuota",
-        f"Kueue lets it wait: {QUOTA}.",
+        f"Kueue has not admitted it: {QUOTA}.",
     )
 
 
@@ -310,8 +319,8 @@ def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do()
     assert planned.status["message"].endswith(
         " Resuming it takes more than spec.suspend: false. "
         f"Its Workload was deactivated, not by spec.suspend: {SAID}. "
-        "Whoever may do so "
-        "lets it wait again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
+        "A user with "
+        "permission queues it again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
     )
     world.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
     planned = world.plan()

@@ -1,43 +1,58 @@
-"""A cluster of one node, as the queue of one operator knows it; jobs, pods and the node come and go as a test says."""
+"""The builtin admission controller on a cluster of one node, without an API server."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Any
 
-from tests.unit.operator.queue.state_model import GPU, NOW
-from tests.unit.operator.trainingjob.state_model import observed_of
-from trainyard_operator.admission.builtin import GpuQueue
+from trainyard_operator.admission.builtin.controller import BuiltinAdmission
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node
 from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
+from trainyard_operator.trainingjob.spec import parse_spec
+
+GPU = "nvidia.com/gpu"
+NOW = dt.datetime(2026, 1, 2, 10, tzinfo=dt.UTC)
 
 
-class Yard:
+class QueueFixture:
     """A cluster of one node, a clock, and the jobs in it."""
 
     def __init__(self, gpus: int, policy: Policy | None = None) -> None:
         self.seconds, self.added, self.policy = 0.0, list[str](), policy or Policy()
         self.jobs: dict[Key, Observed] = {}
         self.node = Node(name="n0", allocatable={GPU: gpus})
-        self.queue = self.restart()
+        self.controller = self.restart()
 
-    def restart(self) -> GpuQueue:
-        """A new process that knows the same jobs."""
-        self.queue = queue = GpuQueue(
-            observe=self.jobs.get,
+    def restart(self) -> BuiltinAdmission:
+        """Replace the controller by one of a new process that observes the same jobs."""
+        self.controller = queue = BuiltinAdmission(
+            observe=self._observe,
             add=lambda key: self.added.append(key.name),
             now=lambda: NOW + dt.timedelta(seconds=self.seconds),
             clock=lambda: self.seconds,
-            policy=lambda: self.policy,
+            policy=self,
         )
         queue.inventory.put_node(self.node)
         for key in self.jobs:
-            queue.look(key)
+            queue.mark_dirty(key)
         return queue
+
+    def current(self) -> Policy:
+        """Return the policy in force."""
+        return self.policy
+
+    def describe(self) -> dict[str, Any]:
+        """Return the policy for the debug endpoint."""
+        return {}
+
+    def _observe(self, key: Key) -> TrainingJobCandidate | None:
+        observed = self.jobs.get(key)
+        return None if observed is None else TrainingJobCandidate(observed)
 
     def submit(self, name: str, gpus: int = 1, *, priority: int | None = None, **spec: Any) -> None:
         queue = {} if priority is None else {"queue": {"priority": priority}}
@@ -52,24 +67,24 @@ class Yard:
             "spec": {"resources": {"gpus": gpus}, **queue, **spec},
             "status": {},
         }
-        self.put(name, observed_of(job))
+        self.put(name, _observed(job))
 
     def put(self, name: str, observed: Observed) -> None:
         key = Key("team", name)
         self.jobs[key] = observed
-        self.queue.look(key)
+        self.controller.mark_dirty(key)
 
     def change(self, name: str, *, child: dict[str, Any] | None = None, **parts: Any) -> None:
         before = self.jobs[Key("team", name)]
         job = {**before.job, **{key: {**before.job[key], **value} for key, value in parts.items()}}
-        self.put(name, observed_of(job, child=before.child if child is None else child))
+        self.put(name, _observed(job, child=before.child if child is None else child))
 
     def start(self, name: str, gpus: int = 1) -> None:
-        """Its Job is made and its pod is bound."""
+        """Create its Job and bind its pod."""
         self.start_on(name, "n0", gpus)
 
     def start_on(self, name: str, node: str, gpus: int = 1) -> None:
-        """The same on another node."""
+        """Create its Job and bind its pod to a given node."""
         stamp = (NOW + dt.timedelta(seconds=self.seconds)).isoformat()
         attempts = {"attempts": [{"number": 1, "startedAt": stamp}]}
         self.change(
@@ -80,24 +95,45 @@ class Yard:
         self.bind(name, gpus, node)
 
     def bind(self, name: str, gpus: int = 1, node: str = "n0") -> None:
-        """Its pod is bound."""
-        self.queue.inventory.put_pod(name, Holder(name, name, node, {GPU: gpus}, f"team/{name}"))
+        """Bind its pod."""
+        self.controller.inventory.put_pod(name, Holder(name, name, node, {GPU: gpus}, f"team/{name}"))
 
     def write(self, name: str) -> None:
-        """Its status says what it is answered."""
-        found = self.answer(name)
+        """Write the current decision into its status."""
+        found = self.decision(name)
         admitted = {"type": "Admitted", "status": "False", "reason": found.reason, "message": found.message}
         self.change(name, status={"queue": found.queue, "conditions": [admitted]})
 
     def end(self, name: str) -> None:
-        """Its pod is over and its Job complete; the status follows later."""
+        """End its pod and complete its Job; the status is not written yet."""
         child = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
         self.change(name, child=child)
-        self.queue.inventory.put_pod(name, None)
+        self.controller.inventory.put_pod(name, None)
 
-    def round(self, seconds: float = 0.0) -> None:
+    def cycle(self, seconds: float = 0.0) -> None:
         self.seconds += seconds
-        self.queue.round()
+        self.controller.run_cycle()
 
-    def answer(self, name: str) -> Admission:
-        return self.queue.admission(self.jobs[Key("team", name)])
+    def decision(self, name: str) -> Admission:
+        return self.controller.decide(TrainingJobCandidate(self.jobs[Key("team", name)]))
+
+
+def _observed(job: dict[str, Any], **children: Any) -> Observed:
+    spec, error = parse_spec(job["spec"])
+    return Observed(obj=job, spec=spec, spec_error=error, **children)
+
+
+def long_queue(waiting: int, nodes: int) -> QueueFixture:
+    """A queue in which all GPUs are held and jobs of three sizes wait, each with its first status published."""
+    queue = QueueFixture(8)
+    for number in range(1, nodes):
+        queue.controller.inventory.put_node(Node(name=f"n{number}", allocatable={GPU: 8}))
+    for number in range(nodes * 8):
+        queue.submit(f"running-{number}")
+    queue.cycle()
+    for number in range(nodes * 8):
+        queue.start_on(f"running-{number}", f"n{number // 8}")
+    for number in range(waiting):
+        queue.submit(f"waiting-{number:05}", (1, 2, 8)[number % 3], priority=(1, 5, 9)[number % 7 % 3])
+    queue.cycle(1)
+    return queue
