@@ -16,7 +16,7 @@ from tests.api.gateway_support import Kubernetes, until
 Object = dict[str, Any]
 
 
-class Told:
+class StatusHistory:
     """The statuses of a namespace's TrainingJobs in their order, as a watch brings them to a thread."""
 
     def __init__(self, kubernetes: Kubernetes, namespace: str) -> None:

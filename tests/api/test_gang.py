@@ -29,14 +29,14 @@ FINISHED = termination("Finished", step=100, message="Training finished after 10
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GangCluster]:
     with kwok_support.control_plane(f"test-gang-{os.getpid()}", nodes=2, seconds={}) as kubernetes:
         kwok_support.prepare_namespace(kubernetes, NAMESPACE, CLAIM)
         with leading(Operator(kubernetes, tmp_path_factory.mktemp("operator"), "gang")):
-            yield Yard(kubernetes)
+            yield GangCluster(kubernetes)
 
 
-class Yard:
+class GangCluster:
     """TrainingJobs whose pods end when they are told to."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
@@ -85,55 +85,55 @@ class Yard:
         return True
 
 
-def test_a_gang_is_let_in_whole_starts_again_whole_and_ends_with_its_first_pod(yard: Yard) -> None:
-    yard.submit("one", 8)
-    yard.wait("one", "Running")
-    yard.submit("gang", 8, nodes=2)
-    waiting = yard.wait("gang", "Queued")
+def test_gang_is_admitted_and_restarted_whole_and_ends_with_its_first_pod(cluster: GangCluster) -> None:
+    cluster.submit("one", 8)
+    cluster.wait("one", "Running")
+    cluster.submit("gang", 8, nodes=2)
+    waiting = cluster.wait("gang", "Queued")
     assert waiting["message"] == "It needs 8 GPUs for each of 2 pods; there is room for 1 of them."
     assert waiting["summary"]["gpus"] == "16"
-    made_before = a_service_of_a_killed_operator(yard, "gang")
-    yard.end(yard.pods("one")[0], 0, FINISHED)
-    yard.wait("gang", "Running")
-    assert yard.client.get(made_before["path"])["metadata"]["uid"] == made_before["uid"], "it was adopted"
-    first, second = yard.pods("gang")
-    check_addresses(yard, first, second)
+    made_before = a_service_of_a_killed_operator(cluster, "gang")
+    cluster.end(cluster.pods("one")[0], 0, FINISHED)
+    cluster.wait("gang", "Running")
+    assert cluster.client.get(made_before["path"])["metadata"]["uid"] == made_before["uid"], "it was adopted"
+    first, second = cluster.pods("gang")
+    check_addresses(cluster, first, second)
 
-    uid = yard.child("gang")["metadata"]["uid"]
-    yard.end(second, 70, json.dumps(CRASHED))
-    yard.end(first, 76, json.dumps(PEER_LOST))
-    restarted = yard.wait("gang", "Running", attempts=2)
+    uid = cluster.child("gang")["metadata"]["uid"]
+    cluster.end(second, 70, json.dumps(CRASHED))
+    cluster.end(first, 76, json.dumps(PEER_LOST))
+    restarted = cluster.wait("gang", "Running", attempts=2)
     found = restarted["attempts"][0]
     assert (found["exitCode"], found["reason"]) == (76, "InternalError")
     where = f"Pod {second['metadata']['name']} on node {second['spec']['nodeName']}"
     assert found["message"] == f"{where}: An index was out of range."
     assert (restarted["attemptCounts"]["failed"], restarted["attemptCounts"]["total"]) == (1, 2)
-    assert yard.child("gang")["metadata"]["uid"] == uid
+    assert cluster.child("gang")["metadata"]["uid"] == uid
 
-    first, second = until(lambda: len(pods := yard.pods("gang")) == 2 and pods)
-    yard.end(first, 0, FINISHED)
-    done = yard.wait("gang", "Succeeded")
+    first, second = until(lambda: len(pods := cluster.pods("gang")) == 2 and pods)
+    cluster.end(first, 0, FINISHED)
+    done = cluster.wait("gang", "Succeeded")
     assert done["message"] == "Training finished after 100 steps."
-    assert not yard.pods("gang"), "the other pod is stopped, and the Job was complete only then"
-    leave_nothing(yard, done["jobName"])
+    assert not cluster.pods("gang"), "the other pod is stopped, and the Job was complete only then"
+    leave_nothing(cluster, done["jobName"])
 
 
-def a_service_of_a_killed_operator(yard: Yard, name: str) -> dict[str, str]:
+def a_service_of_a_killed_operator(cluster: GangCluster, name: str) -> dict[str, str]:
     """The Service of a job, as an operator makes it and dies before it makes the Job."""
-    job = yard.client.get(f"{TRAINING_JOBS}/{name}")
+    job = cluster.client.get(f"{TRAINING_JOBS}/{name}")
     uid = job["metadata"]["uid"]
     labels = {JOB_UID_LABEL: uid, ROLE_LABEL: "train"}
     metadata: Object = {"name": service_name(name, uid), "namespace": NAMESPACE, "labels": labels}
     metadata["ownerReferences"] = [owner_reference(job)]
     path = f"{ROOT}/services/{metadata['name']}"
-    made = yard.client.apply(path, service(metadata, "train"))
+    made = cluster.client.apply(path, service(metadata, "train"))
     return {"path": path, "uid": made["metadata"]["uid"]}
 
 
-def check_addresses(yard: Yard, first: Object, second: Object) -> None:
+def check_addresses(cluster: GangCluster, first: Object, second: Object) -> None:
     """Each pod is on a node of its own, and the first one's DNS name is what both are told."""
     assert {pod["spec"]["nodeName"] for pod in (first, second)} == {"kwok-0", "kwok-1"}
-    service = yard.client.get(f"{ROOT}/services/{first['spec']['subdomain']}")["spec"]
+    service = cluster.client.get(f"{ROOT}/services/{first['spec']['subdomain']}")["spec"]
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
     name = f"{first['spec']['hostname']}.{first['spec']['subdomain']}.{NAMESPACE}.svc"
     for pod in (first, second):
@@ -142,54 +142,54 @@ def check_addresses(yard: Yard, first: Object, second: Object) -> None:
     assert [pod["metadata"]["annotations"][INDEX_LABEL] for pod in (first, second)] == ["0", "1"]
 
 
-def leave_nothing(yard: Yard, child: str) -> None:
+def leave_nothing(cluster: GangCluster, child: str) -> None:
     """Nothing of a job is left when it is deleted."""
     service, job = f"{ROOT}/services/tj-{child}", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{child}"
-    assert yard.is_there(service)
-    yard.client.delete(f"{TRAINING_JOBS}/gang")
-    until(lambda: not yard.is_there(service) and not yard.is_there(job))
+    assert cluster.is_there(service)
+    cluster.client.delete(f"{TRAINING_JOBS}/gang")
+    until(lambda: not cluster.is_there(service) and not cluster.is_there(job))
 
 
-def test_a_claim_for_one_node_is_refused_before_anything_is_queued(yard: Yard) -> None:
+def test_gang_on_a_single_node_claim_fails_before_it_is_queued(cluster: GangCluster) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
-    yard.kubernetes.apply({**claim, "metadata": {"name": "single", "namespace": NAMESPACE}})
-    yard.submit("alone", 1, nodes=2, claim="single")
-    found = yard.wait("alone", "Failed")
+    cluster.kubernetes.apply({**claim, "metadata": {"name": "single", "namespace": NAMESPACE}})
+    cluster.submit("alone", 1, nodes=2, claim="single")
+    found = cluster.wait("alone", "Failed")
     assert found["message"].startswith("spec.storage.claimName: the claim single allows ReadWriteOnce only, but the 2")
-    assert "enqueuedAt" not in found.get("queue", {}) or not yard.pods("alone")
+    assert "enqueuedAt" not in found.get("queue", {}) or not cluster.pods("alone")
     assert "jobName" not in found
 
 
-def test_a_namespace_goes_while_a_gang_runs_in_it(yard: Yard) -> None:
+def test_namespace_with_a_running_gang_terminates(cluster: GangCluster) -> None:
     """Kubernetes ends the pods first, and the Job keeps them: the operator ends the Job."""
     passing = "passing"
-    kwok_support.prepare_namespace(yard.kubernetes, passing, CLAIM)
+    kwok_support.prepare_namespace(cluster.kubernetes, passing, CLAIM)
     body = kwok_support.training_job(passing, "gang", claim=CLAIM, gpus=1)
     body["spec"]["resources"]["nodes"] = 2
     job = f"/apis/trainyard.dev/v1alpha1/namespaces/{passing}/trainingjobs/gang"
-    yard.client.apply(job, body)
-    until(lambda: yard.client.get(job).get("status", {}).get("phase") == "Running")
-    yard.kubernetes.kubectl("delete", "namespace", passing, "--wait=false")
-    until(lambda: not yard.is_there(f"/api/v1/namespaces/{passing}"))
+    cluster.client.apply(job, body)
+    until(lambda: cluster.client.get(job).get("status", {}).get("phase") == "Running")
+    cluster.kubernetes.kubectl("delete", "namespace", passing, "--wait=false")
+    until(lambda: not cluster.is_there(f"/api/v1/namespaces/{passing}"))
 
 
-def test_a_pod_on_a_node_that_does_not_answer_is_told_and_freed_by_the_administrators_taint(yard: Yard) -> None:
-    yard.submit("cut-off", 5, nodes=2)
-    yard.wait("cut-off", "Running")
-    second = yard.pods("cut-off")[1]
+def test_unreachable_node_is_reported_and_freed_by_the_out_of_service_taint(cluster: GangCluster) -> None:
+    cluster.submit("cut-off", 5, nodes=2)
+    cluster.wait("cut-off", "Running")
+    second = cluster.pods("cut-off")[1]
     name, since = second["spec"]["nodeName"], "2026-01-01T00:00:00Z"
     node = f"/api/v1/nodes/{name}"
-    yard.client.patch(node, {"metadata": {"labels": {"type": "silent"}}})  # kwok plays its kubelet no more
+    cluster.client.patch(node, {"metadata": {"labels": {"type": "silent"}}})  # kwok plays its kubelet no more
     # What the node controller makes of that in time.
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
-    yard.client.patch(f"{node}/status", {"status": {"conditions": [unknown]}})
+    cluster.client.patch(f"{node}/status", {"status": {"conditions": [unknown]}})
     where = f"Pod {second['metadata']['name']} is on node {name}, which has been unreachable since {since}."
-    until(lambda: where in yard.status("cut-off")["message"])
-    taint = yard.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
+    until(lambda: where in cluster.status("cut-off")["message"])
+    taint = cluster.status("cut-off")["message"].removesuffix(".").rpartition(" ")[2]
     assert taint == "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
-    yard.kubernetes.kubectl("taint", "node", name, taint)
-    until(lambda: not yard.is_there(f"{ROOT}/pods/{second['metadata']['name']}"))
-    _, replacement = until(lambda: len(pods := yard.pods("cut-off")) == 2 and pods)
+    cluster.kubernetes.kubectl("taint", "node", name, taint)
+    until(lambda: not cluster.is_there(f"{ROOT}/pods/{second['metadata']['name']}"))
+    _, replacement = until(lambda: len(pods := cluster.pods("cut-off")) == 2 and pods)
     assert replacement["metadata"]["labels"][INDEX_LABEL] == "1"
-    until(lambda: where not in yard.status("cut-off")["message"])
+    until(lambda: where not in cluster.status("cut-off")["message"])

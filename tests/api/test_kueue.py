@@ -123,7 +123,7 @@ def save_and_end(job: TrainingJob, pod: Any, step: int = 40) -> None:
     pod.end(75, termination("Stopped", step=step, message="Saved.", exit_code=75, reason="Saved"))
 
 
-def test_a_job_waits_for_kueue_and_goes_on_when_it_is_installed(
+def test_job_waits_until_kueue_is_installed(
     before_kueue: tuple[TrainingJob, Object], manager: Manager, kubernetes: Kubernetes, operator: Operator
 ) -> None:
     job, early = before_kueue
@@ -137,9 +137,7 @@ def test_a_job_waits_for_kueue_and_goes_on_when_it_is_installed(
     until(lambda: not kubernetes.client.get(f"{GROUP}/workloads")["items"])
 
 
-def test_the_life_of_two_jobs_with_places_reasons_and_the_nodes_that_kueue_chose(
-    team: Team, operator: Operator
-) -> None:
+def test_two_jobs_have_positions_reasons_and_kueues_nodes(team: Team, operator: Operator) -> None:
     first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
     pod = first.run()
     labels = first.child()["metadata"]["labels"]
@@ -182,7 +180,7 @@ def renewals(kubernetes: Kubernetes, after: int) -> list[Object]:
     return [entry for entry in made if (entry["verb"], entry.get("objectRef", {}).get("resource")) == renewed]
 
 
-def test_places_are_asked_for_once_per_queue_while_somebody_waits(team: Team, front: Front) -> None:
+def test_positions_are_requested_once_per_queue_while_a_job_waits(team: Team, front: Front) -> None:
     submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
     front.asked.clear()
     # A renewal every two seconds: longer than the ten seconds between two requests for places.
@@ -198,9 +196,7 @@ def test_places_are_asked_for_once_per_queue_while_somebody_waits(team: Team, fr
     assert [at - began for number, at in enumerate(moments) if number > (at - began) / PAUSE] == []
 
 
-def test_places_are_unknown_without_the_visibility_api_and_older_ones_are_understood(
-    team: Team, front: Front, operator: Operator
-) -> None:
+def test_positions_need_the_visibility_api_in_a_supported_version(team: Team, front: Front, operator: Operator) -> None:
     submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
     known, front.positions = front.positions, None
     try:
@@ -219,7 +215,7 @@ def test_places_are_unknown_without_the_visibility_api_and_older_ones_are_unders
         front.version = "v1beta2"
 
 
-def test_a_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kubernetes) -> None:
+def test_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kubernetes) -> None:
     kueue_support.cluster_queue(kubernetes, 2, preempts=True)
     low = submit(team, "low", resources={**GPU_SPEC, "gpus": 2}, queue={"name": QUEUE, "priority": 1})
     pod, uid = low.run(), low.child()["metadata"]["uid"]
@@ -239,7 +235,7 @@ def test_a_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kuberne
     assert low.child()["metadata"]["uid"] == uid
 
 
-def test_suspend_and_resume_of_a_running_job_go_by_the_workload(team: Team) -> None:
+def test_suspend_and_resume_of_a_running_job_use_the_workload(team: Team) -> None:
     job = submit(team, "job")
     pod = job.run()
     job.patch(suspend=True)
@@ -272,7 +268,7 @@ def test_suspend_and_resume_of_a_waiting_job(team: Team) -> None:
     job.run()
 
 
-def test_stop_graceful_saves_and_force_does_not_wait(team: Team) -> None:
+def test_graceful_stop_saves_and_forced_stop_does_not_wait(team: Team) -> None:
     gentle, harsh = submit(team, "gentle"), submit(team, "harsh")
     pod, other = gentle.run(), harsh.run()
     gentle.patch(stop="Graceful")
@@ -288,7 +284,7 @@ def test_stop_graceful_saves_and_force_does_not_wait(team: Team) -> None:
     until(lambda: not harsh.client.exists(harsh.child_path))
 
 
-def test_stop_of_a_waiting_job_leaves_nothing_that_kueue_could_start(team: Team) -> None:
+def test_stopped_waiting_job_cannot_be_started_by_kueue(team: Team) -> None:
     first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
     first.run()
     job = submit(team, "job")
@@ -299,7 +295,7 @@ def test_stop_of_a_waiting_job_leaves_nothing_that_kueue_could_start(team: Team)
     assert "attempts" not in job.status()
 
 
-def test_a_running_jobs_time_is_over(team: Team) -> None:
+def test_active_deadline_ends_a_running_job(team: Team) -> None:
     job = submit(team, "job", activeDeadlineSeconds=60)
     pod = job.pod()
     pod.start()  # the played kubelet says that it started long ago
@@ -309,7 +305,7 @@ def test_a_running_jobs_time_is_over(team: Team) -> None:
     assert job.wait("Failed")["message"].startswith("The job ran for 60 s without finishing")
 
 
-def test_priority_and_queue_of_a_waiting_job_are_changed(team: Team, kubernetes: Kubernetes, front: Front) -> None:
+def test_priority_and_queue_of_a_waiting_job_can_change(team: Team, kubernetes: Kubernetes, front: Front) -> None:
     kueue_support.local_queue(kubernetes, team.namespace, "other")
     first = submit(team, "first", resources={**GPU_SPEC, "gpus": 2})
     first.run()
@@ -349,7 +345,7 @@ def test_a_job_on_two_nodes_is_one_workload_of_two_pods(team: Team) -> None:
     other.run()
 
 
-def test_no_queue_is_named(team: Team) -> None:
+def test_job_without_a_queue_name_waits(team: Team) -> None:
     job = team.create("nameless", resources=GPU_SPEC)
     status = wait_for(job, "Pending", "QueueNameMissing")
     assert status["message"].startswith("spec.queue.name is not set and this installation has no default LocalQueue.")
@@ -358,7 +354,7 @@ def test_no_queue_is_named(team: Team) -> None:
     job.run()
 
 
-def test_a_job_larger_than_its_queue_says_so(team: Team) -> None:
+def test_job_larger_than_its_queue_is_reported(team: Team) -> None:
     job = submit(team, "job", resources={**GPU_SPEC, "gpus": 4})
     assert wait_for(job, "Queued", "ExceedsMaxQuota")["message"].endswith(
         "current podset request (4) > maximum capacity (2). Its queue never has that much: lower spec.resources, or "
@@ -366,7 +362,7 @@ def test_a_job_larger_than_its_queue_says_so(team: Team) -> None:
     )
 
 
-def test_a_queue_that_does_not_exist_is_told_and_can_be_put_right(team: Team) -> None:
+def test_missing_queue_is_reported_and_can_be_changed(team: Team) -> None:
     job = submit(team, "job", queue={"name": "gone"})
     assert (
         wait_for(job, "Queued", "Inadmissible")["message"]
@@ -376,7 +372,7 @@ def test_a_queue_that_does_not_exist_is_told_and_can_be_put_right(team: Team) ->
     job.run()
 
 
-def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> None:
+def test_deactivation_by_a_user_is_reported_with_the_remedy(team: Team) -> None:
     job = submit(team, "job")
     pod = job.run()
     found = workload(job)
@@ -396,7 +392,7 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Team) -> Non
     job.run()
 
 
-def test_a_deactivation_by_kueue_itself_is_told_with_the_other_way_out(team: Team, manager: Manager) -> None:
+def test_deactivation_by_kueue_is_reported_with_the_remedy(team: Team, manager: Manager) -> None:
     job = submit(team, "job")
     pod = job.run()
     manager.reject(workload(job), "budget", "none left")
@@ -422,7 +418,7 @@ def webhook_failures(operator: Operator) -> int:
     return operator.log().count("failed calling webhook")
 
 
-def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, operator: Operator, tmp_path: Path) -> None:
+def test_job_waits_while_kueues_webhook_is_down_or_refuses(team: Team, operator: Operator, tmp_path: Path) -> None:
     webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
     webhook.register()
     try:
@@ -446,7 +442,7 @@ def test_kueue_is_down_and_then_refuses_and_then_takes_the_job(team: Team, opera
     refused.run()
 
 
-def test_a_suspension_waits_for_kueues_webhook_and_says_so(team: Team, manager: Manager, tmp_path: Path) -> None:
+def test_suspension_waits_for_kueues_webhook(team: Team, manager: Manager, tmp_path: Path) -> None:
     job = submit(team, "job")
     pod = job.run()
     webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
@@ -468,7 +464,7 @@ def test_a_suspension_waits_for_kueues_webhook_and_says_so(team: Team, manager: 
     job.wait("Suspended")
 
 
-def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Team, operator: Operator) -> None:
+def test_restarted_operator_continues_with_kueues_decisions(team: Team, operator: Operator) -> None:
     running, waiting = submit(team, "running", resources={**GPU_SPEC, "gpus": 2}), submit(team, "waiting")
     pod = running.run()
     wait_for(waiting, "Queued", "WaitingForQuota")
@@ -489,7 +485,7 @@ def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Team, operator:
     running.run()
 
 
-def test_the_examples_are_taken(kubernetes: Kubernetes, manager: Manager) -> None:
+def test_examples_are_accepted(kubernetes: Kubernetes, manager: Manager) -> None:
     folder = ROOT / "examples/kueue"
     words = ("apply", "--validate=strict", "--dry-run=server", "-f", str(folder / "queues.yaml"), "-f")
     printed = kubernetes.kubectl(*words, str(folder / "job.yaml"))

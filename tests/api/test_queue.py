@@ -21,7 +21,7 @@ import pytest
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, sample, until
 from tests.api.operator_support import Operator, leading
-from tests.api.status_history_support import Told
+from tests.api.status_history_support import StatusHistory
 from trainyard_crds.constants import ADMITTED_ANNOTATION
 
 Object = dict[str, Any]
@@ -55,23 +55,23 @@ def operator(kubernetes: Kubernetes, policy: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def yard(kubernetes: Kubernetes, operator: Operator, policy: Path) -> Iterator[Yard]:
+def cluster(kubernetes: Kubernetes, operator: Operator, policy: Path) -> Iterator[QueueCluster]:
     """The jobs of one test; they are gone, and their GPUs free, when it ends."""
     policy.write_text("{}")
-    yard = Yard(kubernetes, operator)
-    yield yard
-    yard.told.stop()
+    cluster = QueueCluster(kubernetes, operator)
+    yield cluster
+    cluster.history.stop()
     policy.write_text("{}")
     kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", LONG, "--wait=true")
-    until(lambda: not yard.pods())
+    until(lambda: not cluster.pods())
 
 
-class Yard:
+class QueueCluster:
     """TrainingJobs whose pods run until they are told to end."""
 
     def __init__(self, kubernetes: Kubernetes, operator: Operator) -> None:
         self.kubernetes, self.client, self.operator = kubernetes, kubernetes.client, operator
-        self.told = Told(kubernetes, LONG)
+        self.history = StatusHistory(kubernetes, LONG)
 
     def submit(self, name: str, gpus: int = 1, **spec: Any) -> None:
         body = kwok_support.training_job(LONG, name, claim=CLAIM, gpus=gpus, **spec)
@@ -92,7 +92,7 @@ class Yard:
         def is_so(status: Object) -> bool:
             return status.get("phase") == phase and wanted.items() <= (status.get("queue") or {}).items()
 
-        return self.told.wait(name, is_so)
+        return self.history.wait(name, is_so)
 
     def delete(self, name: str) -> None:
         self.client.delete(f"{TRAINING_JOBS}/{name}")
@@ -101,15 +101,15 @@ class Yard:
         found: Object = self.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{self.status(name)['jobName']}")
         return found
 
-    def queue(self, part: str) -> dict[str, Object]:
+    def rows(self, part: str) -> dict[str, Object]:
         """One part of what the operator says of the queue, by the jobs' names."""
         return {row["name"]: row for row in self.operator.told("/queue")[part]}
 
     def holds(self, name: str) -> bool:
-        return name in self.queue("holding")
+        return name in self.rows("holding")
 
     @contextmanager
-    def asleep(self, part: str) -> Iterator[None]:
+    def paused(self, part: str) -> Iterator[None]:
         """Stop a part of the control plane for a moment."""
         process = self.kubernetes.cluster.plane.processes.pid(part)
         assert process is not None
@@ -124,127 +124,125 @@ class Yard:
         return found
 
 
-def test_jobs_wait_in_order_with_place_reason_and_a_remedy(yard: Yard) -> None:
+def test_jobs_wait_in_order_with_position_and_reason(cluster: QueueCluster) -> None:
     for name in ("full-0", "full-1"):
-        yard.submit(name, 8)
-        yard.wait(name, "Running")
-    yard.submit("first")
-    yard.wait("first", "Queued")
-    yard.submit("second")
-    yard.wait("second", "Queued")
-    yard.submit("urgent", 8, queue={"priority": 9})
-    urgent = yard.wait("urgent", "Queued", "WaitingForGpus", position=1, length=3)
+        cluster.submit(name, 8)
+        cluster.wait(name, "Running")
+    cluster.submit("first")
+    cluster.wait("first", "Queued")
+    cluster.submit("second")
+    cluster.wait("second", "Queued")
+    cluster.submit("urgent", 8, queue={"priority": 9})
+    urgent = cluster.wait("urgent", "Queued", "WaitingForGpus", position=1, length=3)
     assert urgent["message"] == "It needs 8 GPUs on one node; the most free is 0."
     assert urgent["queue"]["pool"] == "nvidia.com/gpu (type=kwok)"
     assert re.fullmatch(r"2\d{3}-.*\.\d{6}Z", urgent["queue"]["enqueuedAt"])
-    until(lambda: yard.status("second")["queue"].get("position") == 3)
-    printed = yard.kubernetes.kubectl("get", "tj", "second", "-n", LONG, "-o", "wide")
+    until(lambda: cluster.status("second")["queue"].get("position") == 3)
+    printed = cluster.kubernetes.kubectl("get", "tj", "second", "-n", LONG, "-o", "wide")
     assert "3 of 3" in printed
-    yard.delete("full-1")
-    yard.wait("urgent", "Running")
-    assert yard.status("first")["phase"] == "Queued"
-    assert yard.status("urgent")["queue"].keys() == {"pool", "enqueuedAt"}
-    yard.delete("full-0")
-    yard.wait("first", "Running")
-    yard.wait("second", "Running")
+    cluster.delete("full-1")
+    cluster.wait("urgent", "Running")
+    assert cluster.status("first")["phase"] == "Queued"
+    assert cluster.status("urgent")["queue"].keys() == {"pool", "enqueuedAt"}
+    cluster.delete("full-0")
+    cluster.wait("first", "Running")
+    cluster.wait("second", "Running")
 
 
-def test_a_priority_that_is_changed_moves_a_waiting_job_at_once(yard: Yard) -> None:
+def test_changed_priority_moves_a_waiting_job(cluster: QueueCluster) -> None:
     for name in ("full-0", "full-1"):
-        yard.submit(name, 8)
-        yard.wait(name, "Running")
+        cluster.submit(name, 8)
+        cluster.wait(name, "Running")
     for name in ("a", "b"):
-        yard.submit(name, 8)
-        yard.wait(name, "Queued")
-    yard.kubernetes.kubectl(
+        cluster.submit(name, 8)
+        cluster.wait(name, "Queued")
+    cluster.kubernetes.kubectl(
         "patch", "tj", "b", "-n", LONG, "--type=merge", "-p", json.dumps({"spec": {"queue": {"priority": 7}}})
     )
-    until(lambda: yard.status("b")["queue"].get("position") == 1)
-    yard.delete("full-0")
-    yard.wait("b", "Running")
-    assert yard.status("a")["phase"] == "Queued"
+    until(lambda: cluster.status("b")["queue"].get("position") == 1)
+    cluster.delete("full-0")
+    cluster.wait("b", "Running")
+    assert cluster.status("a")["phase"] == "Queued"
 
 
-def test_what_can_never_fit_says_what_there_is_and_blocks_nobody(yard: Yard) -> None:
-    yard.submit("huge", 16)
-    found = yard.wait("huge", "Queued", "ExceedsCapacity")
+def test_job_that_exceeds_capacity_blocks_no_other_job(cluster: QueueCluster) -> None:
+    cluster.submit("huge", 16)
+    found = cluster.wait("huge", "Queued", "ExceedsCapacity")
     assert found["message"] == (
         "It needs 16 GPUs on one node; the largest node of nvidia.com/gpu (type=kwok) has 8. Lower spec.resources.gpus."
     )
-    yard.submit("small")
-    yard.wait("small", "Running")
+    cluster.submit("small")
+    cluster.wait("small", "Running")
 
 
-def test_a_held_queue_starts_nothing_until_it_is_released(yard: Yard, policy: Path) -> None:
+def test_held_queue_starts_no_job_until_release(cluster: QueueCluster, policy: Path) -> None:
     policy.write_text('{"held": true}')
-    until(lambda: '\\"held\\": true' in yard.operator.log())
-    yard.submit("job")
-    yard.wait("job", "Queued", "QueueHeld")
+    until(lambda: '\\"held\\": true' in cluster.operator.log())
+    cluster.submit("job")
+    cluster.wait("job", "Queued", "QueueHeld")
     policy.write_text('{"held": "no"}')
-    until(lambda: "it should be a valid boolean" in yard.operator.log())
-    settings = yard.operator.told("/queue")["settings"]
+    until(lambda: "it should be a valid boolean" in cluster.operator.log())
+    settings = cluster.operator.told("/queue")["settings"]
     assert (settings["held"], 'held is "no"' in settings["fault"]) == (True, True)
-    assert sample(yard.operator.get("/metrics")[1], "trainyard_queue_settings_wrong") == 1
-    assert sample(yard.operator.get("/metrics")[1], "trainyard_queue_held") == 1
-    assert yard.status("job")["phase"] == "Queued"
+    assert sample(cluster.operator.get("/metrics")[1], "trainyard_queue_settings_wrong") == 1
+    assert sample(cluster.operator.get("/metrics")[1], "trainyard_queue_held") == 1
+    assert cluster.status("job")["phase"] == "Queued"
     policy.write_text("{}")
-    yard.wait("job", "Running")
+    cluster.wait("job", "Running")
 
 
-def test_a_job_of_higher_priority_preempts_and_the_other_resumes(yard: Yard, policy: Path) -> None:
+def test_higher_priority_preempts_and_the_victim_resumes(cluster: QueueCluster, policy: Path) -> None:
     policy.write_text('{"preemption": true}')
-    until(lambda: '\\"preemption\\": true' in yard.operator.log())
+    until(lambda: '\\"preemption\\": true' in cluster.operator.log())
     for name in ("low-0", "low-1"):
-        yard.submit(name, 8, queue={"priority": 1})
-        yard.wait(name, "Running")
-    child = yard.status("low-1")["jobName"]
-    uid = yard.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"]
-    yard.submit("high", 8, queue={"priority": 9})
-    yard.wait("high", "Running")
-    assert yard.status("low-0")["phase"] == "Running", "the one that was let in last makes room"
-    low = yard.wait("low-1", "Queued", position=1)
+        cluster.submit(name, 8, queue={"priority": 1})
+        cluster.wait(name, "Running")
+    child = cluster.status("low-1")["jobName"]
+    uid = cluster.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"]
+    cluster.submit("high", 8, queue={"priority": 9})
+    cluster.wait("high", "Running")
+    assert cluster.status("low-0")["phase"] == "Running", "the one that was let in last makes room"
+    low = cluster.wait("low-1", "Queued", position=1)
     assert low["attempts"][-1]["exitCode"] == 75
-    yard.delete("high")
-    low = yard.wait("low-1", "Running")
+    cluster.delete("high")
+    low = cluster.wait("low-1", "Running")
     assert len(low["attempts"]) == 2
     assert low["attemptCounts"]["failed"] == 0
-    assert yard.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"] == uid
+    assert cluster.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{child}")["metadata"]["uid"] == uid
 
 
-def test_an_operator_killed_in_the_middle_of_a_preemption_does_not_resume_who_makes_room(
-    yard: Yard, policy: Path
-) -> None:
+def test_operator_killed_during_a_preemption_does_not_resume_the_victim(cluster: QueueCluster, policy: Path) -> None:
     policy.write_text('{"preemption": true}')
-    until(lambda: '\\"preemption\\": true' in yard.operator.log())
+    until(lambda: '\\"preemption\\": true' in cluster.operator.log())
     for name in ("low-0", "low-1"):
-        yard.submit(name, 8, queue={"priority": 1})
-        yard.wait(name, "Running")
-    with yard.asleep("kwok"):  # its pod saves for as long as that
-        yard.submit("high", 8, queue={"priority": 9})
-        yard.wait("low-1", "Suspending")
-        yard.operator.kill()
-        yard.operator.restart()
-        until(lambda: yard.queue("holding").get("low-1", {}).get("leaving"))
-        yard.wait("high", "Queued", "WaitingForPreempted")
-        assert yard.child("low-1")["metadata"]["generation"] == 2, "its Job was made and suspended, and no more"
-    yard.wait("high", "Running")
-    low = yard.wait("low-1", "Queued", "WaitingForGpus", position=1)
-    assert yard.child("low-1")["metadata"]["generation"] == 2
+        cluster.submit(name, 8, queue={"priority": 1})
+        cluster.wait(name, "Running")
+    with cluster.paused("kwok"):  # its pod saves for as long as that
+        cluster.submit("high", 8, queue={"priority": 9})
+        cluster.wait("low-1", "Suspending")
+        cluster.operator.kill()
+        cluster.operator.restart()
+        until(lambda: cluster.rows("holding").get("low-1", {}).get("leaving"))
+        cluster.wait("high", "Queued", "WaitingForPreempted")
+        assert cluster.child("low-1")["metadata"]["generation"] == 2, "its Job was made and suspended, and no more"
+    cluster.wait("high", "Running")
+    low = cluster.wait("low-1", "Queued", "WaitingForGpus", position=1)
+    assert cluster.child("low-1")["metadata"]["generation"] == 2
     assert len(low["attempts"]) == 1
 
 
-def test_foreign_pods_and_cordons_count(yard: Yard) -> None:
-    yard.kubernetes.apply(foreign_pod("kwok-0", 1))
-    yard.kubernetes.kubectl("cordon", "kwok-1")
+def test_foreign_pods_and_cordoned_nodes_reduce_capacity(cluster: QueueCluster) -> None:
+    cluster.kubernetes.apply(foreign_pod("kwok-0", 1))
+    cluster.kubernetes.kubectl("cordon", "kwok-1")
     try:
-        until(lambda: gpus(yard.operator) == {"kwok-0": (True, 1), "kwok-1": (False, 0)})
-        yard.submit("job", 8)
-        found = yard.wait("job", "Queued", "WaitingForGpus")
+        until(lambda: gpus(cluster.operator) == {"kwok-0": (True, 1), "kwok-1": (False, 0)})
+        cluster.submit("job", 8)
+        found = cluster.wait("job", "Queued", "WaitingForGpus")
         assert found["message"] == "It needs 8 GPUs on one node; the most free is 7."
     finally:
-        yard.kubernetes.kubectl("uncordon", "kwok-1")
-        yard.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
-    yard.wait("job", "Running")
+        cluster.kubernetes.kubectl("uncordon", "kwok-1")
+        cluster.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
+    cluster.wait("job", "Running")
 
 
 def foreign_pod(node: str, gpus: int) -> Object:
@@ -261,123 +259,123 @@ def foreign_pod(node: str, gpus: int) -> Object:
     }
 
 
-def test_a_job_whose_gpus_a_foreign_pod_took_waits_in_its_old_place_and_holds_up_nobody(
-    yard: Yard, policy: Path
-) -> None:
-    with yard.asleep("scheduler"):
+def test_start_timeout_requeues_a_job_whose_gpus_a_foreign_pod_took(cluster: QueueCluster, policy: Path) -> None:
+    with cluster.paused("scheduler"):
         for name in ("one", "two"):
-            yard.submit(name, 8)
-            until(partial(yard.holds, name))
-        yard.kubernetes.apply(foreign_pod("kwok-1", 4))
-    until(lambda: "Running" in {yard.status(name).get("phase") for name in ("one", "two")})
+            cluster.submit(name, 8)
+            until(partial(cluster.holds, name))
+        cluster.kubernetes.apply(foreign_pod("kwok-1", 4))
+    until(lambda: "Running" in {cluster.status(name).get("phase") for name in ("one", "two")})
     policy.write_text('{"startSeconds": 5}')
-    until(lambda: {yard.status(name).get("phase") for name in ("one", "two")} == {"Running", "Queued"})
-    late = "one" if yard.status("one")["phase"] == "Queued" else "two"
+    until(lambda: {cluster.status(name).get("phase") for name in ("one", "two")} == {"Running", "Queued"})
+    late = "one" if cluster.status("one")["phase"] == "Queued" else "two"
     policy.write_text("{}")  # others may take longer
-    yard.submit("small", 4)
-    yard.wait("small", "Running")
-    status = yard.wait(late, "Queued", "BackingOff")
+    cluster.submit("small", 4)
+    cluster.wait("small", "Running")
+    status = cluster.wait(late, "Queued", "BackingOff")
     assert "Insufficient nvidia.com/gpu" in status["message"]
     assert status["queue"]["failedStarts"]["count"] == 1
-    child = yard.child(late)
+    child = cluster.child(late)
     assert (child["spec"]["suspend"], child["metadata"]["generation"]) == (True, 2)
-    yard.operator.kill()
-    yard.operator.restart()
-    yard.submit("behind", 8)
-    yard.wait("behind", "Queued", "WaitingForGpus")
-    again = yard.status(late)["queue"]
+    cluster.operator.kill()
+    cluster.operator.restart()
+    cluster.submit("behind", 8)
+    cluster.wait("behind", "Queued", "WaitingForGpus")
+    again = cluster.status(late)["queue"]
     assert (again["failedStarts"], again["position"]) == (status["queue"]["failedStarts"], 1)
-    yard.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
-    yard.wait(late, "Queued", "WaitingForGpus")  # its time has come, and it is first again
-    yard.delete("small")
-    status = yard.wait(late, "Running")
+    cluster.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")
+    cluster.wait(late, "Queued", "WaitingForGpus")  # its time has come, and it is first again
+    cluster.delete("small")
+    status = cluster.wait(late, "Running")
     assert "failedStarts" not in status["queue"]
-    assert yard.status("behind")["phase"] == "Queued"
+    assert cluster.status("behind")["phase"] == "Queued"
 
 
 @pytest.fixture
-def quota(yard: Yard) -> Iterator[Callable[[int], None]]:
+def quota(cluster: QueueCluster) -> Iterator[Callable[[int], None]]:
     """Sets the GPUs that the namespace may use; nothing is limited in the end."""
     path = f"/api/v1/namespaces/{LONG}/resourcequotas/gpus"
 
     def limit(gpus: int) -> None:
         spec = {"hard": {"requests.nvidia.com/gpu": str(gpus)}}
         body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus", "namespace": LONG}}
-        yard.client.apply(path, {**body, "spec": spec})
+        cluster.client.apply(path, {**body, "spec": spec})
 
     yield limit
-    yard.client.delete(path)
+    cluster.client.delete(path)
 
 
-def test_a_namespace_without_quota_is_told_its_numbers_and_holds_up_nobody(
-    yard: Yard, quota: Callable[[int], None]
+def test_exhausted_quota_is_reported_and_blocks_no_other_job(
+    cluster: QueueCluster, quota: Callable[[int], None]
 ) -> None:
     quota(4)
-    yard.submit("uses", 4)
-    yard.wait("uses", "Running")
-    yard.submit("short", 2, queue={"priority": 9})
-    told = f"Namespace {LONG} may use 4 nvidia.com/gpu (ResourceQuota gpus) and uses 4; this job needs 2."
-    yard.told.wait("short", lambda status: status.get("message") == told)
-    assert yard.wait("short", "Queued", "QuotaExceeded")["message"] == told
+    cluster.submit("uses", 4)
+    cluster.wait("uses", "Running")
+    cluster.submit("short", 2, queue={"priority": 9})
+    message = f"Namespace {LONG} may use 4 nvidia.com/gpu (ResourceQuota gpus) and uses 4; this job needs 2."
+    cluster.history.wait("short", lambda status: status.get("message") == message)
+    assert cluster.wait("short", "Queued", "QuotaExceeded")["message"] == message
     free = f"/apis/trainyard.dev/v1alpha1/namespaces/{SHORT}/trainingjobs/free"
-    yard.client.apply(free, kwok_support.training_job(SHORT, "free", claim=CLAIM, gpus=1))
-    yard.kubernetes.kubectl("wait", "tj/free", "-n", SHORT, "--for=condition=Complete", "--timeout=300s")
-    yard.client.delete(free)
-    yard.submit("cpu", 0)
-    yard.wait("cpu", "Running")
-    yard.submit("second", 2)
-    yard.wait("second", "Queued", "QuotaExceeded")
+    cluster.client.apply(free, kwok_support.training_job(SHORT, "free", claim=CLAIM, gpus=1))
+    cluster.kubernetes.kubectl("wait", "tj/free", "-n", SHORT, "--for=condition=Complete", "--timeout=300s")
+    cluster.client.delete(free)
+    cluster.submit("cpu", 0)
+    cluster.wait("cpu", "Running")
+    cluster.submit("second", 2)
+    cluster.wait("second", "Queued", "QuotaExceeded")
     quota(6)
-    yard.wait("short", "Running")
-    assert yard.status("second")["phase"] == "Queued"
-    yard.delete("uses")
-    yard.wait("second", "Running")
+    cluster.wait("short", "Running")
+    assert cluster.status("second")["phase"] == "Queued"
+    cluster.delete("uses")
+    cluster.wait("second", "Running")
 
 
-def test_a_pod_that_a_quota_refuses_gives_back_the_gpus_and_says_which(
-    yard: Yard, policy: Path, quota: Callable[[int], None]
+def test_pod_refused_by_a_quota_requeues_its_job(
+    cluster: QueueCluster, policy: Path, quota: Callable[[int], None]
 ) -> None:
-    with yard.asleep("controller-manager"):
-        yard.submit("late", 2)
-        until(lambda: yard.status("late").get("jobName"))
+    with cluster.paused("controller-manager"):
+        cluster.submit("late", 2)
+        until(lambda: cluster.status("late").get("jobName"))
         quota(1)
-        enforce(yard, 1)
-        yard.submit("probe", 2)
-        yard.wait("probe", "Queued", "QuotaExceeded")
-        until(partial(is_refused, yard, foreign_pod("kwok-0", 2)))
+        enforce(cluster, 1)
+        cluster.submit("probe", 2)
+        cluster.wait("probe", "Queued", "QuotaExceeded")
+        until(partial(is_refused, cluster, foreign_pod("kwok-0", 2)))
     policy.write_text('{"startSeconds": 5}')
-    status = yard.wait("late", "Queued", "QuotaExceeded")
+    status = cluster.wait("late", "Queued", "QuotaExceeded")
     failed = status["queue"]["failedStarts"]
     assert failed["count"] == 1
     assert failed["message"] == status["message"]
     assert failed["message"].startswith(f"Namespace {LONG} may use 1 nvidia.com/gpu (ResourceQuota gpus) and uses 0")
-    assert yard.child("late")["spec"]["suspend"] is True
-    yard.delete("probe")
+    assert cluster.child("late")["spec"]["suspend"] is True
+    cluster.delete("probe")
     quota(2)
     # Now only its time keeps it, if that has not come yet.
-    found = yard.told.wait("late", lambda told: told["phase"] != "Queued" or told["queue"]["reason"] == "BackingOff")
-    assert found["phase"] == "Queued" or admitted(yard, "late") >= moment(failed["notBefore"])
+    found = cluster.history.wait(
+        "late", lambda status: status["phase"] != "Queued" or status["queue"]["reason"] == "BackingOff"
+    )
+    assert found["phase"] == "Queued" or admitted(cluster, "late") >= moment(failed["notBefore"])
 
 
-def admitted(yard: Yard, name: str) -> datetime:
+def admitted(cluster: QueueCluster, name: str) -> datetime:
     """When the operator let a job in for the last time."""
-    return moment(yard.child(name)["metadata"]["annotations"][ADMITTED_ANNOTATION])
+    return moment(cluster.child(name)["metadata"]["annotations"][ADMITTED_ANNOTATION])
 
 
 def moment(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp)
 
 
-def enforce(yard: Yard, gpus: int) -> None:
+def enforce(cluster: QueueCluster, gpus: int) -> None:
     """What the quota controller does, which sleeps: the API server goes by a quota's status."""
     status = {"hard": {"requests.nvidia.com/gpu": str(gpus)}, "used": {"requests.nvidia.com/gpu": "0"}}
-    yard.client.patch(f"/api/v1/namespaces/{LONG}/resourcequotas/gpus/status", {"status": status})
+    cluster.client.patch(f"/api/v1/namespaces/{LONG}/resourcequotas/gpus/status", {"status": status})
 
 
-def is_refused(yard: Yard, pod: Object) -> bool:
+def is_refused(cluster: QueueCluster, pod: Object) -> bool:
     """Whether a quota keeps the API server from creating a pod."""
     try:
-        yard.kubernetes.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(pod))
+        cluster.kubernetes.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(pod))
     except AssertionError as error:
         return "quota" in str(error)
     return False

@@ -9,26 +9,26 @@ from collections.abc import Iterator
 import pytest
 
 from tests.queueing import scenarios
-from tests.queueing.cluster_fixture import Yard, yard
+from tests.queueing.cluster_fixture import CampaignCluster, campaign_cluster
 
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
 NODES, JOBS, KILLS = 4, 40, 3
 LATE = 60.0
-"""Seconds within which a place that was told must have been true; `make campaign-queue` asks for ten."""
+"""Seconds within which a cluster that was told must have been true; `make campaign-queue` asks for ten."""
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CampaignCluster]:
     folder = tmp_path_factory.mktemp("queueing")
-    with yard(f"test-scale-{os.getpid()}", folder, nodes=NODES, seconds=scenarios.SECONDS) as made:
+    with campaign_cluster(f"test-scale-{os.getpid()}", folder, nodes=NODES, seconds=scenarios.SECONDS) as made:
         yield made
 
 
-def test_order_and_room_at_every_instant(place: Yard) -> None:
-    report = scenarios.order_and_use(place, jobs=JOBS, seed=SEED, late=LATE)
+def test_order_and_capacity_hold_at_every_instant(cluster: CampaignCluster) -> None:
+    report = scenarios.order_and_use(cluster, jobs=JOBS, seed=SEED, late=LATE)
     assert not report.problems, str(report)
 
 
-def test_kills_lose_and_double_nothing(place: Yard) -> None:
-    report = scenarios.kills(place, jobs=2 * JOBS, kills=KILLS, seed=SEED)
+def test_operator_kills_lose_and_repeat_no_job(cluster: CampaignCluster) -> None:
+    report = scenarios.kills(cluster, jobs=2 * JOBS, kills=KILLS, seed=SEED)
     assert not report.problems, str(report)

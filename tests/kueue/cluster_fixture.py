@@ -89,7 +89,7 @@ class Job(TrainingJob):
         return spec
 
 
-class Yard(Team):
+class KueueTeam(Team):
     """A namespace with a bound claim and a LocalQueue."""
 
     def submit(self, name: str, *, gpus: int = 1, nodes: int = 1, priority: int = 5, **spec: Any) -> Job:
@@ -106,12 +106,12 @@ class Yard(Team):
 
 
 @contextmanager
-def yard(kubernetes: Kubernetes, prefix: str) -> Iterator[Yard]:
+def kueue_team(kubernetes: Kubernetes, prefix: str) -> Iterator[KueueTeam]:
     """A namespace of a test; in the end its jobs are gone."""
     namespace = f"{prefix}-{uuid.uuid4().hex[:6]}"
     kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
     local_queue(kubernetes, namespace)
-    made = Yard(kubernetes, namespace)
+    made = KueueTeam(kubernetes, namespace)
     try:
         yield made
     finally:

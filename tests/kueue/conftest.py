@@ -12,7 +12,7 @@ from tests.api.gateway_support import Kubernetes
 from tests.api.kueue_support import CHART
 from tests.api.kueue_writes import Recorder
 from tests.api.operator_support import USER, Operator, leading, requests_by
-from tests.kueue.cluster_fixture import Yard, cluster_queue, yard
+from tests.kueue.cluster_fixture import KueueTeam, cluster_queue, kueue_team
 from tests.kueue.manager import Kueue
 
 
@@ -67,11 +67,11 @@ def operator(session_operator: Operator) -> Operator:
 
 
 @pytest.fixture
-def team(kubernetes: Kubernetes, kueue: Kueue, operator: Operator, recorder: Recorder) -> Iterator[Yard]:
+def team(kubernetes: Kubernetes, kueue: Kueue, operator: Operator, recorder: Recorder) -> Iterator[KueueTeam]:
     """A namespace of a test; the ClusterQueue has 2 GPUs. In the end, what the operator wrote is looked at."""
     cluster_queue(kubernetes, 2)
     seen = len(kubernetes.audit())
-    with yard(kubernetes, "team") as made:
+    with kueue_team(kubernetes, "team") as made:
         yield made
         kueue.restart_if_dead()
         if operator.process.poll() is not None:

@@ -7,26 +7,26 @@ import shlex
 import pytest
 
 from tests.api.gateway_support import Kubernetes, until
-from tests.kueue.cluster_fixture import FLAVOR, Job, Yard, admission_check, local_queue, queue_of_flavors
+from tests.kueue.cluster_fixture import FLAVOR, Job, KueueTeam, admission_check, local_queue, queue_of_flavors
 
 CHECK = "budget"
 
 
 @pytest.fixture
-def checked(team: Yard, kubernetes: Kubernetes) -> Job:
+def checked(team: KueueTeam, kubernetes: Kubernetes) -> Job:
     """A job whose quota is reserved, and whose check has said nothing yet."""
     admission_check(kubernetes, CHECK, active=True)
     return submitted(team, kubernetes, "checked", CHECK)
 
 
-def submitted(team: Yard, kubernetes: Kubernetes, queue: str, check: str) -> Job:
+def submitted(team: KueueTeam, kubernetes: Kubernetes, queue: str, check: str) -> Job:
     checks = {"admissionChecks": [{"name": check}]}
     queue_of_flavors(kubernetes, queue, {FLAVOR: 2}, admissionChecksStrategy=checks)
     local_queue(kubernetes, team.namespace, queue, queue)
     return team.submit("job", queue={"name": queue})
 
 
-def test_a_check_without_a_controller_makes_its_queue_inactive(team: Yard, kubernetes: Kubernetes) -> None:
+def test_admission_check_without_controller_deactivates_the_queue(team: KueueTeam, kubernetes: Kubernetes) -> None:
     admission_check(kubernetes, "nobody", active=False)
     job = submitted(team, kubernetes, "unchecked", "nobody")
     assert job.waits("Inadmissible")["message"] == (
@@ -41,7 +41,7 @@ def test_a_check_without_a_controller_makes_its_queue_inactive(team: Yard, kuber
     job.runs()
 
 
-def test_a_job_waits_for_its_check_and_starts_when_that_is_ready(checked: Job) -> None:
+def test_job_starts_when_its_admission_check_is_ready(checked: Job) -> None:
     checked.waits("WaitingForAdmissionChecks")
     checked.check(CHECK, "Pending", "The budget of team blue is asked for")
     told = checked.reaches(lambda status: "team blue" in status["message"])
@@ -55,7 +55,7 @@ def test_a_job_waits_for_its_check_and_starts_when_that_is_ready(checked: Job) -
     checked.succeed()
 
 
-def test_a_check_that_retries_sends_the_job_back_for_its_time(checked: Job) -> None:
+def test_retrying_admission_check_evicts_the_job(checked: Job) -> None:
     checked.check(CHECK, "Retry", "no budget now", requeueAfterSeconds=8)
     told = checked.waits("AdmissionCheck")["message"]
     assert told.startswith(
@@ -78,9 +78,7 @@ def test_a_check_that_retries_sends_the_job_back_for_its_time(checked: Job) -> N
 
 
 @pytest.mark.parametrize("attempts", [0, 1], ids=["waits", "runs"])
-def test_a_check_that_rejects_ends_the_waiting_and_how_to_wait_again_is_told(
-    checked: Job, kubernetes: Kubernetes, attempts: int
-) -> None:
+def test_rejecting_admission_check_reports_how_to_requeue(checked: Job, kubernetes: Kubernetes, attempts: int) -> None:
     checked.waits("WaitingForAdmissionChecks")
     if attempts:
         checked.check(CHECK, "Ready", "Paid")
@@ -102,8 +100,8 @@ def test_a_check_that_rejects_ends_the_waiting_and_how_to_wait_again_is_told(
     assert checked.runs(attempts=attempts + 1)["attemptCounts"]["failed"] == 0
 
 
-def test_a_rejected_workload_that_was_only_activated_is_not_said_to_wait(
-    team: Yard, checked: Job, kubernetes: Kubernetes
+def test_activated_workload_after_rejection_is_not_reported_as_queued(
+    team: KueueTeam, checked: Job, kubernetes: Kubernetes
 ) -> None:
     checked.check(CHECK, "Rejected", "team blue has no budget")
     told = checked.waits("DeactivatedDueToAdmissionCheck")["message"]

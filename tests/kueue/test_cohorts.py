@@ -9,20 +9,20 @@ from typing import Any
 from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import GROUP
-from tests.kueue.cluster_fixture import FLAVOR, Job, Object, Yard, local_queue, queue_of_flavors
+from tests.kueue.cluster_fixture import FLAVOR, Job, KueueTeam, Object, local_queue, queue_of_flavors
 from tests.kueue.manager import Kueue
 
 SAVES = "trainyard.test/saves"
 RECLAIMS = {"withinClusterQueue": "LowerPriority", "reclaimWithinCohort": "Any"}
 
 
-def queue(team: Yard, kubernetes: Kubernetes, name: str, gpus: int, cohort: str, **spec: Any) -> None:
+def queue(team: KueueTeam, kubernetes: Kubernetes, name: str, gpus: int, cohort: str, **spec: Any) -> None:
     """A ClusterQueue of a cohort, and a LocalQueue of its name."""
     queue_of_flavors(kubernetes, name, {FLAVOR: gpus}, **{"preemption": RECLAIMS, "cohortName": cohort, **spec})
     local_queue(kubernetes, team.namespace, name, name)
 
 
-def submit(team: Yard, name: str, queue: str, gpus: int = 1, priority: int = 5) -> Job:
+def submit(team: KueueTeam, name: str, queue: str, gpus: int = 1, priority: int = 5) -> Job:
     return team.submit(name, gpus=gpus, queue={"name": queue, "priority": priority})
 
 
@@ -48,7 +48,7 @@ def _refinalize(job: Job, path: str, more: set[str], fewer: set[str]) -> bool:
     return False
 
 
-def test_what_is_borrowed_is_taken_back_and_the_borrower_resumes(team: Yard, kubernetes: Kubernetes) -> None:
+def test_reclaimed_quota_evicts_the_borrower_which_resumes(team: KueueTeam, kubernetes: Kubernetes) -> None:
     for name in ("left", "right"):
         queue(team, kubernetes, name, 2, "yard")
     jobs = [submit(team, name, "left", 2) for name in ("first", "second")]
@@ -81,9 +81,7 @@ def test_what_is_borrowed_is_taken_back_and_the_borrower_resumes(team: Yard, kub
     assert borrower.child()["metadata"]["uid"] == uids[borrower.name]
 
 
-def test_jobs_of_two_local_queues_wait_in_one_row_while_their_cluster_queue_borrows(
-    team: Yard, kubernetes: Kubernetes
-) -> None:
+def test_local_queues_share_the_positions_of_a_borrowing_cluster_queue(team: KueueTeam, kubernetes: Kubernetes) -> None:
     for name in ("north", "south"):
         queue(team, kubernetes, name, 2, "poles", preemption={"reclaimWithinCohort": "Any"})
     local_queue(kubernetes, team.namespace, "north-too", "north")
@@ -109,7 +107,7 @@ def test_jobs_of_two_local_queues_wait_in_one_row_while_their_cluster_queue_borr
     assert (waiting["c"].place() or 0) < (waiting["a"].place() or 0)
 
 
-def test_fair_shares_send_out_who_borrowed_most(team: Yard, kubernetes: Kubernetes, kueue: Kueue) -> None:
+def test_fair_sharing_evicts_the_largest_borrower(team: KueueTeam, kubernetes: Kubernetes, kueue: Kueue) -> None:
     kueue.kill()
     kueue.start(fairSharing={"preemptionStrategies": ["LessThanOrEqualToFinalShare", "LessThanInitialShare"]})
     try:

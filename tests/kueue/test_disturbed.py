@@ -13,13 +13,11 @@ from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import CHART, GROUP
 from tests.api.kwok_support import training_job
 from tests.api.operator_support import Operator
-from tests.kueue.cluster_fixture import CLAIM, QUEUE, Job, Yard, cluster_queue, local_queue
+from tests.kueue.cluster_fixture import CLAIM, QUEUE, Job, KueueTeam, cluster_queue, local_queue
 from tests.kueue.manager import Kueue
 
 
-def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
-    team: Yard, kubernetes: Kubernetes
-) -> None:
+def test_held_cluster_queue_admits_no_job_and_drained_one_evicts(team: KueueTeam, kubernetes: Kubernetes) -> None:
     running = team.submit("running")
     running.runs()
     cluster_queue(kubernetes, 2, stopPolicy="Hold")
@@ -37,7 +35,7 @@ def test_a_held_cluster_queue_lets_nobody_in_and_a_drained_one_sends_them_out(
     waiting.runs()
 
 
-def test_a_drained_local_queue_sends_its_jobs_out(team: Yard, kubernetes: Kubernetes) -> None:
+def test_drained_local_queue_evicts_its_jobs(team: KueueTeam, kubernetes: Kubernetes) -> None:
     job = team.submit("job")
     job.runs()
     path = f"{GROUP}/namespaces/{team.namespace}/localqueues/{QUEUE}"
@@ -48,7 +46,7 @@ def test_a_drained_local_queue_sends_its_jobs_out(team: Yard, kubernetes: Kubern
     assert job.runs(attempts=2)["attemptCounts"]["failed"] == 0
 
 
-def test_a_local_queue_that_is_missing_is_told_and_can_be_put_right(team: Yard, kubernetes: Kubernetes) -> None:
+def test_missing_local_queue_is_reported_and_can_be_changed(team: KueueTeam, kubernetes: Kubernetes) -> None:
     made_later, renamed = team.submit("later", queue={"name": "gone"}), team.submit("renamed", queue={"name": "typo"})
     for job, name in ((made_later, "gone"), (renamed, "typo")):
         status = job.waits("Inadmissible")
@@ -59,7 +57,7 @@ def test_a_local_queue_that_is_missing_is_told_and_can_be_put_right(team: Yard, 
     renamed.runs()
 
 
-def test_jobs_wait_for_kueue_while_it_is_down(team: Yard, kueue: Kueue) -> None:
+def test_jobs_wait_for_kueue_while_it_is_down(team: KueueTeam, kueue: Kueue) -> None:
     first = team.submit("first", gpus=2)
     first.runs()
     waiting = team.submit("waiting")
@@ -86,7 +84,7 @@ def test_jobs_wait_for_kueue_while_it_is_down(team: Yard, kueue: Kueue) -> None:
     held.runs()
 
 
-def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue) -> None:
+def test_a_running_job_is_suspended_while_kueue_is_down(team: KueueTeam, kueue: Kueue) -> None:
     job = team.submit("job")
     job.runs()
     kueue.kill()
@@ -105,7 +103,9 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: Yard, kueue: Kueue
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
-def test_kueue_is_killed_while_it_preempts(team: Yard, kueue: Kueue, kubernetes: Kubernetes, seconds: float) -> None:
+def test_kueue_is_killed_while_it_preempts(
+    team: KueueTeam, kueue: Kueue, kubernetes: Kubernetes, seconds: float
+) -> None:
     cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
     low = team.submit("low", gpus=2, priority=1)
     low.runs()
@@ -122,7 +122,7 @@ def test_kueue_is_killed_while_it_preempts(team: Yard, kueue: Kueue, kubernetes:
     low.succeed()
 
 
-def test_kueues_finer_words_are_told_as_they_are(team: Yard, kueue: Kueue) -> None:
+def test_finer_reasons_of_kueue_are_reported(team: KueueTeam, kueue: Kueue) -> None:
     kueue.kill()
     kueue.start("UnadmittedWorkloadsObservability")
     try:
@@ -143,8 +143,8 @@ def test_kueues_finer_words_are_told_as_they_are(team: Yard, kueue: Kueue) -> No
         kueue.kill()
 
 
-def test_a_job_of_the_builtin_queue_is_handed_over_when_it_is_resumed(
-    team: Yard, kubernetes: Kubernetes, operator: Operator, tmp_path: Path
+def test_job_of_the_builtin_queue_moves_to_kueue_on_resume(
+    team: KueueTeam, kubernetes: Kubernetes, operator: Operator, tmp_path: Path
 ) -> None:
     operator.kill()
     builtin = Operator(kubernetes, tmp_path, "builtin", chart=CHART)
@@ -165,7 +165,7 @@ def test_a_job_of_the_builtin_queue_is_handed_over_when_it_is_resumed(
     job.succeed()
 
 
-def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator: Operator) -> None:
+def test_restarted_operator_continues_with_kueues_decisions(team: KueueTeam, operator: Operator) -> None:
     running = team.submit("running", gpus=2)
     running.runs()
     waiting = team.submit("waiting")
@@ -187,7 +187,7 @@ def test_an_operator_that_is_killed_goes_on_where_kueue_is(team: Yard, operator:
     new.waits("ExceedsMaxQuota")
 
 
-def gone(team: Yard, *jobs: Job) -> None:
+def gone(team: KueueTeam, *jobs: Job) -> None:
     """Delete jobs and wait until nothing of them is left."""
     for job in jobs:
         job.delete()
@@ -196,7 +196,7 @@ def gone(team: Yard, *jobs: Job) -> None:
     until(lambda: all(job.workload() is None for job in jobs))
 
 
-def test_jobs_are_deleted_whatever_kueue_does_with_them(team: Yard, kubernetes: Kubernetes) -> None:
+def test_jobs_are_deleted_in_every_state_of_kueue(team: KueueTeam, kubernetes: Kubernetes) -> None:
     cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
     running, suspended = team.submit("running", priority=1), team.submit("suspended", priority=1)
     running.runs()
@@ -215,7 +215,7 @@ def test_jobs_are_deleted_whatever_kueue_does_with_them(team: Yard, kubernetes: 
     gone(team, drained)
 
 
-def test_jobs_that_are_deleted_while_kueue_is_down_are_gone_when_it_is_back(team: Yard, kueue: Kueue) -> None:
+def test_jobs_deleted_while_kueue_is_down_are_gone_after_its_restart(team: KueueTeam, kueue: Kueue) -> None:
     running = team.submit("running", gpus=2)
     running.runs()
     waiting = team.submit("waiting")
@@ -230,7 +230,7 @@ def test_jobs_that_are_deleted_while_kueue_is_down_are_gone_when_it_is_back(team
     gone(team, running, waiting, new)
 
 
-def test_jobs_that_are_deleted_while_the_operator_is_down_are_gone(team: Yard, operator: Operator) -> None:
+def test_jobs_deleted_while_the_operator_is_down_are_gone(team: KueueTeam, operator: Operator) -> None:
     running = team.submit("running", gpus=2)
     running.runs()
     waiting = team.submit("waiting")
@@ -242,9 +242,7 @@ def test_jobs_that_are_deleted_while_the_operator_is_down_are_gone(team: Yard, o
     gone(team, running, waiting)
 
 
-def test_an_operator_that_starts_while_kueue_is_down_serves_and_waits(
-    team: Yard, operator: Operator, kueue: Kueue
-) -> None:
+def test_operator_starts_while_kueue_is_down(team: KueueTeam, operator: Operator, kueue: Kueue) -> None:
     running = team.submit("running", gpus=2)
     running.runs()
     kueue.kill()
@@ -259,7 +257,7 @@ def test_an_operator_that_starts_while_kueue_is_down_serves_and_waits(
     new.runs()
 
 
-def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Yard, kubernetes: Kubernetes) -> None:
+def test_deactivation_by_a_user_is_reported_with_the_remedy(team: KueueTeam, kubernetes: Kubernetes) -> None:
     job = team.submit("job")
     job.runs()
     found = job.workload()
@@ -273,7 +271,7 @@ def test_somebody_elses_deactivation_is_told_with_the_way_out(team: Yard, kubern
     job.runs(attempts=2)
 
 
-def test_the_examples_are_taken(team: Yard, kubernetes: Kubernetes) -> None:
+def test_examples_are_accepted(team: KueueTeam, kubernetes: Kubernetes) -> None:
     folder = ROOT / "examples/kueue"
     words = ("apply", "--validate=strict", "--dry-run=server", "-n", "default")
     kubernetes.kubectl(*words, "-f", str(folder / "queues.yaml"), "-f", str(folder / "job.yaml"))

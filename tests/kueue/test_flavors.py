@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.gateway_support import Kubernetes, until
-from tests.kueue.cluster_fixture import Job, Object, Yard, flavor, local_queue, queue_of_flavors
+from tests.kueue.cluster_fixture import Job, KueueTeam, Object, flavor, local_queue, queue_of_flavors
 
 LABEL, QUEUE = "trainyard.test/gpu", "flavors"
 TAINT = {"key": "trainyard.test/dedicated", "value": "h100", "effect": "NoSchedule"}
@@ -30,7 +30,7 @@ def nodes(kubernetes: Kubernetes) -> Iterator[None]:
 
 
 @pytest.fixture
-def shop(team: Yard, kubernetes: Kubernetes, nodes: None) -> Yard:
+def shop(team: KueueTeam, kubernetes: Kubernetes, nodes: None) -> KueueTeam:
     """A team whose LocalQueue has 2 A100s and then 2 H100s."""
     quotas(kubernetes, 2, 2)
     local_queue(kubernetes, team.namespace, QUEUE, QUEUE)
@@ -42,7 +42,7 @@ def quotas(kubernetes: Kubernetes, a100: int, h100: int, **spec: Any) -> None:
 
 
 def submit(
-    shop: Yard, name: str, gpus: int = 2, *, tolerates: bool = True, gpu: str | None = None, priority: int = 5
+    shop: KueueTeam, name: str, gpus: int = 2, *, tolerates: bool = True, gpu: str | None = None, priority: int = 5
 ) -> Job:
     resources: Object = {"gpus": gpus, "cpu": "100m", "memory": "64Mi"}
     resources |= {"tolerations": [TOLERATION]} if tolerates else {}
@@ -56,7 +56,7 @@ def placed(job: Job) -> tuple[str, str]:
     return job.child()["spec"]["template"]["spec"]["nodeSelector"][LABEL], pod["spec"]["nodeName"]
 
 
-def test_a_job_gets_the_second_flavor_when_the_first_is_full_and_the_first_again_later(shop: Yard) -> None:
+def test_job_uses_the_second_flavor_while_the_first_is_full(shop: KueueTeam) -> None:
     first = submit(shop, "first")
     first.runs()
     assert placed(first) == ("a100", "kwok-0")
@@ -79,7 +79,7 @@ def test_a_job_gets_the_second_flavor_when_the_first_is_full_and_the_first_again
     second.succeed()
 
 
-def test_a_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: Yard, kubernetes: Kubernetes) -> None:
+def test_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: KueueTeam, kubernetes: Kubernetes) -> None:
     low, other = submit(shop, "low", priority=1), submit(shop, "other", gpu="h100", priority=9)
     low.runs()
     other.runs()
@@ -98,7 +98,7 @@ def test_a_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: Yard, k
     assert low.child()["metadata"]["uid"] == uid
 
 
-def test_a_job_that_no_flavor_takes_is_told_which_and_why(shop: Yard) -> None:
+def test_job_without_a_matching_flavor_names_the_mismatches(shop: KueueTeam) -> None:
     nowhere = "No ResourceFlavor of its queue matches spec.resources.nodeSelector and tolerations."
     unknown, untolerating = submit(shop, "unknown", gpu="v100"), submit(shop, "strict", tolerates=False, gpu="h100")
     assert unknown.waits("NoMatchingFlavor")["message"] == (
@@ -111,7 +111,7 @@ def test_a_job_that_no_flavor_takes_is_told_which_and_why(shop: Yard) -> None:
     )
 
 
-def test_a_job_waits_where_one_flavor_is_full_and_the_other_is_not_for_it(shop: Yard, kubernetes: Kubernetes) -> None:
+def test_job_waits_if_its_only_matching_flavor_is_full(shop: KueueTeam, kubernetes: Kubernetes) -> None:
     first = submit(shop, "first")
     first.runs()
     quotas(kubernetes, 2, 1)
@@ -127,7 +127,7 @@ def test_a_job_waits_where_one_flavor_is_full_and_the_other_is_not_for_it(shop: 
     assert placed(large) == ("a100", "kwok-0")
 
 
-def test_a_job_that_is_too_large_for_each_flavor_that_it_may_use_is_told_so(shop: Yard, kubernetes: Kubernetes) -> None:
+def test_job_larger_than_its_flavors_names_the_remedy(shop: KueueTeam, kubernetes: Kubernetes) -> None:
     quotas(kubernetes, 2, 4)
     huge, picky = submit(shop, "huge", 5), submit(shop, "picky", 4, gpu="a100")
     less = "lower spec.resources, or ask the administrator for more quota."

@@ -6,10 +6,10 @@ import json
 
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator
-from tests.kueue.cluster_fixture import QUEUE, Yard, cluster_queue, local_queue
+from tests.kueue.cluster_fixture import QUEUE, KueueTeam, cluster_queue, local_queue
 
 
-def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, operator: Operator) -> None:
+def test_job_waits_with_position_and_reason_until_admission(team: KueueTeam, operator: Operator) -> None:
     first = team.submit("first", gpus=2)
     first.runs()
     template = first.child()["spec"]["template"]["spec"]
@@ -37,7 +37,7 @@ def test_a_job_waits_with_a_place_and_a_reason_is_let_in_and_ends(team: Yard, op
     third.succeed()
 
 
-def test_priorities_order_and_may_change_while_a_job_waits(team: Yard) -> None:
+def test_priority_orders_waiting_jobs_and_can_change(team: KueueTeam) -> None:
     first = team.submit("first", gpus=2)
     first.runs()
     names = {"low": 1, "middle": 5, "high": 9}
@@ -55,7 +55,7 @@ def test_priorities_order_and_may_change_while_a_job_waits(team: Yard) -> None:
         jobs[name].succeed()
 
 
-def test_priority_and_queue_of_a_running_job_are_changed(team: Yard, kubernetes: Kubernetes) -> None:
+def test_priority_and_queue_of_a_running_job_can_change(team: KueueTeam, kubernetes: Kubernetes) -> None:
     job = team.submit("job")
     job.runs()
     local_queue(kubernetes, team.namespace, "other")
@@ -70,7 +70,7 @@ def test_priority_and_queue_of_a_running_job_are_changed(team: Yard, kubernetes:
     assert job.workload_spec()["queueName"] == "other"
 
 
-def test_suspend_and_resume_of_a_running_job(team: Yard) -> None:
+def test_suspend_and_resume_of_a_running_job(team: KueueTeam) -> None:
     job = team.submit("job", gpus=2)
     job.runs()
     uid = job.child()["metadata"]["uid"]
@@ -90,7 +90,7 @@ def test_suspend_and_resume_of_a_running_job(team: Yard) -> None:
     job.succeed()
 
 
-def test_suspend_and_resume_of_a_waiting_job(team: Yard) -> None:
+def test_suspend_and_resume_of_a_waiting_job(team: KueueTeam) -> None:
     first = team.submit("first", gpus=2)
     first.runs()
     job = team.submit("job")
@@ -105,7 +105,7 @@ def test_suspend_and_resume_of_a_waiting_job(team: Yard) -> None:
     job.runs()
 
 
-def test_stop_graceful_and_force_of_running_jobs_and_of_one_that_waits(team: Yard) -> None:
+def test_stop_of_running_and_waiting_jobs(team: KueueTeam) -> None:
     gentle, harsh, waiting = team.submit("gentle"), team.submit("harsh"), team.submit("waiting", priority=1)
     gentle.runs()
     harsh.runs()
@@ -122,7 +122,7 @@ def test_stop_graceful_and_force_of_running_jobs_and_of_one_that_waits(team: Yar
     assert len(gentle.status()["attempts"]) == 1
 
 
-def test_a_preempted_job_resumes_in_the_same_job_free_of_charge(team: Yard, kubernetes: Kubernetes) -> None:
+def test_preempted_job_resumes_without_using_a_retry(team: KueueTeam, kubernetes: Kubernetes) -> None:
     cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
     low = team.submit("low", gpus=2, priority=1)
     low.runs()
@@ -141,7 +141,7 @@ def test_a_preempted_job_resumes_in_the_same_job_free_of_charge(team: Yard, kube
     low.succeed()
 
 
-def test_a_job_on_two_nodes_is_admitted_whole(team: Yard) -> None:
+def test_a_job_on_two_nodes_is_admitted_whole(team: KueueTeam) -> None:
     first = team.submit("first")
     first.runs()
     gang = team.submit("gang", nodes=2)
@@ -160,9 +160,7 @@ def test_a_job_on_two_nodes_is_admitted_whole(team: Yard) -> None:
     gang.succeed()
 
 
-def test_a_job_that_exceeds_every_quota_waits_and_says_so_until_the_quota_grows(
-    team: Yard, kubernetes: Kubernetes
-) -> None:
+def test_job_that_exceeds_its_quota_waits_until_the_quota_grows(team: KueueTeam, kubernetes: Kubernetes) -> None:
     job = team.submit("job", gpus=4)
     assert job.waits("ExceedsMaxQuota")["message"] == (
         "Kueue has not admitted it: couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in "
@@ -174,7 +172,7 @@ def test_a_job_that_exceeds_every_quota_waits_and_says_so_until_the_quota_grows(
     job.runs()
 
 
-def test_a_job_whose_nodes_no_flavor_has_waits_and_says_so(team: Yard) -> None:
+def test_job_whose_nodes_match_no_flavor_waits(team: KueueTeam) -> None:
     resources = {"gpus": 1, "cpu": "100m", "memory": "64Mi", "nodeSelector": {"type": "other"}}
     job = team.submit("job", resources=resources)
     assert job.waits("NoMatchingFlavor")["message"] == (

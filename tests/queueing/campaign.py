@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.queueing import replicas, scenarios
-from tests.queueing.cluster_fixture import Report, Yard, yard
+from tests.queueing.cluster_fixture import CampaignCluster, Report, campaign_cluster
 
 
 def main() -> int:
@@ -32,9 +32,11 @@ def main() -> int:
             seconds = dict.fromkeys(seconds, chosen.seconds)
         with (
             tempfile.TemporaryDirectory() as folder,
-            yard(f"queue-{name}-{os.getpid()}", Path(folder), nodes=chosen.nodes, seconds=seconds) as place,
+            campaign_cluster(
+                f"queue-{name}-{os.getpid()}", Path(folder), nodes=chosen.nodes, seconds=seconds
+            ) as cluster,
         ):
-            report = run(place, chosen)
+            report = run(cluster, chosen)
         sys.stdout.write(f"{report}\n")
         sys.stdout.flush()
         failed += bool(report.problems)
@@ -42,23 +44,23 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _load(place: Yard, chosen: argparse.Namespace) -> Report:
-    return scenarios.order_and_use(place, jobs=chosen.jobs, seed=chosen.seed, bar=scenarios.BAR)
+def _load(cluster: CampaignCluster, chosen: argparse.Namespace) -> Report:
+    return scenarios.order_and_use(cluster, jobs=chosen.jobs, seed=chosen.seed, bar=scenarios.BAR)
 
 
-def _kills(place: Yard, chosen: argparse.Namespace) -> Report:
-    return scenarios.kills(place, jobs=chosen.jobs, kills=chosen.kills, seed=chosen.seed)
+def _kills(cluster: CampaignCluster, chosen: argparse.Namespace) -> Report:
+    return scenarios.kills(cluster, jobs=chosen.jobs, kills=chosen.kills, seed=chosen.seed)
 
 
-def _replicas(place: Yard, chosen: argparse.Namespace) -> Report:
-    return replicas.two_replicas(place, jobs=min(chosen.jobs, 300), seed=chosen.seed)
+def _replicas(cluster: CampaignCluster, chosen: argparse.Namespace) -> Report:
+    return replicas.two_replicas(cluster, jobs=min(chosen.jobs, 300), seed=chosen.seed)
 
 
-def _chaos(place: Yard, chosen: argparse.Namespace) -> Report:
-    return scenarios.disturbed(place, jobs=chosen.jobs, seed=chosen.seed, pause=32 / chosen.nodes)
+def _chaos(cluster: CampaignCluster, chosen: argparse.Namespace) -> Report:
+    return scenarios.disturbed(cluster, jobs=chosen.jobs, seed=chosen.seed, pause=32 / chosen.nodes)
 
 
-RUNS: dict[str, tuple[dict[str, float], Callable[[Yard, argparse.Namespace], Report]]] = {
+RUNS: dict[str, tuple[dict[str, float], Callable[[CampaignCluster, argparse.Namespace], Report]]] = {
     "load": (scenarios.SECONDS, _load),
     "kills": (scenarios.SECONDS, _kills),
     "replicas": (scenarios.SECONDS, _replicas),

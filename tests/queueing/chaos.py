@@ -14,7 +14,7 @@ from tests.api.gateway_support import Kubernetes
 from tests.faults.process import OperatorProcess
 
 Object = dict[str, Any]
-POOL = "yard/pool"
+POOL = "campaign/pool"
 """Label by which jobs choose nodes; kwok manages those with `type: kwok`, whatever their pool."""
 _NODES, _PODS = "/api/v1/nodes", "/api/v1/namespaces/{}/pods"
 FOREIGN = "foreign"

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
-from tests.queueing.replay import World, replay
+from tests.queueing.replay import ClusterState, replay
 
 SLACK = 1.5
 """Seconds between the clock of this machine and the operator's, which is the API server's and known to a second."""
@@ -21,14 +21,14 @@ _IN_FLIGHT = 10.0
 def overfull_nodes(changes: Iterable[Change]) -> list[str]:
     """Pods that were bound to a node that had no room for them."""
     found, bound = [], set[str]()
-    for change, world in replay(changes):
+    for change, state in replay(changes):
         if not isinstance(change, Pod) or not change.holds or change.uid in bound:
             continue
         bound.add(change.uid)
-        node = world.ever.get(change.node)
+        node = state.ever.get(change.node)
         room = node.gpus if node else 0
-        if world.held[change.node] > room:
-            found.append(f"{change.name} made it {world.held[change.node]} of {room} GPUs on {change.node}")
+        if state.held[change.node] > room:
+            found.append(f"{change.name} made it {state.held[change.node]} of {room} GPUs on {change.node}")
     return found
 
 
@@ -44,13 +44,13 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
     """
     found, admitted = [], set[str]()
     lost = _Losses()
-    for change, world in replay(changes):
+    for change, state in replay(changes):
         lost.look(change)
-        if isinstance(change, Job) and change.job in world.training and change.open and change.uid not in admitted:
+        if isinstance(change, Job) and change.job in state.training and change.open and change.uid not in admitted:
             admitted.add(change.uid)
             decided = min(change.at, seconds(change.admitted)) if change.admitted else change.at
-            if decided - lost.at > news and not fits(world, change):
-                found.append(f"{change.name} was let in with {_left(world)} left and {_waiting(world)} to be bound")
+            if decided - lost.at > news and not fits(state, change):
+                found.append(f"{change.name} was let in with {_left(state)} left and {_waiting(state)} to be bound")
         elif isinstance(change, Job) and not change.open:
             admitted.discard(change.uid)
     return found
@@ -82,18 +82,18 @@ class _Losses:
                 self.at = change.at
 
 
-def fits(world: World, job: Job) -> bool:
+def fits(state: ClusterState, job: Job) -> bool:
     """Whether what a job has yet to take is there, beside what the others have yet to take."""
-    training = world.training[job.job]
+    training = state.training[job.job]
     if not training.gpus:
         return True
     pods = [
-        (world.training[other.job].gpus, other.uid == job.uid, world.training[other.job].selector)
-        for other in world.open_jobs.values()
-        for _ in range(world.unbound(other))
+        (state.training[other.job].gpus, other.uid == job.uid, state.training[other.job].selector)
+        for other in state.open_jobs.values()
+        for _ in range(state.unbound(other))
     ]
-    free = world.free()
-    views = {selector: list(world.free(json.loads(selector))) for _, _, selector in pods}
+    free = state.free()
+    views = {selector: list(state.free(json.loads(selector))) for _, _, selector in pods}
     for gpus, own, selector in sorted(pods, key=lambda pod: (-pod[0], pod[1])):
         node = next((name for name in views[selector] if free[name] >= gpus), None)
         if node is not None:
@@ -103,18 +103,18 @@ def fits(world: World, job: Job) -> bool:
     return True
 
 
-def _left(world: World) -> str:
+def _left(state: ClusterState) -> str:
     """How many nodes have how many GPUs left."""
-    counts = Counter(count for count in world.free().values() if count)
+    counts = Counter(count for count in state.free().values() if count)
     return ", ".join(f"{nodes} x {count}" for count, nodes in sorted(counts.items())) or "nothing"
 
 
-def _waiting(world: World) -> str:
+def _waiting(state: ClusterState) -> str:
     """How many pods of how many GPUs have yet to be bound."""
     counts: Counter[int] = Counter()
-    for job in world.open_jobs.values():
-        if job.job in world.training:
-            counts[world.training[job.job].gpus] += world.unbound(job)
+    for job in state.open_jobs.values():
+        if job.job in state.training:
+            counts[state.training[job.job].gpus] += state.unbound(job)
     return ", ".join(f"{pods} x {gpus}" for gpus, pods in sorted(counts.items()) if pods)
 
 

@@ -48,7 +48,7 @@ class Report:
 
 
 @dataclass(kw_only=True)
-class Yard:
+class CampaignCluster:
     """What a scenario works on.
 
     Attributes:
@@ -89,12 +89,12 @@ class Yard:
 
 
 @contextmanager
-def yard(name: str, folder: Path, *, nodes: int, seconds: Mapping[str, float]) -> Iterator[Yard]:
+def campaign_cluster(name: str, folder: Path, *, nodes: int, seconds: Mapping[str, float]) -> Iterator[CampaignCluster]:
     """A control plane of its own, with namespaces whose pods run for so many seconds."""
     with kwok_support.control_plane(name, nodes=nodes, seconds=seconds) as kubernetes:
         for namespace in seconds:
             kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
-        yield Yard(kubernetes=kubernetes, folder=folder, nodes=nodes)
+        yield CampaignCluster(kubernetes=kubernetes, folder=folder, nodes=nodes)
 
 
 class StalledError(AssertionError):
@@ -102,14 +102,14 @@ class StalledError(AssertionError):
 
 
 def until_ended(
-    history: History, count: int, *, patience: float = 300.0, meanwhile: Callable[[], None] = lambda: None
+    history: History, count: int, *, stall_timeout: float = 300.0, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
     """Wait until so many TrainingJobs have ended, and then until their last events are in.
 
     Args:
         history: What happens.
         count: How many are to end.
-        patience: Seconds without an end after which the rest is lost.
+        stall_timeout: Seconds without an end after which the rest is lost.
         meanwhile: Called some times a second.
 
     Raises:
@@ -119,8 +119,10 @@ def until_ended(
     while len(history.ended) < count:
         if len(history.ended) != ended:
             ended, since = len(history.ended), time.monotonic()
-        if time.monotonic() - since > patience:
-            raise StalledError(f"{count - ended} of {count} TrainingJobs have not ended, and none for {patience:.0f} s")
+        if time.monotonic() - since > stall_timeout:
+            raise StalledError(
+                f"{count - ended} of {count} TrainingJobs have not ended, and none for {stall_timeout:.0f} s"
+            )
         meanwhile()
         Attended.look_after_all()
         time.sleep(0.1)

@@ -11,7 +11,7 @@ from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
 ChangeT = TypeVar("ChangeT", bound=Change)
 
 
-class World:
+class ClusterState:
     """The newest version of everything."""
 
     def __init__(self) -> None:
@@ -69,12 +69,12 @@ class World:
         return max(0, training.nodes - sum(pod.holds for pod in mine))
 
 
-def replay(changes: Iterable[Change]) -> Iterator[tuple[Change, World]]:
-    """Each change with the world after it."""
-    world = World()
+def replay(changes: Iterable[Change]) -> Iterator[tuple[Change, ClusterState]]:
+    """Each change with the state after it."""
+    state = ClusterState()
     for change in changes:
-        world.take(change)
-        yield change, world
+        state.take(change)
+        yield change, state
 
 
 def _put(table: dict[str, ChangeT], key: str, change: ChangeT) -> None:

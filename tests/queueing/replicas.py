@@ -12,7 +12,7 @@ from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import requests_by
 from tests.faults.process import OperatorProcess
 from tests.queueing import load, scenarios
-from tests.queueing.cluster_fixture import Report, Yard
+from tests.queueing.cluster_fixture import CampaignCluster, Report
 
 Object = dict[str, Any]
 _LEASE_PATH = "/apis/coordination.k8s.io/v1/namespaces/trainyard/leases/trainyard-operator"
@@ -57,17 +57,17 @@ def turns(found: Iterable[Write]) -> list[str]:
     return order
 
 
-def two_replicas(yard: Yard, *, jobs: int, seed: int) -> Report:
+def two_replicas(cluster: CampaignCluster, *, jobs: int, seed: int) -> Report:
     """Kill the leader, and stop the next one for longer than its Lease: one writes at a time, and soon another does."""
-    report = Report(name=f"replicas: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
-    with yard.operator("one") as one, yard.operator("two") as two, yard.history() as history:
-        until(lambda: holder(yard.kubernetes) != "")
-        first, second = (one, two) if holder(yard.kubernetes) == "one" else (two, one)
+    report = Report(name=f"replicas: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
+    with cluster.operator("one") as one, cluster.operator("two") as two, cluster.history() as history:
+        until(lambda: holder(cluster.kubernetes) != "")
+        first, second = (one, two) if holder(cluster.kubernetes) == "one" else (two, one)
         first.wait_for_leadership()
-        load.create(yard.kubernetes, load.mixed(jobs, seed=seed, namespaces=list(scenarios.SECONDS)))
+        load.create(cluster.kubernetes, load.mixed(jobs, seed=seed, namespaces=list(scenarios.SECONDS)))
         report.figures["killed: another leads after (s)"] = f"{_moved(first, second, signal.SIGKILL):.1f}"
         first.process.join()
-        with yard.operator("three") as third:
+        with cluster.operator("three") as third:
             until(lambda: len(history.ended) > jobs // 2)
             report.figures["stopped: another leads after (s)"] = f"{_moved(second, third, signal.SIGSTOP):.1f}"
             time.sleep(2.0)
@@ -78,7 +78,7 @@ def two_replicas(yard: Yard, *, jobs: int, seed: int) -> Report:
             scenarios.finish(report, history, jobs)
     changes = history.changes()
     scenarios.safe(report, history, changes)
-    found = writes(yard.kubernetes)
+    found = writes(cluster.kubernetes)
     order = turns(found)
     report.figures["writes, of how many writers"] = f"{len(found)}, {len(order)}"
     if len(order) != 3 or "" in order:

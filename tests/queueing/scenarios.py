@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tests.queueing import checks, load, simulate, status_history
 from tests.queueing.chaos import FOREIGN, POOL, Chaos
-from tests.queueing.cluster_fixture import Report, StalledError, Yard, until_ended
+from tests.queueing.cluster_fixture import CampaignCluster, Report, StalledError, until_ended
 from tests.queueing.history import Change, History, Job, Node, Pod, TrainingJob
 
 SHORT = "queue-short"
@@ -24,22 +24,22 @@ BAR = 0.95
 
 
 def order_and_use(
-    yard: Yard, *, jobs: int, seed: int, bar: float | None = None, late: float = status_history.LATE
+    cluster: CampaignCluster, *, jobs: int, seed: int, bar: float | None = None, late: float = status_history.LATE
 ) -> Report:
     """Many jobs at once: order, room, one end each, and the use of the GPUs beside a simulation.
 
     Args:
-        yard: Where.
+        cluster: Where.
         jobs: How many.
         seed: Of sizes, priorities and shapes.
         bar: Least share of the simulated use; None asserts nothing about time.
-        late: Seconds within which a place that was told must have been true.
+        late: Seconds within which a cluster that was told must have been true.
     """
-    report = Report(name=f"load: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
-    with yard.operator() as operator, yard.history() as history:
+    report = Report(name=f"load: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
+    with cluster.operator() as operator, cluster.history() as history:
         operator.wait_for_leadership()
         began = time.monotonic()
-        load.create(yard.kubernetes, load.mixed(jobs, seed=seed, namespaces=[SHORT]))
+        load.create(cluster.kubernetes, load.mixed(jobs, seed=seed, namespaces=[SHORT]))
         report.figures["creates (s)"] = f"{time.monotonic() - began:.1f}"
         finish(report, history, jobs)
         report.figures["jobs/s, whole run"] = f"{jobs / (time.monotonic() - began):.1f}"
@@ -49,18 +49,18 @@ def order_and_use(
     report.problems += checks.passed_over(changes)
     report.problems += checks.pods_more_than_one(changes)
     told_of(report, changes, late)
-    _use(report, yard, changes, bar)
+    _use(report, cluster, changes, bar)
     return report
 
 
-def kills(yard: Yard, *, jobs: int, kills: int, seed: int) -> Report:
+def kills(cluster: CampaignCluster, *, jobs: int, kills: int, seed: int) -> Report:
     """The operator killed again and again at random instants, while jobs come and go."""
-    report = Report(name=f"kills: {jobs} jobs on {yard.nodes} nodes, {kills} x kill -9, seed {seed}")
+    report = Report(name=f"kills: {jobs} jobs on {cluster.nodes} nodes, {kills} x kill -9, seed {seed}")
     dice, moments = random.Random(seed), list[float]()
-    with yard.operator() as operator, yard.history() as history:
+    with cluster.operator() as operator, cluster.history() as history:
         operator.wait_for_leadership()
         wanted = load.mixed(jobs, seed=seed, namespaces=[SHORT], prefix="killed")
-        filler = threading.Thread(target=load.create, args=(yard.kubernetes, wanted), daemon=True)
+        filler = threading.Thread(target=load.create, args=(cluster.kubernetes, wanted), daemon=True)
         filler.start()
         due = [time.monotonic() + dice.uniform(0.0, 2.0)]
 
@@ -88,33 +88,33 @@ def kills(yard: Yard, *, jobs: int, kills: int, seed: int) -> Report:
     return report
 
 
-def disturbed(yard: Yard, *, jobs: int, seed: int, pause: float) -> Report:
+def disturbed(cluster: CampaignCluster, *, jobs: int, seed: int, pause: float) -> Report:
     """Nodes, foreign pods and clocks change all the time while two pools of jobs wait; afterwards everything drains.
 
     Args:
-        yard: Where.
+        cluster: Where.
         jobs: How many.
         seed: Of jobs and disturbances.
         pause: Mean seconds between two disturbances.
     """
-    report = Report(name=f"chaos: {jobs} jobs on {yard.nodes} nodes, seed {seed}")
+    report = Report(name=f"chaos: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
     dice = random.Random(seed)
-    yard.kubernetes.namespace(FOREIGN)
-    for number in range(yard.nodes):
-        label = {POOL: "b" if number % 8 == 7 or (number == 0 and yard.nodes < 8) else "a"}
-        yard.kubernetes.client.patch(f"/api/v1/nodes/kwok-{number}", {"metadata": {"labels": label}})
+    cluster.kubernetes.namespace(FOREIGN)
+    for number in range(cluster.nodes):
+        label = {POOL: "b" if number % 8 == 7 or (number == 0 and cluster.nodes < 8) else "a"}
+        cluster.kubernetes.client.patch(f"/api/v1/nodes/kwok-{number}", {"metadata": {"labels": label}})
     mixed = load.mixed(jobs, seed=seed, namespaces=list(LONGER), prefix="chaos")
     wanted = [replace(job, selector={POOL: "b" if dice.random() < 0.1 else "a"}) for job in mixed]
-    with yard.operator() as operator, yard.history() as history:
+    with cluster.operator() as operator, cluster.history() as history:
         operator.wait_for_leadership()
-        chaos = Chaos(yard.kubernetes, operator, seed=seed, pause=pause)
-        load.create(yard.kubernetes, wanted)
+        chaos = Chaos(cluster.kubernetes, operator, seed=seed, pause=pause)
+        load.create(cluster.kubernetes, wanted)
         chaos.start()
         try:
-            finish(report, history, int(jobs * 0.9), patience=300)
+            finish(report, history, int(jobs * 0.9), stall_timeout=300)
         finally:
             chaos.stop()
-        finish(report, history, jobs, patience=300)
+        finish(report, history, jobs, stall_timeout=300)
     changes = history.changes()
     report.figures["disturbances"] = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
     report.figures["disturbances that were refused"] = f"{len(chaos.errors)} {chaos.errors[:1] or ''}"
@@ -147,23 +147,27 @@ def told_of(report: Report, changes: Sequence[Change], late: float = status_hist
 
 
 def finish(
-    report: Report, history: History, jobs: int, meanwhile: Callable[[], None] = lambda: None, patience: float = 300
+    report: Report,
+    history: History,
+    jobs: int,
+    meanwhile: Callable[[], None] = lambda: None,
+    stall_timeout: float = 300,
 ) -> None:
     """Wait for the end of all jobs; that they do not end is a problem."""
     try:
-        until_ended(history, jobs, patience=patience, meanwhile=meanwhile)
+        until_ended(history, jobs, stall_timeout=stall_timeout, meanwhile=meanwhile)
     except StalledError as error:
         report.problems.append(str(error))
 
 
-def _use(report: Report, yard: Yard, changes: Sequence[Change], bar: float | None) -> None:
+def _use(report: Report, cluster: CampaignCluster, changes: Sequence[Change], bar: float | None) -> None:
     ran, hand_over = simulate.measured(changes)
-    real, long = simulate.use_while_long(ran, yard.gpus)
-    nodes = {f"kwok-{number}": 8 for number in range(yard.nodes)}
+    real, long = simulate.use_while_long(ran, cluster.gpus)
+    nodes = {f"kwok-{number}": 8 for number in range(cluster.nodes)}
     played = simulate.play(simulate.requests(changes), nodes, hand_over)
-    ideal, long_ideal = simulate.use_while_long(played, yard.gpus)
+    ideal, long_ideal = simulate.use_while_long(played, cluster.gpus)
     given = [
-        simulate.use_while_long([replace(job, running=job.admitted) for job in jobs], yard.gpus)[0]
+        simulate.use_while_long([replace(job, running=job.admitted) for job in jobs], cluster.gpus)[0]
         for jobs in (ran, played)
     ]
     report.figures["GPUs given to jobs while long: real, simulated (%)"] = f"{100 * given[0]:.1f}, {100 * given[1]:.1f}"

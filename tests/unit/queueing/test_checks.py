@@ -61,21 +61,21 @@ EARLY: list[Change] = [node(), wanted("a"), wanted("b", now=1), let_in("a", 2), 
     "check",
     [checks.overfull_nodes, checks.over_admissions, checks.ends, checks.pods_more_than_one, checks.passed_over],
 )
-def test_a_good_history_is_good(check: Callable[[list[Change]], list[str]]) -> None:
+def test_valid_history_has_no_findings(check: Callable[[list[Change]], list[str]]) -> None:
     assert check(GOOD) == []
 
 
-def test_a_node_with_more_than_it_has_is_found() -> None:
+def test_overfull_node_is_found() -> None:
     assert checks.overfull_nodes([node(), pod("a", 1), pod("b", 2, gpus=1)]) == ["b made it 9 of 8 GPUs on n0"]
 
 
-def test_a_job_that_is_let_in_beside_one_whose_pod_is_not_there_yet_is_found() -> None:
+def test_over_admission_beside_an_unbound_pod_is_found() -> None:
     assert len(checks.over_admissions(EARLY)) == 1
     assert checks.over_admissions([*EARLY[:-1], pod("a", 3), pod("a", 4, "Succeeded"), let_in("b", 5)]) == []
     assert len(checks.over_admissions([*EARLY[:-1], pod("a", 3), let_in("b", 5)])) == 1
 
 
-def test_a_job_on_a_node_that_has_just_been_cordoned_is_excused_for_a_moment_only() -> None:
+def test_admission_on_a_cordoned_node_is_tolerated_briefly() -> None:
     cordoned = [node(), wanted("a"), node(open_=False, now=5)]
     assert checks.over_admissions([*cordoned, let_in("a", 6)], news=2) == []
     assert len(checks.over_admissions([*cordoned, let_in("a", 8)], news=2)) == 1
@@ -87,7 +87,7 @@ def test_a_foreign_pod_counts() -> None:
     assert len(checks.over_admissions([node(), foreign, wanted("a"), let_in("a", 2)])) == 1
 
 
-def test_a_second_end_a_second_job_and_no_end_are_found() -> None:
+def test_wrong_ends_are_found() -> None:
     again = wanted("a", phase="Failed")
     assert checks.ends([*life("a", 0), again]) == ["a was Succeeded and became Failed", "a ended as Failed: "]
     other = replace(let_in("a", 3), uid="job-2")
@@ -95,13 +95,13 @@ def test_a_second_end_a_second_job_and_no_end_are_found() -> None:
     assert checks.ends([wanted("a"), let_in("a", 1)]) == ["a ended as nothing: "]
 
 
-def test_a_second_pod_is_found_unless_the_first_was_killed_by_the_test() -> None:
+def test_second_pod_is_found_unless_the_test_killed_the_first() -> None:
     twice = [*life("a", 0), replace(pod("a", 9), uid="second")]
     assert checks.pods_more_than_one(twice) == ["a had 2 pods for 1 nodes"]
     assert checks.pods_more_than_one(twice, killed=["second"]) == []
 
 
-def test_who_came_later_and_was_let_in_first_is_found_unless_a_kill_explains_it() -> None:
+def test_overtaking_is_found_unless_a_kill_explains_it() -> None:
     history = [wanted("a"), wanted("b", now=1), let_in("b", 10), let_in("a", 12)]
     found = checks.overtakes(history)
     assert checks.unexplained(found) == ["b was let in before a"]
@@ -110,14 +110,14 @@ def test_who_came_later_and_was_let_in_first_is_found_unless_a_kill_explains_it(
     assert checks.overtakes([*history, wanted("a", reason="ExceedsCapacity")]) == []
 
 
-def test_a_lower_priority_that_passes_a_higher_one_is_found() -> None:
+def test_priority_inversion_is_found() -> None:
     high = wanted("high", priority=9, now=0)
     history = [high, wanted("low", priority=1, now=1), let_in("low", 10), let_in("high", 12)]
     assert checks.passed_over(history) == ["low passed high of higher priority"]
     assert checks.passed_over([wanted("low", priority=1), replace(high, at=9.5), *history[2:]]) == []
 
 
-def test_places_and_estimates_are_held_against_what_came() -> None:
+def test_positions_and_estimates_are_compared_with_the_facts() -> None:
     line: list[Change] = [wanted(name, now=number) for number, name in enumerate("abc")]
     ends: list[Change] = [let_in(name, 100 + 10 * number) for number, name in enumerate("abc")]
     say: dict[str, Any] = {"estimate": at(130), "basis": "history"}
@@ -130,7 +130,7 @@ def test_places_and_estimates_are_held_against_what_came() -> None:
     assert (estimate.basis, estimate.ahead, estimate.error) == ("history", 70, -10)
 
 
-def test_a_play_by_hand() -> None:
+def test_simulation_matches_a_manual_calculation() -> None:
     """One node of 8: the large job waits for both small ones, and the last waits behind it although it would fit."""
     hand_over = simulate.HandOver(start=1, run=3, end=1, held=5)
     epoch = datetime(2026, 1, 1, tzinfo=UTC)
@@ -149,6 +149,6 @@ def test_a_play_by_hand() -> None:
     assert (use, long) == (2 * 3 / 5 / 8, 5), "9 GPUs are waited for until the large one is let in"
 
 
-def test_a_leader_that_writes_after_its_successor_is_found() -> None:
+def test_write_of_a_former_leader_is_found() -> None:
     found = [Write(at=str(number), token=token, what="patch pods/a") for number, token in enumerate("aabba")]
     assert turns(found) == ["a", "b", "a"]

@@ -18,7 +18,7 @@ from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.queue_adapter import seconds_run
 
 
-def test_a_job_that_fits_starts_where_the_queue_meant_it_and_keeps_its_stamp() -> None:
+def test_fitting_job_is_admitted_with_placement_and_queue_time() -> None:
     queue = QueueFixture(2)
     queue.submit("a")
     assert not queue.decision("a").decided, "nothing is said before the first round"
@@ -30,7 +30,7 @@ def test_a_job_that_fits_starts_where_the_queue_meant_it_and_keeps_its_stamp() -
     assert queue.added == ["a"]
 
 
-def test_who_waits_is_told_place_and_reason_and_starts_when_there_is_room() -> None:
+def test_waiting_job_has_position_and_reason_until_it_fits() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b", "c"):
         queue.submit(name)
@@ -50,7 +50,7 @@ def test_who_waits_is_told_place_and_reason_and_starts_when_there_is_room() -> N
     assert found.queue["position"] == 1
 
 
-def test_a_place_is_not_told_anew_within_ten_seconds() -> None:
+def test_position_is_not_published_twice_within_ten_seconds() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b", "c"):
         queue.submit(name)
@@ -64,7 +64,7 @@ def test_a_place_is_not_told_anew_within_ten_seconds() -> None:
     assert queue.added == ["b", "c"]
 
 
-def test_what_is_written_late_is_written_as_it_is_by_then() -> None:
+def test_late_status_write_has_the_latest_position() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b", "c", "d"):
         queue.submit(name)
@@ -77,7 +77,7 @@ def test_what_is_written_late_is_written_as_it_is_by_then() -> None:
     assert places == {"c": 2, "d": 2}, "c was written five seconds ago and stays; d is written only now"
 
 
-def test_a_new_operator_tells_nobody_what_the_one_before_has_told() -> None:
+def test_new_operator_does_not_repeat_published_positions() -> None:
     queue = QueueFixture(1)
     for number in range(200):
         queue.submit(f"j{number:03}")
@@ -96,7 +96,7 @@ def test_a_new_operator_tells_nobody_what_the_one_before_has_told() -> None:
     assert len(queue.added) == 1 + PUBLISH_RATE
 
 
-def test_a_job_let_in_but_not_yet_made_is_not_given_away_and_is_not_counted_twice() -> None:
+def test_grant_without_a_job_holds_its_gpus_once() -> None:
     queue = QueueFixture(2)
     queue.submit("a")
     queue.cycle()
@@ -110,7 +110,7 @@ def test_a_job_let_in_but_not_yet_made_is_not_given_away_and_is_not_counted_twic
     assert not queue.decision("c").admitted
 
 
-def test_gpus_are_free_when_the_pod_has_ended_well_before_the_job_controller_says_so() -> None:
+def test_gpus_of_a_succeeded_pod_are_free_before_the_job_is_complete() -> None:
     queue = QueueFixture(gpus=1)
     queue.submit("a")
     queue.cycle()
@@ -125,7 +125,7 @@ def test_gpus_are_free_when_the_pod_has_ended_well_before_the_job_controller_say
     assert queue.decision("b").admitted
 
 
-def test_gpus_of_a_pod_that_failed_are_kept_for_the_one_that_follows() -> None:
+def test_gpus_of_a_failed_pod_are_kept_for_its_replacement() -> None:
     queue = QueueFixture(gpus=1)
     queue.submit("a")
     queue.cycle()
@@ -138,7 +138,7 @@ def test_gpus_of_a_pod_that_failed_are_kept_for_the_one_that_follows() -> None:
     assert not queue.decision("b").admitted
 
 
-def test_who_was_let_in_is_urgent_until_its_job_is_there() -> None:
+def test_grant_is_pending_until_its_job_exists() -> None:
     queue, a, b = QueueFixture(gpus=1), Key("team", "a"), Key("team", "b")
     queue.submit("a")
     queue.submit("b")
@@ -151,7 +151,7 @@ def test_who_was_let_in_is_urgent_until_its_job_is_there() -> None:
     assert not queue.controller.is_admitted_pending(a)
 
 
-def test_a_suspended_job_gives_back_its_gpus_when_its_pod_is_gone_and_queues_again_from_its_old_place() -> None:
+def test_suspended_job_releases_gpus_with_its_pod_and_keeps_its_position() -> None:
     queue = QueueFixture(1)
     queue.submit("a")
     queue.cycle()
@@ -168,7 +168,7 @@ def test_a_suspended_job_gives_back_its_gpus_when_its_pod_is_gone_and_queues_aga
     assert not queue.decision("b").admitted
 
 
-def test_a_job_of_higher_priority_takes_the_gpus_of_a_lower_one_where_that_is_allowed() -> None:
+def test_higher_priority_preempts_lower_if_the_policy_allows() -> None:
     queue = QueueFixture(1, Policy(preemption=True))
     queue.submit("low", priority=1)
     queue.cycle()
@@ -188,7 +188,7 @@ def test_a_job_of_higher_priority_takes_the_gpus_of_a_lower_one_where_that_is_al
     assert found.reason == "WaitingForGpus"
 
 
-def test_a_new_operator_does_not_resume_a_job_that_makes_room() -> None:
+def test_new_operator_does_not_resume_a_preempted_job() -> None:
     queue = QueueFixture(1, Policy(preemption=True))
     queue.submit("low", priority=1)
     queue.submit("high", priority=9)
@@ -210,7 +210,7 @@ def test_a_new_operator_does_not_resume_a_job_that_makes_room() -> None:
     assert queue.decision("low").reason == "WaitingForGpus"
 
 
-def test_a_job_that_is_suspended_and_resumed_at_once_goes_through_the_queue_when_its_pod_is_gone() -> None:
+def test_job_resumed_while_it_saves_is_queued_again() -> None:
     queue = QueueFixture(1)
     queue.submit("a", priority=1)
     queue.cycle()
@@ -240,7 +240,7 @@ def test_a_job_that_is_suspended_and_resumed_at_once_goes_through_the_queue_when
     assert queue.decision("a").decided
 
 
-def test_a_new_priority_moves_a_waiting_job_at_once() -> None:
+def test_changed_priority_moves_a_waiting_job() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b", "c"):
         queue.submit(name)
@@ -253,7 +253,7 @@ def test_a_new_priority_moves_a_waiting_job_at_once() -> None:
     assert not queue.decision("b").admitted
 
 
-def test_after_a_restart_nobody_loses_place_or_gpus() -> None:
+def test_restart_keeps_positions_and_gpus() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b", "c"):
         queue.submit(name)
@@ -271,7 +271,7 @@ def test_after_a_restart_nobody_loses_place_or_gpus() -> None:
     assert queue.decision("b").queue["position"] == 1  # type: ignore[index]
 
 
-def test_a_job_that_was_let_in_keeps_its_stamp_though_a_kill_came_before_its_status() -> None:
+def test_admitted_job_keeps_its_queue_time_if_killed_before_the_status() -> None:
     queue = QueueFixture(2)
     queue.submit("a")
     queue.submit("b")
@@ -291,7 +291,7 @@ def test_a_job_that_was_let_in_keeps_its_stamp_though_a_kill_came_before_its_sta
     assert {name: (queue.decision(name).queue or {})["enqueuedAt"] for name in ("a", "b")} == stamps
 
 
-def test_a_job_that_was_done_before_its_first_status_still_has_its_stamp() -> None:
+def test_job_that_ends_before_its_first_status_keeps_its_queue_time() -> None:
     queue = QueueFixture(1)
     queue.submit("a")
     queue.cycle()
@@ -303,7 +303,7 @@ def test_a_job_that_was_done_before_its_first_status_still_has_its_stamp() -> No
     assert set(stamp) == {"pool", "enqueuedAt"}
 
 
-def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
+def test_durations_of_earlier_runs_give_estimates() -> None:
     queue = QueueFixture(1)
     queue.submit("first")
     queue.cycle()
@@ -322,7 +322,7 @@ def test_what_earlier_jobs_took_says_when_the_next_one_starts() -> None:
     assert found["estimatedStartTime"] == "2026-01-02T10:03:20Z", "a started at 100 s and takes as long as the first"
 
 
-def test_a_job_whose_start_came_to_nothing_lets_others_pass_until_its_time_also_after_a_restart() -> None:
+def test_job_in_backoff_lets_others_pass_also_after_a_restart() -> None:
     queue = QueueFixture(1)
     for name in ("a", "b"):
         queue.submit(name)
@@ -345,7 +345,7 @@ def test_a_job_whose_start_came_to_nothing_lets_others_pass_until_its_time_also_
     assert queue.decision("a").admitted
 
 
-def test_a_quota_without_headroom_is_told_and_its_job_starts_at_its_place_when_there_is_some() -> None:
+def test_job_waits_for_headroom_of_its_quota() -> None:
     queue = QueueFixture(4)
     queue.controller.quotas.put("q", quota_of(quota({f"requests.{GPU}": "2"}, {f"requests.{GPU}": "2"})))
     queue.submit("a", 2)
@@ -364,7 +364,7 @@ def test_a_quota_without_headroom_is_told_and_its_job_starts_at_its_place_when_t
     assert queue.decision("b").reason == "QuotaExceeded", "what a will use is not in the quota's status yet"
 
 
-def test_a_job_that_was_let_in_says_which_quota_refuses_its_pod() -> None:
+def test_admitted_job_names_the_quota_that_refuses_its_pod() -> None:
     queue = QueueFixture(4)
     queue.submit("a", 2)
     queue.cycle()
@@ -376,7 +376,7 @@ def test_a_job_that_was_let_in_says_which_quota_refuses_its_pod() -> None:
     assert found.quota == "Namespace team may use 1 pods (ResourceQuota gpus) and uses 1; this job needs 1."
 
 
-def test_a_job_whose_job_cannot_be_made_gives_up_its_turn() -> None:
+def test_grant_expires_if_its_job_cannot_be_created() -> None:
     queue = QueueFixture(1)
     queue.submit("a")
     queue.cycle()
@@ -396,7 +396,7 @@ def test_a_job_whose_job_cannot_be_made_gives_up_its_turn() -> None:
     assert queue.decision("a").admitted
 
 
-def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> None:
+def test_start_timeout_follows_the_policy_and_needs_gpus() -> None:
     queue = QueueFixture(1, Policy(start_seconds=7))
     queue.submit("a")
     queue.submit("cpu", 0)
@@ -409,7 +409,7 @@ def test_the_time_to_start_is_the_policys_and_not_for_jobs_without_gpus() -> Non
     assert "a" in queue.added, "its deadline is another one"
 
 
-def test_nobodys_turn_is_expected_after_that_of_a_job_that_holds_up_nobody() -> None:
+def test_nonblocking_job_does_not_delay_estimates() -> None:
     queue = QueueFixture(2)
     queue.submit("r", 2)
     queue.cycle()
@@ -427,7 +427,7 @@ def test_nobodys_turn_is_expected_after_that_of_a_job_that_holds_up_nobody() -> 
     assert found["estimatedStartTime"] == "2026-01-02T10:01:40Z"
 
 
-def test_what_can_never_fit_is_told_so_without_a_place() -> None:
+def test_job_that_exceeds_capacity_has_no_position() -> None:
     queue = QueueFixture(1)
     queue.submit("a", 2)
     queue.cycle()
@@ -462,7 +462,7 @@ def ran(uid: str, started: int, finished: int | None = None) -> dict[str, Any]:
     return {"metadata": {"uid": uid}, "status": {"containerStatuses": [{"name": "trainer", "state": state}]}}
 
 
-def test_how_long_a_job_ran_is_told_by_its_pod_however_late_the_others_are() -> None:
+def test_run_time_comes_from_the_pods() -> None:
     job: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}}
     now = NOW + dt.timedelta(seconds=50)
     assert seconds_run(observed_of(job), now) == 0

@@ -33,7 +33,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def test_every_job_is_told_once_and_then_only_as_the_rate_allows(full: QueueFixture) -> None:
+def test_status_updates_are_rate_limited(full: QueueFixture) -> None:
     assert sum(name.startswith("waiting") for name in full.added) >= WAITING
     full.added.clear()
     for _ in range(10):
@@ -45,12 +45,12 @@ def test_every_job_is_told_once_and_then_only_as_the_rate_allows(full: QueueFixt
     assert len(full.added) - len(started) <= 10, "ten a second at most, over all jobs, and no more are saved up"
 
 
-def test_a_pass_looks_for_a_place_for_few(full: QueueFixture, tries: list[int]) -> None:
+def test_cycle_tries_few_placements(full: QueueFixture, tries: list[int]) -> None:
     full.cycle(1)
     assert len(tries) <= 1 + RUNNING + 2 * estimate.DEPTH, "the head, and the front of the line once for each end"
 
 
-def test_a_start_at_the_head_moves_what_few_were_told(full: QueueFixture) -> None:
+def test_start_at_the_head_updates_few_statuses(full: QueueFixture) -> None:
     full.cycle(60)
     full.added.clear()
     full.end("running-1")
@@ -59,7 +59,7 @@ def test_a_start_at_the_head_moves_what_few_were_told(full: QueueFixture) -> Non
 
 
 @pytest.mark.slow
-def test_a_pass_takes_little_memory_and_keeps_none(full: QueueFixture) -> None:
+def test_cycle_uses_little_memory_and_keeps_none(full: QueueFixture) -> None:
     full.cycle(60)
     tracemalloc.start()
     try:

@@ -10,13 +10,13 @@ from trainyard_operator.admission.policy_file import PolicyFile
 from trainyard_operator.queue.policy import Policy
 
 
-def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
+def test_missing_settings_have_defaults(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text("{}")
     assert PolicyFile(path).current() == Policy()
 
 
-def test_every_setting_is_read_and_changes_while_the_operator_runs(tmp_path: Path) -> None:
+def test_settings_are_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text('{"held": true, "backfill": true, "preemption": true, "startSeconds": 7}')
     file = PolicyFile(path)
@@ -35,7 +35,7 @@ def test_every_setting_is_read_and_changes_while_the_operator_runs(tmp_path: Pat
         ('{"held": true', "Invalid JSON: EOF"),
     ],
 )
-def test_a_mistake_is_told_and_changes_nothing(
+def test_invalid_file_is_reported_and_keeps_the_settings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: str
 ) -> None:
     path = tmp_path / "policy.json"
@@ -53,7 +53,7 @@ def test_a_mistake_is_told_and_changes_nothing(
     assert file.current() == Policy(start_seconds=11)
 
 
-def test_a_file_that_is_gone_changes_nothing_and_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported_and_keeps_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text('{"held": true}')
     file = PolicyFile(path)

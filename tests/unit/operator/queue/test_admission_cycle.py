@@ -32,7 +32,7 @@ def test_higher_priority_first_then_first_come() -> None:
     assert found.reasons["c"].message == "It needs 1 GPU on one node; the most free is 0."
 
 
-def test_a_large_head_is_not_passed_by_small_ones_behind_it() -> None:
+def test_small_jobs_do_not_pass_a_blocked_large_one() -> None:
     inventory = nodes(8)
     hold(inventory, "foreign", "n0", 1)
     found = admit([make_request("large", 8), make_request("small", at=1)], [], inventory, STRICT, NOW)
@@ -49,7 +49,7 @@ def test_half_free_nodes_do_not_add_up() -> None:
     assert starts(admit([make_request("two", 2)], [], inventory, STRICT, NOW)) == []
 
 
-def test_a_gang_comes_in_whole_or_not_at_all() -> None:
+def test_gang_is_admitted_whole_or_not_at_all() -> None:
     found = admit([make_request("gang", 8, 3)], [], nodes(8, 8, 8), STRICT, NOW)
     assert found.starts[0].placement == ("n0", "n1", "n2")
     inventory = nodes(8, 8, 8)
@@ -79,7 +79,7 @@ def test_a_gang_comes_in_whole_or_not_at_all() -> None:
     ],
     ids=["node", "nodes", "pool"],
 )
-def test_what_can_never_fit_says_so_and_blocks_nobody(request_: Request, sentence: str) -> None:
+def test_job_that_exceeds_capacity_blocks_no_other_job(request_: Request, sentence: str) -> None:
     found = admit(
         [request_, make_request("next", pool=request_.pool, at=1), make_request("small", at=2)],
         [],
@@ -92,7 +92,7 @@ def test_what_can_never_fit_says_so_and_blocks_nobody(request_: Request, sentenc
     assert "x" not in [request.uid for request in found.waiting]
 
 
-def test_a_job_that_was_let_in_keeps_its_gpus_until_its_pods_are_bound() -> None:
+def test_admitted_job_keeps_its_gpus_until_its_pods_are_bound() -> None:
     inventory = nodes(8, 8)
     gang = make_request("gang", 8, 2)
     assert starts(admit([make_request("next")], [make_admitted(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
@@ -100,34 +100,34 @@ def test_a_job_that_was_let_in_keeps_its_gpus_until_its_pods_are_bound() -> None
     assert starts(admit([make_request("next")], [make_admitted(gang, "n0", "n1")], inventory, STRICT, NOW)) == []
 
 
-def test_a_pod_that_the_scheduler_put_elsewhere_counts_where_it_is() -> None:
+def test_pod_on_another_node_than_planned_counts_there() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "pod", "n1", 8, job="a")
     found = admit([make_request("b", 8, at=1)], [make_admitted(make_request("a", 8), "n0")], inventory, STRICT, NOW)
     assert found.starts[0].placement == ("n0",)
 
 
-def test_a_leaving_job_holds_what_its_pods_hold_and_nothing_more() -> None:
+def test_releasing_job_holds_only_the_gpus_of_its_pods() -> None:
     inventory = nodes(2)
     hold(inventory, "pod", "n0", 1, job="a")
     leaving = make_admitted(make_request("a", 1, 2), "n0", "n0", releasing=True)
     assert starts(admit([make_request("b"), make_request("c", at=1)], [leaving], inventory, STRICT, NOW)) == ["b"]
 
 
-def test_jobs_without_gpus_never_wait_for_those_with() -> None:
+def test_jobs_without_gpus_do_not_wait_for_jobs_with_gpus() -> None:
     found = admit([make_request("large", 8), make_request("cpu", 0, at=1)], [], nodes(8, 8), STRICT, NOW)
     assert "cpu" in starts(found)
     assert starts(admit([make_request("cpu", 0)], [], Inventory(), STRICT, NOW)) == ["cpu"]
 
 
-def test_a_closed_node_takes_nobody_and_is_waited_for() -> None:
+def test_job_waits_for_an_unschedulable_node() -> None:
     inventory = nodes(8)
     inventory.put_node(Node(name="n0", schedulable=False, allocatable={GPU: 8}))
     found = admit([make_request("a")], [], inventory, STRICT, NOW)
     assert found.reasons["a"].code == "WaitingForGpus"
 
 
-def test_another_pool_is_not_held_up() -> None:
+def test_blocked_head_does_not_block_another_pool() -> None:
     inventory = nodes(2)
     inventory.put_node(Node(name="mig", allocatable={"nvidia.com/mig-1g.10gb": 7}))
     hold(inventory, "foreign", "n0", 1)
@@ -135,7 +135,7 @@ def test_another_pool_is_not_held_up() -> None:
     assert starts(admit([make_request("head", 2), mig], [], inventory, STRICT, NOW)) == ["mig"]
 
 
-def test_limits_of_a_namespace_keep_out_its_jobs_and_hold_up_nobody() -> None:
+def test_namespace_cap_excludes_its_jobs_and_blocks_no_other_job() -> None:
     policy = Policy(namespace_gpus={"team": 2})
     running = [make_admitted(make_request("r"), "n0")]
     found = admit(
@@ -149,7 +149,7 @@ def test_limits_of_a_namespace_keep_out_its_jobs_and_hold_up_nobody() -> None:
     assert found.reasons["two"].message == "Namespace team may hold 2 GPUs and holds 1; this job needs 2."
 
 
-def test_a_failed_start_is_tried_again_later_from_the_same_place() -> None:
+def test_job_keeps_its_position_while_it_backs_off() -> None:
     late = make_request("a", not_before=NOW + dt.timedelta(seconds=60))
     found = admit([late, make_request("b", at=1)], [], nodes(1), STRICT, NOW)
     assert starts(found) == ["b"]
@@ -158,7 +158,7 @@ def test_a_failed_start_is_tried_again_later_from_the_same_place() -> None:
     assert starts(found) == ["a"]
 
 
-def test_who_waits_after_a_failed_start_is_told_so_behind_a_blocked_job_too() -> None:
+def test_backoff_is_reported_behind_a_blocked_head() -> None:
     inventory = nodes(8)
     hold(inventory, "foreign", "n0", 1)
     late = make_request("late", at=1, not_before=NOW + dt.timedelta(seconds=60))
@@ -167,7 +167,7 @@ def test_who_waits_after_a_failed_start_is_told_so_behind_a_blocked_job_too() ->
     assert found.nonblocking == {"late"}
 
 
-def test_a_held_queue_lets_nothing_in() -> None:
+def test_held_queue_admits_no_job() -> None:
     found = admit([make_request("a"), make_request("cpu", 0)], [], nodes(8), Policy(held=True), NOW)
     assert not found.starts
     assert found.reasons["a"].code == "QueueHeld"
@@ -192,7 +192,7 @@ def asked(number: int, row: tuple[int, int, int, int, int | None, str]) -> Reque
 
 @given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3), HARD)
 @settings(max_examples=200)
-def test_strict_order_against_the_slow_obvious_reference(requests: list[Request], sizes: list[int], hard: int) -> None:
+def test_strict_order_matches_a_naive_reference(requests: list[Request], sizes: list[int], hard: int) -> None:
     """The reference tries every job from the front with plain nested loops and stops at the first that does not fit.
 
     What could never fit, waits after a failed start or is refused by a quota is as if it were not there.
@@ -219,7 +219,7 @@ def test_strict_order_against_the_slow_obvious_reference(requests: list[Request]
 
 @given(REQUESTS, REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3), st.booleans(), st.booleans())
 @settings(max_examples=120)
-def test_nothing_is_ever_given_twice(
+def test_gpus_are_never_admitted_twice(
     waiting: list[Request], before: list[Request], sizes: list[int], backfill: bool, preemption: bool
 ) -> None:
     inventory = nodes(*sizes)

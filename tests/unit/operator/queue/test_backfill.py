@@ -25,16 +25,16 @@ def passed(*behind: Request) -> list[str]:
     return [start.request.uid for start in found.starts if start.backfilled]
 
 
-def test_what_ends_before_the_head_can_start_may_pass() -> None:
+def test_job_that_ends_before_the_reservation_passes() -> None:
     assert passed(make_request("short", 4, at=1, time_limit=100)) == ["short"]
 
 
-def test_what_would_delay_the_head_may_not_nor_what_has_no_limit() -> None:
+def test_job_that_could_delay_the_head_does_not_pass() -> None:
     assert passed(make_request("long", 4, at=1, time_limit=101)) == []
     assert passed(make_request("endless", 4, at=1)) == []
 
 
-def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
+def test_long_job_passes_if_the_head_fits_beside_it() -> None:
     inventory = nodes(8, 2)
     hold(inventory, "pod", "n0", 4, job="r")
     found = admit(
@@ -51,14 +51,14 @@ def test_a_long_one_passes_where_the_head_fits_beside_it() -> None:
     assert [start.request.uid for start in found.starts] == ["long"], "the node the head cannot use is free for all"
 
 
-def test_those_that_pass_are_reckoned_with_when_the_next_one_asks() -> None:
+def test_reservation_accounts_for_jobs_that_passed() -> None:
     inventory, running = busy()
     behind = [make_request(f"long-{i}", 2, at=1 + i, time_limit=9999) for i in range(2)]
     found = admit([make_request("head", 6), *behind], running, inventory, BACKFILL, NOW)
     assert [start.request.uid for start in found.starts] == ["long-0"], "beside both the head would not fit any more"
 
 
-def test_nobody_passes_a_head_whose_start_nobody_can_promise() -> None:
+def test_no_job_passes_a_head_without_a_reservation() -> None:
     inventory = nodes(8)
     hold(inventory, "pod", "n0", 4, job="r")
     found = admit(
@@ -80,7 +80,7 @@ ROWS = st.tuples(st.integers(1, 4), st.integers(1, 100))
     st.lists(st.integers(1, 4), min_size=1, max_size=3),
 )
 @settings(max_examples=120)
-def test_the_head_starts_no_later_with_backfill_than_without(
+def test_backfill_does_not_delay_the_head(
     before: list[tuple[int, int]], behind: list[tuple[int, int]], sizes: list[int]
 ) -> None:
     """Played to its end with every job taking its whole limit: the bound that EASY promises."""

@@ -7,7 +7,7 @@ from trainyard_operator.queue.estimate import DEPTH, estimates, expected_run
 from trainyard_operator.queue.models import Basis, Estimate, in_order
 
 
-def test_each_starts_when_those_before_it_make_room() -> None:
+def test_estimates_follow_the_ends_of_earlier_jobs() -> None:
     inventory = nodes(2)
     for name in ("a", "b"):
         hold(inventory, f"pod-{name}", "n0", 1, job=name)
@@ -26,14 +26,14 @@ def test_each_starts_when_those_before_it_make_room() -> None:
     }
 
 
-def test_the_least_sure_thing_it_rests_on_is_told() -> None:
+def test_estimate_has_the_weakest_basis() -> None:
     inventory = nodes(1)
     hold(inventory, "pod", "n0", 1, job="a")
     job = replace(make_admitted(make_request("a"), "n0"), remaining=Estimate(60, Basis.DEADLINE))
     assert estimates([make_request("b")], [job], inventory) == {"b": Estimate(60, Basis.DEADLINE)}
 
 
-def test_where_nobody_can_tell_nothing_is_told() -> None:
+def test_no_estimate_without_an_expected_end() -> None:
     inventory = nodes(1)
     hold(inventory, "pod", "n0", 1, job="a")
     assert (
@@ -42,7 +42,7 @@ def test_where_nobody_can_tell_nothing_is_told() -> None:
     )
 
 
-def test_the_order_is_kept_even_where_a_smaller_one_would_fit() -> None:
+def test_estimates_keep_the_strict_order() -> None:
     inventory = nodes(4)
     hold(inventory, "pod", "n0", 2, job="a")
     waiting = in_order([make_request("large", 4, expected_run=5), make_request("small", at=1, expected_run=5)])
@@ -51,7 +51,7 @@ def test_the_order_is_kept_even_where_a_smaller_one_would_fit() -> None:
     assert found["small"].seconds == 55
 
 
-def test_a_gang_waits_for_all_of_its_nodes() -> None:
+def test_estimate_of_a_gang_waits_for_all_nodes() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "p0", "n0", 8, job="a")
     hold(inventory, "p1", "n1", 8, job="b")
@@ -62,12 +62,12 @@ def test_a_gang_waits_for_all_of_its_nodes() -> None:
     assert estimates([make_request("gang", 8, 2)], running, inventory)["gang"].seconds == 20
 
 
-def test_only_the_front_of_a_long_queue_is_estimated() -> None:
+def test_only_the_front_of_a_long_queue_gets_estimates() -> None:
     waiting = in_order([make_request(f"j{i:03}", at=i, expected_run=10) for i in range(DEPTH + 10)])
     assert len(estimates(waiting, [], nodes(1))) == DEPTH
 
 
-def test_a_job_that_outlasts_others_is_compared_with_those_that_ran_as_long() -> None:
+def test_expected_run_uses_only_longer_runs() -> None:
     past = [5.0, 5.0, 5.0, 40.0, 50.0]
     assert expected_run(past, 0.0) == 5.0
     assert expected_run(past, 10.0) == 45.0

@@ -28,7 +28,7 @@ GANG = make_request("gang", 8, nodes=2)
         (["n0"], 0, ("n0", "n0"), ["n0"]),
     ],
 )
-def test_a_gang_keeps_room_for_each_pod_that_is_to_come(
+def test_unbound_pods_of_a_gang_keep_their_nodes(
     bound: list[str], done: int, meant: tuple[str, ...], held: list[str]
 ) -> None:
     inventory = nodes(16, 8, 8)
@@ -39,7 +39,7 @@ def test_a_gang_keeps_room_for_each_pod_that_is_to_come(
     assert unbound_pods(inventory, replace(job, releasing=True)) == []
 
 
-def test_a_pod_that_starts_again_finds_its_gpus_whoever_waits() -> None:
+def test_restarted_pod_keeps_its_gpus() -> None:
     inventory = nodes(8, 8)
     hold(inventory, "first", "n0", 8, "gang")
     gang = make_admitted(GANG, "n0", "n1")

@@ -26,25 +26,25 @@ def test_a_bound_pod_holds_the_sum_of_its_containers() -> None:
     assert holder_of(pod(container(2), container(1))) == Holder("u", "team/p", "n0", {GPU: 3})
 
 
-def test_init_containers_hold_their_peak_and_sidecars_stay() -> None:
+def test_init_containers_hold_their_peak_beside_sidecars() -> None:
     found = holder_of(pod(container(1), initContainers=[container(1, restartPolicy="Always"), container(4)]))
     assert found is not None
     assert found.units == {GPU: 5}, "the sidecar runs beside the init container that make_request 4"
 
 
-def test_what_is_not_bound_is_over_or_wants_no_gpu_holds_nothing() -> None:
+def test_unbound_ended_and_cpu_pods_hold_nothing() -> None:
     assert holder_of(pod(container(1), node=None)) is None
     assert holder_of(pod(container(1), phase="Succeeded")) is None
     assert holder_of(pod({"name": "c"})) is None
 
 
-def test_a_terminating_pod_holds_its_gpus_until_it_is_gone() -> None:
+def test_terminating_pod_holds_its_gpus_until_deletion() -> None:
     leaving = pod(container(1))
     leaving["metadata"]["deletionTimestamp"] = "2026-01-02T10:00:00Z"
     assert holder_of(leaving) is not None
 
 
-def test_foreign_pods_count_and_closed_nodes_offer_nothing() -> None:
+def test_foreign_pods_count_and_unschedulable_nodes_have_no_free_gpus() -> None:
     inventory = nodes(8, 4)
     hold(inventory, "foreign", "n0", 3)
     assert free(inventory, POOL) == {"n0": 5, "n1": 4}
@@ -53,7 +53,7 @@ def test_foreign_pods_count_and_closed_nodes_offer_nothing() -> None:
     assert sorted(inventory.capacity(POOL)) == [4, 8], "a closed node may open again"
 
 
-def test_each_resource_is_counted_by_itself() -> None:
+def test_resources_are_counted_separately() -> None:
     inventory = Inventory()
     inventory.put_node(Node(name="n0", allocatable={GPU: 2, "nvidia.com/mig-1g.10gb": 7}))
     hold(inventory, "p", "n0", 2)
@@ -66,7 +66,7 @@ def test_each_resource_is_counted_by_itself() -> None:
         max_size=40,
     )
 )
-def test_the_counts_are_those_of_the_pods_that_were_told_last(events: list[tuple[int, tuple[int, int] | None]]) -> None:
+def test_counts_match_the_latest_version_of_each_pod(events: list[tuple[int, tuple[int, int] | None]]) -> None:
     inventory, last = nodes(100, 100, 100), dict[str, Holder]()
     for number, placed in events:
         uid = f"p{number}"

@@ -11,9 +11,7 @@ FREE = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 8), max_size=4)
 
 
 @given(FREE, st.integers(1, 8), st.integers(1, 4))
-def test_a_gang_is_placed_whenever_there_is_any_place_and_never_beyond_what_is_free(
-    free: dict[str, int], gpus: int, nodes: int
-) -> None:
+def test_gang_is_placed_if_and_only_if_it_fits(free: dict[str, int], gpus: int, nodes: int) -> None:
     found = place(dict(free), gpus=gpus, nodes=nodes)
     tries = combinations_with_replacement(sorted(free), nodes)
     possible = any(all(one.count(node) * gpus <= free[node] for node in free) for one in tries)
@@ -23,15 +21,13 @@ def test_a_gang_is_placed_whenever_there_is_any_place_and_never_beyond_what_is_f
         assert all(found.count(node) * gpus <= free[node] for node in found)
 
 
-def test_the_fullest_node_that_has_room_is_taken_so_that_whole_nodes_stay_whole() -> None:
+def test_best_fit_keeps_whole_nodes_free() -> None:
     assert place({"a": 8, "b": 3, "c": 2}, gpus=2, nodes=1) == ("c",)
     assert place({"a": 8, "b": 3, "c": 2}, gpus=2, nodes=2) == ("b", "c")
 
 
 @given(FREE, st.lists(st.sampled_from("abcdx"), max_size=3), st.integers(1, 4))
-def test_a_reservation_holds_as_much_as_there_is_and_never_more(
-    free: dict[str, int], meant: list[str], gpus: int
-) -> None:
+def test_reserve_takes_no_more_than_is_free(free: dict[str, int], meant: list[str], gpus: int) -> None:
     left = dict(free)
     reserve(left, meant, gpus)
     assert all(0 <= left[node] <= free[node] for node in free)

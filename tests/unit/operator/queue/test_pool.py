@@ -32,7 +32,7 @@ def node(**changes: Any) -> dict[str, Any]:
     return body
 
 
-def test_a_ready_node_offers_its_extended_resources() -> None:
+def test_ready_node_has_its_extended_resources() -> None:
     found = node_of(node())
     assert found == Node(name="a", labels={"gpu": "h100"}, allocatable={GPU: 8})
 
@@ -47,28 +47,28 @@ def test_a_ready_node_offers_its_extended_resources() -> None:
     ],
     ids=["cordoned", "lost", "new", "leaving"],
 )
-def test_a_node_that_takes_no_pods_is_closed(changes: dict[str, Any]) -> None:
+def test_node_that_takes_no_pods_is_unschedulable(changes: dict[str, Any]) -> None:
     assert not node_of(node(**changes)).schedulable
 
 
-def test_a_cordon_closes_a_node_but_is_no_taint_to_tolerate() -> None:
+def test_cordon_is_not_a_taint() -> None:
     cordon = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
     assert node_of(node(spec__taints=cordon)).taints == ()
 
 
-def test_jobs_that_ask_the_same_of_a_node_share_a_pool() -> None:
+def test_jobs_with_equal_node_requirements_share_a_pool() -> None:
     one = {"gpus": 1, "nodeSelector": {"b": "2", "a": "1"}, "tolerations": [{"key": "x", "operator": "Exists"}]}
     two = {"gpus": 8, "tolerations": [{"operator": "Exists", "key": "x"}], "nodeSelector": {"a": "1", "b": "2"}}
     assert pool_for(one) == pool_for(two)
     assert str(pool_for(one)) == "nvidia.com/gpu (a=1,b=2)"
 
 
-def test_jobs_without_gpus_have_a_pool_of_their_own() -> None:
+def test_jobs_without_gpus_have_a_separate_pool() -> None:
     assert pool_for({"gpus": 0, "nodeSelector": {"a": "1"}}) == Pool("")
     assert pool_for({}) == Pool(GPU)
 
 
-def test_a_selector_takes_only_nodes_with_its_labels() -> None:
+def test_selector_matches_node_labels() -> None:
     found = node_of(node())
     assert Pool(GPU, (("gpu", "h100"),)).matches(found)
     assert not Pool(GPU, (("gpu", "a100"),)).matches(found)
@@ -90,17 +90,17 @@ TAINT = Taint("team", "vision", "NoSchedule")
         (Toleration("", "Equal", "vision", ""), False),
     ],
 )
-def test_a_toleration_passes_what_the_scheduler_lets_it_pass(toleration: Toleration, passes: bool) -> None:
+def test_toleration_matches_as_in_the_scheduler(toleration: Toleration, passes: bool) -> None:
     assert toleration.tolerates(TAINT) is passes
     assert Pool(GPU, (), (toleration,)).matches(Node(name="a", taints=(TAINT,))) is passes
 
 
-def test_the_taint_of_the_resource_itself_is_passed_and_a_preference_is_no_bar() -> None:
+def test_resource_taint_and_prefer_no_schedule_are_tolerated() -> None:
     taints = (Taint(GPU, "present", "NoSchedule"), Taint("x", "", "PreferNoSchedule"))
     assert Pool(GPU).matches(Node(name="a", taints=taints))
 
 
-def test_slices_in_time_are_refused_unless_asked_for_by_their_name() -> None:
+def test_time_sliced_gpus_need_the_shared_resource() -> None:
     sliced = Node(name="a", labels={"nvidia.com/gpu.replicas": "4"})
     assert not Pool(GPU).matches(sliced)
     assert Pool("nvidia.com/gpu.shared").matches(sliced)

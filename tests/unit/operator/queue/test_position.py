@@ -13,24 +13,24 @@ from trainyard_operator.queue.position import EXACT_POSITIONS, QueuePosition, po
     ("count", "told"),
     [(1, 1), (20, 20), (21, 30), (30, 30), (31, 40), (100, 100), (101, 150), (500, 500), (501, 600), (9999, 10000)],
 )
-def test_places_are_exact_near_the_head_and_rounded_up_behind(count: int, told: int) -> None:
+def test_positions_are_exact_near_the_head_and_rounded_up_behind(count: int, told: int) -> None:
     assert rounded(count) == told
 
 
 @given(st.integers(1, 100_000))
-def test_rounding_never_promises_too_much_and_changes_nothing_twice(count: int) -> None:
+def test_rounding_never_decreases_and_is_idempotent(count: int) -> None:
     assert rounded(count) >= count
     assert rounded(rounded(count)) == rounded(count)
     assert rounded(count + 1) >= rounded(count)
 
 
-def test_each_pool_counts_for_itself() -> None:
+def test_positions_count_per_pool() -> None:
     other = Pool("nvidia.com/mig-1g.10gb")
     found = positions([make_request("a"), make_request("m", pool=other), make_request("b")])
     assert found == {"a": QueuePosition(1, 2), "m": QueuePosition(1, 1), "b": QueuePosition(2, 2)}
 
 
-def test_a_start_at_the_head_of_a_long_queue_changes_few_places() -> None:
+def test_start_at_the_head_changes_few_positions() -> None:
     waiting = [make_request(f"j{i}") for i in range(1000)]
     before, after = positions(waiting), positions(waiting[1:])
     moved = [uid for uid, place in after.items() if place.position != before[uid].position]

@@ -29,28 +29,28 @@ def decide(head: Request, *jobs: tuple[str, int, int, float]) -> Outcome:
     return admit([head], running, inventory, PREEMPT, NOW)
 
 
-def test_the_lowest_and_youngest_goes_and_no_more_than_needed() -> None:
+def test_lowest_and_youngest_job_is_preempted_first() -> None:
     found = decide(make_request("head", 2, priority=9), ("old", 2, 1, 0), ("young", 2, 1, 50), ("mid", 4, 5, 0))
     assert found.preempt == ["young"]
     assert found.reasons["head"].message == "One job of lower priority saves and frees its GPUs."
 
 
-def test_nobody_of_the_same_priority_goes() -> None:
+def test_equal_priority_is_not_preempted() -> None:
     found = decide(make_request("head", 2, priority=5), ("a", 8, 5, 0))
     assert not found.preempt
     assert found.reasons["head"].code == "WaitingForGpus"
 
 
-def test_nobody_goes_where_it_would_not_be_enough() -> None:
+def test_no_job_is_preempted_if_that_would_not_suffice() -> None:
     assert decide(make_request("head", 8, priority=5), ("low", 4, 1, 0), ("high", 4, 9, 0)).preempt == []
 
 
-def test_a_small_victim_is_spared_when_a_larger_one_goes_anyway() -> None:
+def test_superfluous_victim_is_spared() -> None:
     found = decide(make_request("head", 4, priority=9), ("small", 1, 1, 0), ("large", 4, 2, 0), ("rest", 3, 9, 0))
     assert found.preempt == ["large"]
 
 
-def test_the_round_after_waits_for_those_that_save() -> None:
+def test_next_cycle_waits_for_releasing_jobs() -> None:
     inventory, _ = full(("a", 8, 1, 0))
     leaving = make_admitted(make_request("a", 8, priority=1), "n0", releasing=True)
     found = admit([make_request("head", 8, priority=9)], [leaving], inventory, PREEMPT, NOW)
@@ -63,7 +63,7 @@ JOBS = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max
 
 @given(JOBS, st.integers(1, 8), st.integers(0, 4))
 @settings(max_examples=120)
-def test_against_trying_every_set(jobs: list[tuple[int, int]], gpus: int, priority: int) -> None:
+def test_preemption_matches_exhaustive_search(jobs: list[tuple[int, int]], gpus: int, priority: int) -> None:
     inventory, running, left = nodes(8), list[Admitted](), 8
     for number, (count, own) in enumerate(jobs):
         if count <= left:

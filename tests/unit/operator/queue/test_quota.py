@@ -57,14 +57,14 @@ GPUS = f"requests.{GPU}"
         ({"requests.nvidia.com/mig-1g.10gb": "0"}, {}, None),
     ],
 )
-def test_what_is_short_is_told_with_its_numbers(
+def test_refusal_names_the_quota_and_its_numbers(
     hard: dict[str, str], used: dict[str, str], sentence: str | None
 ) -> None:
     found = Headroom(quotas(quota(hard, used)), ()).refusal(make_request("a", 2))
     assert (found.message if found else None) == sentence
 
 
-def test_a_gang_needs_its_share_for_every_pod_and_a_job_that_is_there_counts_no_more() -> None:
+def test_gang_needs_quota_for_each_pod_and_one_job() -> None:
     limit = quotas(quota({"pods": "3", "count/jobs.batch": "0"}))
     made = make_request("a", 1, 4, has_job=True)
     found = Headroom(limit, ()).refusal(made)
@@ -92,7 +92,7 @@ SCOPES: list[tuple[dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("spec", "counts"), SCOPES)
-def test_only_quotas_that_count_training_pods_matter(spec: dict[str, Any], counts: bool) -> None:
+def test_only_quotas_that_match_trainer_pods_apply(spec: dict[str, Any], counts: bool) -> None:
     assert (quota_of(quota({GPUS: "0"}, **spec)) is not None) is counts
 
 
@@ -103,7 +103,7 @@ def start(limit: Quotas, *admitted: Admitted) -> list[str]:
     return [start.request.uid for start in found.starts]
 
 
-def test_who_is_let_in_counts_until_its_pods_do_and_who_is_refused_holds_up_nobody() -> None:
+def test_admitted_job_uses_headroom_until_its_pods_count() -> None:
     limit = quotas(quota({GPUS: "4"}, {GPUS: "2"}))
     assert start(limit) == ["two", "other"]
     promised = make_admitted(make_request("p"), "n0")
@@ -114,14 +114,14 @@ def test_who_is_let_in_counts_until_its_pods_do_and_who_is_refused_holds_up_nobo
         assert start(limit, counted) == ["two", "other"]
 
 
-def test_the_tightest_of_several_quotas_counts_and_nothing_counts_twice() -> None:
+def test_tightest_quota_applies() -> None:
     wide, narrow = quota({GPUS: "8"}), quota({GPUS: "3"})
     assert start(quotas(wide, narrow)) == ["two", "one", "other"]
     assert start(quotas(wide, narrow), make_admitted(make_request("p"), "n0")) == ["two", "other"]
     assert start(quotas(wide, narrow), make_admitted(make_request("p", 2), "n0")) == ["one", "other"]
 
 
-def test_a_quota_that_is_gone_leaves_nothing() -> None:
+def test_deleted_quota_no_longer_applies() -> None:
     limit = quotas(quota({GPUS: "0"}))
     assert not limit.put("quota-0", quota_of(quota({GPUS: "0"})))
     assert limit.put("quota-0", None)

@@ -131,7 +131,7 @@ def slowly(
     st.tuples(st.sampled_from([None, 2, 5]), st.sampled_from([{}, {"a": 3}]), st.sampled_from([None, None, 0, 3, 8])),
 )
 @settings(max_examples=400)
-def test_a_strict_round_does_what_walking_down_the_line_does(
+def test_strict_cycle_matches_a_naive_reference(
     waiting: list[Request], cluster: Cluster, held: bool, limits: tuple[int | None, dict[str, int], int | None]
 ) -> None:
     cap, caps, hard = limits
@@ -145,9 +145,7 @@ def test_a_strict_round_does_what_walking_down_the_line_does(
 
 @given(requests(), CLUSTERS, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
 @settings(max_examples=200)
-def test_jobs_whose_pods_come_late_lose_nothing_to_those_behind(
-    waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool
-) -> None:
+def test_late_pods_keep_their_gpus(waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool) -> None:
     """Rounds go on while only some pods are bound yet: what was given is never given again, on no node."""
     inventory, running, given = cluster.inventory(), list[Admitted](), list[tuple[str, int]]()
     arrives, policy = iter(comes), Policy(backfill=backfill)
@@ -184,9 +182,7 @@ ROWS = st.lists(
 @example(rows=[(3, 1, 20, 60), (4, 1, 10, 60), (1, 1, 60, 60), (1, 1, 60, 60)], sizes=[5])
 @given(ROWS, st.lists(st.sampled_from([4, 5, 6]), min_size=1, max_size=2))
 @settings(max_examples=300)
-def test_no_head_starts_later_than_it_was_sure_to_when_others_pass_it(
-    rows: list[tuple[int, int, int, int]], sizes: list[int]
-) -> None:
+def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int]], sizes: list[int]) -> None:
     """EASY's promise, played through time: jobs take any time up to their limit, gangs included.
 
     What a head is sure of is found by trying every moment at which a running job's limit is over.
@@ -263,7 +259,7 @@ def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inv
 
 @given(VICTIMS, SIZES, st.integers(1, 6), st.integers(1, 2), st.integers(0, 4))
 @settings(max_examples=400)
-def test_who_makes_room_against_trying_every_set(
+def test_victims_match_exhaustive_search(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
 ) -> None:
     """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
@@ -310,9 +306,7 @@ def test_who_makes_room_against_trying_every_set(
 
 @given(VICTIMS, SIZES, st.sampled_from(["held", "cap", "later", "refused"]))
 @settings(max_examples=60)
-def test_who_may_not_start_anyway_sends_nobody_away(
-    rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str
-) -> None:
+def test_inadmissible_job_preempts_nothing(rows: list[tuple[int, int, int, bool]], sizes: list[int], why: str) -> None:
     inventory, running = _busy([(*row[:3], False) for row in rows], sizes)
     head = make_request(
         "head",
