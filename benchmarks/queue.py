@@ -42,7 +42,7 @@ peer: Kueue (after 0.19.2, BestEffortFIFO, one pod a Job), measured on such a ma
 jobs/s: from the first create call to the last end, and between 10 and 90 % of the ends.
 admissions/s: from the first create call to the last Job (without a queue: to the last pod with a node).
 GPU use: GPUs of running pods over all GPUs, over the time from the first to the last start.
-overtakes: pairs of neighbours of one priority in the order of enqueuedAt of which the later was let in first.
+overtakes: pairs of neighbours of one priority in the order of enqueuedAt of which the later was admitted first.
 writes: create, update, patch and delete requests of the audit log in the jobs' namespace, Events apart.
 CPU per job: of each process, over the whole run; the client is this benchmark."""
 _LANES = 20

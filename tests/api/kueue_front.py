@@ -1,4 +1,4 @@
-"""What the API server asks of Kueue in the tests that play it: its visibility API and its webhooks."""
+"""Endpoints of Kueue that the API server calls, for tests without Kueue: the visibility API and the webhooks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Front(Recorder):
 
     Attributes:
         positions: Answers for a LocalQueue; None while the API is not installed.
-        asked: LocalQueues that were asked for, with the API's version and the moment.
+        polls: Requested LocalQueues, with the API version and the time.
     """
 
     def __init__(self, kubernetes: Kubernetes, folder: Path) -> None:
         super().__init__(kubernetes, folder)
         self.positions: Callable[[str, str], list[Object]] | None = None
         self.version = "v1beta2"
-        self.asked: list[tuple[str, str, float]] = []
+        self.polls: list[tuple[str, str, float]] = []
 
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         parts = incoming.path.strip("/").split("/")
@@ -43,7 +43,7 @@ class Front(Recorder):
         return await super()._handle(incoming)
 
     async def _visible(self, version: str, namespace: str, queue: str) -> web.Response:
-        self.asked.append((version, f"{namespace}/{queue}", time.monotonic()))
+        self.polls.append((version, f"{namespace}/{queue}", time.monotonic()))
         if self.positions is None or version != self.version:
             return web.Response(status=404, text="404 page not found\n")
         items = await self._loop.run_in_executor(None, self.positions, namespace, queue)
@@ -56,7 +56,7 @@ class Webhook:
 
     Args:
         kubernetes: The control plane.
-        namespace: Where it is asked.
+        namespace: Namespace in which it is called.
         folder: Where its certificates go.
     """
 

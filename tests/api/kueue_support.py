@@ -1,7 +1,7 @@
-"""A small controller that plays Kueue: its published CRDs, and objects of the shapes that Kueue 0.19 writes.
+"""A small controller that replaces Kueue, with its published CRDs and the objects that Kueue 0.19 writes.
 
-It makes a Workload of each labelled Job, reserves quota in order, starts and stops Jobs, preempts and deactivates as
-Kueue does. The visibility API is an aggregated one: a proxy in front of the API server answers for it.
+It creates a Workload for each labelled Job, reserves quota in order, starts and stops Jobs, preempts and deactivates as
+Kueue does. A proxy in front of the API server serves the aggregated visibility API.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GPU = "nvidia.com/gpu"
 _STOPPING = "kueue.x-k8s.io/stopping"
 _FINALIZER = "kueue.x-k8s.io/resource-in-use"
 _LOST_RACES = (0, 404, 409, 429, 504)
-"""Somebody was faster, a kind was just installed, or the API server is busy: the next step does it."""
+"""Status codes of conflicts, of a kind that was just installed, and of a busy API server; the next step retries."""
 _DEACTIVATED = "The workload is deactivated"
 
 
@@ -89,7 +89,7 @@ class Manager:
     """Kueue's manager; one step after another in a thread, from `start` to `stop`.
 
     Attributes:
-        errors: What went wrong in its steps but for lost races.
+        errors: Errors of its steps, except conflicts.
     """
 
     def __init__(self, client: Client) -> None:
@@ -117,12 +117,12 @@ class Manager:
                     self.errors.append(str(error))
 
     def step(self) -> None:
-        """One look at everything."""
+        """Reconcile all Jobs and Workloads once."""
         jobs = {job["metadata"]["uid"]: job for job in self._jobs()}
         workloads = {workload["metadata"]["labels"]["kueue.x-k8s.io/job-uid"]: workload for workload in self.pending()}
         for uid, job in jobs.items():
             if uid not in workloads and not _ended(job):
-                self._take_up(job)
+                self._create_workload(job)
         for uid, workload in workloads.items():
             if uid in jobs and "deletionTimestamp" not in workload["metadata"]:
                 self._sync(workload, jobs[uid])
@@ -136,7 +136,7 @@ class Manager:
         return found
 
     def positions(self, namespace: str, queue: str) -> list[Object]:
-        """What the visibility API says of a LocalQueue."""
+        """Return the items of the visibility API for a LocalQueue."""
         listed = self._client.get(f"{GROUP}/localqueues")["items"]
         queues = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed}
         waiting = sorted((one for one in self.pending() if _waits(one) and _queue_of(one) in queues), key=_order)
@@ -156,7 +156,7 @@ class Manager:
         """Deactivate it as for an AdmissionCheck that rejects it."""
         text = f'AdmissionCheck in Rejected state: "{check}" ({message})'
 
-        def is_told() -> bool:
+        def is_written() -> bool:
             with suppress(ApiError):  # a race with the steps
                 self._conditions(
                     self._client.get(_path(workload)), {"DeactivationTarget": ("True", "AdmissionCheck", text)}
@@ -164,7 +164,7 @@ class Manager:
                 return True
             return False
 
-        until(is_told)
+        until(is_written)
         self._client.patch(_path(workload), {"spec": {"active": False}})
 
     # --- one Job ------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Manager:
         found: list[Object] = self._client.get(f"/apis/batch/v1/jobs?{selector}")["items"]
         return found
 
-    def _take_up(self, job: Object) -> None:
+    def _create_workload(self, job: Object) -> None:
         if not job["spec"].get("suspend"):
             self._stop_job(job)
         metadata, spec = job["metadata"], job["spec"]
@@ -396,7 +396,7 @@ def _ended(job: Object) -> bool:
 
 
 def _deactivation(workload: Object) -> tuple[str, str, str]:
-    """The eviction of a Workload that was deactivated, by somebody or by Kueue itself."""
+    """The eviction of a Workload that a user or Kueue deactivated."""
     target = _condition(workload, "DeactivationTarget")
     if not target:
         return "True", "Deactivated", _DEACTIVATED

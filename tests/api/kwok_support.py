@@ -1,4 +1,4 @@
-"""A control plane with fake nodes whose pods run for as long as their namespace says, and then end well."""
+"""A control plane with fake nodes whose pods run for a time set per namespace, and then succeed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.api.operator_support import termination
 
 Object = dict[str, Any]
 _RAISED = ("--kube-api-qps=500", "--kube-api-burst=1000")
-"""The defaults (20/30 and 50/100 requests per second) would be what many jobs wait for."""
+"""With the defaults (20/30 and 50/100 requests per second), many jobs would wait for the controllers."""
 
 
 @contextmanager
 def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Iterator[Kubernetes]:
-    """Start it under a name with fake nodes of 8 GPUs each, and remove it in the end.
+    """Start a control plane with fake nodes of 8 GPUs each, and remove it in the end.
 
     Args:
         name: The cluster's name.
@@ -34,12 +34,12 @@ def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Ite
 
 
 def _start_nodes(cluster: api.Cluster, nodes: int, seconds: Mapping[str, float]) -> None:
-    """Fake nodes whose pods end by themselves: kwok finds the process running and makes the nodes only."""
+    """Start kwok with stages that end pods; `kwok.start` then only creates the nodes."""
     stages = cluster.state / "conf" / "own-stages.yaml"
     stages.write_text(yaml.safe_dump_all(_stages(seconds), sort_keys=False))
     folder = binaries.ensure([*binaries.API, "kwok"])
-    words = kwok.command(cluster.plane, folder)
-    command = [f"--config={stages}" if word.startswith("--config=") else word for word in words]
+    arguments = kwok.command(cluster.plane, folder)
+    command = [f"--config={stages}" if each.startswith("--config=") else each for each in arguments]
     cluster.plane.processes.start("kwok", command)
     kwok.start(cluster.plane, folder, nodes)
 
@@ -67,7 +67,7 @@ def _stages(seconds: Mapping[str, float]) -> list[Object]:
 
 
 def prepare_namespace(kubernetes: Kubernetes, namespace: str, claim: str) -> None:
-    """A namespace with a bound claim for models, rows and runs: no provisioner is there, nor measured."""
+    """Create a namespace with a bound claim for models, rows and runs, without a provisioner."""
     kubernetes.namespace(namespace)
     volume = f"{claim}-{namespace}"
     size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
@@ -101,7 +101,7 @@ def prepare_namespace(kubernetes: Kubernetes, namespace: str, claim: str) -> Non
 
 
 def training_job(namespace: str, name: str, *, claim: str, gpus: int, suspend: bool = False, **spec: Any) -> Object:
-    """A TrainingJob for the fake nodes; it stores into the namespace's claim."""
+    """Return a TrainingJob for the fake nodes; it stores into the namespace's claim."""
     return {
         "apiVersion": "trainyard.dev/v1alpha1",
         "kind": "TrainingJob",

@@ -1,4 +1,4 @@
-"""What TrainingJobs were told, each version of it: what passes within a moment is not missed by looking too late."""
+"""Every version of the status of TrainingJobs, from a watch: short-lived states are not missed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 
 class StatusHistory:
-    """The statuses of a namespace's TrainingJobs in their order, as a watch brings them to a thread."""
+    """All statuses of a namespace's TrainingJobs, in order."""
 
     def __init__(self, kubernetes: Kubernetes, namespace: str) -> None:
         self._kubernetes = kubernetes
@@ -31,10 +31,10 @@ class StatusHistory:
         threading.Thread(target=self._follow, args=(listed["metadata"]["resourceVersion"],), daemon=True).start()
 
     def wait(self, name: str, wanted: Callable[[Object], bool]) -> Object:
-        """Wait for a status, beginning with the one that the wait before ended at; nothing in between is passed over.
+        """Wait for a status, starting at the one that ended the previous wait.
 
         Raises:
-            AssertionError: it did not come; the text has all since the wait before.
+            AssertionError: it did not occur; the text has all statuses since the previous wait.
         """
 
         def found() -> Object | None:
@@ -49,12 +49,12 @@ class StatusHistory:
         raise AssertionError(f"{name}: {json.dumps(self._statuses[name][self._reached[name] :], indent=1)}")
 
     def stop(self) -> None:
-        """Follow no longer."""
+        """Stop the watch."""
         self._over.set()
 
     def _follow(self, version: str) -> None:
         while not self._over.is_set():
-            with contextlib.suppress(OSError, ApiError):  # it goes on from the same version: nothing is lost
+            with contextlib.suppress(OSError, ApiError):  # the watch resumes from the same version: nothing is lost
                 for item in self._watch(version):
                     version = item["metadata"]["resourceVersion"]
 

@@ -1,4 +1,4 @@
-"""A job on several nodes on a real control plane: admitted whole, started again whole, ended by its first pod."""
+"""A job on several nodes on a real control plane: admitted and restarted whole, ended by its first pod."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GangCluster]:
 
 
 class GangCluster:
-    """TrainingJobs whose pods end when they are told to."""
+    """TrainingJobs whose pods a test ends."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
         self.kubernetes, self.client = kubernetes, kubernetes.client
@@ -71,7 +71,7 @@ class GangCluster:
         return sorted(live, key=lambda pod: str(pod["metadata"]["labels"].get(INDEX_LABEL)))
 
     def end(self, pod: Object, code: int, message: str) -> None:
-        """Let a pod's container end."""
+        """End the container of a pod."""
         notes = {"trainyard.test/exit-code": str(code), "trainyard.test/termination-message": message}
         self.client.patch(f"{ROOT}/pods/{pod['metadata']['name']}", {"metadata": {"annotations": notes}})
 
@@ -114,12 +114,12 @@ def test_gang_is_admitted_and_restarted_whole_and_ends_with_its_first_pod(cluste
     cluster.end(first, 0, FINISHED)
     done = cluster.wait("gang", "Succeeded")
     assert done["message"] == "Training finished after 100 steps."
-    assert not cluster.pods("gang"), "the other pod is stopped, and the Job was complete only then"
-    leave_nothing(cluster, done["jobName"])
+    assert not cluster.pods("gang"), "the other pod is stopped before the Job is complete"
+    check_deletion(cluster, done["jobName"])
 
 
 def a_service_of_a_killed_operator(cluster: GangCluster, name: str) -> dict[str, str]:
-    """The Service of a job, as an operator makes it and dies before it makes the Job."""
+    """Create the Service of a job, as an operator does that is killed before it creates the Job."""
     job = cluster.client.get(f"{TRAINING_JOBS}/{name}")
     uid = job["metadata"]["uid"]
     labels = {JOB_UID_LABEL: uid, ROLE_LABEL: "train"}
@@ -131,7 +131,7 @@ def a_service_of_a_killed_operator(cluster: GangCluster, name: str) -> dict[str,
 
 
 def check_addresses(cluster: GangCluster, first: Object, second: Object) -> None:
-    """Each pod is on a node of its own, and the first one's DNS name is what both are told."""
+    """Each pod is on its own node, and both have the DNS name of the first one."""
     assert {pod["spec"]["nodeName"] for pod in (first, second)} == {"kwok-0", "kwok-1"}
     service = cluster.client.get(f"{ROOT}/services/{first['spec']['subdomain']}")["spec"]
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
@@ -142,8 +142,8 @@ def check_addresses(cluster: GangCluster, first: Object, second: Object) -> None
     assert [pod["metadata"]["annotations"][INDEX_LABEL] for pod in (first, second)] == ["0", "1"]
 
 
-def leave_nothing(cluster: GangCluster, child: str) -> None:
-    """Nothing of a job is left when it is deleted."""
+def check_deletion(cluster: GangCluster, child: str) -> None:
+    """Delete the job and check that its children are gone."""
     service, job = f"{ROOT}/services/tj-{child}", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{child}"
     assert cluster.is_there(service)
     cluster.client.delete(f"{TRAINING_JOBS}/gang")
@@ -157,12 +157,13 @@ def test_gang_on_a_single_node_claim_fails_before_it_is_queued(cluster: GangClus
     cluster.submit("alone", 1, nodes=2, claim="single")
     found = cluster.wait("alone", "Failed")
     assert found["message"].startswith("spec.storage.claimName: the claim single allows ReadWriteOnce only, but the 2")
-    assert "enqueuedAt" not in found.get("queue", {}) or not cluster.pods("alone")
+    assert found.get("queue", {}).keys() <= {"pool", "enqueuedAt"}, "it has neither position nor reason"
     assert "jobName" not in found
+    assert not cluster.pods("alone")
 
 
 def test_namespace_with_a_running_gang_terminates(cluster: GangCluster) -> None:
-    """Kubernetes ends the pods first, and the Job keeps them: the operator ends the Job."""
+    """Kubernetes deletes the pods first and the Job replaces them, so the operator ends the Job."""
     passing = "passing"
     kwok_support.prepare_namespace(cluster.kubernetes, passing, CLAIM)
     body = kwok_support.training_job(passing, "gang", claim=CLAIM, gpus=1)
@@ -180,8 +181,8 @@ def test_unreachable_node_is_reported_and_freed_by_the_out_of_service_taint(clus
     second = cluster.pods("cut-off")[1]
     name, since = second["spec"]["nodeName"], "2026-01-01T00:00:00Z"
     node = f"/api/v1/nodes/{name}"
-    cluster.client.patch(node, {"metadata": {"labels": {"type": "silent"}}})  # kwok plays its kubelet no more
-    # What the node controller makes of that in time.
+    cluster.client.patch(node, {"metadata": {"labels": {"type": "unreachable"}}})  # kwok no longer plays its kubelet
+    # As the node controller does after a while.
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
     cluster.client.patch(f"{node}/status", {"status": {"conditions": [unknown]}})
     where = f"Pod {second['metadata']['name']} is on node {name}, which has been unreachable since {since}."

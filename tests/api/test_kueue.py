@@ -1,4 +1,4 @@
-"""Kueue mode on a real control plane: real API server, Job controller and CRDs of Kueue; Kueue itself is played."""
+"""Kueue mode on a real API server and Job controller with Kueue's CRDs; a test controller replaces Kueue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.api
 Object = dict[str, Any]
 GPU_SPEC = {**SPEC["resources"], "gpus": 1}
 PAUSE = 8
-"""Seconds between two requests for a queue's places, at least."""
+"""Least seconds between two requests for the positions of a queue."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def operator(kubernetes: Kubernetes, front: Front, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def before_kueue(kubernetes: Kubernetes, operator: Operator) -> Iterator[tuple[TrainingJob, Object]]:
-    """A TrainingJob, and its status, that came before Kueue was installed."""
+    """A TrainingJob and its status from before Kueue was installed."""
     with namespace_of_a_team(kubernetes, "early", RESTRICTED) as team:
         job = submit(team, "early")
         yield job, job.wait("Queued")
@@ -70,7 +70,7 @@ def before_kueue(kubernetes: Kubernetes, operator: Operator) -> Iterator[tuple[T
 
 @pytest.fixture(scope="module")
 def manager(kubernetes: Kubernetes, front: Front, before_kueue: tuple[TrainingJob, Object]) -> Iterator[Manager]:
-    """Kueue, installed when the operator and a job were there already."""
+    """The replacement of Kueue, installed after the operator and a job."""
     kueue_support.install(kubernetes)
     manager = Manager(kubernetes.client)
     front.positions = manager.positions
@@ -82,7 +82,7 @@ def manager(kubernetes: Kubernetes, front: Front, before_kueue: tuple[TrainingJo
 
 @pytest.fixture
 def team(kubernetes: Kubernetes, operator: Operator, manager: Manager, front: Front) -> Iterator[Team]:
-    """A namespace with a LocalQueue; the ClusterQueue has 2 GPUs. In the end, what the operator wrote is looked at."""
+    """A namespace with a LocalQueue; the ClusterQueue has 2 GPUs. The operator's writes are checked in the end."""
     if operator.process.poll() is not None:
         operator.restart()
     kueue_support.cluster_queue(kubernetes, 2)
@@ -106,7 +106,7 @@ def workload(job: TrainingJob) -> Object:
 
 
 def wait_for(job: TrainingJob, phase: str, reason: str) -> Object:
-    """Wait for a phase of that reason, which stands in the condition Admitted of a job that waits."""
+    """Wait for a phase and the reason of the condition Admitted."""
 
     def reached() -> bool:
         return job.status().get("phase") == phase and job.condition("Admitted").get("reason") == reason
@@ -118,7 +118,7 @@ def wait_for(job: TrainingJob, phase: str, reason: str) -> Object:
 
 
 def save_and_end(job: TrainingJob, pod: Any, step: int = 40) -> None:
-    """Play the trainer that was told to save: exit 75."""
+    """Act as a trainer that saves on request and exits 75."""
     pod.wait_for_deletion()
     pod.end(75, termination("Stopped", step=step, message="Saved.", exit_code=75, reason="Saved"))
 
@@ -168,7 +168,7 @@ def test_two_jobs_have_positions_reasons_and_kueues_nodes(team: Team, operator: 
 
 
 def shown(operator: Operator, part: str, team: Team) -> list[tuple[str, int | None]]:
-    """Names and places of the team's jobs in a part of what the operator says of its queues."""
+    """Return names and positions of the team's jobs in a part of the debug view."""
     rows = operator.told("/queue")[part]
     return [(row["name"], row.get("position")) for row in rows if row["namespace"] == team.namespace]
 
@@ -182,17 +182,17 @@ def renewals(kubernetes: Kubernetes, after: int) -> list[Object]:
 
 def test_positions_are_requested_once_per_queue_while_a_job_waits(team: Team, front: Front) -> None:
     submit(team, "first", resources={**GPU_SPEC, "gpus": 2}).run()
-    front.asked.clear()
-    # A renewal every two seconds: longer than the ten seconds between two requests for places.
+    front.polls.clear()
+    # Renewals are two seconds apart: six take longer than the ten seconds between two requests.
     seen = len(team.kubernetes.audit())
     until(lambda: len(renewals(team.kubernetes, seen)) >= 6)
-    assert front.asked == [], "nobody waits"
+    assert front.polls == [], "no job waits"
     began = time.monotonic()
     waiting = [submit(team, f"waits-{number}") for number in range(3)]
     until(lambda: [job.status().get("queue", {}).get("position") for job in waiting] == [1, 2, 3])
-    until(lambda: len(front.asked) >= 3)
-    moments = [at for version, queue, at in front.asked if queue == f"{team.namespace}/{QUEUE}"]
-    # About ten seconds apart: never have more come than may have been sent until then.
+    until(lambda: len(front.polls) >= 3)
+    moments = [at for version, queue, at in front.polls if queue == f"{team.namespace}/{QUEUE}"]
+    # Requests are about ten seconds apart.
     assert [at - began for number, at in enumerate(moments) if number > (at - began) / PAUSE] == []
 
 
@@ -202,8 +202,8 @@ def test_positions_need_the_visibility_api_in_a_supported_version(team: Team, fr
     try:
         job = submit(team, "job")
         wait_for(job, "Queued", "WaitingForQuota")
-        asked = len(front.asked)
-        until(lambda: len(front.asked) > asked + 1)
+        asked = len(front.polls)
+        until(lambda: len(front.polls) > asked + 1)
         assert "position" not in job.status()["queue"]
         assert operator.log().count("places in Kueue's queues are unknown") == 1
     finally:
@@ -222,8 +222,8 @@ def test_preempted_job_resumes_in_the_same_job(team: Team, kubernetes: Kubernete
     high = submit(team, "high", resources={**GPU_SPEC, "gpus": 2}, queue={"name": QUEUE, "priority": 9})
     low.wait("Suspending")
     # The Workload event, which has the cause, may come after the Job's.
-    told = "The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a"
-    until(lambda: low.status()["message"].startswith(told))
+    message = "The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a"
+    until(lambda: low.status()["message"].startswith(message))
     save_and_end(low, pod)
     waiting = wait_for(low, "Queued", "Preempted")
     assert waiting["message"].endswith("It resumes where it was when Kueue admits it.")
@@ -397,9 +397,9 @@ def test_deactivation_by_kueue_is_reported_with_the_remedy(team: Team, manager: 
     pod = job.run()
     manager.reject(workload(job), "budget", "none left")
     save_and_end(job, pod)
-    told = wait_for(job, "Queued", "DeactivatedDueToAdmissionCheck")["message"]
+    message = wait_for(job, "Queued", "DeactivatedDueToAdmissionCheck")["message"]
     name = workload(job)["metadata"]["name"]
-    assert told == (
+    assert message == (
         "Its Workload was deactivated, not by spec.suspend: The workload is deactivated due to AdmissionCheck in "
         'Rejected state: "budget" (none left). A user with permission queues it again by kubectl delete '
         f"workloads.kueue.x-k8s.io {name} -n {team.namespace}."
@@ -407,7 +407,7 @@ def test_deactivation_by_kueue_is_reported_with_the_remedy(team: Team, manager: 
     job.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": True}})
     waiting = submit(team, "waiting", resources={**GPU_SPEC, "gpus": 4})
     until(lambda: waiting.status().get("queue", {}).get("position") == 2)
-    assert (job.status()["message"], "position" in job.status()["queue"]) == (told, False)
+    assert (job.status()["message"], "position" in job.status()["queue"]) == (message, False)
     waiting.delete()
     job.client.delete(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}")
     job.run()
@@ -450,11 +450,11 @@ def test_suspension_waits_for_kueues_webhook(team: Team, manager: Manager, tmp_p
     webhook.register()
     try:
         job.patch(suspend=True)
-        told = job.wait("Suspending")["message"]
-        assert told.startswith(
+        message = job.wait("Suspending")["message"]
+        assert message.startswith(
             "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now"
         )
-        assert 'failed calling webhook "vworkload.kb.io"' in told
+        assert 'failed calling webhook "vworkload.kb.io"' in message
         assert workload(job)["spec"]["active"] is True
     finally:
         webhook.unregister()

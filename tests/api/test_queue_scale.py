@@ -1,4 +1,4 @@
-"""A sample of `make campaign-queue`: the same runs, small; what they say of time is not asserted."""
+"""A small sample of `make campaign-queue`, without assertions about time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.queueing.cluster_fixture import CampaignCluster, campaign_cluster
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
 NODES, JOBS, KILLS = 4, 40, 3
 LATE = 60.0
-"""Seconds within which a cluster that was told must have been true; `make campaign-queue` asks for ten."""
+"""Seconds within which a published position must have been true; `make campaign-queue` requires ten."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Teams whose TrainingJobs run on fake nodes when Kueue lets them."""
+"""Namespaces whose TrainingJobs run on fake nodes under Kueue."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ class Job(TrainingJob):
         return [pod for pod in self.pods() if pod["status"].get("phase") not in _ENDED]
 
     def succeed(self) -> Object:
-        """Let its pods end well, and wait for that."""
+        """End its pods with success and wait for the phase."""
         self.end()
         return self.wait("Succeeded")
 
     def end(self, after: str = "") -> None:
-        """Let its pods end well, at once or after a time such as 3s."""
+        """End its pods with success, at once or after a time such as 3s."""
         ended = {"trainyard.test/exit-code": "0"}
-        late = {f"pod-complete.stage.kwok.x-k8s.io/{word}": after for word in ("delay", "jitter-delay")}
+        late = {f"pod-complete.stage.kwok.x-k8s.io/{name}": after for name in ("delay", "jitter-delay")}
         for pod in self.live():
             notes = {"trainyard.test/termination-message": _FINISHED, **(late if after else ended)}
             path = f"/api/v1/namespaces/{self.team.namespace}/pods/{pod['metadata']['name']}"
             self.client.patch(path, {"metadata": {"annotations": notes}})
 
-    def place(self) -> int | None:
-        """Its place in the queue, as told."""
-        place: int | None = self.status().get("queue", {}).get("position")
-        return place
+    def position(self) -> int | None:
+        """Its published queue position."""
+        position: int | None = self.status().get("queue", {}).get("position")
+        return position
 
     def workload(self) -> Object | None:
         """Kueue's Workload of its Job, if there is one."""
@@ -71,20 +71,20 @@ class Job(TrainingJob):
         return own[0] if own else None
 
     def check(self, name: str, state: str, message: str, **more: Any) -> None:
-        """Play the controller of an AdmissionCheck that says something of its Workload."""
+        """Write the state of an AdmissionCheck of its Workload, as the check's controller does."""
         found = until(lambda: self._reserved(name))
         said = {"name": name, "state": state, "message": message, "lastTransitionTime": _now(), **more}
         path = f"{GROUP}/namespaces/{self.team.namespace}/workloads/{found['metadata']['name']}/status"
         self.client.patch(path, {"status": {"admissionChecks": [said]}})
 
     def _reserved(self, check: str) -> Object | None:
-        """Its Workload as soon as Kueue asks for a check of it."""
+        """Its Workload once it lists a check."""
         found = self.workload() or {}
         asked = [one["name"] for one in found.get("status", {}).get("admissionChecks", [])]
         return found if check in asked else None
 
     def workload_spec(self) -> Object:
-        """What its Workload asks for."""
+        """The spec of its Workload."""
         spec: Object = (self.workload() or {"spec": {}})["spec"]
         return spec
 
@@ -107,7 +107,7 @@ class KueueTeam(Team):
 
 @contextmanager
 def kueue_team(kubernetes: Kubernetes, prefix: str) -> Iterator[KueueTeam]:
-    """A namespace of a test; in the end its jobs are gone."""
+    """Create a namespace for a test; its jobs are deleted in the end."""
     namespace = f"{prefix}-{uuid.uuid4().hex[:6]}"
     kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
     local_queue(kubernetes, namespace)
@@ -158,7 +158,7 @@ def local_queue(kubernetes: Kubernetes, namespace: str, name: str = QUEUE, clust
 
 
 def admission_check(kubernetes: Kubernetes, name: str, *, active: bool) -> None:
-    """Make an AdmissionCheck; an active one is one whose controller the test plays."""
+    """Create an AdmissionCheck; the test acts as the controller of an active one."""
     kubernetes.apply(_object("AdmissionCheck", name, {"controllerName": f"trainyard.test/{name}"}))
     condition = {"type": "Active", "status": "True", "reason": "Played", "message": "", "lastTransitionTime": _now()}
     if active:

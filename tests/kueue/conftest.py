@@ -68,7 +68,7 @@ def operator(session_operator: Operator) -> Operator:
 
 @pytest.fixture
 def team(kubernetes: Kubernetes, kueue: Kueue, operator: Operator, recorder: Recorder) -> Iterator[KueueTeam]:
-    """A namespace of a test; the ClusterQueue has 2 GPUs. In the end, what the operator wrote is looked at."""
+    """A namespace of a test; the ClusterQueue has 2 GPUs. The operator's writes are checked in the end."""
     cluster_queue(kubernetes, 2)
     seen = len(kubernetes.audit())
     with kueue_team(kubernetes, "team") as made:

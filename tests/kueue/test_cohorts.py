@@ -1,4 +1,4 @@
-"""Two ClusterQueues that lend each other quota: what borrows, what is taken back, and in which places jobs wait."""
+"""ClusterQueues of a cohort: borrowing, reclaiming, fair sharing and queue positions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def submit(team: KueueTeam, name: str, queue: str, gpus: int = 1, priority: int 
 
 @contextmanager
 def saving(job: Job) -> Iterator[None]:
-    """Keep a job's pod from being gone, as one that saves for long."""
+    """Keep a job's pod from being deleted, as if it saved for long."""
     (pod,) = job.live()
     path = f"/api/v1/namespaces/{job.team.namespace}/pods/{pod['metadata']['name']}"
     until(lambda: _refinalize(job, path, {SAVES}, set()))
@@ -39,7 +39,7 @@ def saving(job: Job) -> Iterator[None]:
 
 
 def _refinalize(job: Job, path: str, more: set[str], fewer: set[str]) -> bool:
-    """Change the finalizers of a pod, unless somebody else did so at the same time."""
+    """Change the finalizers of a pod; False if another client changed it at the same time."""
     metadata = job.client.get(path)["metadata"]
     finalizers = sorted({*metadata.get("finalizers", []), *more} - fewer)
     with suppress(ApiError):
@@ -50,7 +50,7 @@ def _refinalize(job: Job, path: str, more: set[str], fewer: set[str]) -> bool:
 
 def test_reclaimed_quota_evicts_the_borrower_which_resumes(team: KueueTeam, kubernetes: Kubernetes) -> None:
     for name in ("left", "right"):
-        queue(team, kubernetes, name, 2, "yard")
+        queue(team, kubernetes, name, 2, "pair")
     jobs = [submit(team, name, "left", 2) for name in ("first", "second")]
     for job in jobs:
         job.runs()
@@ -65,13 +65,13 @@ def test_reclaimed_quota_evicts_the_borrower_which_resumes(team: KueueTeam, kube
             "The job saves a checkpoint. Kueue stopped it: Preempted to accommodate a workload (UID: "
         )
     owner.runs()
-    told = borrower.waits("Preempted")
+    status = borrower.waits("Preempted")
     assert (
-        "due to reclamation within the cohort; preemptor path: /yard/right; preemptee path: /yard/left. A queue "
-        in (told["message"])
+        "due to reclamation within the cohort; preemptor path: /pair/right; preemptee path: /pair/left. A queue "
+        in (status["message"])
     )
-    assert "A queue that lent its quota takes it back. " in told["message"]
-    assert told["message"].endswith("It resumes where it was when Kueue admits it.")
+    assert "A queue that lent its quota takes it back. " in status["message"]
+    assert status["message"].endswith("It resumes where it was when Kueue admits it.")
     until(lambda: "2 more needed" in borrower.status()["message"])
     assert borrower.status()["queue"]["reason"] == "Preempted"
     (stays,) = [job for job in jobs if job is not borrower]
@@ -92,19 +92,19 @@ def test_local_queues_share_the_positions_of_a_borrowing_cluster_queue(team: Kue
         name: submit(team, name, where, 2, priority)
         for name, where, priority in (("a", "north", 3), ("b", "north-too", 7), ("c", "north", 5))
     }
-    until(lambda: [waiting[name].place() for name in "bca"] == [1, 2, 3])
+    until(lambda: [waiting[name].position() for name in "bca"] == [1, 2, 3])
     assert [waiting[name].status()["queue"]["length"] for name in "ac"] == [3, 3]
     assert {waiting[name].status()["queue"]["pool"] for name in "abc"} == {"north", "north-too"}
     running[0].succeed()
     waiting["b"].runs()
-    until(lambda: [waiting[name].place() for name in "ca"] == [1, 2])
+    until(lambda: [waiting[name].position() for name in "ca"] == [1, 2])
     owner = submit(team, "owner", "south", 2)
     owner.runs()
     sent = until(lambda: [job for job in (running[1], waiting["b"]) if job.status()["phase"] == "Queued"])
     assert len(sent) == 1
     row = [*sent, waiting["c"], waiting["a"]]
-    until(lambda: sorted(job.place() or 0 for job in row) == [1, 2, 3])
-    assert (waiting["c"].place() or 0) < (waiting["a"].place() or 0)
+    until(lambda: sorted(job.position() or 0 for job in row) == [1, 2, 3])
+    assert (waiting["c"].position() or 0) < (waiting["a"].position() or 0)
 
 
 def test_fair_sharing_evicts_the_largest_borrower(team: KueueTeam, kubernetes: Kubernetes, kueue: Kueue) -> None:
@@ -121,10 +121,10 @@ def test_fair_sharing_evicts_the_largest_borrower(team: KueueTeam, kubernetes: K
         until(lambda: len(phase(light, "Running")) == 1)
         sent = until(lambda: three if len(three := ran_before(phase(light, "Queued"))) == 3 else None)
         for job in sent:
-            told = job.waits("Preempted")["message"]
-            assert "due to Fair Sharing within the cohort; " in told
-            assert " Its queue had borrowed more than its fair share. " in told
-        until(lambda: has_places(light) and has_places(heavy))
+            message = job.waits("Preempted")["message"]
+            assert "due to Fair Sharing within the cohort; " in message
+            assert " Its queue had borrowed more than its fair share. " in message
+        until(lambda: has_positions(light) and has_positions(heavy))
         shares = {name: share(kubernetes, name) for name in ("light", "heavy")}
         assert shares == {"light": 1, "heavy": 3}
         for job in phase(heavy, "Running"):
@@ -141,14 +141,14 @@ def phase(jobs: list[Job], name: str) -> list[Job]:
 
 
 def ran_before(jobs: list[Job]) -> list[Job]:
-    """Those that ran and do not any more."""
+    """Return the jobs that have run."""
     return [job for job in jobs if "attempts" in job.status()]
 
 
-def has_places(jobs: list[Job]) -> bool:
-    """Whether those of a queue that wait are told the places from the first to the last."""
-    places = sorted(job.place() or 0 for job in phase(jobs, "Queued"))
-    return places == list(range(1, len(places) + 1))
+def has_positions(jobs: list[Job]) -> bool:
+    """Return whether the waiting jobs have the positions from 1 to their number."""
+    positions = sorted(job.position() or 0 for job in phase(jobs, "Queued"))
+    return positions == list(range(1, len(positions) + 1))
 
 
 def share(kubernetes: Kubernetes, name: str) -> int:

@@ -1,9 +1,9 @@
-"""Kueue's queues held, missing or taken away, Kueue and the operator killed, and jobs deleted meanwhile."""
+"""Held, drained and missing queues, kills of Kueue and the operator, and deletions at any time."""
 
 from __future__ import annotations
 
 import shlex
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,14 +63,14 @@ def test_jobs_wait_for_kueue_while_it_is_down(team: KueueTeam, kueue: Kueue) -> 
     waiting = team.submit("waiting")
     waiting.waits("WaitingForQuota")
     held = team.submit("held")
-    held.waits("WaitingForTurn")  # Kueue says nothing of one that is like one it looked at
+    held.waits("WaitingForTurn")  # Kueue writes no message for a job equal to one it considered
     first.end(after="3s")  # mostly while Kueue is down: its webhooks see each change of a pod but its status
     kueue.kill()
     new = team.submit("new")
     assert new.waits("WebhookUnavailable")["queue"]["reason"] == "WebhookUnavailable"
     held.patch(suspend=True)
-    told = held.wait("Suspended")
-    assert "The API server cannot make this change now; the operator retries:" in told["message"]
+    status = held.wait("Suspended")
+    assert "The API server cannot make this change now; the operator retries:" in status["message"]
     assert waiting.status()["phase"] == "Queued"
     kueue.start()
     first.wait("Succeeded")
@@ -89,12 +89,12 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: KueueTeam, kueue: 
     job.runs()
     kueue.kill()
     job.patch(suspend=True)
-    told = job.wait("Suspending")
-    assert told["message"].startswith(
+    status = job.wait("Suspending")
+    assert status["message"].startswith(
         "The job saves a checkpoint and frees its GPUs. The API server cannot make this change now; the operator "
         "retries: "
     )
-    assert 'failed calling webhook "vworkload.kb.io"' in told["message"]
+    assert 'failed calling webhook "vworkload.kb.io"' in status["message"]
     assert len(job.live()) == 1
     kueue.start()
     job.wait("Suspended")
@@ -102,16 +102,30 @@ def test_a_running_job_is_suspended_while_kueue_is_down(team: KueueTeam, kueue: 
     job.runs(attempts=2)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+def is_submitted(_low: Job, high: Job) -> bool:
+    return "jobName" in high.status()
+
+
+def is_evicted(low: Job, _high: Job) -> bool:
+    return any(
+        condition["type"] == "Evicted" and condition["status"] == "True"
+        for condition in (low.workload() or {}).get("status", {}).get("conditions", [])
+    )
+
+
+def is_suspended(low: Job, _high: Job) -> bool:
+    return bool(low.child()["spec"]["suspend"])
+
+
+@pytest.mark.parametrize("stage", [is_submitted, is_evicted, is_suspended])
 def test_kueue_is_killed_while_it_preempts(
-    team: KueueTeam, kueue: Kueue, kubernetes: Kubernetes, seconds: float
+    team: KueueTeam, kueue: Kueue, kubernetes: Kubernetes, stage: Callable[[Job, Job], bool]
 ) -> None:
     cluster_queue(kubernetes, 2, preemption={"withinClusterQueue": "LowerPriority"})
     low = team.submit("low", gpus=2, priority=1)
     low.runs()
     high = team.submit("high", gpus=2, priority=9)
-    until(lambda: "jobName" in high.status())
-    time.sleep(seconds)
+    until(lambda: stage(low, high))
     kueue.kill()
     kueue.start()
     high.runs()
@@ -264,9 +278,9 @@ def test_deactivation_by_a_user_is_reported_with_the_remedy(team: KueueTeam, kub
     assert found is not None
     name = found["metadata"]["name"]
     kubernetes.client.patch(f"{GROUP}/namespaces/{team.namespace}/workloads/{name}", {"spec": {"active": False}})
-    told = job.waits("Deactivated")["message"]
-    assert told.startswith("Its Workload was deactivated, not by spec.suspend: The workload is deactivated.")
-    command = told.split(" queues it again by ")[1].rstrip(".")
+    message = job.waits("Deactivated")["message"]
+    assert message.startswith("Its Workload was deactivated, not by spec.suspend: The workload is deactivated.")
+    command = message.split(" queues it again by ")[1].rstrip(".")
     kubernetes.kubectl(*shlex.split(command)[1:])
     job.runs(attempts=2)
 

@@ -1,4 +1,4 @@
-"""A ClusterQueue with two flavors of GPUs: which nodes a job gets, and what is said of one that gets none."""
+"""A ClusterQueue with two flavors of GPUs: nodes of admitted jobs, and reasons of waiting ones."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_preempted_job_resumes_on_another_flavor_in_the_same_job(shop: KueueTeam
     uid = low.child()["metadata"]["uid"]
     quotas(kubernetes, 2, 2, preemption={"withinClusterQueue": "LowerPriority"})
     submit(shop, "high", gpu="a100", priority=9).runs()
-    told = low.waits("Preempted")
-    assert told["queue"]["pool"] == QUEUE
+    status = low.waits("Preempted")
+    assert status["queue"]["pool"] == QUEUE
     until(lambda: "2 more needed" in low.status()["message"])
     assert low.status()["message"].endswith("It resumes where it was when Kueue admits it.")
     other.succeed()
@@ -116,9 +116,9 @@ def test_job_waits_if_its_only_matching_flavor_is_full(shop: KueueTeam, kubernet
     first.runs()
     quotas(kubernetes, 2, 1)
     large, strict = submit(shop, "large", priority=9), submit(shop, "strict", 1, tolerates=False)
-    told = large.waits("WaitingForQuota")["message"]
-    assert "insufficient quota for nvidia.com/gpu in flavor h100" in told
-    assert told.endswith("insufficient unused quota for nvidia.com/gpu in flavor a100, 2 more needed.")
+    message = large.waits("WaitingForQuota")["message"]
+    assert "insufficient quota for nvidia.com/gpu in flavor h100" in message
+    assert message.endswith("insufficient unused quota for nvidia.com/gpu in flavor a100, 2 more needed.")
     assert "1 more needed, untolerated taint" in strict.waits("WaitingForQuota")["message"]
     strict.delete()
     until(lambda: strict.workload() is None)
@@ -131,11 +131,11 @@ def test_job_larger_than_its_flavors_names_the_remedy(shop: KueueTeam, kubernete
     quotas(kubernetes, 2, 4)
     huge, picky = submit(shop, "huge", 5), submit(shop, "picky", 4, gpu="a100")
     less = "lower spec.resources, or ask the administrator for more quota."
-    told = huge.waits("ExceedsMaxQuota")["message"]
-    assert told.count("insufficient quota for nvidia.com/gpu in flavor") == 2
-    assert told.endswith(f"> maximum capacity (4). Its queue never has that much: {less}")
-    told = picky.waits("ExceedsMaxQuota")["message"]
-    assert told.endswith(
+    message = huge.waits("ExceedsMaxQuota")["message"]
+    assert message.count("insufficient quota for nvidia.com/gpu in flavor") == 2
+    assert message.endswith(f"> maximum capacity (4). Its queue never has that much: {less}")
+    message = picky.waits("ExceedsMaxQuota")["message"]
+    assert message.endswith(
         "> maximum capacity (2). It may not use the other flavors of its queue, and this one never has that much: "
         f"match another with spec.resources.nodeSelector and tolerations, {less}"
     )
@@ -146,6 +146,6 @@ def test_job_larger_than_its_flavors_names_the_remedy(shop: KueueTeam, kubernete
 
 
 def tolerations(job: Object) -> list[Object]:
-    """Those of a Job's pods, in an order of their own."""
+    """Return the tolerations of a Job's pods, sorted."""
     found: list[Object] = job["spec"]["template"]["spec"]["tolerations"]
     return sorted(found, key=lambda one: str(one["key"]))

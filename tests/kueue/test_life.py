@@ -1,4 +1,4 @@
-"""Jobs under Kueue itself: what waits, starts, saves for others, resumes and ends, and what the status says of it."""
+"""Jobs under Kueue: waiting, starting, preemption, resuming and ending, and the status of each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_priority_orders_waiting_jobs_and_can_change(team: KueueTeam) -> None:
     assert [jobs[name].workload_spec()["priority"] for name in names] == [100, 500, 900]
     jobs["low"].patch(queue={"name": QUEUE, "priority": 7})
     until(lambda: jobs["low"].workload_spec()["priority"] == 700)
-    until(lambda: [jobs[name].place() for name in ("high", "low", "middle")] == [1, 2, 3])
+    until(lambda: [jobs[name].position() for name in ("high", "low", "middle")] == [1, 2, 3])
     first.succeed()
     for name in ("high", "low", "middle"):
         jobs[name].runs()
@@ -61,8 +61,8 @@ def test_priority_and_queue_of_a_running_job_can_change(team: KueueTeam, kuberne
     local_queue(kubernetes, team.namespace, "other")
     job.patch(queue={"name": "other", "priority": 2})
     until(lambda: job.workload_spec()["priority"] == 200)
-    told = job.reaches(lambda status: "takes effect when the job waits the next time" in status["message"])
-    assert (told["phase"], told["queue"]["pool"]) == ("Running", QUEUE)
+    status = job.reaches(lambda status: "takes effect when the job waits the next time" in status["message"])
+    assert (status["phase"], status["queue"]["pool"]) == ("Running", QUEUE)
     job.patch(suspend=True)
     job.wait("Suspended")
     job.patch(suspend=False)

@@ -1,4 +1,4 @@
-"""Nodes that come, go and change, foreign pods, and an operator whose clock is moved, in the middle of a long queue."""
+"""Disturbances of a long queue: nodes that change, foreign pods, and an operator whose clock is moved."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.faults.process import OperatorProcess
 
 Object = dict[str, Any]
 POOL = "campaign/pool"
-"""Label by which jobs choose nodes; kwok manages those with `type: kwok`, whatever their pool."""
+"""Label of the pool of a node; kwok manages all nodes with `type: kwok`."""
 _NODES, _PODS = "/api/v1/nodes", "/api/v1/namespaces/{}/pods"
 FOREIGN = "foreign"
 _OUT_AT_ONCE = 0.25
-"""Share of the nodes that are disturbed at a time."""
+"""Share of the nodes that are disturbed at the same time."""
 
 
 class Chaos:
-    """Disturbs a cluster until it is told to stop, and puts it right in the end.
+    """Disturbs a cluster until `stop`, which repairs it.
 
     Args:
         kubernetes: The cluster; its nodes have the label POOL.
@@ -46,11 +46,11 @@ class Chaos:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the disturbances."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and put every node back."""
+        """Stop and repair every node."""
         self._stop.set()
         self._thread.join(60)
         while self._repairs:
@@ -84,13 +84,13 @@ class Chaos:
     # --- disturbances -------------------------------------------------------------------------------------------------
 
     def cordon(self) -> None:
-        """A node takes no new pods."""
+        """Cordon a node."""
         node = self._untouched()
         self._patch(node, {"spec": {"unschedulable": True}})
         self._repairs.append((node, lambda: self._patch(node, {"spec": {"unschedulable": None}})))
 
     def drain(self) -> None:
-        """A node is cordoned and its pods are evicted, as `kubectl drain` does."""
+        """Cordon a node and evict its pods, as `kubectl drain` does."""
         node = self._untouched()
         self._patch(node, {"spec": {"unschedulable": True}})
         self._repairs.append((node, lambda: self._patch(node, {"spec": {"unschedulable": None}})))
@@ -103,7 +103,7 @@ class Chaos:
             self._post(f"{_PODS.format(namespace)}/{name}/eviction", body)
 
     def lose(self) -> None:
-        """A node's kubelet is gone: nothing moves there; then an administrator deletes its pods by force."""
+        """Make a node unreachable, then delete its pods by force, as an administrator does."""
         node = self._untouched()
         self._patch(node, {"metadata": {"labels": {"type": "lost"}}})
         ready = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "gone"}
@@ -113,7 +113,7 @@ class Chaos:
         self._delete_pods(node)
 
     def relabel(self) -> None:
-        """A node goes into the other pool, with the pods that run there."""
+        """Move a node, with its pods, to the other pool."""
         node = self._untouched()
         labels = self._client.get(f"{_NODES}/{node}")["metadata"]["labels"]
         mine = labels[POOL]
@@ -122,7 +122,7 @@ class Chaos:
         self._repairs.append((node, lambda: self._patch(node, {"metadata": {"labels": {POOL: mine}}})))
 
     def add(self) -> None:
-        """A new node comes; its repair is that it goes for good, with the pods on it."""
+        """Add a node; the repair removes it with its pods."""
         self._count += 1
         name = f"extra-{self._count}"
         body = kwok.node(name)
@@ -132,7 +132,7 @@ class Chaos:
         self._repairs.append((name, lambda: self._remove(name)))
 
     def intrude(self) -> None:
-        """A pod that the queue knows nothing of takes GPUs, and leaves later."""
+        """Start a foreign pod with GPUs; the repair deletes it."""
         self._count += 1
         name, gpus = f"foreign-{self._count}", self._dice.choice((1, 2, 4, 8))
         container = {"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
@@ -152,7 +152,7 @@ class Chaos:
         self._repairs.append((f"{FOREIGN}/{name}", lambda: self._client.delete(path, {"gracePeriodSeconds": 0})))
 
     def move_clock(self) -> None:
-        """The operator is killed, and its machine's clock is hours off when it starts again, or jumps a bit later."""
+        """Kill the operator and restart it with a clock that is hours off, at once or a bit later."""
         hours = self._dice.choice((-26.0, -1.0, 1.0, 26.0))
         after = self._dice.choice((0.0, 5.0))
         self._operator.environment["CAMPAIGN_CLOCK"] = f"{hours * 3600}:{after}"
@@ -165,7 +165,7 @@ class Chaos:
         try:
             self._client._request("POST", path, body)
         except ApiError as error:
-            if error.status not in (404, 409, 429):  # gone meanwhile, or on its way out
+            if error.status not in (404, 409, 429):  # deleted meanwhile, or terminating
                 raise
 
     def _pods_on(self, node: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What must never be, at any instant of a run. Each check returns sentences; none is the good answer."""
+"""Invariants of a run at every instant. Each check returns a sentence per violation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.queueing.history import Change, Job, Node, Pod, TrainingJob
 from tests.queueing.replay import ClusterState, replay
 
 SLACK = 1.5
-"""Seconds between the clock of this machine and the operator's, which is the API server's and known to a second."""
+"""Tolerated seconds between this machine's clock and the operator's, which follows the API server's to a second."""
 _IN_FLIGHT = 10.0
-"""Seconds from an admission to the Job on a machine that has much to do."""
+"""Seconds from an admission to its Job on a busy machine."""
 
 
 def overfull_nodes(changes: Iterable[Change]) -> list[str]:
-    """Pods that were bound to a node that had no room for them."""
+    """Return the pods that were bound to a node with too few free GPUs."""
     found, bound = [], set[str]()
     for change, state in replay(changes):
         if not isinstance(change, Pod) or not change.holds or change.uid in bound:
@@ -33,38 +33,38 @@ def overfull_nodes(changes: Iterable[Change]) -> list[str]:
 
 
 def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str]:
-    """Jobs that were let in while the GPUs that were left could not hold them.
+    """Return the jobs that were admitted without enough free GPUs.
 
-    Left is what open nodes offer, less what pods hold, less what jobs that were let in before have yet to take. The
-    sizes 1, 2 and 8 divide one another, so putting the largest first finds a place for all whenever there is one.
+    Free are the GPUs of schedulable nodes, less those that pods hold, less those that earlier admitted jobs have yet to
+    take. The sizes 1, 2 and 8 divide one another, so placing the largest first finds a placement whenever one exists.
 
     Args:
-        changes: What happened, in order.
-        news: Seconds before a decision of which the operator may not know yet that GPUs were lost or taken by others.
+        changes: All changes, in order.
+        news: Seconds before a decision in which the operator may miss that GPUs were lost or taken by foreign pods.
     """
     found, admitted = [], set[str]()
     lost = _Losses()
     for change, state in replay(changes):
-        lost.look(change)
+        lost.observe(change)
         if isinstance(change, Job) and change.job in state.training and change.open and change.uid not in admitted:
             admitted.add(change.uid)
             decided = min(change.at, seconds(change.admitted)) if change.admitted else change.at
             if decided - lost.at > news and not fits(state, change):
-                found.append(f"{change.name} was let in with {_left(state)} left and {_waiting(state)} to be bound")
+                found.append(f"{change.name} was admitted with {_left(state)} free and {_waiting(state)} to be bound")
         elif isinstance(change, Job) and not change.open:
             admitted.discard(change.uid)
     return found
 
 
 class _Losses:
-    """When GPUs were last lost without the operator's doing."""
+    """When GPUs were last lost independently of the operator."""
 
     def __init__(self) -> None:
         self.at = float("-inf")
         self._offers: dict[str, tuple[int, object]] = {}
         self._held: set[str] = set()
 
-    def look(self, change: Change) -> None:
+    def observe(self, change: Change) -> None:
         if isinstance(change, Node):
             offer = (0 if change.gone or not change.open else change.gpus, change.labels)
             before = self._offers.get(change.name, (0, change.labels))
@@ -78,12 +78,12 @@ class _Losses:
                 self._held.add(change.uid)
             else:
                 self._held.discard(change.uid)
-            if taken or again:  # a pod that was lost is made again, on GPUs of the same job
+            if taken or again:  # a lost pod is replaced on GPUs of the same job
                 self.at = change.at
 
 
 def fits(state: ClusterState, job: Job) -> bool:
-    """Whether what a job has yet to take is there, beside what the others have yet to take."""
+    """Return whether the unbound pods of a job fit, beside those of the other admitted jobs."""
     training = state.training[job.job]
     if not training.gpus:
         return True
@@ -104,13 +104,13 @@ def fits(state: ClusterState, job: Job) -> bool:
 
 
 def _left(state: ClusterState) -> str:
-    """How many nodes have how many GPUs left."""
+    """Count the nodes by free GPUs."""
     counts = Counter(count for count in state.free().values() if count)
     return ", ".join(f"{nodes} x {count}" for count, nodes in sorted(counts.items())) or "nothing"
 
 
 def _waiting(state: ClusterState) -> str:
-    """How many pods of how many GPUs have yet to be bound."""
+    """Count the unbound pods by GPUs."""
     counts: Counter[int] = Counter()
     for job in state.open_jobs.values():
         if job.job in state.training:
@@ -119,7 +119,7 @@ def _waiting(state: ClusterState) -> str:
 
 
 def ends(changes: Iterable[Change]) -> list[str]:
-    """TrainingJobs that did not succeed exactly once with one Job."""
+    """Return the TrainingJobs that did not succeed exactly once with one Job."""
     last: dict[str, TrainingJob] = {}
     jobs: dict[str, set[str]] = {}
     found = []
@@ -140,10 +140,10 @@ def ends(changes: Iterable[Change]) -> list[str]:
 
 
 def pods_more_than_one(changes: Iterable[Change], *, killed: Iterable[str] = ()) -> list[str]:
-    """TrainingJobs that had other pods than one for each of their nodes.
+    """Return the TrainingJobs that had not exactly one pod per node.
 
     Args:
-        changes: What happened, in order.
+        changes: All changes, in order.
         killed: UIDs of pods that the test ended.
     """
     pods: dict[str, set[str]] = {}
@@ -162,7 +162,7 @@ def pods_more_than_one(changes: Iterable[Change], *, killed: Iterable[str] = ())
 
 
 def first_admissions(changes: Iterable[Change]) -> dict[str, tuple[float, float]]:
-    """When each TrainingJob was let in for the first time: the operator's moment, and when its Job was seen."""
+    """Return when each TrainingJob was first admitted: the operator's time, and when its Job was observed."""
     found: dict[str, tuple[float, float]] = {}
     for change in changes:
         if isinstance(change, Job) and change.admitted and change.job not in found:
@@ -171,7 +171,7 @@ def first_admissions(changes: Iterable[Change]) -> dict[str, tuple[float, float]
 
 
 class Overtake(NamedTuple):
-    """Two neighbours of one line of which the later was let in first."""
+    """Two neighbours of one queue of which the later was admitted first."""
 
     ahead: str
     behind: str
@@ -180,9 +180,9 @@ class Overtake(NamedTuple):
 
 
 def overtakes(changes: Sequence[Change]) -> list[Overtake]:
-    """Neighbours of one priority and pool that were let in the wrong way round.
+    """Return neighbours of one priority and pool that were admitted in the wrong order.
 
-    A job that was ever told that it exceeds the pool, or that it is tried again later, held nobody up and is left out.
+    Jobs that ever exceeded the capacity or a quota, or backed off, block no other job and are skipped.
     """
     admitted, last, exempt = first_admissions(changes), dict[str, TrainingJob](), set[str]()
     for change in changes:
@@ -204,7 +204,7 @@ def overtakes(changes: Sequence[Change]) -> list[Overtake]:
 
 
 def passed_over(changes: Sequence[Change]) -> list[str]:
-    """Jobs that were let in while one of higher priority, which had been seen for a while, went on waiting."""
+    """Return jobs that were admitted while one of higher priority, enqueued before, kept waiting."""
     admitted = first_admissions(changes)
     seen: dict[str, float] = {}
     exempt: set[str] = set()
@@ -230,18 +230,18 @@ def passed_over(changes: Sequence[Change]) -> list[str]:
 
 
 def unexplained(found: Iterable[Overtake], kills: Sequence[float] = ()) -> list[str]:
-    """Overtakes that no kill explains.
+    """Return the overtakes that no kill explains.
 
-    A grant whose Job is not made yet is in the operator's memory only: a kill after the later one's Job was made takes
-    the earlier one's place away.
+    A grant without a Job exists only in the operator's memory: a kill after the Job of the later one was created loses
+    the grant of the earlier one.
     """
     return [
-        f"{each.behind} was let in before {each.ahead}"
+        f"{each.behind} was admitted before {each.ahead}"
         for each in found
         if not any(each.behind_at - SLACK <= kill <= min(each.ahead_at, each.behind_at + _IN_FLIGHT) for kill in kills)
     ]
 
 
 def seconds(stamp: str) -> float:
-    """Unix seconds of an RFC 3339 time."""
+    """Return the Unix seconds of an RFC 3339 time."""
     return datetime.fromisoformat(stamp).timestamp()

@@ -1,4 +1,4 @@
-"""Moves the wall clock of this process, as a wrong or corrected clock of a machine does; monotonic time goes on."""
+"""Moves the wall clock of this process, as a wrong or corrected system clock does; monotonic time is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A control plane with fake nodes, a history of all that happens there, and operators to torment."""
+"""A control plane with fake nodes, a history of its changes, and operators that scenarios kill."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from tests.faults.process import OperatorProcess
 from tests.queueing.history import History
 from tests.queueing.load import CLAIM
 
+_QUIET_SECONDS = 2.0
+"""Seconds without a change of a job or pod after which a run is over."""
 _SHOWN = 5
-"""Problems of a kind that a report prints."""
+"""Problems of one kind that a report prints."""
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What a scenario found.
+    """Result of a scenario.
 
     Attributes:
         name: The scenario's.
-        problems: What must not be.
-        figures: What was measured, by its name.
+        problems: Violations, in sentences.
+        figures: Measurements by name.
     """
 
     name: str
@@ -49,12 +51,12 @@ class Report:
 
 @dataclass(kw_only=True)
 class CampaignCluster:
-    """What a scenario works on.
+    """Control plane of a scenario.
 
     Attributes:
         kubernetes: The control plane.
-        folder: For logs and kubeconfigs.
-        nodes: How many fake nodes of 8 GPUs there are.
+        folder: Logs and kubeconfigs.
+        nodes: Number of fake nodes of 8 GPUs.
     """
 
     kubernetes: Kubernetes
@@ -68,7 +70,7 @@ class CampaignCluster:
 
     @contextmanager
     def operator(self, identity: str = "one", **environment: str) -> Iterator[OperatorProcess]:
-        """An operator with the permissions of the chart, and a token of its own."""
+        """Run an operator with the chart's permissions and its own token."""
         home = self.folder / identity
         home.mkdir(exist_ok=True)
         config = service_account(self.kubernetes, home)
@@ -80,7 +82,7 @@ class CampaignCluster:
 
     @contextmanager
     def history(self) -> Iterator[History]:
-        """All changes from now on."""
+        """Record all changes from now on."""
         history = History(self.kubernetes)
         try:
             yield history
@@ -90,7 +92,7 @@ class CampaignCluster:
 
 @contextmanager
 def campaign_cluster(name: str, folder: Path, *, nodes: int, seconds: Mapping[str, float]) -> Iterator[CampaignCluster]:
-    """A control plane of its own, with namespaces whose pods run for so many seconds."""
+    """Start a control plane with namespaces whose pods run for a given number of seconds."""
     with kwok_support.control_plane(name, nodes=nodes, seconds=seconds) as kubernetes:
         for namespace in seconds:
             kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
@@ -98,22 +100,22 @@ def campaign_cluster(name: str, folder: Path, *, nodes: int, seconds: Mapping[st
 
 
 class StalledError(AssertionError):
-    """Nothing has ended for too long."""
+    """No TrainingJob has ended for too long."""
 
 
 def until_ended(
     history: History, count: int, *, stall_timeout: float = 300.0, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
-    """Wait until so many TrainingJobs have ended, and then until their last events are in.
+    """Wait until `count` TrainingJobs have ended and their last events are recorded.
 
     Args:
-        history: What happens.
-        count: How many are to end.
-        stall_timeout: Seconds without an end after which the rest is lost.
-        meanwhile: Called some times a second.
+        history: Recorder of changes.
+        count: TrainingJobs that must end.
+        stall_timeout: Longest time without an end, in seconds.
+        meanwhile: Called several times a second.
 
     Raises:
-        StalledError: the rest does not end.
+        StalledError: no TrainingJob ended within the stall timeout.
     """
     ended, since = -1, time.monotonic()
     while len(history.ended) < count:
@@ -126,5 +128,5 @@ def until_ended(
         meanwhile()
         Attended.look_after_all()
         time.sleep(0.1)
-    time.sleep(2.0)  # for what may come afterwards, and must not
+    until(lambda: history.is_quiet(_QUIET_SECONDS))  # a late change would be a violation that the checks report
     until(history.is_complete)

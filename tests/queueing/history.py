@@ -1,4 +1,4 @@
-"""Every change of nodes, pods, Jobs and TrainingJobs as an independent client sees it, in the order of etcd."""
+"""Every change of nodes, pods, Jobs and TrainingJobs as an independent client observes it, in etcd's order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Change:
     """One version of an object.
 
     Attributes:
-        rv: Resource version, by which versions of all kinds are in order.
+        rv: Resource version, which orders versions of all kinds.
         at: Unix seconds of its arrival.
         uid, name: The object's; the name has its namespace before it, where it has one.
         gone: Whether it was deleted.
@@ -54,7 +54,7 @@ class Pod(Change):
     phase: str
     gpus: int
     job: str = ""
-    leaving: bool = False
+    terminating: bool = False
 
     @property
     def holds(self) -> bool:
@@ -64,18 +64,18 @@ class Pod(Change):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Change):
-    """A batch Job; `job` is the UID of its TrainingJob, `admitted` the moment that the operator wrote on it."""
+    """A batch Job; `job` is the UID of its TrainingJob, `admitted` the admission time in its annotation."""
 
     job: str
     admitted: str
     suspended: bool
     ended: bool
-    leaving: bool = False
+    terminating: bool = False
 
     @property
     def open(self) -> bool:
         """Whether it may have pods."""
-        return not (self.gone or self.ended or self.suspended or self.leaving)
+        return not (self.gone or self.ended or self.suspended or self.terminating)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class TrainingJob(Change):
 
 
 def _owner(obj: Object) -> str:
-    """UID of the TrainingJob that an object trains for; a Job that only reads its result holds no GPUs."""
+    """UID of the TrainingJob of a training Job or trainer pod; empty for others, which hold no GPUs."""
     labels = obj["metadata"].get("labels") or {}
     return str(labels.get(JOB_UID_LABEL, "")) if labels.get(ROLE_LABEL) == TRAIN_ROLE else ""
 
@@ -123,7 +123,7 @@ def pod_of(obj: Object, **common: Any) -> Pod:
         phase=(obj.get("status") or {}).get("phase") or "",
         gpus=sum(int(each.get(GPU, 0)) for each in limits),
         job=_owner(obj),
-        leaving="deletionTimestamp" in obj["metadata"],
+        terminating="deletionTimestamp" in obj["metadata"],
     )
 
 
@@ -135,7 +135,7 @@ def job_of(obj: Object, **common: Any) -> Job:
         admitted=(metadata.get("annotations") or {}).get(ADMITTED_ANNOTATION, ""),
         suspended=bool(obj["spec"].get("suspend", False)),
         ended=any(each["type"] in _OVER and each["status"] == "True" for each in conditions),
-        leaving="deletionTimestamp" in metadata,
+        terminating="deletionTimestamp" in metadata,
     )
 
 
@@ -169,13 +169,14 @@ KINDS: dict[str, Callable[..., Change]] = {
 
 
 class History:
-    """All changes since it was made but those of TrainingJobs that were there before; four threads append to it."""
+    """All changes since its creation, except of TrainingJobs that existed before; four threads append to it."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
         self._changes: list[Change] = []
         self.ended: set[str] = set()
         self.gaps: list[str] = []
+        self._changed_at = time.monotonic()
         self._stopped = threading.Event()
         self._lists = {path: kubernetes.client.get(path) for path in KINDS}
         self._old = {item["metadata"]["uid"] for item in self._lists[_TRAINING_JOBS]["items"]}
@@ -185,18 +186,22 @@ class History:
             threading.Thread(target=self._follow, args=(kubernetes, path, read), daemon=True).start()
 
     def changes(self) -> list[Change]:
-        """What happened until now, in its order."""
+        """Return the changes so far, in order."""
         return sorted(self._changes[:], key=lambda change: change.rv)
 
+    def is_quiet(self, seconds: float) -> bool:
+        """Return whether no job or pod has changed for some seconds."""
+        return time.monotonic() - self._changed_at >= seconds
+
     def is_complete(self) -> bool:
-        """Whether all that is there now has come in."""
+        """Return whether the newest version of every object is recorded."""
         seen = {change.uid: change.rv for change in self.changes()}
         listed = [item["metadata"] for path in KINDS for item in self._kubernetes.client.get(path)["items"]]
         ours = [one for one in listed if one["uid"] in seen]
         return bool(self.gaps) or all(seen[one["uid"]] >= int(one["resourceVersion"]) for one in ours)
 
     def stop(self) -> None:
-        """Take in nothing more."""
+        """Stop recording."""
         self._stopped.set()
 
     def _follow(self, kubernetes: Kubernetes, path: str, read: Callable[..., Change]) -> None:
@@ -207,7 +212,7 @@ class History:
             except (OSError, ApiError) as error:
                 if self._stopped.is_set():
                     return
-                self.gaps.append(f"{path}: {error}")  # it goes on from the same version, so nothing is lost by this
+                self.gaps.append(f"{path}: {error}")  # the watch resumes from the same version, so nothing is lost
             except LostError as error:
                 self.gaps.append(f"LOST {path}: {error}")
                 return
@@ -235,9 +240,11 @@ class History:
         if change.uid in self._old or (isinstance(change, Job | Pod) and change.job in self._old):
             return
         self._changes.append(change)
+        if not isinstance(change, Node):
+            self._changed_at = time.monotonic()
         if isinstance(change, TrainingJob) and change.ended:
             self.ended.add(change.uid)
 
 
 class LostError(Exception):
-    """The API server has forgotten what came after the last event: a check would not see everything."""
+    """The API server compacted changes after the last event: checks would miss some."""

@@ -19,7 +19,7 @@ SIZES = (1,) * 7 + (2,) * 2 + (8,)
 PRIORITIES = (1, 5, 9)
 GANGS = "nodes" in Resources.model_fields
 _GANG_SHARE = 0.1
-"""Of the jobs of 1 and 2 GPUs a node; the larger gangs come from jobs of 8."""
+"""Share of gangs of two nodes."""
 _LANES = 8
 
 
@@ -28,9 +28,9 @@ class Wanted:
     """A TrainingJob to create.
 
     Attributes:
-        namespace: Which says how long its pods run.
+        namespace: Determines how long its pods run.
         name: Its name.
-        gpus: On each of its nodes.
+        gpus: GPUs of each pod.
         nodes: Pods of its gang.
         priority: 0 to 10.
         selector: Labels of the nodes; None for all fake ones.
@@ -62,7 +62,7 @@ def mixed(count: int, *, seed: int, namespaces: Sequence[str], prefix: str = "jo
 
 
 def create(kubernetes: Kubernetes, jobs: Iterable[Wanted], *, lanes: int = _LANES) -> None:
-    """Create jobs, some requests at a time."""
+    """Create jobs with several concurrent requests."""
     with ThreadPoolExecutor(lanes) as pool:
         for made in [pool.submit(_create, kubernetes, job) for job in jobs]:
             made.result()

@@ -1,4 +1,4 @@
-"""The cluster as it was after each change."""
+"""State of the cluster after each change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ChangeT = TypeVar("ChangeT", bound=Change)
 
 
 class ClusterState:
-    """The newest version of everything."""
+    """The newest version of every object."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -24,10 +24,10 @@ class ClusterState:
         self.pods_of: dict[str, dict[str, Pod]] = {}
         self.ever: dict[str, Node] = {}
 
-    def take(self, change: Change) -> None:
-        """Go one change on."""
+    def apply(self, change: Change) -> None:
+        """Apply one change."""
         if isinstance(change, Pod):
-            self._take_pod(change)
+            self._apply_pod(change)
         elif isinstance(change, Node):
             self.ever[change.name] = change
             _put(self.nodes, change.name, change)
@@ -39,7 +39,7 @@ class ClusterState:
         elif isinstance(change, TrainingJob):
             _put(self.training, change.uid, change)
 
-    def _take_pod(self, pod: Pod) -> None:
+    def _apply_pod(self, pod: Pod) -> None:
         before = self.pods.get(pod.uid)
         if before is not None and before.holds:
             self.held[before.node] -= before.gpus
@@ -50,7 +50,7 @@ class ClusterState:
             self.pods_of.setdefault(pod.job, {})[pod.uid] = pod
 
     def free(self, selector: dict[str, str] | None = None) -> dict[str, int]:
-        """GPUs left on each open node that has these labels."""
+        """Return the free GPUs of each schedulable node with these labels."""
         wanted = (selector or {}).items()
         return {
             node.name: max(0, node.gpus - self.held[node.name])
@@ -59,21 +59,21 @@ class ClusterState:
         }
 
     def unbound(self, job: Job) -> int:
-        """Pods of an open Job that hold no GPUs yet, or lost them and will be made again."""
+        """Return the number of pods of an open Job that hold no GPUs yet, or were lost and will be replaced."""
         training = self.training.get(job.job)
         if training is None or not job.open:
             return 0
         mine = self.pods_of.get(job.job, {}).values()
         if any(pod.phase == "Succeeded" for pod in mine):
-            return 0  # one that ended well ends its Job
+            return 0  # one succeeded pod ends the Job
         return max(0, training.nodes - sum(pod.holds for pod in mine))
 
 
 def replay(changes: Iterable[Change]) -> Iterator[tuple[Change, ClusterState]]:
-    """Each change with the state after it."""
+    """Yield each change with the state after it."""
     state = ClusterState()
     for change in changes:
-        state.take(change)
+        state.apply(change)
         yield change, state
 
 

@@ -1,4 +1,4 @@
-"""Two replicas: who leads, who writes, and how long nobody does."""
+"""Two replicas: one leader at a time, one writer at a time, and the time of a failover."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _TOKEN = "authentication.kubernetes.io/credential-id"
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
-    """One write of an operator, Leases apart.
+    """One write of an operator, except to Leases.
 
     Attributes:
-        at: When the API server took it in.
-        token: Which replica made it: each has a token of its own.
+        at: When the API server received it.
+        token: Token of the replica; each has its own.
         what: Verb, resource and name.
     """
 
@@ -37,7 +37,7 @@ class Write:
 
 
 def writes(kubernetes: Kubernetes) -> list[Write]:
-    """All writes of all replicas that were not refused."""
+    """Return all successful writes of all replicas."""
     found = []
     for entry in requests_by(kubernetes, _USER):
         target = entry.get("objectRef") or {}
@@ -49,7 +49,7 @@ def writes(kubernetes: Kubernetes) -> list[Write]:
 
 
 def turns(found: Iterable[Write]) -> list[str]:
-    """The tokens in the order in which they wrote; with one writer at a time none comes again."""
+    """Return the tokens in the order of their writes; with one writer at a time, none appears twice."""
     order: list[str] = []
     for write in found:
         if not order or order[-1] != write.token:
@@ -58,23 +58,23 @@ def turns(found: Iterable[Write]) -> list[str]:
 
 
 def two_replicas(cluster: CampaignCluster, *, jobs: int, seed: int) -> Report:
-    """Kill the leader, and stop the next one for longer than its Lease: one writes at a time, and soon another does."""
+    """Kill the leader, then stop the next one for longer than its Lease: writers must not overlap."""
     report = Report(name=f"replicas: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
     with cluster.operator("one") as one, cluster.operator("two") as two, cluster.history() as history:
         until(lambda: holder(cluster.kubernetes) != "")
         first, second = (one, two) if holder(cluster.kubernetes) == "one" else (two, one)
         first.wait_for_leadership()
         load.create(cluster.kubernetes, load.mixed(jobs, seed=seed, namespaces=list(scenarios.SECONDS)))
-        report.figures["killed: another leads after (s)"] = f"{_moved(first, second, signal.SIGKILL):.1f}"
+        report.figures["failover after a kill (s)"] = f"{_moved(first, second, signal.SIGKILL):.1f}"
         first.process.join()
         with cluster.operator("three") as third:
             until(lambda: len(history.ended) > jobs // 2)
-            report.figures["stopped: another leads after (s)"] = f"{_moved(second, third, signal.SIGSTOP):.1f}"
+            report.figures["failover after a stop (s)"] = f"{_moved(second, third, signal.SIGSTOP):.1f}"
             time.sleep(2.0)
             before = len(second.log())
             second.signal(signal.SIGCONT)
             until(lambda: not second.process.is_alive())
-            report.figures["the stopped one said"] = second.log()[before:].strip().splitlines()[-1][-160:]
+            report.figures["last log line of the stopped one"] = second.log()[before:].strip().splitlines()[-1][-160:]
             scenarios.finish(report, history, jobs)
     changes = history.changes()
     scenarios.safe(report, history, changes)
@@ -82,19 +82,19 @@ def two_replicas(cluster: CampaignCluster, *, jobs: int, seed: int) -> Report:
     order = turns(found)
     report.figures["writes, of how many writers"] = f"{len(found)}, {len(order)}"
     if len(order) != 3 or "" in order:
-        report.problems.append(f"three replicas led, and the writers were {order}")
+        report.problems.append(f"three replicas led, but the writers were {order}")
     return report
 
 
 def holder(kubernetes: Kubernetes) -> str:
-    """Who holds the Lease."""
+    """Return the holder of the Lease."""
     if not kubernetes.client.exists(_LEASE_PATH):
         return ""
     return str(kubernetes.client.get(_LEASE_PATH)["spec"].get("holderIdentity") or "")
 
 
 def _moved(leader: OperatorProcess, other: OperatorProcess, number: signal.Signals) -> float:
-    """Signal the leader; seconds until another leads."""
+    """Signal the leader and return the seconds until another replica leads."""
     began = time.monotonic()
     leader.signal(number)
     other.wait_for_leadership()

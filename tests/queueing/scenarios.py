@@ -18,22 +18,22 @@ SHORT = "queue-short"
 SECONDS = {SHORT: 3.0}
 LONGER = {"queue-5": 5.0, "queue-15": 15.0, "queue-40": 40.0}
 _NEWS = 3.0
-"""Seconds for which an operator that is busy, or starts, may not know of a change of the nodes."""
+"""Seconds after which a busy or starting operator has observed a change of the nodes."""
 BAR = 0.95
-"""Least share of the simulated use of the GPUs that a full run must reach."""
+"""Least share of the simulated GPU use that a full run must reach."""
 
 
 def order_and_use(
     cluster: CampaignCluster, *, jobs: int, seed: int, bar: float | None = None, late: float = status_history.LATE
 ) -> Report:
-    """Many jobs at once: order, room, one end each, and the use of the GPUs beside a simulation.
+    """Many jobs at once: order, capacity, one end per job, and GPU use compared with a simulation.
 
     Args:
-        cluster: Where.
-        jobs: How many.
-        seed: Of sizes, priorities and shapes.
-        bar: Least share of the simulated use; None asserts nothing about time.
-        late: Seconds within which a cluster that was told must have been true.
+        cluster: The control plane.
+        jobs: Number of jobs.
+        seed: Seed of sizes, priorities and shapes.
+        bar: Least share of the simulated use; None disables the check.
+        late: Seconds within which a published position must have been true.
     """
     report = Report(name=f"load: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
     with cluster.operator() as operator, cluster.history() as history:
@@ -48,13 +48,13 @@ def order_and_use(
     report.problems += checks.unexplained(checks.overtakes(changes), operator.restarts)
     report.problems += checks.passed_over(changes)
     report.problems += checks.pods_more_than_one(changes)
-    told_of(report, changes, late)
+    published_values(report, changes, late)
     _use(report, cluster, changes, bar)
     return report
 
 
 def kills(cluster: CampaignCluster, *, jobs: int, kills: int, seed: int) -> Report:
-    """The operator killed again and again at random instants, while jobs come and go."""
+    """Kill the operator at random instants while jobs are created and end."""
     report = Report(name=f"kills: {jobs} jobs on {cluster.nodes} nodes, {kills} x kill -9, seed {seed}")
     dice, moments = random.Random(seed), list[float]()
     with cluster.operator() as operator, cluster.history() as history:
@@ -68,7 +68,7 @@ def kills(cluster: CampaignCluster, *, jobs: int, kills: int, seed: int) -> Repo
             if len(moments) < kills and time.monotonic() >= due[0]:
                 moments.append(time.time())
                 operator.crash()
-                # Mostly while it is at work again; some hit its start, before it leads.
+                # Most kills hit a leading operator, some its start.
                 with suppress(AssertionError):
                     if dice.random() < 0.8:
                         operator.wait_for_leadership()
@@ -79,22 +79,22 @@ def kills(cluster: CampaignCluster, *, jobs: int, kills: int, seed: int) -> Repo
     changes = history.changes()
     report.figures["kills while jobs were unfinished"] = str(len(moments))
     if len(moments) < kills:
-        report.problems.append(f"the jobs had ended after {len(moments)} of {kills} kills: ask for more jobs")
+        report.problems.append(f"the jobs had ended after {len(moments)} of {kills} kills: create more jobs")
     safe(report, history, changes)
     found = checks.overtakes(changes)
-    report.figures["neighbours that a kill put out of order"] = str(len(found))
+    report.figures["neighbours reordered by a kill"] = str(len(found))
     report.problems += checks.unexplained(found, [*moments, *operator.restarts])
     report.problems += checks.pods_more_than_one(changes)
     return report
 
 
 def disturbed(cluster: CampaignCluster, *, jobs: int, seed: int, pause: float) -> Report:
-    """Nodes, foreign pods and clocks change all the time while two pools of jobs wait; afterwards everything drains.
+    """Disturb nodes, foreign pods and clocks while two pools of jobs wait; afterwards all jobs must end.
 
     Args:
-        cluster: Where.
-        jobs: How many.
-        seed: Of jobs and disturbances.
+        cluster: The control plane.
+        jobs: Number of jobs.
+        seed: Seed of jobs and disturbances.
         pause: Mean seconds between two disturbances.
     """
     report = Report(name=f"chaos: {jobs} jobs on {cluster.nodes} nodes, seed {seed}")
@@ -120,13 +120,13 @@ def disturbed(cluster: CampaignCluster, *, jobs: int, seed: int, pause: float) -
     report.figures["disturbances that were refused"] = f"{len(chaos.errors)} {chaos.errors[:1] or ''}"
     safe(report, history, changes, news=_NEWS)
     report.problems += checks.unexplained(checks.overtakes(changes), [*chaos.kills, *operator.restarts])
-    told_of(report, changes)
+    published_values(report, changes)
     return report
 
 
 def safe(report: Report, history: History, changes: Sequence[Change], *, news: float = 0.0) -> None:
-    """What must hold in every run: room at every instant, every job once."""
-    report.problems += [f"the observer lost events: {gap}" for gap in history.gaps if gap.startswith("LOST")]
+    """Check the invariants of every run: capacity at every instant, one run per job."""
+    report.problems += [f"the recorder lost events: {gap}" for gap in history.gaps if gap.startswith("LOST")]
     report.problems += checks.overfull_nodes(changes)
     report.problems += checks.over_admissions(changes, news=news)
     report.problems += checks.ends(changes)
@@ -136,11 +136,11 @@ def safe(report: Report, history: History, changes: Sequence[Change], *, news: f
     report.figures["events checked"] = ", ".join(f"{count} of {name}s" for name, count in counts.items())
 
 
-def told_of(report: Report, changes: Sequence[Change], late: float = status_history.LATE) -> None:
-    """Positions and estimates that were told, beside the truth."""
+def published_values(report: Report, changes: Sequence[Change], late: float = status_history.LATE) -> None:
+    """Compare published positions and estimates with the facts."""
     found = status_history.positions(changes, late)
-    report.figures["places told, true within 3 s: first 20, behind"] = f"{found.exact}, {found.behind}"
-    report.figures[f"places told, true within {late:.0f} s; wrong"] = f"{found.late}; {len(found.wrong)}"
+    report.figures["positions, true within 3 s: first 20, behind"] = f"{found.exact}, {found.behind}"
+    report.figures[f"positions, true within {late:.0f} s; wrong"] = f"{found.late}; {len(found.wrong)}"
     report.problems += found.wrong
     for line in status_history.summary(status_history.estimates(changes)):
         report.figures[line[0]] = line[1]
@@ -153,7 +153,7 @@ def finish(
     meanwhile: Callable[[], None] = lambda: None,
     stall_timeout: float = 300,
 ) -> None:
-    """Wait for the end of all jobs; that they do not end is a problem."""
+    """Wait for the end of all jobs; a stall is a problem."""
     try:
         until_ended(history, jobs, stall_timeout=stall_timeout, meanwhile=meanwhile)
     except StalledError as error:
@@ -170,8 +170,8 @@ def _use(report: Report, cluster: CampaignCluster, changes: Sequence[Change], ba
         simulate.use_while_long([replace(job, running=job.admitted) for job in jobs], cluster.gpus)[0]
         for jobs in (ran, played)
     ]
-    report.figures["GPUs given to jobs while long: real, simulated (%)"] = f"{100 * given[0]:.1f}, {100 * given[1]:.1f}"
-    report.figures["hand-over p50: to running, run, to the end (s)"] = (
+    report.figures["GPUs admitted while long: real, simulated (%)"] = f"{100 * given[0]:.1f}, {100 * given[1]:.1f}"
+    report.figures["hand-over p50: start, run, release (s)"] = (
         f"{hand_over.start:.2f}, {hand_over.run:.2f}, {hand_over.end:.2f} (mean of all {hand_over.held:.2f})"
     )
     report.figures["GPU use while long: real (% over s)"] = f"{100 * real:.1f} over {long:.0f}"

@@ -1,4 +1,4 @@
-"""The same jobs under the same policy without a cluster: what could be reached if only the hand-over took time."""
+"""The same jobs under the same policy without a cluster: the best result if only the hand-over takes time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trainyard_operator.queue.pool import Node, Pool
 
 GPU = "nvidia.com/gpu"
 _FRONT = 48
-"""Waiting jobs that a round of the play looks at: strict order never goes behind the first that does not fit."""
+"""Waiting jobs that a simulated cycle considers: strict order stops at the first that does not fit."""
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """One job's life in seconds: when it came, was let in, ran and ended."""
+    """Times of one job in seconds: created, admitted, running, ended."""
 
     gpus: int
     came: float
@@ -37,7 +37,7 @@ class Ran:
 
 @dataclass(frozen=True, kw_only=True)
 class HandOver:
-    """Medians (and means) of what a job holds GPUs for beside running.
+    """Medians (and means) of the times in which a job holds GPUs without running.
 
     Attributes:
         start: Seconds from admission to the last pod's running.
@@ -54,7 +54,7 @@ class HandOver:
 
 
 def measured(changes: Sequence[Change]) -> tuple[list[Ran], HandOver]:
-    """What a history says of jobs that ran once."""
+    """Return the times of the jobs of a history that ran once."""
     admitted, came, training = first_admissions(changes), dict[str, float](), dict[str, TrainingJob]()
     pods_over = set[str]()
     running, ended = dict[str, float](), dict[str, float]()
@@ -91,12 +91,12 @@ def measured(changes: Sequence[Change]) -> tuple[list[Ran], HandOver]:
 
 
 def play(jobs: Sequence[tuple[float, Request]], nodes: dict[str, int], hand_over: HandOver) -> list[Ran]:
-    """Run jobs in the strict order of the queue, each on GPUs of nodes as the queue itself places it.
+    """Run jobs in strict queue order, placed as the queue places them.
 
     Args:
-        jobs: When each comes, in seconds, and what it asks for.
+        jobs: Creation time in seconds and request of each job.
         nodes: GPUs of each node.
-        hand_over: How long each holds its GPUs, and which part of that it runs.
+        hand_over: How long each job holds its GPUs, and how long it runs.
     """
     inventory, waiting, ran = Inventory(), list[tuple[Request, float]](), list[Ran]()
     for name, count in nodes.items():
@@ -122,7 +122,7 @@ def play(jobs: Sequence[tuple[float, Request]], nodes: dict[str, int], hand_over
 
 
 def _start(waiting: list[tuple[Request, float]], inventory: Inventory) -> list[tuple[Request, float]]:
-    """Let in what fits, in order, and put its pods on the nodes."""
+    """Admit what fits, in order, and bind its pods."""
     started = []
     while waiting:
         front = {request.uid: (request, came) for request, came in waiting[:_FRONT]}
@@ -140,7 +140,7 @@ def _start(waiting: list[tuple[Request, float]], inventory: Inventory) -> list[t
 
 
 def requests(changes: Sequence[Change]) -> list[tuple[float, Request]]:
-    """The jobs of a history as the queue saw them, each with the moment at which it came."""
+    """Return the jobs of a history as requests, each with its creation time."""
     came, last = dict[str, float](), dict[str, TrainingJob]()
     for change in changes:
         if isinstance(change, TrainingJob):
@@ -164,7 +164,7 @@ def requests(changes: Sequence[Change]) -> list[tuple[float, Request]]:
 
 
 def use_while_long(ran: Sequence[Ran], gpus: int) -> tuple[float, float]:
-    """Share of the GPUs that ran while at least as many were waited for, and for how many seconds that was so."""
+    """Return the share of GPUs in use while at least as many were requested, and for how many seconds that was."""
     steps = sorted(
         [(job.came, job.gpus, 0) for job in ran]
         + [(job.admitted, -job.gpus, 0) for job in ran]

@@ -1,4 +1,4 @@
-"""What waiting jobs were told, beside what was true: positions at the moment, estimates when the start came."""
+"""Published positions and estimates of waiting jobs, compared with the facts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tests.queueing.checks import first_admissions, seconds
 from tests.queueing.history import Change, TrainingJob
 
 EXACT = 20
-APART = ("ExceedsCapacity", "BackingOff", "QuotaExceeded", "NamespaceCapReached")
-"""Reasons of jobs that hold nobody up."""
+NONBLOCKING = ("ExceedsCapacity", "BackingOff", "QuotaExceeded", "NamespaceCapReached")
+"""Reasons of jobs that block no other job."""
 SHORTEST = 5.0
-"""Seconds of waiting below which an error is no share of it."""
+"""Shortest wait for which a relative error is reported, in seconds."""
 FRESH, LATE = 3.0, 10.0
-"""Seconds from a place that was worked out to the client that reads it, mostly and at most: news that come late to an
-operator that is busy or starts, a write that waits its turn, and a watch; the operator tells places 10 s apart."""
+"""Age in seconds of a position that a client reads, mostly and at most: a busy or starting operator, the write budget
+and the watch add delay; the operator publishes positions 10 s apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A start that was told, and how far it was from what came.
+    """A published estimate and its error.
 
     Attributes:
-        basis: What it rested on.
-        ahead: Seconds from the telling to the start.
-        error: Seconds by which the start came later than told; negative where earlier.
+        basis: Its basis.
+        ahead: Seconds from its publication to the start.
+        error: Seconds by which the start was later than estimated; negative if earlier.
     """
 
     basis: str
@@ -36,13 +36,13 @@ class Estimate:
 
 @dataclass
 class Positions:
-    """How the places that were told compare with the true ones.
+    """Published positions compared with the true ones.
 
     Attributes:
-        exact: Told places of at most EXACT that were true at some moment of the last FRESH seconds.
-        behind: Told places beyond, of which the range was.
-        late: Told places that were true only within the last LATE seconds, or as many as were asked for.
-        wrong: Sentences of those that were not.
+        exact: Positions of at most EXACT that were true within the last FRESH seconds.
+        behind: Positions beyond, of which the range was.
+        late: Positions that were true only within the last LATE seconds, or the given tolerance.
+        wrong: A sentence for each other position.
     """
 
     exact: int = 0
@@ -52,7 +52,7 @@ class Positions:
 
 
 def estimates(changes: Sequence[Change]) -> list[Estimate]:
-    """Each estimate that was told anew, beside the moment at which the job was let in."""
+    """Return each published estimate with its error."""
     admitted, last, found = first_admissions(changes), dict[str, str](), list[Estimate]()
     for change in changes:
         if not isinstance(change, TrainingJob) or not change.estimate or last.get(change.uid) == change.estimate:
@@ -76,7 +76,7 @@ class _Stay:
 
 
 def positions(changes: Sequence[Change], late: float = LATE) -> Positions:
-    """Compare each place that was told anew with the true one.
+    """Compare each published position with the true one.
 
     The operator knows its own admissions at once and the rest a moment later, so a place is true if it lies between
     the jobs that were certainly ahead and those that may have been.
@@ -93,14 +93,14 @@ def positions(changes: Sequence[Change], late: float = LATE) -> Positions:
 
 
 def _lines(changes: Sequence[Change]) -> dict[str, dict[str, _Stay]]:
-    """Who waited when, by pool and UID."""
+    """Return when each job waited, by pool and UID."""
     admitted, came, last = first_admissions(changes), dict[str, float](), dict[str, TrainingJob]()
     exempt, gone = set[str](), dict[str, float]()
     for change in changes:
         if isinstance(change, TrainingJob):
             came.setdefault(change.uid, change.at)
             last[change.uid] = change
-            if change.reason in APART:
+            if change.reason in NONBLOCKING:
                 exempt.add(change.uid)
             if change.gone or change.ended:
                 gone.setdefault(change.uid, change.at)
@@ -118,7 +118,7 @@ def _compare(found: Positions, job: TrainingJob, own: _Stay, line: Iterable[_Sta
     before = [stay for stay in line if stay.key < own.key]
     if not _true(job, before, late):
         least, most = _between(job, before, late)
-        found.wrong.append(f"{job.name} was told place {job.position}, and was between {least} and {most}")
+        found.wrong.append(f"{job.name} reported position {job.position}, and was between {least} and {most}")
     elif not _true(job, before, FRESH):
         found.late += 1
     elif job.position <= EXACT:
@@ -133,14 +133,14 @@ def _true(job: TrainingJob, before: Iterable[_Stay], within: float) -> bool:
 
 
 def _between(job: TrainingJob, before: Iterable[_Stay], within: float) -> tuple[int, int]:
-    """The places that a job may have had, as somebody knew whose news are so old at most."""
+    """Return the range of true positions within the last `within` seconds."""
     sure = sum(stay.came < job.at - within and stay.left > job.at and not stay.exempt for stay in before)
     most = sum(stay.came < job.at and stay.left > job.at - within for stay in before)
     return 1 + sure, 1 + most
 
 
 def coarse(place: int) -> int:
-    """A place as it is documented to be told."""
+    """Round a position as documented."""
     for limit, step in ((EXACT, 1), (100, 10), (500, 50)):
         if place <= limit:
             return math.ceil(place / step) * step
@@ -148,7 +148,7 @@ def coarse(place: int) -> int:
 
 
 def summary(found: Sequence[Estimate]) -> list[tuple[str, str]]:
-    """Rows of a report: the error of the estimates, by what they rested on."""
+    """Return report rows with the error of the estimates by basis."""
     rows = []
     for basis in sorted({each.basis for each in found}):
         mine = [each for each in found if each.basis == basis]
@@ -158,7 +158,7 @@ def summary(found: Sequence[Estimate]) -> list[tuple[str, str]]:
         text = f"{_at(errors, 0.5):.1f} / {_at(errors, 0.95):.1f} s"
         if shares:
             text += f"; of the wait {100 * _at(shares, 0.5):.0f} / {100 * _at(shares, 0.95):.0f} %"
-        rows.append((f"estimate error p50 / p95, basis {basis}", f"{text} ({len(mine)} told, {late} came later)"))
+        rows.append((f"estimate error p50 / p95, basis {basis}", f"{text} ({len(mine)} estimates, {late} too early)"))
     return rows
 
 

@@ -38,9 +38,7 @@ def test_no_module_imports_a_test_module() -> None:
 
 
 KNOWN = {
-    "benchmarks/queue.py",
     "tests/e2e/test_nodes.py",
-    "tests/unit/operator/admission/test_kueue.py",
     "tests/unit/operator/trainingjob/test_kueue_properties.py",
     "tests/unit/trainer/sources/test_safetensors_headers.py",
 }

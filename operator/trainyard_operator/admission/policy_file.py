@@ -1,4 +1,4 @@
-"""The queue's settings in a file that an administrator changes while the operator runs."""
+"""The administrator's settings of the queue, in a file that is reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ class _Document(BaseModel):
 
 
 class PolicyFile:
-    """Reads the file when it changed; a mistake in it leaves the settings as they were, and is told.
+    """Reads the file when it changes; an invalid file is reported and leaves the settings as they were.
 
     Args:
         path: The file; None for the defaults.
+
+    Attributes:
+        fault: What is wrong with the file as it is now; None if it is valid.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -40,48 +43,47 @@ class PolicyFile:
         self._document = _Document()
         self._policy = Policy()
         self.fault: str | None = None
-        """What is wrong with the file as it is now, in words; None where nothing is."""
 
     def current(self) -> Policy:
-        """The settings in force."""
+        """Return the settings in force."""
         if self._path is None:
             return self._policy
         try:
             text = self._path.read_text()
         except OSError as error:
-            self._say(f"The queue's settings cannot be read and stay as they were: {error}")
+            self._report(f"The queue's settings cannot be read and stay as they were: {error}")
             self._text = None
             return self._policy
         if text != self._text:
             self._text = text
-            self._take(text)
+            self._load(text)
         return self._policy
 
     def describe(self) -> dict[str, Any]:
-        """The settings in force, and what is wrong with the file."""
+        """Return the settings in force, and what is wrong with the file."""
         self.current()
         return self._document.model_dump(by_alias=True) | ({"fault": self.fault} if self.fault else {})
 
-    def _take(self, text: str) -> None:
+    def _load(self, text: str) -> None:
         try:
             document = _Document.model_validate_json(text)
         except ValidationError as error:
             faults = " ".join(_sentence(one) for one in error.errors())
-            self._say(f"The queue's settings in {self._path} are wrong and stay as they were. {faults}")
+            self._report(f"The queue's settings in {self._path} are wrong and stay as they were. {faults}")
             return
         self.fault = None
         self._document, self._policy = document, Policy(**document.model_dump())
         logger.info("the queue's settings: %s", json.dumps(document.model_dump(by_alias=True)))
 
-    def _say(self, fault: str) -> None:
-        """Once: the file is looked at in every round."""
+    def _report(self, fault: str) -> None:
+        """Log a fault once: the file is read in every cycle."""
         if fault != self.fault:
             logger.error("%s", fault)
         self.fault = fault
 
 
 def _sentence(error: ErrorDetails) -> str:
-    """One mistake: the field, what it is, and what it may be."""
+    """Return one fault as a sentence: the field, its value, and what it may be."""
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         names = ", ".join(to_camel(name) for name in _Document.model_fields)

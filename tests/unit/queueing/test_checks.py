@@ -1,4 +1,4 @@
-"""The campaign's own checks, on histories that were made up: each finds what it is for, and nothing else."""
+"""The campaign's checks on artificial histories: each finds its violation and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wanted(name: str, gpus: int = 8, now: float = 0.0, **more: Any) -> TrainingJ
     return replace(known, **more)
 
 
-def let_in(name: str, now: float, **more: Any) -> Job:
+def admitted_job(name: str, now: float, **more: Any) -> Job:
     known = Job(rv=0, at=now, uid=f"job-{name}", name=name, job=name, admitted=at(now), suspended=False, ended=False)
     return replace(known, **more)
 
@@ -42,19 +42,19 @@ def pod(name: str, now: float, phase: str = "Running", gpus: int = 8, *, job: st
 
 
 def life(name: str, now: float, gpus: int = 8) -> list[Change]:
-    """A job's whole life."""
+    """All changes of one job."""
     return [
         wanted(name, gpus, now),
-        let_in(name, now + 1),
+        admitted_job(name, now + 1),
         pod(name, now + 2, gpus=gpus),
         pod(name, now + 5, "Succeeded", gpus=gpus),
-        let_in(name, now + 1, ended=True),
+        admitted_job(name, now + 1, ended=True),
         wanted(name, gpus, now, phase="Succeeded"),
     ]
 
 
 GOOD: list[Change] = [node(), *life("a", 10), *life("b", 20)]
-EARLY: list[Change] = [node(), wanted("a"), wanted("b", now=1), let_in("a", 2), let_in("b", 3)]
+EARLY: list[Change] = [node(), wanted("a"), wanted("b", now=1), admitted_job("a", 2), admitted_job("b", 3)]
 
 
 @pytest.mark.parametrize(
@@ -71,28 +71,28 @@ def test_overfull_node_is_found() -> None:
 
 def test_over_admission_beside_an_unbound_pod_is_found() -> None:
     assert len(checks.over_admissions(EARLY)) == 1
-    assert checks.over_admissions([*EARLY[:-1], pod("a", 3), pod("a", 4, "Succeeded"), let_in("b", 5)]) == []
-    assert len(checks.over_admissions([*EARLY[:-1], pod("a", 3), let_in("b", 5)])) == 1
+    assert checks.over_admissions([*EARLY[:-1], pod("a", 3), pod("a", 4, "Succeeded"), admitted_job("b", 5)]) == []
+    assert len(checks.over_admissions([*EARLY[:-1], pod("a", 3), admitted_job("b", 5)])) == 1
 
 
 def test_admission_on_a_cordoned_node_is_tolerated_briefly() -> None:
     cordoned = [node(), wanted("a"), node(open_=False, now=5)]
-    assert checks.over_admissions([*cordoned, let_in("a", 6)], news=2) == []
-    assert len(checks.over_admissions([*cordoned, let_in("a", 8)], news=2)) == 1
-    assert len(checks.over_admissions([*cordoned, let_in("a", 6)])) == 1
+    assert checks.over_admissions([*cordoned, admitted_job("a", 6)], news=2) == []
+    assert len(checks.over_admissions([*cordoned, admitted_job("a", 8)], news=2)) == 1
+    assert len(checks.over_admissions([*cordoned, admitted_job("a", 6)])) == 1
 
 
 def test_a_foreign_pod_counts() -> None:
     foreign = pod("foreign", 1, gpus=1, job="")
-    assert len(checks.over_admissions([node(), foreign, wanted("a"), let_in("a", 2)])) == 1
+    assert len(checks.over_admissions([node(), foreign, wanted("a"), admitted_job("a", 2)])) == 1
 
 
 def test_wrong_ends_are_found() -> None:
     again = wanted("a", phase="Failed")
     assert checks.ends([*life("a", 0), again]) == ["a was Succeeded and became Failed", "a ended as Failed: "]
-    other = replace(let_in("a", 3), uid="job-2")
+    other = replace(admitted_job("a", 3), uid="job-2")
     assert checks.ends([*life("a", 0), other]) == ["a had 2 Jobs"]
-    assert checks.ends([wanted("a"), let_in("a", 1)]) == ["a ended as nothing: "]
+    assert checks.ends([wanted("a"), admitted_job("a", 1)]) == ["a ended as nothing: "]
 
 
 def test_second_pod_is_found_unless_the_test_killed_the_first() -> None:
@@ -102,30 +102,30 @@ def test_second_pod_is_found_unless_the_test_killed_the_first() -> None:
 
 
 def test_overtaking_is_found_unless_a_kill_explains_it() -> None:
-    history = [wanted("a"), wanted("b", now=1), let_in("b", 10), let_in("a", 12)]
+    history = [wanted("a"), wanted("b", now=1), admitted_job("b", 10), admitted_job("a", 12)]
     found = checks.overtakes(history)
-    assert checks.unexplained(found) == ["b was let in before a"]
+    assert checks.unexplained(found) == ["b was admitted before a"]
     assert checks.unexplained(found, [11.0]) == []
-    assert checks.unexplained(found, [13.0]) == ["b was let in before a"]
+    assert checks.unexplained(found, [13.0]) == ["b was admitted before a"]
     assert checks.overtakes([*history, wanted("a", reason="ExceedsCapacity")]) == []
 
 
 def test_priority_inversion_is_found() -> None:
     high = wanted("high", priority=9, now=0)
-    history = [high, wanted("low", priority=1, now=1), let_in("low", 10), let_in("high", 12)]
+    history = [high, wanted("low", priority=1, now=1), admitted_job("low", 10), admitted_job("high", 12)]
     assert checks.passed_over(history) == ["low passed high of higher priority"]
     assert checks.passed_over([wanted("low", priority=1), replace(high, at=9.5), *history[2:]]) == []
 
 
 def test_positions_and_estimates_are_compared_with_the_facts() -> None:
     line: list[Change] = [wanted(name, now=number) for number, name in enumerate("abc")]
-    ends: list[Change] = [let_in(name, 100 + 10 * number) for number, name in enumerate("abc")]
+    ends: list[Change] = [admitted_job(name, 100 + 10 * number) for number, name in enumerate("abc")]
     say: dict[str, Any] = {"estimate": at(130), "basis": "history"}
     true = wanted("c", now=50, stamp=at(2), position=3, **say)
     found = status_history.positions([*line, true, *ends])
     assert (found.exact, found.wrong) == (1, [])
     false = replace(true, position=1)
-    assert status_history.positions([*line, false, *ends]).wrong == ["c was told place 1, and was between 3 and 3"]
+    assert status_history.positions([*line, false, *ends]).wrong == ["c reported position 1, and was between 3 and 3"]
     [estimate] = status_history.estimates([*line, true, *ends])
     assert (estimate.basis, estimate.ahead, estimate.error) == ("history", 70, -10)
 
@@ -146,7 +146,7 @@ def test_simulation_matches_a_manual_calculation() -> None:
         (1, 10, 11, 14),
     ]
     use, long = simulate.use_while_long(ran, 8)
-    assert (use, long) == (2 * 3 / 5 / 8, 5), "9 GPUs are waited for until the large one is let in"
+    assert (use, long) == (2 * 3 / 5 / 8, 5), "9 GPUs are requested until the large job is admitted"
 
 
 def test_write_of_a_former_leader_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The queue at work on one operator's knowledge: jobs, pods and nodes come and go, and each job is answered."""
+"""The builtin admission controller: decisions while jobs, pods and nodes change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainyard_operator.trainingjob.queue_adapter import seconds_run
 def test_fitting_job_is_admitted_with_placement_and_queue_time() -> None:
     queue = QueueFixture(2)
     queue.submit("a")
-    assert not queue.decision("a").decided, "nothing is said before the first round"
+    assert not queue.decision("a").decided, "no decision before the first cycle"
     queue.cycle()
     found = queue.decision("a")
     assert found.admitted
@@ -59,7 +59,7 @@ def test_position_is_not_published_twice_within_ten_seconds() -> None:
     queue.end("a")
     queue.added.clear()
     queue.cycle(5)
-    assert queue.added == ["b"], "c moved up, but was told 5 seconds ago"
+    assert queue.added == ["b"], "c moved up, but its position was published 5 seconds ago"
     queue.cycle(6)
     assert queue.added == ["b", "c"]
 
@@ -74,7 +74,7 @@ def test_late_status_write_has_the_latest_position() -> None:
     queue.end("a")
     queue.cycle(5)
     places = {name: (queue.decision(name).queue or {})["position"] for name in ("c", "d")}
-    assert places == {"c": 2, "d": 2}, "c was written five seconds ago and stays; d is written only now"
+    assert places == {"c": 2, "d": 2}, "c was written five seconds ago and stays; d is written now"
 
 
 def test_new_operator_does_not_repeat_published_positions() -> None:
@@ -160,11 +160,11 @@ def test_suspended_job_releases_gpus_with_its_pod_and_keeps_its_position() -> No
     suspended = {"metadata": {}, "spec": {"suspend": True}, "status": {"terminating": 1}}
     queue.change("a", spec={"suspend": True}, child=suspended)
     queue.cycle(1)
-    assert not queue.decision("b").admitted, "the pod of a still saves"
+    assert not queue.decision("b").admitted, "the pod of a is still saving"
     queue.change("a", child={**suspended, "status": {}}, spec={"suspend": False})
     queue.controller.inventory.put_pod("a", None)
     queue.cycle(20)
-    assert queue.decision("a").admitted, "it asked first"
+    assert queue.decision("a").admitted, "it was enqueued first"
     assert not queue.decision("b").admitted
 
 
@@ -200,11 +200,11 @@ def test_new_operator_does_not_resume_a_preempted_job() -> None:
     assert not queue.decision("low").decided
     queue.cycle()
     low = queue.decision("low")
-    assert (low.admitted, low.decided) == (False, False), "its pod saves still"
+    assert (low.admitted, low.decided) == (False, False), "its pod is still saving"
     assert queue.decision("high").reason == "WaitingForPreempted"
     queue.change("low", child={**suspended, "status": {}})
     queue.controller.inventory.put_pod("low", None)
-    assert not queue.decision("low").admitted, "the queue has not looked yet"
+    assert not queue.decision("low").admitted, "no cycle has run since"
     queue.cycle(20)
     assert queue.decision("high").admitted
     assert queue.decision("low").reason == "WaitingForGpus"
@@ -226,13 +226,13 @@ def test_job_resumed_while_it_saves_is_queued_again() -> None:
             "status": {"active": 1},
         },
     )
-    assert not queue.decision("a").admitted, "also before the queue has looked"
+    assert not queue.decision("a").admitted, "also before the next cycle"
     queue.cycle(1)
     assert not queue.decision("a").admitted
     queue.change("a", child={"metadata": {}, "spec": {"suspend": True}, "status": {}})
     queue.controller.inventory.put_pod("a", None)
     queue.cycle(20)
-    assert queue.decision("b").admitted, "a has given up its turn"
+    assert queue.decision("b").admitted, "a lost its admission"
     assert not queue.decision("a").admitted
     queue.change("b", spec={"stop": "Graceful"})
     queue.cycle(20)
@@ -319,7 +319,9 @@ def test_durations_of_earlier_runs_give_estimates() -> None:
     found = queue.decision("b").queue
     assert found is not None
     assert found["estimateBasis"] == "history"
-    assert found["estimatedStartTime"] == "2026-01-02T10:03:20Z", "a started at 100 s and takes as long as the first"
+    assert found["estimatedStartTime"] == "2026-01-02T10:03:20Z", (
+        "a started at 100 s and is expected to run as long as the first"
+    )
 
 
 def test_job_in_backoff_lets_others_pass_also_after_a_restart() -> None:
@@ -360,8 +362,8 @@ def test_job_waits_for_headroom_of_its_quota() -> None:
     queue.cycle(20)
     found = queue.decision("a")
     assert found.admitted
-    assert found.quota == "", "its Job is not there yet, and nobody refused its pod"
-    assert queue.decision("b").reason == "QuotaExceeded", "what a will use is not in the quota's status yet"
+    assert found.quota == "", "its Job does not exist yet"
+    assert queue.decision("b").reason == "QuotaExceeded", "the quota's status does not include a yet"
 
 
 def test_admitted_job_names_the_quota_that_refuses_its_pod() -> None:
@@ -390,7 +392,7 @@ def test_grant_expires_if_its_job_cannot_be_created() -> None:
     assert queue.decision("a").reason == "BackingOff"
     queue.change("b", spec={"stop": "Graceful"})
     queue.cycle(60)
-    assert queue.decision("a").admitted, "its time has come, and nothing was made of it yet"
+    assert queue.decision("a").admitted, "its backoff is over, and its Job does not exist yet"
     queue.change("a")
     queue.cycle(1)
     assert queue.decision("a").admitted
@@ -406,7 +408,7 @@ def test_start_timeout_follows_the_policy_and_needs_gpus() -> None:
     queue.policy = Policy(start_seconds=9)
     queue.cycle()
     assert queue.decision("a").start_seconds == 9
-    assert "a" in queue.added, "its deadline is another one"
+    assert "a" in queue.added, "its deadline changed"
 
 
 def test_nonblocking_job_does_not_delay_estimates() -> None:

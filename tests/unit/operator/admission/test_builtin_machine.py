@@ -1,4 +1,4 @@
-"""The queue through any order of news: Jobs that are made late, pods on other nodes than meant, kills in between."""
+"""The builtin controller under any order of events: late Jobs, pods on other nodes than planned, restarts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODES, SIZE = 3, 4
 
 
 class Life(RuleBasedStateMachine):
-    """What was given fits at every moment, beside what runs; sizes of 1, 2 and 4 divide one another."""
+    """Admitted jobs always fit beside running ones; sizes of 1, 2 and 4 divide one another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class Life(RuleBasedStateMachine):
         self.bound: dict[str, int] = {}
         self.over: set[str] = set()
         self.line: list[str] = []
-        self._tell_nodes()
+        self._put_nodes()
 
-    def _tell_nodes(self) -> None:
+    def _put_nodes(self) -> None:
         for number in range(NODES):
             self.queue.controller.inventory.put_node(Node(name=f"n{number}", allocatable={GPU: SIZE}))
         for name, node in self.bound.items():
@@ -54,10 +54,10 @@ class Life(RuleBasedStateMachine):
         self.queue.submit(name, gpus)
 
     @rule()
-    def look(self) -> None:
+    def cycle(self) -> None:
         before = set(self._admitted())
         self.queue.cycle(1.0)
-        assert before <= set(self._admitted()), "what was given is not taken back"
+        assert before <= set(self._admitted()), "an admission is not withdrawn"
         waiting = [name for name in self.gpus if name not in self.over and not self.queue.decision(name).admitted]
         new = [name for name in self._admitted() if name not in before]
         assert not new or not waiting or max(new) < min(waiting), "first come, first served"
@@ -65,7 +65,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(name not in self.made for name in self._admitted()))
     @rule(data=st.data())
     def make(self, data: st.DataObject) -> None:
-        """The Job of one that was let in is made; its pod is not bound yet."""
+        """Create the Job of an admitted job; its pod is not bound yet."""
         name = data.draw(st.sampled_from([name for name in self._admitted() if name not in self.made]))
         child = {"metadata": {"creationTimestamp": "2026-01-02T10:00:00Z"}, "spec": {"suspend": False}, "status": {}}
         self.queue.change(name, child=child)
@@ -74,7 +74,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.made - self.bound.keys() - self.over)
     @rule(data=st.data())
     def bind(self, data: st.DataObject) -> None:
-        """The scheduler puts the pod where it likes: best fit, as it is asked to, or the last node with room."""
+        """Bind the pod to the planned node if it fits there, else by best fit."""
         name = data.draw(st.sampled_from(sorted(self.made - self.bound.keys() - self.over)))
         meant = self.queue.decision(name).nodes
         room = [node for node, left in enumerate(self._left()) if left >= self.gpus[name]]
@@ -94,15 +94,15 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(self.gpus))
     @rule(data=st.data())
-    def hear(self, data: st.DataObject) -> None:
-        """An event of a job that tells nothing new."""
+    def repeat_event(self, data: st.DataObject) -> None:
+        """An event without a change."""
         self.queue.controller.mark_dirty(Key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
 
     @rule()
     def kill(self) -> None:
-        """What was in memory is gone; the Jobs are there."""
+        """Restart the operator; the Jobs remain."""
         self.queue.restart()
-        self._tell_nodes()
+        self._put_nodes()
 
     @invariant()
     def fits(self) -> None:
@@ -111,7 +111,7 @@ class Life(RuleBasedStateMachine):
         unbound = {*self._admitted(), *(self.made - self.over)} - self.bound.keys()
         for gpus in sorted((self.gpus[name] for name in unbound), reverse=True):
             node = next((node for node, count in enumerate(left) if count >= gpus), None)
-            assert node is not None, f"{sorted(unbound)} were let in, and {left} is left"
+            assert node is not None, f"{sorted(unbound)} were admitted, and {left} is free"
             left[node] -= gpus
 
 

@@ -1,10 +1,10 @@
-"""Kueue in the place of the builtin queue: who is told what, when, and how often."""
+"""The Kueue admission controller: decisions, positions and their rate."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.operator.admission.test_kueue_workloads import workload
+from tests.unit.operator.admission.workloads import workload
 from tests.unit.operator.trainingjob.state_model import CHILD_UID, NAME, NAMESPACE, World
 from trainyard_kube.errors import NotFoundError
 from trainyard_operator.admission.kueue.controller import KueueAdmission, positions
@@ -17,7 +17,7 @@ KEY = Key(NAMESPACE, NAME)
 
 
 class KueueFixture:
-    """One TrainingJob that waits in Kueue, and the API server's visibility API."""
+    """One TrainingJob that waits in Kueue, and a fake visibility API."""
 
     def __init__(self) -> None:
         self.state, self.added, self.requests = World(), [], 0
@@ -28,7 +28,7 @@ class KueueFixture:
         self.controller = self.restart()
 
     def restart(self) -> KueueAdmission:
-        """A new process that knows the same job and its Workload."""
+        """Replace the controller by one of a new process that observes the same job and Workload."""
         kube: Any = self
         self.controller = KueueAdmission(
             kube,
@@ -66,7 +66,7 @@ def item(uid: str, position: int) -> Object:
 async def test_position_is_requested_while_a_job_waits_and_published_on_change() -> None:
     fixture = KueueFixture()
     await fixture.controller.refresh()
-    assert fixture.requests == 0, "nobody was answered yet"
+    assert fixture.requests == 0, "no decision was requested yet"
     assert fixture.decision().queue.get("position") is None
     fixture.items = [item("other", 0), item(CHILD_UID, 1)]
     fixture.added.clear()
@@ -154,7 +154,7 @@ async def test_changing_messages_are_rate_limited() -> None:
     changed = workload(CHILD_UID, 9)
     changed["status"]["conditions"] = [{"type": "Evicted", "status": "True", "reason": "Preempted", "message": "x"}]
     fixture.controller.observe_workload(changed)
-    assert fixture.decision().reason == "Preempted", "another reason is told at once"
+    assert fixture.decision().reason == "Preempted", "a new reason is published at once"
 
 
 def test_no_decision_before_the_first_list_of_workloads() -> None:

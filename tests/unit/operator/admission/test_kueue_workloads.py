@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from tests.unit.operator.admission.workloads import workload
 from trainyard_kube.errors import ApiError, ApiUnreachableError, ForbiddenError, NotFoundError, ServerError
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
 
 Object = dict[str, Any]
-
-
-def workload(uid: str, version: int, *, finished: bool = False, name: str = "w") -> Object:
-    conditions = [{"type": "Finished", "status": "True", "reason": "Succeeded"}] if finished else []
-    return {
-        "metadata": {
-            "name": name,
-            "namespace": "team",
-            "resourceVersion": str(version),
-            "labels": {"kueue.x-k8s.io/job-uid": uid},
-            "annotations": {"trainyard.dev/held": "true", "other": "x"},
-        },
-        "spec": {"active": True, "queueName": "gpus", "podSets": [{"template": {"spec": {}}}]},
-        "status": {"conditions": conditions, "admission": {}},
-    }
 
 
 class Server:

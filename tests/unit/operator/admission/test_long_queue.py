@@ -1,4 +1,4 @@
-"""A pass over 10,000 waiting jobs on 64 nodes. Work is counted, not timed: `benchmarks.queue --only pass` does that."""
+"""Cycles over 10,000 waiting jobs on 64 nodes. Work is counted; `benchmarks.queue --only pass` measures time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def full() -> QueueFixture:
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts how often a place is looked for."""
+    """Count the attempts to place a gang."""
     counted: list[int] = []
 
     def place(free: dict[str, int], *, gpus: int, nodes: int) -> tuple[str, ...] | None:
@@ -38,16 +38,16 @@ def test_status_updates_are_rate_limited(full: QueueFixture) -> None:
     full.added.clear()
     for _ in range(10):
         full.cycle(0.01)
-    assert full.added == [], "nothing happened, so nothing is told"
+    assert full.added == [], "nothing changed, so nothing is published"
     full.end("running-0")
     full.cycle(60)
     started = [name for name in full.added if full.decision(name).admitted]
-    assert len(full.added) - len(started) <= 10, "ten a second at most, over all jobs, and no more are saved up"
+    assert len(full.added) - len(started) <= 10, "at most ten a second over all jobs, with a burst of one second"
 
 
 def test_cycle_tries_few_placements(full: QueueFixture, tries: list[int]) -> None:
     full.cycle(1)
-    assert len(tries) <= 1 + RUNNING + 2 * estimate.DEPTH, "the head, and the front of the line once for each end"
+    assert len(tries) <= 1 + RUNNING + 2 * estimate.DEPTH, "the head, and the front of the queue once per end"
 
 
 def test_start_at_the_head_updates_few_statuses(full: QueueFixture) -> None:
@@ -71,5 +71,5 @@ def test_cycle_uses_little_memory_and_keeps_none(full: QueueFixture) -> None:
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - kept < 8 * 2**20, "bytes of one pass over 10,000"
-    assert after - kept < 2**18, "bytes that three passes left behind"
+    assert peak - kept < 8 * 2**20, "bytes of one cycle over 10,000"
+    assert after - kept < 2**18, "bytes that three cycles leave behind"

@@ -1,4 +1,4 @@
-"""The administrator's file, read while the operator runs."""
+"""The administrator's settings file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_settings_are_reloaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "fault"),
     [
         ('{"startSeconds": 0}', "startSeconds is 0: it should be greater than or equal to 1."),
         ('{"startSeconds": "5m"}', 'startSeconds is "5m": it should be a valid integer.'),
@@ -36,7 +36,7 @@ def test_settings_are_reloaded(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_file_is_reported_and_keeps_the_settings(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, fault: str
 ) -> None:
     path = tmp_path / "policy.json"
     path.write_text('{"startSeconds": 9}')
@@ -45,8 +45,8 @@ def test_invalid_file_is_reported_and_keeps_the_settings(
     path.write_text(text)
     for _ in range(3):
         assert file.current() == Policy(start_seconds=9)
-    assert caplog.text.count(told) == 1
-    assert told in file.describe()["fault"]
+    assert caplog.text.count(fault) == 1
+    assert fault in file.describe()["fault"]
     assert file.describe()["startSeconds"] == 9
     path.write_text('{"startSeconds": 11}')
     assert "fault" not in file.describe()

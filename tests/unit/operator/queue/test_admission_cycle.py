@@ -174,17 +174,17 @@ def test_held_queue_admits_no_job() -> None:
 
 
 HARD = st.integers(0, 6)
-"""GPUs that a ResourceQuota gives the namespace team."""
+"""GPUs that a ResourceQuota allows the namespace team."""
 DELAYS = st.sampled_from([None, None, -1, 0, 1])
-"""Seconds from now to the next try of a job whose start failed; mostly none did."""
+"""Seconds until the end of a backoff; mostly none."""
 NAMESPACES = st.sampled_from(["team", "free", "free"])
 REQUESTS = st.lists(
     st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(0, 3), DELAYS, NAMESPACES),
     max_size=12,
-).map(lambda rows: [asked(number, row) for number, row in enumerate(rows)])
+).map(lambda rows: [request_of(number, row) for number, row in enumerate(rows)])
 
 
-def asked(number: int, row: tuple[int, int, int, int, int | None, str]) -> Request:
+def request_of(number: int, row: tuple[int, int, int, int, int | None, str]) -> Request:
     gpus, nodes, priority, at, delay, namespace = row
     late = None if delay is None else NOW + dt.timedelta(seconds=delay)
     return make_request(f"j{number}", gpus, nodes, priority=priority, at=at, not_before=late, namespace=namespace)
@@ -193,9 +193,9 @@ def asked(number: int, row: tuple[int, int, int, int, int | None, str]) -> Reque
 @given(REQUESTS, st.lists(st.integers(0, 4), min_size=1, max_size=3), HARD)
 @settings(max_examples=200)
 def test_strict_order_matches_a_naive_reference(requests: list[Request], sizes: list[int], hard: int) -> None:
-    """The reference tries every job from the front with plain nested loops and stops at the first that does not fit.
+    """The reference tries every job from the front with nested loops and stops at the first that does not fit.
 
-    What could never fit, waits after a failed start or is refused by a quota is as if it were not there.
+    It skips jobs that exceed the capacity, back off or lack quota.
     """
     limit = quotas(quota({f"requests.{GPU}": str(hard)}))
     found = admit(requests, [], nodes(*sizes), STRICT, NOW, quotas=limit)
@@ -233,8 +233,8 @@ def test_gpus_are_never_admitted_twice(
         for node in start.placement:
             used[node] += start.request.gpus
     assert all(used[f"n{i}"] <= size for i, size in enumerate(sizes))
-    told = {*starts(found), *found.reasons}
-    assert told == {request.uid for request in renamed}, "every job starts or is told why not"
+    decided = {*starts(found), *found.reasons}
+    assert decided == {request.uid for request in renamed}, "every job starts or has a reason"
     assert not set(starts(found)) & set(found.reasons)
 
 

@@ -10,11 +10,11 @@ from trainyard_operator.queue.position import EXACT_POSITIONS, QueuePosition, po
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "shown"),
     [(1, 1), (20, 20), (21, 30), (30, 30), (31, 40), (100, 100), (101, 150), (500, 500), (501, 600), (9999, 10000)],
 )
-def test_positions_are_exact_near_the_head_and_rounded_up_behind(count: int, told: int) -> None:
-    assert rounded(count) == told
+def test_positions_are_exact_near_the_head_and_rounded_up_behind(count: int, shown: int) -> None:
+    assert rounded(count) == shown
 
 
 @given(st.integers(1, 100_000))

@@ -79,4 +79,4 @@ def test_preemption_matches_exhaustive_search(jobs: list[tuple[int, int]], gpus:
         assert not chosen
     else:
         assert chosen in ways
-        assert not any(way < chosen for way in ways), "nobody goes who could stay"
+        assert not any(way < chosen for way in ways), "no victim is superfluous"

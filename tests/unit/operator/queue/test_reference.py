@@ -1,4 +1,4 @@
-"""The queue's rounds against slow obvious references: everything at once, played through time."""
+"""Admission cycles against naive references, also simulated through time."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def requests(draw: st.DrawFn, most: int = 10) -> list[Request]:
     ]
 
 
-def slowly(
+def naive_cycle(
     waiting: list[Request], cluster: Cluster, policy: Policy, hard: int | None
 ) -> tuple[list[str], dict[str, str]]:
-    """Who starts, and why each of the others waits, by walking down the line and remembering what is left."""
+    """Return the jobs that start and the reasons of the others, by one plain loop over the queue."""
     left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)}
     used, blocked, started, why = Counter[str](), set[Pool](), list[str](), dict[str, str]()
     for job in sorted(waiting, key=lambda one: (-one.priority, one.enqueued_at, one.uid)):
@@ -138,7 +138,7 @@ def test_strict_cycle_matches_a_naive_reference(
     policy = Policy(held=held, namespace_gpus=caps, default_namespace_gpus=cap)
     quota_of_b = [] if hard is None else [quota({f"requests.{GPU}": str(hard)}, namespace="b")]
     found = admit(waiting, [], cluster.inventory(), policy, NOW, quotas=quotas(*quota_of_b))
-    started, why = slowly(waiting, cluster, policy, hard)
+    started, why = naive_cycle(waiting, cluster, policy, hard)
     assert [start.request.uid for start in found.starts] == started
     assert {uid: reason.code for uid, reason in found.reasons.items()} == why
 
@@ -146,7 +146,7 @@ def test_strict_cycle_matches_a_naive_reference(
 @given(requests(), CLUSTERS, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
 @settings(max_examples=200)
 def test_late_pods_keep_their_gpus(waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool) -> None:
-    """Rounds go on while only some pods are bound yet: what was given is never given again, on no node."""
+    """GPUs are never admitted twice while only some pods are bound."""
     inventory, running, given = cluster.inventory(), list[Admitted](), list[tuple[str, int]]()
     arrives, policy = iter(comes), Policy(backfill=backfill)
     for job in sorted(waiting, key=lambda one: one.uid):
@@ -176,16 +176,16 @@ ROWS = st.lists(
     min_size=4,
     max_size=9,
 )
-"""GPUs, pods, limit in seconds, and how long it would take."""
+"""GPUs, pods, time limit in seconds, and actual duration."""
 
 
 @example(rows=[(3, 1, 20, 60), (4, 1, 10, 60), (1, 1, 60, 60), (1, 1, 60, 60)], sizes=[5])
 @given(ROWS, st.lists(st.sampled_from([4, 5, 6]), min_size=1, max_size=2))
 @settings(max_examples=300)
 def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int]], sizes: list[int]) -> None:
-    """EASY's promise, played through time: jobs take any time up to their limit, gangs included.
+    """EASY's guarantee, simulated: jobs run for any time up to their limit, gangs included.
 
-    What a head is sure of is found by trying every moment at which a running job's limit is over.
+    The reservation is found by trying every moment at which the limit of a running job ends.
     """
     waiting = [
         make_request(f"j{i}", gpus, count, at=i, time_limit=float(limit))
@@ -205,7 +205,7 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
             for number, node in enumerate(start.placement):
                 inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
             passed += start.backfilled
-            assert now <= sure.get(start.request.uid, now), f"{start.request.uid} started later than it was sure to"
+            assert now <= sure.get(start.request.uid, now), f"{start.request.uid} started later than its reservation"
         gone = {start.request.uid for start in found.starts}
         waiting = [job for job in waiting if job.uid not in gone]
         head = next((job for job in waiting if found.reasons[job.uid].code == "WaitingForGpus"), None)
@@ -215,7 +215,7 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
                 for uid, entry in running.items()
                 if uid not in {s.request.uid for s in found.starts if s.backfilled}
             }
-            sure.setdefault(head.uid, now + _sure(head, sizes, before, now))
+            sure.setdefault(head.uid, now + _reservation(head, sizes, before, now))
         if not running:
             break
         now = min(since + takes[uid] for uid, (_, _, since) in running.items())
@@ -223,10 +223,10 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
             request, _, _ = running.pop(uid)
             for number in range(request.nodes):
                 inventory.put_pod(f"{uid}-{number}", None)
-    assert all(reason.code == "ExceedsCapacity" for reason in found.reasons.values()), "all that can run has run"
+    assert all(reason.code == "ExceedsCapacity" for reason in found.reasons.values()), "every job that fits has run"
 
 
-def _sure(
+def _reservation(
     head: Request, sizes: list[int], running: dict[str, tuple[Request, tuple[str, ...], float]], now: float
 ) -> float:
     ends = {uid: since + (request.time_limit or 0.0) - now for uid, (request, _, since) in running.items()}
@@ -246,7 +246,7 @@ VICTIMS = st.lists(
 
 
 def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inventory, list[Admitted]]:
-    """Nodes with as many of the jobs as fit: GPUs of a pod, pods, priority, whether it is on its way out."""
+    """Nodes with as many of the jobs as fit: GPUs of a pod, pods, priority, whether it is releasing."""
     inventory, running = nodes(*sizes), list[Admitted]()
     for number, (size, pods, own, leaving) in enumerate(rows):
         job = make_request(f"j{number}", size, pods, priority=own)
@@ -262,7 +262,7 @@ def _busy(rows: list[tuple[int, int, int, bool]], sizes: list[int]) -> tuple[Inv
 def test_victims_match_exhaustive_search(
     rows: list[tuple[int, int, int, bool]], sizes: list[int], gpus: int, count: int, priority: int
 ) -> None:
-    """Only strictly lower ones, no more than needed, and none of a priority that could have been spared altogether."""
+    """Only strictly lower priority, no superfluous victims, and the lowest possible highest priority."""
     inventory, running = _busy(rows, sizes)
     head = make_request("head", gpus, count, priority=priority)
     found = admit([head], running, inventory, Policy(preemption=True), NOW)
@@ -287,7 +287,7 @@ def test_victims_match_exhaustive_search(
         assert not chosen
         return
     assert chosen in ways
-    assert not any(way < chosen for way in ways), "nobody goes who could stay"
+    assert not any(way < chosen for way in ways), "no victim is superfluous"
     least = min(max(lower[uid] for uid in way) for way in ways)
     assert max(lower[uid] for uid in chosen) == least
     alike = {job.request.uid: job for job in running if job.request.uid in stay}
@@ -300,7 +300,7 @@ def test_victims_match_exhaustive_search(
             == (alike[uid].request.gpus, alike[uid].request.nodes, lower[uid], alike[uid].placement)
         ]
         assert all(alike[twin].admitted_at < alike[uid].admitted_at for twin in twins), (
-            "of two that are alike the younger goes"
+            "of two equal jobs the younger is preempted"
         )
 
 
