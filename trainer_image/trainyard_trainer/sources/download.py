@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, are checked, and are found again by the next start."""
+"""Downloads that resume, verify their content, and are kept in a cache."""
 
 from __future__ import annotations
 
@@ -24,30 +24,29 @@ from trainyard_trainer.sources.remote_files import RemoteFile
 _PARTIAL, _LOCK = ".part", ".lock"
 _CHUNK = 1 << 20
 _STREAMS = 4
-"""Files fetched at the same time; one stream rarely fills a network."""
-_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each try after one that brought nothing."""
+"""Concurrent downloads; a single stream rarely saturates a network."""
+_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before each retry of a request that returned no bytes."""
 _TICK = 0.1
 
-
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-
+"""Errors of file systems without locks."""
 
 Poll = Callable[[], None]
 
 
 class Remote(Protocol):
-    """Where files are: a bucket, a web server, a repository of the hub."""
+    """A place that serves files: a bucket, a web server, a repository of the hub."""
 
     @property
     def part_bytes(self) -> int:
-        """Bytes to ask for at once."""
+        """Bytes per request."""
 
     def url(self, key: str) -> str:
-        """A file's name for messages."""
+        """The name of a file in messages."""
 
     def read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`."""
+        """The bytes from `start` up to `stop`, exclusive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +55,23 @@ class Downloader:
 
     cache: Path
     poll: Callable[[], None]
-    """Called after every few megabytes and while waiting; may raise."""
+    """Called after each chunk and while waiting; may raise."""
     progress: Callable[[float], None]
-    """Told the share done, 0 to 100."""
+    """Receives the percentage done, 0 to 100."""
     sleep: Callable[[float], None] = time.sleep
 
     def fetch(self, remote: Remote, file: RemoteFile, sha256: str | None = None) -> Path:
-        """One file; see `fetch_all`.
+        """Fetch one file; see `fetch_all`.
 
         Args:
-            remote: Where it is.
-            file: What it is.
-            sha256: The digest it must have, hex, if the user gave one.
+            remote: The place that serves it.
+            file: The file.
+            sha256: The expected digest, hex, if the user set one.
 
         Raises:
             DataError: its content has another digest.
-            SourceError: it cannot be had, or changed while it was downloaded.
-            StorageError: the cache's volume is full.
+            SourceError: it cannot be downloaded, or changed during the download.
+            StorageError: the volume of the cache is full.
         """
         directory = self.fetch_all(remote, [(file, Path(file.key).name)])
         path = directory / Path(file.key).name
@@ -80,43 +79,43 @@ class Downloader:
             path.unlink()
             raise DataError(
                 f"{remote.url(file.key)} has the SHA-256 {found}, not {sha256}.",
-                "Correct sha256 in spec.dataset, or put the right file there.",
+                "Correct sha256 in spec.dataset, or replace the file.",
             )
         return path
 
     def fetch_all(self, remote: Remote, files: Sequence[tuple[RemoteFile, str]]) -> Path:
-        """Files with their names, into one directory; those that are there are left, those in part are gone on with."""
+        """Fetch files into one directory under their names; complete files are kept, partial ones resumed."""
         directory = self.cache / fingerprint(remote, [file for file, _name in files])[:32]
         total = sum(file.bytes for file, _name in files)
         with self._storage_errors(remote):
             directory.mkdir(parents=True, exist_ok=True)
-        with self._storage_errors(remote), self._alone(directory, total):
+        with self._storage_errors(remote), self._locked(directory, total):
             meter = _Meter(total, self.progress)
-            _all_at_once([partial(self._fetch_one, remote, file, directory / name, meter) for file, name in files])
+            _run_concurrently([partial(self._fetch_one, remote, file, directory / name, meter) for file, name in files])
         return directory
 
     def _fetch_one(self, remote: Remote, file: RemoteFile, target: Path, meter: _Meter, check: Poll) -> None:
-        if _is_there(target, file):
+        if _is_complete(target, file):
             meter.add(file.bytes)
             return
         part = target.with_name(f"{target.name}{_PARTIAL}")
         fetch = _Fetch(remote=remote, file=file, part=part, meter=meter, poll=_both(self.poll, check), sleep=self.sleep)
         try:
             fetch.run()
-            Files().fsync(part)  # a crash of the node must not leave a file of the right size that holds something else
+            Files().fsync(part)  # else a node crash can leave a file of the right size with other content
             Files().rename(part, target)
         except FileNotFoundError:
-            if not _is_there(target, file):  # somebody whom no lock stopped was done first
+            if not _is_complete(target, file):  # without locks, another process may have renamed it
                 raise
 
     @contextmanager
-    def _alone(self, directory: Path, total: int) -> Iterator[None]:
-        """Wait until nobody else downloads to the directory, where its file system has locks.
+    def _locked(self, directory: Path, total: int) -> Iterator[None]:
+        """Hold the lock of the directory; wait while another process has it.
 
-        Where it has none, two of them write the same bytes to the same places, and one of them starts again.
+        Without file system locks, two processes write the same bytes to the same offsets, and one of them restarts.
         """
         with directory.with_suffix(_LOCK).open("w") as lock:
-            while not _locked(lock.fileno()):
+            while not _try_lock(lock.fileno()):
                 self.progress(min(100.0, 100 * _bytes_in(directory) / max(1, total)))
                 _wait(1.0, self.poll, self.sleep)
             yield
@@ -130,13 +129,13 @@ class Downloader:
             raise StorageError(
                 f"The download from {remote.url('')} could not be written to {self.cache}: {error.strerror} "
                 f"({free} MiB free).",
-                "Give the pod more ephemeral storage, or the claim of spec.storage.cache more room.",
+                "Give the pod more ephemeral storage, or the claim of spec.storage.cache more space.",
             ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fetch:
-    """One file on its way."""
+    """Download of one file to its partial file."""
 
     remote: Remote
     file: RemoteFile
@@ -146,10 +145,10 @@ class _Fetch:
     sleep: Callable[[float], None]
 
     def run(self) -> None:
-        """Make the part whole.
+        """Complete the partial file.
 
         Raises:
-            SourceError: that does not succeed, or it is not what was sent; then nothing of it is kept.
+            SourceError: the download failed, or its content is corrupt; a corrupt file is removed.
         """
         self.part.touch()
         self.meter.add(self.part.stat().st_size)
@@ -157,18 +156,18 @@ class _Fetch:
         if self.part.stat().st_size != self.file.bytes or not self._is_intact():
             self.part.unlink()
             name = self.remote.url(self.file.key)
-            raise SourceError(f"{name} did not arrive as it was sent.", "It is worth trying again.")
+            raise SourceError(f"{name} was corrupted during the download.", "Try again.")
 
     def _complete(self) -> None:
-        """Append until it is whole; every try that brings nothing waits longer."""
-        waits = iter(_WAITS)
+        """Append until the size is reached; back off after each request that returned no bytes."""
+        backoff = iter(_BACKOFF)
         while (size := self.part.stat().st_size) < self.file.bytes:
             try:
                 self._append()
             except SourceError:
                 if self.part.stat().st_size > size:
-                    waits = iter(_WAITS)
-                elif (seconds := next(waits, None)) is None:
+                    backoff = iter(_BACKOFF)
+                elif (seconds := next(backoff, None)) is None:
                     raise
                 else:
                     _wait(seconds, self.poll, self.sleep)
@@ -182,10 +181,10 @@ class _Fetch:
                 self.poll()
 
     def _is_intact(self) -> bool:
-        """Whether the content has the digests that its server tells."""
+        """Whether the content has the digests that the server reports."""
         if self.file.sha256 is not None and self._digest(hashlib.sha256()) != self.file.sha256:
             return False
-        # Git's name of a content is a digest over its kind, its size and itself.
+        # The object id of git: a digest over type, size and content.
         blob = hashlib.sha1(b"blob %d\0" % self.file.bytes, usedforsecurity=False)
         return self.file.blob is None or self._digest(blob) == self.file.blob
 
@@ -198,7 +197,7 @@ class _Fetch:
 
 
 class _Meter:
-    """Tells the share of all bytes that is done, of several files, one at a time."""
+    """Reports the percentage of the bytes of all files; safe for threads."""
 
     def __init__(self, total: int, progress: Callable[[float], None]) -> None:
         self._total = max(1, total)
@@ -207,24 +206,24 @@ class _Meter:
         self._lock = threading.Lock()
 
     def add(self, number: int) -> None:
-        """So many bytes more are there."""
+        """Add downloaded bytes."""
         with self._lock:
             self._done += number
             if number:
                 self._progress(min(100.0, 100 * self._done / self._total))
 
 
-class _OtherFailed(Exception):  # noqa: N818 - never seen: the other's error is
-    """Another file cannot be had, so this one need not."""
+class _Cancelled(Exception):  # noqa: N818 - never raised to a caller
+    """The download of another file failed."""
 
 
-def _all_at_once(fetches: Sequence[Callable[[Poll], None]]) -> None:
-    """Run them in a few threads; the first error ends all and is raised."""
+def _run_concurrently(fetches: Sequence[Callable[[Poll], None]]) -> None:
+    """Run in a few threads; the first error cancels the others and is raised."""
     failed = threading.Event()
 
     def check() -> None:
         if failed.is_set():
-            raise _OtherFailed
+            raise _Cancelled
 
     def run(fetch: Callable[[Poll], None]) -> None:
         try:
@@ -237,7 +236,7 @@ def _all_at_once(fetches: Sequence[Callable[[Poll], None]]) -> None:
     with ThreadPoolExecutor(_STREAMS) as pool:
         futures = [pool.submit(run, fetch) for fetch in fetches]
     errors = [error for future in futures if (error := future.exception()) is not None]
-    for error in sorted(errors, key=lambda one: isinstance(one, _OtherFailed))[:1]:
+    for error in sorted(errors, key=lambda one: isinstance(one, _Cancelled))[:1]:
         raise error
 
 
@@ -256,23 +255,23 @@ def _wait(seconds: float, poll: Poll, sleep: Callable[[float], None]) -> None:
 
 
 def cache_directory() -> Path:
-    """Where downloads are kept: the user's cache, which in a pod is its scratch volume."""
+    """The default cache of downloads: the user's cache, in a pod on its scratch volume."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "trainyard" / "downloads"
 
 
 def fingerprint(remote: Remote, files: Sequence[RemoteFile]) -> str:
-    """Hex SHA-256 over names, sizes and tags: another one when a file changed."""
+    """Hex SHA-256 over names, sizes and tags; it changes with any file."""
     lines = [f"{remote.url(file.key)} {file.bytes} {file.tag}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _is_there(path: Path, file: RemoteFile) -> bool:
+def _is_complete(path: Path, file: RemoteFile) -> bool:
     return path.is_file() and path.stat().st_size == file.bytes
 
 
 def _bytes_in(directory: Path) -> int:
-    """Bytes of the files, while another process downloads: one may get its last name between two looks."""
+    """Bytes of the files; another process may rename one during the iteration."""
     total = 0
     for path in directory.iterdir():
         with suppress(FileNotFoundError):
@@ -280,7 +279,7 @@ def _bytes_in(directory: Path) -> int:
     return total
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -11,7 +11,7 @@ SCHEME = "file://"
 
 
 def display_name(source: str) -> str:
-    """How messages call a source: a mounted claim by its pvc:// name, everything else as written."""
+    """The name of a source in messages: pvc:// for a mounted claim, otherwise the source as written."""
     mounted = f"{SCHEME}{CLAIMS_DIRECTORY}/"
     return f"pvc://{source.removeprefix(mounted)}" if source.startswith(mounted) else source
 
@@ -22,14 +22,14 @@ def local_path(source: str) -> Path:
 
 
 def check_model_directory(directory: Path, name: str) -> None:
-    """Refuse what is no model we can load.
+    """Refuse a directory without a loadable model.
 
     Args:
-        directory: Where the model lies.
-        name: How messages call it.
+        directory: The directory of the model.
+        name: Its name in messages.
 
     Raises:
-        NotFoundError: there is no such directory, or it lacks config.json or safetensors weights.
+        NotFoundError: the directory does not exist, or it lacks config.json or safetensors weights.
     """
     if not directory.is_dir():
         found = "is a file, not a directory" if directory.exists() else "does not exist"
@@ -45,6 +45,6 @@ def check_model_directory(directory: Path, name: str) -> None:
     if pickled:
         raise NotFoundError(
             f"The model {name} has only pickled weights ({pickled[0]}), which are never loaded: they can run code.",
-            "Convert it: load it where you trust it and call save_pretrained, which writes safetensors.",
+            "Convert it: load it in a trusted environment and call save_pretrained, which writes safetensors.",
         )
     raise NotFoundError(f"The model {name} has no *.safetensors weights.", "Copy the complete model.")

@@ -1,4 +1,4 @@
-"""Repositories of the hub: their commits, the heads of their weights, and their refusals in a user's words."""
+"""Repositories of the hub: commits, safetensors headers, and errors of the client as TrainerError."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from trainyard_trainer.errors import (
     StorageError,
     TrainerError,
 )
-from trainyard_trainer.sources.safetensors_headers import ModelHeads
+from trainyard_trainer.sources.safetensors_headers import ModelHeaders
 
-if TYPE_CHECKING:  # the plan of a model's memory needs the hub, and no torch
+if TYPE_CHECKING:  # the memory plan imports this module without torch
     from trainyard_trainer.engine.task import Resolved
 
 SCHEME = "hf://"
@@ -43,13 +43,13 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 """Weights, configuration and tokenizer; no pickles, no code."""
 
 _BYTE_ORDER_MARK = "\ufeff"
-_WRONG_CHARACTER = "has a character in place {} that no token has: a space, a control character or no ASCII"
+_WRONG_CHARACTER = "has an invalid character at position {}: a space, a control character or non-ASCII"
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file in a model's directory is one that a model is loaded from, by its path.
+    """Whether a model is loaded from a file, by its path in the repository.
 
-    Folders, and files called consolidated, hold the same weights once more.
+    Folders and files named consolidated* repeat the same weights.
     """
     is_other = "/" in name or name.startswith("consolidated")
     return not is_other and any(fnmatch(name, pattern) for pattern in MODEL_FILES)
@@ -57,7 +57,7 @@ def is_model_file(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class HubRepository:
-    """One repository of the hub; `endpoint` replaces the hub's address."""
+    """One repository of the hub; `endpoint` overrides the address of the hub."""
 
     kind: Literal["model", "dataset"]
     name: str
@@ -70,35 +70,35 @@ class HubRepository:
         return "spec.model.source" if self.kind == "model" else "spec.dataset"
 
     def commit(self, resolved: Resolved) -> str:
-        """The commit its revision names: asked once for a run, then remembered, so that a resumed run uses the same.
+        """The commit of its revision, resolved once per run, so that a resumed run uses the same.
 
         Raises:
-            TrainerError: see `translated`.
+            TrainerError: see `hub_errors`.
         """
         key = f"commit:{self.kind}:{self.name}@{self.revision or 'main'}"
         if (known := resolved.get(key)) is not None:
             return known
-        with translated(self):
+        with hub_errors(self):
             info = HfApi(endpoint=self.endpoint).repo_info(self.name, repo_type=self.kind, revision=self.revision)
         if info.sha is None:
-            raise SourceError(f"The hub named no commit for {SCHEME}{self.name}.", "Try again.")
+            raise SourceError(f"The hub returned no commit for {SCHEME}{self.name}.", "Try again.")
         resolved.put(key, info.sha)
         return info.sha
 
 
-def read_heads(repository: HubRepository) -> ModelHeads:
-    """Fetch config.json and the first bytes of the weight files, which say what is in them; no weights.
+def read_headers(repository: HubRepository) -> ModelHeaders:
+    """Fetch config.json and the headers of the weight files, without the weights.
 
     Raises:
-        NotFoundError: the model has no safetensors weights, or their heads are unreadable.
-        TrainerError: see `translated`.
+        NotFoundError: the model has no safetensors weights, or their headers are unreadable.
+        TrainerError: see `hub_errors`.
     """
     api, name = HfApi(endpoint=repository.endpoint), f"{SCHEME}{repository.name}"
-    with translated(repository):
+    with hub_errors(repository):
         commit = api.repo_info(repository.name, revision=repository.revision).sha
-    with translated(repository, "config.json"):
+    with hub_errors(repository, "config.json"):
         config = hf_hub_download(repository.name, "config.json", revision=commit, endpoint=repository.endpoint)
-    with translated(repository):
+    with hub_errors(repository):
         try:
             found = api.get_safetensors_metadata(repository.name, revision=commit).files_metadata.values()
             tensors = {tensor: tuple(entry.shape) for file in found for tensor, entry in file.tensors.items()}
@@ -108,22 +108,22 @@ def read_heads(repository: HubRepository) -> ModelHeads:
             ) from error
         except (SafetensorsParsingError, ValueError, AttributeError, TypeError) as error:
             raise NotFoundError(
-                f"The heads of the *.safetensors files of {name} cannot be read: {_first_line(error)}",
+                f"The headers of the *.safetensors files of {name} cannot be read: {_first_line(error)}",
                 "Use another revision of the model (model.revision).",
             ) from error
-    return ModelHeads(Path(config).read_bytes(), tensors)
+    return ModelHeaders(Path(config).read_bytes(), tensors)
 
 
 @contextmanager
-def translated(repository: HubRepository, file: str | None = None) -> Iterator[None]:
-    """Errors of the hub's client in a user's words.
+def hub_errors(repository: HubRepository, file: str | None = None) -> Iterator[None]:
+    """Raise errors of the hub's client as TrainerError.
 
     Raises:
-        ConfigurationError: the name cannot be a repository's.
-        NotFoundError: there is no such repository, revision or file.
-        NotPermittedError: the hub wants other credentials.
+        ConfigurationError: the name is not valid for a repository.
+        NotFoundError: the repository, revision or file does not exist.
+        NotPermittedError: the hub refuses the credentials.
         SourceError: the hub cannot be reached or failed.
-        StorageError: the cache's volume is full.
+        StorageError: the volume of the cache is full.
     """
     try:
         _check_token()
@@ -132,17 +132,17 @@ def translated(repository: HubRepository, file: str | None = None) -> Iterator[N
         raise
     except HFValidationError as error:
         raise ConfigurationError(
-            f"'{repository.name}' cannot be a repository of the hub: {error}", f"Correct {repository.field}."
+            f"'{repository.name}' is not a valid repository of the hub: {error}", f"Correct {repository.field}."
         ) from error
     except (OSError, httpx2.HTTPError) as error:
         raise _translate(error, repository, file) from error
 
 
 def _check_token() -> None:
-    """Refuse a token that no HTTP header can carry; the message tells nothing of it.
+    """Refuse a token that is invalid in an HTTP header, without quoting it.
 
     Raises:
-        NotPermittedError: it has a character that no token has.
+        NotPermittedError: it has an invalid character.
     """
     token = get_token() or ""
     wrong = next((place for place, character in enumerate(token, 1) if not "!" <= character <= "~"), None)
@@ -157,7 +157,7 @@ def _check_token() -> None:
 
 
 def _translate(error: Exception, repository: HubRepository, file: str | None) -> TrainerError:
-    """Our error for one of the client's; most of theirs are OSErrors of each other's families, so order matters."""
+    """The TrainerError for an error of the client; most of these subclass OSError and each other, so order matters."""
     name = f"{SCHEME}{repository.name}" + (f"/{file}" if file else "")
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         return _translate(error.__cause__, repository, file)
@@ -175,7 +175,7 @@ def _translate(error: Exception, repository: HubRepository, file: str | None) ->
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return StorageError(f"The download of {name} filled the disk.", "Give the pod more ephemeral storage.")
     status = f" (HTTP {error.response.status_code})" if isinstance(error, HfHubHTTPError) else ""
-    return SourceError(f"The download of {name} failed{status}: {_first_line(error)}", "It is worth trying again.")
+    return SourceError(f"The download of {name} failed{status}: {_first_line(error)}", "Try again.")
 
 
 def _not_found(error: Exception, repository: HubRepository, name: str) -> NotFoundError:
@@ -189,7 +189,7 @@ def _not_found(error: Exception, repository: HubRepository, name: str) -> NotFou
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the hub wants (other) credentials; of an unknown repository it says 401 too, with a code of its own."""
+    """Whether the hub refuses the credentials; it answers 401 for unknown repositories too, with an error code."""
     if isinstance(error, GatedRepoError):
         return True
     if not isinstance(error, HfHubHTTPError) or error.response.status_code not in {401, 403}:
@@ -204,6 +204,6 @@ def _credentials_advice(repository: HubRepository) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What it says first, without the queries of addresses: those of a redirect carry a signature."""
+    """The first line of a message, without URL queries: those of a redirect carry a signature."""
     lines = str(error).strip().splitlines()
     return re.sub(r"\?[^\s'\"]+", "", lines[0])[:300] if lines else type(error).__name__

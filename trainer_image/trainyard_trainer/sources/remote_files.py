@@ -1,4 +1,4 @@
-"""Files behind a URL, in object storage (s3://) or on a web server (https://): looked up, listed and read in parts."""
+"""Files in object storage (s3://) or on a web server (https://): look-up, listing, ranged reads, writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHA256 = "sha256"
 """User metadata of an object: hex SHA-256 of its content."""
 
 _TIMEOUT = timedelta(seconds=60)
-"""Of one request with its answer; parts are small enough for slow networks."""
+"""Of one request and its response; parts are small enough for slow networks."""
 _RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 
 
@@ -39,21 +39,21 @@ class RemoteFile:
     key: str
     bytes: int
     tag: str | None
-    """Changes with the content (ETag)."""
+    """ETag: changes with the content."""
     sha256: str | None = None
-    """Where its server tells it."""
+    """None if the server does not report it."""
     blob: str | None = None
-    """Git's SHA-1 of the content, where its server tells that."""
+    """Git's SHA-1 of the content; None if the server does not report it."""
 
 
 class Remote:
     """A bucket or a web server.
 
-    Every method raises NotFoundError, NotPermittedError, SourceError or ConfigurationError with a sentence.
+    Every method raises NotFoundError, NotPermittedError, SourceError or ConfigurationError.
     """
 
     part_bytes = 16 << 20
-    """The client's limit of time is one for a whole answer, which slow networks must be able to bring."""
+    """The timeout of the client covers a whole response, so a part must fit into it on a slow network."""
 
     def __init__(self, store: Any, root: str, uploads: UnfinishedUploads | None = None) -> None:
         self._store = store
@@ -61,12 +61,12 @@ class Remote:
         self._uploads = uploads
 
     def url(self, key: str) -> str:
-        """A file's name for messages."""
+        """The name of a file in messages."""
         return f"{self._root}/{key}"
 
     def look_up(self, key: str) -> RemoteFile:
         """Size, tag and digest of a file."""
-        with _translated(self.url(key)):
+        with _client_errors(self.url(key)):
             found = obstore.get(self._store, key, options={"head": True})
             meta = found.meta
             digest = found.attributes.get(SHA256)
@@ -74,37 +74,37 @@ class Remote:
 
     def list(self, folder: str) -> list[RemoteFile]:
         """Every file below a folder, by key."""
-        with _translated(self.url(folder)):
+        with _client_errors(self.url(folder)):
             found = [meta for page in obstore.list(self._store, folder) for meta in page]
         return sorted(
             (RemoteFile(meta["path"], meta["size"], meta["e_tag"]) for meta in found), key=lambda one: one.key
         )
 
     def read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`; a file that changed since it was looked up is a SourceError."""
+        """The bytes from `start` up to `stop`, exclusive; SourceError if the file changed since `look_up`."""
         options: GetOptions = {} if start == 0 and stop == file.bytes else {"range": (start, stop)}
         if file.tag is not None and not file.tag.startswith("W/"):
             options["if_match"] = file.tag
-        with _translated(self.url(file.key)):
+        with _client_errors(self.url(file.key)):
             for chunk in obstore.get(self._store, file.key, options=options).stream(min_chunk_size=1 << 20):
                 yield bytes(chunk)
 
     def write(self, key: str, chunks: Iterator[bytes], sha256: str) -> None:
-        """Write a file, in parts, with its digest; a reader sees all of it or nothing.
+        """Write a file atomically, in parts, with its digest as metadata.
 
-        Whatever ends this early removes the parts, but for a kill: see `give_up_uploads`.
+        An error removes the parts; those of a killed process remain: see `abort_uploads`.
         """
-        with _translated(self.url(key)):
+        with _client_errors(self.url(key)):
             obstore.put(self._store, key, chunks, attributes={SHA256: sha256}, chunk_size=8 << 20, max_concurrency=4)
 
-    def give_up_uploads(self, key: str) -> None:
-        """Remove what unfinished writes of a file have left in the bucket, this process's and others'."""
+    def abort_uploads(self, key: str) -> None:
+        """Remove the parts of unfinished writes of a file from the bucket, including those of other processes."""
         if self._uploads is not None:
-            self._uploads.give_up(key)
+            self._uploads.abort(key)
 
 
 def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
-    """A bucket; without credentials in the environment, one that everybody may read."""
+    """A bucket; requests are unsigned without credentials in the environment."""
     key, secret = (environ.get(name) for name in S3_CREDENTIALS)
     config: S3Config = {"skip_signature": True}
     if key and secret:
@@ -133,7 +133,7 @@ def _unfinished_uploads(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> U
 
 
 def open_web(url: str) -> tuple[Remote, str]:
-    """A web server, and the key of a URL on it."""
+    """The web server of a URL and the key on it."""
     parts = urlsplit(url)
     root = f"{parts.scheme}://{parts.netloc}"
     return Remote(HTTPStore(root, client_options=_client(root), retry_config=_RETRY), root), unquote(parts.path[1:])
@@ -144,11 +144,11 @@ def _client(address: str) -> ClientConfig:
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
+def _client_errors(name: str) -> Iterator[None]:
     try:
         yield
     except exceptions.BaseError as error:
-        raise _translate(error, name) from None  # its text may hold what the request was signed with
+        raise _translate(error, name) from None  # its text may contain the signature of the request
     except FileNotFoundError:
         raise _not_found(name) from None
 
@@ -161,12 +161,12 @@ def _translate(error: exceptions.BaseError, name: str) -> TrainerError:
     if isinstance(error, exceptions.PreconditionError):
         return SourceError(f"{name} changed while it was downloaded.", "Start again when it is complete.")
     if isinstance(error, exceptions.InvalidPathError):
-        return ConfigurationError(f"{name} is no path that object storage takes.", "Correct it.")
-    return SourceError(f"{name} cannot be reached: {_reason(error)}.", "It is worth trying again.")
+        return ConfigurationError(f"{name} is not a valid path in object storage.", "Correct it.")
+    return SourceError(f"{name} cannot be reached: {_reason(error)}.", "Try again.")
 
 
 def _is_refusal(error: exceptions.BaseError) -> bool:
-    """Of a listing, the client gives the refusal only in its text."""
+    """Whether the server refuses access; for a listing, only the text of the error shows it."""
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return True
     return any(status in str(error) for status in ("401 Unauthorized", "403 Forbidden"))
@@ -179,10 +179,10 @@ def _not_found(name: str) -> NotFoundError:
 def _permission_advice(name: str) -> str:
     if name.startswith(S3_SCHEME):
         return "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.s3.credentialsSecret."
-    return "Put the file where it may be read without a login: on a claim, in object storage."
+    return "Put the file where no login is needed: on a claim, or in object storage."
 
 
 def _reason(error: exceptions.BaseError) -> str:
-    """The innermost cause the client names, without its debug output."""
+    """The innermost cause in the error of the client, without its debug output."""
     first = str(error).partition("\n")[0].strip()
     return first.rpartition(" - ")[2].rpartition("HTTP error: ")[2][:200].rstrip(". ")

@@ -1,4 +1,4 @@
-"""From the sources of a run config to paths on this machine."""
+"""Resolution of the sources of a run config to paths on this machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class LocalModel:
     name: str
     """The source as the user wrote it."""
     revision: str | None
-    """The commit, for a model of the hub."""
+    """The commit of a hub model."""
 
     @property
     def reference(self) -> str:
-        """What an adapter names as its base: the hub's name, the directory, or the claim it lay on."""
+        """The base model in an adapter's config: the name on the hub, the directory, or the claim."""
         return self.name.removeprefix(hub.SCHEME).removeprefix(files.SCHEME)
 
 
@@ -43,24 +43,24 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How sources that are not on this machine are reached."""
+    """Access to sources that are not on this machine."""
 
     s3: RunS3 = field(default_factory=RunS3)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     endpoint: str | None = None
-    """Address of the hub, where it is not the usual one."""
+    """Address of the hub; None: the default."""
     cache: Path | None = None
-    """Where downloads are kept; default: the user's cache."""
+    """Directory for downloads; None: the user's cache."""
     progress: Callable[[float], None] = lambda _percent: None
-    """Told the share of a download done, 0 to 100."""
+    """Receives the percentage of a download done, 0 to 100."""
     sleep: Callable[[float], None] = time.sleep
 
     def downloader(self, poll: Callable[[], None]) -> Downloader:
-        """Fetches files into the cache."""
+        """A downloader into the cache."""
         return Downloader(cache=self.cache or cache_directory(), poll=poll, progress=self.progress, sleep=self.sleep)
 
     def bucket(self, url: str) -> tuple[remote_files.Remote, str]:
-        """The bucket of an s3:// URL, and the key."""
+        """The bucket of an s3:// URL and the key."""
         bucket, key = split_url(url)
         return remote_files.open_bucket(bucket, self.s3, self.environ), key
 
@@ -71,15 +71,15 @@ def resolve_model(
     """Fetch a base model.
 
     Args:
-        model: Where it is.
-        resolved: Remembers the commit of a hub model.
-        poll: Called again and again while downloading; may raise.
-        access: How to reach it. Default: the usual hub, AWS.
+        model: Its source.
+        resolved: Stores the commit of a hub model for the run.
+        poll: Called during the download; may raise.
+        access: Default: the public hub and AWS.
 
     Raises:
-        DataError: it is another model than the run began with.
-        NotFoundError: there is no such model, or it has no safetensors weights.
-        NotPermittedError: the hub wants other credentials.
+        DataError: the model changed since the run started.
+        NotFoundError: the model does not exist, or it has no safetensors weights.
+        NotPermittedError: the source refuses the credentials.
         SourceError: the hub cannot be reached or failed.
     """
     access = access or Access()
@@ -107,14 +107,14 @@ def resolve_file(
     *,
     sha256: str | None = None,
 ) -> LocalFile:
-    """Fetch one dataset file; errors as in `resolve_model`. A local file is looked for by its reader.
+    """Fetch one dataset file; raises as `resolve_model` does. The reader checks whether a local file exists.
 
     Args:
-        source: Where it is.
-        resolved: Remembers the commit of a hub file.
-        poll: Called again and again while downloading; may raise.
-        access: How to reach it. Default: the usual hub, AWS.
-        sha256: The digest a downloaded file must have, hex.
+        source: Its source.
+        resolved: Stores the commit of a hub file for the run.
+        poll: Called during the download; may raise.
+        access: Default: the public hub and AWS.
+        sha256: The expected digest of a downloaded file, hex.
 
     Raises:
         DataError: it has another digest.
@@ -134,18 +134,18 @@ def resolve_file(
 
 
 def _fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
-    """A model's directory in object storage: the files in it that a model is loaded from."""
+    """Fetch the model files of a directory in object storage."""
     remote, folder = access.bucket(source)
     found = [(file, file.key.removeprefix(f"{folder}/")) for file in remote.list(folder)]
-    wanted = [(file, name) for file, name in found if hub.is_model_file(name)]
-    if not wanted:
+    selected = [(file, name) for file, name in found if hub.is_model_file(name)]
+    if not selected:
         raise NotFoundError(f"There is no model in {source}.", "Check spec.model.source and spec.s3.")
-    digest, key = fingerprint(remote, [file for file, _name in wanted]), f"files:{source}"
-    if (before := resolved.get(key)) not in {None, digest}:
+    digest, key = fingerprint(remote, [file for file, _name in selected]), f"files:{source}"
+    if (previous := resolved.get(key)) not in {None, digest}:
         raise DataError(
-            f"The model {source} is not the one this run began with: its files changed.",
-            "Put the old ones back, or start a new run (a new TrainingJob, or another runDirectory).",
+            f"The files of the model {source} changed since the run started.",
+            "Restore the old files, or start a new run (a new TrainingJob, or another runDirectory).",
         )
-    if before is None:
+    if previous is None:
         resolved.put(key, digest)
-    return access.downloader(poll).fetch_all(remote, [(remote.look_up(file.key), name) for file, name in wanted])
+    return access.downloader(poll).fetch_all(remote, [(remote.look_up(file.key), name) for file, name in selected])

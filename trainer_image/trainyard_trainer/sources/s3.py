@@ -1,4 +1,4 @@
-"""Folders of object storage that exports are copied to."""
+"""Folders of object storage that receive exports."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class Bucket:
         progress: Callable[[float], None],
         poll: Callable[[], None],
     ) -> None:
-        """Copy files in this order; those that are there already, of the same size and digest, are left.
+        """Upload files in this order; skip those with the same size and digest in the bucket.
 
         Args:
-            directory: Where they are.
+            directory: Their directory.
             names: Their names, relative to the directory and to the folder.
-            digests: Hex SHA-256 of those whose digest is known.
-            progress: Told the share done, 0 to 100.
+            digests: Known hex SHA-256 by name.
+            progress: Receives the percentage done, 0 to 100.
             poll: Called after every megabyte; may raise.
 
         Raises:
-            NotPermittedError: The credentials do not do.
-            SourceError: The storage cannot be reached, or does not hold what was written.
+            NotPermittedError: The storage refuses the credentials.
+            SourceError: The storage cannot be reached, or its content differs after the upload.
         """
         total, done = sum((directory / name).stat().st_size for name in names), 0
         for name in names:
@@ -66,13 +66,13 @@ class Bucket:
         if self._holds(key, path.stat().st_size, sha256):
             return
         poll()
-        self._remote.give_up_uploads(key)  # of a start that was killed in the middle of it
+        self._remote.abort_uploads(key)  # of a killed attempt
         try:
             self._remote.write(key, _chunks(path, poll), sha256)
         finally:
-            poll()  # a stop request reaches us through the client as an error of its own
+            poll()  # the client wraps a stop request in its own error
         if not self._holds(key, path.stat().st_size, sha256):
-            raise SourceError(f"{self._remote.url(key)} is not what was written to it.", "It is worth trying again.")
+            raise SourceError(f"{self._remote.url(key)} differs from the uploaded file.", "Try again.")
 
     def _holds(self, key: str, size: int, sha256: str) -> bool:
         try:

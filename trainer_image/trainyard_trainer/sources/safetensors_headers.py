@@ -1,4 +1,4 @@
-"""What a model in object storage says of itself: config.json and the heads of its weight files; no weights."""
+"""config.json and the headers of the weight files of a model in object storage, without the weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainyard_trainer.sources.remote_files import Remote, RemoteFile
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library allows."""
 _FIRST_BYTES = 100_000
-"""Most heads are shorter, so that one request is enough for a file."""
+"""Size of the first request; most headers are shorter."""
 _CONFIG = "config.json"
 _CONFIG_LIMIT = 10_000_000
 
 
 @dataclass(frozen=True)
-class ModelHeads:
-    """What a model says of itself without its weights."""
+class ModelHeaders:
+    """Configuration and tensor shapes of a model."""
 
     config: bytes
     """config.json."""
@@ -29,12 +29,12 @@ class ModelHeads:
     """Shape of every tensor of its safetensors files by name."""
 
 
-def read_object_heads(remote: Remote, folder: str) -> ModelHeads:
-    """Fetch config.json and the heads of the weight files of a folder, by ranged reads.
+def read_bucket_headers(remote: Remote, folder: str) -> ModelHeaders:
+    """Fetch config.json and the headers of the weight files of a folder by ranged reads.
 
     Args:
         remote: A bucket.
-        folder: Of the model.
+        folder: The folder of the model.
 
     Raises:
         NotFoundError: config.json or safetensors weights are missing, or unreadable.
@@ -49,11 +49,11 @@ def read_object_heads(remote: Remote, folder: str) -> ModelHeads:
     tensors: dict[str, tuple[int, ...]] = {}
     for file in weights:
         tensors |= _tensors(remote, file)
-    return ModelHeads(_read(remote, config, 0, min(config.bytes, _CONFIG_LIMIT)), tensors)
+    return ModelHeaders(_read(remote, config, 0, min(config.bytes, _CONFIG_LIMIT)), tensors)
 
 
 def _is_weights(name: str) -> bool:
-    """The same weights once more are in folders below, or called consolidated."""
+    """Whether a file holds weights; subfolders and consolidated* files repeat them."""
     return name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
 
 
@@ -63,12 +63,12 @@ def _tensors(remote: Remote, file: RemoteFile) -> dict[str, tuple[int, ...]]:
         (length,) = struct.unpack("<Q", start[:8])
         end = 8 + length
         if length > MAX_HEADER_BYTES or end > file.bytes:
-            raise ValueError("it is no safetensors file")
+            raise ValueError("it is not a safetensors file")
         rest = _read(remote, file, len(start), end) if end > len(start) else b""
         return parse_header((start + rest)[8:end])
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotFoundError(
-            f"The head of {remote.url(file.key)} cannot be read: {error}.", "Copy the complete model again."
+            f"The header of {remote.url(file.key)} cannot be read: {error}.", "Copy the complete model again."
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Uploads in parts that were begun and never finished: found and given up, for a bucket keeps and bills their parts.
+"""Abort of unfinished multipart uploads, whose parts a bucket keeps and bills.
 
-The client of `sources.objects` can neither list nor end them. These are the two requests of the S3 API that can,
-signed with AWS Signature Version 4.
+The client of `remote_files` cannot list or abort them. These are the two requests of the S3 API, signed with AWS
+Signature Version 4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UPLOAD = re.compile(r"<Upload>(.*?)</Upload>", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedUploads:
-    """Those of one bucket."""
+    """Unfinished uploads of one bucket."""
 
     endpoint: str
     """Address of the service."""
@@ -37,21 +37,21 @@ class UnfinishedUploads:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def find(self, key: str) -> list[str]:
-        """Identifiers of the unfinished uploads of an object; none where the service does not tell."""
+        """Identifiers of the unfinished uploads of an object; empty if the service refuses the listing."""
         listing = self._send("GET", "", {"prefix": key, "uploads": ""})
         found = [(_element(upload, "Key"), _element(upload, "UploadId")) for upload in _UPLOAD.findall(listing or "")]
-        return [identifier for name, identifier in found if name == key]  # a prefix finds others too
+        return [identifier for name, identifier in found if name == key]  # the prefix matches other keys too
 
-    def give_up(self, key: str) -> None:
-        """Remove their parts.
+    def abort(self, key: str) -> None:
+        """Remove the parts of the unfinished uploads of an object.
 
-        A service that knows no such request, or permits it not, keeps them: that is no reason to end a run.
+        A service without this request, or without permission for it, keeps them; this does not end the run.
         """
         for identifier in self.find(key):
             self._send("DELETE", f"/{key}", {"uploadId": identifier})
 
     def _send(self, method: str, path: str, query: Mapping[str, str]) -> str | None:
-        """The answer's text; None for a refusal, and where there is no answer."""
+        """The text of the response; None for a refusal or without a response."""
         place = f"{urlsplit(self.endpoint).path.rstrip('/')}/{self.bucket}{quote(path, safe='/~')}"
         pairs = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
         address = urlsplit(self.endpoint)
@@ -64,7 +64,7 @@ class UnfinishedUploads:
         return answer.text if answer.is_success else None
 
     def _signed(self, method: str, host: str, path: str, query: str) -> dict[str, str]:
-        """Headers with a signature over the request, as "Signature Version 4" of the AWS General Reference has it."""
+        """Headers with a signature over the request (AWS General Reference, "Signature Version 4")."""
         time = self.now().strftime("%Y%m%dT%H%M%SZ")
         headers = {"host": host, "x-amz-content-sha256": _NO_CONTENT, "x-amz-date": time}
         if self.session_token is not None:

@@ -1,4 +1,4 @@
-"""A hub on loopback: what the real client and ours ask of it for one model and one dataset repository."""
+"""A hub on loopback with one model and one dataset repository."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ COMMIT = "c" * 40
 
 
 class Hub(Site):
-    """`files` are served as models/org/tiny and datasets/org/rows; `refuse` is a status and an error code for all.
+    """`files` are served as models/org/tiny and datasets/org/rows; `refuse` is a status and error code.
 
-    Those of `large` are known by their SHA-256 and served by `elsewhere`, if there is an address.
+    Files in `large` have a SHA-256; requests for them are redirected to `elsewhere`, if it is set.
     """
 
     def __init__(self, files: Mapping[str, bytes], large: Mapping[str, str] = {}) -> None:
@@ -40,23 +40,23 @@ class HubHandler(Handler[Hub]):
     def answer(self) -> None:
         path = urlsplit(self.path).path
         self.site.requests.append((self.command, path, self.headers.get("Authorization")))
-        asked = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         if self.site.refuse is not None:
             status, code = self.site.refuse
             return self.send(status, b"{}", {"X-Error-Code": code} if code else {})
         for kind, repository in (("models", "org/tiny"), ("datasets", "org/rows")):
             prefix = "" if kind == "models" else "datasets/"
             if path.startswith(f"/api/{kind}/{repository}"):
-                return self._api(path.removeprefix(f"/api/{kind}/{repository}"), asked)
+                return self._api(path.removeprefix(f"/api/{kind}/{repository}"), body)
             if path.startswith(f"/{prefix}{repository}/resolve/"):
                 return self._file(path.removeprefix(f"/{prefix}{repository}/resolve/").split("/", 1))
         return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
-    def _api(self, rest: str, asked: str) -> None:
+    def _api(self, rest: str, body: str) -> None:
         if rest.startswith("/tree/"):
             return self._json([self.site.entry(name) for name in self.site.files])
         if rest.startswith("/paths-info/"):
-            names = parse_qs(asked)["paths"]
+            names = parse_qs(body)["paths"]
             return self._json([self.site.entry(name) for name in names if name in self.site.files])
         if rest not in ("", "/revision/main", "/revision/v1", f"/revision/{self.site.commit}"):
             return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback that know ranges and can hang up in the middle of a file."""
+"""HTTP servers on loopback that support ranges and can close a connection in the middle of a file."""
 
 import re
 import socket
@@ -11,20 +11,20 @@ from typing import Any, Generic, TypeVar
 
 
 class Site:
-    """What a server serves; `cuts` is how many answers end early, `cut_after` how many bytes each of those sends."""
+    """State of a server; the next `cuts` responses end after `cut_after` bytes."""
 
     def __init__(self) -> None:
         self.address = ""
         self.cuts = 0
         self.cut_after = 0
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
         self.ranges: list[str | None] = []
-        """What every GET of content asked for."""
+        """The Range header of every GET of content."""
         self.sent = 0
 
     def is_cut(self) -> bool:
-        """Whether this answer is one that ends early."""
-        with self._alone:
+        """Whether this response ends early."""
+        with self._lock:
             if self.cuts == 0:
                 return False
             self.cuts -= 1
@@ -35,7 +35,7 @@ S = TypeVar("S", bound=Site)
 
 
 class Handler(BaseHTTPRequestHandler, Generic[S]):
-    """Answers GET, HEAD and POST alike; `answer` says with what."""
+    """Handles GET, HEAD and POST with `answer`."""
 
     protocol_version = "HTTP/1.1"
     site: S
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler, Generic[S]):
         pass
 
     def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> None:
-        """An answer as it is."""
+        """Send a response."""
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -74,11 +74,11 @@ class Handler(BaseHTTPRequestHandler, Generic[S]):
         self.site.sent += len(body)
 
     def send_content(self, content: bytes, headers: Mapping[str, str]) -> None:
-        """A file, or the range of it that is asked for."""
-        asked = self.headers.get("Range")
+        """Send a file, or the requested range of it."""
+        requested = self.headers.get("Range")
         if self.command == "GET":
-            self.site.ranges.append(asked)
-        if (wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")) is None:
+            self.site.ranges.append(requested)
+        if (wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", requested or "")) is None:
             self.send(200, content, headers)
             return
         first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler, Generic[S]):
 
 
 class Server(ThreadingHTTPServer):
-    """A client that goes in the middle of an answer is nothing to tell of: tests read what is told."""
+    """Ignores clients that disconnect during a response."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):

@@ -1,7 +1,7 @@
-"""moto's S3 server, run by the interpreter of moto's own environment.
+"""moto's S3 server, run by the interpreter of moto's environment.
 
-Prints one JSON line with its address and the credentials of a user who may do everything with S3, then ends with its
-standard input. From that line on it checks signatures and permissions.
+Prints one JSON line with its address and the credentials of a user with all S3 permissions, then enforces signatures
+and permissions. Ends when its standard input is closed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, with signatures and permissions checked."""
+"""moto's S3 server on loopback, which checks signatures and permissions."""
 
 import json
 import subprocess
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard_crds.runconfig import RunS3
+from trainyard_trainer.sources.s3 import Bucket
 
 ROOT = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The server; its bucket is called models."""
+    """The server; its bucket is named models."""
 
     s3: RunS3
     environ: dict[str, str]
@@ -38,5 +39,17 @@ def serve() -> Iterator[Storage]:
         )
     finally:
         process.stdin.close()
-        process.kill()  # a forked process may have the other end of its input still
+        process.kill()  # a forked process may still hold its standard input
         process.wait()
+
+
+def nothing(_share: float = 0.0) -> None:
+    """A poll or progress callback without effect."""
+
+
+def upload(storage: Storage, url: str, files: dict[str, bytes], directory: Path) -> None:
+    """Write files to a directory and upload them to a folder."""
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    Bucket.open(url, storage.s3, storage.environ).upload(directory, list(files), {}, nothing, nothing)

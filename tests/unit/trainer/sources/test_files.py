@@ -13,14 +13,14 @@ def resolve(directory: Path, display: str | None = None) -> str:
     return resolve_model(source, ResolvedMemory(), lambda: None).name
 
 
-def test_a_complete_model_directory(tmp_path: Path) -> None:
+def test_complete_model_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert resolve(tmp_path) == f"file://{tmp_path}"
     assert resolve(tmp_path, "pvc://models/tiny") == "pvc://models/tiny"
 
 
-def test_what_is_no_model_is_refused_by_the_name_its_user_gave_it(tmp_path: Path) -> None:
+def test_errors_use_the_display_name(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="The model pvc://models/none does not exist"):
         resolve(tmp_path / "none", "pvc://models/none")
     (tmp_path / "file").write_text("")
@@ -41,7 +41,7 @@ def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
     assert "save_pretrained" in caught.value.advice
 
 
-def test_a_mounted_claim_is_called_by_its_name(tmp_path: Path) -> None:
+def test_display_name_of_a_mounted_claim(tmp_path: Path) -> None:
     file = resolve_file("file:///volumes/claims/data/sub/rows.jsonl", ResolvedMemory(), lambda: None)
     assert file.name == "pvc://data/sub/rows.jsonl"
     assert file.path == Path("/volumes/claims/data/sub/rows.jsonl")

@@ -13,9 +13,9 @@ from tests.unit.trainer.resolved import ResolvedMemory
 from tests.unit.trainer.sources.hub_server import COMMIT, Hub, serve
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, NotPermittedError, SourceError, StopRequested
-from trainyard_trainer.sources.hub import HubRepository, read_heads
+from trainyard_trainer.sources.hub import HubRepository, read_headers
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
-from trainyard_trainer.sources.safetensors_headers import ModelHeads
+from trainyard_trainer.sources.safetensors_headers import ModelHeaders
 
 FILES = {
     "config.json": b"{}",
@@ -46,7 +46,7 @@ def fetch(hub: Hub, memory: ResolvedMemory | None = None, *, name: str = "org/ti
     return resolve_model(source, memory or ResolvedMemory(), lambda: None, Access(endpoint=hub.address))
 
 
-def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: Hub) -> None:
+def test_only_weights_configuration_and_tokenizer_are_fetched(hub: Hub) -> None:
     model = fetch(hub)
     names = sorted(path.name for path in model.path.rglob("*") if not path.is_dir())
     assert names == ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
@@ -54,7 +54,7 @@ def test_weights_configuration_and_tokenizer_are_fetched_and_nothing_else(hub: H
     assert {token for _, _, token in hub.requests} == {"Bearer hf_secret"}
 
 
-def test_a_revision_is_resolved_once_for_a_run(hub: Hub) -> None:
+def test_revision_is_resolved_once_per_run(hub: Hub) -> None:
     memory = ResolvedMemory()
     assert fetch(hub, memory, revision="v1").revision == COMMIT
     hub.commit = "d" * 40
@@ -63,14 +63,14 @@ def test_a_revision_is_resolved_once_for_a_run(hub: Hub) -> None:
     assert memory.values == {"commit:model:org/tiny@v1": COMMIT}
 
 
-def test_what_is_in_the_cache_needs_no_hub(hub: Hub) -> None:
+def test_cached_model_needs_no_hub(hub: Hub) -> None:
     memory = ResolvedMemory()
     path = fetch(hub, memory).path
     hub.refuse = (503, "")
     assert fetch(hub, memory).path == path
 
 
-def test_a_dataset_file(hub: Hub) -> None:
+def test_dataset_file(hub: Hub) -> None:
     memory = ResolvedMemory()
     file = resolve_file("hf://org/rows/data/rows.jsonl", memory, lambda: None, Access(endpoint=hub.address))
     assert file.path.read_bytes() == FILES["data/rows.jsonl"]
@@ -80,14 +80,14 @@ def test_a_dataset_file(hub: Hub) -> None:
         resolve_file("hf://org/rows/none.jsonl", memory, lambda: None, Access(endpoint=hub.address))
 
 
-def test_what_the_hub_does_not_have(hub: Hub) -> None:
+def test_missing_repository_revision_and_weights(hub: Hub) -> None:
     with pytest.raises(NotFoundError, match="The hub has no model hf://org/none") as caught:
         fetch(hub, name="org/none")
     assert "spec.model.source" in caught.value.advice
     assert "spec.model.credentialsSecret" in caught.value.advice
     with pytest.raises(NotFoundError, match="no revision 'v9' of hf://org/tiny"):
         fetch(hub, revision="v9")
-    with pytest.raises(ConfigurationError, match="cannot be a repository"):
+    with pytest.raises(ConfigurationError, match="is not a valid repository"):
         fetch(hub, name="org/a..b")
     del hub.files["model.safetensors"]
     with pytest.raises(NotFoundError, match=r"hf://org/tiny has no \*.safetensors weights"):
@@ -96,7 +96,7 @@ def test_what_the_hub_does_not_have(hub: Hub) -> None:
 
 @pytest.mark.parametrize("refusal", [(403, "GatedRepo"), (401, "GatedRepo"), (401, ""), (403, "")])
 @pytest.mark.parametrize("resolved", [False, True])
-def test_a_refusal_names_the_field_for_credentials(hub: Hub, refusal: tuple[int, str], resolved: bool) -> None:
+def test_refusal_names_the_credentials_field(hub: Hub, refusal: tuple[int, str], resolved: bool) -> None:
     hub.refuse = refusal
     memory = ResolvedMemory({"commit:model:org/tiny@main": COMMIT} if resolved else {})
     with pytest.raises(NotPermittedError, match="does not permit the download of hf://org/tiny") as caught:
@@ -108,14 +108,14 @@ def test_a_refusal_names_the_field_for_credentials(hub: Hub, refusal: tuple[int,
     ("token", "problem"),
     [
         ("\ufeffhf_secret", "begins with a byte-order mark"),
-        ("\udcff\udcfehf_secret", "has a character in place 1 "),
-        ("hf_secr\u00e9t", "has a character in place 8"),
-        ("hf_secret hf_other", "has a character in place 10"),
-        ("hf_secret\thf_other", "has a character in place 10"),
+        ("\udcff\udcfehf_secret", "has an invalid character at position 1:"),
+        ("hf_secr\u00e9t", "has an invalid character at position 8:"),
+        ("hf_secret hf_other", "has an invalid character at position 10:"),
+        ("hf_secret\thf_other", "has an invalid character at position 10:"),
     ],
 )
 @pytest.mark.parametrize("resolved", [False, True])
-def test_a_token_that_no_request_can_carry(
+def test_invalid_token_is_refused(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str, problem: str, resolved: bool
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
@@ -128,14 +128,14 @@ def test_a_token_that_no_request_can_carry(
     assert hub.requests == []
 
 
-def test_space_around_a_token_is_no_part_of_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_around_a_token_is_removed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", " hf_secret\r\n")
     fetch(hub)
     assert {token for _, _, token in hub.requests} == {"Bearer hf_secret"}
 
 
-def heads(hub: Hub) -> ModelHeads:
-    return read_heads(HubRepository(kind="model", name="org/tiny", endpoint=hub.address))
+def headers_of(hub: Hub) -> ModelHeaders:
+    return read_headers(HubRepository(kind="model", name="org/tiny", endpoint=hub.address))
 
 
 def header(**tensors: list[int] | None) -> bytes:
@@ -144,63 +144,66 @@ def header(**tensors: list[int] | None) -> bytes:
     return struct.pack("<Q", len(content)) + content
 
 
-def test_a_head_longer_than_the_first_request_is_read_whole(hub: Hub) -> None:
+def test_header_longer_than_the_first_request_is_read_whole(hub: Hub) -> None:
     many = {f"tensor_{number}": [number, 2] for number in range(3000)}
     hub.files["model.safetensors"] = header(**many)
     assert len(hub.files["model.safetensors"]) > 200_000
-    assert heads(hub).tensors == {name: tuple(shape) for name, shape in many.items()}
+    assert headers_of(hub).tensors == {name: tuple(shape) for name, shape in many.items()}
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"model.safetensors": None}, r"hf://org/tiny has no \*.safetensors weights"),
-        ({"model.safetensors": b"weights"}, "heads .* of hf://org/tiny cannot be read: .* too small"),
-        ({"model.safetensors": b"x" * 100}, "heads .* of hf://org/tiny cannot be read: .* too big"),
-        ({"model.safetensors": struct.pack("<Q", 3) + b"abc"}, "heads .* of hf://org/tiny cannot be read: .* not json"),
+        ({"model.safetensors": b"weights"}, "headers .* of hf://org/tiny cannot be read: .* too small"),
+        ({"model.safetensors": b"x" * 100}, "headers .* of hf://org/tiny cannot be read: .* too big"),
+        (
+            {"model.safetensors": struct.pack("<Q", 3) + b"abc"},
+            "headers .* of hf://org/tiny cannot be read: .* not json",
+        ),
         (
             {"model.safetensors": None, "model.safetensors.index.json": b"["},
-            "heads .* of hf://org/tiny cannot be read: Expecting value",
+            "headers .* of hf://org/tiny cannot be read: Expecting value",
         ),
-        ({"model.safetensors": struct.pack("<Q", 2) + b"[]"}, "heads .* of hf://org/tiny cannot be read: "),
-        ({"model.safetensors": header(one=None)}, "heads .* of hf://org/tiny cannot be read: "),
+        ({"model.safetensors": struct.pack("<Q", 2) + b"[]"}, "headers .* of hf://org/tiny cannot be read: "),
+        ({"model.safetensors": header(one=None)}, "headers .* of hf://org/tiny cannot be read: "),
         ({"config.json": None}, "The hub has no file hf://org/tiny/config.json"),
     ],
 )
-def test_heads_that_cannot_be_read(hub: Hub, change: dict[str, bytes | None], sentence: str) -> None:
+def test_unreadable_headers(hub: Hub, change: dict[str, bytes | None], sentence: str) -> None:
     hub.files = {name: content for name, content in {**hub.files, **change}.items() if content is not None}
     with pytest.raises(NotFoundError, match=sentence):
-        heads(hub)
+        headers_of(hub)
 
 
-def test_heads_of_a_model_that_is_not_there(hub: Hub) -> None:
+def test_headers_of_a_missing_model(hub: Hub) -> None:
     with pytest.raises(NotFoundError, match="The hub has no model hf://org/none"):
-        read_heads(HubRepository(kind="model", name="org/none", endpoint=hub.address))
+        read_headers(HubRepository(kind="model", name="org/none", endpoint=hub.address))
     hub.refuse = (500, "")
     with pytest.raises(SourceError, match="HTTP 500"):
-        heads(hub)
+        headers_of(hub)
 
 
-def test_a_hub_that_fails(hub: Hub) -> None:
+def test_hub_error(hub: Hub) -> None:
     hub.refuse = (500, "")
     with pytest.raises(SourceError, match="HTTP 500"):
         fetch(hub)
 
 
-def test_a_hub_that_is_gone(hub: Hub) -> None:
+def test_unreachable_hub(hub: Hub) -> None:
     hub.address = "http://127.0.0.1:9"
     with pytest.raises(SourceError, match="hf://org/tiny"):
         fetch(hub)
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_dataset_hub_that_is_gone() -> None:
+def test_unreachable_hub_for_a_dataset() -> None:
     memory = ResolvedMemory({"commit:dataset:org/rows@main": COMMIT})
     with pytest.raises(SourceError, match=r"The hub cannot be reached for hf://org/rows/x\.jsonl: .*refused"):
         resolve_file("hf://org/rows/x.jsonl", memory, lambda: None, Access(endpoint="http://127.0.0.1:9"))
 
 
-def test_a_request_to_stop_is_noticed_while_downloading(hub: Hub) -> None:
+def test_stop_request_is_polled_during_a_download(hub: Hub) -> None:
     def poll() -> None:
         raise StopRequested("Stopped on request.")
 

@@ -1,4 +1,4 @@
-"""Downloads from the hub: told in percent, gone on with, checked, shared by several runs, and found in caches."""
+"""Downloads from the hub: progress, resuming, verification, sharing between jobs, caches."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ LAST = "model-00002-of-00002.safetensors"
 
 @pytest.fixture
 def one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a test knows which file a download is at."""
+    """Download files sequentially, so that a test knows the current file."""
     monkeypatch.setattr(download, "_STREAMS", 1)
 
 
@@ -52,7 +52,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def elsewhere(hub: Hub) -> Iterator[Web]:
-    """Another host, where the hub sends those who ask for large files."""
+    """Another host, to which the hub redirects requests for large files."""
     with web_server.serve(Web({f"/{name}?Signature=s3cret": FILES[name] for name in LARGE})) as server:
         hub.elsewhere = server.address
         yield server
@@ -65,8 +65,8 @@ def fetch(hub: Hub, cache: Path, shares: list[float] | None = None, poll: list[i
             if len(poll) > LIMIT:
                 raise StopRequested("Stopped on request.")
 
-    told = shares if shares is not None else []
-    access = Access(endpoint=hub.address, cache=cache, progress=told.append, sleep=lambda _seconds: None)
+    reported = shares if shares is not None else []
+    access = Access(endpoint=hub.address, cache=cache, progress=reported.append, sleep=lambda _seconds: None)
     memory = ResolvedMemory({"commit:model:org/tiny@main": COMMIT})
     return resolve_model(RunModelSource(source="hf://org/tiny"), memory, polled, access).path
 
@@ -78,10 +78,10 @@ def contents(directory: Path) -> dict[str, bytes]:
 MODEL = {name: content for name, content in FILES.items() if name != "rows.jsonl"}
 TOTAL = sum(map(len, MODEL.values()))
 LIMIT = 12
-"""Calls of a poll until it raises: some megabytes into the last file, when they come one after another."""
+"""Polls before a stop: within the last file of a sequential download."""
 
 
-def test_percent_is_the_share_of_all_bytes(hub: Hub, tmp_path: Path) -> None:
+def test_progress_is_the_percentage_of_all_bytes(hub: Hub, tmp_path: Path) -> None:
     shares: list[float] = []
     assert contents(fetch(hub, tmp_path, shares)) == MODEL
     assert shares == sorted(shares)
@@ -90,7 +90,7 @@ def test_percent_is_the_share_of_all_bytes(hub: Hub, tmp_path: Path) -> None:
     assert shares[0] == pytest.approx(100 * (1 << 20) / TOTAL, abs=1e-3) or shares[0] == pytest.approx(100 * 2 / TOTAL)
 
 
-def test_a_file_of_rows_tells_percent_too(hub: Hub, tmp_path: Path) -> None:
+def test_dataset_file_reports_progress(hub: Hub, tmp_path: Path) -> None:
     shares: list[float] = []
     access = Access(endpoint=hub.address, cache=tmp_path, progress=shares.append)
     memory = ResolvedMemory({"commit:dataset:org/rows@main": COMMIT})
@@ -99,7 +99,7 @@ def test_a_file_of_rows_tells_percent_too(hub: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_after_another")
-def test_a_stopped_download_goes_on_with_the_byte_it_stopped_at(hub: Hub, tmp_path: Path) -> None:
+def test_stopped_download_resumes_at_its_offset(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(StopRequested):
         fetch(hub, tmp_path, poll=[])
     [part] = tmp_path.rglob("*.part")
@@ -130,7 +130,7 @@ fetch_model(repository, "c" * 40, Downloader(cache=Path(sys.argv[2]), poll=poll,
 """
 
 
-def test_a_killed_download_is_gone_on_with_by_the_next_process(hub: Hub, tmp_path: Path) -> None:
+def test_next_process_resumes_a_killed_download(hub: Hub, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, hub.address, str(tmp_path)]
     environ = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub-cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(command, env=environ, check=False).returncode == -signal.SIGKILL
@@ -138,13 +138,13 @@ def test_a_killed_download_is_gone_on_with_by_the_next_process(hub: Hub, tmp_pat
     assert sum(sizes.values()) >= 1 << 20
     hub.ranges.clear()
     assert contents(fetch(hub, tmp_path)) == MODEL
-    begins = {int(str(asked).removeprefix("bytes=").split("-")[0]) for asked in hub.ranges}
+    begins = {int(str(requested).removeprefix("bytes=").split("-")[0]) for requested in hub.ranges}
     wanted = {size for name, size in sizes.items() if size < len(FILES[name.removesuffix(".part")])}
     assert wanted <= begins
     assert wanted
 
 
-def test_a_connection_that_breaks_costs_only_what_it_did_not_bring(hub: Hub, tmp_path: Path) -> None:
+def test_broken_connection_keeps_received_bytes(hub: Hub, tmp_path: Path) -> None:
     fetch_listing(hub, tmp_path)
     hub.cuts, hub.cut_after, hub.sent = 4, 2 << 20, 0
     assert contents(fetch(hub, tmp_path)) == MODEL
@@ -153,7 +153,7 @@ def test_a_connection_that_breaks_costs_only_what_it_did_not_bring(hub: Hub, tmp
 
 
 def fetch_listing(hub: Hub, cache: Path) -> None:
-    """So that what is asked next is content."""
+    """Fill the cache of listings, so that the next requests are for content."""
     with pytest.raises(StopRequested):
         fetch(hub, cache, poll=[1] * LIMIT)
     for path in cache.iterdir():
@@ -161,34 +161,34 @@ def fetch_listing(hub: Hub, cache: Path) -> None:
             shutil.rmtree(path)
 
 
-def test_a_server_without_ranges_is_read_again_and_kept_whole(hub: Hub, elsewhere: Web, tmp_path: Path) -> None:
+def test_server_without_ranges_is_read_from_the_start(hub: Hub, elsewhere: Web, tmp_path: Path) -> None:
     with pytest.raises(StopRequested):
         fetch(hub, tmp_path, poll=[])
-    elsewhere.knows_ranges = False
+    elsewhere.supports_ranges = False
     assert contents(fetch(hub, tmp_path)) == MODEL
 
 
-def test_files_arrive_at_the_same_time_and_the_first_error_ends_all() -> None:
+def test_first_error_cancels_concurrent_downloads() -> None:
     began = threading.Barrier(3)
 
     def fails(_check: Callable[[], None]) -> None:
         began.wait(TIMEOUT)
-        raise SourceError("This file cannot be had.")
+        raise SourceError("This file cannot be downloaded.")
 
     def never_ends(check: Callable[[], None]) -> None:
         began.wait(TIMEOUT)
         while True:
             check()
 
-    with pytest.raises(SourceError, match="This file cannot be had"):
-        download._all_at_once([never_ends, fails, never_ends])
+    with pytest.raises(SourceError, match="This file cannot be downloaded"):
+        download._run_concurrently([never_ends, fails, never_ends])
 
 
 @pytest.mark.parametrize("name", ["config.json", LAST])
-def test_what_arrives_with_another_content_is_not_kept(hub: Hub, tmp_path: Path, name: str) -> None:
+def test_corrupt_content_is_removed(hub: Hub, tmp_path: Path, name: str) -> None:
     fetch_listing(hub, tmp_path)
     hub.files[name] = bytes(len(FILES[name]))
-    with pytest.raises(SourceError, match=f"hf://org/tiny/{name} did not arrive as it was sent") as caught:
+    with pytest.raises(SourceError, match=f"hf://org/tiny/{name} was corrupted during the download") as caught:
         fetch(hub, tmp_path)
     assert caught.value.exit_code == 69
     assert not list(tmp_path.rglob(f"{name}*"))
@@ -196,14 +196,14 @@ def test_what_arrives_with_another_content_is_not_kept(hub: Hub, tmp_path: Path,
     assert contents(fetch(hub, tmp_path)) == MODEL
 
 
-def test_what_arrives_too_long_is_not_kept(hub: Hub, elsewhere: Web, tmp_path: Path) -> None:
-    elsewhere.knows_ranges = False
+def test_too_long_content_is_removed(hub: Hub, elsewhere: Web, tmp_path: Path) -> None:
+    elsewhere.supports_ranges = False
     elsewhere.files = {name: content + b"more" for name, content in elsewhere.files.items()}
-    with pytest.raises(SourceError, match=r"hf://org/tiny/model-0000\d.* did not arrive as it was sent"):
+    with pytest.raises(SourceError, match=r"hf://org/tiny/model-0000\d.* was corrupted during the download"):
         fetch(hub, tmp_path)
 
 
-def test_a_file_that_never_arrives_whole_is_given_up_on(hub: Hub, tmp_path: Path) -> None:
+def test_download_without_progress_fails_after_retries(hub: Hub, tmp_path: Path) -> None:
     fetch_listing(hub, tmp_path)
     hub.cuts, hub.cut_after = 1000, 0
     with pytest.raises(SourceError, match="hf://org/tiny") as caught:
@@ -211,7 +211,7 @@ def test_a_file_that_never_arrives_whole_is_given_up_on(hub: Hub, tmp_path: Path
     assert "hf_secret" not in str(caught.value) + repr(caught.value.__cause__)
 
 
-def test_the_host_of_large_files_never_sees_the_token_and_nobody_its_signature(
+def test_redirect_drops_the_token_and_errors_hide_the_signature(
     hub: Hub, elsewhere: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", logger="trainyard_trainer")
@@ -221,12 +221,12 @@ def test_the_host_of_large_files_never_sees_the_token_and_nobody_its_signature(
         elsewhere.status = status
         with pytest.raises(error) as caught:
             fetch(hub, tmp_path / str(status))
-        said = caught.value.message + caught.value.advice + caplog.text
-        assert "s3cret" not in said
-        assert "hf_secret" not in said
+        text = caught.value.message + caught.value.advice + caplog.text
+        assert "s3cret" not in text
+        assert "hf_secret" not in text
 
 
-def test_a_model_that_the_hubs_own_tools_fetched_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
+def test_model_in_the_hub_cache_is_used(hub: Hub, tmp_path: Path) -> None:
     fetch_listing(hub, tmp_path)
     snapshot = tmp_path / "hub-cache/models--org--tiny/snapshots" / COMMIT
     snapshot.mkdir(parents=True)
@@ -239,16 +239,16 @@ def test_a_model_that_the_hubs_own_tools_fetched_is_not_fetched_again(hub: Hub, 
     assert contents(fetch(hub, tmp_path)) == MODEL
 
 
-def test_two_runs_that_share_a_cache_fetch_a_model_once(hub: Hub, tmp_path: Path) -> None:
+def test_runs_that_share_a_cache_fetch_a_model_once(hub: Hub, tmp_path: Path) -> None:
     assert both(hub, tmp_path) == [MODEL, MODEL]
     assert hub.sent < TOTAL + 10_000
 
 
 @pytest.mark.parametrize("round_", range(5))
-def test_a_shared_volume_without_locks_gives_both_the_right_bytes(
+def test_shared_cache_without_locks_has_the_right_bytes(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
 ) -> None:
-    monkeypatch.setattr(download, "_locked", lambda _descriptor: True)
+    monkeypatch.setattr(download, "_try_lock", lambda _descriptor: True)
     assert both(hub, tmp_path / str(round_)) == [MODEL, MODEL]
 
 
@@ -262,7 +262,7 @@ def both(hub: Hub, cache: Path) -> list[dict[str, bytes]]:
     return found
 
 
-def test_a_cache_that_takes_nothing_is_named(hub: Hub, tmp_path: Path) -> None:
+def test_unwritable_cache_is_named(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     with pytest.raises(StorageError, match=r"The download from hf://org/tiny/ could not be written to .*/file"):
         fetch(hub, tmp_path / "file")

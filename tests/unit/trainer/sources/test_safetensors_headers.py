@@ -1,4 +1,4 @@
-"""The heads of a model in object storage, against a real S3 server: what is in its weights, without them."""
+"""Safetensors headers of a model in object storage, read without its weights."""
 
 import json
 import os
@@ -10,25 +10,24 @@ from pathlib import Path
 import pytest
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.sources.s3_server import Storage
-from tests.unit.trainer.sources.test_s3 import upload
+from tests.unit.trainer.sources.s3_server import Storage, upload
 from tests.unit.trainer.tasks.llm.runs import config
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources import remote_files
-from trainyard_trainer.sources.safetensors_headers import read_object_heads
+from trainyard_trainer.sources.safetensors_headers import read_bucket_headers
 from trainyard_trainer.tasks.text.memory.shape import read_shape, shape_of
 
 WEIGHTS = 5_000_000
 
 
 class Counting(remote_files.Remote):
-    """A bucket that counts the bytes it gave."""
+    """A bucket that counts the bytes it returns."""
 
-    given = 0
+    returned = 0
 
     def read(self, file: remote_files.RemoteFile, start: int, stop: int) -> Iterator[bytes]:
         for chunk in super().read(file, start, stop):
-            self.given += len(chunk)
+            self.returned += len(chunk)
             yield chunk
 
 
@@ -38,28 +37,28 @@ def bucket(storage: Storage) -> Counting:
 
 
 def model_files(directory: Path, shard: str, padding: int = 0) -> dict[str, bytes]:
-    """A tiny model with zeros behind its weights, and perhaps a long head."""
+    """A tiny model with zeros after its weights and a header padded by `padding` bytes."""
     tiny.make_model().save_pretrained(directory, max_shard_size=shard)
     files = {one.name: one.read_bytes() for one in directory.iterdir()}
     for name, content in files.items():
         if name.endswith(".safetensors"):
             length = int.from_bytes(content[:8], "little")
-            head = json.loads(content[8 : 8 + length]) | {"__metadata__": {"note": "x" * padding}}
-            text = json.dumps(head).encode()
+            header = json.loads(content[8 : 8 + length]) | {"__metadata__": {"note": "x" * padding}}
+            text = json.dumps(header).encode()
             files[name] = len(text).to_bytes(8, "little") + text + content[8 + length :] + bytes(WEIGHTS)
     return files
 
 
 @pytest.mark.parametrize(("shard", "padding"), [("1GB", 0), ("300KB", 0), ("1GB", 150_000)])
-def test_no_weights_are_fetched(storage: Storage, tmp_path: Path, shard: str, padding: int) -> None:
-    files, url = model_files(tmp_path / "model", shard, padding), f"s3://models/heads-{shard}-{padding}"
+def test_headers_are_read_without_weights(storage: Storage, tmp_path: Path, shard: str, padding: int) -> None:
+    files, url = model_files(tmp_path / "model", shard, padding), f"s3://models/headers-{shard}-{padding}"
     upload(storage, url, files, tmp_path / "up")
     remote = bucket(storage)
-    found = read_object_heads(remote, url.removeprefix("s3://models/"))
+    found = read_bucket_headers(remote, url.removeprefix("s3://models/"))
     assert shape_of(found.config, found.tensors, url) == read_shape(tmp_path / "model", url)
     shards = sum(name.endswith(".safetensors") for name in files)
     assert (shards > 1) == (shard == "300KB")
-    assert remote.given < 110_000 * shards + 2 * padding
+    assert remote.returned < 110_000 * shards + 2 * padding
 
 
 @pytest.mark.parametrize(
@@ -67,21 +66,19 @@ def test_no_weights_are_fetched(storage: Storage, tmp_path: Path, shard: str, pa
     [
         ({"model.safetensors": b"x"}, "There is no config.json in s3://models/broken"),
         ({"config.json": b"{}"}, r"There is no \*.safetensors files in s3://models/broken"),
-        ({"config.json": b"{}", "model.safetensors": b"short"}, "The head of .*model.safetensors cannot be read"),
-        ({"config.json": b"{}", "model.safetensors": b"\xff" * 64}, "cannot be read: it is no safetensors file"),
+        ({"config.json": b"{}", "model.safetensors": b"short"}, "The header of .*model.safetensors cannot be read"),
+        ({"config.json": b"{}", "model.safetensors": b"\xff" * 64}, "cannot be read: it is not a safetensors file"),
         ({"config.json": b"{}", "model.safetensors": (8).to_bytes(8, "little") + b"nothings"}, "cannot be read"),
     ],
 )
-def test_what_cannot_be_planned_is_named(
-    storage: Storage, tmp_path: Path, files: dict[str, bytes], problem: str
-) -> None:
+def test_incomplete_models_are_refused(storage: Storage, tmp_path: Path, files: dict[str, bytes], problem: str) -> None:
     folder = f"broken-{tmp_path.name}"
     upload(storage, f"s3://models/{folder}", files, tmp_path)
     with pytest.raises(NotFoundError, match=problem.replace("broken", folder)):
-        read_object_heads(bucket(storage), folder)
+        read_bucket_headers(bucket(storage), folder)
 
 
-def test_the_command_plans_a_model_in_a_bucket(storage: Storage, tmp_path: Path, tiny_model: Path) -> None:
+def test_plan_command_accepts_a_model_in_a_bucket(storage: Storage, tmp_path: Path, tiny_model: Path) -> None:
     upload(storage, "s3://models/planned", model_files(tmp_path / "model", "1GB"), tmp_path / "up")
     document = config(tmp_path, tiny_model, "run", "lora").to_json()
     path = tmp_path / "run.json"

@@ -1,4 +1,4 @@
-"""Uploads that do not reach their end leave nothing in the bucket: an error, a request to stop, a kill."""
+"""Unfinished uploads leave no parts in the bucket after an error, a stop request or a kill."""
 
 import json
 import os
@@ -55,12 +55,12 @@ def unfinished(storage: Storage, key: str, **changes: str) -> list[str]:
     return UnfinishedUploads(region=storage.s3.region, session_token=None, **options).find(key)
 
 
-def no_words(_share: float = 0) -> None:
+def nothing(_share: float = 0) -> None:
     pass
 
 
 def after(polls: int, error: Exception) -> Callable[[], None]:
-    """A poll that raises once it was called so often."""
+    """A poll that raises on call number `polls`."""
     calls: list[int] = []
 
     def poll() -> None:
@@ -72,18 +72,18 @@ def after(polls: int, error: Exception) -> Callable[[], None]:
 
 
 def upload(storage: Storage, url: str, directory: Path, poll: Callable[[], None]) -> None:
-    Bucket.open(url, storage.s3, storage.environ).upload(directory, [NAME], {}, no_words, poll)
+    Bucket.open(url, storage.s3, storage.environ).upload(directory, [NAME], {}, nothing, poll)
 
 
 @pytest.mark.parametrize("error", [StopRequested("Stopped on request."), OSError("the volume is gone")])
-def test_an_upload_that_ends_early_leaves_no_parts(storage: Storage, directory: Path, error: Exception) -> None:
+def test_failed_upload_leaves_no_parts(storage: Storage, directory: Path, error: Exception) -> None:
     url = f"s3://models/early-{type(error).__name__}"
     with pytest.raises((StopRequested, OSError, TrainerError)):
         upload(storage, url, directory, after(25, error))
     assert unfinished(storage, f"{url.removeprefix('s3://models/')}/{NAME}") == []
 
 
-def test_the_next_start_clears_what_a_kill_has_left(storage: Storage, directory: Path) -> None:
+def test_next_attempt_aborts_uploads_of_a_killed_one(storage: Storage, directory: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", UPLOADER, directory, NAME, "s3://models/killed", str(storage.s3.endpoint)],
         env={**os.environ, **storage.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -94,11 +94,11 @@ def test_the_next_start_clears_what_a_kill_has_left(storage: Storage, directory:
     assert [len(unfinished(storage, name)) for name in (key, key[:-1], f"{key}.x")] == [1, 0, 0]
     for change in ({"endpoint": "http://127.0.0.1:9"}, {"secret": "hunter2"}, {"key_id": "AKIANOBODY"}):
         assert unfinished(storage, key, **change) == []
-    upload(storage, "s3://models/killed", directory, no_words)
+    upload(storage, "s3://models/killed", directory, nothing)
     assert unfinished(storage, key) == []
 
 
-def test_the_signature_is_that_of_the_published_example() -> None:
+def test_signature_equals_the_published_example() -> None:
     """The example "GET Bucket (List Objects)" of "Signature Version 4" in the Amazon S3 API Reference."""
     uploads = UnfinishedUploads(
         endpoint="https://examplebucket.s3.amazonaws.com",

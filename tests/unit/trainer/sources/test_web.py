@@ -1,4 +1,4 @@
-"""Dataset files from a web server: gone on with, checked, refused with sentences."""
+"""Dataset files from a web server: resuming, verification, errors."""
 
 import hashlib
 import random
@@ -37,7 +37,7 @@ def downloader(cache: Path, slept: list[float] | None = None) -> Downloader:
     return Downloader(cache=cache, poll=lambda: None, progress=lambda _share: None, sleep=record.append)
 
 
-def test_a_file_is_fetched_in_parts_once(web: Web, tmp_path: Path) -> None:
+def test_file_is_fetched_in_parts_once(web: Web, tmp_path: Path) -> None:
     path = fetch(web, tmp_path, DIGEST)
     assert path.name == "rows one.jsonl"
     assert path.read_bytes() == CONTENT
@@ -46,14 +46,14 @@ def test_a_file_is_fetched_in_parts_once(web: Web, tmp_path: Path) -> None:
     assert len(web.ranges) == 2
 
 
-def test_a_file_that_changed_is_fetched_again(web: Web, tmp_path: Path) -> None:
+def test_changed_file_is_fetched_again(web: Web, tmp_path: Path) -> None:
     first = fetch(web, tmp_path)
     web.files["/data/rows%20one.jsonl"] = b"other"
     second = fetch(web, tmp_path)
     assert (first.read_bytes(), second.read_bytes()) == (CONTENT, b"other")
 
 
-def test_a_download_goes_on_where_it_was_killed(web: Web, tmp_path: Path) -> None:
+def test_killed_download_resumes(web: Web, tmp_path: Path) -> None:
     path = fetch(web, tmp_path)
     path.rename(path.with_name(f"{path.name}.part"))
     with path.with_name(f"{path.name}.part").open("r+b") as part:
@@ -64,14 +64,14 @@ def test_a_download_goes_on_where_it_was_killed(web: Web, tmp_path: Path) -> Non
     assert web.ranges[0].startswith("bytes=5000-")
 
 
-def test_a_connection_that_breaks_again_and_again_costs_only_what_it_did_not_bring(web: Web, tmp_path: Path) -> None:
+def test_repeated_disconnects_keep_received_bytes(web: Web, tmp_path: Path) -> None:
     remote, key = open_web(f"{web.address}/data/rows%20one.jsonl")
     web.cuts, web.cut_after = 12, 3 << 20
     assert downloader(tmp_path).fetch(remote, remote.look_up(key), DIGEST).read_bytes() == CONTENT
     assert web.cuts < 12
 
 
-def test_a_server_that_stays_gone_is_given_up_on_after_longer_and_longer_waits(web: Web, tmp_path: Path) -> None:
+def test_unreachable_server_fails_after_backoff(web: Web, tmp_path: Path) -> None:
     remote, key = open_web(f"{web.address}/data/rows%20one.jsonl")
     file, slept = remote.look_up(key), list[float]()
     web.cuts, web.cut_after = 1000, 0
@@ -80,7 +80,7 @@ def test_a_server_that_stays_gone_is_given_up_on_after_longer_and_longer_waits(w
     assert sum(slept) == pytest.approx(31)
 
 
-def test_another_content_than_the_users_digest_is_refused_and_not_kept(web: Web, tmp_path: Path) -> None:
+def test_content_with_another_digest_is_removed(web: Web, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"has the SHA-256 {DIGEST}, not {'0' * 64}"):
         fetch(web, tmp_path, "0" * 64)
     assert not list(tmp_path.rglob("*.jsonl"))
@@ -90,13 +90,13 @@ def test_another_content_than_the_users_digest_is_refused_and_not_kept(web: Web,
     ("status", "error", "sentence"),
     [(404, NotFoundError, "There is no http"), (403, NotPermittedError, "does not permit access to http")],
 )
-def test_refusals(web: Web, tmp_path: Path, status: int, error: type[Exception], sentence: str) -> None:
+def test_http_errors(web: Web, tmp_path: Path, status: int, error: type[Exception], sentence: str) -> None:
     web.status = status
     with pytest.raises(error, match=sentence):
         fetch(web, tmp_path)
 
 
-def test_a_request_to_stop_is_noticed_between_megabytes_and_keeps_them(web: Web, tmp_path: Path) -> None:
+def test_stop_request_keeps_received_bytes(web: Web, tmp_path: Path) -> None:
     remote, key = open_web(f"{web.address}/data/rows%20one.jsonl")
     shares: list[float] = []
 

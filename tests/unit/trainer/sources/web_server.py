@@ -1,4 +1,4 @@
-"""A web server on loopback that knows ranges and tags."""
+"""A web server on loopback with ranges and ETags."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from tests.unit.trainer.sources.loopback import Handler, Site, serve_site
 
 
 class Web(Site):
-    """`files` by path; `status` is the answer to everything."""
+    """`files` by path; `status` overrides every response."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__()
         self.files = files
         self.status: int | None = None
-        self.knows_ranges = True
+        self.supports_ranges = True
         self.tokens: set[str | None] = set()
 
 
@@ -27,7 +27,7 @@ class WebHandler(Handler[Web]):
             return
         tag = f'"{hashlib.md5(content).hexdigest()}"'
         headers = {"ETag": tag, "Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"}
-        if self.site.knows_ranges:
+        if self.site.supports_ranges:
             self.send_content(content, headers)
         else:
             self.send(200, content, headers)

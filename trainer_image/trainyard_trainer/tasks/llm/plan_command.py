@@ -32,8 +32,10 @@ def _shape(config: RunConfig, environ: Mapping[str, str]) -> ModelShape:
     if source.startswith(remote_files.S3_SCHEME):
         bucket, _, folder = source.removeprefix(remote_files.S3_SCHEME).partition("/")
         remote = remote_files.open_bucket(bucket, config.s3, environ)
-        found = safetensors_headers.read_object_heads(remote, folder.strip("/"))
+        found = safetensors_headers.read_bucket_headers(remote, folder.strip("/"))
     else:
         revision = config.model.revision
-        found = hub.read_heads(hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=revision))
+        found = hub.read_headers(
+            hub.HubRepository(kind="model", name=source.removeprefix(hub.SCHEME), revision=revision)
+        )
     return shape_of(found.config, found.tensors, name)
