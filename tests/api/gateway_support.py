@@ -1,4 +1,4 @@
-"""A real gateway process beside a real control plane, and pods with real tokens."""
+"""A gateway process with a real control plane, and pods with real tokens."""
 
 from __future__ import annotations
 
@@ -42,24 +42,28 @@ SPEC = {
 }
 T = TypeVar("T")
 TIMEOUT = 300.0
-"""Seconds until something is given up; only a failing test waits for so long."""
-_PATIENT = ("--node-monitor-grace-period=2h", "--node-startup-grace-period=2h")
-"""Nobody plays the heartbeats of a node: it would be silent after a minute and lose its pods after six."""
+"""Seconds until a wait fails; only a failing test waits this long."""
+_NO_NODE_MONITORING = ("--node-monitor-grace-period=2h", "--node-startup-grace-period=2h")
+"""Nodes of the tests have no kubelet: without heartbeats the controller would mark them unreachable and evict pods."""
 
 
 def until(condition: Callable[[], T | Literal[False] | None], seconds: float = TIMEOUT) -> T:
-    """Return the first true result of `condition`; fail after `seconds`."""
+    """Poll `condition` and return its first true result.
+
+    Raises:
+        AssertionError: the time is over.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
             return result
         Attended.look_after_all()
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"the condition was not met within {seconds} s")
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     code: int
     body: dict[str, Any]
     headers: dict[str, str]
@@ -70,7 +74,7 @@ class Answer:
 
 
 class Kubernetes:
-    """What the tests do to the cluster with every permission."""
+    """Requests to the cluster with cluster-admin permissions."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.client = cluster, cluster.client()
@@ -92,10 +96,10 @@ class Kubernetes:
         until(lambda: self.client.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
 
     def serves_trainingjobs(self) -> bool:
-        """Whether the CRD is served; `kubectl wait` fails where its status is still empty."""
+        """Return whether the CRD is served; `kubectl wait` fails while its status is empty."""
         try:
             return self.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
-        except ClusterError:  # 429 while the storage of the new kind is being made
+        except ClusterError:  # 429 while the storage of the new kind is initialised
             return False
 
     def job(self, name: str, namespace: str = NAMESPACE) -> Job:
@@ -109,17 +113,17 @@ class Kubernetes:
         return Job(self, namespace, name, created["metadata"]["uid"])
 
     def audit(self, after: int = 0) -> list[dict[str, Any]]:
-        """The API server's audit events, in order, without the first ones and without one that is being written."""
+        """Return the API server's complete audit events in order, from number `after` on."""
         return read_audit(self.cluster.audit_log.read_text())[after:]
 
     def token(self, namespace: str, audience: str, pod: tuple[str, str] | None = None) -> str:
-        """A token of the default account for an audience, bound to a pod (name, UID) as the kubelet does it."""
+        """Return a token of the default account for an audience, bound to a pod (name, UID) as by a kubelet."""
         spec: dict[str, Any] = {"audiences": [audience]}
         if pod is not None:
             spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": pod[0], "uid": pod[1]}
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token"
-        answer = json.loads(self.client._request("POST", path, {"spec": spec}))
-        return str(answer["status"]["token"])
+        request = json.loads(self.client._request("POST", path, {"spec": spec}))
+        return str(request["status"]["token"])
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Job:
-    """A TrainingJob; the tests play its operator."""
+    """A TrainingJob whose operator the test simulates."""
 
     kubernetes: Kubernetes
     namespace: str
@@ -139,7 +143,7 @@ class Job:
     uid: str
 
     def pod(self, suffix: str = "x2k4p", *, namespace: str = "", audience: str = "") -> Pod:
-        """Create a pod of this job (it never runs) and a token bound to it."""
+        """Create a pod of this job, which never runs, and a token bound to it."""
         namespace = namespace or self.namespace
         name = f"{child_name(self.name, self.uid)}-{suffix}"
         body = {
@@ -154,7 +158,7 @@ class Job:
         return Pod(name, uid, token)
 
     def record(self, *pods: Pod, ended: int = 0, **status: Any) -> None:
-        """Write the attempts as the operator does; the first `ended` of them are over."""
+        """Write the attempts to the status as the operator does; the first `ended` have finished."""
         attempts = [
             {"number": number, "pod": pod.name, "podUID": pod.uid}
             | ({"finishedAt": "2026-01-01T00:00:00Z"} if number <= ended else {})
@@ -174,12 +178,12 @@ class Job:
 
 
 class Gateway:
-    """A gateway process with the permissions the chart gives it and a certificate of the cluster's authority.
+    """A gateway process with the permissions of the chart and a certificate of the cluster's CA.
 
     Args:
-        kubernetes: Its control plane.
-        folder: Where its certificate, kubeconfig and log go.
-        through: Makes a kubeconfig that leads through a proxy out of the real one.
+        kubernetes: The control plane.
+        folder: Directory of its certificate, kubeconfig and log.
+        through: Converts the kubeconfig, for example to one of a proxy.
     """
 
     def __init__(
@@ -197,32 +201,32 @@ class Gateway:
         assert self.process.poll() is None, self.log_text()
 
     def wait_until_ready(self) -> Gateway:
-        """Wait until it knows the TrainingJobs."""
+        """Wait until the TrainingJobs were listed."""
         until(lambda: self.plain("/readyz")[0] == 200)
         return self
 
     def url(self, path: str) -> str:
         return f"https://127.0.0.1:{self.port}{path}"
 
-    def post(self, path: str, body: Any, token: str | None) -> Answer:
+    def post(self, path: str, body: Any, token: str | None) -> Response:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         return self._send(urllib.request.Request(self.url(path), data, headers, method="POST"))
 
-    def get(self, path: str, token: str | None) -> Answer:
+    def get(self, path: str, token: str | None) -> Response:
         """Send a request to the REST API."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         return self._send(urllib.request.Request(f"https://127.0.0.1:{self.api_port}{path}", headers=headers))
 
-    def _send(self, request: urllib.request.Request) -> Answer:
+    def _send(self, request: urllib.request.Request) -> Response:
         try:
-            with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
-                return Answer(answer.status, json.loads(answer.read()), _lower(answer.headers))
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as response:
+                return Response(response.status, json.loads(response.read()), _lower(response.headers))
         except urllib.error.HTTPError as refused:
             with refused:
-                return Answer(refused.code, json.loads(refused.read()), _lower(refused.headers))
+                return Response(refused.code, json.loads(refused.read()), _lower(refused.headers))
 
-    def report(self, job: Job, pod: Pod, sequence: int, step: int, **progress: Any) -> Answer:
+    def report(self, job: Job, pod: Pod, sequence: int, step: int, **progress: Any) -> Response:
         return self.post(progress_path(job.namespace, job.name), report(sequence, step, **progress), pod.token)
 
     def plain(self, path: str) -> tuple[int, str]:
@@ -235,7 +239,7 @@ class Gateway:
         return code
 
     def metric(self, name: str, **labels: str) -> float:
-        """A value it shows to Prometheus; 0 where there is no such row."""
+        """Return the value of a metric; 0 if it has no such sample."""
         return sample(self.plain("/metrics")[1], name, **labels)
 
     def log_text(self) -> str:
@@ -262,7 +266,7 @@ class Gateway:
             (self.folder / name).write_bytes(path.read_bytes())
 
     def _service_account(self) -> Path:
-        """A kubeconfig for the service account of the chart, bound to the roles of the chart."""
+        """Write a kubeconfig for the service account of the chart, bound to the roles of the chart."""
         kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
         objects = [
             entry for entry in render() if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-gateway"
@@ -281,7 +285,7 @@ class Gateway:
 
 
 def install_crd(cluster: Cluster) -> None:
-    """Install the CRD and wait until it is served; before the controllers start, so that all of them know it."""
+    """Install the CRD and wait until it is served; called before the controllers start, so that they discover it."""
     kubernetes = Kubernetes(cluster)
     kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
     until(kubernetes.serves_trainingjobs)
@@ -289,16 +293,16 @@ def install_crd(cluster: Cluster) -> None:
 
 @contextmanager
 def plane(
-    name: str, *, first: Callable[[Cluster], None] = install_crd, raised: Sequence[str] = ()
+    name: str, *, first: Callable[[Cluster], None] = install_crd, extra_flags: Sequence[str] = ()
 ) -> Iterator[Kubernetes]:
-    """A control plane of its own with the operator's namespace, removed in the end.
+    """Run a control plane with the operator's namespace; remove it at the end.
 
     Args:
-        name: The cluster's name.
-        first: What is done before its controllers start.
-        raised: Further words for the command lines of controller manager and scheduler.
+        name: Name of the cluster.
+        first: Called before the controllers start.
+        extra_flags: Further flags of controller manager and scheduler.
     """
-    more = {"controller-manager": (*_PATIENT, *raised), "scheduler": raised}
+    more = {"controller-manager": (*_NO_NODE_MONITORING, *extra_flags), "scheduler": extra_flags}
     try:
         kubernetes = Kubernetes(api.start(name, more=more, first=first))
         kubernetes.namespace(SYSTEM)
@@ -309,7 +313,7 @@ def plane(
 
 @contextmanager
 def control_plane(name: str) -> Iterator[Kubernetes]:
-    """A control plane with the namespaces of the gateway's tests."""
+    """Run a control plane with the namespaces of the gateway's tests."""
     with plane(name) as kubernetes:
         for namespace in (NAMESPACE, FOREIGN):
             kubernetes.namespace(namespace)
@@ -317,17 +321,17 @@ def control_plane(name: str) -> Iterator[Kubernetes]:
 
 
 def sample(text: str, name: str, **labels: str) -> float:
-    """A value of a Prometheus exposition; 0 where there is no such row."""
+    """Return a value of a Prometheus exposition; 0 if it has no such sample."""
     families = text_string_to_metric_families(text)
     samples = [one for family in families for one in family.samples if (one.name, one.labels) == (name, labels)]
     return samples[0].value if samples else 0.0
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
-    """Status and text of what a process answers in plain HTTP; 0 where there is no answer."""
+    """Return status and text of a plain HTTP response; status 0 without a response."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code, refused.read().decode()
@@ -336,14 +340,13 @@ def fetch(port: int, path: str) -> tuple[int, str]:
 
 
 def read_audit(text: str) -> list[dict[str, Any]]:
-    """The whole lines of an audit log."""
+    """Parse the complete lines of an audit log."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PORTS = itertools.cycle(random.sample(range(10000 + 500 * _WORKER, 10500 + 500 * _WORKER), 500))
-"""Each process of a run has some of its own. Neither control planes (20000 up) nor outgoing connections (32768 up) take
-one before whom it is for listens."""
+"""Ports of this test process, apart from those of control planes (from 20000) and outgoing connections (from 32768)."""
 
 
 def free_port() -> int:

@@ -28,7 +28,7 @@ def control_plane(name: str, *, nodes: int, seconds: Mapping[str, float]) -> Ite
         nodes: Fake nodes.
         seconds: How long a pod runs, by namespace; in others it never ends.
     """
-    with plane(name, raised=_RAISED) as kubernetes:
+    with plane(name, extra_flags=_RAISED) as kubernetes:
         _start_nodes(kubernetes.cluster, nodes, seconds)
         yield kubernetes
 

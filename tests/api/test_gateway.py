@@ -1,4 +1,4 @@
-"""The gateway as a process, with the chart's permissions, against a real API server and real tokens."""
+"""The intake of a gateway process with the permissions of the chart, a real API server and real tokens."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def gateway(kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def own(kubernetes: Kubernetes, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway that the test stops to see what it had taken: it writes that before it ends, intervals or not."""
+def stoppable_gateway(kubernetes: Kubernetes, tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway that the test stops: it writes all accepted reports before it exits, regardless of intervals."""
     gateway = Gateway(kubernetes, tmp_path).wait_until_ready()
     yield gateway
     if gateway.process.poll() is None:
@@ -65,18 +65,18 @@ def job(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Job:
     return kubernetes.job(f"tune-{zlib.crc32(request.node.name.encode())}")
 
 
-def accepted(gateway: Gateway, job: Job, pod: Pod, sequence: int, step: int) -> None:
-    """Post until the gateway's watch has seen what the test wrote as operator."""
+def report_until_accepted(gateway: Gateway, job: Job, pod: Pod, sequence: int, step: int) -> None:
+    """Post until the gateway's watch has received the attempts that the test wrote."""
     until(lambda: gateway.report(job, pod, sequence, step).code == 200)
 
 
-def test_a_report_of_the_current_pod_reaches_the_status(gateway: Gateway, job: Job) -> None:
+def test_report_of_the_current_pod_is_written_to_the_status(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
-    early = until(lambda: (answer := gateway.report(job, pod, 0, 0)).code == 503 and answer)
+    early = until(lambda: (response := gateway.report(job, pod, 0, 0)).code == 503 and response)
     assert early.reason == "AttemptUnknown"
     assert early.headers["retry-after"] == "2"
     job.record(pod, phase="Running")
-    accepted(gateway, job, pod, 1, 120)
+    report_until_accepted(gateway, job, pod, 1, 120)
     status = until(lambda: (found := job.status()).get("progress") and found)
     assert status["progress"] | {"updatedAt": ""} == {
         "stage": "Training", "step": 120, "totalSteps": 320, "percent": 37.5, "remainingSeconds": 4320, "updatedAt": "",
@@ -88,20 +88,20 @@ def test_a_report_of_the_current_pod_reaches_the_status(gateway: Gateway, job: J
     assert row[:6] == [job.name, "Running", "37%", "120/320", "0.0123", "1h12m"]
 
 
-def test_the_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway, job: Job) -> None:
+def test_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
     job.record(pod)
-    began = time.monotonic()  # before the first write, however late that is seen
-    accepted(gateway, job, pod, 1, 1)
+    began = time.monotonic()  # before the first write
+    report_until_accepted(gateway, job, pod, 1, 1)
     until(lambda: job.status().get("progress"))
     for sequence in range(2, 30):
         assert gateway.report(job, pod, sequence, sequence, stage="Saving").code == 200
 
-    def operator_writes_meanwhile() -> bool:
+    def written_beside_operator_writes() -> bool:
         job.patch_status(message=f"the operator writes at {time.monotonic()}")
         return bool(job.status()["progress"]["step"] == 29)
 
-    until(operator_writes_meanwhile)
+    until(written_beside_operator_writes)
     seconds = time.monotonic() - began
     assert (status := job.status())["progress"]["stage"] == "Saving"
     assert status["message"].startswith("the operator")
@@ -110,13 +110,13 @@ def test_the_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway
 
 
 def writes(job: Job) -> list[dict[str, Any]]:
-    """The gateway's writes to a job, as the API server logged them."""
+    """Return the gateway's writes to a job from the audit log."""
     made = [entry for entry in job.kubernetes.audit() if entry["verb"] == "patch" and entry["user"]["username"] == USER]
     return [entry for entry in made if entry["objectRef"]["name"] == job.name]
 
 
-def test_every_wrong_token_is_refused_and_nothing_is_written(own: Gateway, job: Job) -> None:
-    gateway, kubernetes = own, job.kubernetes
+def test_invalid_tokens_are_rejected_and_nothing_is_written(stoppable_gateway: Gateway, job: Job) -> None:
+    gateway, kubernetes = stoppable_gateway, job.kubernetes
     other = kubernetes.job(f"{job.name}-b")
     good, old = job.pod(), job.pod("aaaaa")
     job.record(old, good, ended=1)
@@ -126,8 +126,8 @@ def test_every_wrong_token_is_refused_and_nothing_is_written(own: Gateway, job: 
         ("garbage", 401, "Unauthorized"),
         (good.token[:-8] + "AAAAAAAA", 401, "Unauthorized"),
         (job.pod("bbbbb", audience="https://kubernetes.default.svc").token, 401, "Unauthorized"),
-        (other.pod().token, 401, "Unauthorized"),  # another job's pod with its own audience
-        (other.pod("ccccc", audience=audience).token, 403, "ForeignPod"),  # and with this job's audience
+        (other.pod().token, 401, "Unauthorized"),  # a pod of another job, with that job's audience
+        (other.pod("ccccc", audience=audience).token, 403, "ForeignPod"),  # the same with this job's audience
         (job.pod(namespace=FOREIGN).token, 403, "ForeignNamespace"),
         (kubernetes.token(NAMESPACE, audience), 401, "NotAPodToken"),
         (old.token, 403, "AttemptEnded"),
@@ -135,12 +135,12 @@ def test_every_wrong_token_is_refused_and_nothing_is_written(own: Gateway, job: 
     }
     path = progress_path(NAMESPACE, job.name)
     assert gateway.post(path, report(0, 0), None).code == 401
-    until(lambda: gateway.post(path, b"", good.token).reason == "EmptyBody")  # the watch has seen the attempts
+    until(lambda: gateway.post(path, b"", good.token).reason == "EmptyBody")  # the watch has received the attempts
     before = job.read()["metadata"]["resourceVersion"]
     for token, code, reason in tokens:
-        answer = gateway.post(path, report(1, 1), token)
-        assert (answer.code, answer.reason) == (code, reason), answer.body
-        assert answer.body["kind"] == "Status"
+        response = gateway.post(path, report(1, 1), token)
+        assert (response.code, response.reason) == (code, reason), response.body
+        assert response.body["kind"] == "Status"
     ghost = gateway.post(progress_path(NAMESPACE, "ghost"), report(1, 1), good.token)
     assert (ghost.code, ghost.reason) == (401, "Unauthorized")
     assert gateway.stop() == 0
@@ -148,7 +148,7 @@ def test_every_wrong_token_is_refused_and_nothing_is_written(own: Gateway, job: 
     assert good.token not in gateway.log_text()
 
 
-def test_a_deleted_pods_token_is_refused(gateway: Gateway, job: Job) -> None:
+def test_token_of_a_deleted_pod_is_rejected(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
     job.record(pod)
     until(lambda: gateway.report(job, job.pod("other"), 1, 1).reason == "AttemptUnknown")
@@ -160,22 +160,22 @@ def test_a_deleted_pods_token_is_refused(gateway: Gateway, job: Job) -> None:
         spec = {"token": pod.token, "audiences": [progress_audience(job.uid)]}
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
         text = json.dumps(body)
-        answer = json.loads(job.kubernetes.kubectl("create", "-o", "json", "-f", "-", text=text))
-        return "authenticated" not in answer["status"]
+        review = json.loads(job.kubernetes.kubectl("create", "-o", "json", "-f", "-", text=text))
+        return "authenticated" not in review["status"]
 
     until(review_fails)
     assert gateway.report(job, pod, 2, 2).code == 401
     assert "progress" not in job.status()
 
 
-def test_replays_and_bad_bodies_are_refused(own: Gateway, job: Job) -> None:
-    gateway, pod = own, job.pod()
+def test_replayed_and_invalid_reports_are_rejected(stoppable_gateway: Gateway, job: Job) -> None:
+    gateway, pod = stoppable_gateway, job.pod()
     job.record(pod)
-    accepted(gateway, job, pod, 5, 50)
+    report_until_accepted(gateway, job, pod, 5, 50)
     until(lambda: job.status().get("progress"))
     before = job.read()["metadata"]["resourceVersion"]
     path = progress_path(NAMESPACE, job.name)
-    assert gateway.report(job, pod, 5, 51).code == 200  # a sequence that was taken: whatever it says is not looked at
+    assert gateway.report(job, pod, 5, 51).code == 200  # a repeated sequence has no effect
     assert gateway.report(job, pod, 4, 40).reason == "OutOfDate"
     bodies: list[tuple[Any, int]] = [
         (b"", 400),
@@ -191,29 +191,29 @@ def test_replays_and_bad_bodies_are_refused(own: Gateway, job: Job) -> None:
     assert job.read()["metadata"]["resourceVersion"] == before
     lines = [json.loads(line) for line in gateway.log_text().splitlines()]
     assert [line for line in lines if "exception" in line or "Traceback" in line["message"]] == []
-    refused = [line for line in lines if line["message"].startswith("report refused")]
-    assert [line["reason"] for line in refused[-len(bodies) - 1 :]] == [
+    rejected = [line for line in lines if line["message"].startswith("report rejected")]
+    assert [line["reason"] for line in rejected[-len(bodies) - 1 :]] == [
         "OutOfDate", "EmptyBody", "BodyTooLarge", "InvalidJson", "InvalidBody", "InvalidBody", "InvalidBody",
     ]  # fmt: skip
-    assert {(line["namespace"], line["job"]) for line in refused} == {(NAMESPACE, job.name)}
+    assert {(line["namespace"], line["job"]) for line in rejected} == {(NAMESPACE, job.name)}
 
 
-def test_a_finished_job_takes_no_more_reports(own: Gateway, job: Job) -> None:
-    gateway, pod = own, job.pod()
+def test_finished_job_rejects_reports(stoppable_gateway: Gateway, job: Job) -> None:
+    gateway, pod = stoppable_gateway, job.pod()
     job.record(pod)
-    accepted(gateway, job, pod, 1, 1)
+    report_until_accepted(gateway, job, pod, 1, 1)
     until(lambda: job.status().get("progress"))
-    assert gateway.report(job, pod, 2, 2).code == 200  # waits for its turn
+    assert gateway.report(job, pod, 2, 2).code == 200  # waits for its interval
     job.patch_status(phase="Succeeded", progress={"step": 320})
     until(lambda: gateway.report(job, pod, 3, 3).reason == "JobFinished")
     assert gateway.stop() == 0
     assert job.status()["progress"]["step"] == 320
 
 
-def test_a_new_object_of_the_same_name_is_another_job(gateway: Gateway, job: Job) -> None:
+def test_recreated_job_is_another_job(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
     job.record(pod)
-    accepted(gateway, job, pod, 1, 1)
+    report_until_accepted(gateway, job, pod, 1, 1)
     job.kubernetes.kubectl("delete", "tj", job.name, "-n", NAMESPACE)
     again = job.kubernetes.job(job.name)
     assert again.uid != job.uid
@@ -221,23 +221,21 @@ def test_a_new_object_of_the_same_name_is_another_job(gateway: Gateway, job: Job
     until(lambda: gateway.report(job, pod, 2, 2).code == 401)
     fresh = again.pod("fresh")
     again.record(fresh)
-    accepted(gateway, again, fresh, 0, 7)
+    report_until_accepted(gateway, again, fresh, 0, 7)
     assert until(lambda: again.status().get("progress"))["step"] == 7
 
 
-def test_what_was_accepted_is_written_before_the_process_ends(own: Gateway, job: Job) -> None:
-    gateway, pod = own, job.pod()
+def test_accepted_reports_are_written_before_the_process_exits(stoppable_gateway: Gateway, job: Job) -> None:
+    gateway, pod = stoppable_gateway, job.pod()
     job.record(pod)
-    accepted(gateway, job, pod, 1, 1)
+    report_until_accepted(gateway, job, pod, 1, 1)
     until(lambda: job.status().get("progress"))
     assert gateway.report(job, pod, 2, 2).code == 200
     assert gateway.stop() == 0
     assert job.status()["progress"]["step"] == 2
 
 
-def test_an_unmodified_hugging_face_trainer_reports_by_its_environment_alone(
-    gateway: Gateway, job: Job, tmp_path: Path
-) -> None:
+def test_unmodified_hugging_face_trainer_reports(gateway: Gateway, job: Job, tmp_path: Path) -> None:
     pod = job.pod()
     job.record(pod, phase="Running")
     until(lambda: gateway.post(kubeflow_path(NAMESPACE, job.name), b"", pod.token).reason == "EmptyBody")
@@ -246,10 +244,10 @@ def test_an_unmodified_hugging_face_trainer_reports_by_its_environment_alone(
     train_with_transformers(tmp_path, gateway.url(kubeflow_path(NAMESPACE, job.name)), str(token), str(gateway.ca))
     status = until(lambda: (found := job.status()).get("progress", {}).get("percent") == 100 and found)
     assert (status["progress"]["totalSteps"], status["progress"]["remainingSeconds"]) == (6, 0)
-    # The end says nothing of the step; the last report before it is up to 5 s older.
+    # The final report has no step; the one before it is up to 5 s older.
     assert 4 <= status["progress"]["step"] <= 6
     assert status["progress"]["stage"] == "Training"
-    assert status["phase"] == "Running"  # 100 % is not the end: only the operator says so
+    assert status["phase"] == "Running"  # only the operator finishes the job
     assert {"loss", "gradNorm", "learningRate"} <= set(status["metrics"])
     assert (status["summary"]["progress"], status["summary"]["eta"]) == ("100%", "0s")
     assert 'body="kubeflow",result="Accepted"' in gateway.plain("/metrics")[1]
@@ -263,7 +261,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 class Slow(TrainerCallback):
     def on_step_begin(self, *args, **kwargs):
-        time.sleep(1.2)  # so that the run is longer than the pause between two reports
+        time.sleep(1.2)  # so that the run is longer than the interval of the reports
 
 torch.set_num_threads(1)
 model = LlamaForCausalLM(LlamaConfig(
@@ -289,14 +287,14 @@ def train_with_transformers(folder: Path, url: str, token: str, ca: str) -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_health_and_metrics_are_served_in_plain_http(gateway: Gateway) -> None:
+def test_health_and_metrics_are_served_over_http(gateway: Gateway) -> None:
     assert gateway.plain("/healthz") == (200, "ok")
     code, text = gateway.plain("/metrics")
     assert code == 200
     assert "trainyard_gateway_status_writes_total" in text
 
 
-def test_the_permissions_granted_are_the_permissions_used(gateway: Gateway, kubernetes: Kubernetes) -> None:
+def test_granted_permissions_are_used(gateway: Gateway, kubernetes: Kubernetes) -> None:
     rules = named(render(), "ClusterRole", "trainyard-gateway")["rules"]
     granted = {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
     used = set()

@@ -49,7 +49,7 @@ def test_service_account_reads_the_trainingjobs_of_its_namespace(
 ) -> None:
     jobs = [kubernetes.job(f"tune-{number}") for number in range(3)]
     jobs[1].patch_status(phase="Running", message="training")
-    listed = until(lambda: (answer := gateway.get(LIST, token)).code == 200 and answer)
+    listed = until(lambda: (response := gateway.get(LIST, token)).code == 200 and response)
     assert listed.headers["x-total-count"] == "3"
     assert listed.body["total"] == 3
     assert {item["metadata"]["name"] for item in listed.body["items"]} == {job.name for job in jobs}
@@ -74,9 +74,9 @@ def test_other_namespaces_and_objects_are_refused_by_the_api_server(gateway: Gat
 
 def test_missing_and_invalid_tokens_are_unauthorized(gateway: Gateway, token: str) -> None:
     for bad in (None, "garbage", token[:-8] + "AAAAAAAA"):
-        answer = gateway.get(LIST, bad)
-        assert (answer.code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert answer.body["detail"]
+        response = gateway.get(LIST, bad)
+        assert (response.code, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert response.body["detail"]
 
 
 def test_users_do_not_get_the_gateways_permissions(kubernetes: Kubernetes, tmp_path: Path, token: str) -> None:
@@ -95,9 +95,9 @@ def test_unreachable_api_server_is_unavailable(kubernetes: Kubernetes, tmp_path:
         try:
             assert gateway.get(LIST, token).code == 200
             proxy.down = True
-            answer = gateway.get(LIST, token)
-            assert (answer.code, answer.headers["retry-after"]) == (503, "5")
-            assert "the Kubernetes API server cannot serve the request now" in answer.body["detail"]
+            response = gateway.get(LIST, token)
+            assert (response.code, response.headers["retry-after"]) == (503, "5")
+            assert "the Kubernetes API server cannot serve the request now" in response.body["detail"]
         finally:
             proxy.down = False
             assert gateway.stop() == 0
