@@ -27,14 +27,14 @@ def helm(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def render(values: Path = MINIMAL, *words: str) -> list[Object]:
-    """The objects the chart makes, in a namespace of its own."""
+    """Return the rendered objects of the chart."""
     version = f"--kube-version={binaries.KUBERNETES}"
     done = helm("template", "trainyard", str(CHART), version, f"--namespace={NAMESPACE}", f"--values={values}", *words)
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def named(objects: list[Object], kind: str, name: str) -> Object:
-    """The one object of that kind and name."""
+    """Return the object of that kind and name."""
     found = [entry for entry in objects if (entry["kind"], entry["metadata"]["name"]) == (kind, name)]
     assert len(found) == 1, f"{kind} {name}: {len(found)} in the chart"
     return found[0]

@@ -1,4 +1,4 @@
-"""The chart: rendered by Helm, taken by a real API server, installed, upgraded and removed."""
+"""The chart: rendered by Helm, validated by an API server, installed, upgraded and uninstalled."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def kubernetes() -> Iterator[Kubernetes]:
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
-def test_helm_finds_nothing_to_complain_about(values: Path) -> None:
+def test_helm_lint_passes(values: Path) -> None:
     helm("lint", "--strict", str(CHART), f"--values={values}")
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
-def test_the_api_server_takes_every_object_with_no_unknown_field(kubernetes: Kubernetes, values: Path) -> None:
+def test_api_server_accepts_every_object_strictly(kubernetes: Kubernetes, values: Path) -> None:
     objects = {"apiVersion": "v1", "kind": "List", "items": render(values)}
     words = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
     kubernetes.kubectl(*words, text=json.dumps(objects))
@@ -48,14 +48,14 @@ def test_pods_pass_pod_security_restricted(kubernetes: Kubernetes, values: Path,
     assert all(entry["securityContext"]["readOnlyRootFilesystem"] for entry in spec["containers"])
 
 
-def test_the_namespace_does_refuse_other_pods(kubernetes: Kubernetes) -> None:
+def test_namespace_rejects_unrestricted_pods(kubernetes: Kubernetes) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "open", "namespace": NAMESPACE}}
     text = json.dumps(pod | {"spec": {"containers": [{"name": "open", "image": "none"}]}})
     with pytest.raises(AssertionError, match="violates PodSecurity"):
         kubernetes.kubectl("create", "--dry-run=server", "-f", "-", text=text)
 
 
-def test_values_reach_what_they_name() -> None:
+def test_values_are_applied() -> None:
     full = render(CHART / "ci" / "full-values.yaml")
     for component in ("operator", "gateway"):
         spec = named(full, "Deployment", f"trainyard-{component}")["spec"]["template"]["spec"]
@@ -72,7 +72,21 @@ def test_values_reach_what_they_name() -> None:
     )
 
 
-def test_kueue_mode_brings_its_priority_classes_and_permissions_and_no_policy() -> None:
+def test_service_exposes_the_ports_of_the_gateway() -> None:
+    objects = render()
+    container = named(objects, "Deployment", "trainyard-gateway")["spec"]["template"]["spec"]["containers"][0]
+    listening = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert listening == {
+        "https": variables["TRAINYARD_PORT"],
+        "api": variables["TRAINYARD_API_PORT"],
+        "health": variables["TRAINYARD_HEALTH_PORT"],
+    }
+    ports = named(objects, "Service", "trainyard-gateway")["spec"]["ports"]
+    assert {port["targetPort"] for port in ports} == {"https", "api"}
+
+
+def test_kueue_mode_adds_priority_classes_and_permissions_without_a_policy() -> None:
     words = ("--set=queue.mode=Kueue", "--set=queue.localQueue=gpus")
     objects = render(MINIMAL, *words)
     helm("lint", "--strict", str(CHART), f"--values={MINIMAL}", *words)
@@ -105,7 +119,7 @@ def crds(objects: list[Object]) -> list[Object]:
     return [entry for entry in objects if entry["kind"] == "CustomResourceDefinition"]
 
 
-def test_the_crd_guards() -> None:
+def test_crd_values() -> None:
     kept = {"helm.sh/resource-policy": "keep"}
     assert [entry["metadata"].get("annotations") for entry in crds(render())] == [kept]
     assert [entry["metadata"].get("annotations") for entry in crds(render(CHART / "ci" / "full-values.yaml"))] == [None]
@@ -130,14 +144,14 @@ def test_the_crd_guards() -> None:
         (("--set=queue.localQueue=gpus",), "has no effect with queue.mode=Builtin"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(settings: tuple[str, ...], sentence: str) -> None:
+def test_invalid_value_is_named(settings: tuple[str, ...], sentence: str) -> None:
     version = "--kube-version=1.35.0"
     done = helm("template", "trainyard", str(CHART), version, f"--values={MINIMAL}", *settings, check=False)
     assert done.returncode != 0
     assert sentence in done.stderr
 
 
-def test_an_older_kubernetes_is_refused() -> None:
+def test_older_kubernetes_is_rejected() -> None:
     done = helm("template", "x", str(CHART), "--kube-version=1.30.9", f"--values={MINIMAL}", check=False)
     assert "requires kubeVersion: >=1.31" in done.stderr
 
@@ -151,14 +165,14 @@ def test_install_upgrade_uninstall(kubernetes: Kubernetes) -> None:
     job = kubernetes.job("tune", "default")
     before = generation(kubernetes)
     helm("upgrade", "trainyard", str(CHART), *place, f"--values={MINIMAL}")
-    assert generation(kubernetes) == before  # the same values restart nothing
+    assert generation(kubernetes) == before  # unchanged values restart no pod
     helm("upgrade", "trainyard", str(CHART), *place, f"--values={MINIMAL}", "--set=operator.replicas=2")
     assert generation(kubernetes)["trainyard-gateway"] == before["trainyard-gateway"]
     helm("uninstall", "trainyard", *place, "--wait")
     assert job.read()["metadata"]["uid"] == job.uid
     helm("install", "trainyard", str(CHART), *place, f"--values={MINIMAL}")
     assert job.read()["metadata"]["uid"] == job.uid
-    who_may_what(kubernetes)
+    check_permissions(kubernetes)
     helm("uninstall", "trainyard", *place, "--wait")
 
 
@@ -167,12 +181,10 @@ def generation(kubernetes: Kubernetes) -> dict[str, Any]:
     return {entry["metadata"]["name"]: entry["metadata"]["generation"] for entry in deployments}
 
 
-def who_may_what(kubernetes: Kubernetes) -> None:
-    """People by the built-in roles; operator and gateway nothing beyond their work."""
-    for person, role in (("eve", "edit"), ("vic", "view")):
-        kubernetes.kubectl(
-            "create", "rolebinding", person, "-n", "default", f"--clusterrole={role}", f"--user={person}"
-        )
+def check_permissions(kubernetes: Kubernetes) -> None:
+    """Check that users get permissions by built-in roles, and operator and gateway only what they use."""
+    for user, role in (("eve", "edit"), ("vic", "view")):
+        kubernetes.kubectl("create", "rolebinding", user, "-n", "default", f"--clusterrole={role}", f"--user={user}")
     until(lambda: may(kubernetes, "vic", "get", "trainingjobs.trainyard.dev"))
     until(lambda: may(kubernetes, "eve", "create", "trainingjobs.trainyard.dev"))
     assert not may(kubernetes, "eve", "patch", "trainingjobs.trainyard.dev/status")
@@ -180,7 +192,7 @@ def who_may_what(kubernetes: Kubernetes) -> None:
     operator, gateway = (f"system:serviceaccount:{NAMESPACE}:trainyard-{part}" for part in ("operator", "gateway"))
     until(lambda: may(kubernetes, operator, "create", "jobs.batch"))
     until(lambda: may(kubernetes, operator, "get", "secrets/trainyard-ca", NAMESPACE))
-    for who, verb, what, namespace in (
+    for account, verb, resource, namespace in (
         (operator, "get", "secrets", "default"),
         (operator, "list", "secrets", NAMESPACE),
         (operator, "get", "secrets/other", NAMESPACE),
@@ -190,19 +202,21 @@ def who_may_what(kubernetes: Kubernetes) -> None:
         (gateway, "get", "secrets/trainyard-gateway-tls", NAMESPACE),
         (gateway, "patch", "trainingjobs.trainyard.dev", "default"),
     ):
-        assert not may(kubernetes, who, verb, what, namespace), f"{who} may {verb} {what} in {namespace}"
+        assert not may(kubernetes, account, verb, resource, namespace), (
+            f"{account} may {verb} {resource} in {namespace}"
+        )
 
 
-def may(kubernetes: Kubernetes, who: str, verb: str, what: str, namespace: str = "default") -> bool:
-    """Ask the API server; `what` is resource[.group][/subresource] or, in the core group, resource/name."""
-    resource, _, rest = what.partition("/")
+def may(kubernetes: Kubernetes, user: str, verb: str, target: str, namespace: str = "default") -> bool:
+    """Review access to `target`: resource[.group][/subresource] or, in the core group, resource/name."""
+    resource, _, rest = target.partition("/")
     resource, _, group = resource.partition(".")
     attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
     attributes |= {"subresource" if group else "name": rest} if rest else {}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": {"user": who, "resourceAttributes": attributes},
+        "spec": {"user": user, "resourceAttributes": attributes},
     }
-    answer = json.loads(kubernetes.kubectl("create", "-o", "json", "-f", "-", text=json.dumps(review)))
-    return bool(answer["status"]["allowed"])
+    reviewed = json.loads(kubernetes.kubectl("create", "-o", "json", "-f", "-", text=json.dumps(review)))
+    return bool(reviewed["status"]["allowed"])

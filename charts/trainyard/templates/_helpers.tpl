@@ -7,19 +7,19 @@ app.kubernetes.io/part-of: trainyard
 {{ include "trainyard.selector" . }}
 {{- end }}
 
-{{/* Labels of pods: without the chart's version, so that a new chart restarts only what it changes. */}}
+{{/* Labels of pods: without the chart's version, so that a new chart version does not restart unchanged pods. */}}
 {{- define "trainyard.podLabels" -}}
 app.kubernetes.io/part-of: trainyard
 {{ include "trainyard.selector" . }}
 {{- end }}
 
-{{/* Labels that pods are selected by; they never change. */}}
+{{/* Selector labels of pods; they never change. */}}
 {{- define "trainyard.selector" -}}
 app.kubernetes.io/name: trainyard-{{ .component }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
 
-{{/* What the pods of operator and gateway have in common: placement and Pod Security `restricted`. */}}
+{{/* Common fields of the operator and gateway pods: placement and Pod Security `restricted`. */}}
 {{- define "trainyard.pod" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -44,7 +44,7 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* What their containers have in common. */}}
+{{/* Common fields of their containers. */}}
 {{- define "trainyard.container" -}}
 image: {{ required "image.operator is not set: build Dockerfile.operator, push it, and set image.operator=REGISTRY/NAME:TAG" .Values.image.operator }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -63,14 +63,14 @@ readinessProbe:
   timeoutSeconds: 2
 {{- end }}
 
-{{/* Refuses values of the queue that would have no effect; makes nothing. */}}
+{{/* Rejects queue values that would have no effect; renders nothing. */}}
 {{- define "trainyard.queueValues" -}}
 {{- if eq .Values.queue.mode "Kueue" }}
 {{- $capped := or .Values.queue.namespaceGpus (not (kindIs "invalid" .Values.queue.defaultNamespaceGpus)) }}
 {{- if or .Values.queue.held .Values.queue.backfill .Values.queue.preemption $capped (ne (toString .Values.queue.startSeconds) "300") }}
-{{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus and startSeconds are of the builtin queue and have no effect with queue.mode=Kueue: leave them out, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady of Kueue" }}
+{{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus and startSeconds have no effect with queue.mode=Kueue: remove them, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady of Kueue" }}
 {{- end }}
 {{- else if .Values.queue.localQueue }}
-{{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: leave it out, or set queue.mode=Kueue" }}
+{{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: remove it, or set queue.mode=Kueue" }}
 {{- end }}
 {{- end }}

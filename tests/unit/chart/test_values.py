@@ -1,4 +1,4 @@
-"""The chart's values, schema, table and templates name the same things; rendering is tested in the api tier."""
+"""Values, schema, README and templates of the chart agree; rendering is tested in the api tier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = (CHART / "README.md").read_text()
 
 
 def paths(values: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of all values, down to where the schema has no properties of its own."""
+    """Return the dotted names of all values, down to objects without properties in the schema."""
     found: list[str] = []
     for key, value in values.items():
         inner = schema["properties"][key]
@@ -37,11 +37,11 @@ def schema_paths(schema: dict[str, Any], prefix: str = "") -> list[str]:
 LEAVES = paths(VALUES, SCHEMA)
 
 
-def test_the_schema_has_the_values_and_no_others() -> None:
+def test_schema_and_values_agree() -> None:
     assert sorted(schema_paths(SCHEMA)) == sorted([*LEAVES, "global"])
 
 
-def test_the_schema_refuses_what_it_does_not_know() -> None:
+def test_schema_rejects_unknown_values() -> None:
     def closed(schema: dict[str, Any]) -> bool:
         inner = [entry for entry in schema.get("properties", {}).values() if "properties" in entry]
         return schema.get("additionalProperties") is False and all(map(closed, inner))
@@ -50,13 +50,13 @@ def test_the_schema_refuses_what_it_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("path", LEAVES)
-def test_every_value_is_explained_and_has_an_effect(path: str) -> None:
+def test_every_value_is_documented_and_used(path: str) -> None:
     assert f".Values.{path}" in TEMPLATES
     assert f"`{path}`" in README
     own = re.search(rf"^ *{path.rpartition('.')[2]}:", (CHART / "values.yaml").read_text(), re.MULTILINE)
     assert own is not None
 
 
-def test_every_value_a_template_reads_exists() -> None:
+def test_templates_read_existing_values_only() -> None:
     used = set(re.findall(r"\.Values\.([A-Za-z.]+)", TEMPLATES))
     assert used <= set(LEAVES)
