@@ -40,7 +40,9 @@ class Rule:
         """Matches the phrase in any case, across line breaks, as `snake_case` and as a hump of `camelCase`."""
         first, *others = self.phrase.split()
         rest = "".join(rf"[\s#_]+(?i:{word})" for word in others)
-        return re.compile(rf"(?:(?<![A-Za-z])(?i:{first})|(?<=[a-z]){first.capitalize()}){rest}(?![a-z])")
+        return re.compile(
+            rf"(?:(?<![A-Za-z])(?i:{first})|(?<=[a-z]){first.capitalize()}){rest}(?![a-z])(?!(?<=[A-Z])[A-Z])"
+        )
 
 
 REFUSED = (

@@ -15,7 +15,9 @@ def test_refused_word_is_found(text: str) -> None:
     assert found.rule.phrase == "told"
 
 
-@pytest.mark.parametrize("text", ["household", "untold", "trainyard", "Trainyard", "trainyard_crds", "backyards"])
+@pytest.mark.parametrize(
+    "text", ["household", "untold", "trainyard", "Trainyard", "trainyard_crds", "backyards", "HEARTBEAT_SECONDS"]
+)
 def test_longer_word_is_not_a_use(text: str) -> None:
     assert not list(uses("a.py", text))
 
