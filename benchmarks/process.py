@@ -1,4 +1,4 @@
-"""What a process uses, read from /proc."""
+"""CPU and memory use of a process, read from /proc."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _USER, _SYSTEM = 11, 12
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used so far.
+    """Resources that a process has used so far.
 
     Attributes:
         cpu: Seconds of CPU, user and system.
         rss: Resident memory in MiB.
-        peak: The most it was, in MiB.
+        peak: Peak resident memory in MiB.
     """
 
     cpu: float
@@ -28,7 +28,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Read it."""
+    """Return the usage of a process."""
     fields = stat_fields(Path(f"/proc/{pid}/stat").read_text())
     status = Path(f"/proc/{pid}/status").read_text()
     sizes = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line[:6] in ("VmRSS:", "VmHWM:")}

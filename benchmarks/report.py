@@ -1,4 +1,4 @@
-"""What a benchmark prints: the machine it ran on and one table, as Markdown and as JSON."""
+"""Report of a benchmark: the machine and one table, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Figure:
 
     Attributes:
         what: The quantity and its unit.
-        ours: What was measured.
-        bar: What it should be.
-        peer: The same quantity of the peer.
+        ours: Measured value.
+        bar: Target value.
+        peer: Value measured for the peer.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Report:
 
     Attributes:
         title: Heading.
-        setup: Name and value of everything that decides the figures.
+        setup: Name and value of everything that affects the figures.
         figures: The lines of the table.
         notes: Sentences under the table.
     """
@@ -50,12 +50,12 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, what: str, ours: str, bar: str = NONE, peer: str = NONE) -> None:
-        """Append a line, and print it at once: a run takes minutes."""
+        """Append a line and print it at once, since a run takes minutes."""
         self.figures.append(Figure(what, ours, bar, peer))
         print(f"  {what}: {ours}", flush=True)
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the report as Markdown."""
         setup = [f"- {name}: {value}" for name, value in self.setup.items()]
         rows = [f"| {each.what} | {each.ours} | {each.bar} | {each.peer} |" for each in self.figures]
         head = ["| | ours | bar | peer |", "|---|---|---|---|"]
@@ -63,14 +63,14 @@ class Report:
         return "\n".join([f"## {self.title}", "", *setup, "", *head, *rows, "", *notes]).rstrip() + "\n"
 
     def publish(self, path: Path | None) -> None:
-        """Print the report, and write it as JSON where a path is given."""
+        """Print the report and write it as JSON to an optional path."""
         print(f"\n{self.markdown()}", flush=True)
         if path is not None:
             path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
 def machine(*packages: str) -> dict[str, str]:
-    """The machine, the commit and the versions of Python packages."""
+    """Return the machine, the commit and the versions of Python packages."""
     model = _line("/proc/cpuinfo", "model name")
     memory = int(_line("/proc/meminfo", "MemTotal").split()[0]) / 2**20
     return {
@@ -85,21 +85,21 @@ def machine(*packages: str) -> dict[str, str]:
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system a path lies on."""
+    """Return the type of the file system of a path."""
     command = ["df", "--output=fstype", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is not exceeded by `share` (0 to 1) of all."""
+    """Return the smallest value that at least a `share` (0 to 1) of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
 
 
 def p50_p99(seconds: Sequence[float]) -> str:
-    """Median and 99th percentile in milliseconds."""
+    """Return median and 99th percentile in milliseconds."""
     if not seconds:
-        return "nothing seen"
+        return "none measured"
     return f"{percentile(seconds, 0.5) * 1000:.0f} / {percentile(seconds, 0.99) * 1000:.0f}"
 
 
@@ -111,8 +111,8 @@ def _line(file: str, name: str) -> str:
 
 
 def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{changed}"

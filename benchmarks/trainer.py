@@ -1,6 +1,6 @@
-"""How fast the trainer starts, saves and resumes: `python -m benchmarks.trainer`, about 6 minutes, no cluster.
+"""Startup, checkpoint and recovery times of the trainer: `python -m benchmarks.trainer`, about 6 minutes, no cluster.
 
-Real trainer processes, started as a pod starts them, on the CPU with one thread and the small model of hack/tiny_model.
+Runs real trainer processes, started as in a pod, on the CPU with one thread and the small model of hack/tiny_model.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ from benchmarks.runs import Inputs, Run, checkpoint_bytes, run_config
 from demo import inputs as demo_inputs
 
 _NOTES = """\
-start -> first step: from the process's start (kernel's time stamp) to the end of the first optimizer step, as the \
-trainer itself logs it (`Started` in log.jsonl); median of the repetitions, page cache warm. A pod adds image, volumes \
-and scheduling.
-stall: median time from a logged step to the next where a checkpoint was saved between them, less the median where \
-none was, in the same run. Files and directories are fsynced and hashed (SHA-256) within it.
-faults: the process is hit at a random instant of training and started again at once, on the same run directory; what \
-Kubernetes takes to notice and to start a container comes on top. A lost step is one that was done and is done again."""
+start -> first step: from the start of the process (kernel time stamp) to the end of the first optimizer step, as \
+logged by the trainer (`Started` in log.jsonl); median of the repetitions, with a warm page cache. In a pod, image, \
+volumes and scheduling add to it.
+stall: median time between logged steps with a checkpoint between them, minus the median without one, in the same run. \
+It includes fsync and hashing (SHA-256) of files and directories.
+faults: the process receives a signal at a random instant of training and is restarted at once on the same run \
+directory. Kubernetes adds the time to detect the exit and to start a container. A lost step is one that is repeated."""
 
-_PLAIN = "import torch, transformers.modeling_utils, peft"
-_OURS = "from trainyard_trainer.tasks.text.models.libraries import import_libraries; import_libraries(adapter=True)"
+_PLAIN_IMPORT = "import torch, transformers.modeling_utils, peft"
+_TRAINER_IMPORT = (
+    "from trainyard_trainer.tasks.text.models.libraries import import_libraries; import_libraries(adapter=True)"
+)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Amount of work.
 
     Attributes:
-        repetitions: Starts and imports measured.
+        repetitions: Measured starts and imports.
         states: Full fine-tunes of about 100 and 500 MB of state: hidden size, layers.
         steps: Steps of a run that measures stalls; every second one saves.
         faults: Faults of each class.
@@ -57,17 +59,17 @@ class Scale:
 
 QUICK = Scale(repetitions=1, states=((128, 2),), steps=6, faults=1, training=1.0)
 INTERVAL = 10
-"""checkpoints.everySteps of the runs that are hit by faults."""
+"""checkpoints.everySteps of the runs with faults."""
 
 
 # --- start ------------------------------------------------------------------------------------------------------------
 
 
 def starts(report: Report, inputs: Inputs, folder: Path, scale: Scale) -> None:
-    """From nothing to the first step, by part."""
+    """Measure the time from process start to the first step, by phase."""
     for method in ("lora", "qlora", "full"):
         found = [_one_start(inputs, folder / f"{method}-{number}", method) for number in range(scale.repetitions + 1)]
-        totals, parts, cpu = zip(*found[1:], strict=True)  # the first one warms the page cache
+        totals, parts, cpu = zip(*found[1:], strict=True)  # the first run warms the page cache
         bar = "< 8" if method == "lora" else "-"
         spread = f"{median(totals):.2f} ({min(totals):.2f} to {max(totals):.2f})"
         report.add(f"{method}: start -> first step (s)", spread, bar)
@@ -86,14 +88,14 @@ def _one_start(inputs: Inputs, folder: Path, method: str) -> tuple[float, dict[s
 
 
 def imports(report: Report, scale: Scale) -> None:
-    """The libraries of an adapter run, as the trainer imports them and as a plain import statement does."""
-    found: dict[str, list[tuple[float, float]]] = {_PLAIN: [], _OURS: []}
+    """Measure the imports of an adapter run, by the trainer's import function and by plain import statements."""
+    found: dict[str, list[tuple[float, float]]] = {_PLAIN_IMPORT: [], _TRAINER_IMPORT: []}
     for _ in range(scale.repetitions):
         for code, seconds in found.items():
             seconds.append(_one_import(code))
-    for what, code in (("as the trainer does it", _OURS), ("by plain import statements", _PLAIN)):
+    for how, code in (("as the trainer does it", _TRAINER_IMPORT), ("by plain import statements", _PLAIN_IMPORT)):
         wall, cpu = (median(values) for values in zip(*found[code], strict=True))
-        report.add(f"imports of torch, transformers, PEFT, {what}: s (CPU s)", f"{wall:.2f} ({cpu:.2f})")
+        report.add(f"imports of torch, transformers, PEFT, {how}: s (CPU s)", f"{wall:.2f} ({cpu:.2f})")
 
 
 def _one_import(code: str) -> tuple[float, float]:
@@ -112,7 +114,7 @@ def _children_cpu() -> float:
 
 
 def stalls(report: Report, inputs: Inputs, folder: Path, scale: Scale) -> None:
-    """What a checkpoint costs the step path, by size."""
+    """Measure the stall of the training loop by a checkpoint, by size."""
     _stall(report, inputs, folder / "adapter", "lora", steps=4 * scale.steps)
     for number, (hidden, layers) in enumerate(scale.states):
         model = folder / f"model-{number}"
@@ -125,7 +127,7 @@ def _stall(report: Report, inputs: Inputs, folder: Path, method: str, *, steps: 
     run = Run(run_config(folder / "run", inputs, method=method, steps=steps, save_every=2))
     run.finish()
     at = run.steps()
-    # The first step of a process is slower than the others, and so is what its checkpoint writes first.
+    # Exclude the first step of a process, which is slower.
     gaps = {step: at[step + 1] - at[step] for step in range(2, steps)}
     saved = [seconds for step, seconds in gaps.items() if step % 2 == 0]
     plain = [seconds for step, seconds in gaps.items() if step % 2 == 1]
@@ -137,7 +139,7 @@ def _stall(report: Report, inputs: Inputs, folder: Path, method: str, *, steps: 
 
 
 def _make_model(tiny: Path, target: Path, hidden: int, layers: int) -> None:
-    """A random Llama with the small model's tokenizer; in fp32, Adam's state triples its size."""
+    """Save a random Llama with the small model's tokenizer; in fp32, Adam's state triples its size."""
     from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 
     quiet_libraries()
@@ -163,12 +165,12 @@ def _make_model(tiny: Path, target: Path, hidden: int, layers: int) -> None:
 
 @dataclass(frozen=True)
 class Recovery:
-    """One fault and the start after it.
+    """A fault and the restart after it.
 
     Attributes:
-        ended: Seconds from the signal to the end of the process.
-        restarted: Seconds from the next process's start to its first new step.
-        lost: Steps that were done and had to be done again.
+        ended: Seconds from the signal to the exit of the process.
+        restarted: Seconds from the start of the next process to its first new step.
+        lost: Steps that had to be repeated.
     """
 
     ended: float
@@ -177,7 +179,7 @@ class Recovery:
 
 
 def faults(report: Report, inputs: Inputs, folder: Path, scale: Scale) -> None:
-    """Kill and stop a run again and again; each start goes on where the one before was."""
+    """Kill and stop a run repeatedly, and measure each restart."""
     found: dict[str, list[Recovery]] = {"kill -9": [], "SIGTERM": []}
     for name, recovery in _recoveries(inputs, folder, scale):
         found[name].append(recovery)
@@ -196,15 +198,15 @@ def faults(report: Report, inputs: Inputs, folder: Path, scale: Scale) -> None:
 
 
 def _recoveries(inputs: Inputs, folder: Path, scale: Scale) -> Iterator[tuple[str, Recovery]]:
-    chance = random.Random(1)
+    rng = random.Random(1)
     config = run_config(folder / "run", inputs, method="lora", steps=1_000_000, save_every=INTERVAL)
     run = Run(config)
     try:
         run.wait_for_start(1)
         for number in range(2 * scale.faults):
-            name, strike = (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM))[number % 2]
-            time.sleep(chance.uniform(0, scale.training))
-            ended = run.end(strike)
+            name, sent = (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM))[number % 2]
+            time.sleep(rng.uniform(0, scale.training))
+            ended = run.end(sent)
             done = max(run.steps())
             run = Run(config)
             run.wait_for_start(number + 2)
@@ -213,7 +215,7 @@ def _recoveries(inputs: Inputs, folder: Path, scale: Scale) -> Iterator[tuple[st
         run.end(signal.SIGKILL)
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- main -------------------------------------------------------------------------------------------------------------
 
 SECTIONS = ("imports", "starts", "stalls", "faults")
 
@@ -221,7 +223,7 @@ SECTIONS = ("imports", "starts", "stalls", "faults")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
-    parser.add_argument("--quick", action="store_true", help="one of everything: does it work at all?")
+    parser.add_argument("--quick", action="store_true", help="one repetition of each section, as a smoke test")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="section (default: all)")
     chosen = parser.parse_args()
     scale, sections = QUICK if chosen.quick else Scale(), set(chosen.only or SECTIONS)
@@ -233,7 +235,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             _measure(report, inputs, Path(folder), scale, sections)
-    finally:  # what was measured before a failure is worth reading too
+    finally:  # publish what was measured before a failure, too
         report.setup["load average after (1, 5, 15 min)"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         report.publish(chosen.json)
 
