@@ -24,6 +24,16 @@ STEPS, INTERVAL = 240, 40
 """Of the undisturbed run: there is time to disturb one that has just begun."""
 TIMEOUT = 1800
 """Seconds until something is given up that may have to wait for its turn; a job that has ended ends a wait at once."""
+PROCESSES = """
+import os, pathlib
+found = {}
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    variables = dict(one.split("=", 1) for one in path.read_text().split("\\0") if "=" in one)
+    if "RANK" in variables:
+        found[variables["RANK"]] = int(path.parent.name)
+print(*(found[rank] for rank in sorted(found)))
+"""
+"""Python program for `kubectl exec`: prints the process ids of a group in the order of their ranks."""
 FINAL = ("Failed", "Succeeded", "Stopped")
 """Phases that a job stays in."""
 GRACE = 600

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from demo.kubectl import Object
-from tests.e2e.support import TIMEOUT, Site, condition, logged_step, training_job, unfinished
+from tests.e2e.support import PROCESSES, TIMEOUT, Site, condition, logged_step, training_job, unfinished
 
 STEPS, INTERVAL = 120, 20
-PROCESSES = """
-import os, pathlib
-found = {}
-for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-    variables = dict(one.split("=", 1) for one in path.read_text().split("\\0") if "=" in one)
-    if "RANK" in variables:
-        found[variables["RANK"]] = int(path.parent.name)
-print(*(found[rank] for rank in sorted(found)))
-"""
-"""Prints the numbers of a group's processes by their ranks."""
 
 
 def group_job(name: str) -> Object:

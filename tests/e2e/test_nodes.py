@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from demo.kubectl import Object
-from tests.e2e.support import TIMEOUT, Site, condition, logged_step, training_job, unfinished
-from tests.e2e.test_group import PROCESSES
+from tests.e2e.support import PROCESSES, TIMEOUT, Site, condition, logged_step, training_job, unfinished
 
 STEPS, INTERVAL = 120, 20
 INDEX = "batch.kubernetes.io/job-completion-index"
