@@ -1,7 +1,7 @@
 """A real node with Trainyard installed by its chart; every test runs through kubectl.
 
-Processes of pytest-xdist (`-n 6`) share one installation and one namespace, so names of jobs differ between files. What
-disturbs others, or looks at what all did, is in `alone`: those files come last, one after the other.
+Processes of pytest-xdist (`-n 6`) share one installation and one namespace, so names of jobs differ between files.
+Tests that disturb others, or read what all of them did, are in `alone`: these files run last, one after the other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
 EXAMPLE_FILE = "test_training.py"
 SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py")
-"""Files whose tests look at the same jobs."""
+"""Files whose tests share jobs."""
 FIRST = (
     EXAMPLE_FILE,
     "test_exports.py",
@@ -40,13 +40,13 @@ FIRST = (
     "test_suspend.py",
     "test_evictions.py",
 )
-"""The longest, begun before the others so that nobody waits for them in the end."""
-LAST = ("test_it_fails_after_its_deadline", "test_whole_run.py")
-"""Of those in `alone`: what has time to pass, and what looks at all that was."""
+"""The longest files, started first to shorten the run."""
+LAST = ("test_missing_image_fails_after_the_deadline", "test_whole_run.py")
+"""Last of those in `alone`: a test that waits for a deadline, and one that reads what all tests did."""
 
 
 class Tests(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
-    """Each process takes tests, those of one file of SHARING and those of `alone` as if they were one."""
+    """Schedules single tests, and as one unit those of a file of SHARING, and those of `alone`."""
 
     def _split_scope(self, nodeid: str) -> str:
         if f"/{ALONE.name}/" in nodeid:
@@ -64,13 +64,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Tests:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ALONE.parent):
-            # Preparing may build images, and waiting for one's turn takes what others take; waits have own deadlines.
+            # Setup may build images, and a test may wait for others; each wait has its own timeout.
             item.add_marker(pytest.mark.timeout(7200, func_only=True))
     items.sort(key=place)
 
 
 def place(item: pytest.Item) -> tuple[bool, int]:
-    """Where a test comes; those of one place stay as they are."""
+    """Sort key of a test; the order of tests with equal keys does not change."""
     if item.path.parent != ALONE:
         return False, FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
     return True, next((number for number, name in enumerate(LAST, 1) if name in (item.name, item.path.name)), 0)
@@ -78,14 +78,14 @@ def place(item: pytest.Item) -> tuple[bool, int]:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all processes of this run."""
+    """A folder shared by all processes of this run."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def site(request: pytest.FixtureRequest, shared: Path) -> Iterator[Site]:
-    """Trainyard installed from the working tree; who comes first prepares it, who goes last tidies up."""
+    """Trainyard installed from the working tree; the first process sets it up, the last one removes it."""
     state = shared / "site.json"
     with (shared / "users").open("w") as users:
         with locked(shared / "site.lock", "another process prepares the installation; waiting for it"):
@@ -106,7 +106,7 @@ def site(request: pytest.FixtureRequest, shared: Path) -> Iterator[Site]:
 
 
 def is_last(users: TextIO) -> bool:
-    """Whether no other process holds the shared lock that this one gives back."""
+    """Return whether no other process holds the shared lock that this one releases."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -116,7 +116,7 @@ def is_last(users: TextIO) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def turn(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
-    """Modules run side by side, but for those in `alone`."""
+    """Run modules in parallel, except those in `alone`."""
     alone = request.path.parent == ALONE
     with (shared / "turn").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
@@ -130,12 +130,12 @@ def names_of_files(items: list[pytest.Item]) -> set[str]:
 def prepare(rows: Path, files: set[str]) -> dict[str, object]:
     """Start the node, install the chart, and fill the claim `inputs` of a fresh restricted namespace with `rows`.
 
-    The example takes a whole core: where it is among the files, it begins before others have taken their shares.
+    The example takes a whole core: if it is among the files, it starts before the jobs of other tests.
     """
     if os.geteuid() != 0:
         pytest.fail("the e2e tier starts a Kubernetes node and needs root")
     programs = Path(cluster("build", "node")[-1])
-    was_running = answers(programs)
+    was_running = is_running(programs)
     kubeconfig = cluster("up", "--fake-gpus", "2")[-1]
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
     images = load_images()
@@ -155,7 +155,7 @@ def prepare(rows: Path, files: set[str]) -> dict[str, object]:
 
 
 def write_inputs(directory: Path) -> None:
-    """The demo's model and rows, and a file with a mistake in row 2."""
+    """Write the demo's model and rows, and a file with an error in row 2."""
     directory.mkdir()
     for path in inputs.ensure().iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, directory / path.name)
@@ -163,8 +163,8 @@ def write_inputs(directory: Path) -> None:
     (directory / "broken.jsonl").write_text(f"{good}\n{{not json\n")
 
 
-def answers(programs: Path) -> bool:
-    """Whether the node of an earlier `hack/cluster up` is still running."""
+def is_running(programs: Path) -> bool:
+    """Return whether the node of an earlier `hack/cluster up` is running."""
     known = subprocess.run([*COMMAND, "kubeconfig"], capture_output=True, text=True)
     if known.returncode:
         return False

@@ -1,4 +1,4 @@
-"""A pod that is taken away: it saves, and the job goes on in another for free."""
+"""Eviction and deletion of a pod: it saves, and the job resumes in another one without a retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.e2e.support import Site, outcome, reference_job, resumed_step
 
 
 def assert_resumed(site: Site, name: str, reason: str) -> None:
-    """It finishes with a second pod that goes on where the first saved, for free, and gives the same in the end."""
+    """Assert that a second pod resumed where the first saved, without a retry, with the undisturbed outcome."""
     status = site.wait_phase(name, "Succeeded")
     first, second = status["attempts"]
     assert (first["number"], first["exitCode"], first["reason"]) == (1, 75, reason)
@@ -23,14 +23,14 @@ def free_restarts_only(name: str) -> Object:
     return job
 
 
-def test_an_evicted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
+def test_evicted_pod_saves_and_job_resumes_without_a_retry(site: Site) -> None:
     site.begin(free_restarts_only("evicted"))
     pod = site.wait_trained("evicted")["attempts"][-1]["pod"]
     site.evict(pod)
     assert_resumed(site, "evicted", "Evicted")
 
 
-def test_a_deleted_pod_saves_and_the_job_goes_on_for_free(site: Site) -> None:
+def test_deleted_pod_saves_and_job_resumes_without_a_retry(site: Site) -> None:
     site.begin(free_restarts_only("pod-deleted"))
     pod = site.wait_trained("pod-deleted")["attempts"][-1]["pod"]
     site.kubectl.run("delete", "pod", pod, "--wait=false")

@@ -1,4 +1,4 @@
-"""Exports that are used without us: one made when an interrupted run ended, others asked for afterwards."""
+"""Exports: one at the end of an interrupted run, others appended afterwards; all load without Trainyard."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def finished(site: Site) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def history(site: Site, finished: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every status seen while two appended exports were made, one of which has nowhere to go."""
+    """Every status during two appended exports, one of which has an unreachable destination."""
     site.patch(NAME, {"exports": [MERGED, *APPENDED], "s3": NOWHERE})
     seen: list[dict[str, Any]] = []
 
@@ -72,9 +72,7 @@ def entry(status: dict[str, Any], format_: str) -> dict[str, Any]:
     return next((dict(one) for one in status["exports"] if one["format"] == format_), {})
 
 
-def test_the_run_is_as_finished_as_before_while_its_exports_are_made(
-    finished: dict[str, Any], history: list[dict[str, Any]]
-) -> None:
+def test_appended_exports_do_not_change_the_phase(finished: dict[str, Any], history: list[dict[str, Any]]) -> None:
     for status in history:
         assert {key: status.get(key) for key in OF_THE_RUN} == {key: finished.get(key) for key in OF_THE_RUN}
     assert condition(history[-1], "Complete")["status"] == "True"
@@ -82,14 +80,14 @@ def test_the_run_is_as_finished_as_before_while_its_exports_are_made(
     assert list(dict.fromkeys(state for state in states if state)) == ["Pending", "Running", "Succeeded"]
 
 
-def test_an_export_without_a_place_to_go_says_so(history: list[dict[str, Any]]) -> None:
+def test_export_to_an_unreachable_destination_reports_the_error(history: list[dict[str, Any]]) -> None:
     failed = entry(history[-1], "adapter")
     assert (failed["state"], failed["reason"]) == ("Failed", "SourceUnreachable")
     assert "s3://models/out/README.md cannot be reached" in failed["message"]
     assert f"kubectl delete job {failed['jobName']}" in failed["message"]
 
 
-def test_exports_load_in_what_knows_nothing_of_us(site: Site, history: list[dict[str, Any]]) -> None:
+def test_exports_load_in_plain_libraries(site: Site, history: list[dict[str, Any]]) -> None:
     status = history[-1]
     claim, _, path = status["runUri"].removeprefix("pvc://").partition("/")
     words = ["python", "-c", USE, f"/run-volume/{path}/exports"]
@@ -109,7 +107,7 @@ def test_exports_load_in_what_knows_nothing_of_us(site: Site, history: list[dict
     assert all(entry(status, folder)["bytes"] > 0 for folder in ("merged", "gguf"))
 
 
-def test_the_pods_of_exports_got_no_gpu_and_no_token(site: Site, history: list[dict[str, Any]]) -> None:
+def test_export_pods_have_no_gpu_and_no_token(site: Site, history: list[dict[str, Any]]) -> None:
     made = [one for one in site.pods(NAME) if one["metadata"]["labels"]["trainyard.dev/role"] == "export"]
     assert len(made) == 2
     for one in made:

@@ -1,4 +1,4 @@
-"""Two GPUs, which the node pretends to have, and two processes in one pod."""
+"""Two processes in one pod with two fake GPUs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def processes(site: Site, pod: str) -> list[int]:
     return [int(word) for word in site.kubectl.run("exec", pod, "--", "python", "-c", PROCESSES).split()]
 
 
-def test_two_processes_train_are_interrupted_and_finish_as_one_job(site: Site) -> None:
+def test_two_processes_are_interrupted_resume_and_finish(site: Site) -> None:
     site.kubectl.apply(group_job("group"))
     first = site.wait_trained("group", step=INTERVAL + 3)["attempts"][-1]["pod"]
     found = processes(site, first)
     assert len(found) == 2
 
-    # One of them is killed: the other one misses it, and the pod ends with a code that costs nothing.
+    # One of them is killed: the other detects it, and the pod ends with a code that is not counted as a retry.
     site.kubectl.run("exec", first, "--", "python", "-c", f"import os; os.kill({found[1]}, 9)")
     second = site.wait_attempt("group", 2)["pod"]
     site.kubectl.wait(f"{second} trains", lambda: logged_step(site.log(second)), lambda step: step > INTERVAL, TIMEOUT)

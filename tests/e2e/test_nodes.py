@@ -1,4 +1,4 @@
-"""Two pods on one node that pretends to have two GPUs: one of them is lost, one is evicted, and the job finishes."""
+"""Two pods on one node with two fake GPUs: a process is killed, a pod is evicted, and the job finishes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ def job_in_pods(name: str) -> Object:
 
 
 def peer(site: Site, job: str) -> str:
-    """The running pod of index 1."""
+    """Return the running pod of index 1."""
     pods = [pod for pod in site.pods(job) if pod["metadata"]["labels"][INDEX] == "1"]
     (name,) = unfinished(pods)
     return name
 
 
 def wait_attempt(site: Site, job: str, number: int) -> str:
-    """Wait until that attempt makes steps beyond the first checkpoint; its first pod."""
+    """Wait until an attempt has passed its first checkpoint, and return its first pod."""
     first: str = site.wait_attempt(job, number)["pod"]
     site.kubectl.wait(f"{first} trains", lambda: logged_step(site.log(first)), lambda step: step > INTERVAL, TIMEOUT)
     return first
 
 
-def test_two_pods_train_are_lost_and_evicted_and_finish_as_one_job(site: Site) -> None:
+def test_two_pods_survive_a_lost_process_and_an_eviction(site: Site) -> None:
     site.kubectl.apply(job_in_pods("nodes"))
     first = site.wait_trained("nodes", step=INTERVAL + 3)["attempts"][-1]["pod"]
     other = peer(site, "nodes")
     site.wait_logged(first, "All 2 pods of the group are connected.")
     site.wait_logged(other, "Pod 1 of 2 joined; pod 0 logs the training.")
 
-    # The process of pod 1 is killed: both pods end with a code that costs nothing, and start again together.
+    # The process of pod 1 is killed: both pods end with a code that is not counted, and restart together.
     (process,) = site.kubectl.run("exec", other, "--", "python", "-c", PROCESSES).split()
     site.kubectl.run("exec", other, "--", "python", "-c", f"import os; os.kill({process}, 9)")
     second = wait_attempt(site, "nodes", 2)
     assert site.wait_resumed(second) >= INTERVAL
 
-    # Pod 1 is evicted: both save before they go, so that nothing is lost.
+    # Pod 1 is evicted: both pods save before they exit, so no step is lost.
     site.evict(peer(site, "nodes"))
     third = wait_attempt(site, "nodes", 3)
     status = site.wait_phase("nodes", "Succeeded")

@@ -1,4 +1,4 @@
-"""What cannot start: the reason, in words, and the failure after `spec.startDeadlineSeconds`."""
+"""Jobs that cannot start: the reason in the status, and the failure after `spec.startDeadlineSeconds`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from demo.kubectl import Object
 from tests.e2e.support import TIMEOUT, Site, condition, training_job
 
 DEADLINE = 60
-"""Seconds to start in: on a busy node a pod is not as far as its fault within a few."""
+"""Start deadline in seconds; on a busy node a pod needs some time to reach its fault."""
 
 
 def late(name: str, **spec: Any) -> Object:
-    """A job with little time to start, for which there is room whatever else runs."""
+    """Return a job with a short start deadline that fits beside all other jobs."""
     return training_job(name, cpu="20m", startDeadlineSeconds=DEADLINE, **spec)
 
 
@@ -34,7 +34,7 @@ def without_volume() -> Object:
 
 @pytest.fixture(scope="module")
 def begun(site: Site) -> None:
-    """All of them wait for their deadline at the same time."""
+    """Apply all jobs, so that their deadlines run at the same time."""
     site.kubectl.apply(without_secret(), without_claim(), without_volume())
 
 
@@ -48,7 +48,7 @@ def begun(site: Site) -> None:
     ],
     ids=["missing Secret", "missing claim", "claim that never binds"],
 )
-def test_what_cannot_start_says_why_and_fails_after_its_deadline(
+def test_job_that_cannot_start_reports_why_and_fails_after_its_deadline(
     site: Site, job: Object, reason: str, named: str
 ) -> None:
     name = job["metadata"]["name"]

@@ -1,11 +1,11 @@
-"""Stopped and deleted on a real kubelet."""
+"""Stop and deletion on a real kubelet."""
 
 from __future__ import annotations
 
 from tests.e2e.support import TIMEOUT, Site, condition, training_job, unfinished
 
 
-def test_a_graceful_stop_saves_and_ends_the_job_for_good(site: Site) -> None:
+def test_graceful_stop_saves_and_ends_the_job(site: Site) -> None:
     site.kubectl.apply(training_job("graceful", steps=100_000))
     site.wait_trained("graceful")
     site.patch("graceful", {"stop": "Graceful"})
@@ -17,7 +17,7 @@ def test_a_graceful_stop_saves_and_ends_the_job_for_good(site: Site) -> None:
     site.kubectl.run("delete", "trainingjob", "graceful", "--wait=true")
 
 
-def test_a_forced_stop_does_not_wait_for_the_grace_period(site: Site) -> None:
+def test_forced_stop_does_not_wait_for_the_grace_period(site: Site) -> None:
     job = training_job("forced", steps=100_000)
     job["spec"]["checkpoints"]["gracePeriodSeconds"] = 3600
     site.kubectl.apply(job)
@@ -27,7 +27,7 @@ def test_a_forced_stop_does_not_wait_for_the_grace_period(site: Site) -> None:
     assert unfinished(site.pods("forced")) == []
 
 
-def test_deleting_a_running_job_leaves_nothing_but_a_retained_claim(site: Site) -> None:
+def test_deleted_job_leaves_only_a_retained_claim(site: Site) -> None:
     job = training_job("deleted", steps=100_000)
     job["spec"]["storage"]["retain"] = True
     site.kubectl.apply(job)

@@ -1,4 +1,4 @@
-"""Suspended and resumed on a real kubelet."""
+"""Suspension and resume on a real kubelet."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from tests.e2e.support import Site, outcome, reference_job, resumed_step, training_job, unfinished
 
 
-def test_a_suspended_job_resumes_in_the_same_job_with_bit_equal_weights(site: Site) -> None:
+def test_suspended_job_resumes_in_the_same_child_job_with_bit_equal_weights(site: Site) -> None:
     site.begin(reference_job("broken"))
     status = suspended_and_resumed(site, "broken")
     assert outcome(status) == outcome(site.undisturbed()), "weights or metrics differ from a straight run"
 
 
-def test_a_quantized_job_resumes_with_bit_equal_weights(site: Site) -> None:
+def test_quantized_job_resumes_with_bit_equal_weights(site: Site) -> None:
     names = ("broken-qlora", "straight-qlora")
     site.kubectl.apply(*(training_job(name, method="qlora", steps=120) for name in names))
     broken = suspended_and_resumed(site, "broken-qlora")
@@ -23,7 +23,7 @@ def test_a_quantized_job_resumes_with_bit_equal_weights(site: Site) -> None:
 
 
 def suspended_and_resumed(site: Site, name: str) -> dict[str, Any]:
-    """The status of the job when it has finished after a pause early in it."""
+    """Return the final status of a job that was suspended early and resumed."""
     child = site.wait_trained(name)["jobName"]
     uid = site.kubectl.run("get", "job", child, "-o", "jsonpath={.metadata.uid}")
     site.patch(name, {"suspend": True})
@@ -35,7 +35,9 @@ def suspended_and_resumed(site: Site, name: str) -> dict[str, Any]:
 
     site.patch(name, {"suspend": False})
     status = site.wait_phase(name, "Succeeded")
-    assert site.kubectl.run("get", "job", child, "-o", "jsonpath={.metadata.uid}") == uid, "the same Job goes on"
+    assert site.kubectl.run("get", "job", child, "-o", "jsonpath={.metadata.uid}") == uid, (
+        "the child Job stays the same"
+    )
     assert [a["exitCode"] for a in status["attempts"]] == [75, 0]
     assert resumed_step(site.log(status["attempts"][-1]["pod"])) == saved >= 3
     return status

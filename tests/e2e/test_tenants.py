@@ -1,4 +1,4 @@
-"""Two tenants on one node: what a training pod holds opens nothing but its own job's reports."""
+"""Two tenants on one node: a trainer pod can access only the report API of its own job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def other(site: Site) -> Iterator[Site]:
-    """The other tenant: another namespace, without a claim called `inputs`, with a job of the same name."""
+    """The other tenant: a namespace without a claim `inputs`, with a job of the same name."""
     clear(site.kubectl, OTHER)
     site.kubectl.apply(namespace(OTHER))
     other = replace(site, kubectl=replace(site.kubectl, namespace=OTHER))
@@ -59,7 +59,7 @@ def other(site: Site) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
-    """What can be seen and asked from inside a training pod, with its own token."""
+    """Results of reads and requests inside a trainer pod, with its own token."""
     site.kubectl.apply(training_job(NAME, steps=100_000))
     pod = site.wait_trained(NAME)["attempts"][-1]["pod"]
     lists = [f"/api/v1/namespaces/{name}" for name in (site.kubectl.namespace, OTHER)]
@@ -77,35 +77,35 @@ def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
     site.wait_phase(NAME, "Stopped")
 
 
-def test_the_pods_token_is_nobody_to_the_api_server(probe: dict[str, Any]) -> None:
+def test_api_server_rejects_pod_token(probe: dict[str, Any]) -> None:
     assert {code for code, _ in probe["api"].values()} == {401}
     assert {code for code, _ in probe["anonymous"].values()} <= {401, 403}
     assert probe["secrets"] == ["/var/run/secrets/trainyard/token"]
 
 
-def test_the_pods_token_reports_for_its_own_job_only(site: Site, probe: dict[str, Any]) -> None:
+def test_pod_token_is_valid_for_its_own_job_only(site: Site, probe: dict[str, Any]) -> None:
     own, foreign, missing = (probe["gateway"][progress_path(*place)] for place in places(site))
-    assert (own[0], json.loads(own[1])["reason"]) == (400, "EmptyBody"), "the token is good for its own job"
+    assert (own[0], json.loads(own[1])["reason"]) == (400, "EmptyBody"), "the token is valid for its own job"
     assert (foreign[0], json.loads(foreign[1])["reason"]) == (401, "Unauthorized")
-    assert foreign == missing, "whether the other tenant has such a job is not told"
+    assert foreign == missing, "the response does not reveal whether the other tenant has such a job"
 
 
 def places(site: Site) -> list[tuple[str, str]]:
     return [(site.kubectl.namespace, NAME), (OTHER, NAME), (OTHER, "none-such")]
 
 
-def test_a_pod_sees_its_own_claims_and_run_only(site: Site, other: Site, probe: dict[str, Any]) -> None:
+def test_pod_mounts_its_own_claims_and_run_only(site: Site, other: Site, probe: dict[str, Any]) -> None:
     status = site.status(NAME)
     assert (probe["claims"], probe["runs"]) == (["inputs"], [status["jobName"]])
-    strange = (OTHER, other.job(NAME)["metadata"]["uid"], other.status(NAME)["jobName"])
+    foreign = (OTHER, other.job(NAME)["metadata"]["uid"], other.status(NAME)["jobName"])
     seen = json.dumps([probe["environment"], probe["mounts"]])
-    assert [word for word in strange if word in seen] == []
+    assert [name for name in foreign if name in seen] == []
 
 
-def test_a_claim_on_the_same_node_is_not_found_from_another_namespace(other: Site, probe: dict[str, Any]) -> None:
+def test_claim_of_another_namespace_is_not_found(other: Site, probe: dict[str, Any]) -> None:
     status = other.wait_status(
         NAME,
-        "told of the missing claim",
+        "with the missing claim in its message",
         lambda status: 'persistentvolumeclaim "inputs" not found' in status.get("message", ""),
     )
     assert status["phase"] == "Starting"
@@ -113,7 +113,7 @@ def test_a_claim_on_the_same_node_is_not_found_from_another_namespace(other: Sit
     assert [a for a in status["attempts"] if "startedAt" in a] == []
 
 
-def test_the_authority_leaves_a_namespace_with_its_last_job(other: Site, probe: dict[str, Any]) -> None:
+def test_ca_is_removed_with_the_last_job_of_a_namespace(other: Site, probe: dict[str, Any]) -> None:
     assert other.kubectl.get("configmap", "trainyard-ca")
     other.kubectl.run("delete", "trainingjob", NAME, "--wait=true")
     other.kubectl.wait(

@@ -1,4 +1,4 @@
-"""The example a new user applies: trained, followed, believed."""
+"""The example that a new user applies: progress, final status, Events, result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "python-docs"
 
 @pytest.fixture(scope="module")
 def history(site: Site) -> list[dict[str, Any]]:
-    """Every status seen while the example ran, oldest first."""
+    """Every status while the example ran, oldest first."""
     site.kubectl.apply(load(EXAMPLE))
     seen: list[dict[str, Any]] = []
 
@@ -30,9 +30,9 @@ def history(site: Site) -> list[dict[str, Any]]:
     return seen
 
 
-def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict[str, Any]]) -> None:
+def test_phase_progress_step_loss_and_eta_change_during_training(history: list[dict[str, Any]]) -> None:
     phases = list(dict.fromkeys(s["phase"] for s in history))
-    # A pod that runs within a moment is not told as Starting first: one status write tells both.
+    # For a pod that runs at once, one status write covers Starting and Running.
     assert [p for p in phases if p not in ("Queued", "Starting")] == ["Running", "Succeeded"]
     running = [s["summary"] for s in history if s["phase"] == "Running" and s.get("summary", {}).get("progress")]
     for column in ("progress", "step", "loss", "eta"):
@@ -41,7 +41,7 @@ def test_phase_percent_step_loss_and_eta_move_while_it_trains(history: list[dict
     assert steps == sorted(steps)
 
 
-def test_kubectl_wait_and_columns_work(site: Site, history: list[dict[str, Any]]) -> None:
+def test_kubectl_wait_and_columns(site: Site, history: list[dict[str, Any]]) -> None:
     site.kubectl.run("wait", "--for=condition=Complete", f"tj/{NAME}", "--timeout=300s")
     table = site.kubectl.run("get", "tj", NAME)
     assert table.splitlines()[0].split() == ["NAME", "PHASE", "PROGRESS", "STEP", "LOSS", "ETA", "GPUS", "AGE"]
@@ -50,7 +50,7 @@ def test_kubectl_wait_and_columns_work(site: Site, history: list[dict[str, Any]]
     assert history[-1]["progress"]["stage"] == "Finished"
 
 
-def test_the_finished_status_is_worth_reading(history: list[dict[str, Any]]) -> None:
+def test_final_status_is_complete(history: list[dict[str, Any]]) -> None:
     status = history[-1]
     assert condition(status, "Complete")["reason"] == "TrainingFinished"
     assert condition(status, "Running")["status"] == "False"
@@ -61,7 +61,7 @@ def test_the_finished_status_is_worth_reading(history: list[dict[str, Any]]) -> 
     assert status["model"]["source"] == "pvc://inputs/model"
 
 
-def test_it_learned_the_material_and_not_only_the_format(site: Site, history: list[dict[str, Any]]) -> None:
+def test_held_out_loss_falls_and_depends_on_the_question(site: Site, history: list[dict[str, Any]]) -> None:
     metrics = history[-1]["metrics"]
     assert metrics["evalLoss"] <= 0.7 * metrics["baselineEvalLoss"]
     found = compare(site.kubectl, site.images["trainer"], NAME)
@@ -70,7 +70,7 @@ def test_it_learned_the_material_and_not_only_the_format(site: Site, history: li
 
 
 def test_one_event_per_transition(site: Site, history: list[dict[str, Any]]) -> None:
-    reasons = site.wait_told(NAME, "Succeeded")
+    reasons = site.wait_event(NAME, "Succeeded")
     assert len(reasons) == len(set(reasons)), reasons
     assert {status["phase"] for status in history} <= set(reasons)
     assert reasons[-2:] == ["Running", "Succeeded"]

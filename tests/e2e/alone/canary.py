@@ -1,4 +1,4 @@
-"""Where a secret might be seen: every place of the cluster and of the node that is not a Secret."""
+"""Search for a secret in everything on the cluster and the node that is not a Secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from demo.kubectl import Object
 from tests.e2e.support import TIMEOUT, Site, condition, training_job
 from trainyard_crds.constants import progress_path
 
-# Like no pattern that is redacted, and new in each run: old logs hold older ones.
+# Matches no redaction pattern, and is new in each run, since old logs contain older ones.
 TOKEN, PASSWORD = f"canaryToken{secrets.token_hex(12)}", f"canaryWord{secrets.token_hex(12)}"
 JOB = "unreachable"
 _PAGE = 500
@@ -28,7 +28,7 @@ _SECRETS = b"/registry/secrets/"
 
 
 def begin(site: Site) -> None:
-    """Give a hub token to a job that fails while using it, for no hub can be reached."""
+    """Apply a job with a hub token that fails while using it, since no hub is reachable."""
     data = {"token": base64.b64encode(TOKEN.encode()).decode()}
     secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "data": data}
     model = {"source": "hf://org/name", "credentialsSecret": {"name": "hub", "key": "token"}}
@@ -37,7 +37,7 @@ def begin(site: Site) -> None:
 
 
 def places(site: Site) -> Iterator[tuple[str, bytes]]:
-    """Each place's name and content: objects, events, metrics, logs of pods and of the node, volumes, etcd."""
+    """Yield name and content of each place: objects, Events, metrics, logs of pods and node, volumes, etcd."""
     yield "objects", objects(site).encode()
     for name, path in metrics(site).items():
         yield name, site.kubectl.run("get", "--raw", path).encode()
@@ -51,20 +51,20 @@ def places(site: Site) -> Iterator[tuple[str, bytes]]:
 
 
 def spellings(secret: str) -> list[bytes]:
-    """The secret, and in base64 at each of the three offsets it may have in a longer text."""
+    """Return the secret, and its base64 forms at each of the three possible offsets."""
     cut = [base64.b64encode(b" " * shift + secret.encode())[4 if shift else 0 : -4] for shift in range(3)]
     return [secret.encode(), *cut]
 
 
 def objects(site: Site) -> str:
-    """Every object of every kind but Secrets, Events among them."""
+    """Return every object of every kind but Secrets, Events included."""
     listed = site.kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
     kinds = [kind for kind in listed if kind != "secrets" and not kind.startswith("componentstatuses")]
     return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=1800)
 
 
 def metrics(site: Site) -> dict[str, str]:
-    """Paths of the metrics of our own parts, of the kubelet and of the API server."""
+    """Return the metrics of operator, gateway, kubelet and API server by path."""
     pods = site.kubectl.items("pods", "-n", NAMESPACE)
     names = [pod["metadata"]["name"] for pod in pods if condition(pod["status"], "Ready").get("status") == "True"]
     ours = {f"metrics of {name}": f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics" for name in names}
@@ -72,7 +72,7 @@ def metrics(site: Site) -> dict[str, str]:
 
 
 def etcd() -> Iterator[tuple[bytes, bytes]]:
-    """Every key and value that etcd holds, as stored."""
+    """Yield every key and value in etcd, as stored."""
     url, start = f"{node.find()[0].plane.etcd_url}/v3/kv/range", b"\0"
     while True:
         query = {"key": _text(start), "range_end": _text(b"\0"), "limit": _PAGE}
@@ -86,7 +86,7 @@ def etcd() -> Iterator[tuple[bytes, bytes]]:
 
 
 def answers(site: Site, secret: str) -> dict[str, str]:
-    """What the gateway answers to requests that carry the secret where clients put credentials."""
+    """Return the gateway's responses to requests with the secret where clients put credentials."""
     pods = site.kubectl.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
     address = f"https://{pods[0]['status']['podIP']}:8443"
     path = address + progress_path(site.kubectl.namespace, JOB)
@@ -115,14 +115,14 @@ def _ask(request: urllib.request.Request) -> str:
 
 def _files(paths: Iterable[Path], limit: int | None) -> Iterator[tuple[str, bytes]]:
     for path in paths:
-        with suppress(FileNotFoundError):  # rotated, or of a volume that is given back just now
+        with suppress(FileNotFoundError):  # rotated, or on a volume that is being recycled
             if path.is_file() and (limit is None or path.stat().st_size <= limit):
                 yield str(path), path.read_bytes()
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All files of a folder, of which some may vanish meanwhile."""
-    for parent, _, names in os.walk(folder):  # passes over what is gone
+    """Yield all files of a folder; some may be deleted meanwhile."""
+    for parent, _, names in os.walk(folder):  # skips deleted folders
         yield from (Path(parent) / name for name in names)
 
 

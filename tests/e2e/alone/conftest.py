@@ -1,4 +1,4 @@
-"""What the tests that run alone have from the beginning."""
+"""Setup of the tests that run alone."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tests.e2e.support import Site
 
 @pytest.fixture(scope="session", autouse=True)
 def leak(site: Site) -> None:
-    """A job with a token that must be seen nowhere in the end; it fails while the others run."""
+    """Apply a job with a token that must not leak; it fails while the other tests run."""
     canary.begin(site)

@@ -1,4 +1,4 @@
-"""What happened while no operator ran is found when it is back, and what it lost is made again."""
+"""Changes while no operator runs are detected when it is back, and lost objects are created again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("pod-vanished", "job-vanished", "half-made")
 
 @dataclass(frozen=True)
 class Outage:
-    """What was there before it, and what the operator cannot know when it comes back."""
+    """State before the outage."""
 
     authority: str
     statuses: dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ def outage(site: Site) -> Outage:
 
 
 def authority(site: Site) -> str:
-    """The certificate that the gateway's is verified by, as the namespace's pods have it."""
+    """Return the CA certificate that the namespace's pods verify the gateway with."""
     found = site.kubectl.get("configmap", "trainyard-ca")
     return str(found["data"]["ca.crt"]) if found else ""
 
@@ -61,21 +61,21 @@ def children(site: Site, name: str) -> dict[str, str]:
     return {entry["kind"]: entry["metadata"]["uid"] for entry in found}
 
 
-def test_half_made_children_are_adopted(site: Site, outage: Outage) -> None:
+def test_incomplete_children_are_adopted(site: Site, outage: Outage) -> None:
     status = site.wait_phase("half-made", "Succeeded")
     assert set(outage.kept) == {"ConfigMap", "PersistentVolumeClaim"}
     assert children(site, "half-made") == outage.kept
     assert status["progress"]["step"] == 5
 
 
-def test_a_job_that_vanished_is_not_made_again(site: Site, outage: Outage) -> None:
+def test_deleted_child_job_is_not_created_again(site: Site, outage: Outage) -> None:
     status = site.wait_phase("job-vanished", "Failed")
     assert condition(status, "Failed")["reason"] == "JobDeleted"
     assert outage.statuses["job-vanished"]["jobName"] in status["message"]
     assert site.kubectl.get("job", status["jobName"]) is None
 
 
-def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, outage: Outage) -> None:
+def test_deleted_pod_is_a_lost_attempt_without_a_retry(site: Site, outage: Outage) -> None:
     status = site.wait_status(
         "pod-vanished",
         "running in attempt 2",
@@ -86,14 +86,14 @@ def test_a_pod_that_vanished_is_a_lost_attempt_and_costs_no_retry(site: Site, ou
     assert status["attemptCounts"]["failed"] == 0
 
 
-def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Outage) -> None:
+def test_deleted_ca_is_created_again_and_reports_continue(site: Site, outage: Outage) -> None:
     site.kubectl.wait(
         "another authority", lambda: authority(site), lambda found: found not in ("", outage.authority), TIMEOUT
     )
     lease = site.kubectl.get("lease", "trainyard-operator", "-n", NAMESPACE)
     assert lease
     assert lease["spec"]["holderIdentity"].startswith("trainyard-operator-")
-    # Within about a minute the kubelet brings new files to running pods: the gateway's pair, the trainer's authority.
+    # The kubelet updates the files of running pods within about a minute: the gateway's pair, the trainer's CA.
     site.kubectl.wait("the gateway's new pair", lambda: is_trusted(site, authority(site)), lambda good: good, TIMEOUT)
     step = site.status("pod-vanished").get("progress", {}).get("step", 0)
     status = site.wait_step("pod-vanished", step + 20)
@@ -103,12 +103,12 @@ def test_a_lost_authority_is_made_again_and_reports_go_on(site: Site, outage: Ou
 
 
 def is_trusted(site: Site, ca: str) -> bool:
-    """Whether the gateway shows a certificate of that authority."""
+    """Return whether the gateway's certificate is signed by this CA."""
     pods = site.kubectl.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=trainyard-gateway")
     context = ssl.create_default_context(cadata=ca)
     address, name = (pods[0]["status"]["podIP"], 8443), f"trainyard-gateway.{NAMESPACE}.svc"
     try:
         with socket.create_connection(address, 60) as plain, context.wrap_socket(plain, server_hostname=name):
             return True
-    except OSError:  # of another authority, or on the way to another pair
+    except OSError:  # signed by another CA, or the pair is being replaced
         return False

@@ -1,4 +1,4 @@
-"""The machine loses its power, or the gateway is away: the job ends as if nothing had happened."""
+"""Node reboot and missing gateway: the job has the outcome of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.e2e.support import (
 
 @pytest.fixture
 def straight(site: Site) -> dict[str, Any]:
-    """The status of a run that nothing interrupted."""
+    """Final status of an uninterrupted run."""
     return site.undisturbed()
 
 
@@ -39,7 +39,7 @@ def no_gateway(site: Site) -> Iterator[None]:
         site.scale("gateway", 1)
 
 
-def test_a_job_finishes_with_everything_in_its_status_while_no_gateway_runs(
+def test_job_finishes_with_a_complete_status_without_a_gateway(
     site: Site, straight: dict[str, Any], no_gateway: None
 ) -> None:
     site.kubectl.apply(reference_job("alone", cpu="1"))
@@ -51,8 +51,8 @@ def test_a_job_finishes_with_everything_in_its_status_while_no_gateway_runs(
     assert condition(status, "Complete")["status"] == "True"
 
 
-def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: dict[str, Any]) -> None:
-    # One that lasts until after the reboot, however long that takes: by it the gateway shows that it is back.
+def test_node_reboot_loses_at_most_one_checkpoint_interval(site: Site, straight: dict[str, Any]) -> None:
+    # This job outlasts the reboot, to observe that the gateway accepts reports again.
     site.kubectl.apply(training_job("lasting", steps=100_000))
     site.wait_trained("lasting")
     site.kubectl.apply(reference_job("rebooted", cpu="1"))
@@ -60,7 +60,7 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     first = before["attempts"][0]
     child = child_uid(site, before)
     saved = site.kubectl.wait("it has saved", lambda: saves(site.log(first["pod"])), bool, TIMEOUT)[-1]
-    told = site.status("rebooted").get("progress", {}).get("step", 0)
+    published = site.status("rebooted").get("progress", {}).get("step", 0)
 
     node.reboot()
 
@@ -72,30 +72,30 @@ def test_a_reboot_of_the_node_costs_at_most_one_interval(site: Site, straight: d
     ended, second = running["attempts"]
     assert (ended["podUID"], ended["exitCode"], ended["reason"]) == (first["podUID"], 255, "NodeRestarted")
     assert "came back" in ended["message"]
-    # A fault of the machine is counted against retry.limit, as a crash is; it is no restart without progress.
+    # A node failure counts against retry.limit, like a crash; it is not a restart without progress.
     assert (running["attemptCounts"]["failed"], running["attemptCounts"]["restartsWithoutProgress"]) == (1, 0)
 
     reached, resumed = logged_step(site.log(ended["pod"])), site.wait_resumed(second["pod"])
-    assert told <= reached
+    assert published <= reached
     assert reached - INTERVAL <= resumed >= saved
-    site.wait_status("lasting", "told of by a gateway that is back", tells_of_its_second_pod)
+    site.wait_status("lasting", "updated by the restarted gateway", has_report_of_second_pod)
     site.patch("lasting", {"stop": "Force"})
 
     status = site.wait_phase("rebooted", "Succeeded")
     assert [a["exitCode"] for a in status["attempts"]] == [255, 0]
-    assert child_uid(site, status) == child, "the same Job goes on"
+    assert child_uid(site, status) == child, "the child Job stays the same"
     assert (outcome(status), unowned(status)) == (outcome(straight), unowned(straight))
 
 
 def saves(log: str) -> list[int]:
-    """Steps of the checkpoints that a first pod saved."""
+    """Return the steps of the checkpoints that the first pod saved."""
     return [int(step) for step in re.findall(r"Saved step-(\d+)-e1", log)]
 
 
-def tells_of_its_second_pod(status: dict[str, Any]) -> bool:
-    """Whether the status has a report of the second pod."""
-    told, started = status.get("progress", {}).get("updatedAt"), status["attempts"][1:] and status["attempts"][1]
-    return bool(told and started and moment(told) > moment(started["startedAt"]))
+def has_report_of_second_pod(status: dict[str, Any]) -> bool:
+    """Return whether the status has a report of the second pod."""
+    updated, started = status.get("progress", {}).get("updatedAt"), status["attempts"][1:] and status["attempts"][1]
+    return bool(updated and started and moment(updated) > moment(started["startedAt"]))
 
 
 def moment(stamp: str) -> dt.datetime:
@@ -107,10 +107,10 @@ def child_uid(site: Site, status: dict[str, Any]) -> str:
 
 
 def kept(status: dict[str, Any]) -> list[Any]:
-    """The checkpoints, without times."""
+    """Return the checkpoints without times."""
     return [{key: c[key] for key in ("name", "step", "metrics", "best")} for c in status["checkpoints"]]
 
 
 def unowned(status: dict[str, Any]) -> list[Any]:
-    """The checkpoints without their names, which tell the owner's epoch."""
+    """Return the checkpoints without their names, which contain the owner epoch."""
     return [{**entry, "name": ""} for entry in kept(status)]

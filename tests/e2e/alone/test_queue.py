@@ -1,4 +1,4 @@
-"""Two GPUs, which the node pretends to have, and four jobs that want them."""
+"""The queue with two fake GPUs and four jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.support import TIMEOUT, Site, training_job
 from trainyard_crds.constants import ADMITTED_ANNOTATION
 
 LONG, SHORT, INTERVAL = 100_000, 30, 10
-"""Steps: the first two last, however fast they are, until the others have come and the setting has been read."""
+"""Steps: the first two jobs outlast the submission of the others and the change of the policy."""
 
 
 def gpu_job(name: str, priority: int, steps: int) -> Object:
@@ -26,7 +26,7 @@ def gpu_job(name: str, priority: int, steps: int) -> Object:
 
 @pytest.fixture
 def preemption(site: Site) -> Iterator[Site]:
-    """A site whose queue setting is put back in the end."""
+    """The site, with the queue policy reset at the end."""
     yield site
     set_policy(site, {})
 
@@ -36,32 +36,32 @@ def set_policy(site: Site, policy: dict[str, Any]) -> None:
     site.kubectl.run("patch", "configmap", "trainyard-queue", "-n", install.NAMESPACE, "--type=merge", "-p", patch)
 
 
-def test_jobs_wait_in_order_and_one_is_preempted_and_goes_on(preemption: Site) -> None:
+def test_jobs_wait_in_order_and_a_preempted_one_resumes(preemption: Site) -> None:
     site = preemption
     for name in ("first", "second"):
         site.kubectl.apply(gpu_job(name, 1, LONG))
-        site.wait_phase(name, "Starting", "Running")  # let in, one after the other
+        site.wait_phase(name, "Starting", "Running")  # admitted, one after the other
     for name in ("first", "second"):
         site.wait_trained(name, step=INTERVAL + 2)
     site.kubectl.apply(gpu_job("middle", 5, SHORT))
     site.kubectl.apply(gpu_job("urgent", 9, SHORT))
-    told = site.kubectl.wait(
-        "both are told their places",
+    queues = site.kubectl.wait(
+        "both have a queue position",
         lambda: [site.status(name).get("queue", {}) for name in ("urgent", "middle")],
         lambda queues: (
             [queue.get("position") for queue in queues] == [1, 2] and queues[0].get("estimateBasis") == "progress"
         ),
         TIMEOUT,
     )
-    assert [queue["length"] for queue in told] == [2, 2]
-    assert told[0]["reason"] == "WaitingForGpus"
+    assert [queue["length"] for queue in queues] == [2, 2]
+    assert queues[0]["reason"] == "WaitingForGpus"
     assert site.status("urgent")["message"] == "It needs 1 GPU on one node; the most free is 0."
     assert "1 of 2" in site.kubectl.run("get", "trainingjob", "urgent", "-o", "wide")
     running = {name: site.status(name)["phase"] for name in ("first", "second")}
-    assert running == {"first": "Running", "second": "Running"}, "without preemption nobody is sent away"
+    assert running == {"first": "Running", "second": "Running"}, "no job is suspended without preemption"
 
     set_policy(site, {"preemption": True})
-    # The youngest of the lowest priority makes room.
+    # The youngest job of the lowest priority is preempted.
     status = site.wait_phase("second", "Queued")
     assert (status["attempts"][-1]["exitCode"], status["attemptCounts"]["failed"]) == (75, 0)
     saved = status["checkpoints"][-1]["step"]
@@ -71,8 +71,8 @@ def test_jobs_wait_in_order_and_one_is_preempted_and_goes_on(preemption: Site) -
     assert site.wait_resumed(status["attempts"][-1]["pod"]) == saved
     assert (len(status["attempts"]), status["attemptCounts"]["failed"]) == (2, 0)
     jobs = {job["metadata"]["name"]: job["metadata"]["annotations"] for job in site.kubectl.items("jobs")}
-    let_in = {name: jobs[site.status(name)["jobName"]][ADMITTED_ANNOTATION] for name in ("urgent", "middle")}
-    assert let_in["urgent"] < let_in["middle"]
+    admitted = {name: jobs[site.status(name)["jobName"]][ADMITTED_ANNOTATION] for name in ("urgent", "middle")}
+    assert admitted["urgent"] < admitted["middle"]
     for name in ("first", "second"):
         site.patch(name, {"stop": "Force"})
         site.wait_phase(name, "Stopped")

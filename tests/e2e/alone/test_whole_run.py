@@ -1,4 +1,4 @@
-"""What can only be said after the other end-to-end tests ran: permissions used, secrets kept."""
+"""Checks over all other end-to-end tests: used permissions, leaked secrets."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ SUBJECTS = ("trainyard-operator", "trainyard-gateway")
 CHECKED_INSIDE_THE_API_SERVER = {
     # The children's owner references block their owner's deletion (render.owner_reference). The admission plugin
     # OwnerReferencesPermissionEnforcement, on here, checks this right without a request that the audit log would show;
-    # without it not one Job is made.
+    # without it no Job is created.
     ("trainyard-operator", "update", "trainyard.dev", "trainingjobs/finalizers"),
 }
 ONLY_AFTER_A_KILL = {
-    # Only when an operator died between a Service and its Job: tests/api/test_gang.py lets it adopt one.
+    # Used only when an operator died between a Service and its Job: tests/api/test_gang.py covers it.
     ("trainyard-operator", "get", "", "services"),
 }
 Permission = tuple[str, str, str, str]
 
 
 def audit(site: Site) -> Iterator[dict[str, Any]]:
-    """Audit events since the tier's start, from rotated files, too."""
+    """Yield the audit events since the start of the tier, from rotated files too."""
     log = node.find()[0].audit_log
     for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
         with path.open() as lines:
             for line in lines:
                 if not line.endswith("\n"):
-                    continue  # it is being written
+                    continue  # incomplete: being written
                 event = json.loads(line)
                 if event["requestReceivedTimestamp"] >= site.began:
                     yield event
 
 
 def user(event: dict[str, Any]) -> str:
-    """Who asked; empty for a token that was refused."""
+    """Return the user of a request; empty for a rejected token."""
     return str(event["user"].get("username", ""))
 
 
@@ -85,22 +85,22 @@ def test_every_permission_is_used_and_no_request_was_denied(site: Site) -> None:
 
 
 def is_denied(answer: dict[str, Any]) -> bool:
-    """Whether a right was missing; nobody may create something in a namespace that is being deleted."""
+    """Return whether a permission was missing; creates in a terminating namespace do not count."""
     return answer.get("code") == 403 and "because it is being terminated" not in answer.get("message", "")
 
 
-def test_job_pods_never_spoke_to_the_api_server(site: Site) -> None:
+def test_trainer_pods_send_no_request_to_the_api_server(site: Site) -> None:
     assert f"system:serviceaccount:{site.kubectl.namespace}:default" not in {user(event) for event in audit(site)}
 
 
 @pytest.fixture(scope="module")
 def leaky_job(site: Site) -> dict[str, Any]:
-    """A job that was given a hub token and failed while using it."""
+    """The job that failed while using its hub token."""
     return site.wait_phase(canary.JOB, "Failed")
 
 
 def url_jobs() -> list[Object]:
-    """Jobs with a password in each place that takes a URL."""
+    """Return jobs with a password in each field that takes a URL."""
     url, ours = f"https://user:{PASSWORD}@hub.example/org/name", "pvc://inputs/train.jsonl"
     fields: list[dict[str, Any]] = [
         {"model": {"source": url}},
@@ -114,7 +114,7 @@ def url_jobs() -> list[Object]:
 
 
 @pytest.mark.parametrize("job", url_jobs(), ids=["model", "hub", "query", "dataset", "dots", "validation"])
-def test_a_url_with_a_password_is_refused_without_repeating_it(site: Site, job: Object) -> None:
+def test_url_with_a_password_is_refused_and_not_repeated(site: Site, job: Object) -> None:
     with pytest.raises(KubectlError) as refused:
         site.kubectl.run("create", "-f", "-", text=json.dumps(job))
     assert "must not hold a user name, password or token" in str(refused.value)
@@ -122,7 +122,7 @@ def test_a_url_with_a_password_is_refused_without_repeating_it(site: Site, job: 
     assert site.kubectl.get("trainingjob", "with-password") is None
 
 
-def test_no_secret_is_seen_anywhere_but_in_its_secret(site: Site, leaky_job: dict[str, Any]) -> None:
+def test_token_is_found_only_in_its_secret(site: Site, leaky_job: dict[str, Any]) -> None:
     assert condition(leaky_job, "Failed")["reason"] == "SourceUnreachable"
     assert "hf://org/name" in leaky_job["message"]
     answers = canary.answers(site, TOKEN) | canary.answers(site, PASSWORD)
@@ -137,6 +137,6 @@ def test_no_secret_is_seen_anywhere_but_in_its_secret(site: Site, leaky_job: dic
         assert any(place in name for name in searched), f"{place} was not searched"
 
 
-def test_the_search_would_find_it(site: Site, leaky_job: dict[str, Any]) -> None:
+def test_search_finds_a_known_value(site: Site, leaky_job: dict[str, Any]) -> None:
     kept = [key for key, value in canary.etcd() if any(needle in value for needle in canary.spellings(TOKEN))]
     assert kept == [f"/registry/secrets/{site.kubectl.namespace}/hub".encode()]
