@@ -29,7 +29,7 @@ from cluster.pki import kubeconfig
 from cluster.ports import is_free
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
-from tests.api.supervised import Attended
+from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import child_name, progress_audience, progress_path
 
 NAMESPACE, FOREIGN = "team", "foreign"
@@ -57,7 +57,7 @@ def until(condition: Callable[[], T | Literal[False] | None], seconds: float = T
     while time.monotonic() < end:
         if result := condition():
             return result
-        Attended.look_after_all()
+        SupervisedProcess.restart_all_lost()
         time.sleep(0.05)
     raise AssertionError(f"the condition was not met within {seconds} s")
 

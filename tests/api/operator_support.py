@@ -19,7 +19,7 @@ from cluster.pki import kubeconfig
 from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import TIMEOUT, Kubernetes, fetch, free_port, until
-from tests.api.supervised import Attended
+from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.printer_text import progress_summary
 
@@ -37,7 +37,7 @@ USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
 """The operator, to the API server."""
 
 
-class Operator(Attended):
+class Operator(SupervisedProcess):
     """An operator process with the permissions the chart gives it.
 
     Args:
@@ -70,9 +70,9 @@ class Operator(Attended):
 
     def start(self) -> None:
         self.process = self._start()
-        self.attend()
+        self.supervise()
 
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self.process.poll() is None
 
     def _start(self) -> subprocess.Popen[str]:
@@ -100,12 +100,12 @@ class Operator(Attended):
         assert not self.has_failed(), self.log()
 
     def kill(self) -> None:
-        self.leave()
+        self.unsupervise()
         self.process.kill()
         self.process.wait(TIMEOUT)
 
     def stop(self) -> int:
-        self.leave()
+        self.unsupervise()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(TIMEOUT)
 

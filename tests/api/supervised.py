@@ -1,4 +1,4 @@
-"""Operators that end because a busy machine let their Lease run out start again, as a kubelet would let them."""
+"""Supervision of operator processes: a process that exits because its Lease expired is restarted, as in a pod."""
 
 from __future__ import annotations
 
@@ -7,61 +7,61 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 
-_LOST = "another operator may lead now"
+_LEASE_LOST = "another operator may lead now"
 
 
-class Attended(ABC):
-    """An operator's process that `gateway_support.until` looks after from `attend` to `leave`.
+class SupervisedProcess(ABC):
+    """An operator process that `gateway_support.until` restarts while it is supervised.
 
     Attributes:
-        restarts: Unix seconds at which it was started again.
+        restarts: Unix times of the restarts.
     """
 
-    all: weakref.WeakSet[Attended] = weakref.WeakSet()
+    all: weakref.WeakSet[SupervisedProcess] = weakref.WeakSet()
 
     def __init__(self) -> None:
-        self._attention = threading.Lock()
+        self._lock = threading.Lock()
         self.restarts: list[float] = []
 
     @property
     def lost(self) -> int:
-        """How often it ended because its Lease ran out."""
-        return sum(line.startswith("trainyard-operator: ") and _LOST in line for line in self.log().splitlines())
+        """How often a process exited because its Lease expired."""
+        return sum(line.startswith("trainyard-operator: ") and _LEASE_LOST in line for line in self.log().splitlines())
 
-    def attend(self) -> None:
-        """Look after it from now on."""
-        self._known = self.lost
-        Attended.all.add(self)
+    def supervise(self) -> None:
+        """Start to supervise the process."""
+        self._lost_before = self.lost
+        SupervisedProcess.all.add(self)
 
-    def leave(self) -> None:
-        """Look after it no longer: it is to end, or may."""
-        Attended.all.discard(self)
+    def unsupervise(self) -> None:
+        """Stop to supervise the process, which may exit from now on."""
+        SupervisedProcess.all.discard(self)
 
-    def look_after(self) -> None:
-        """Start it again if it lost its Lease; what ended for another reason stays as it is."""
-        with self._attention:
-            if self in Attended.all and not self.runs() and self.lost > self._known:
+    def restart_if_lease_lost(self) -> None:
+        """Restart the process if it lost its Lease; a process that exited for another reason is not restarted."""
+        with self._lock:
+            if self in SupervisedProcess.all and not self.is_running() and self.lost > self._lost_before:
                 self.restarts.append(time.time())
                 self.start()
 
     @staticmethod
-    def look_after_all() -> None:
-        """Look after each that is attended to."""
-        for operator in tuple(Attended.all):
-            operator.look_after()
+    def restart_all_lost() -> None:
+        """Restart each supervised process that lost its Lease."""
+        for operator in tuple(SupervisedProcess.all):
+            operator.restart_if_lease_lost()
 
     def has_failed(self) -> bool:
-        """Whether it ended for another reason."""
-        return not self.runs() and self.lost == self._known
+        """Return whether the process exited for another reason than its Lease."""
+        return not self.is_running() and self.lost == self._lost_before
 
     @abstractmethod
-    def runs(self) -> bool:
-        """Whether the process is there."""
+    def is_running(self) -> bool:
+        """Return whether the process is running."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start a process, and attend to it."""
+        """Start a process and supervise it."""
 
     @abstractmethod
     def log(self) -> str:
-        """All it ever wrote."""
+        """Return the complete output of all its processes."""

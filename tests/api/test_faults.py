@@ -1,4 +1,4 @@
-"""The operator behind a proxy that breaks its requests; `make campaign-operator` runs every position."""
+"""The operator behind a proxy that injects faults; `make campaign-operator` covers every position."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.faults.scenarios import SCENARIOS, event_reasons, final_state
 
 pytestmark = pytest.mark.api
 SEED = int(os.environ.get("TRAINYARD_SEED") or random.randrange(10**6))
-"""Which positions the sample takes; the campaign takes all of them."""
+"""Seed of the sample of positions; the campaign covers all of them."""
 OUTAGE = float(os.environ.get("TRAINYARD_OUTAGE_SECONDS", "7"))
-"""Within the operator's patience with its Lease (10 s); after that it ends, and the test starts it again."""
+"""Shorter than the renew deadline of the Lease (10 s), after which the operator exits and the test restarts it."""
 IDLE_JOBS = int(os.environ.get("TRAINYARD_IDLE_JOBS", "200"))
-LIVES = [name for name in SCENARIOS if name != "delete"]
-"""Deletion waits half a minute for the garbage collector of a new control plane: the campaign has it."""
+SAMPLED_SCENARIOS = [name for name in SCENARIOS if name != "delete"]
+"""Deletion waits half a minute for the garbage collector of a new control plane, so only the campaign covers it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,36 +51,36 @@ def team(on: Bench) -> Iterator[Team]:
 
 
 def work(requests: list[Request]) -> list[str]:
-    """What was asked for beside watches, the Lease and the lists of the resync."""
-    wanted = [each for each in requests if not each.watch and each.resource != "leases" and not each.is_list_of_all]
-    return [f"{each.label} of {each.namespace}/{each.name}" for each in wanted]
+    """Return the requests without watches, the Lease and the lists of a resync."""
+    selected = [each for each in requests if not each.watch and each.resource != "leases" and not each.is_list_of_all]
+    return [f"{each.label} of {each.namespace}/{each.name}" for each in selected]
 
 
-@pytest.mark.parametrize(("kind", "size", "at_once"), [(kills, 8, 1), (answers, 12, 4), (events, 8, 4)])
-def test_a_fault_at_any_point_changes_nothing_in_the_end(on: Bench, kind: Any, size: int, at_once: int) -> None:
-    cases = [case for scenario in LIVES for case in kind(on, scenario)]
-    outcomes = run(random.Random(SEED).sample(cases, size), at_once)
+@pytest.mark.parametrize(("kind", "size", "concurrent"), [(kills, 8, 1), (answers, 12, 4), (events, 8, 4)])
+def test_fault_does_not_change_the_final_state(on: Bench, kind: Any, size: int, concurrent: int) -> None:
+    cases = [case for scenario in SAMPLED_SCENARIOS for case in kind(on, scenario)]
+    outcomes = run(random.Random(SEED).sample(cases, size), concurrent)
     problems = [f"{outcome.what}: {outcome.problems}" for outcome in outcomes if outcome.problems]
-    assert problems == [], f"again with TRAINYARD_SEED={SEED}"
+    assert problems == [], f"repeat with TRAINYARD_SEED={SEED}"
     assert sum(outcome.reached for outcome in outcomes) >= size // 2
 
 
-def test_an_outage_of_the_api_server_changes_nothing(on: Bench, team: Team) -> None:
+def test_api_server_outage_does_not_change_the_final_state(on: Bench, team: Team) -> None:
     reference = on.reference("succeed")
     job = team.create("life")
     pod = job.run()
     on.proxy.down = True
     try:
         job.finish(pod)
-        began, first = time.monotonic(), len(on.proxy.requests)
-        while time.monotonic() < began + OUTAGE:
+        started_at, first = time.monotonic(), len(on.proxy.requests)
+        while time.monotonic() < started_at + OUTAGE:
             time.sleep(1)
-            on.operator.revive()
-        tried = len(on.proxy.requests) - first
-        assert tried <= 20 * (time.monotonic() - began)
+            on.operator.restart_if_ended()
+        attempts = len(on.proxy.requests) - first
+        assert attempts <= 20 * (time.monotonic() - started_at)
     finally:
         on.proxy.down = False
-    on.operator.revive()
+    on.operator.restart_if_ended()
     job.wait("Succeeded")
     until(lambda: final_state(team) == reference.state)
 
@@ -88,13 +88,13 @@ def test_an_outage_of_the_api_server_changes_nothing(on: Bench, team: Team) -> N
 @pytest.mark.parametrize(
     "kinds", [("trainingjobs", "jobs", "pods"), ("trainingjobs",), ("jobs",), ("pods",)], ids="+".join
 )
-def test_a_stale_api_server_makes_no_second_job(on: Bench, team: Team, kinds: tuple[str, ...]) -> None:
-    """A new process reads lists from before the job went on, and no events; kinds need not be late together."""
+def test_stale_lists_create_no_second_job(on: Bench, team: Team, kinds: tuple[str, ...]) -> None:
+    """A new process reads lists from before the job was resumed, and no events; not all kinds must be stale."""
     job = team.create("life", suspend=True)
     job.wait("Suspended")
     on.operator.crash()
     on.operator.wait_for_leadership()
-    on.proxy.keep_lists()
+    on.proxy.save_lists()
     job.patch(suspend=False)
     pod = job.run()
     on.proxy.stale = frozenset(kinds)
@@ -112,12 +112,12 @@ def test_a_stale_api_server_makes_no_second_job(on: Bench, team: Team, kinds: tu
     assert [entry["pod"] for entry in job.status()["attempts"]] == [pod.name]
 
 
-def test_a_namespace_whose_job_a_refused_write_shows_to_be_gone_loses_the_certificate(on: Bench, team: Team) -> None:
+def test_certificate_is_removed_after_a_write_to_a_deleted_job_is_refused(on: Bench, team: Team) -> None:
     job = team.create("gone")
     job.run()
     until(lambda: "trainyard-ca" in team.names("configmaps"))
-    on.proxy.keep_lists()
-    on.proxy.stale = frozenset({"trainingjobs"})  # neither watch nor list tells of the deletion
+    on.proxy.save_lists()
+    on.proxy.stale = frozenset({"trainingjobs"})  # neither watch nor list shows the deletion
     try:
         job.delete()
         until(lambda: not team.names("jobs", "batch/v1"))
@@ -126,27 +126,27 @@ def test_a_namespace_whose_job_a_refused_write_shows_to_be_gone_loses_the_certif
         on.proxy.stale = frozenset()
 
 
-def test_watches_that_are_closed_at_once_are_not_reopened_at_once(on: Bench) -> None:
+def test_closed_watches_are_reopened_with_backoff(on: Bench) -> None:
     on.proxy.closes_watches = True
     try:
         on.operator.kill()
-        began, first = time.monotonic(), len(on.proxy.requests)
+        started_at, first = time.monotonic(), len(on.proxy.requests)
         on.operator.start()
         kinds = ("trainingjobs", "jobs", "pods")
-        until(lambda: all(moments(on, first, kind)[5:] for kind in kinds))
+        until(lambda: all(watch_times(on, first, kind)[5:] for kind in kinds))
     finally:
         on.proxy.closes_watches = False
     for kind in kinds:
-        for number, at in enumerate(moments(on, first, kind)):
-            assert number <= at - began + 1, "one a second, at most"
+        for number, at in enumerate(watch_times(on, first, kind)):
+            assert number <= at - started_at + 1, "at most one watch per second"
 
 
-def moments(on: Bench, first: int, kind: str) -> list[float]:
-    """When watches of a kind were opened, from a request on."""
+def watch_times(on: Bench, first: int, kind: str) -> list[float]:
+    """Return when watches of a kind were opened, from a request on."""
     return [each.at for each in on.proxy.requests[first:] if each.watch and each.resource == kind]
 
 
-def test_another_trainer_image_is_for_new_jobs_only(on: Bench, team: Team) -> None:
+def test_new_trainer_image_applies_only_to_new_jobs(on: Bench, team: Team) -> None:
     running, suspended, waiting = team.create("running"), team.create("suspended"), team.create("waiting")
     pod = running.run()
     paused = suspended.run()
@@ -155,7 +155,7 @@ def test_another_trainer_image_is_for_new_jobs_only(on: Bench, team: Team) -> No
     paused.end(75)
     suspended.wait("Suspended")
     waiting.wait("Starting")
-    on.calm(team.namespace)
+    on.wait_until_idle(team.namespace)
     jobs = (running, suspended, waiting)
     before = [_template(job) for job in jobs]
     first = len(on.proxy.requests)
@@ -188,24 +188,24 @@ def _template_of_only(team: Team, name: str) -> Any:
     return [job["spec"]["template"] for job in jobs if job["metadata"]["name"].startswith(f"{name}-")]
 
 
-def test_idle_jobs_cost_no_request(on: Bench, team: Team) -> None:
+def test_idle_jobs_cause_no_requests(on: Bench, team: Team) -> None:
     active = [team.create(f"active-{number}") for number in range(10)]
     idle = [team.create(f"idle-{number}", suspend=True) for number in range(IDLE_JOBS - len(active))]
     for job in active:
         job.run()
     settled = {"Suspended": len(idle), "Running": len(active)}
-    until(lambda: Counter(event_reasons(team)).items() >= settled.items())  # an Event is the last of a transition
-    on.calm(team.namespace, 2)
+    until(lambda: Counter(event_reasons(team)).items() >= settled.items())  # the last write
+    on.wait_until_idle(team.namespace, 2)
     first = len(on.proxy.requests)
     for job in (*active, *idle):
         job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     on.wait_for_lists(len(on.proxy.requests))
-    # Namespaces of earlier tests are still being deleted; what becomes of the jobs in them is work.
+    # Namespaces of earlier tests are still being deleted, which causes requests for their jobs.
     assert work([each for each in on.proxy.requests[first:] if each.namespace in ("", team.namespace)]) == []
 
 
-def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Kubernetes, team: Team) -> None:
-    """SIGSTOP is the worst partition: the old leader wakes with work in its queue and an old idea of the Lease."""
+def test_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Kubernetes, team: Team) -> None:
+    """After SIGSTOP, the old leader resumes with work in its queue and an outdated view of the Lease."""
     job, idle = team.create("handed-over"), [team.create(f"awaited-{number}", suspend=True) for number in range(10)]
     pod = job.run()
     start = len(plane.audit())
@@ -214,12 +214,12 @@ def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Ku
         second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "two")
         try:
             on.operator.signal(signal.SIGSTOP)
-            job.patch(suspend=True)  # work that wakes the old leader up
+            job.patch(suspend=True)  # work for the old leader after it resumes
             second.wait_for_leadership()
             pod.wait_for_deletion()
             pod.end(75)
             job.wait("Suspended")
-            for each in idle:  # both see these at the same time
+            for each in idle:  # both operators receive these events at the same time
                 each.patch(suspend=False)
             on.operator.signal(signal.SIGCONT)
             until(lambda: not on.operator.process.is_alive())
@@ -233,7 +233,7 @@ def test_a_paused_leader_writes_nothing_after_its_successor(on: Bench, plane: Ku
     assert after == ["second"] * len(after)
 
 
-def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, plane: Kubernetes, team: Team) -> None:
+def test_partitioned_leader_exits_before_its_successor_writes(on: Bench, plane: Kubernetes, team: Team) -> None:
     on.operator.wait_for_leadership()
     job = team.create("cut-off")
     pod = job.run()
@@ -241,12 +241,12 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, pl
     with Proxy(plane.cluster.server, plane.cluster.ca, folder / "third", name="third") as proxy:
         second = OperatorProcess(proxy.kubeconfig(service_account(plane, folder)), folder, "three")
         try:
-            on.operator.leave()
+            on.operator.unsupervise()
             on.proxy.down = True
             start = len(plane.audit())
             job.finish(pod)
             second.wait_for_leadership()
-            on.proxy.down = False  # one that still led could write now
+            on.proxy.down = False  # an operator that still led could write now
             until(lambda: not on.operator.process.is_alive())
             job.wait("Succeeded")
             writers = _writers(plane, start)
@@ -259,7 +259,7 @@ def test_a_leader_that_is_cut_off_ends_before_its_successor_writes(on: Bench, pl
 
 
 def _writers(plane: Kubernetes, start: int) -> list[str]:
-    """User agents of the operators' writes, in order, the Lease excepted."""
+    """Return the user agents of the operators' writes in order, without writes of the Lease."""
     return [
         str(entry.get("userAgent"))
         for entry in plane.audit(start)

@@ -1,4 +1,4 @@
-"""What a platform engineer sees of operator and gateway: probes and metrics, against a real API server."""
+"""Probes and metrics of operator and gateway, against a real API server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainyard_gateway.connection_limit import INTAKE_LIMIT
 pytestmark = pytest.mark.api
 DEAD = "watches: lists of trainingjobs show changes that the watch does not bring"
 MEMORY = 400e6
-"""Bytes the gateway may have with all the connections it takes; the chart allows 512 MiB."""
+"""Most bytes of the gateway at its connection limit; the chart allows 512 MiB."""
 KINDS = frozenset({"trainingjobs", "jobs", "pods"})
 
 
@@ -47,7 +47,7 @@ def proxy(plane: Kubernetes, tmp_path: Path) -> Iterator[Proxy]:
 
 @pytest.fixture
 def operator(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """An operator behind the proxy that lists every second, so that a test need not wait for minutes."""
+    """An operator behind the proxy with a resync every second instead of minutes."""
     account = proxy.kubeconfig(service_account(plane, tmp_path))
     operator = OperatorProcess(account, tmp_path, resync_period=1.0)
     try:
@@ -60,7 +60,7 @@ def operator(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[Operat
 
 @pytest.fixture
 def gateway(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway behind the proxy, not ready yet: the API server is away since before it began."""
+    """A gateway behind the proxy that is not ready, because the API server has been unreachable since its start."""
     proxy.down = True
     gateway = Gateway(plane, tmp_path, through=proxy.kubeconfig)
     yield gateway
@@ -78,19 +78,17 @@ def healthz(operator: OperatorProcess) -> tuple[int, str]:
     return fetch(operator.health_port, "/healthz")
 
 
-def rows(text: str) -> set[str]:
-    """Names of the samples of our own metrics, without the derived ones."""
+def metric_names(text: str) -> set[str]:
+    """Return the names of the samples of Trainyard's metrics, without derived ones."""
     names = {one.name for family in text_string_to_metric_families(text) for one in family.samples}
     return {name for name in names if name.startswith("trainyard_") and not name.endswith(("_bucket", "_created"))}
 
 
-def test_an_operator_whose_watches_are_dead_says_so_until_they_live(
-    operator: OperatorProcess, proxy: Proxy, team: Team
-) -> None:
+def test_operator_is_unhealthy_while_its_watches_are_dead(operator: OperatorProcess, proxy: Proxy, team: Team) -> None:
     job = team.create("watched")
     job.run()
     assert healthz(operator) == (200, "ok")
-    proxy.stale = KINDS  # no event is passed on; lists stay true, for none was kept
+    proxy.stale = KINDS  # no event is forwarded; lists are current, because none was saved
     counter = itertools.count()
 
     def dead() -> bool:
@@ -99,7 +97,7 @@ def test_an_operator_whose_watches_are_dead_says_so_until_they_live(
 
     until(dead)
     later = team.create("unwatched")
-    until(lambda: team.client.exists(later.child_path))  # lists still let it work
+    until(lambda: team.client.exists(later.child_path))  # the operator still works from lists
     proxy.stale = frozenset()
     until(lambda: healthz(operator) == (200, "ok"))
     assert operator.starts == 1 + operator.lost
@@ -114,10 +112,10 @@ def value(operator: OperatorProcess, name: str, **labels: str) -> float:
     return sample(metrics(operator), name, **labels)
 
 
-def test_every_row_of_the_operator_tells_the_truth(
+def test_operator_metrics_are_correct_and_documented(
     operator: OperatorProcess, proxy: Proxy, plane: Kubernetes, team: Team
 ) -> None:
-    began = time.monotonic()
+    started_at = time.monotonic()
     proxy.faults.append(Fault(action=Action.ERROR, at=lambda request: request.label == "POST jobs"))
     team.create("runs").run()
     team.create("waits", suspend=True).wait("Suspended")
@@ -126,7 +124,7 @@ def test_every_row_of_the_operator_tells_the_truth(
     until(lambda: value(operator, "trainyard_waiting_jobs", pool="nvidia.com/gpu") == 1)
     offer_gpus(plane, NODE, "nvidia.com/gpu", 2)
     until(lambda: value(operator, "trainyard_free_gpus", resource="nvidia.com/gpu") == 2)
-    until(lambda: phases_shown(operator) == phases(plane))
+    until(lambda: phases_in_metrics(operator) == phases(plane))
     assert phases(plane)["Running"] >= 1
     assert value(operator, "trainyard_leader") == 1
     assert value(operator, "trainyard_api_requests_total", verb="POST", resource="jobs", code="500") == 1
@@ -134,43 +132,43 @@ def test_every_row_of_the_operator_tells_the_truth(
     assert (
         value(operator, "trainyard_api_requests_total", verb="PATCH", resource="trainingjobs/status", code="200") >= 3
     )
-    until(lambda: value(operator, "trainyard_watch_missed_total") == missed(operator))  # none, where events are in time
-    until(lambda: 0 <= value(operator, "trainyard_last_list_age_seconds") < time.monotonic() - began)  # it lists again
+    until(lambda: value(operator, "trainyard_watch_missed_total") == missed(operator))  # zero if events arrive in time
+    until(lambda: 0 <= value(operator, "trainyard_last_list_age_seconds") < time.monotonic() - started_at)  # it resyncs
     until(lambda: value(operator, "trainyard_queue_depth") == 0)
     before = value(operator, "trainyard_reconcile_seconds_count")
-    runs = until(lambda: value(operator, "trainyard_last_event_age_seconds", kind="trainingjobs"))
+    age = until(lambda: value(operator, "trainyard_last_event_age_seconds", kind="trainingjobs"))
     team.create("late", suspend=True).wait("Suspended")
-    until(lambda: value(operator, "trainyard_reconcile_seconds_count") > before)  # counted after what it wrote
+    until(lambda: value(operator, "trainyard_reconcile_seconds_count") > before)  # counted after its writes
     assert value(operator, "trainyard_reconcile_seconds_sum") > 0
-    assert runs > 0
+    assert age > 0
     proxy.stale = KINDS
     ages = {kind: value(operator, "trainyard_last_event_age_seconds", kind=kind) for kind in KINDS}
-    assert all(0 < age < time.monotonic() - began for age in ages.values()), ages
+    assert all(0 < age < time.monotonic() - started_at for age in ages.values()), ages
     until(lambda: all(value(operator, "trainyard_last_event_age_seconds", kind=kind) > ages[kind] for kind in KINDS))
     proxy.stale = frozenset()
     assert value(operator, "process_resident_memory_bytes") > 10e6
-    assert rows(metrics(operator)) == documented("trainyard_") - documented("trainyard_gateway_")
+    assert metric_names(metrics(operator)) == documented("trainyard_") - documented("trainyard_gateway_")
 
 
 def missed(operator: OperatorProcess) -> int:
-    """Changes that lists brought and the watch had not, as the log tells."""
+    """Return the number of changes in lists that the watch had missed, from the log."""
     return sum(map(int, re.findall(r"showed (\d+) changes that the watch had not", operator.log())))
 
 
 def phases(plane: Kubernetes) -> Counter[str]:
-    """TrainingJobs by phase, as the API server has them."""
+    """Return the number of TrainingJobs by phase, from the API server."""
     items = plane.client.get("/apis/trainyard.dev/v1alpha1/trainingjobs")["items"]
     return Counter(item["status"]["phase"] for item in items)
 
 
-def phases_shown(operator: OperatorProcess) -> Counter[str]:
+def phases_in_metrics(operator: OperatorProcess) -> Counter[str]:
     text = metrics(operator)
     shown = {str(phase): int(sample(text, "trainyard_jobs", phase=str(phase))) for phase in Phase}
     return Counter({phase: count for phase, count in shown.items() if count})
 
 
 def documented(prefix: str) -> set[str]:
-    """Names in the tables of docs/metrics.md."""
+    """Return the metric names in the tables of docs/metrics.md."""
     found = re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
     return {name for name in found if name.startswith(prefix)}
 
@@ -185,9 +183,7 @@ def running_job(plane: Kubernetes, name: str) -> tuple[Job, Pod]:
     return job, pod
 
 
-def test_a_gateway_without_the_api_server_is_alive_and_not_ready(
-    gateway: Gateway, proxy: Proxy, plane: Kubernetes
-) -> None:
+def test_gateway_without_api_server_is_healthy_and_not_ready(gateway: Gateway, proxy: Proxy, plane: Kubernetes) -> None:
     job, pod = running_job(plane, "early")
     assert gateway.plain("/healthz") == (200, "ok")
     assert gateway.plain("/readyz") == (503, "the TrainingJobs were not listed yet")
@@ -199,22 +195,22 @@ def test_a_gateway_without_the_api_server_is_alive_and_not_ready(
     until(lambda: job.status().get("progress"))
 
 
-def test_a_gateway_that_loses_the_api_server_keeps_what_it_takes(
+def test_gateway_keeps_accepted_reports_during_an_api_server_outage(
     gateway: Gateway, proxy: Proxy, plane: Kubernetes
 ) -> None:
     job, pod = running_job(plane, "known")
-    unknown, stranger = running_job(plane, "unknown")
+    unknown, unknown_pod = running_job(plane, "unknown")
     proxy.down = False
     gateway.wait_until_ready()
     until(lambda: gateway.report(job, pod, 1, 10).code == 200)
     until(lambda: job.status().get("progress"))
     proxy.down = True
     until(lambda: "watching TrainingJobs failed" in gateway.log_text())
-    assert gateway.report(job, pod, 2, 20).code == 200  # whose token it knows
-    answer = gateway.report(unknown, stranger, 1, 10)
+    assert gateway.report(job, pod, 2, 20).code == 200  # its token review is cached
+    answer = gateway.report(unknown, unknown_pod, 1, 10)
     assert (answer.code, answer.reason, answer.headers["retry-after"]) == (503, "ApiUnavailable", "5")
     until(lambda: gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") >= 1)
-    until(lambda: gateway.metric("trainyard_gateway_writes_overdue") == 1)  # none while one is on its way
+    until(lambda: gateway.metric("trainyard_gateway_writes_overdue") == 1)  # zero while a write is in flight
     until(lambda: gateway.metric("trainyard_gateway_watch_silence_seconds") > 1)
     assert (gateway.plain("/healthz"), gateway.plain("/readyz")) == ((200, "ok"), (200, "ok"))
     assert job.status()["progress"]["step"] == 10
@@ -223,11 +219,13 @@ def test_a_gateway_that_loses_the_api_server_keeps_what_it_takes(
     until(lambda: gateway.metric("trainyard_gateway_writes_overdue") == 0)
 
 
-def test_every_row_of_the_gateway_tells_the_truth(gateway: Gateway, proxy: Proxy, plane: Kubernetes) -> None:
-    began = time.monotonic()
+def test_gateway_metrics_are_correct_and_documented(gateway: Gateway, proxy: Proxy, plane: Kubernetes) -> None:
+    started_at = time.monotonic()
     job, pod = running_job(plane, "counted")
     requests = "trainyard_gateway_api_requests_total"
-    until(lambda: gateway.metric(requests, verb="list", resource="trainingjobs", code="none") >= 1)  # it is down
+    until(
+        lambda: gateway.metric(requests, verb="list", resource="trainingjobs", code="none") >= 1
+    )  # the API server is unreachable
     lost = len(proxy.requests)
     proxy.down = False
     gateway.wait_until_ready()
@@ -248,15 +246,15 @@ def test_every_row_of_the_gateway_tells_the_truth(gateway: Gateway, proxy: Proxy
     assert {key: gateway.metric(reports, body=key[0], result=key[1]) for key in counted} == counted
     assert gateway.metric("trainyard_gateway_status_writes_total", outcome="retry") == conflict.done == 1
     assert gateway.metric("trainyard_gateway_jobs") == sum(phases(plane).values())
-    assert 0 <= gateway.metric("trainyard_gateway_watch_silence_seconds") < time.monotonic() - began
+    assert 0 <= gateway.metric("trainyard_gateway_watch_silence_seconds") < time.monotonic() - started_at
     assert gateway.metric("process_resident_memory_bytes") > 10e6
-    until(lambda: requests_shown(gateway) == requests_seen(proxy.requests[lost:]))
+    until(lambda: requests_in_metrics(gateway) == requests_at_proxy(proxy.requests[lost:]))
     assert gateway.metric(requests, verb="patch", resource="trainingjobs/status", code="409") == 1
-    assert rows(gateway.plain("/metrics")[1]) == documented("trainyard_gateway_")
+    assert metric_names(gateway.plain("/metrics")[1]) == documented("trainyard_gateway_")
 
 
-def requests_shown(gateway: Gateway) -> Counter[tuple[str, str]]:
-    """Answered requests by verb and resource, as the metrics have them."""
+def requests_in_metrics(gateway: Gateway) -> Counter[tuple[str, str]]:
+    """Return the answered requests by verb and resource, from the metrics."""
     families = text_string_to_metric_families(gateway.plain("/metrics")[1])
     samples = [one for each in families for one in each.samples if one.name == "trainyard_gateway_api_requests_total"]
     counts: Counter[tuple[str, str]] = Counter()
@@ -265,16 +263,16 @@ def requests_shown(gateway: Gateway) -> Counter[tuple[str, str]]:
     return counts
 
 
-def requests_seen(requests: list[Request]) -> Counter[tuple[str, str]]:
-    """The same, as the proxy saw them."""
+def requests_at_proxy(requests: list[Request]) -> Counter[tuple[str, str]]:
+    """Return the requests by verb and resource, as recorded by the proxy."""
     verbs = {"GET": "list", "POST": "create", "PATCH": "patch"}
     return Counter(("watch" if each.watch else verbs[each.method], each.resource) for each in requests)
 
 
-def test_idle_connections_neither_fill_the_memory_nor_keep_reports_out(
+def test_idle_connections_neither_exhaust_memory_nor_block_reports(
     gateway: Gateway, proxy: Proxy, plane: Kubernetes
 ) -> None:
-    job, pod = running_job(plane, "besieged")
+    job, pod = running_job(plane, "connected")
     proxy.down = False
     gateway.wait_until_ready()
     with ExitStack() as idle:

@@ -1,4 +1,4 @@
-"""The operator against a real API server, Job controller and garbage collector; the tests play the kubelet."""
+"""The operator against a real API server, Job controller and garbage collector; the tests act as the kubelet."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.api.operator_support import (
 pytestmark = pytest.mark.api
 
 
-def pass_a_life(team: Team) -> None:
-    """Let another job live from beginning to end: what the operator was told before, it has worked on by then."""
+def wait_for_processing(team: Team) -> None:
+    """Run another job to its end, after which the operator has processed all earlier events."""
     job = team.create(f"witness-{uuid.uuid4().hex[:8]}")
     job.finish(job.run())
     job.wait("Succeeded")
@@ -40,9 +40,9 @@ def elsewhere(control_plane: Kubernetes) -> Iterator[Team]:
         yield made
 
 
-def test_a_job_from_apply_to_succeeded(operator: Operator, team: Team) -> None:
+def test_job_from_apply_to_succeeded(operator: Operator, team: Team) -> None:
     job = team.create("life")
-    pod = job.pod()  # the API server and the Job controller took the template under Pod Security `restricted`
+    pod = job.pod()  # accepted by the API server under Pod Security `restricted`
     status = until(lambda: status if (status := job.status()).get("attempts") else None)
     assert (status["phase"], status["attempts"][0]["pod"]) == ("Starting", pod.name)
     assert status["attempts"][0]["podUID"]
@@ -60,32 +60,32 @@ def test_a_job_from_apply_to_succeeded(operator: Operator, team: Team) -> None:
     ]
 
 
-def test_a_deleted_job_leaves_nothing_but_its_retained_claim(operator: Operator, team: Team) -> None:
+def test_deleted_job_leaves_only_its_retained_claim(operator: Operator, team: Team) -> None:
     kept, dropped = team.create("kept"), team.create("dropped", storage={"retain": False})
     for job in (kept, dropped):
         job.pod()
     until(lambda: "trainyard-ca" in team.names("configmaps"))
     kept.delete()
     dropped.delete()
-    # The garbage collector learns of a new kind within half a minute.
+    # The garbage collector discovers a new kind within half a minute.
     until(lambda: not (team.names("pods") or team.names("jobs", "batch/v1")))
     until(lambda: team.names("configmaps") == ["kube-root-ca.crt"])
-    # Nothing protects a claim of a pod that was never scheduled but its finalizer, which goes with the pod.
+    # The claim of a pod that was never scheduled has only a finalizer, which is removed with the pod.
     until(lambda: team.names("persistentvolumeclaims") == [kept.child_name])
 
 
-def test_suspension_waits_for_the_pod_and_resumption_reuses_the_job(operator: Operator, team: Team) -> None:
+def test_suspend_waits_for_the_pod_and_resume_reuses_the_job(operator: Operator, team: Team) -> None:
     job = team.create("pause")
     pod = job.run()
     child = job.child()["metadata"]["uid"]
     job.patch(suspend=True)
     job.wait("Suspending")
     pod.wait_for_deletion()
-    until(lambda: "Suspended" in true_conditions(job.child()))  # says the Job controller while the pod still runs
-    pass_a_life(team)
+    until(lambda: "Suspended" in true_conditions(job.child()))  # set by the Job controller while the pod still runs
+    wait_for_processing(team)
     assert job.status()["phase"] == "Suspending"
-    words = termination("Interrupted", step=42, message="Saved at step 42.", exit_code=75, reason="Interrupted")
-    pod.end(75, words)
+    message = termination("Interrupted", step=42, message="Saved at step 42.", exit_code=75, reason="Interrupted")
+    pod.end(75, message)
     status = job.wait("Suspended")
     assert (status["attempts"][0]["exitCode"], status["progress"]["step"]) == (75, 42)
     assert "eta" not in status["summary"]
@@ -104,7 +104,7 @@ def true_conditions(child: dict[str, Any]) -> set[str]:
     return {entry["type"] for entry in conditions if entry["status"] == "True"}
 
 
-def test_a_job_suspended_from_the_start_has_no_children_until_it_is_resumed(operator: Operator, team: Team) -> None:
+def test_job_created_suspended_has_no_children_until_resumed(operator: Operator, team: Team) -> None:
     job = team.create("later", suspend=True)
     assert job.wait("Suspended")["conditions"]
     assert team.names("jobs", "batch/v1") == []
@@ -112,57 +112,57 @@ def test_a_job_suspended_from_the_start_has_no_children_until_it_is_resumed(oper
     job.run()
 
 
-def test_a_graceful_stop_saves_and_nothing_can_start_it_again(operator: Operator, team: Team) -> None:
+def test_gracefully_stopped_job_saves_and_cannot_be_restarted(operator: Operator, team: Team) -> None:
     job = team.create("stop")
     pod = job.run()
     job.patch(stop="Graceful")
     job.wait("Stopping")
     pod.wait_for_deletion()
-    words = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
-    pod.end(75, words)
+    message = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
+    pod.end(75, message)
     status = job.wait("Stopped")
     assert status["checkpoints"][0]["step"] == 7
     until(lambda: team.names("jobs", "batch/v1") == [])
     job.patch(suspend=True)
     job.patch(suspend=False)
-    pass_a_life(team)
+    wait_for_processing(team)
     assert (job.status()["phase"], team.client.exists(job.child_path)) == ("Stopped", False)
 
 
-def test_a_forced_stop_does_not_wait_for_the_grace_period(operator: Operator, team: Team) -> None:
+def test_forced_stop_does_not_wait_for_the_grace_period(operator: Operator, team: Team) -> None:
     job = team.create("force", checkpoints={"gracePeriodSeconds": 600})
     pod = job.run()
     job.patch(stop="Force")
-    hurried = until(
+    deleted = until(
         lambda: (found := pod.read()) and found["metadata"].get("deletionGracePeriodSeconds") == 1 and found
     )
-    assert hurried["metadata"]["deletionTimestamp"]
+    assert deleted["metadata"]["deletionTimestamp"]
     pod.end(137)
     assert job.wait("Stopped")["phase"] == "Stopped"
     assert team.names("jobs", "batch/v1") == []
 
 
-def test_bad_data_fails_at_once_with_the_trainers_words(operator: Operator, team: Team) -> None:
+def test_bad_data_fails_at_once_with_the_trainers_message(operator: Operator, team: Team) -> None:
     job = team.create("bad")
-    words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
-    job.run().end(65, words)
+    message = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
+    job.run().end(65, message)
     status = job.wait("Failed")
     assert (job.condition("Failed")["reason"], status["message"]) == ("BadData", "Line 7 is not JSON.")
     assert job.condition("Stalled")["status"] == "True"
     assert len(job.pods()) == 1
 
 
-def test_an_interruption_is_free_and_the_next_pod_is_the_next_attempt(operator: Operator, team: Team) -> None:
+def test_interruption_is_free_and_the_next_pod_is_the_next_attempt(operator: Operator, team: Team) -> None:
     job = team.create("evicted", retry={"limit": 0})
-    words = termination("Interrupted", step=3, message="Saved at step 3.", exit_code=75, reason="Interrupted")
-    job.run().end(75, words)
+    message = termination("Interrupted", step=3, message="Saved at step 3.", exit_code=75, reason="Interrupted")
+    job.run().end(75, message)
     job.wait("Starting")
     pods = until(lambda: found if len(found := job.pods()) == 2 else None)
     until(lambda: {entry["pod"] for entry in job.status()["attempts"]} == {pod["metadata"]["name"] for pod in pods})
     assert job.status()["attemptCounts"]["failed"] == 0
 
 
-def test_an_image_that_cannot_be_pulled_fails_after_the_start_deadline(operator: Operator, team: Team) -> None:
+def test_image_pull_failure_fails_after_the_start_deadline(operator: Operator, team: Team) -> None:
     job = team.create("pull", startDeadlineSeconds=30)
     pod = job.pod()
     pod.bind()
@@ -174,8 +174,8 @@ def test_an_image_that_cannot_be_pulled_fails_after_the_start_deadline(operator:
     until(lambda: team.names("jobs", "batch/v1") == [])
 
 
-def test_a_pod_that_left_no_result_is_checked_on_the_volume(operator: Operator, team: Team) -> None:
-    job = team.create("mute")
+def test_check_job_reads_the_result_of_a_pod_without_message(operator: Operator, team: Team) -> None:
+    job = team.create("without-message")
     job.run().end(0)
     check = job.pod("check")
     check.start()
@@ -183,7 +183,7 @@ def test_a_pod_that_left_no_result_is_checked_on_the_volume(operator: Operator, 
     job.wait("Succeeded")
 
 
-def test_another_owners_job_is_neither_adopted_nor_touched(operator: Operator, team: Team) -> None:
+def test_job_of_another_owner_is_not_adopted(operator: Operator, team: Team) -> None:
     job = team.create("taken", suspend=True)
     job.wait("Suspended")
     made = team.client.apply(job.child_path, foreign_job(job))
@@ -192,15 +192,15 @@ def test_another_owners_job_is_neither_adopted_nor_touched(operator: Operator, t
     assert job.child()["metadata"]["uid"] == made["metadata"]["uid"]
 
 
-def test_mistakes_of_users_leave_lines_that_say_whose_and_no_traceback(operator: Operator, team: Team) -> None:
+def test_user_errors_are_logged_with_the_job_and_without_traceback(operator: Operator, team: Team) -> None:
     before = len(operator.log())
     lost = team.create("lost", storage={"claimName": "nowhere"})
     until(lambda: 'persistentvolumeclaim "nowhere" not found' in lost.status().get("message", ""))
     wrong = team.create("wrong", resources={**SPEC["resources"], "nodeSelector": {"no label": "x"}})
     assert "nodeSelector" in wrong.wait("Failed")["message"]
     bad = team.create("bad")
-    words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
-    bad.run().end(65, words)
+    message = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
+    bad.run().end(65, message)
     bad.wait("Failed")
     taken = team.create("taken", suspend=True)
     taken.wait("Suspended")
@@ -213,20 +213,20 @@ def test_mistakes_of_users_leave_lines_that_say_whose_and_no_traceback(operator:
     jobs = (lost, wrong, bad, taken)
     ours = [line for line in lines if team.namespace in json.dumps(line)]
     assert {line["job"] for line in ours if line["namespace"] == team.namespace} == {job.name for job in jobs}
-    told = {line["job"]: line["message"] for line in ours}
-    assert "BadData: Line 7 is not JSON." in told["bad"]
-    assert "nodeSelector" in told["wrong"]
+    logged = {line["job"]: line["message"] for line in ours}
+    assert "BadData: Line 7 is not JSON." in logged["bad"]
+    assert "nodeSelector" in logged["wrong"]
 
 
 def foreign_job(job: TrainingJob) -> dict[str, Any]:
-    """A Job of somebody else with the name of a TrainingJob's child."""
+    """Return a Job of another owner with the name of a TrainingJob's child."""
     spec = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}
     metadata = {"name": job.child_name}
     template = {"suspend": True, "template": {"spec": spec}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template}
 
 
-def test_an_operator_that_was_killed_goes_on_from_what_it_finds(operator: Operator, team: Team) -> None:
+def test_restarted_operator_continues_from_the_observed_state(operator: Operator, team: Team) -> None:
     job = team.create("crash")
     pod = job.run()
     operator.kill()
@@ -238,16 +238,16 @@ def test_an_operator_that_was_killed_goes_on_from_what_it_finds(operator: Operat
     assert len(job.pods()) == 1
 
 
-def test_an_unchanged_job_costs_no_request(
+def test_unchanged_job_causes_no_requests(
     operator: Operator, team: Team, elsewhere: Team, control_plane: Kubernetes
 ) -> None:
     job = team.create("idle")
     job.run_for_good()
-    pass_a_life(elsewhere)
+    wait_for_processing(elsewhere)
     before = len(control_plane.audit())
     job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     team.client.patch(job.child_path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
-    pass_a_life(elsewhere)
+    wait_for_processing(elsewhere)
     made = [
         (entry["verb"], entry["objectRef"]["resource"])
         for entry in requests_by(control_plane, USER, before)
@@ -256,14 +256,14 @@ def test_an_unchanged_job_costs_no_request(
     assert made == []
 
 
-def test_the_operator_is_never_refused_what_it_asks_for(control_plane: Kubernetes, operator: Operator) -> None:
-    """After all that came before: the chart's roles are enough."""
+def test_operator_requests_are_all_authorized(control_plane: Kubernetes, operator: Operator) -> None:
+    """Checks the requests of all tests before: the chart's roles are sufficient."""
     made = requests_by(control_plane, USER)
     refused = [entry for entry in made if entry["annotations"].get("authorization.k8s.io/decision") != "allow"]
     assert refused == []
 
 
-def test_the_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> None:
+def test_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> None:
     team.create("measured").run()
     assert operator.get("/healthz") == (200, "ok")
     assert operator.get("/readyz") == (200, "ok")
@@ -272,14 +272,14 @@ def test_the_probes_and_metrics_of_a_leader(operator: Operator, team: Team) -> N
     assert 'trainyard_last_event_age_seconds{kind="pods"}' in metrics
 
 
-def test_a_second_operator_waits_and_takes_over(operator: Operator, team: Team, control_plane: Kubernetes) -> None:
+def test_second_operator_waits_and_takes_over(operator: Operator, team: Team, control_plane: Kubernetes) -> None:
     second = Operator(control_plane, operator.folder, "two")
     try:
         first = len(control_plane.audit())
-        until(lambda: len(looks_at_the_lease(control_plane, first)) >= 2)
+        until(lambda: len(lease_reads(control_plane, first)) >= 2)
         assert "trainyard_leader 0.0" in second.get("/metrics")[1]
         assert operator.stop() == 0
-        assert holder(control_plane) in ("", "two"), "it gives the Lease back, so that nobody waits until that runs out"
+        assert holder(control_plane) in ("", "two"), "the stopped operator must release the Lease"
         second.wait_for_leadership()
         team.create("after").run()
         assert second.stop() == 0
@@ -288,20 +288,18 @@ def test_a_second_operator_waits_and_takes_over(operator: Operator, team: Team, 
 
 
 def holder(control_plane: Kubernetes) -> str:
-    """Who leads, as the Lease says."""
+    """Return the identity of the leader in the Lease."""
     lease = control_plane.client.get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/trainyard-operator")
     return str(lease["spec"].get("holderIdentity") or "")
 
 
-def looks_at_the_lease(control_plane: Kubernetes, after: int) -> list[dict[str, Any]]:
-    """Reads of the Lease: who leads renews it without reading, who waits reads it every two seconds."""
+def lease_reads(control_plane: Kubernetes, after: int) -> list[dict[str, Any]]:
+    """Return the reads of the Lease: the leader renews it without reading, a waiting operator reads it every 2 s."""
     made = requests_by(control_plane, USER, after)
     return [entry for entry in made if (entry["verb"], entry.get("objectRef", {}).get("resource")) == ("get", "leases")]
 
 
-def test_leadership_that_was_not_released_is_taken_over_when_it_ran_out(
-    operator: Operator, control_plane: Kubernetes
-) -> None:
+def test_expired_lease_is_taken_over(operator: Operator, control_plane: Kubernetes) -> None:
     second = Operator(control_plane, operator.folder, "three")
     try:
         until(lambda: second.get("/readyz")[0] == 200)
@@ -312,13 +310,13 @@ def test_leadership_that_was_not_released_is_taken_over_when_it_ran_out(
         second.kill()
 
 
-def test_without_the_crd_it_says_so_and_ends(too_early: Operator) -> None:
+def test_operator_without_the_crd_exits_with_a_message(too_early: Operator) -> None:
     assert too_early.process.returncode == os.EX_CONFIG
     assert "does not know TrainingJobs (trainyard.dev/v1alpha1). Install the CRD first" in too_early.log()
     assert "Traceback" not in too_early.log()
 
 
-def test_a_missing_setting_is_named(control_plane: Kubernetes, operator: Operator) -> None:
+def test_missing_setting_is_named(control_plane: Kubernetes, operator: Operator) -> None:
     lost = Operator(control_plane, operator.folder, "lost", TRAINYARD_TRAINER_IMAGE="")
     assert lost.process.wait(TIMEOUT) == os.EX_CONFIG
     assert "TRAINYARD_TRAINER_IMAGE is not set" in lost.log()

@@ -1,6 +1,6 @@
-"""Two namespaces, two tenants: no name, label, reference or path of one reaches the other.
+"""Isolation of two tenants: no name, label, reference or path of one namespace reaches the other.
 
-That the gateway refuses the token of another namespace's pod is shown in test_gateway.py (`ForeignNamespace`).
+test_gateway.py covers the token of a pod of another namespace (`ForeignNamespace`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Object = dict[str, Any]
 
 @pytest.fixture
 def other(control_plane: Kubernetes) -> Iterator[Team]:
-    """Another tenant's namespace, with a claim, a Secret and a ConfigMap that the team has not."""
+    """Namespace of another tenant, with a claim, a Secret and a ConfigMap that the team lacks."""
     with namespace_of_a_team(control_plane, "other") as made:
         metadata = {"name": "theirs", "namespace": made.namespace}
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
@@ -45,14 +45,14 @@ def other(control_plane: Kubernetes) -> Iterator[Team]:
 
 
 def requests_in(kubernetes: Kubernetes, namespace: str, after: int) -> list[str]:
-    """What the operator asked for in a namespace since that line of the audit log; watches are for all of them."""
+    """Return the operator's requests for a namespace since a line of the audit log; watches cover all namespaces."""
     made = requests_by(kubernetes, USER, after)
     return [f"{e['verb']} {e['requestURI']}" for e in made if e.get("objectRef", {}).get("namespace") == namespace]
 
 
 @pytest.fixture(scope="module")
 def bound_when_placed(control_plane: Kubernetes) -> str:
-    """A storage class whose claims wait for a pod, so that a pod's missing claims are what the scheduler speaks of."""
+    """Storage class whose claims are bound with a pod, so that the scheduler reports a pod's missing claims."""
     control_plane.apply(
         {
             "apiVersion": "storage.k8s.io/v1",
@@ -74,7 +74,7 @@ def bound_when_placed(control_plane: Kubernetes) -> str:
     ],
     ids=["source", "storage", "namespace as claim"],
 )
-def test_a_claim_of_that_name_elsewhere_is_not_found(
+def test_claim_of_another_namespace_is_not_found(
     operator: Operator, team: Team, other: Team, *, claim: str, spec: Object, bound_when_placed: str
 ) -> None:
     claim, spec = json.loads(json.dumps([claim, spec]).replace("{other}", other.namespace))
@@ -86,7 +86,7 @@ def test_a_claim_of_that_name_elsewhere_is_not_found(
     assert requests_in(team.kubernetes, other.namespace, before) == []
 
 
-def test_a_secret_is_named_to_the_kubelet_and_read_by_nobody_else(operator: Operator, team: Team, other: Team) -> None:
+def test_operator_references_a_secret_without_reading_it(operator: Operator, team: Team, other: Team) -> None:
     before = len(team.kubernetes.audit())
     secret = {"name": "theirs", "key": "token"}
     job = team.create("reaching", model={"source": "hf://org/name", "credentialsSecret": secret})
@@ -130,7 +130,7 @@ def test_a_secret_is_named_to_the_kubelet_and_read_by_nobody_else(operator: Oper
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_no_field_leads_out_of_the_namespace(team: Team, spec: Object, field: str) -> None:
+def test_no_field_references_another_namespace(team: Team, spec: Object, field: str) -> None:
     body = {
         "apiVersion": "trainyard.dev/v1alpha1",
         "kind": "TrainingJob",
@@ -140,11 +140,11 @@ def test_no_field_leads_out_of_the_namespace(team: Team, spec: Object, field: st
     cluster = team.kubernetes.cluster
     command = [str(cluster.kubectl), "--kubeconfig", str(cluster.kubeconfig), "apply", "--validate=strict", "-f", "-"]
     done = subprocess.run(command, input=json.dumps(body), capture_output=True, text=True, check=False)
-    assert done.returncode == 1, "it was taken"
+    assert done.returncode == 1, "the API server accepted it"
     assert field in done.stderr
 
 
-def test_jobs_of_one_name_have_nothing_in_common(operator: Operator, team: Team, other: Team) -> None:
+def test_jobs_with_the_same_name_in_two_namespaces_are_independent(operator: Operator, team: Team, other: Team) -> None:
     ours, theirs = team.create("run"), other.create("run")
     pod, their_pod = ours.run_for_good(), theirs.run_for_good()
     assert ours.child_name != theirs.child_name
@@ -163,7 +163,7 @@ def test_jobs_of_one_name_have_nothing_in_common(operator: Operator, team: Team,
 
 
 def forged_pod(victim: TrainingJob, owner: Object, suffix: str, role: str) -> Object:
-    """A pod named and labelled as one of the victim's."""
+    """Return a pod with the name and labels of one of the victim's pods."""
     labels = {**victim.child()["spec"]["template"]["metadata"]["labels"], ROLE_LABEL: role}
     metadata = {"name": f"{victim.child_name}-{suffix}", "labels": labels, "ownerReferences": [controller(owner)]}
     container = {"name": "trainer", "image": "none"}
@@ -177,7 +177,7 @@ def controller(owner: Object) -> Object:
 
 
 def forged_job(victim: TrainingJob) -> Object:
-    """A Job named and labelled as the victim's, which runs nothing."""
+    """Return a suspended Job with the name and labels of the victim's."""
     kept = {key: victim.child()["metadata"][key] for key in ("name", "labels", "annotations")}
     container = {"name": "trainer", "image": "none"}
     template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
@@ -185,7 +185,7 @@ def forged_job(victim: TrainingJob) -> Object:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
 
 
-def test_forged_children_in_another_namespace_change_nothing(operator: Operator, team: Team, other: Team) -> None:
+def test_forged_children_in_another_namespace_are_ignored(operator: Operator, team: Team, other: Team) -> None:
     ours = team.create("victim")
     pod = ours.run_for_good()
     before = ours.read()
@@ -196,11 +196,11 @@ def test_forged_children_in_another_namespace_change_nothing(operator: Operator,
         other.client.apply(made.path, forged_pod(ours, fake, suffix, role))
         made.start()
         made.end(0, termination("Finished", step=100, message="Forged."))
-    # Owned by the victim's real Job; the garbage collector takes it soon, as there is no such owner in its namespace.
+    # Owned by the victim's real Job; the garbage collector removes it, since its namespace has no such owner.
     claimed = Pod(forged, f"{ours.child_name}-ccccc")
     other.client.apply(claimed.path, forged_pod(ours, ours.child(), "ccccc", "train"))
     until(lambda: claimed.read() is None)
-    # Once what follows is done, the operator has seen what came before.
+    # Once this job runs, the operator has processed the earlier events.
     other.create("marker").run()
     assert ours.read() == before
     ours.finish(pod)

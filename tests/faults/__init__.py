@@ -1,4 +1,4 @@
-"""Faults between a client and the API server: a TLS reverse proxy, what it breaks, and campaigns of the operator.
+"""Fault injection between a client and the API server: a TLS reverse proxy, its faults, and campaigns of the operator.
 
-`proxy.Proxy` stands alone: give its kubeconfig to any client that authenticates with a bearer token.
+`proxy.Proxy` is independent of the rest: use its kubeconfig with any client that authenticates with a bearer token.
 """

@@ -1,4 +1,4 @@
-"""An operator behind a proxy: learns a run without faults, repeats it with one, compares what is left."""
+"""Fault bench: an operator behind a proxy, whose runs with a fault are compared with a run without."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tests.faults.proxy import Proxy
 from tests.faults.scenarios import NAME, SCENARIOS, event_reasons, final_state
 
 Object = dict[str, Any]
-MOST_REQUESTS = 3
-"""How many times as many requests a life may cost as one without faults."""
-_CALM = 0.5
-"""Seconds after which an operator that has nothing to do has done it."""
-_QUIET = 3.0
-"""The same for what all others are compared with, and for a busy machine."""
+MAX_REQUEST_RATIO = 3
+"""Most requests of a run with a fault, relative to a run without."""
+_IDLE_SECONDS = 0.5
+"""Time without requests after which the operator is considered idle."""
+_REFERENCE_IDLE_SECONDS = 3.0
+"""The same for a reference run, and for a busy machine."""
 
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """One write of a scenario: the n-th that does this.
+    """One write of a scenario: the n-th with a label.
 
     Attributes:
         scenario: Key of SCENARIOS.
-        label: What the write does.
-        occurrence: Which one of those, from 1.
+        label: Label of the write.
+        occurrence: Number among the writes with that label, from 1.
     """
 
     scenario: str
@@ -51,11 +51,11 @@ class Reference:
     """A run without faults.
 
     Attributes:
-        positions: Its writes.
+        positions: The writes.
         events: Watch events by resource.
-        state: What was left.
-        reasons: Events written about the job.
-        requests: How many it cost.
+        state: Final state.
+        reasons: Reasons of the job's Events.
+        requests: Number of requests.
     """
 
     positions: tuple[Position, ...]
@@ -70,11 +70,11 @@ class Outcome:
     """A run with a fault.
 
     Attributes:
-        what: The fault, in words.
-        reached: Whether it happened.
-        problems: What was different; empty when all is well.
-        lost: Attempts whose end nobody saw: the pod was removed while no operator ran. The status says so.
-        seconds: How long it took.
+        what: Description of the fault.
+        reached: Whether the fault was injected.
+        problems: Differences from the run without faults.
+        lost: Attempts recorded as PodLost: the pod was removed while no operator ran.
+        seconds: Duration.
     """
 
     what: str
@@ -88,9 +88,9 @@ class Bench:
     """One control plane, one proxy, one operator.
 
     Args:
-        kubernetes: The control plane, prepared.
-        proxy: In front of it.
-        operator: Behind the proxy.
+        kubernetes: The prepared control plane.
+        proxy: Proxy in front of it.
+        operator: Operator behind the proxy.
     """
 
     def __init__(self, kubernetes: Kubernetes, proxy: Proxy, operator: OperatorProcess) -> None:
@@ -99,7 +99,7 @@ class Bench:
         proxy.kill = operator.crash
 
     def reference(self, scenario: str) -> Reference:
-        """The run without faults, made once."""
+        """Return the run without faults, made once per scenario."""
         if scenario not in self._references:
             with self.team() as team:
                 SCENARIOS[scenario](team)
@@ -116,19 +116,19 @@ class Bench:
         return self._references[scenario]
 
     def _settled(self, team: Team) -> tuple[Object, Counter[str]]:
-        """What is left, and the Events, when neither changes any more and the Event of the last phase is there."""
+        """Return the final state and the Events once neither changes and the Event of the last phase exists."""
         before = None
         while (now := (final_state(team), Counter(event_reasons(team)))) != before:
             before = now
             until(lambda: {job["status"]["phase"] for job in final_state(team)["jobs"]} <= set(event_reasons(team)))
-            self.calm(team.namespace, _QUIET)
+            self.wait_until_idle(team.namespace, _REFERENCE_IDLE_SECONDS)
         return now
 
     def _about(self, team: Team) -> list[Request]:
         return [each for each in self.proxy.requests if each.namespace == team.namespace]
 
-    def strike(self, position: Position, action: Action) -> Outcome:
-        """Repeat a scenario with a fault at one of its writes."""
+    def run_with_fault(self, position: Position, action: Action) -> Outcome:
+        """Run a scenario with a fault at one of its writes."""
         with self.team() as team:
             fault = Fault(
                 action=action,
@@ -141,26 +141,26 @@ class Bench:
             finally:
                 self.proxy.faults.remove(fault)
 
-    def miss(self, scenario: str, resource: str, nth: int, hold: float | None) -> Outcome:
-        """Repeat a scenario without one of its watch events, or with all late from there on."""
+    def run_with_watch_fault(self, scenario: str, resource: str, nth: int, hold: float | None) -> Outcome:
+        """Run a scenario with one watch event dropped, or with all events from there on delayed."""
         with self.team() as team:
             fault = WatchFault(resource=resource, namespace=team.namespace, nth=nth, hold=hold)
             self.proxy.watch_faults.append(fault)
-            done = "dropped" if hold is None else f"held for {hold:.0f} s"
+            done = "dropped" if hold is None else f"delayed by {hold:.0f} s"
             try:
                 return self._run(scenario, team, f"{scenario}: event {nth} of {resource} {done}", fault)
             finally:
                 self.proxy.watch_faults.remove(fault)
 
-    def calm(self, namespace: str, seconds: float = _CALM) -> None:
-        """Wait until nothing was asked about a namespace for some time."""
+    def wait_until_idle(self, namespace: str, seconds: float = _IDLE_SECONDS) -> None:
+        """Wait until there was no request about a namespace for some time."""
         until(lambda: all(time.monotonic() - each.at > seconds for each in self._latest(namespace)))
 
     def _latest(self, namespace: str) -> list[Request]:
         return [each for each in self.proxy.requests if each.namespace == namespace and not each.watch][-1:]
 
     def wait_for_lists(self, after: int, times: int = 1) -> None:
-        """Wait until a resync has listed every kind, and has waited for late events, that often from a request on.
+        """Wait until `times` resyncs have listed every kind and waited for late events, from a request on.
 
         A new process lists twice before its first resync: once itself, once through kopf.
         """
@@ -172,7 +172,7 @@ class Bench:
         until(listed)
 
     def wait_for_renewals(self, after: int, times: int) -> None:
-        """Wait until the Lease was renewed that often (each 2 s) from a request on."""
+        """Wait until the Lease was renewed `times` times (every 2 s), from a request on."""
 
         def renewed() -> bool:
             return sum(each.is_write and each.resource == "leases" for each in self.proxy.requests[after:]) >= times
@@ -180,22 +180,27 @@ class Bench:
         until(renewed)
 
     def _run(self, scenario: str, team: Team, what: str, fault: Fault | WatchFault, *, kills: bool = False) -> Outcome:
-        reference, began, starts = self.reference(scenario), time.monotonic(), self.operator.starts - self.operator.lost
+        reference, started_at, starts = (
+            self.reference(scenario),
+            time.monotonic(),
+            self.operator.starts - self.operator.lost,
+        )
         outcome = Outcome(what=what, reached=False)
         try:
             SCENARIOS[scenario](team)
-        except AssertionError as late:
-            outcome.problems.append(f"it did not go on: {late}")
-        self.calm(team.namespace)
+        except AssertionError as error:
+            outcome.problems.append(f"the scenario did not complete: {error}")
+        self.wait_until_idle(team.namespace)
         outcome.reached = bool(fault.done)
         if kills and outcome.reached:
             self.operator.wait_for_leadership()
-            self.calm(team.namespace)
+            self.wait_until_idle(team.namespace)
         outcome.problems += self._differences(team, reference, outcome if kills else None)
-        if self.operator.starts - self.operator.lost > starts + kills or self.operator.has_failed():
-            outcome.problems.append("the operator ended on its own")
+        has_restarted = self.operator.starts - self.operator.lost > starts + kills
+        if has_restarted or self.operator.has_failed():
+            outcome.problems.append("the operator exited unexpectedly")
             self.operator.crash()
-        outcome.seconds = time.monotonic() - began
+        outcome.seconds = time.monotonic() - started_at
         return outcome
 
     def _differences(self, team: Team, reference: Reference, killed: Outcome | None) -> list[str]:
@@ -216,25 +221,25 @@ class Bench:
             problems += [f"{key}: {json.dumps(found[key])}, not {json.dumps(expected[key])}" for key in different]
         surplus = Counter(event_reasons(team)) - reference.reasons
         if surplus:
-            problems.append(f"Events that a run without faults does not have: {dict(surplus)}")
-        count, most = len(self._about(team)), MOST_REQUESTS * reference.requests
-        if count > most:
-            problems.append(f"{count} requests, at most {most} allowed")
+            problems.append(f"additional Events: {dict(surplus)}")
+        count, limit = len(self._about(team)), MAX_REQUEST_RATIO * reference.requests
+        if count > limit:
+            problems.append(f"{count} requests, at most {limit} allowed")
         return problems
 
     def team(self) -> AbstractContextManager[Team]:
-        """A namespace of its own."""
+        """Create a namespace for a run."""
         return namespace_of_a_team(self.kubernetes, NAME)
 
 
 def without_lost_ends(expected: Object, found: Object) -> tuple[int, Object]:
-    """How many attempts were recorded as PodLost, and what is expected then: all else is the same."""
+    """Return the number of attempts recorded as PodLost, and the expected state with these attempts."""
     expected = copy.deepcopy(expected)
     lost = 0
-    for wanted, job in zip(expected["jobs"], found["jobs"], strict=False):
-        for number, attempt in enumerate(job["status"].get("attempts", [])[: len(wanted["status"]["attempts"])]):
+    for expected_job, job in zip(expected["jobs"], found["jobs"], strict=False):
+        for number, attempt in enumerate(job["status"].get("attempts", [])[: len(expected_job["status"]["attempts"])]):
             if attempt.get("reason") == "PodLost":
-                wanted["status"]["attempts"][number] = attempt
+                expected_job["status"]["attempts"][number] = attempt
                 lost += 1
     return lost, expected
 
@@ -248,7 +253,7 @@ def _positions(scenario: str, writes: list[Request]) -> Iterator[Position]:
 
 @contextmanager
 def prepared(name: str) -> Iterator[Kubernetes]:
-    """A control plane with a node without a kubelet."""
+    """Start a control plane with a node that has no kubelet."""
     with plane(name) as kubernetes:
         kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         yield kubernetes
@@ -256,7 +261,7 @@ def prepared(name: str) -> Iterator[Kubernetes]:
 
 @contextmanager
 def bench(kubernetes: Kubernetes, folder: Path, resync_period: float | None = None) -> Iterator[Bench]:
-    """A proxy and an operator that leads, for as long as the context lasts."""
+    """Start a proxy and an operator that leads."""
     account = service_account(kubernetes, folder)
     with Proxy(kubernetes.cluster.server, kubernetes.cluster.ca, folder) as proxy:
         operator = OperatorProcess(proxy.kubeconfig(account), folder, resync_period=resync_period)

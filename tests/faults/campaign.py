@@ -1,4 +1,4 @@
-"""Every write x every fault x every scenario, and every watch event, as a table: `make campaign-operator`."""
+"""Fault campaign of the operator: every write x fault x scenario, and every watch event: `make campaign-operator`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.faults.bench import Bench, Outcome, bench, prepared
 from tests.faults.plan import KILLS, Action
 from tests.faults.scenarios import SCENARIOS
 
-_AT_ONCE = 6
-"""Runs side by side where a fault hits one job only."""
+_CONCURRENT = 6
+"""Concurrent runs for faults that affect one job only."""
 RESYNC = 4.0
 HOLD = 2.0
-"""Less than a resync of this bench waits for a late event (2.5 s): later than that it is a lost one."""
+"""Delay of an event, shorter than the grace of a resync of this bench (2.5 s), after which it counts as lost."""
 ANSWERS = tuple(action for action in Action if action not in KILLS)
 
-_HEAD = "| class: scenario | cases | not reached | differences | ends not seen | longest |\n|---|---|---|---|---|---|\n"
+_HEAD = "| class: scenario | cases | not reached | differences | lost ends | longest |\n|---|---|---|---|---|---|\n"
 
 Case = Callable[[], Outcome]
 
@@ -44,27 +44,27 @@ class Row:
 
 
 def kills(on: Bench, scenario: str) -> list[Case]:
-    """kill -9 at each write, in three ways."""
+    """Return cases that kill the operator at each write, before, during and after it."""
     return [
-        lambda position=position, action=action: on.strike(position, action)  # type: ignore[misc]
+        lambda position=position, action=action: on.run_with_fault(position, action)  # type: ignore[misc]
         for position in on.reference(scenario).positions
         for action in KILLS
     ]
 
 
 def answers(on: Bench, scenario: str) -> list[Case]:
-    """Each write refused, reset, or its reply lost."""
+    """Return cases that refuse or reset each write, or lose its reply."""
     return [
-        lambda position=position, action=action: on.strike(position, action)  # type: ignore[misc]
+        lambda position=position, action=action: on.run_with_fault(position, action)  # type: ignore[misc]
         for position in on.reference(scenario).positions
         for action in ANSWERS
     ]
 
 
 def events(on: Bench, scenario: str) -> list[Case]:
-    """Each watch event dropped, and held."""
+    """Return cases that drop and delay each watch event."""
     return [
-        lambda kind=kind, nth=nth, hold=hold: on.miss(scenario, kind, nth, hold)  # type: ignore[misc]
+        lambda kind=kind, nth=nth, hold=hold: on.run_with_watch_fault(scenario, kind, nth, hold)  # type: ignore[misc]
         for kind, count in sorted(on.reference(scenario).events.items())
         for nth in range(1, count + 1)
         for hold in (None, HOLD)
@@ -73,14 +73,14 @@ def events(on: Bench, scenario: str) -> list[Case]:
 
 CLASSES: dict[str, tuple[Callable[[Bench, str], list[Case]], int]] = {
     "kills": (kills, 1),
-    "answers": (answers, _AT_ONCE),
-    "events": (events, _AT_ONCE),
+    "answers": (answers, _CONCURRENT),
+    "events": (events, _CONCURRENT),
 }
 
 
-def run(cases: Iterable[Case], at_once: int) -> list[Outcome]:
-    """Run cases, several at once; tell of each that went wrong."""
-    with ThreadPoolExecutor(at_once) as pool:
+def run(cases: Iterable[Case], concurrent: int) -> list[Outcome]:
+    """Run cases concurrently and print the problems of each."""
+    with ThreadPoolExecutor(concurrent) as pool:
         outcomes = []
         for outcome in pool.map(lambda case: case(), cases):
             outcomes.append(outcome)
@@ -93,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=CLASSES, action="append", help="class of faults (default: all)")
     parser.add_argument("--scenario", choices=SCENARIOS, action="append", help="scenario (default: all)")
-    parser.add_argument("--sample", type=int, help="at most that many cases of a class and scenario")
+    parser.add_argument("--sample", type=int, help="most cases per class and scenario")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     chosen = parser.parse_args()
     sys.stdout.write(f"seed {chosen.seed}\n\n{_HEAD}")
@@ -102,15 +102,15 @@ def main() -> int:
 
 
 def _campaign(kubernetes: Kubernetes, folder: Path, chosen: argparse.Namespace) -> int:
-    picks, failed = random.Random(chosen.seed), 0
+    rng, failed = random.Random(chosen.seed), 0
     for name in chosen.only or CLASSES:
-        cases_of, at_once = CLASSES[name]
+        cases_of, concurrent = CLASSES[name]
         with bench(kubernetes, folder, RESYNC if name == "events" else None) as on:
             for scenario in chosen.scenario or SCENARIOS:
                 cases = cases_of(on, scenario)
                 if chosen.sample:
-                    cases = picks.sample(cases, min(chosen.sample, len(cases)))
-                row = Row(name=f"{name}: {scenario}", outcomes=run(cases, at_once))
+                    cases = rng.sample(cases, min(chosen.sample, len(cases)))
+                row = Row(name=f"{name}: {scenario}", outcomes=run(cases, concurrent))
                 failed += sum(bool(outcome.problems) for outcome in row.outcomes)
                 sys.stdout.write(f"{row}\n")
                 sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What the proxy sees of a request, and what it may do to one."""
+"""Requests as the proxy sees them, and faults that it can inject."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Request:
     """One request to the API server.
 
     Attributes:
-        at: Monotonic seconds when it came.
+        at: Arrival time in monotonic seconds.
         method: HTTP method.
         resource: Plural name, with the subresource after a slash.
-        namespace: Its namespace; empty for all of them.
-        name: The object's name, of a POST the name in the body.
-        watch: Whether it asks for a stream.
-        about: What tells writes of one resource apart: phase of a status, reason of an Event.
+        namespace: Namespace; empty for all namespaces.
+        name: Name of the object; for a POST, the name in the body.
+        watch: Whether the request is a watch.
+        about: Distinguishes writes of one resource: phase of a status, reason of an Event.
     """
 
     at: float
@@ -39,28 +39,28 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """Whether it may change something."""
+        """Whether the request is a write."""
         return self.method not in READS
 
     @property
     def is_list_of_all(self) -> bool:
-        """Whether it lists a kind in all namespaces."""
+        """Whether the request lists a kind in all namespaces."""
         return self.method == "GET" and not (self.watch or self.namespace or self.name)
 
     @property
     def label(self) -> str:
-        """What this request does, the same in every run."""
+        """Description of the request, equal in every run."""
         return " ".join(part for part in (self.method, self.resource, self.about) if part)
 
 
 def parse(at: float, method: str, target: str, body: bytes) -> Request:
-    """Read a request's line and body.
+    """Parse the request line and the body.
 
     Args:
         at: Monotonic seconds.
         method: HTTP method.
-        target: Path with its query.
-        body: JSON or nothing.
+        target: Path and query.
+        body: JSON document or empty.
     """
     url = urlsplit(target)
     parts = url.path.strip("/").split("/")
@@ -98,7 +98,7 @@ def _about(name: str, document: Object) -> str:
 
 
 class Action(StrEnum):
-    """What happens to a request; the first three kill the client (`Proxy.kill`)."""
+    """A fault of a request; the first three kill the client (`Proxy.kill`)."""
 
     KILL_BEFORE = "kill -9 before it is forwarded"
     KILL_COMMITTED = "kill -9 after the commit, before the answer"
@@ -122,15 +122,15 @@ REFUSALS = {
 
 @dataclass(kw_only=True)
 class Fault:
-    """Something done to requests.
+    """A fault of requests.
 
     Attributes:
-        action: What is done.
-        at: Which requests it is done to.
-        nth: The first one of them, from 1.
-        times: How many from there on.
-        seen: Requests of that kind so far.
-        done: How often it was done.
+        action: The fault.
+        at: Selects the requests.
+        nth: The first affected request of those, from 1.
+        times: Number of affected requests.
+        seen: Selected requests so far.
+        done: Affected requests so far.
     """
 
     action: Action
@@ -140,8 +140,8 @@ class Fault:
     seen: int = field(default=0, init=False)
     done: int = field(default=0, init=False)
 
-    def strikes(self, request: Request) -> bool:
-        """Whether this request is hit; counts it."""
+    def matches(self, request: Request) -> bool:
+        """Count the request and return whether it is affected."""
         if self.done >= self.times or not self.at(request):
             return False
         self.seen += 1
@@ -153,15 +153,15 @@ class Fault:
 
 @dataclass(kw_only=True)
 class WatchFault:
-    """Something done to one watch event.
+    """A fault of one watch event.
 
     Attributes:
         resource: Plural name.
         namespace: Namespace of the event's object.
-        nth: Which of its events, from 1.
-        hold: Seconds until it is passed on, with all that follow it; None drops it.
-        seen: Events so far.
-        done: Whether it happened.
+        nth: Number of the affected event, from 1.
+        hold: Delay in seconds of the event and all later ones; None drops the event.
+        seen: Matching events so far.
+        done: Whether the fault was injected.
     """
 
     resource: str
@@ -171,8 +171,8 @@ class WatchFault:
     seen: int = field(default=0, init=False)
     done: bool = field(default=False, init=False)
 
-    def strikes(self, resource: str, event: Object) -> bool:
-        """Whether this event is hit; counts it."""
+    def matches(self, resource: str, event: Object) -> bool:
+        """Count the event and return whether it is affected."""
         namespace = event.get("object", {}).get("metadata", {}).get("namespace")
         if self.done or resource != self.resource or namespace != self.namespace:
             return False

@@ -1,4 +1,4 @@
-"""Real operator processes that cost milliseconds to start again: forked from a process that has imported everything."""
+"""Real operator processes that restart within milliseconds: forked from a process that has imported all modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import TIMEOUT, fetch, free_port, until
 from tests.api.operator_support import IMAGE
-from tests.api.supervised import Attended
+from tests.api.supervised import SupervisedProcess
 from tests.queueing.clock import move
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -22,7 +22,7 @@ _PATHS = [str(ROOT), *(str(ROOT / name) for name in ("crds", "kube", "operator",
 
 
 def _run(environment: dict[str, str], log: str, resync_period: float | None) -> None:
-    """The operator's process."""
+    """Run the operator in a forked process."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -39,15 +39,15 @@ def _run(environment: dict[str, str], log: str, resync_period: float | None) -> 
     sys.exit(main.main())
 
 
-class OperatorProcess(Attended):
-    """An operator that can be killed at any instant.
+class OperatorProcess(SupervisedProcess):
+    """An operator process that can be killed at any instant.
 
     Args:
-        kubeconfig: How it reaches the API server.
-        folder: Where its log goes.
-        identity: Its name in the Lease.
-        resync_period: Seconds between complete lists, instead of the minutes of a real one.
-        environment: More settings.
+        kubeconfig: Kubeconfig of the API server.
+        folder: Folder of the log.
+        identity: Identity in the Lease.
+        resync_period: Seconds between resyncs. Default: minutes, as in production.
+        environment: More environment variables.
     """
 
     def __init__(
@@ -81,63 +81,63 @@ class OperatorProcess(Attended):
         arguments = (self.environment, str(self.log_file), self._resync_period)
         self.process = _FORKS.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
-        self.attend()
+        self.supervise()
 
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self.process.is_alive()
 
     def crash(self) -> None:
-        """kill -9, and start again at once."""
+        """Kill the process with SIGKILL and start it again at once."""
         with self._guard:
             self.kill()
             self.start()
 
-    def revive(self) -> None:
-        """Start again if it ended, as a kubelet would."""
-        if not self.runs():
+    def restart_if_ended(self) -> None:
+        """Start the process again if it has exited, as a kubelet would."""
+        if not self.is_running():
             self.start()
 
     def kill(self) -> None:
-        """kill -9."""
-        self.leave()
+        """Kill the process with SIGKILL."""
+        self.unsupervise()
         self.process.kill()
         self.process.join(TIMEOUT)
 
     def stop(self) -> int | None:
-        """SIGTERM; the exit status."""
-        self.leave()
+        """Stop the process with SIGTERM and return its exit status."""
+        self.unsupervise()
         self.process.terminate()
         self.process.join(TIMEOUT)
         return self.process.exitcode
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; nobody looks after it any more."""
-        self.leave()
+        """Send a signal and stop to supervise the process."""
+        self.unsupervise()
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
     def wait_for_leadership(self) -> None:
-        """Wait until it leads.
+        """Wait until the operator leads.
 
         Raises:
-            AssertionError: it ended, or it takes too long.
+            AssertionError: The process exited, or a timeout has passed.
         """
         until(lambda: self.has_failed() or self.leads())
         assert not self.has_failed(), self.log()
 
     def leads(self) -> bool:
-        """Whether it holds the Lease."""
+        """Return whether the operator holds the Lease."""
         return "trainyard_leader 1.0" in fetch(self.health_port, "/metrics")[1]
 
     def log(self) -> str:
-        """All it ever wrote."""
+        """Return the complete output of all its processes."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
 
 def warm_up() -> None:
-    """Let the process that all are forked from import everything once."""
+    """Start the fork server, which imports all modules once."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(_PATHS)  # it learns the path from nowhere else
+    os.environ["PYTHONPATH"] = os.pathsep.join(_PATHS)  # the fork server reads the path only from here
     try:
         set_forkserver_preload(["trainyard_operator.main", "kubernetes.aio.client", "kubernetes.aio.config"])
         multiprocessing.forkserver.ensure_running()

@@ -1,6 +1,6 @@
-"""A TLS reverse proxy in front of an API server, which counts requests and breaks those that it is told to break.
+"""A TLS reverse proxy in front of an API server that records requests and injects faults.
 
-It runs in a thread of its own, so that tests may block. Bearer tokens and impersonation headers are passed on.
+It runs in its own thread, so that tests may block. It forwards bearer tokens and impersonation headers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cluster.pki import Authority
 from tests.faults.plan import KILLS, REFUSALS, Action, Fault, Object, Request, WatchFault, parse
 
 T = TypeVar("T")
-_PASSED_ON = ("Authorization", "Content-Type", "Accept", "Impersonate-User", "Impersonate-Group")
-_PASSED_BACK = ("Content-Type", "Date", "Retry-After", "Audit-Id", "Warning")
-_LARGEST = 16 * 1024**2
-_DELIVERY = 0.02
-"""Seconds an answer gets to reach the client before the client is killed."""
-logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # aborted connections are the point
+_FORWARDED_HEADERS = ("Authorization", "Content-Type", "Accept", "Impersonate-User", "Impersonate-Group")
+_RETURNED_HEADERS = ("Content-Type", "Date", "Retry-After", "Audit-Id", "Warning")
+_MAX_LINE_BYTES = 16 * 1024**2
+_DELIVERY_SECONDS = 0.02
+"""Time for an answer to reach the client before the client is killed."""
+logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # aborted connections are expected
 
 
 class Proxy:
@@ -37,19 +37,19 @@ class Proxy:
 
     Args:
         server: URL of the API server.
-        ca: Certificate of its authority.
-        folder: Where its own certificates and the kubeconfig go.
-        name: Put into the user agent, so that the audit log tells proxies apart.
+        ca: Its CA certificate.
+        folder: Folder of the proxy's certificates and kubeconfig.
+        name: User agent of forwarded requests, which distinguishes proxies in the audit log.
 
     Attributes:
-        url: Where it listens.
+        url: URL of the proxy.
         kill: Kills the client; called from a thread.
-        requests: Every request, in the order they came.
-        faults: What is done to requests.
-        watch_faults: What is done to events.
-        down: Resets every connection, streams as well, while set.
-        stale: Resources whose lists are answered as `keep_lists` kept them and whose events wait.
-        closes_watches: Ends each stream as soon as it began, while set.
+        requests: Every request in order of arrival.
+        faults: Faults of requests.
+        watch_faults: Faults of watch events.
+        down: While set, every connection and stream is reset.
+        stale: Resources whose lists are answered from `save_lists` and whose events are delayed.
+        closes_watches: While set, each watch is closed immediately.
     """
 
     def __init__(self, server: str, ca: Path, folder: Path, name: str = "proxy") -> None:
@@ -64,7 +64,7 @@ class Proxy:
         self._server, self._ca, self._folder = server, ca, folder
         self._authority = Authority(folder / "authority")
         self._lists: dict[str, tuple[bytes, str]] = {}
-        self._kept: dict[str, tuple[bytes, str]] = {}
+        self._saved: dict[str, tuple[bytes, str]] = {}
         self._streams: dict[asyncio.Task[None], web.BaseRequest] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -80,7 +80,7 @@ class Proxy:
         self._thread.join(10)
 
     def kubeconfig(self, original: Path) -> Path:
-        """A kubeconfig with the user of another one (JSON) and this proxy as the server."""
+        """Write a kubeconfig with the user of another one (JSON) and this proxy as the server."""
         document = json.loads(original.read_text())
         document["clusters"][0]["cluster"] = {
             "server": self.url,
@@ -91,15 +91,15 @@ class Proxy:
         return path
 
     def writes(self, namespace: str, after: int = 0) -> list[Request]:
-        """Writes to a namespace, from the `after`-th request on."""
+        """Return the writes to a namespace, from request number `after` on."""
         return [each for each in self.requests[after:] if each.is_write and each.namespace == namespace]
 
-    def keep_lists(self) -> None:
-        """Remember the last answer to each list, for `stale`."""
-        self._kept = dict(self._lists)
+    def save_lists(self) -> None:
+        """Save the last answer to each list, for `stale`."""
+        self._saved = dict(self._lists)
 
     def busiest_second(self, after: int = 0) -> int:
-        """Most requests in any one second, from the `after`-th request on."""
+        """Return the most requests in any one second, from request number `after` on."""
         return busiest_second(each.at for each in self.requests[after:])
 
     # --- in the thread ------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Proxy:
         upstream = ssl.create_default_context(cafile=str(self._ca))
         connector = aiohttp.TCPConnector(ssl=upstream, limit=0)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        self._upstream = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=_LARGEST)
+        self._upstream = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=_MAX_LINE_BYTES)
         listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate, key = self._authority.issue("proxy", f"/CN={self.name}", ["IP:127.0.0.1"])
         listening.load_cert_chain(certificate, key)
@@ -130,7 +130,7 @@ class Proxy:
         await self._upstream.close()
 
     async def _reap(self) -> None:
-        """End the streams of clients that are gone, and all of them in an outage."""
+        """Close the streams of disconnected clients, and all streams during an outage."""
         while True:
             await asyncio.sleep(0.2)
             for task, request in list(self._streams.items()):
@@ -147,23 +147,23 @@ class Proxy:
             return _abort(incoming)
         if request.watch:
             return await self._watch(incoming, request)
-        struck = [fault for fault in self.faults if fault.strikes(request)]
-        if struck:
-            return await self._break(incoming, body, struck[0].action)
+        matching = [fault for fault in self.faults if fault.matches(request)]
+        if matching:
+            return await self._inject(incoming, body, matching[0].action)
         return await self._forward(incoming, request, body)
 
-    async def _break(self, incoming: web.BaseRequest, body: bytes, action: Action) -> web.StreamResponse:
+    async def _inject(self, incoming: web.BaseRequest, body: bytes, action: Action) -> web.StreamResponse:
         if action in REFUSALS:
             return _refusal(*REFUSALS[action])
         if action in (Action.RESET, Action.KILL_BEFORE):
             if action in KILLS:
                 await self._kill()
             return _abort(incoming)
-        answer = await self._ask(incoming, body)
+        answer = await self._request(incoming, body)
         if action is Action.KILL_ANSWERED:
             await answer.prepare(incoming)
             await answer.write_eof()
-            await asyncio.sleep(_DELIVERY)
+            await asyncio.sleep(_DELIVERY_SECONDS)
             await self._kill()
             return answer
         if action is Action.KILL_COMMITTED:
@@ -175,15 +175,15 @@ class Proxy:
 
     async def _forward(self, incoming: web.BaseRequest, request: Request, body: bytes) -> web.StreamResponse:
         is_list = request.method == "GET" and request.resource and not request.name
-        if is_list and request.resource in self.stale and incoming.path in self._kept:
-            content, kind = self._kept[incoming.path]
+        if is_list and request.resource in self.stale and incoming.path in self._saved:
+            content, kind = self._saved[incoming.path]
             return web.Response(body=content, headers={"Content-Type": kind})
-        answer = await self._ask(incoming, body)
+        answer = await self._request(incoming, body)
         if is_list and isinstance(answer.body, bytes):
             self._lists[incoming.path] = answer.body, answer.content_type
         return answer
 
-    async def _ask(self, incoming: web.BaseRequest, body: bytes) -> web.Response:
+    async def _request(self, incoming: web.BaseRequest, body: bytes) -> web.Response:
         url = URL(self._server + incoming.raw_path, encoded=True)
         try:
             async with self._upstream.request(
@@ -194,7 +194,7 @@ class Proxy:
             return web.Response(status=502, text=str(error))
 
     def _headers(self, incoming: web.BaseRequest) -> dict[str, str]:
-        kept = {name: incoming.headers[name] for name in _PASSED_ON if name in incoming.headers}
+        kept = {name: incoming.headers[name] for name in _FORWARDED_HEADERS if name in incoming.headers}
         return kept | {"User-Agent": self.name}
 
     # --- streams ------------------------------------------------------------------------------------------------------
@@ -221,43 +221,43 @@ class Proxy:
         async with self._upstream.get(url, headers=self._headers(incoming)) as answer:
             stream.set_status(answer.status)
             await stream.prepare(incoming)
-            async with asyncio.TaskGroup() as late:
-                held: dict[str, list[bytes]] = {}
+            async with asyncio.TaskGroup() as releases:
+                delayed: dict[str, list[bytes]] = {}
                 while line := await answer.content.readline():
                     while request.resource in self.stale:  # noqa: ASYNC110 set from another thread
                         await asyncio.sleep(0.05)
                     event = json.loads(line)
                     namespace = event.get("object", {}).get("metadata", {}).get("namespace", "")
-                    fault = self._struck(request.resource, namespace, event)
-                    if namespace in held:
-                        held[namespace].append(line)
+                    fault = self._matching_fault(request.resource, namespace, event)
+                    if namespace in delayed:
+                        delayed[namespace].append(line)
                     elif fault is None:
                         await stream.write(line)
                     elif fault.hold is not None:
-                        held[namespace] = [line]
-                        late.create_task(_release(stream, held, namespace, fault.hold))
+                        delayed[namespace] = [line]
+                        releases.create_task(_release(stream, delayed, namespace, fault.hold))
 
-    def _struck(self, resource: str, namespace: str, event: Any) -> WatchFault | None:
+    def _matching_fault(self, resource: str, namespace: str, event: Any) -> WatchFault | None:
         if event["type"] == "BOOKMARK":
             return None
         self.events[resource, namespace] += 1
-        return next((fault for fault in self.watch_faults if fault.strikes(resource, event)), None)
+        return next((fault for fault in self.watch_faults if fault.matches(resource, event)), None)
 
 
-async def _release(stream: web.StreamResponse, held: dict[str, list[bytes]], namespace: str, after: float) -> None:
-    """Pass on a namespace's events in their order, late; those of others, which other runs look at, go by."""
+async def _release(stream: web.StreamResponse, delayed: dict[str, list[bytes]], namespace: str, after: float) -> None:
+    """Forward the delayed events of a namespace in order; events of other namespaces are not delayed."""
     await asyncio.sleep(after)
-    while held[namespace]:
-        await stream.write(held[namespace].pop(0))
-    del held[namespace]
+    while delayed[namespace]:
+        await stream.write(delayed[namespace].pop(0))
+    del delayed[namespace]
 
 
-def busiest_second(moments: Iterable[float]) -> int:
-    """Most moments in any window of one second."""
-    ordered = sorted(moments)
+def busiest_second(times: Iterable[float]) -> int:
+    """Return the most times within any window of one second."""
+    ordered = sorted(times)
     most = first = 0
-    for last, moment in enumerate(ordered):
-        while moment - ordered[first] >= 1:
+    for last, at in enumerate(ordered):
+        while at - ordered[first] >= 1:
             first += 1
         most = max(most, last - first + 1)
     return most
@@ -270,7 +270,7 @@ def _abort(incoming: web.BaseRequest) -> web.Response:
 
 
 def _back(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+    return {name: answer.headers[name] for name in _RETURNED_HEADERS if name in answer.headers}
 
 
 def _refusal(status: int, reason: str) -> web.Response:
@@ -279,7 +279,7 @@ def _refusal(status: int, reason: str) -> web.Response:
         "apiVersion": "v1",
         "status": "Failure",
         "reason": reason,
-        "message": "told to refuse",
+        "message": "injected fault",
         "code": status,
     }
     headers = {"Retry-After": "1"} if status == 429 else {}

@@ -1,7 +1,6 @@
-"""Lives of one TrainingJob, with the test as its kubelet, and what is left of it in the end.
+"""Scenarios of one TrainingJob, in which the test acts as the kubelet, and the final state of the namespace.
 
-The kubelet waits until each phase was told: one that is over within a moment may be left out in one run and not in
-another.
+The kubelet waits until each phase is in the status, because a short phase may be skipped in some runs.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ Object = dict[str, Any]
 NAME = "life"
 
 _TIMES = re.compile(r"(Time|At|Timestamp)$")
-_PRIVATE = {"podUID", "pod", "uid", "eta", "elapsed", "runningSeconds", "currentEpoch"}
+_VOLATILE_FIELDS = {"podUID", "pod", "uid", "eta", "elapsed", "runningSeconds", "currentEpoch"}
 
 
 def succeed(team: Team) -> TrainingJob:
-    """Created, runs, succeeds."""
+    """Run a job that succeeds."""
     job = team.create(NAME)
     job.finish(_run(job))
     job.wait("Succeeded")
@@ -29,7 +28,7 @@ def succeed(team: Team) -> TrainingJob:
 
 
 def suspend_and_resume(team: Team) -> TrainingJob:
-    """Runs, is suspended, resumed, succeeds."""
+    """Run a job that is suspended, resumed and succeeds."""
     job = team.create(NAME)
     pod = _run(job)
     job.patch(suspend=True)
@@ -44,31 +43,31 @@ def suspend_and_resume(team: Team) -> TrainingJob:
 
 
 def stop(team: Team) -> TrainingJob:
-    """Runs, is stopped gracefully."""
+    """Run a job that is stopped gracefully."""
     job = team.create(NAME)
     pod = _run(job)
     job.patch(stop="Graceful")
     pod.wait_for_deletion()
     job.wait("Stopping")
-    words = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
-    job.report(words)
-    pod.end(75, words)
+    message = termination("Interrupted", step=7, message="Saved at step 7.", exit_code=75, reason="Interrupted")
+    job.report(message)
+    pod.end(75, message)
     job.wait("Stopped")
     until(lambda: not team.names("jobs", "batch/v1"))
     return job
 
 
 def fail(team: Team) -> TrainingJob:
-    """Runs, finds bad data, fails."""
+    """Run a job that fails with bad data."""
     job = team.create(NAME)
-    words = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
-    _run(job).end(65, words)
+    message = termination("Failed", step=0, message="Line 7 is not JSON.", exit_code=65, reason="BadData")
+    _run(job).end(65, message)
     job.wait("Failed")
     return job
 
 
 def delete(team: Team) -> TrainingJob:
-    """Runs, is deleted; its pod ends."""
+    """Run a job that is deleted."""
     job = team.create(NAME)
     pod = _run(job)
     until(lambda: "trainyard-ca" in team.names("configmaps"))
@@ -99,18 +98,18 @@ def _run(job: TrainingJob) -> Any:
 
 
 def final_state(team: Team) -> Object:
-    """Everything of a namespace that must be the same whatever happened on the way."""
+    """Return the state of a namespace that must not depend on faults."""
     return {
         "jobs": [_trainingjob(each) for each in _items(team, "apis/trainyard.dev/v1alpha1", "trainingjobs")],
         "children": [_child(each) for each in _items(team, "apis/batch/v1", "jobs")],
         "pods": sorted(_pod(each) for each in _items(team, "api/v1", "pods")),
-        "configmaps": sorted(_nameless(name) for name in team.names("configmaps")),
-        "claims": sorted(_nameless(name) for name in team.names("persistentvolumeclaims")),
+        "configmaps": sorted(_without_suffix(name) for name in team.names("configmaps")),
+        "claims": sorted(_without_suffix(name) for name in team.names("persistentvolumeclaims")),
     }
 
 
 def event_reasons(team: Team) -> list[str]:
-    """Reasons of the Events about the TrainingJob, oldest first."""
+    """Return the reasons of the TrainingJob's Events, oldest first."""
     events = _items(team, "apis/events.k8s.io/v1", "events")
     own = [each for each in events if each["regarding"]["kind"] == "TrainingJob"]
     return [str(each["reason"]) for each in sorted(own, key=lambda each: str(each["eventTime"]))]
@@ -128,7 +127,7 @@ def _trainingjob(job: Object) -> Object:
 def _child(job: Object) -> Object:
     metadata, status = job["metadata"], job.get("status", {})
     return {
-        "name": _nameless(metadata["name"]),
+        "name": _without_suffix(metadata["name"]),
         "labels": sorted(metadata["labels"]),
         "owners": [owner["name"] for owner in metadata["ownerReferences"]],
         "suspend": job["spec"].get("suspend", False),
@@ -142,14 +141,14 @@ def _pod(pod: Object) -> str:
 
 
 def normalise(value: Any) -> Any:
-    """A value without times, uids and generated names."""
+    """Return a value without times, UIDs and generated names."""
     if isinstance(value, dict):
-        kept = {key: each for key, each in value.items() if key not in _PRIVATE and not _TIMES.search(key)}
+        kept = {key: each for key, each in value.items() if key not in _VOLATILE_FIELDS and not _TIMES.search(key)}
         return {key: normalise(each) for key, each in kept.items()}
     if isinstance(value, list):
         return [normalise(each) for each in value]
-    return _nameless(value) if isinstance(value, str) else value
+    return _without_suffix(value) if isinstance(value, str) else value
 
 
-def _nameless(text: str) -> str:
+def _without_suffix(text: str) -> str:
     return re.sub(rf"{NAME}-[0-9a-f]{{8}}(-[a-z0-9]{{5,10}})?", NAME, text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import service_account
-from tests.api.supervised import Attended
+from tests.api.supervised import SupervisedProcess
 from tests.faults.process import OperatorProcess
 from tests.queueing.history import History
 from tests.queueing.load import CLAIM
@@ -126,7 +126,7 @@ def until_ended(
                 f"{count - ended} of {count} TrainingJobs have not ended, and none for {stall_timeout:.0f} s"
             )
         meanwhile()
-        Attended.look_after_all()
+        SupervisedProcess.restart_all_lost()
         time.sleep(0.1)
     until(lambda: history.is_quiet(_QUIET_SECONDS))  # a late change would be a violation that the checks report
     until(history.is_complete)
