@@ -68,5 +68,5 @@ def test_memory_does_not_grow_with_the_number_of_reports() -> None:
 
     first, last = send(range(2)), send(range(2, 8))
     per_report = (last - first) / (6 * JOBS)
-    assert per_report < 100, f"{per_report:.0f} bytes per report"  # a retained report takes some 10 KiB
+    assert per_report < 1_000, f"{per_report:.0f} bytes per report"  # a retained report takes some 10 KiB
     assert scheduler.overdue(0.0) == JOBS
