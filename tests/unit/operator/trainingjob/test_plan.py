@@ -36,11 +36,11 @@ def test_story(story: str, request: pytest.FixtureRequest) -> None:
             world = World()
         tell(world, step)
         planned = world.plan()
-        results.append({**{key: step[key] for key in _INPUT if key in step}, "plan": shown(planned)})
+        results.append({**{key: step[key] for key in _INPUT if key in step}, "plan": shown(planned, world)})
         world.apply(planned)
         if planned.create and world.kueue is not None:
             world.apply(world.plan())  # the status follows in a round of its own
-        assert settled(world), f"{story}: {step['name']}: planning again would write {shown(world.plan())}"
+        assert settled(world), f"{story}: {step['name']}: planning again would write {shown(world.plan(), world)}"
     if request.config.getoption("--update-goldens"):
         path.write_text(dump(results))
     for step, result in zip(steps, results, strict=True):
@@ -130,7 +130,7 @@ def worded(pod: Any) -> Any:
     return merged(pod, {"status": {"containerStatuses": [{"name": "trainer", "state": state}]}})
 
 
-def shown(planned: Plan) -> dict[str, Any]:
+def shown(planned: Plan, world: World) -> dict[str, Any]:
     """A plan as the stories write it; bodies of children have tables of their own."""
     result: dict[str, Any] = {}
     if planned.need:
@@ -145,14 +145,38 @@ def shown(planned: Plan) -> dict[str, Any]:
     if planned.delete:
         result["delete"] = [f"{kind} {name} grace={grace}" for kind, name, _, grace in planned.delete]
     if planned.status is not None:
-        result["status"] = planned.status
+        result["status"] = shown_status(planned.status, world.job.get("status") or {})
     if planned.note:
-        result["event"] = " ".join(planned.note)
+        message = (planned.status or {}).get("message", "")
+        result["event"] = " ".join(planned.note).replace(message, "<message>") if message else " ".join(planned.note)
     if planned.requeue_after is not None:
         result["requeueAfter"] = planned.requeue_after
     plain: dict[str, Any] = json.loads(json.dumps(result))
     return plain
 
 
+def shown_status(patch: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A status patch: of the conditions and attempts, the entries that change, each in one line."""
+    result = dict(patch)
+    if "conditions" in patch:
+        before = {entry["type"]: entry for entry in known.get("conditions", [])}
+        after = {entry["type"]: entry for entry in patch["conditions"]}
+        changed = [entry for kind, entry in after.items() if entry != before.get(kind)]
+        lines = [shown_condition(entry, patch.get("message", "")) for entry in changed]
+        result["conditions"] = [*lines, *(f"-{kind}" for kind in before.keys() - after.keys())]
+    if "attempts" in patch:
+        result["attempts"] = [entry for entry in patch["attempts"] if entry not in known.get("attempts", [])]
+    return result
+
+
+def shown_condition(entry: dict[str, Any], message: str) -> str:
+    """Type, status, reason and time; the message where it is not that of the status."""
+    text = "" if entry["message"] in ("", message) else f": {entry['message']}"
+    return f"{entry['type']}={entry['status']} {entry['reason']} {entry['lastTransitionTime'][11:19]}{text}"
+
+
 def dump(results: list[dict[str, Any]]) -> str:
-    return "\n".join(yaml.safe_dump([entry], sort_keys=False, width=120, allow_unicode=True) for entry in results)
+    return "\n".join(
+        yaml.safe_dump([entry], sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+        for entry in results
+    )
