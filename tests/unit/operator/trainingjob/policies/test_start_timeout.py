@@ -1,22 +1,27 @@
-"""What a kill between the count of a start that came to nothing and the suspension of its Job leaves behind."""
+"""Starts whose pods get no nodes in time."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tests.unit.operator.trainingjob.builders import GANG, child, condition, context, ended, pod, running
 from tests.unit.operator.trainingjob.state_model import ADMITTED, DAY, World, at, merged, new_pod, suspends
 from trainyard_kube.paths import Object
 from trainyard_operator.queue.backoff import backoff
+from trainyard_operator.reconcile.plan import Refusal
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
+from trainyard_operator.trainingjob.policies.start_timeout import time_out_start
 
-LET_IN = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})
+TIMED = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})
 
 
 @pytest.fixture
-def loose() -> World:
-    """A job whose pod has had no node for the whole time."""
+def unbound() -> World:
+    """A job whose pod has had no node for the whole timeout."""
     world = World()
-    world.admission = LET_IN
+    world.admission = TIMED
     for clock in ("10:00:00", "10:00:03"):
         world.now = at(clock)
         world.apply(world.plan())
@@ -30,69 +35,159 @@ def failed(world: World) -> dict[str, object]:
     return found
 
 
-def test_a_start_is_counted_once_and_before_its_job_is_suspended(loose: World) -> None:
-    first = loose.plan()
+def test_failed_start_is_recorded_once_and_before_its_job_is_suspended(unbound: World) -> None:
+    first = unbound.plan()
     assert suspends(first) is None
-    loose.apply(first)
-    assert (failed(loose)["count"], failed(loose)["notBefore"]) == (1, "2026-01-02T10:06:03Z")
-    loose.now = at("10:05:30")  # a kill, and a new operator that has not looked yet
-    loose.admission = LET_IN._replace(admitted=False, decided=False, start_seconds=None)
-    second = loose.plan()
+    unbound.apply(first)
+    assert (failed(unbound)["count"], failed(unbound)["notBefore"]) == (1, "2026-01-02T10:06:03Z")
+    unbound.now = at("10:05:30")  # the operator restarted and has no admission yet
+    unbound.admission = TIMED._replace(admitted=False, decided=False, start_seconds=None)
+    second = unbound.plan()
     assert (suspends(second), second.status) == (True, None)
-    loose.apply(second)
-    assert loose.plan().status is None
+    unbound.apply(second)
+    assert unbound.plan().status is None
 
 
-def test_a_pod_that_gets_its_node_in_the_last_moment_keeps_it(loose: World) -> None:
-    loose.apply(loose.plan())
-    loose.pods["a"] = merged(loose.pods["a"], {"spec": {"nodeName": "node-1"}})
-    found = loose.plan()
+def test_pod_that_gets_its_node_after_the_record_keeps_it(unbound: World) -> None:
+    unbound.apply(unbound.plan())
+    unbound.pods["a"] = merged(unbound.pods["a"], {"spec": {"nodeName": "node-1"}})
+    found = unbound.plan()
     assert suspends(found) is None
     assert found.status is not None
     assert found.status["phase"] == "Starting"
 
 
-def test_one_pod_of_a_gang_without_a_node_is_enough(loose: World) -> None:
-    loose.pods["b"] = merged(new_pod("b", "2026-01-02T10:00:00Z"), {"spec": {"nodeName": "node-1"}})
-    found = loose.plan()
+def test_one_unbound_pod_of_a_gang_times_out(unbound: World) -> None:
+    unbound.pods["b"] = merged(new_pod("b", "2026-01-02T10:00:00Z"), {"spec": {"nodeName": "node-1"}})
+    found = unbound.plan()
     assert found.status is not None
     assert found.status["phase"] == "Suspending"
 
 
-def test_a_gang_that_lost_a_pod_has_time_from_then_on() -> None:
+def test_timeout_of_a_broken_gang_begins_with_the_break() -> None:
     world = World()
     world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}})
-    world.admission = LET_IN
+    world.admission = TIMED
     world.apply(world.plan())
     for index in ("0", "1"):
         bound = {"metadata": {"labels": {INDEX_LABEL: index}}, "spec": {"nodeName": "node-1"}}
-        world.pods[index] = merged(new_pod(index, "2026-01-02T10:00:00Z"), bound | running("10:00:10"))
+        world.pods[index] = merged(new_pod(index, "2026-01-02T10:00:00Z"), bound | running_since("10:00:10"))
     world.now = at("10:00:20")
     world.apply(world.plan())
     assert world.job["status"]["phase"] == "Running"
     world.pods["1"] |= {"gone": True}
-    world.pods["1"] = merged(world.pods["1"], {"status": ended("10:20:00")})
+    world.pods["1"] = merged(world.pods["1"], {"status": ended_at("10:20:00")})
     world.now = at("10:20:05")
     world.apply(world.plan())
     assert world.job["status"]["phase"] == "Starting"
     assert not failed(world)
 
 
-def running(since: str) -> Object:
+def running_since(since: str) -> Object:
     state = {"running": {"startedAt": f"{DAY}{since}Z"}}
     return {"status": {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": state}]}}
 
 
-def ended(moment: str) -> Object:
+def ended_at(moment: str) -> Object:
     state = {"terminated": {"exitCode": 137, "startedAt": f"{DAY}10:00:10Z", "finishedAt": f"{DAY}{moment}Z"}}
     return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": state}]}
 
 
-def test_nobody_waits_for_what_a_job_without_gpus_holds(loose: World) -> None:
-    loose.admission = LET_IN._replace(start_seconds=None)
-    assert loose.plan().status is None
+def test_job_without_gpus_has_no_timeout(unbound: World) -> None:
+    unbound.admission = TIMED._replace(start_seconds=None)
+    assert unbound.plan().status is None
 
 
-def test_the_delay_doubles_up_to_an_hour() -> None:
+def test_backoff_doubles_up_to_an_hour() -> None:
     assert [backoff(count) for count in range(1, 9)] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
     assert backoff(10**6) == 3600
+
+
+RECORDED = {"count": 1, "seconds": 300, "message": "No node.", "notBefore": f"{DAY}10:06:00Z"}
+NOT_PLACED = [condition("Running", holds=False, reason="NotPlaced")]
+REFUSAL = Refusal("QuotaExceeded", "Quota used up.", final=False)
+
+
+@pytest.mark.parametrize(
+    ("pods", "case", "times_out"),
+    [
+        ([pod()], {}, True),
+        ([pod()], {"now": "10:04:59"}, False),
+        ([running()], {}, False),
+        ([ended(code=75, until="10:01:00")], {}, False),
+        ([], {}, True),
+        ([running("0-a")], {"spec": GANG}, True),
+        ([running("0-a"), running("1-a")], {"spec": GANG}, False),
+        ([pod(metadata={"deletionTimestamp": f"{DAY}10:02:00Z"})], {}, False),
+        ([pod()], {"admission": {"preempted": True}}, False),
+        ([pod()], {"spec": {"startDeadlineSeconds": 300}}, False),
+        ([], {"admission": {"quota": "The quota is used up."}}, True),
+    ],
+    ids=[
+        "no node",
+        "in time",
+        "runs",
+        "between attempts",
+        "no pod",
+        "pod of a gang missing",
+        "gang runs",
+        "pod is being deleted",
+        "preempted",
+        "start deadline",
+        "quota",
+    ],
+)
+def test_start_times_out(pods: list[Object], case: dict[str, Any], times_out: bool) -> None:
+    admission = TIMED._replace(**case.pop("admission", {}))
+    found = time_out_start(context(*pods, **{"child": child(), "now": "10:05:00", "admission": admission, **case}))
+    assert (found is not None) is times_out
+    if found is not None:
+        assert (found.phase, found.reason, found.suspend) == ("Suspending", "NotPlaced", None)
+        assert found.message.endswith(
+            "The job releases its GPUs, keeps its place in the queue and may start again at 10:06:00 UTC."
+        )
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "suspends"),
+    [
+        (child(), [pod()], True),
+        (child(), [running()], False),
+        (child(suspend=True), [pod()], True),
+        (child(condition("Suspended"), suspend=True), [], False),
+    ],
+    ids=["recorded", "placed after all", "suspended, pod remains", "done"],
+)
+def test_recorded_start_suspends_its_job(job: Object, pods: list[Object], suspends: bool) -> None:
+    status = {"phase": "Suspending", "conditions": NOT_PLACED, "queue": {"failedStarts": RECORDED}}
+    found = time_out_start(context(*pods, child=job, status=status, admission=TIMED, now="10:05:01"))
+    assert (found is not None) is suspends
+    if found is not None:
+        assert (found.suspend, found.failed_starts) == (True, RECORDED)
+
+
+@pytest.mark.parametrize(
+    ("case", "phase", "reason"),
+    [
+        ({"refusal": REFUSAL}, "Queued", "BackingOff"),
+        ({"refusal": REFUSAL, "now": "10:04:59"}, None, None),
+        ({"refusal": REFUSAL._replace(final=True)}, None, None),
+        ({"refusal": REFUSAL, "spec": {"startDeadlineSeconds": 300}}, None, None),
+        ({}, None, None),
+    ],
+    ids=["refused for the timeout", "in time", "final", "start deadline", "not refused"],
+)
+def test_admission_of_a_refused_job_is_withdrawn(case: dict[str, Any], phase: str | None, reason: str | None) -> None:
+    status = {"conditions": [condition("Admitted")]}
+    found = time_out_start(context(**{"status": status, "admission": TIMED, "now": "10:05:00", **case}))
+    assert (found and found.phase) == phase
+    assert (found and found.reason) == reason
+
+
+@pytest.mark.parametrize(("admitted", "waits"), [(True, True), (False, False)])
+def test_job_in_backoff_is_not_started(admitted: bool, waits: bool) -> None:
+    status = {"queue": {"failedStarts": RECORDED}}
+    found = time_out_start(context(status=status, admission=TIMED._replace(admitted=admitted), now="10:05:30"))
+    assert (found is not None) is waits
+    if found is not None:
+        assert found.phase is None
