@@ -263,7 +263,7 @@ class Operator:
         if len(self._store.all_keys()) > _FEW:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HEAD_START):
-                    await self._queue.calm()
+                    await self._queue.wait_until_no_urgent()
         await self._watch.run(self._settings.kubeconfig, stop)
 
     async def _trust_after_priming(self) -> None:

@@ -1,6 +1,6 @@
-"""Keys to work on: each at most once at a time, urgent ones first, retried with growing pauses, due later where asked.
+"""The work queue: each key at most once at a time, urgent keys first, retries with backoff, keys due later.
 
-`Schedule` is the pure part with the time passed in; `WorkQueue` waits for it.
+`Schedule` is the pure part, which takes the time as an argument; `WorkQueue` lets workers wait for it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 15.0
 _URGENT_IN_A_ROW = 15
-"""Urgent keys taken one after the other while others wait: then comes one of the others, so that none starves."""
+"""Urgent keys taken in a row while others wait; then one of the others is taken, so that none starves."""
 _BESIDE_URGENT = 2
-"""Other keys worked on at once while an urgent one is: their requests would take the API server's time from it."""
+"""Other keys in progress beside an urgent one: their requests compete with it for the API server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How the work on a key ended.
+    """Result of a reconcile.
 
     Attributes:
-        failed: Try again after a pause that doubles with each failure in a row.
+        failed: Retry after a backoff that doubles with each failure in a row.
         again_after: Seconds after which the key is due again; None for never.
-        at_least: Seconds a retry must wait, as the server asked.
+        at_least: Shortest backoff in seconds, as the server requested.
     """
 
     failed: bool = False
@@ -37,16 +37,16 @@ class Result:
 
 
 class Schedule(Generic[K]):
-    """Which key is worked on next. A key added while it is worked on runs again afterwards.
+    """Decides which key is next. A key that is added while it is in progress runs again afterwards.
 
     Args:
-        urgent: Whether a key that is added goes before those that are not urgent.
+        urgent: Whether an added key goes before keys that are not urgent.
     """
 
     def __init__(self, urgent: Callable[[K], bool] = lambda _key: False) -> None:
         self._urgent = urgent
         self._ready: dict[bool, deque[K]] = {True: deque(), False: deque()}
-        # Where each key waits. One that became urgent is left behind in the other line, and passed over there.
+        # The line of each key. A key that became urgent stays in the other line too, where it is skipped.
         self._queued: dict[K, bool] = {}
         self._in_a_row = 0
         self._running: dict[K, bool] = {}
@@ -61,12 +61,12 @@ class Schedule(Generic[K]):
 
     @property
     def busy(self) -> int:
-        """Keys being worked on."""
+        """Number of keys in progress."""
         return len(self._running)
 
     @property
-    def pressing(self) -> bool:
-        """Whether an urgent key waits or is worked on."""
+    def has_urgent(self) -> bool:
+        """Whether an urgent key waits or is in progress."""
         return bool(self._ready[True]) or any(self._running.values())
 
     def add(self, key: K) -> None:
@@ -89,7 +89,7 @@ class Schedule(Generic[K]):
         heapq.heappush(self._heap, (moment, self._count, key))
 
     def take(self, now: float) -> K | None:
-        """The next key, which is being worked on from now on; None when none is due."""
+        """Take the next key, which is in progress from now on; None when none is due."""
         self._promote(now)
         for urgent in (True, False) if self._in_a_row < _URGENT_IN_A_ROW else (False, True):
             key = self._pop() if urgent else self._pop_other()
@@ -100,14 +100,14 @@ class Schedule(Generic[K]):
         return None
 
     def done(self, key: K, now: float, result: Result) -> None:
-        """The work on a key ended."""
+        """End the work on a key."""
         del self._running[key]
         if result.failed:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-            pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 30), _LONGEST_PAUSE)
-            # News do not shorten the pause: what failed would fail again at the rate of the events.
+            backoff = min(_FIRST_BACKOFF * 2 ** min(failures - 1, 30), _LONGEST_BACKOFF)
+            # Events do not shorten the backoff: otherwise a failure would repeat at the rate of the events.
             self._again.discard(key)
-            self.add_at(key, now + max(pause, result.at_least))
+            self.add_at(key, now + max(backoff, result.at_least))
             return
         self._failures.pop(key, None)
         if key in self._again:
@@ -117,13 +117,13 @@ class Schedule(Generic[K]):
             self.add_at(key, now + result.again_after)
 
     def next_due(self) -> float | None:
-        """The moment of the earliest key that is due later."""
+        """Return when the earliest of the later keys is due."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def forget(self, key: K) -> None:
-        """Drop what is planned for a key that is gone."""
+        """Drop the due time and the backoff of a key that is gone."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
 
@@ -149,42 +149,42 @@ class Schedule(Generic[K]):
 
 
 class WorkQueue(Generic[K]):
-    """A schedule that workers wait on.
+    """A schedule on which workers wait.
 
     Args:
         clock: Monotonic seconds.
-        urgent: Whether a key that is added goes before those that are not urgent.
+        urgent: Whether an added key goes before keys that are not urgent.
     """
 
     def __init__(self, clock: Callable[[], float], urgent: Callable[[K], bool] = lambda _key: False) -> None:
         self.schedule: Schedule[K] = Schedule(urgent)
         self._clock = clock
         self._wakers: deque[asyncio.Future[None]] = deque()
-        self._calm = asyncio.Event()
-        self._calm.set()
+        self._no_urgent = asyncio.Event()
+        self._no_urgent.set()
 
     def add(self, key: K) -> None:
         """Make a key due now."""
         self.schedule.add(key)
-        self._tell()
+        self._notify()
 
     def done(self, key: K, result: Result) -> None:
-        """The work on a key ended."""
+        """End the work on a key."""
         self.schedule.done(key, self._clock(), result)
-        self._tell()
+        self._notify()
 
-    async def calm(self) -> None:
-        """Wait until no urgent key waits or is worked on."""
-        await self._calm.wait()
+    async def wait_until_no_urgent(self) -> None:
+        """Wait until no urgent key waits or is in progress."""
+        await self._no_urgent.wait()
 
     async def get(self) -> K:
-        """Wait for the next key; the caller works on it and then calls `done`."""
+        """Wait for the next key; the caller reconciles it and then calls `done`."""
         while True:
             key = self.schedule.take(self._clock())
             moment = self.schedule.next_due()
             if key is not None:
                 if moment is not None or len(self.schedule):
-                    self._wake()  # somebody else takes the next one, or waits for what is due
+                    self._wake()  # another worker takes the next one, or waits until it is due
                 return key
             await self._wait(None if moment is None else max(0.0, moment - self._clock()))
 
@@ -198,21 +198,21 @@ class WorkQueue(Generic[K]):
         except TimeoutError:
             pass
         except asyncio.CancelledError:
-            self._wake()  # this one may have been woken for a key that another has to take now
+            self._wake()  # this worker may have been woken for a key that another must take now
             raise
         finally:
             if waker in self._wakers:
                 self._wakers.remove(waker)
 
-    def _tell(self) -> None:
-        if self.schedule.pressing:
-            self._calm.clear()
+    def _notify(self) -> None:
+        if self.schedule.has_urgent:
+            self._no_urgent.clear()
         else:
-            self._calm.set()
+            self._no_urgent.set()
         self._wake()
 
     def _wake(self) -> None:
-        # One, who wakes the next when it has taken a key: all of them for each key would cost more than the work.
+        # One worker, which wakes the next when it has taken a key: waking all for each key costs more than the work.
         while self._wakers:
             waker = self._wakers.popleft()
             if not waker.done():

@@ -1,4 +1,4 @@
-"""Workers: take a key, reconcile it, say how it went."""
+"""Workers: take a key from the queue, reconcile it, hand back the result."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 class Workers:
-    """What each worker shares.
+    """The part that all workers share.
 
     Args:
-        queue: Where keys come from.
-        reconcile: What is done for a key.
-        metrics: Where it is counted.
+        queue: Source of keys.
+        reconcile: Reconciles one key.
+        metrics: Counts reconciles and errors.
     """
 
     def __init__(self, queue: WorkQueue[Key], reconcile: Callable[[Key], Awaitable[Result]], metrics: Metrics) -> None:
         self._queue, self._reconcile, self._metrics = queue, reconcile, metrics
 
     async def run(self) -> None:
-        """Work for ever; a failure of one key delays that key only."""
+        """Reconcile keys until cancelled; a failure of one key delays that key only."""
         while True:
             key = await self._queue.get()
             with logs.about(key.namespace, key.name):
                 await self._work(key)
-            await asyncio.sleep(0)  # a thousand keys that need no request must not keep an answer waiting
+            await asyncio.sleep(0)  # many keys in a row that need no request must not block the event loop
 
     async def _work(self, key: Key) -> None:
         result = Result(failed=True)
@@ -42,14 +42,14 @@ class Workers:
             with self._metrics.durations.time():
                 result = await self._reconcile(key)
         except ConflictError as error:
-            # The Gateway or the Job controller wrote at the same time; what changed has been read again.
+            # The gateway or the Job controller wrote at the same time; the newest version was ingested.
             logger.debug("%s", error)
         except (OperatorError, KubeError) as error:
             self._count(error)
-            logger.warning("will be tried again: %s", error)
-        except Exception as error:  # a defect in one job's handling must not stop the others
+            logger.warning("the reconcile failed and is retried: %s", error)
+        except Exception as error:  # a defect in the handling of one object must not stop the others
             self._count(error)
-            logger.exception("unexpected error, will be tried again")
+            logger.exception("unexpected error, the reconcile is retried")
         finally:
             self._queue.done(key, result)
 

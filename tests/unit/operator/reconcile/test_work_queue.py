@@ -1,4 +1,4 @@
-"""The schedule of keys: pure, so time is a number; and the queue that waits for it."""
+"""The schedule, with time as a number, and the queue on which workers wait."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.unit.timeouts import TIMEOUT
 from trainyard_operator.reconcile.work_queue import Result, Schedule, WorkQueue
 
 
-def test_a_key_added_twice_is_worked_on_once() -> None:
+def test_key_added_twice_is_taken_once() -> None:
     schedule: Schedule[str] = Schedule()
     schedule.add("a")
     schedule.add("a")
     assert [schedule.take(0), schedule.take(0)] == ["a", None]
 
 
-def test_a_key_added_while_it_is_worked_on_runs_again_afterwards() -> None:
+def test_key_added_in_progress_runs_again() -> None:
     schedule: Schedule[str] = Schedule()
     schedule.add("a")
     schedule.take(0)
@@ -29,18 +29,18 @@ def test_a_key_added_while_it_is_worked_on_runs_again_afterwards() -> None:
     assert schedule.take(0) == "a"
 
 
-def test_a_failed_key_waits_twice_as_long_each_time_until_it_succeeds() -> None:
+def test_backoff_doubles_until_success() -> None:
     schedule: Schedule[str] = Schedule()
     schedule.add("a")
-    now, pauses = 0.0, []
+    now, backoffs = 0.0, []
     for _ in range(10):
         assert schedule.take(now) == "a"
         schedule.done("a", now, Result(failed=True))
         due = schedule.next_due()
         assert due is not None
-        pauses.append(round(due - now, 3))
+        backoffs.append(round(due - now, 3))
         now = due
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0, 15.0]
+    assert backoffs == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0, 15.0]
     schedule.take(now)
     schedule.done("a", now, Result())
     schedule.add("a")
@@ -49,7 +49,7 @@ def test_a_failed_key_waits_twice_as_long_each_time_until_it_succeeds() -> None:
     assert schedule.next_due() == now + 0.1
 
 
-def test_the_earliest_of_several_due_times_wins_and_news_come_before_it() -> None:
+def test_earliest_due_time_wins_and_add_makes_a_key_due_now() -> None:
     schedule: Schedule[str] = Schedule()
     schedule.add_at("a", 50)
     schedule.add_at("a", 10)
@@ -62,7 +62,7 @@ def test_the_earliest_of_several_due_times_wins_and_news_come_before_it() -> Non
     assert (schedule.next_due(), schedule.take(100)) == (None, None)
 
 
-def test_a_server_that_asks_for_patience_gets_it() -> None:
+def test_backoff_is_at_least_what_the_server_requested() -> None:
     schedule: Schedule[str] = Schedule()
     schedule.add("a")
     schedule.take(0)
@@ -70,7 +70,7 @@ def test_a_server_that_asks_for_patience_gets_it() -> None:
     assert schedule.next_due() == 7
 
 
-async def test_a_worker_wakes_for_news_and_for_what_is_due() -> None:
+async def test_worker_wakes_for_added_and_due_keys() -> None:
     queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop().time)
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
@@ -80,14 +80,14 @@ async def test_a_worker_wakes_for_news_and_for_what_is_due() -> None:
     assert await asyncio.wait_for(queue.get(), TIMEOUT) == "a"
 
 
-def test_an_urgent_key_goes_before_those_that_came_first() -> None:
+def test_urgent_key_is_taken_first() -> None:
     schedule: Schedule[str] = Schedule(lambda key: key == "new")
     for key in ("a", "b", "new"):
         schedule.add(key)
     assert [schedule.take(0), schedule.take(0), schedule.take(0)] == ["new", "a", "b"]
 
 
-def test_a_key_that_becomes_urgent_while_it_waits_leaves_its_place() -> None:
+def test_waiting_key_that_becomes_urgent_moves_ahead() -> None:
     urgent: set[str] = set()
     schedule: Schedule[str] = Schedule(lambda key: key in urgent)
     for key in ("a", "b", "c"):
@@ -97,7 +97,7 @@ def test_a_key_that_becomes_urgent_while_it_waits_leaves_its_place() -> None:
     assert (len(schedule), [schedule.take(0) for _ in range(4)]) == (3, ["c", "a", "b", None])
 
 
-def test_two_others_are_worked_on_beside_urgent_keys_and_all_of_them_when_those_are_done() -> None:
+def test_two_other_keys_are_in_progress_beside_urgent_ones() -> None:
     schedule: Schedule[int] = Schedule(lambda key: key == 0)
     for key in range(6):
         schedule.add(key)
@@ -108,7 +108,7 @@ def test_two_others_are_worked_on_beside_urgent_keys_and_all_of_them_when_those_
     assert [schedule.take(0) for _ in range(3)] == [4, 5, None]
 
 
-def test_urgent_keys_without_end_do_not_starve_the_others() -> None:
+def test_urgent_keys_do_not_starve_the_others() -> None:
     schedule: Schedule[int] = Schedule(lambda key: key > 0)
     schedule.add(0)
     taken = []
@@ -122,12 +122,12 @@ def test_urgent_keys_without_end_do_not_starve_the_others() -> None:
 
 
 class Keys(RuleBasedStateMachine):
-    """No key is ever worked on twice at once, none that was asked for is forgotten or passed over for ever."""
+    """No key is in progress twice at once, and no added key is lost or starved."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pressing: set[int] = set()
-        self.schedule: Schedule[int] = Schedule(self.pressing.__contains__)
+        self.urgent: set[int] = set()
+        self.schedule: Schedule[int] = Schedule(self.urgent.__contains__)
         self.now = 0.0
         self.running: set[int] = set()
         self.wanted: set[int] = set()
@@ -143,9 +143,9 @@ class Keys(RuleBasedStateMachine):
         self.wanted.add(key)
 
     @rule(keys=st.sets(st.integers(0, 3)))
-    def change_what_is_urgent(self, keys: set[int]) -> None:
-        self.pressing.clear()
-        self.pressing.update(keys)
+    def change_urgent(self, keys: set[int]) -> None:
+        self.urgent.clear()
+        self.urgent.update(keys)
 
     @rule()
     def take(self) -> None:
@@ -169,18 +169,18 @@ class Keys(RuleBasedStateMachine):
         self.now += seconds
 
     @invariant()
-    def nothing_is_forgotten(self) -> None:
+    def no_key_is_lost(self) -> None:
         reachable = len(self.schedule) > 0 or self.schedule.next_due() is not None
         assert not (self.wanted - self.running) or reachable
 
     def teardown(self) -> None:
-        """When no news come, everything that waits is worked on; while urgent keys come, too."""
+        """Without further events every waiting key is taken, even while urgent keys arrive."""
         for key in sorted(self.running):
             self.schedule.done(key, self.now, Result())
         left = set(self.wanted)
         for _ in range(20):
             self.schedule.add(99)
-            self.pressing.add(99)
+            self.urgent.add(99)
             for _ in range(2 * 16):
                 self.now += 1.0
                 taken = self.schedule.take(self.now)
@@ -196,7 +196,7 @@ TestKeys = Keys.TestCase
 TestKeys.settings = settings(max_examples=60, stateful_step_count=30)
 
 
-async def test_one_key_wakes_one_worker_and_many_keys_wake_many() -> None:
+async def test_each_key_wakes_one_worker() -> None:
     queue: WorkQueue[int] = WorkQueue(asyncio.get_running_loop().time)
     got: list[int] = []
 
@@ -206,14 +206,14 @@ async def test_one_key_wakes_one_worker_and_many_keys_wake_many() -> None:
     workers = [asyncio.create_task(work()) for _ in range(5)]
     await asyncio.sleep(0)
     queue.add(1)
-    assert sum(not waker.done() for waker in queue._wakers) == 4  # one is woken, not all
+    assert sum(not waker.done() for waker in queue._wakers) == 4  # one worker is woken, not all
     for key in (2, 3, 4, 5):
         queue.add(key)
     await asyncio.wait_for(asyncio.gather(*workers), TIMEOUT)
     assert sorted(got) == [1, 2, 3, 4, 5]
 
 
-async def test_what_is_due_later_is_taken_though_the_worker_that_waited_for_it_is_busy() -> None:
+async def test_due_key_is_taken_when_the_worker_that_waited_for_it_is_busy() -> None:
     queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop().time)
     workers = [asyncio.create_task(queue.get()) for _ in range(2)]
     await asyncio.sleep(0)
@@ -223,20 +223,20 @@ async def test_what_is_due_later_is_taken_though_the_worker_that_waited_for_it_i
     assert sorted(done) == ["later", "now"]
 
 
-async def test_the_queue_is_calm_when_the_last_urgent_key_is_done() -> None:
+async def test_wait_until_no_urgent_key_is_left() -> None:
     queue: WorkQueue[str] = WorkQueue(lambda: 0.0, lambda key: key == "new")
     queue.add("old")
-    await asyncio.wait_for(queue.calm(), TIMEOUT)
+    await asyncio.wait_for(queue.wait_until_no_urgent(), TIMEOUT)
     queue.add("new")
-    calm = asyncio.create_task(queue.calm())
+    waiting = asyncio.create_task(queue.wait_until_no_urgent())
     assert await queue.get() == "new"
     await asyncio.sleep(0)
-    assert not calm.done()
+    assert not waiting.done()
     queue.done("new", Result())
-    await asyncio.wait_for(calm, TIMEOUT)
+    await asyncio.wait_for(waiting, TIMEOUT)
 
 
-async def test_a_worker_that_is_cancelled_hands_its_key_on() -> None:
+async def test_cancelled_worker_wakes_another() -> None:
     queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
     first, second = (asyncio.create_task(queue.get()) for _ in range(2))
     await asyncio.sleep(0)
@@ -245,7 +245,7 @@ async def test_a_worker_that_is_cancelled_hands_its_key_on() -> None:
     assert await asyncio.wait_for(second, TIMEOUT) == "a"
 
 
-async def test_a_cancelled_worker_ends_though_a_key_comes_at_that_moment() -> None:
+async def test_cancelled_worker_ends_though_a_key_arrives() -> None:
     queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
     queue.schedule.add_at("later", 60.0)
 
