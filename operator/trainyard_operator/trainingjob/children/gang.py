@@ -1,4 +1,4 @@
-"""A job on several nodes: one Indexed Job whose pods start together, find each other by DNS and end together."""
+"""Children of a gang: an Indexed Job whose pods start and end together, and a Service for their DNS names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainyard_crds.constants import (
 from trainyard_kube.paths import Object
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-"""Label and annotation of each pod of an Indexed Job."""
+"""Label and annotation with the index of each pod of an Indexed Job."""
 
 
 def environment(job: Object, nodes: int) -> list[Object]:
-    """Variables by which the pods of a job find each other; none on one node."""
+    """Return the variables with which the pods of a gang rendezvous; none on one node."""
     if nodes == 1:
         return []
     metadata = job["metadata"]
@@ -35,20 +35,20 @@ def environment(job: Object, nodes: int) -> list[Object]:
 
 
 def subdomain(job: Object, nodes: int) -> Object:
-    """The part of a pod that gives it a DNS name below the job's Service; nothing on one node."""
+    """Return the part of a pod that gives it a DNS name below the job's Service; nothing on one node."""
     return {} if nodes == 1 else {"subdomain": service_name(job["metadata"]["name"], job["metadata"]["uid"])}
 
 
 def job_spec(nodes: int, retries: Object) -> Object:
-    """How many pods a Job has and what it does about those that fail.
+    """Return the number of a Job's pods and how it handles pods that fail.
 
-    Pod 0 says when a run is done. Each index has a budget and a back-off of its own: with one for all, the pods that
-    end with a lost peer would double the wait each (4 of them make it 80 s). That the budget is kept over all
-    indexes together is the operator's matter.
+    The success of pod 0 completes the Job. Each index has its own retry limit and backoff: with a common backoff, each
+    pod that ends with a lost peer would double it (4 pods make it 80 s). The operator enforces spec.retry.limit over
+    all indexes together.
 
     Args:
-        nodes: Pods.
-        retries: What a Job with one pod would do.
+        nodes: Number of pods.
+        retries: How a Job with one pod handles failures.
     """
     counts = {"parallelism": nodes, "completions": nodes}
     if nodes == 1:
@@ -65,11 +65,11 @@ def job_spec(nodes: int, retries: Object) -> Object:
 
 
 def service(metadata: Object, role: str) -> Object:
-    """The headless Service that gives each pod its DNS name, before it is ready.
+    """Return the headless Service that gives each pod its DNS name, before the pod is ready.
 
     Args:
-        metadata: Its own, with the labels every child has.
-        role: That of the pods.
+        metadata: The Service's metadata, with the labels that every child has.
+        role: Role label of the pods.
     """
     selector = {JOB_UID_LABEL: metadata["labels"][JOB_UID_LABEL], ROLE_LABEL: role}
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}

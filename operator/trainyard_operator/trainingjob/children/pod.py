@@ -1,4 +1,4 @@
-"""Pod specs of the trainer: restricted Pod Security, no API token, only scratch and the run's volume writable."""
+"""Pod specs of the trainer: restricted Pod Security, no API token, only scratch and run volumes writable."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _USER = 1000
 _TOKEN_SECONDS = 3600
 _TMP_SIZE = "10Gi"
 _SHM_SHARE = 4
-"""Shared memory may take one part in four of the memory limit, which it counts against."""
+"""The memory limit divided by the limit of /dev/shm, which counts against it."""
 _CHECK_RESOURCES = {"cpu": "500m", "memory": "512Mi"}
 _TRAINER = ["python", "-m", "trainyard_trainer"]
 _NO_GPU = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 
 
 def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
-    """The pod that trains."""
+    """Return the pod that trains."""
     resources = spec.resources
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
@@ -62,9 +62,9 @@ def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_ma
 
 
 def preferring(nodes: tuple[str, ...]) -> Object:
-    """The part of a pod that draws it to nodes; it may run elsewhere, after one of them is lost, for example.
+    """Return the part of a pod that makes it prefer nodes; it may run elsewhere, for example after a node is lost.
 
-    Each node is a preference of its own: the API server takes one value only where a node's name is asked for.
+    Each node is its own preference: a field selector of a node's name takes one value only.
     """
     if not nodes:
         return {}
@@ -74,7 +74,7 @@ def preferring(nodes: tuple[str, ...]) -> Object:
 
 
 def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
-    """The pod that makes an export: what the training pod has, but for the GPUs and the right to report progress."""
+    """Return the pod that makes an export: the training pod without GPUs and without a token to report progress."""
     resources = spec.resources
     container = _container(
         image=settings.trainer_image,
@@ -89,12 +89,12 @@ def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map:
 
 
 def _placed(container: Object, volumes: list[Object], spec: Spec) -> Object:
-    """A pod on the nodes that the spec selects, with the spec's grace period."""
+    """Return a pod on the nodes that the spec selects, with the spec's grace period."""
     return {**_pod(container, volumes, spec.checkpoints.grace_period_seconds), **_node_choice(spec.resources)}
 
 
 def _node_choice(resources: Resources) -> Object:
-    """The parts of a pod that select its nodes."""
+    """Return the parts of a pod that select its nodes."""
     optional = {
         "nodeSelector": resources.node_selector,
         "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
@@ -103,9 +103,9 @@ def _node_choice(resources: Resources) -> Object:
 
 
 def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str | None, directory: str) -> Object:
-    """The pod that reads a result, on the nodes where the run was: others may not take it, or not reach its volume.
+    """Return the pod that reads a result, on nodes that the run could use: other nodes may not reach its volume.
 
-    The volume is mounted read-only. The spec is taken as it stands: a run that is over is not judged again.
+    The volume is mounted read-only. The spec may be invalid: a finished run is not validated again.
     """
     container = _container(
         image=image or settings.trainer_image,
@@ -206,7 +206,7 @@ def _credentials_env(spec: Spec) -> list[Object]:
 
 
 def _s3_env(s3: S3 | None) -> list[Object]:
-    """The credentials' own names are the Secret's keys; a session token is there for temporary ones only."""
+    """Return the credentials by the names of the Secret's keys; only temporary ones have a session token."""
     if s3 is None or s3.credentials_secret is None:
         return []
     name = s3.credentials_secret.name
@@ -236,11 +236,11 @@ def _scratch_env() -> list[Object]:
 def _volumes(
     job: Object, spec: Spec, resources: Resources, settings: RenderSettings, config_map: str
 ) -> tuple[list[Object], list[Object]]:
-    """Volumes and mounts of the training pod."""
+    """Return volumes and mounts of the training pod."""
     shm = {"medium": "Memory", "sizeLimit": str(whole_units(resources.memory_limit) // _SHM_SHARE)}
     volumes = [
         *_data_volumes(job, spec, config_map),
-        # Optional, so that no pod waits for it: without it a job trains, and only its progress is not seen.
+        # Optional, so that no pod waits for it: without it a job trains, but cannot report progress.
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
         {"name": "token", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
         {"name": "shm", "emptyDir": shm},
@@ -257,7 +257,7 @@ def _volumes(
 
 
 def _data_volumes(job: Object, spec: Spec, config_map: str) -> list[Object]:
-    """The run config and every claim that a run reads or writes."""
+    """Return the volumes of the run config and of every claim that a run reads or writes."""
     claims = [_claim_volume(volume, claim) for claim, volume in _claims(job, spec).items()]
     return [*claims, {"name": "config", "configMap": {"name": config_map}}]
 
@@ -273,7 +273,7 @@ def _data_mounts(job: Object, spec: Spec) -> list[Object]:
 
 
 def _claims(job: Object, spec: Spec) -> dict[str, str]:
-    """The volume of each claim; one that is several things is one volume with several mounts."""
+    """Return the volume of each claim; a claim with several purposes is one volume with several mounts."""
     claims = {run_claim(job, spec): "run"}
     for i, claim in enumerate(source_claims(spec)):
         claims.setdefault(claim, f"claim-{i}")
@@ -292,7 +292,7 @@ def _claim_volume(name: str, claim: str) -> Object:
 
 
 def _scratch_volumes(home: str, tmp: str) -> list[Object]:
-    """HOME holds every other scratch directory but /tmp."""
+    """Return the scratch volumes; HOME contains every scratch directory but /tmp."""
     return [{"name": "home", "emptyDir": {"sizeLimit": home}}, {"name": "tmp", "emptyDir": {"sizeLimit": tmp}}]
 
 

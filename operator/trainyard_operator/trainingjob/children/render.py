@@ -39,15 +39,15 @@ _CHECK_SECONDS = 300
 
 
 def children(observed: Observed, settings: RenderSettings, admission: Admission) -> tuple[Object, ...]:
-    """ConfigMap, claim (where one is made), Service (of several nodes) and Job, in the order a pod needs them.
+    """Return ConfigMap, claim (if one is made), Service (of a gang) and Job, in the order in which a pod needs them.
 
     Args:
         observed: The TrainingJob.
         settings: The operator's settings.
-        admission: When the queue let it in, and on which nodes: they are preferred, a later attempt may go elsewhere.
+        admission: Time of the admission and planned nodes, which are preferred: a later attempt may use others.
 
     Raises:
-        InvalidSpecError: the spec is not one this operator understands.
+        InvalidSpecError: the spec does not fit this operator's API.
     """
     job, spec = observed.job, _valid(observed)
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
@@ -64,11 +64,11 @@ def children(observed: Observed, settings: RenderSettings, admission: Admission)
         spec=gang.job_spec(nodes, _retries(spec)),
         pod_spec=pod.training_pod(job, spec, settings, config_map=config_name) | pod.preferring(admission.nodes),
     )
-    return config_map, *claim, *service, _handed_over(train, admission)
+    return config_map, *claim, *service, _for_kueue(train, admission)
 
 
 def export_job(observed: Observed, export: Export, settings: RenderSettings) -> tuple[Object, ...]:
-    """ConfigMap and Job that make one export of a finished run, on the CPU.
+    """Return ConfigMap and Job that make one export of a finished run, on the CPU.
 
     Args:
         observed: The TrainingJob.
@@ -76,7 +76,7 @@ def export_job(observed: Observed, export: Export, settings: RenderSettings) -> 
         settings: The operator's settings.
 
     Raises:
-        InvalidSpecError: the spec is not one this operator understands.
+        InvalidSpecError: the spec does not fit this operator's API.
     """
     job, spec = observed.job, _valid(observed)
     config_map = _config_map(job, export_config(job, spec, export), EXPORT_ROLE)
@@ -93,12 +93,12 @@ def export_job(observed: Observed, export: Export, settings: RenderSettings) -> 
 
 
 def export_name(job_name: str, uid: str, format_: str) -> str:
-    """Name of the Job that makes an export: 5 letters tell formats apart, and a label holds no more."""
+    """Return the name of an export's Job; 5 letters distinguish the formats, and a label value has room for no more."""
     return f"{child_name(job_name, uid)}-{format_[:5]}"
 
 
 def check_job(observed: Observed, settings: RenderSettings, *, image: str | None) -> Object:
-    """The short Job that reads result.json from the run's volume into its termination message.
+    """Return the Job that reads result.json from the run's volume into its termination message.
 
     Args:
         observed: The TrainingJob.
@@ -118,7 +118,7 @@ def check_job(observed: Observed, settings: RenderSettings, *, image: str | None
 
 
 def check_name(job_name: str, uid: str) -> str:
-    """Name of the check Job."""
+    """Return the name of the check Job."""
     return f"{child_name(job_name, uid)}-check"
 
 
@@ -141,15 +141,15 @@ def _config_map(job: Object, config: RunConfig, role: str) -> Object:
 
 
 def _admitted(admission: Admission) -> Object:
-    """What the queue decided, for whoever reads the Job, and for an operator that was killed before it told more."""
+    """Return the annotations of the admission, which survive an operator that is killed before it writes the status."""
     if not admission.admitted_at:
         return {}
     enqueued = (admission.queue or {}).get("enqueuedAt")
     return {ADMITTED_ANNOTATION: admission.admitted_at} | ({ENQUEUED_ANNOTATION: enqueued} if enqueued else {})
 
 
-def _handed_over(train: Object, admission: Admission) -> Object:
-    """The Job as Kueue takes it up: suspended, with its labels; from then on both of its `spec` parts are Kueue's."""
+def _for_kueue(train: Object, admission: Admission) -> Object:
+    """Return the Job with Kueue's labels and suspended; Kueue owns its `spec.suspend` and template from then on."""
     if admission.handoff is None:
         return train
     labels = {**train["metadata"]["labels"], **admission.handoff.labels}
@@ -157,7 +157,7 @@ def _handed_over(train: Object, admission: Admission) -> Object:
 
 
 def _retries(spec: Spec) -> Object:
-    """What a Job does about pods that fail."""
+    """Return how a Job handles pods that fail."""
     return {
         "backoffLimit": spec.retry.limit,
         "podReplacementPolicy": "Failed",
@@ -166,7 +166,7 @@ def _retries(spec: Spec) -> Object:
 
 
 def failure_rules() -> list[Object]:
-    """podFailurePolicy: the first matching rule decides; what none matches counts against backoffLimit."""
+    """Return the rules of podFailurePolicy; a failure that none matches counts against backoffLimit."""
     return [
         _exit_rule(OnExit.IGNORE),
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -180,7 +180,7 @@ def _exit_rule(action: OnExit) -> Object:
 
 
 def owner_reference(job: Object) -> Object:
-    """Makes the garbage collector delete a child with its TrainingJob."""
+    """Return the reference by which the garbage collector deletes a child with its TrainingJob."""
     return {
         "apiVersion": API_VERSION,
         "kind": "TrainingJob",
@@ -215,7 +215,7 @@ def _service(job: Object) -> Object:
 
 
 def _claim(job: Object, spec: Spec) -> Object:
-    """The claim of the run directory; a retained one has no owner, so that it outlives the TrainingJob."""
+    """Return the claim of the run directory; a retained one has no owner, so that it outlives the TrainingJob."""
     storage, metadata = spec.storage, _metadata(job, run_claim(job, spec))
     if storage.is_retained:
         del metadata["ownerReferences"]

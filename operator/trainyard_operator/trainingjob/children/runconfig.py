@@ -39,7 +39,7 @@ _PVC = "pvc://"
 
 
 def run_config(job: Object, spec: Spec, gateway_url: str) -> RunConfig:
-    """The RunConfig of one TrainingJob.
+    """Return the RunConfig of one TrainingJob.
 
     Raises:
         InvalidSpecError: the spec's parts do not fit together.
@@ -71,7 +71,7 @@ def run_config(job: Object, spec: Spec, gateway_url: str) -> RunConfig:
 
 
 def export_config(job: Object, spec: Spec, export: Export) -> RunConfig:
-    """The RunConfig of a finished run with one export, which is made without a word to the gateway.
+    """Return the RunConfig of a finished run with one export and without progress reports.
 
     Raises:
         InvalidSpecError: the spec's parts do not fit together.
@@ -81,30 +81,30 @@ def export_config(job: Object, spec: Spec, export: Export) -> RunConfig:
 
 
 def config_text(config: RunConfig) -> tuple[str, str]:
-    """The document's text and the first 8 digits of its SHA-256."""
+    """Return the document's text and the first 8 digits of its SHA-256."""
     text = json.dumps(config.to_json(), indent=2, sort_keys=True) + "\n"
     return text, sha256(text.encode()).hexdigest()[:8]
 
 
 def run_claim(job: Object, spec: Spec) -> str:
-    """Name of the claim with the run directory."""
+    """Return the name of the claim with the run directory."""
     metadata = job["metadata"]
     return spec.storage.claim_name or child_name(metadata["name"], metadata["uid"])
 
 
 def run_uri(job: Object, spec: Spec) -> str:
-    """The run directory as users see it."""
+    """Return the URI of the run directory: pvc://claim/path."""
     return run_directory(_PVC + run_claim(job, spec), job["metadata"]["name"], job["metadata"]["uid"])
 
 
 def cache_claim(spec: Spec) -> str | None:
-    """Name of the claim that jobs share, if there is one."""
+    """Return the name of the cache claim, if there is one."""
     cache = spec.storage.cache
     return cache.claim_name if cache else None
 
 
 def source_claims(spec: Spec) -> list[str]:
-    """Names of the claims the sources lie on, each once, in a stable order."""
+    """Return the names of the claims that the sources are on, each once, in a stable order."""
     validation = spec.dataset.validation
     sources = [spec.model.source, spec.dataset.source, (validation.source if validation else None) or ""]
     return sorted({_split(source)[0] for source in sources if source.startswith(_PVC)})
@@ -135,7 +135,7 @@ def _s3(s3: S3 | None) -> RunS3:
 
 
 def _local(source: str) -> str:
-    """The source as the pod finds it: pvc:// becomes the file:// of its mount."""
+    """Return the source as the pod accesses it: pvc:// becomes the file:// of its mount."""
     if not source.startswith(_PVC):
         return source
     claim, path = _split(source)

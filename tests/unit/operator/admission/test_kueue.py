@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.operator.admission.workloads import workload
-from tests.unit.operator.trainingjob.state_model import CHILD_UID, NAME, NAMESPACE, World
+from tests.unit.operator.trainingjob.state_model import CHILD_UID, NAME, NAMESPACE, JobModel
 from trainyard_kube.errors import NotFoundError
 from trainyard_operator.admission.kueue.controller import KueueAdmission, positions
 from trainyard_operator.kube.store import Key
@@ -20,7 +20,7 @@ class KueueFixture:
     """One TrainingJob that waits in Kueue, and a fake visibility API."""
 
     def __init__(self) -> None:
-        self.state, self.added, self.requests = World(), [], 0
+        self.state, self.added, self.requests = JobModel(), [], 0
         self.state.kueue = {"default": "gpus"}
         self.state.apply(self.state.plan())
         self.items: list[Object] | None = []

@@ -1,4 +1,4 @@
-"""A small model of one TrainingJob and its children: what a plan does to them, and nothing more."""
+"""A model of one TrainingJob and its children, to which plans can be applied."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ SPEC: Object = {
 
 
 def at(clock: str) -> datetime:
-    """An instant of the stories' day."""
+    """A time on the day of the scenarios."""
     return datetime.fromisoformat(f"{DAY}{clock}").replace(tzinfo=UTC)
 
 
 def need_of(kind: str, name: str) -> Need:
-    """What a policy looks up; logs are those of the trainer's container."""
+    """A look-up of a policy; logs are those of the trainer's container."""
     return Need(kind, name, TRAINER_CONTAINER if kind == LOG else "")
 
 
@@ -80,7 +80,7 @@ def new_job() -> Object:
 
 
 def new_pod(name: str, created: str, *, owner: str = CHILD, owner_uid: str = CHILD_UID) -> Object:
-    """A pod of the training Job, as the Store keeps it; `0-a` is one of index 0 of a job on several nodes."""
+    """A pod of the training Job, as the informer keeps it; `0-a` is one of index 0 of a gang."""
     index = name.partition("-")[0]
     labels = {"labels": {INDEX_LABEL: index}} if index.isdecimal() else {}
     return {
@@ -98,7 +98,7 @@ def new_pod(name: str, created: str, *, owner: str = CHILD, owner_uid: str = CHI
 
 
 def kept(job: Object, created: str) -> Object:
-    """What the Store keeps of a batch Job that was just made."""
+    """What the informer keeps of a new batch Job."""
     return {
         "metadata": {
             "name": job["metadata"]["name"],
@@ -130,7 +130,7 @@ def merged(target: Any, change: Any) -> Any:
     return result
 
 
-class World:
+class JobModel:
     """One TrainingJob with its children."""
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ class World:
         )
 
     def apply(self, done: Plan) -> None:
-        """What the API server makes of a plan."""
+        """Apply a plan as the API server would."""
         for body in done.create:
             if body["kind"] != "Job":
                 continue
@@ -216,7 +216,7 @@ class World:
                 self.child = merged(self.child, patch.body)
 
     def delete_export_job(self, name: str) -> None:
-        """The garbage collector takes its pods, too."""
+        """Delete an export's Job; the garbage collector deletes its pods."""
         uid = self.export_jobs.pop(name)["metadata"]["uid"]
         pods = self.export_pods.items()
         self.export_pods = {key: pod for key, pod in pods if pod["metadata"]["ownerReferences"][0]["uid"] != uid}

@@ -1,4 +1,4 @@
-"""Every field of a TrainingJob's spec has an effect that a test sees; those of the trainer must reach it."""
+"""Every field of a TrainingJob's spec has a tested effect; fields of the trainer reach its run config."""
 
 import json
 from collections.abc import Callable
@@ -66,7 +66,7 @@ FIRST: dict[str, Any] = {
     ],
     "s3": {"endpoint": "https://minio.storage:9000", "region": "eu-west-1"},
 }
-"""Every field the trainer reads, none with its default where there is another value."""
+"""Every field that the trainer reads, with another value than its default where there is one."""
 SECOND = {"dataset": {"source": "s3://rows/train.jsonl", "validation": {"fraction": 0.25}}}
 ONE_VALUE = {"task", "quantization.type"}
 
@@ -86,7 +86,7 @@ FOR_THE_TRAINER = sorted(set(leaves(TrainingJobSpec)) & set(leaves(RunConfig)))
 
 
 @pytest.mark.parametrize("field", FOR_THE_TRAINER)
-def test_a_field_of_the_trainer_reaches_its_run_config(field: str) -> None:
+def test_trainer_field_reaches_the_run_config(field: str) -> None:
     spec = next(spec for spec in (FIRST, SECOND) if values(spec, field))
     plain = run_config({})
     assert values(run_config(spec), field) == values(spec, field)
@@ -106,7 +106,7 @@ def limits(job: dict[str, Any]) -> Any:
 
 
 def secret(variable: str) -> Check:
-    """What a variable of the container is read from."""
+    """Return a check of the Secret key that a variable is read from."""
 
     def read(job: dict[str, Any]) -> Any:
         env = pod(job)["containers"][0]["env"]
@@ -168,7 +168,7 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
 
 
 @pytest.mark.parametrize("field", IN_THE_JOB)
-def test_a_field_of_the_job_is_in_its_pod(field: str) -> None:
+def test_job_field_reaches_the_pod(field: str) -> None:
     changes, check, wanted = IN_THE_JOB[field]
     assert check(rendered(changes)[-1]) == wanted
 
@@ -183,13 +183,13 @@ IN_THE_CLAIM: dict[str, tuple[Check, Any]] = {
 
 
 @pytest.mark.parametrize("field", IN_THE_CLAIM)
-def test_a_field_of_the_storage_is_in_its_claim(field: str) -> None:
+def test_storage_field_reaches_the_claim(field: str) -> None:
     check, wanted = IN_THE_CLAIM[field]
     assert check(rendered({"storage": STORAGE})[1]) == wanted
     assert check(rendered({})[1]) != wanted
 
 
-IN_STORIES: dict[str, tuple[str, dict[str, Any]]] = {
+IN_SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
     "suspend": ("suspend", {"spec": {"suspend": True}}),
     "stop": ("stop", {"spec": {"stop": "Graceful"}}),
     "activeDeadlineSeconds": ("deadline", {"spec": {"activeDeadlineSeconds": 100}}),
@@ -197,18 +197,18 @@ IN_STORIES: dict[str, tuple[str, dict[str, Any]]] = {
     "queue.priority": ("queue", {"spec": {"queue": {"priority": 3}}}),
     "queue.name": ("kueue", {"spec": {"queue": {"name": "gpus"}}}),
 }
-"""Field -> the story in golden/ that test_plan.py tells, and how its job is changed in it."""
+"""Field -> its scenario in golden/, and the change of the job in it."""
 
 
-@pytest.mark.parametrize("field", IN_STORIES)
-def test_a_field_of_a_jobs_life_has_its_story(field: str) -> None:
-    story, change = IN_STORIES[field]
-    text = (GOLDEN / f"{story}.yaml").read_text()
+@pytest.mark.parametrize("field", IN_SCENARIOS)
+def test_lifecycle_field_has_a_scenario(field: str) -> None:
+    scenario, change = IN_SCENARIOS[field]
+    text = (GOLDEN / f"{scenario}.yaml").read_text()
     assert any(change.items() <= step.get("job", {}).items() for step in yaml.safe_load(text))
     assert f"spec.{field}" in text or change
 
 
-def test_every_field_is_in_a_table() -> None:
-    tables = {*FOR_THE_TRAINER, *IN_THE_JOB, *IN_THE_CLAIM, *IN_STORIES}
+def test_every_field_has_a_table() -> None:
+    tables = {*FOR_THE_TRAINER, *IN_THE_JOB, *IN_THE_CLAIM, *IN_SCENARIOS}
     assert set(leaves(TrainingJobSpec)) == tables
     assert {"resources.gpus", "storage.cache.claimName", "optimization.learningRate"} <= tables

@@ -1,4 +1,4 @@
-"""Final values that are easier to see alone than in a story."""
+"""Final values of progress."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def observed() -> Observed:
     return observed_of(job)
 
 
-def test_an_attempt_that_ends_before_its_first_step_leaves_what_an_earlier_one_reached() -> None:
+def test_attempt_without_steps_keeps_earlier_progress() -> None:
     termination = Termination(outcome=Outcome.FAILED, exit_code=69, reason="SourceUnreachable")
     values = final_values(observed(), termination, NOW)
     assert values["progress"] == KNOWN | {"remainingSeconds": None}
     assert (values["summary"]["step"], values["summary"]["progress"]) == ("120/320", "37%")
 
 
-def test_an_attempt_that_lost_steps_says_where_it_is() -> None:
+def test_attempt_that_lost_steps_reports_its_own_step() -> None:
     termination = Termination(
         outcome=Outcome.INTERRUPTED, exit_code=75, reason="Interrupted", step=100, total_steps=320
     )

@@ -1,4 +1,4 @@
-"""What is read from a Workload: every condition and reason that Kueue writes, in words."""
+"""Admission decisions from Workloads: every condition and reason that Kueue writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.state_model import SETTINGS, World, new_job, observed_of, suspends
+from tests.unit.operator.trainingjob.state_model import SETTINGS, JobModel, new_job, observed_of, suspends
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
@@ -67,7 +67,7 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "expected"),
     [
         (workload(), WAITS),
         (workload(refused("Pending")), ("WaitingForQuota", f"Kueue has not admitted it: {QUOTA}.")),
@@ -187,11 +187,11 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
         (workload(refused("Deactivated"), evicted("Deactivated", "x"), active=False, held=True), WAITS),
     ],
 )
-def test_what_a_workload_says(found: Object, told: tuple[str, str] | None) -> None:
-    assert workload_reason(found) == told
+def test_reason_and_message_of_a_workload(found: Object, expected: tuple[str, str] | None) -> None:
+    assert workload_reason(found) == expected
 
 
-def test_a_deactivation_by_somebody_names_the_way_out() -> None:
+def test_deactivation_by_another_client_names_the_remedy() -> None:
     for conditions in ([], [evicted("Deactivated", "The workload is deactivated")]):
         reason, message = workload_reason(workload(*conditions, active=False)) or ("", "")
         assert reason == "Deactivated"
@@ -209,17 +209,17 @@ WORD, SAID = "DeactivatedDueToAdmissionCheck", "The workload is deactivated due 
         ((refused("Pending", SAID), evicted(WORD, SAID), ("Requeued", False, WORD, SAID)), True),
     ],
 )
-def test_a_deactivation_by_kueue_itself_is_undone_by_another_workload_only(
+def test_deactivation_by_kueue_needs_a_new_workload(
     conditions: tuple[tuple[str, bool, str, str], ...], active: bool
 ) -> None:
-    told = (
+    expected = (
         f"Its Workload was deactivated, not by spec.suspend: {SAID}. A user with permission queues it again by "
         "kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
     )
-    assert workload_reason(workload(*conditions, active=active)) == (WORD, told)
+    assert workload_reason(workload(*conditions, active=active)) == (WORD, expected)
 
 
-def test_a_workload_that_kueue_looks_at_again_after_its_deactivation_is_told_as_any() -> None:
+def test_requeued_workload_is_reported_like_any_other() -> None:
     past = ("Requeued", False, "DeactivatedDueToAdmissionCheck", "x")
     assert workload_reason(workload(RESERVED, ADMITTED, past)) is None
     assert workload_reason(workload(refused("Pending"), ("Requeued", True, "Reactivated", "x"))) == (
@@ -228,22 +228,22 @@ def test_a_workload_that_kueue_looks_at_again_after_its_deactivation_is_told_as_
     )
 
 
-def test_a_job_that_kueue_gave_up_fails_with_its_words() -> None:
-    world = kueue_world()
-    world.workload = workload(("Finished", True, "FailedToStart", "invalid podset infos: conflict in nodeSelector"))
-    planned = world.plan()
+def test_job_that_kueue_cannot_start_fails_with_its_message() -> None:
+    model = kueue_world()
+    model.workload = workload(("Finished", True, "FailedToStart", "invalid podset infos: conflict in nodeSelector"))
+    planned = model.plan()
     assert planned.status is not None
     assert planned.status["phase"] == "Failed"
     assert planned.status["message"] == (
         "Kueue cannot start its Job: invalid podset infos: conflict in nodeSelector. Create a TrainingJob whose "
         "spec.resources (nodeSelector, tolerations) match the ResourceFlavors of its queue."
     )
-    world.workload = workload(("Finished", True, "Failed", "x"))
-    planned = world.plan()
+    model.workload = workload(("Finished", True, "Failed", "x"))
+    planned = model.plan()
     assert planned.status is None or planned.status["phase"] != "Failed"
 
 
-def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
+def test_job_is_created_suspended_with_kueue_labels() -> None:
     handoff = KueueHandoff({"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "trainyard-p9"})
     admission = Admission(admitted=True, reason="Admitted", message="", handoff=handoff)
     job = children(observed_of(new_job()), SETTINGS, admission)[-1]
@@ -253,67 +253,67 @@ def test_the_job_is_handed_over_suspended_and_with_labels() -> None:
     assert not [label for label in pods if label.startswith("kueue")]
 
 
-def kueue_world() -> World:
-    world = World()
-    world.kueue = {"default": "gpus"}
-    world.apply(world.plan())
-    assert world.child is not None
-    world.child["status"] = {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": world.stamp}]}
-    return world
+def kueue_world() -> JobModel:
+    model = JobModel()
+    model.kueue = {"default": "gpus"}
+    model.apply(model.plan())
+    assert model.child is not None
+    model.child["status"] = {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": model.stamp}]}
+    return model
 
 
-def test_a_suspended_job_of_the_builtin_queue_is_handed_over_when_it_may_go_on() -> None:
-    world = kueue_world()
-    assert world.child is not None
-    handed = world.child["metadata"].pop("labels")
-    world.job["spec"]["suspend"] = True
-    assert world.plan().patches == ()
-    world.job["spec"]["suspend"] = False
-    planned = world.plan()
+def test_suspended_builtin_job_is_labelled_when_it_may_continue() -> None:
+    model = kueue_world()
+    assert model.child is not None
+    handed = model.child["metadata"].pop("labels")
+    model.job["spec"]["suspend"] = True
+    assert model.plan().patches == ()
+    model.job["spec"]["suspend"] = False
+    planned = model.plan()
     cleared, *labelled = planned.patches
     assert cleared.body == {"status": {"startTime": None}}
     assert [patch.body["metadata"]["labels"] for patch in labelled] == [
         {key: handed[key] for key in ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")}
     ]
     assert suspends(planned) is None
-    world.apply(planned)
-    assert world.plan().patches == ()
+    model.apply(planned)
+    assert model.plan().patches == ()
 
 
-def test_a_running_job_of_the_builtin_queue_is_suspended_by_itself() -> None:
-    world = kueue_world()
-    assert world.child is not None
-    del world.child["metadata"]["labels"]
-    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
-    world.job["spec"]["suspend"] = True
-    assert (suspends(world.plan()), len(world.plan().patches)) == (True, 1)
+def test_running_builtin_job_is_suspended_by_its_own_field() -> None:
+    model = kueue_world()
+    assert model.child is not None
+    del model.child["metadata"]["labels"]
+    model.child |= {"spec": {**model.child["spec"], "suspend": False}, "status": {"active": 1}}
+    model.job["spec"]["suspend"] = True
+    assert (suspends(model.plan()), len(model.plan().patches)) == (True, 1)
 
 
-def test_a_job_that_kueue_has_is_left_alone_by_the_builtin_queue_and_says_so() -> None:
-    world = kueue_world()
-    world.kueue = None
-    planned = world.plan()
+def test_builtin_queue_leaves_kueue_jobs_alone_and_reports_it() -> None:
+    model = kueue_world()
+    model.kueue = None
+    planned = model.plan()
     assert (suspends(planned), planned.patches) == (None, ())
     assert planned.status is not None
     assert "only Kueue starts and stops it" in planned.status["message"]
 
 
-def test_a_running_job_that_kueue_has_no_workload_of_says_how_to_end_it() -> None:
-    world = kueue_world()
-    assert world.child is not None
-    world.child |= {"spec": {**world.child["spec"], "suspend": False}, "status": {"active": 1}}
-    world.job["spec"]["suspend"] = True
-    planned = world.plan()
+def test_running_job_without_workload_names_the_remedy() -> None:
+    model = kueue_world()
+    assert model.child is not None
+    model.child |= {"spec": {**model.child["spec"], "suspend": False}, "status": {"active": 1}}
+    model.job["spec"]["suspend"] = True
+    planned = model.plan()
     assert (suspends(planned), planned.patches) == (None, ())
     assert planned.status is not None
     assert planned.status["message"].endswith("has no Workload of it; spec.stop: Force ends it without saving.")
 
 
-def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do() -> None:
-    world = kueue_world()
-    world.job["spec"]["suspend"] = True
-    world.workload = workload(evicted(WORD, SAID), active=False)
-    planned = world.plan()
+def test_suspended_job_that_kueue_deactivated_names_the_remedy() -> None:
+    model = kueue_world()
+    model.job["spec"]["suspend"] = True
+    model.workload = workload(evicted(WORD, SAID), active=False)
+    planned = model.plan()
     assert planned.status is not None
     assert (planned.status["phase"], planned.patches) == ("Suspended", ())
     assert planned.status["message"].endswith(
@@ -322,19 +322,19 @@ def test_a_suspended_job_that_kueue_deactivated_says_that_a_resume_will_not_do()
         "A user with "
         "permission queues it again by kubectl delete workloads.kueue.x-k8s.io job-tune-1a2b3 -n team."
     )
-    world.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
-    planned = world.plan()
+    model.workload = workload(evicted("Deactivated", SAID), active=False, held=True)
+    planned = model.plan()
     assert planned.status is None or "will not do" not in planned.status["message"]
 
 
-def test_a_queue_named_for_a_running_job_of_the_builtin_queue_has_no_effect_and_says_so() -> None:
-    world = World()
-    world.apply(world.plan())
-    world.job["spec"]["queue"] = {"name": "gpus"}
-    planned = world.plan()
+def test_queue_name_of_a_running_builtin_job_is_reported_as_unused() -> None:
+    model = JobModel()
+    model.apply(model.plan())
+    model.job["spec"]["queue"] = {"name": "gpus"}
+    planned = model.plan()
     assert planned.status is None or "spec.queue.name 'gpus' has no effect" in planned.status["message"]
-    world.now = world.now.replace(minute=1)
-    planned = world.plan()
+    model.now = model.now.replace(minute=1)
+    planned = model.plan()
     assert planned.status is not None
     assert planned.status["message"].endswith(
         "spec.queue.name 'gpus' has no effect: this installation uses its builtin queue."
@@ -362,12 +362,12 @@ RELABELLED = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other"}}})
         (workload(RESERVED, evicted("Preempted", "x")), False),
     ],
 )
-def test_a_workload_that_kueue_evicted_is_moved_to_another_queue_with_its_job(found: Object, moves: bool) -> None:
+def test_evicted_workload_moves_to_another_queue_with_its_job(found: Object, moves: bool) -> None:
     moved = [("workloads", {"spec": {"queueName": "other"}})] if moves else []
     assert changes(child_labels=LABELLED, found=found) == [*moved, RELABELLED]
 
 
-def test_a_job_that_ran_before_kueue_loses_its_start_time_so_that_kueue_can_start_it() -> None:
+def test_job_that_ran_before_kueue_loses_its_start_time() -> None:
     labelled = ("jobs", {"metadata": {"labels": {QUEUE_LABEL: "other", PRIORITY_LABEL: "trainyard-p5"}}})
     first = changes(child_labels={}, found=None)
     assert first == [("jobs/status", {"status": {"startTime": None}}), labelled]

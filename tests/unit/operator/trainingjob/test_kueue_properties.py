@@ -1,4 +1,4 @@
-"""What holds for every plan under Kueue, whatever the Job and its Workload say: what is Kueue's is left to Kueue."""
+"""Properties of every plan under Kueue: fields that Kueue owns never change."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.trainingjob.state_model import World, suspends
-from tests.unit.operator.trainingjob.test_properties import TIMES, worlds
+from tests.unit.operator.trainingjob.state_model import JobModel, suspends
+from tests.unit.operator.trainingjob.test_properties import TIMES, models
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.reconcile.plan import Plan
@@ -41,72 +41,72 @@ def workloads(draw: st.DrawFn) -> dict[str, Any] | None:
 
 
 @st.composite
-def kueue_worlds(draw: st.DrawFn) -> World:
-    world = draw(worlds())
-    world.kueue = draw(st.sampled_from([{}, {"default": "gpus"}, {"default": "gpus", "problem": "Install Kueue."}]))
+def kueue_worlds(draw: st.DrawFn) -> JobModel:
+    model = draw(models())
+    model.kueue = draw(st.sampled_from([{}, {"default": "gpus"}, {"default": "gpus", "problem": "Install Kueue."}]))
     name = draw(st.sampled_from([{}, {"name": "gpus"}, {"name": "other", "priority": 9}]))
-    world.job["spec"]["queue"] = name
-    if world.child is not None and draw(st.booleans()):
-        calm(world)
-    if world.child is not None:
-        world.child["metadata"]["labels"] = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
-        world.workload = draw(workloads())
-    return world
+    model.job["spec"]["queue"] = name
+    if model.child is not None and draw(st.booleans()):
+        calm(model)
+    if model.child is not None:
+        model.child["metadata"]["labels"] = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
+        model.workload = draw(workloads())
+    return model
 
 
-def calm(world: World) -> None:
+def calm(model: JobModel) -> None:
     """Most Jobs under Kueue wait, suspended and without a pod."""
-    assert world.child is not None
-    world.pods = {}
-    world.child["spec"]["suspend"] = True
-    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": world.stamp}
-    world.child["status"] = {"conditions": [suspended]}
+    assert model.child is not None
+    model.pods = {}
+    model.child["spec"]["suspend"] = True
+    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": model.stamp}
+    model.child["status"] = {"conditions": [suspended]}
 
 
-def check(world: World, planned: Plan) -> None:
-    """Nothing but two labels and spec.active is written, and only what is ours is activated."""
+def check(model: JobModel, planned: Plan) -> None:
+    """Only two labels and spec.active change, and only a Workload that the operator deactivated is activated."""
     assert suspends(planned) is None
     for patch in planned.patches:
         if patch.kind == "jobs":
             assert patch.body["metadata"].keys() == {"labels"}
             assert patch.body["metadata"]["labels"].keys() <= {QUEUE_LABEL, PRIORITY_LABEL}
         elif patch.body["spec"] == {"active": True}:
-            assert world.workload is not None
-            assert HELD_ANNOTATION in world.workload["metadata"]["annotations"]
-            assert not world.job["spec"]["suspend"]
-            assert "stop" not in world.job["spec"]
+            assert model.workload is not None
+            assert HELD_ANNOTATION in model.workload["metadata"]["annotations"]
+            assert not model.job["spec"]["suspend"]
+            assert "stop" not in model.job["spec"]
 
 
 @settings(max_examples=400)
 @given(kueue_worlds())
-def test_a_plan_settles_and_leaves_to_kueue_what_is_its(world: World) -> None:
+def test_plan_settles_and_changes_nothing_that_kueue_owns(model: JobModel) -> None:
     for _ in range(5):
-        planned = world.plan()
+        planned = model.plan()
         assert planned.need is None
-        check(world, planned)
-        world.apply(planned)
-    last = world.plan()
+        check(model, planned)
+        model.apply(planned)
+    last = model.plan()
     assert (last.status, last.note, last.create, last.patches) == (None, None, (), ())
-    TrainingJobStatus.model_validate(world.job.get("status", {}))
+    TrainingJobStatus.model_validate(model.job.get("status", {}))
 
 
 @settings(max_examples=400)
 @given(kueue_worlds())
-def test_what_the_user_holds_back_kueue_may_not_start(world: World) -> None:
-    """However Kueue sees it: a job that is suspended or stopped has no active Workload, or no Job, in the end."""
-    held = world.job["spec"]["suspend"] or world.job["spec"].get("stop") == "Graceful"
+def test_kueue_cannot_start_what_the_user_suspends(model: JobModel) -> None:
+    """A job that is suspended or stopped finally has no active Workload, or no Job."""
+    held = model.job["spec"]["suspend"] or model.job["spec"].get("stop") == "Graceful"
     for _ in range(5):
-        world.apply(world.plan())
-    status = world.job.get("status", {})
+        model.apply(model.plan())
+    status = model.job.get("status", {})
     if (
         not held
-        or world.child is None
-        or world.workload is None
+        or model.child is None
+        or model.workload is None
         or status.get("phase") in {None, "Succeeded", "Failed"}
     ):
         return
     finished = any(
         entry["type"] in {"Complete", "Failed"} and entry["status"] == "True"
-        for entry in world.child["status"]["conditions"]
+        for entry in model.child["status"]["conditions"]
     )
-    assert finished or status["phase"] in FINAL_PHASES or world.workload["spec"].get("active", True) is False, status
+    assert finished or status["phase"] in FINAL_PHASES or model.workload["spec"].get("active", True) is False, status

@@ -1,4 +1,4 @@
-"""What holds for every plan, whatever was observed: it settles, it is safe to repeat, and an end is an end."""
+"""Properties of every plan: it settles, can be repeated, and a final status never changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.operator.trainingjob.state_model import (
     NAME,
     NAMESPACE,
     UID,
-    World,
+    JobModel,
     at,
     merged,
     need_of,
@@ -81,49 +81,49 @@ def jobs(draw: st.DrawFn) -> dict[str, Any] | None:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
-    world = World()
+def models(draw: st.DrawFn) -> JobModel:
+    model = JobModel()
     spec: dict[str, Any] = {"suspend": draw(st.booleans()), "startDeadlineSeconds": draw(st.sampled_from([1, 1800]))}
     spec |= draw(st.sampled_from([{}, {}, {"stop": "Graceful"}, {"stop": "Force"}]))
     spec |= draw(st.sampled_from([{}, {"activeDeadlineSeconds": 20}]))
-    world.job = merged(world.job, {"spec": spec})
+    model.job = merged(model.job, {"spec": spec})
     if draw(st.booleans()):
-        world.job = merged(world.job, {"status": {"jobName": CHILD}})
-    world.child = draw(jobs())
+        model.job = merged(model.job, {"status": {"jobName": CHILD}})
+    model.child = draw(jobs())
     gang = draw(st.booleans())
     if gang:
-        world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}})
+        model.job = merged(model.job, {"spec": {"resources": {"nodes": 2}}})
     names = ("0-a", "1-a", "1-b", "0-b") if gang else ("a", "b")
-    world.pods = {name: draw(pods(name)) for name in names[: draw(st.integers(0, len(names)))]}
-    world.now = at("10:01:00")
+    model.pods = {name: draw(pods(name)) for name in names[: draw(st.integers(0, len(names)))]}
+    model.now = at("10:01:00")
     for name in names:
-        world.answers[need_of("pods", f"{CHILD}-{name}")] = None
-        world.answers[need_of("log", f"{CHILD}-{name}")] = "the end"
-    world.answers[need_of("jobs", CHILD)] = None
-    world.answers[need_of("terminating", NAMESPACE)] = draw(st.booleans())
-    return world
+        model.answers[need_of("pods", f"{CHILD}-{name}")] = None
+        model.answers[need_of("log", f"{CHILD}-{name}")] = "the end"
+    model.answers[need_of("jobs", CHILD)] = None
+    model.answers[need_of("terminating", NAMESPACE)] = draw(st.booleans())
+    return model
 
 
 @settings(max_examples=400)
-@given(worlds())
-def test_a_plan_settles_and_its_status_is_a_status(world: World) -> None:
+@given(models())
+def test_plan_settles_with_a_valid_status(model: JobModel) -> None:
     for _ in range(4):
-        planned = world.plan()
+        planned = model.plan()
         assert planned.need is None
-        world.apply(planned)
-    last = world.plan()
+        model.apply(planned)
+    last = model.plan()
     assert last.status is None
     assert last.note is None
     assert not last.create
     assert suspends(last) is None
-    TrainingJobStatus.model_validate(world.job.get("status", {}))
+    TrainingJobStatus.model_validate(model.job.get("status", {}))
 
 
 @settings(max_examples=300)
-@given(worlds(), worlds())
-def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: World) -> None:
-    world.apply(world.plan())
-    status = copy.deepcopy(world.job.get("status", {}))
+@given(models(), models())
+def test_final_status_never_changes(model: JobModel, later: JobModel) -> None:
+    model.apply(model.plan())
+    status = copy.deepcopy(model.job.get("status", {}))
     if status.get("phase") not in FINAL_PHASES:
         return
     later.job = merged(later.job, {"status": status})
@@ -132,67 +132,67 @@ def test_an_end_is_an_end_whatever_becomes_of_the_children(world: World, later: 
 
 
 @st.composite
-def exporting_worlds(draw: st.DrawFn) -> World:
-    world = World()
+def exporting_models(draw: st.DrawFn) -> JobModel:
+    model = JobModel()
     formats = draw(st.lists(st.sampled_from(["adapter", "merged", "gguf"]), unique=True, min_size=1))
     status: dict[str, Any] = {"phase": "Succeeded", "message": "done", "progress": {"step": 9}}
     made = [{"format": name, "uri": "pvc://a/b", "bytes": 1, "digest": "d"} for name in formats if draw(st.booleans())]
     limit = draw(st.sampled_from([1, 1800]))
     exports = [{"format": name} for name in formats]
-    world.job = merged(world.job, {"spec": {"exports": exports, "startDeadlineSeconds": limit}})
-    world.job["status"] = status | {"exports": made}
+    model.job = merged(model.job, {"spec": {"exports": exports, "startDeadlineSeconds": limit}})
+    model.job["status"] = status | {"exports": made}
     for format_ in formats:
         name, job = export_name(NAME, UID, format_), draw(jobs())
         if job is None:
             continue
         deleted = {"deletionTimestamp": f"{DAY}10:00:00Z"} if draw(st.booleans()) else {}
-        world.export_jobs[name] = merged(job, {"metadata": {"name": name, "uid": f"uid of {name}"} | deleted})
+        model.export_jobs[name] = merged(job, {"metadata": {"name": name, "uid": f"uid of {name}"} | deleted})
         for letter in draw(st.sampled_from([[], ["a"], ["a", "b"]])):
             pod = merged(draw(pods(letter)), {"metadata": {"name": f"{name}-{letter}", "uid": f"{name}-{letter}"}})
             owner = {"kind": "Job", "name": name, "uid": f"uid of {name}", "controller": True}
             pod["metadata"]["ownerReferences"] = [owner]
-            world.export_pods[f"{name}-{letter}"] = pod
-            world.answers[need_of("pods", f"{name}-{letter}")] = draw(st.sampled_from([None, pod]))
-    world.now = at("10:01:00")
-    return world
+            model.export_pods[f"{name}-{letter}"] = pod
+            model.answers[need_of("pods", f"{name}-{letter}")] = draw(st.sampled_from([None, pod]))
+    model.now = at("10:01:00")
+    return model
 
 
 @settings(max_examples=300)
-@given(exporting_worlds())
-def test_exports_settle_one_at_a_time_and_touch_nothing_else(world: World) -> None:
-    before = copy.deepcopy(world.job["status"])
+@given(exporting_models())
+def test_exports_settle_one_at_a_time_and_change_nothing_else(model: JobModel) -> None:
+    before = copy.deepcopy(model.job["status"])
     for _ in range(8):
-        planned = world.plan()
+        planned = model.plan()
         assert planned.need is None
         assert len([body for body in planned.create if body["kind"] == "Job"]) <= 1
         assert set(planned.status or {}) <= {"exports", "observedGeneration"}
-        world.apply(planned)
-    last = world.plan()
+        model.apply(planned)
+    last = model.plan()
     assert (last.status, last.note, last.create, last.patches, last.delete) == (None, None, (), (), ())
-    after = world.job["status"]
+    after = model.job["status"]
     assert {**after, "exports": None, "observedGeneration": None} == {
         **before,
         "exports": None,
         "observedGeneration": None,
     }
     for entry in before["exports"]:
-        assert entry in after["exports"], "what was made stays as it was told"
+        assert entry in after["exports"], "finished entries never change"
     TrainingJobStatus.model_validate(after)
 
 
 @settings(max_examples=300)
-@given(worlds())
-def test_a_job_is_called_suspended_or_stopped_only_when_nothing_runs(world: World) -> None:
-    world.apply(world.plan())
-    if world.job.get("status", {}).get("phase") not in ("Suspended", "Stopped"):
+@given(models())
+def test_suspended_or_stopped_job_has_no_running_pod(model: JobModel) -> None:
+    model.apply(model.plan())
+    if model.job.get("status", {}).get("phase") not in ("Suspended", "Stopped"):
         return
-    assert all(pod.get("gone") or pod["status"]["phase"] in ("Succeeded", "Failed") for pod in world.pods.values())
+    assert all(pod.get("gone") or pod["status"]["phase"] in ("Succeeded", "Failed") for pod in model.pods.values())
 
 
 @settings(max_examples=300)
-@given(worlds())
-def test_while_a_pod_runs_the_gateways_fields_are_not_touched(world: World) -> None:
-    planned = world.plan()
+@given(models())
+def test_running_job_leaves_the_gateways_fields_alone(model: JobModel) -> None:
+    planned = model.plan()
     if planned.status is None or planned.status.get("phase") != "Running":
         return
     assert not {"progress", "metrics", "gpus", "checkpoints"} & set(planned.status)
@@ -200,31 +200,31 @@ def test_while_a_pod_runs_the_gateways_fields_are_not_touched(world: World) -> N
 
 
 @st.composite
-def groups(draw: st.DrawFn) -> World:
-    """Jobs on two nodes that are meant to run; many pods do."""
-    world = World()
-    world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}, "status": {"jobName": CHILD}})
-    world.child = {
+def groups(draw: st.DrawFn) -> JobModel:
+    """Jobs on two nodes, mostly with running pods."""
+    model = JobModel()
+    model.job = merged(model.job, {"spec": {"resources": {"nodes": 2}}, "status": {"jobName": CHILD}})
+    model.child = {
         "metadata": {"name": CHILD, "uid": CHILD_UID, "resourceVersion": "7", "creationTimestamp": f"{DAY}10:00:00Z"},
         "spec": {"suspend": False},
         "status": {},
     }
     for name in ("0-a", "1-a", "1-b", "0-b")[: draw(st.integers(1, 4))]:
-        world.pods[name] = draw(pods(name))
+        model.pods[name] = draw(pods(name))
         if draw(st.booleans()):
             state = {"name": "trainer", "state": {"running": {"startedAt": draw(TIMES)}}}
-            world.pods[name]["status"] = {"phase": "Running", "containerStatuses": [state]}
-    world.now = at("10:01:00")
-    return world
+            model.pods[name]["status"] = {"phase": "Running", "containerStatuses": [state]}
+    model.now = at("10:01:00")
+    return model
 
 
 @settings(max_examples=300)
 @given(groups())
-def test_a_group_is_called_running_only_when_every_pod_of_it_runs_or_is_done(world: World) -> None:
-    world.apply(world.plan())
-    if world.job["status"].get("phase") != "Running":
+def test_gang_is_running_only_when_every_pod_runs_or_succeeded(model: JobModel) -> None:
+    model.apply(model.plan())
+    if model.job["status"].get("phase") != "Running":
         return
-    fine = {name.partition("-")[0] for name, pod in world.pods.items() if _runs_or_is_done(pod)}
+    fine = {name.partition("-")[0] for name, pod in model.pods.items() if _runs_or_is_done(pod)}
     assert fine == {"0", "1"}
 
 
@@ -239,12 +239,12 @@ def _runs_or_is_done(pod: dict[str, Any]) -> bool:
 
 
 @settings(max_examples=300)
-@given(worlds())
-def test_a_start_of_a_group_is_one_attempt_and_counts_at_most_once(world: World) -> None:
-    leaders = [name for name in world.pods if not name.startswith("1-")]
+@given(models())
+def test_start_of_a_gang_counts_as_one_attempt(model: JobModel) -> None:
+    leaders = [name for name in model.pods if not name.startswith("1-")]
     for _ in range(3):
-        world.apply(world.plan())
-    status = world.job.get("status", {})
+        model.apply(model.plan())
+    status = model.job.get("status", {})
     counts = status.get("attemptCounts", {"total": 0, "failed": 0, "restartsWithoutProgress": 0})
     assert counts["total"] <= len(leaders)
     assert counts["failed"] + counts["restartsWithoutProgress"] <= counts["total"]

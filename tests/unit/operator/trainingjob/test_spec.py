@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.state_model import SPEC, World, merged, new_job
+from tests.unit.operator.trainingjob.state_model import SPEC, JobModel, merged, new_job
 from trainyard_operator.trainingjob.spec import SpecCache, parse_spec
 
 
@@ -47,19 +47,19 @@ def test_any_document_parses(document: dict[str, Any]) -> None:
     assert document == before
 
 
-def test_a_running_job_with_an_invalid_spec_is_followed_and_a_new_one_fails() -> None:
-    world = World()
-    world.job = merged(world.job, {"spec": {"colour": "red"}})
-    failed = world.plan().status or {}
+def test_invalid_spec_fails_a_new_job_but_not_a_running_one() -> None:
+    model = JobModel()
+    model.job = merged(model.job, {"spec": {"colour": "red"}})
+    failed = model.plan().status or {}
     assert (failed["phase"], failed["message"][:11]) == ("Failed", "spec.colour")
     assert {"type": "Stalled", "status": "True", "reason": "InvalidSpec"}.items() <= failed["conditions"][-1].items()
-    world = World()
-    world.apply(world.plan())
-    world.job = merged(world.job, {"spec": {"colour": "red", "suspend": True}, "status": {"jobName": "x"}})
-    assert (world.plan().status or {})["phase"] == "Suspending"
+    model = JobModel()
+    model.apply(model.plan())
+    model.job = merged(model.job, {"spec": {"colour": "red", "suspend": True}, "status": {"jobName": "x"}})
+    assert (model.plan().status or {})["phase"] == "Suspending"
 
 
-def test_the_cache_parses_once_per_generation() -> None:
+def test_cache_parses_once_per_generation() -> None:
     cache, job = SpecCache(), new_job()
     first = cache.parse(job)
     assert cache.parse(job) is first

@@ -1,4 +1,4 @@
-"""Bodies of children, compared with checked-in ones (--update-goldens rewrites them), and rules they must keep."""
+"""Bodies of children, compared with checked-in files (--update-goldens rewrites them), and their invariants."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def rendered(case: str) -> tuple[dict[str, Any], ...]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_children_are_what_was_checked_in(case: str, request: pytest.FixtureRequest) -> None:
+def test_children_match_the_checked_in_files(case: str, request: pytest.FixtureRequest) -> None:
     text = yaml.safe_dump_all(rendered(case), sort_keys=False, width=120)
     path = GOLDEN / f"{case}.yaml"
     if request.config.getoption("--update-goldens"):
@@ -100,7 +100,7 @@ def test_children_are_what_was_checked_in(case: str, request: pytest.FixtureRequ
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_run_config_is_one_the_trainer_takes_and_the_pod_mounts_what_it_names(case: str) -> None:
+def test_run_config_is_valid_and_its_paths_are_mounted(case: str) -> None:
     config_map, *_, job = rendered(case)
     config = RunConfig.model_validate_json(config_map["data"]["run.json"])
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -120,7 +120,7 @@ def test_the_run_config_is_one_the_trainer_takes_and_the_pod_mounts_what_it_name
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_mount_has_its_volume_and_every_claim_is_one_volume(case: str) -> None:
+def test_every_mount_has_a_volume_and_every_claim_one_volume(case: str) -> None:
     pod = rendered(case)[-1]["spec"]["template"]["spec"]
     names = [volume["name"] for volume in pod["volumes"]]
     claims = [found["claimName"] for volume in pod["volumes"] if (found := volume.get("persistentVolumeClaim"))]
@@ -129,7 +129,7 @@ def test_every_mount_has_its_volume_and_every_claim_is_one_volume(case: str) -> 
 
 
 @pytest.mark.parametrize("case", ["shared-cache", "one-claim-for-all"])
-def test_a_shared_cache_can_be_written_and_is_where_the_run_config_says(case: str) -> None:
+def test_shared_cache_is_writable_at_the_path_of_the_run_config(case: str) -> None:
     config_map, *_, job = rendered(case)
     directory = RunConfig.model_validate_json(config_map["data"]["run.json"]).cache_directory
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -148,7 +148,7 @@ def test_shared_memory_fits_into_the_memory_limit(case: str) -> None:
     assert 0 < int(shm["sizeLimit"]) < whole_units(limit)
 
 
-def test_a_gpu_more_is_a_process_more_and_as_much_again_of_everything_else() -> None:
+def test_each_gpu_adds_a_process_with_its_cpu_and_memory() -> None:
     config_map, *_claim, job = rendered("two-gpus")
     config = RunConfig.model_validate_json(config_map["data"]["run.json"])
     assert (config.gpus, config.processes) == (2, 2)
@@ -165,7 +165,7 @@ def gang(name: str = NAME, **spec: Any) -> dict[str, dict[str, Any]]:
     return {body["kind"]: body for body in children(observed_of(job), SETTINGS, ADMITTED)}
 
 
-def test_pods_of_several_nodes_are_one_indexed_job_that_pod_0_ends() -> None:
+def test_gang_is_an_indexed_job_that_pod_0_completes() -> None:
     job = gang()["Job"]["spec"]
     assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
     assert job["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
@@ -174,7 +174,7 @@ def test_pods_of_several_nodes_are_one_indexed_job_that_pod_0_ends() -> None:
     assert job["podFailurePolicy"]["rules"] == failure_rules()
 
 
-def test_pods_of_several_nodes_find_pod_0_by_its_name_below_a_service_without_an_address() -> None:
+def test_gang_reaches_pod_0_through_a_headless_service() -> None:
     bodies = gang()
     service, pod = bodies["Service"], bodies["Job"]["spec"]["template"]
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
@@ -191,7 +191,7 @@ def test_pods_of_several_nodes_find_pod_0_by_its_name_below_a_service_without_an
     assert (config.gpus, config.nodes, config.processes, config.processes_per_node) == (4, 2, 8, 4)
 
 
-def test_a_gang_is_drawn_to_each_of_its_nodes_by_a_preference_of_its_own() -> None:
+def test_gang_prefers_each_of_its_nodes() -> None:
     job = merged(new_job(), {"spec": {"resources": {"gpus": 4, "nodes": 3}}})
     *_others, child = children(observed_of(job), SETTINGS, ADMITTED._replace(nodes=("n1", "n2", "n1")))
     node_affinity = child["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
@@ -200,26 +200,26 @@ def test_a_gang_is_drawn_to_each_of_its_nodes_by_a_preference_of_its_own() -> No
     assert names == [["n1"], ["n2"]], "the API server refuses two values for a node's name"
 
 
-def test_names_of_several_nodes_are_dns_labels() -> None:
+def test_names_of_a_gang_are_dns_labels() -> None:
     bodies = gang("7" * NAME_LIMIT)
     service, job = bodies["Service"]["metadata"]["name"], bodies["Job"]["metadata"]["name"]
     assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service)
     assert len(f"{job}-63") <= 63, "the host name of the last pod there can be"
 
 
-def test_a_claim_for_several_nodes_can_be_mounted_by_them_at_once() -> None:
+def test_claim_of_a_gang_is_shared() -> None:
     assert gang()["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
     assert "PersistentVolumeClaim" not in gang(storage={"claimName": "models"})
 
 
-def test_one_node_has_nothing_of_several() -> None:
+def test_job_on_one_node_has_no_gang_fields() -> None:
     bodies = rendered("gpu")
     text = json.dumps(bodies)
     assert "Service" not in {body["kind"] for body in bodies}
     assert not [word for word in ("NNODES", "MASTER_ADDR", "subdomain", "Indexed", '\\"nodes') if word in text]
 
 
-def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> None:
+def test_chart_variables_reach_the_trainer_but_never_replace_the_operators() -> None:
     job, environment = new_job(), {"NCCL_DEBUG": "INFO", "POD_UID": "mine", "HOME": "/root"}
     *_others, child = children(observed_of(job), replace(SETTINGS, environment=environment), ADMITTED)
     env = child["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -228,24 +228,24 @@ def test_variables_of_the_chart_reach_the_trainer_but_never_replace_ours() -> No
     assert not [entry for entry in env if entry.get("value") in {"mine", "/root"}]
 
 
-def test_the_name_of_the_config_map_follows_its_content() -> None:
+def test_config_map_name_contains_the_hash_of_its_content() -> None:
     assert rendered("defaults")[0]["metadata"]["name"] == rendered("defaults")[0]["metadata"]["name"]
     assert rendered("defaults")[0]["metadata"]["name"] != rendered("gpu")[0]["metadata"]["name"]
 
 
-def test_a_retained_claim_has_no_owner_and_the_other_has() -> None:
+def test_only_a_claim_that_is_not_retained_has_an_owner() -> None:
     assert "ownerReferences" not in rendered("defaults")[1]["metadata"]
     assert rendered("gpu")[1]["metadata"]["ownerReferences"][0]["kind"] == "TrainingJob"
 
 
-def test_the_rules_of_failure_come_in_the_order_of_the_contract() -> None:
+def test_failure_rules_are_in_order() -> None:
     first, second, third = failure_rules()
     assert (first["action"], first["onExitCodes"]["values"]) == ("Ignore", codes_for(OnExit.IGNORE))
     assert (second["action"], second["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     assert (third["action"], third["onExitCodes"]["values"]) == ("FailJob", codes_for(OnExit.FAIL))
 
 
-def test_the_check_goes_where_the_run_was_allowed_to_go() -> None:
+def test_check_job_uses_the_nodes_of_the_run() -> None:
     tolerations = [{"key": "gpu", "operator": "Exists"}]
     job = merged(new_job(), {"spec": {"resources": {"nodeSelector": {"zone": "a"}, "tolerations": tolerations}}})
     spec = check_job(observed_of(job), SETTINGS, image=None)["spec"]["template"]["spec"]
@@ -253,7 +253,7 @@ def test_the_check_goes_where_the_run_was_allowed_to_go() -> None:
     assert "nodeSelector" not in check_job(observed_of(new_job()), SETTINGS, image=None)["spec"]["template"]["spec"]
 
 
-def test_the_check_reads_the_frozen_image_and_cannot_write_the_volume() -> None:
+def test_check_job_uses_the_image_of_the_run_and_a_read_only_volume() -> None:
     job = check_job(observed_of(new_job()), SETTINGS, image="frozen:1")
     pod = job["spec"]["template"]["spec"]
     run = next(mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "run")
@@ -262,7 +262,7 @@ def test_the_check_reads_the_frozen_image_and_cannot_write_the_volume() -> None:
 
 
 @pytest.mark.parametrize("case", ["gpu", "object-storage"])
-def test_the_children_of_an_export_are_what_was_checked_in(case: str, request: pytest.FixtureRequest) -> None:
+def test_export_children_match_the_checked_in_files(case: str, request: pytest.FixtureRequest) -> None:
     text = yaml.safe_dump_all(exported(case), sort_keys=False, width=120)
     path = GOLDEN / f"export-{case}.yaml"
     if request.config.getoption("--update-goldens"):
@@ -279,7 +279,7 @@ def exported(case: str, **spec: Any) -> tuple[dict[str, Any], ...]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_export_gets_no_gpu_and_no_token_and_keeps_the_runs_places_and_retries(case: str) -> None:
+def test_export_has_no_gpu_and_no_token_but_nodes_and_retries_of_the_run(case: str) -> None:
     config_map, job = exported(case)
     training = rendered(case)[-1]["spec"]
     pod, trained = job["spec"]["template"]["spec"], training["template"]["spec"]
@@ -300,8 +300,8 @@ def test_an_export_gets_no_gpu_and_no_token_and_keeps_the_runs_places_and_retrie
     assert (len(config.exports), config.progress) == (1, None)
 
 
-def test_an_export_of_a_gpu_optimizer_is_no_contradiction() -> None:
-    """The run config says what the run had; that the export has no GPU is the pod's matter."""
+def test_export_of_a_run_with_a_gpu_optimizer_is_valid() -> None:
+    """The run config has the GPUs of the run; the pod has none."""
     config_map, job = exported("defaults", optimization={"optimizer": "paged_adamw8bit"}, resources={"gpus": 1})
     assert RunConfig.model_validate_json(config_map["data"]["run.json"]).gpus == 1
     assert "nvidia.com/gpu" not in job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -322,7 +322,7 @@ def test_names_of_export_jobs_differ_and_are_label_values() -> None:
         ({"method": "full", "adapter": {}}, "adapter has no effect with method: full"),
     ],
 )
-def test_a_spec_that_is_not_understood_gets_a_sentence(change: dict[str, Any], sentence: str) -> None:
+def test_invalid_spec_is_explained(change: dict[str, Any], sentence: str) -> None:
     job = merged(new_job(), {"spec": change})
     with pytest.raises(InvalidSpecError, match=sentence):
         children(observed_of(job), SETTINGS, ADMITTED)

@@ -1,4 +1,4 @@
-"""Whose fault it was that a group of pods ended, and which of them go on without it; times are seconds of a minute."""
+"""The pod at fault when a gang ends, and pods that are left; times are seconds of a minute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clock(second: int) -> str:
 
 
 def ran(name: str, started: int, ended: int | None = None, code: int = 0, **change: Any) -> Object:
-    """A pod whose container started, and ended where that is said."""
+    """A pod whose container started, and ended where a code is given."""
     pod = new_pod(name, clock(max(0, started - 1)))
     if ended is None:
         state: Object = {"running": {"startedAt": clock(started)}}
@@ -69,7 +69,7 @@ EVICTED = {**disrupted(20), **asked(20)}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_fault_is_what_a_pod_did_by_itself(pod: Object, reason: str | None) -> None:
+def test_fault_of_a_pod(pod: Object, reason: str | None) -> None:
     found = fault_of(pod, MEMORY)
     assert (found and found.ending.reason) == reason
 
@@ -100,7 +100,7 @@ LEADER = ran("0-a", 1, 30, 76)
         (ran("0-a", 1), [ran("1-a", 1, 29, 70)], None, "1-a"),
     ],
 )
-def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the_job_before_all(
+def test_first_fault_is_the_cause_and_a_fatal_one_before_all(
     leader: Object, peers: list[Object], since: str | None, blamed: str | None
 ) -> None:
     found = pod_at_fault(leader, [leader, *peers], at(f"10:00:{since}") if since else None, MEMORY)
@@ -119,22 +119,20 @@ def test_the_first_fault_of_the_leaders_group_is_the_cause_and_one_that_ends_the
         ([ran("0-a", 1), ran("1-a", 1, 9, 70), ran("1-b", 20)], ["0-a"], False),
         ([ran("0-a", 1), ran("1-a", 1, **asked(9))], ["0-a"], False),
         ([ran("0-a", 1, **asked(9)), ran("1-a", 1, **asked(9))], [], False),
-        # Started again before the first one ended of the same cause: not of the group that broke.
+        # Started again before the first one ended of the same cause: not part of the gang that broke.
         ([ran("0-a", 1, 25, 76), ran("0-b", 40), ran("1-a", 1, 9, 70), ran("1-b", 20)], [], True),
         # A second break after that.
         ([ran("0-a", 1, 25, 76), ran("0-b", 40), ran("1-a", 1, 9, 70), ran("1-b", 20, 50, 70)], ["0-b"], False),
     ],
 )
-def test_pods_that_started_before_another_one_ended_are_left_behind(
-    pods: list[Object], left: list[str], complete: bool
-) -> None:
+def test_pods_that_started_before_the_break_are_left(pods: list[Object], left: list[str], complete: bool) -> None:
     found = gang_of(pods, [], 2)
     assert found is not None
     assert [pod["metadata"]["uid"] for pod in found.left] == [f"pod-{name}" for name in left]
     assert found.complete is complete
 
 
-def test_a_leader_that_is_only_known_from_the_status_breaks_its_group_too() -> None:
+def test_recorded_leader_breaks_its_gang() -> None:
     entry = {"number": 1, "podUID": "gone", "startedAt": clock(1), "finishedAt": clock(9)}
     found = gang_of([ran("1-a", 1), ran("0-b", 20)], [entry], 2)
     assert found is not None
@@ -146,18 +144,18 @@ def test_job_on_one_node_is_no_gang() -> None:
 
 
 @pytest.mark.parametrize(("second", "seconds"), [(31, 9.0), (39, 1.0), (40, None)])
-def test_a_cause_is_waited_for_a_moment(second: int, seconds: float | None) -> None:
+def test_cause_is_awaited_for_ten_seconds(second: int, seconds: float | None) -> None:
     assert seconds_to_await_fault(LEADER, MEMORY, at(f"10:00:{second}")) == seconds
 
 
-def test_nobody_waits_for_the_cause_of_an_end_that_explains_itself() -> None:
+def test_cause_of_an_explained_end_is_not_awaited() -> None:
     assert seconds_to_await_fault(ran("0-a", 1, 30, 70), MEMORY, at("10:00:31")) is None
     assert seconds_to_await_fault(ran("0-a", 1, 30, 76, **EVICTED), MEMORY, at("10:00:31")) is None
 
 
-def test_a_peer_that_is_gone_is_forgotten_once_its_start_has_been_told_of() -> None:
-    told: Object = {"attempts": [{"finishedAt": clock(9)}]}
+def test_deleted_peer_is_forgotten_when_its_attempt_is_recorded() -> None:
+    recorded: Object = {"attempts": [{"finishedAt": clock(9)}]}
     running: Object = {"attempts": [{}]}
-    assert is_past(ran("1-a", 1, 9, 70), told)
+    assert is_past(ran("1-a", 1, 9, 70), recorded)
     assert not is_past(ran("1-a", 1, 9, 70), running)
-    assert not is_past(ran("0-a", 1, 9, 70), told), "the leader has its own entry"
+    assert not is_past(ran("0-a", 1, 9, 70), recorded), "the leader has its own entry"

@@ -1,4 +1,4 @@
-"""How pods end, and the words for it."""
+"""Reason, message, advice and action of pod ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ended(code: int, *, message: str = "", reason: str = "Error", **pod: Any) ->
 
 
 @pytest.mark.parametrize("code", list(EXIT_CODES))
-def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> None:
+def test_known_exit_code_has_its_reason_and_action(code: ExitCode) -> None:
     end = pod_ending(ended(code), MEMORY)
     assert end is not None
     meaning = EXIT_CODES[code]
@@ -51,20 +51,20 @@ def test_an_exit_code_of_the_table_has_its_reason_and_action(code: ExitCode) -> 
         (merged(new_pod("a", ""), {"gone": True}), "PodLost", OnExit.IGNORE, "before its end was seen"),
     ],
 )
-def test_an_end_is_named(pod: dict[str, Any], reason: str, action: OnExit, words: str) -> None:
+def test_reason_and_message_of_an_end(pod: dict[str, Any], reason: str, action: OnExit, words: str) -> None:
     end = pod_ending(pod, MEMORY)
     assert end is not None
     assert (end.reason, end.action) == (reason, action)
     assert words in end.message
 
 
-def test_a_pod_killed_at_the_end_of_its_grace_period_gets_the_advice() -> None:
+def test_pod_killed_at_the_end_of_its_grace_period_has_advice() -> None:
     end = pod_ending(ended(137, metadata={"deletionTimestamp": "2026-01-02T10:00:00Z"}), MEMORY)
     assert end is not None
     assert "gracePeriodSeconds" in end.advice
 
 
-def test_a_pod_that_runs_has_no_end() -> None:
+def test_running_pod_has_no_ending() -> None:
     assert pod_ending(new_pod("a", ""), MEMORY) is None
 
 
@@ -81,11 +81,11 @@ def test_a_pod_that_runs_has_no_end() -> None:
         ("trained 100 tokens: loss=0.1234567", "trained 100 tokens: loss=0.1234567"),
     ],
 )
-def test_what_looks_like_a_secret_is_redacted(text: str, clean: str) -> None:
+def test_secrets_are_redacted(text: str, clean: str) -> None:
     assert redact(text) == clean
 
 
-def test_a_tail_is_whole_lines_within_its_limit() -> None:
+def test_tail_is_whole_lines_within_its_limit() -> None:
     text = "\n".join(f"line {number} äö" for number in range(1000))
     end = tail(text, 200)
     assert len(end.encode()) <= 200

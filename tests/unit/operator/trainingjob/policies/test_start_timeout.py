@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.builders import GANG, child, condition, context, ended, pod, running
-from tests.unit.operator.trainingjob.state_model import ADMITTED, DAY, World, at, merged, new_pod, suspends
+from tests.unit.operator.trainingjob.state_model import ADMITTED, DAY, JobModel, at, merged, new_pod, suspends
 from trainyard_kube.paths import Object
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.reconcile.plan import Refusal
@@ -18,24 +18,24 @@ TIMED = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})
 
 
 @pytest.fixture
-def unbound() -> World:
+def unbound() -> JobModel:
     """A job whose pod has had no node for the whole timeout."""
-    world = World()
-    world.admission = TIMED
+    model = JobModel()
+    model.admission = TIMED
     for clock in ("10:00:00", "10:00:03"):
-        world.now = at(clock)
-        world.apply(world.plan())
-        world.pods["a"] = new_pod("a", world.stamp)
-    world.now = at("10:05:03")
-    return world
+        model.now = at(clock)
+        model.apply(model.plan())
+        model.pods["a"] = new_pod("a", model.stamp)
+    model.now = at("10:05:03")
+    return model
 
 
-def failed(world: World) -> dict[str, object]:
-    found: dict[str, object] = world.job["status"]["queue"].get("failedStarts") or {}
+def failed(model: JobModel) -> dict[str, object]:
+    found: dict[str, object] = model.job["status"]["queue"].get("failedStarts") or {}
     return found
 
 
-def test_failed_start_is_recorded_once_and_before_its_job_is_suspended(unbound: World) -> None:
+def test_failed_start_is_recorded_once_and_before_its_job_is_suspended(unbound: JobModel) -> None:
     first = unbound.plan()
     assert suspends(first) is None
     unbound.apply(first)
@@ -48,7 +48,7 @@ def test_failed_start_is_recorded_once_and_before_its_job_is_suspended(unbound: 
     assert unbound.plan().status is None
 
 
-def test_pod_that_gets_its_node_after_the_record_keeps_it(unbound: World) -> None:
+def test_pod_that_gets_its_node_after_the_record_keeps_it(unbound: JobModel) -> None:
     unbound.apply(unbound.plan())
     unbound.pods["a"] = merged(unbound.pods["a"], {"spec": {"nodeName": "node-1"}})
     found = unbound.plan()
@@ -57,7 +57,7 @@ def test_pod_that_gets_its_node_after_the_record_keeps_it(unbound: World) -> Non
     assert found.status["phase"] == "Starting"
 
 
-def test_one_unbound_pod_of_a_gang_times_out(unbound: World) -> None:
+def test_one_unbound_pod_of_a_gang_times_out(unbound: JobModel) -> None:
     unbound.pods["b"] = merged(new_pod("b", "2026-01-02T10:00:00Z"), {"spec": {"nodeName": "node-1"}})
     found = unbound.plan()
     assert found.status is not None
@@ -65,22 +65,22 @@ def test_one_unbound_pod_of_a_gang_times_out(unbound: World) -> None:
 
 
 def test_timeout_of_a_broken_gang_begins_with_the_break() -> None:
-    world = World()
-    world.job = merged(world.job, {"spec": {"resources": {"nodes": 2}}})
-    world.admission = TIMED
-    world.apply(world.plan())
+    model = JobModel()
+    model.job = merged(model.job, {"spec": {"resources": {"nodes": 2}}})
+    model.admission = TIMED
+    model.apply(model.plan())
     for index in ("0", "1"):
         bound = {"metadata": {"labels": {INDEX_LABEL: index}}, "spec": {"nodeName": "node-1"}}
-        world.pods[index] = merged(new_pod(index, "2026-01-02T10:00:00Z"), bound | running_since("10:00:10"))
-    world.now = at("10:00:20")
-    world.apply(world.plan())
-    assert world.job["status"]["phase"] == "Running"
-    world.pods["1"] |= {"gone": True}
-    world.pods["1"] = merged(world.pods["1"], {"status": ended_at("10:20:00")})
-    world.now = at("10:20:05")
-    world.apply(world.plan())
-    assert world.job["status"]["phase"] == "Starting"
-    assert not failed(world)
+        model.pods[index] = merged(new_pod(index, "2026-01-02T10:00:00Z"), bound | running_since("10:00:10"))
+    model.now = at("10:00:20")
+    model.apply(model.plan())
+    assert model.job["status"]["phase"] == "Running"
+    model.pods["1"] |= {"gone": True}
+    model.pods["1"] = merged(model.pods["1"], {"status": ended_at("10:20:00")})
+    model.now = at("10:20:05")
+    model.apply(model.plan())
+    assert model.job["status"]["phase"] == "Starting"
+    assert not failed(model)
 
 
 def running_since(since: str) -> Object:
@@ -93,7 +93,7 @@ def ended_at(moment: str) -> Object:
     return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": state}]}
 
 
-def test_job_without_gpus_has_no_timeout(unbound: World) -> None:
+def test_job_without_gpus_has_no_timeout(unbound: JobModel) -> None:
     unbound.admission = TIMED._replace(start_seconds=None)
     assert unbound.plan().status is None
 
