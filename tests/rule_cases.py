@@ -28,11 +28,11 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "8-bit optimizer on several GPUs": (
         SHARDED | {"optimization": {"optimizer": "adamw8bit"}},
-        "optimization.optimizer: 8-bit optimizers cannot be sharded over several processes",
+        "optimization.optimizer: only adamw can be sharded over several processes",
     ),
     "8-bit optimizer on several nodes": (
         {"method": "full", "resources": {"nodes": 2}, "optimization": {"optimizer": "adamw8bit"}},
-        "optimization.optimizer: 8-bit optimizers cannot be sharded over several processes",
+        "optimization.optimizer: only adamw can be sharded over several processes",
     ),
     "early stopping without held-out rows": (
         {"evaluation": {"earlyStopping": {"patience": 2}}},

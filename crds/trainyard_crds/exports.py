@@ -14,6 +14,10 @@ ExportFormat = Literal["adapter", "model", "merged", "gguf"]
 ExportBase = Literal["original", "dequantized"]
 FORMATS: dict[TaskName, tuple[ExportFormat, ...]] = {"llm": ("adapter", "model", "merged", "gguf")}
 """Formats that each task writes."""
+ADAPTER_FORMATS: tuple[ExportFormat, ...] = ("adapter", "merged")
+"""Formats that need an adapter."""
+FULL_FORMATS: tuple[ExportFormat, ...] = ("model",)
+"""Formats of method full alone."""
 GgufType = Literal["bf16", "f16", "f32", "q8_0"]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from trainyard_crds.common import Rule
-from trainyard_crds.exports import Export
+from trainyard_crds.exports import ADAPTER_FORMATS, FULL_FORMATS, Export
+from trainyard_crds.optimizers import NOT_PAGED, PAGED, SHARDABLE
 from trainyard_crds.trainingjob_training import Adapter, Evaluation, Optimization, Quantization
 
 
@@ -62,18 +63,18 @@ SHARED_RULES: tuple[Rule[Run], ...] = (
         holds=lambda run: run.quantization is None or run.method == "qlora",
     ),
     Rule(
-        "!has(self.optimization) || self.optimization.optimizer != 'paged_adamw8bit' || "
+        f"!has(self.optimization) || !(self.optimization.optimizer in {list(PAGED)}) || "
         "!has(self.resources) || self.resources.gpus > 0",
-        "spec.optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
-        holds=lambda run: run.optimization.optimizer != "paged_adamw8bit" or run.gpus > 0,
+        f"spec.optimization.optimizer: {' and '.join(PAGED)} has no effect without a GPU; use {' or '.join(NOT_PAGED)}",
+        holds=lambda run: run.optimization.optimizer not in PAGED or run.gpus > 0,
     ),
     Rule(
         "self.method != 'full' || !has(self.resources) || "
         "(self.resources.gpus < 2 && self.resources.nodes < 2) || "
-        "!has(self.optimization) || self.optimization.optimizer == 'adamw'",
-        "spec.optimization.optimizer: 8-bit optimizers cannot be sharded over several processes (one per GPU) with "
-        "method: full; use adamw, or a single GPU",
-        holds=lambda run: run.method != "full" or run.processes < 2 or run.optimization.optimizer == "adamw",
+        f"!has(self.optimization) || self.optimization.optimizer in {list(SHARDABLE)}",
+        f"spec.optimization.optimizer: only {' and '.join(SHARDABLE)} can be sharded over several processes (one per "
+        "GPU) with method: full; use it, or a single GPU",
+        holds=lambda run: run.method != "full" or run.processes < 2 or run.optimization.optimizer in SHARDABLE,
     ),
     Rule(
         "!has(self.optimization) || self.optimization.recompute != 'offload' || "
@@ -91,14 +92,16 @@ SHARED_RULES: tuple[Rule[Run], ...] = (
         ),
     ),
     Rule(
-        "!has(self.exports) || self.method != 'full' || !self.exports.exists(e, e.format in ['adapter', 'merged'])",
+        "!has(self.exports) || self.method != 'full' || "
+        f"!self.exports.exists(e, e.format in {list(ADAPTER_FORMATS)})",
         "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or gguf",
-        holds=lambda run: run.method != "full" or not {"adapter", "merged"} & _formats(run),
+        holds=lambda run: run.method != "full" or not _formats(run) & set(ADAPTER_FORMATS),
     ),
     Rule(
-        "!has(self.exports) || self.method == 'full' || !self.exports.exists(e, e.format == 'model')",
+        "!has(self.exports) || self.method == 'full' || "
+        f"!self.exports.exists(e, e.format in {list(FULL_FORMATS)})",
         "spec.exports: format: model is for method: full; use format: merged for a whole model",
-        holds=lambda run: run.method == "full" or "model" not in _formats(run),
+        holds=lambda run: run.method == "full" or not _formats(run) & set(FULL_FORMATS),
     ),
     Rule(
         "!has(self.exports) || self.method == 'qlora' || !self.exports.exists(e, has(e.base))",

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import Rule, SpecModel, rules
+from trainyard_crds.optimizers import OPTIMIZER_DESCRIPTION, OptimizerName
 
 Method = Literal["lora", "qlora", "full"]
 DEFAULT_METHOD: Method = "lora"
@@ -43,13 +44,7 @@ class Optimization(SpecModel):
     max_grad_norm: float = Field(
         default=1.0, ge=0, le=1_000_000, description="Global norm that gradients are clipped to; 0 disables clipping."
     )
-    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = Field(
-        default="adamw",
-        description=(
-            "adamw; adamw8bit stores its two moments in 8 bits (bitsandbytes), a quarter of their memory; "
-            "paged_adamw8bit also moves them to host memory if the GPU's is short."
-        ),
-    )
+    optimizer: OptimizerName = Field(default="adamw", description=OPTIMIZER_DESCRIPTION)
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16", description="Data type of the weights and activations. fp32 is faster on most CPUs."
     )

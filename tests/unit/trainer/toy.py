@@ -194,7 +194,7 @@ def exported(run_directory: Path) -> bytes:
     return (run_directory / "exports/model/model.safetensors").read_bytes()
 
 
-OF_THE_CLOCK = ("time", "tokensPerSecond", "dataWait", "mfu")
+OF_THE_CLOCK = ("time", "tokensPerSecond", "imagesPerSecond", "dataWait", "mfu")
 
 
 def metric_lines(run_directory: Path) -> list[dict[str, float]]:

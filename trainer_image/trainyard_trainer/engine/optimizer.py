@@ -1,14 +1,16 @@
-"""AdamW, its learning rates, gradient clipping, and its state as tensors and JSON values."""
+"""The optimizers, their learning rates, gradient clipping, and their state as tensors and JSON values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from trainyard_crds.optimizers import OptimizerName
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.group.sharding import full_tensor, shard_like
 
@@ -20,16 +22,28 @@ _QUANTIZATION_MAPS = ("qmap1", "qmap2")
 """Constants of bitsandbytes that it keeps with every parameter's state."""
 
 
-def create_optimizer(
-    groups: Sequence[ParameterGroup], kind: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = "adamw"
-) -> Optimizer:
-    """AdamW over the groups.
+def _adamw(parameters: list[dict[str, Any]]) -> Optimizer:
+    """AdamW of torch; a step is one kernel."""
+    return AdamW(parameters, betas=_BETAS, fused=True)
 
-    Args:
-        groups: What to train.
-        kind: `adamw` makes a step in one kernel; the others (bitsandbytes) hold both moments in 8 bits, with a scale
-            for every 256 values, in tensors of at least 4096 values; `paged_adamw8bit` lets them move to host memory.
-    """
+
+def _adamw8bit(parameters: list[dict[str, Any]], *, is_paged: bool) -> Optimizer:
+    """AdamW of bitsandbytes: tensors of at least 4096 values have 8-bit moments, with a scale for every 256 of them."""
+    import bitsandbytes
+
+    optimizer: Optimizer = bitsandbytes.optim.AdamW8bit(parameters, betas=_BETAS, is_paged=is_paged)
+    return optimizer
+
+
+_CREATE: Mapping[OptimizerName, Callable[[list[dict[str, Any]]], Optimizer]] = {
+    "adamw": _adamw,
+    "adamw8bit": partial(_adamw8bit, is_paged=False),
+    "paged_adamw8bit": partial(_adamw8bit, is_paged=True),
+}
+
+
+def create_optimizer(groups: Sequence[ParameterGroup], name: OptimizerName = "adamw") -> Optimizer:
+    """Create an optimizer over the parameter groups."""
     parameters = [
         {
             "name": group.name,
@@ -39,13 +53,7 @@ def create_optimizer(
         }
         for group in groups
     ]
-    if kind == "adamw":
-        return AdamW(parameters, betas=_BETAS, fused=True)
-    import bitsandbytes
-
-    is_paged = kind == "paged_adamw8bit"
-    optimizer: Optimizer = bitsandbytes.optim.AdamW8bit(parameters, betas=_BETAS, is_paged=is_paged)
-    return optimizer
+    return _CREATE[name](parameters)
 
 
 def set_learning_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup], factor: float) -> dict[str, float]:

@@ -1,16 +1,14 @@
 """Every optimizer steps, and goes on from its packed state as if it had never stopped."""
 
-from typing import Literal
-
 import pytest
 import torch
 from torch import nn
 
+from trainyard_crds.optimizers import OPTIMIZERS, OptimizerName
 from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer, set_learning_rates, unpack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 
-Kind = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
-KINDS: tuple[Kind, ...] = ("adamw", "adamw8bit", "paged_adamw8bit")
+KINDS = tuple(OPTIMIZERS)
 
 
 def groups() -> list[ParameterGroup]:
@@ -38,7 +36,7 @@ def weights(parts: list[ParameterGroup]) -> list[torch.Tensor]:
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_packed_state_goes_on_bit_for_bit(kind: Kind) -> None:
+def test_a_packed_state_goes_on_bit_for_bit(kind: OptimizerName) -> None:
     whole = groups()
     optimizer = create_optimizer(whole, kind)
     for number in range(4):
@@ -61,7 +59,7 @@ def test_a_packed_state_goes_on_bit_for_bit(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(("kind", "most"), [("adamw", 9.0), ("adamw8bit", 2.3)])
-def test_8_bits_hold_the_moments_in_a_quarter_of_the_memory(kind: Kind, most: float) -> None:
+def test_8_bits_hold_the_moments_in_a_quarter_of_the_memory(kind: OptimizerName, most: float) -> None:
     parts = groups()
     optimizer = create_optimizer(parts, kind)
     step(optimizer, 0)

@@ -18,12 +18,20 @@ from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.memory.recompute import Recompute, recomputing
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
-from trainyard_trainer.tasks.llm.export import ExportSource, check_exports, check_merges, first_batch, write_export
+from trainyard_trainer.tasks.llm.export_formats import (
+    FORMATS,
+    check_exports,
+    check_merges,
+    first_batch,
+    needs_trained_model,
+    write_export,
+)
 from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
 from trainyard_trainer.tasks.llm.memory import plan_memory
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatch, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.tasks.text.models.full import load_model_weights, save_model
 from trainyard_trainer.tasks.text.models.libraries import import_libraries
@@ -133,15 +141,22 @@ class LlmTask:
     def export(
         self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
     ) -> ExportNotes:
-        """Write the export that was asked for; `tasks.llm.export` says what is in it."""
+        """Write an export by `tasks.llm.export_formats`."""
         ours = _ours(loaded)
-        if request.format == "merged":
-            self.load_weights(loaded, weights)  # the best checkpoint need not be the last, and it is compared with
-        probe = first_batch(ours.train)
-        source = ExportSource(
-            config=ours.config, base=ours.base, tokenizer=ours.tokenizer, model=ours.model, probe=probe
+        if FORMATS[request.format].compares:
+            self.load_weights(loaded, weights)  # the exported checkpoint need not be the last one
+        return write_export(
+            ExportJob(
+                context=context,
+                request=request,
+                base=ours.base,
+                tokenizer=ours.tokenizer,
+                model=ours.model,
+                probe=first_batch(ours.train),
+                weights=weights,
+                directory=directory,
+            )
         )
-        return write_export(source, context, request, weights, directory)
 
     def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
         """Write an export of a finished run; its model and rows are loaded only where the export is made from them."""
@@ -151,17 +166,25 @@ class LlmTask:
         base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
         check_exports(config, base)
         tokenizer = load_tokenizer(base.path, base.name)
-        compared = request.format == "merged"
-        rows = _prepare(context, base, tokenizer, *_fetch_rows(context)) if compared else None
+        compares = FORMATS[request.format].compares
+        rows = _prepare(context, base, tokenizer, *_fetch_rows(context)) if compares else None
         context.stop.check()
         model = None
-        if compared or request.base == "dequantized":
+        if needs_trained_model(request):
             model = _load_model(context, base, recomputing("none", 0))
             load_adapter(model, weights)
-        source = ExportSource(
-            config=config, base=base, tokenizer=tokenizer, model=model, probe=first_batch(rows.train) if rows else None
+        return write_export(
+            ExportJob(
+                context=context,
+                request=request,
+                base=base,
+                tokenizer=tokenizer,
+                model=model,
+                probe=first_batch(rows.train) if rows else None,
+                weights=weights,
+                directory=directory,
+            )
         )
-        return write_export(source, context, request, weights, directory)
 
 
 def _ours(loaded: Loaded) -> LlmLoaded:

@@ -15,7 +15,7 @@ _ROWS, _TOKENS = 4, 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class LogitDiff:
     """Differences of the logits, over `tokens` positions."""
 
     tokens: int
@@ -72,12 +72,12 @@ def logits_of(model: Any, probe: TextBatch) -> Tensor:
     return flat if probe.attention_mask is None else flat[probe.attention_mask.reshape(-1).bool()]
 
 
-def measure(trained: Any, load_exported: Callable[[], Any], probe: TextBatch) -> Difference:
+def measure(trained: Any, load_exported: Callable[[], Any], probe: TextBatch) -> LogitDiff:
     """Compare two models; the second one is loaded when the first is done, and forgotten afterwards."""
     wanted = logits_of(trained, probe)
     found = logits_of(load_exported(), probe)
     difference = (wanted - found).abs()
     same = (wanted.argmax(-1) == found.argmax(-1)).float().mean()
-    return Difference(
+    return LogitDiff(
         tokens=len(wanted), maximum=float(difference.max()), mean=float(difference.mean()), same_top=float(same)
     )

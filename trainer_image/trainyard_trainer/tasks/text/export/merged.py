@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
-from trainyard_trainer.tasks.text.export.base import INDEX, read_config, read_shards
-from trainyard_trainer.tasks.text.export.merge import Dequantized, keep, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.format import ExportJob
+from trainyard_trainer.tasks.text.export.logit_diff import LogitDiff, measure
+from trainyard_trainer.tasks.text.export.stored_weights import INDEX, read_config, read_shards
+from trainyard_trainer.tasks.text.models.loading import load_base_model
 
 _COPIED = ("generation_config.json",)
+_SPARE_MEMORY = 1.5
+"""A GPU is used for a comparison when its free memory is this many times the exported files."""
 
 
-def export_merged(
-    base: Path,
-    adapter: Path,
-    tokenizer: Any,
-    directory: Path,
-    *,
-    dequantized_from: Any | None,
-    poll: Callable[[], None],
-) -> None:
-    """Write the merged model file by file: at most one of them is in memory.
+def write_merged(job: ExportJob) -> LogitDiff:
+    """Write the merged model, load it, and compare it with the trained one.
 
-    Args:
-        base: Directory of the base model.
-        adapter: A PEFT directory.
-        tokenizer: The model's tokenizer.
-        directory: An empty directory.
-        dequantized_from: The loaded 4-bit model whose weights take the place of the original ones; None for those.
-        poll: Called between tensors; may raise.
+    Raises:
+        StopRequested: The run was asked to stop.
     """
-    substitute = None if dequantized_from is None else Dequantized(dequantized_from, stored_names(read_shards(base)))
-    for shard, tensors in merged_shards(base, adapter, substitute or keep):
+    assert job.probe is not None
+    _write_model(job)
+    job.poll()
+
+    def load() -> Any:
+        precision = job.config.optimization.precision
+        return load_base_model(job.directory, "the merged model", precision=precision, device=_comparison_device(job))
+
+    return measure(job.model, load, job.probe)
+
+
+def _write_model(job: ExportJob) -> None:
+    """Write the merged model file by file: at most one of them is in memory."""
+    base, directory, substitute = job.base.path, job.directory, None
+    if job.request.base == "dequantized":
+        substitute = Dequantized(job.model, stored_names(read_shards(base)))
+    for shard, tensors in merged_shards(base, job.weights, substitute or keep):
         merged = {}
         for name, tensor in tensors:
-            poll()
+            job.poll()
             merged[name] = tensor.contiguous()
         save_file(merged, directory / shard.path.name, metadata={"format": "pt"})
     config = read_config(base)
@@ -50,4 +56,13 @@ def export_merged(
     for name in (*_COPIED, INDEX):
         if (base / name).is_file():
             shutil.copyfile(base / name, directory / name)
-    tokenizer.save_pretrained(str(directory))
+    job.tokenizer.save_pretrained(str(directory))
+
+
+def _comparison_device(job: ExportJob) -> torch.device:
+    """Return the run's device when it has room for one more model, else the CPU."""
+    device = job.context.device
+    needed = _SPARE_MEMORY * sum(path.stat().st_size for path in job.directory.glob("*.safetensors"))
+    if device.type == "cuda" and torch.cuda.mem_get_info(device)[0] > needed:
+        return device
+    return torch.device("cpu")

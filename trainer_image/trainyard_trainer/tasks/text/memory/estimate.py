@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
+from trainyard_crds.optimizers import OPTIMIZERS
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.memory.recompute import Recompute
 from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
@@ -191,11 +192,12 @@ def _copies(run: _Run) -> int:
 
 
 def _moments(run: _Run) -> int:
-    if run.config.optimization.optimizer == "adamw":
-        return 2 * (run.width * run.whole + _FP32 * sum(run.adapter_sizes))
+    traits = OPTIMIZERS[run.config.optimization.optimizer]
+    if not traits.is_8bit:
+        return traits.moments * (run.width * run.whole + _FP32 * sum(run.adapter_sizes))
     small = sum(size for size in run.adapter_sizes if size < _LEAST_8BIT_SIZE)
     large = run.whole + sum(run.adapter_sizes) - small
-    return 2 * (_FP32 * small + large + _FP32 * (large // 256))
+    return traits.moments * (_FP32 * small + large + _FP32 * (large // 256))
 
 
 def _resident_moments(run: _Run, passing: int) -> int:
@@ -203,7 +205,7 @@ def _resident_moments(run: _Run, passing: int) -> int:
 
     Paged ones move to the host for activations, and come back for the optimizer's step, when those are gone.
     """
-    is_paged = run.config.optimization.optimizer == "paged_adamw8bit"
+    is_paged = OPTIMIZERS[run.config.optimization.optimizer].is_paged
     return max(0, _moments(run) - passing) if is_paged else _moments(run)
 
 

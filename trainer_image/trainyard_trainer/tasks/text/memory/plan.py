@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from trainyard_crds.optimizers import OPTIMIZERS
 from trainyard_crds.report import MemoryEstimate
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob_training import Adapter, Quantization
@@ -110,12 +111,10 @@ def _changes(config: RunConfig, recompute: Recompute) -> Iterator[_Change]:
         yield text, _with(config, "optimization", batch_size=half, gradient_accumulation=more), recompute
     if length >= 512:
         yield f"set llm.maxLength: {length // 2}", _with(config, "llm", max_length=length // 2), recompute
-    if options.optimizer == "adamw":
-        text = "set optimization.optimizer: adamw8bit"
-        yield text, _with(config, "optimization", optimizer="adamw8bit"), recompute
-    elif options.optimizer == "adamw8bit" and config.gpus:
-        text = "set optimization.optimizer: paged_adamw8bit"
-        yield text, _with(config, "optimization", optimizer="paged_adamw8bit"), recompute
+    lighter = OPTIMIZERS[options.optimizer].lighter
+    if lighter is not None and (config.gpus or not OPTIMIZERS[lighter].is_paged):
+        text = f"set optimization.optimizer: {lighter}"
+        yield text, _with(config, "optimization", optimizer=lighter), recompute
     for mode in _modes(config)[2:]:
         if _MODES.index(mode) > _MODES.index(recompute.mode):
             yield f"set optimization.recompute: {mode}", config, recomputing(mode, recompute.of)

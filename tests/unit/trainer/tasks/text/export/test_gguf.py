@@ -14,9 +14,9 @@ from tests.unit.trainer.tasks.llm.task_support import logits, run_context
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.tasks.llm.task import LlmTask
-from trainyard_trainer.tasks.text.export.base import read_shards
-from trainyard_trainer.tasks.text.export.gguf import read_gguf
+from trainyard_trainer.tasks.text.export.gguf_file import read_gguf
 from trainyard_trainer.tasks.text.export.gguf_metadata import rope_factors
+from trainyard_trainer.tasks.text.export.stored_weights import read_shards
 
 ROUNDING = {"f32": 0.0, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2}
 """Largest difference of a weight; tiny weights are below 1."""

@@ -12,7 +12,7 @@ from tests.unit.trainer.tasks.llm.task_support import logits, run_context
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 from trainyard_trainer.errors import ConfigurationError, StopRequested
 from trainyard_trainer.tasks.llm.task import LlmTask
-from trainyard_trainer.tasks.text.export.base import read_shards, weights_digest
+from trainyard_trainer.tasks.text.export.stored_weights import read_shards, weights_digest
 
 FP32_TOLERANCE = 5e-5
 """Merging adds two matrices before the product instead of after it; logits are about 1 to 10."""

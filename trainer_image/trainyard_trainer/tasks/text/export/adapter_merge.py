@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.tasks.text.export.base import Shard, read_shards
+from trainyard_trainer.tasks.text.export.stored_weights import Shard, read_shards
 from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, WEIGHTS_FILE
 from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
 
