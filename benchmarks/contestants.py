@@ -27,7 +27,7 @@ from benchmarks.process import usage
 from benchmarks.workload import read_rows
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer import bootstrap
-from trainyard_trainer.engine.async_checkpointer import Saver
+from trainyard_trainer.engine.async_checkpointer import AsyncCheckpointer
 from trainyard_trainer.engine.task import Loaded, MicroBatch, RunContext
 from trainyard_trainer.memory.devices import peak_flops
 from trainyard_trainer.stop import StopFlag
@@ -97,7 +97,7 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
         live = stack.enter_context(_live_bytes()) if case.watched else None
         task = ObservedTask(result, live)
         stack.enter_context(patch.dict(TASKS, {"llm": replace(LLM, create=lambda: task)}))
-        stack.enter_context(patch.object(Saver, "save", _timed(Saver.save, result.saves)))
+        stack.enter_context(patch.object(AsyncCheckpointer, "save", _timed(AsyncCheckpointer.save, result.saves)))
         termination = bootstrap.train(config, stop=StopFlag(), environ={})
     if termination.exit_code != 0 or task.loaded is None:
         sys.exit(f"{termination.reason}: {termination.message}")

@@ -21,7 +21,7 @@ from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import CheckpointStore, Draft
 from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.cli import run_command
-from trainyard_trainer.engine.async_checkpointer import Saver
+from trainyard_trainer.engine.async_checkpointer import AsyncCheckpointer
 from trainyard_trainer.report.reporter import Reporter
 from trainyard_trainer.stop import StopFlag
 
@@ -205,9 +205,9 @@ def _signal_at_instant(
 
 def _track_saves(shared: Shared, rendezvous: Rendezvous) -> None:
     saved_steps: list[int] = []
-    save, start, collect, publish = Saver.save, Writer.start, Writer.collect, CheckpointStore.save
+    save, start, collect, publish = AsyncCheckpointer.save, Writer.start, Writer.collect, CheckpointStore.save
 
-    def record_step(saver: Saver, draft: Draft, **rest: Any) -> None:
+    def record_step(saver: AsyncCheckpointer, draft: Draft, **rest: Any) -> None:
         saved_steps.append(draft.step)
         save(saver, draft, **rest)
 
@@ -225,7 +225,7 @@ def _track_saves(shared: Shared, rendezvous: Rendezvous) -> None:
         return checkpoint
 
     for owner, name, replacement in (
-        (Saver, "save", record_step),
+        (AsyncCheckpointer, "save", record_step),
         (Writer, "start", record_start),
         (Writer, "collect", wait),
         (CheckpointStore, "save", published),

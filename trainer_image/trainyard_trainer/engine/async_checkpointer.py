@@ -1,8 +1,8 @@
-"""Checkpoints off the step path: a step waits for a copy to host memory, a thread writes, hashes and publishes it.
+"""Asynchronous checkpoints: a step waits for a copy to host memory; a thread writes, hashes and publishes it.
 
-The thread has at most one checkpoint. A save that comes while it is busy waits: none is skipped, and there is never
-more than one copy. The thread alone uses the store from `save` until its end was seen here, and whatever it raises is
-raised here, in the thread of the steps.
+The thread has at most one checkpoint. A save that arrives while it is busy waits: none is skipped, and there is never
+more than one copy. From `save` until its result is collected, the thread alone uses the store. Its errors are raised in
+the training thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainyard_trainer.checkpoint.manifest import Checkpoint, CursorEntry
 from trainyard_trainer.checkpoint.store import Draft
 from trainyard_trainer.checkpoint.writer import Writer
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.grace import GracePeriodMonitor
 from trainyard_trainer.engine.host_copy import HostCopy
 from trainyard_trainer.engine.resume_checks import settings_hash
 from trainyard_trainer.engine.state import TrainingState, write_state
@@ -33,7 +33,7 @@ _WEIGHTS, _STATE = "weights:", "state:"
 def draft_of(
     state: TrainingState, *, settings: dict[str, str], epoch: float, data_fingerprint: str, created_at: str
 ) -> Draft:
-    """Return what the manifest of a checkpoint of this state says beside its files."""
+    """Return the manifest of a checkpoint of this state, without its files."""
     return Draft(
         step=state.step,
         epoch=epoch,
@@ -47,24 +47,24 @@ def draft_of(
 
 
 class Store(Protocol):
-    """What a saver needs of `CheckpointStore`."""
+    """The methods of `CheckpointStore` used here."""
 
     def save(self, draft: Draft, write: Callable[[Path, Path], None]) -> Checkpoint:
         """Commit a checkpoint, then remove those that are not kept."""
 
     def statuses(self) -> list[CheckpointStatus]:
-        """The checkpoints that count, oldest first."""
+        """Return the valid checkpoints, oldest first."""
 
 
-class Saver:
-    """Saves a run.
+class AsyncCheckpointer:
+    """Saves a run in a thread.
 
     Args:
         store: Where checkpoints go.
         write_weights: Writes a copy of the weights into a directory; runs in the thread.
-        reporter: Is told of a checkpoint once it is published.
-        clock: Measures how long that takes.
-        grace: Is told how long that takes.
+        reporter: Reports published checkpoints.
+        clock: Measures how long a save takes.
+        grace: Compares that with the grace period.
         group: The processes that hold parts of what is saved.
     """
 
@@ -75,7 +75,7 @@ class Saver:
         write_weights: Callable[[Mapping[str, Tensor], Path], None],
         reporter: Reporter,
         clock: Clock,
-        grace: GraceMeter,
+        grace: GracePeriodMonitor,
         group: Group | None = None,
     ) -> None:
         self._store = store
@@ -88,26 +88,26 @@ class Saver:
         self._writer: Writer[tuple[Checkpoint, float]] = Writer()
         self._saved_at = clock.monotonic()
         self.saved_step = 0
-        """The step of the newest checkpoint, published or on its way."""
+        """The step of the newest checkpoint, published or in flight."""
 
     @property
     def seconds_since_save(self) -> float:
-        """Since the newest copy was taken, or since the start."""
+        """Seconds since the newest copy was taken, or since the start."""
         return self._clock.monotonic() - self._saved_at
 
     def save(
         self, draft: Draft, *, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], document: dict[str, Any]
     ) -> None:
-        """Copy the run as it is now and let the thread make a checkpoint of it.
+        """Copy the run as it is now; the thread makes a checkpoint of the copy.
 
         Args:
-            draft: What the manifest says beside the files.
+            draft: The manifest without its files.
             weights: The weights themselves; they may change as soon as this returns.
             state: The tensors of the rest of the state, likewise.
             document: The rest of the state as JSON values.
 
         Raises:
-            StorageError: The checkpoint before could not be written.
+            StorageError: The previous checkpoint could not be written.
             SupersededError: A newer trainer owns the run directory.
         """
         self.flush()
@@ -117,34 +117,34 @@ class Saver:
         self._writer.start(lambda: self._write(draft, copies, document, wait))
 
     def poll(self) -> None:
-        """Tell of a checkpoint that was published in the meantime.
+        """Report a checkpoint that was published in the meantime.
 
         Raises:
             StorageError: It could not be written.
             SupersededError: A newer trainer owns the run directory.
         """
-        self._tell(self._writer.collect(wait=False))
+        self._report(self._writer.collect(wait=False))
 
     def flush(self) -> None:
-        """Wait until the checkpoint in flight, if there is one, is published; raises what `poll` does."""
+        """Wait until the checkpoint in flight, if any, is published; raises what `poll` does."""
         if self._writer.is_busy:
             self._reporter.stage(Stage.SAVING)
-            self._tell(self._writer.collect(wait=True))
+            self._report(self._writer.collect(wait=True))
             self._reporter.stage(Stage.TRAINING)
         else:
             self.poll()
 
     def close(self) -> None:
-        """End the thread after what it has in hand, and tell of that; for a run that ends with an error of its own."""
+        """End the thread after its current checkpoint and report that one."""
         self._writer.close()
-        with suppress(TrainerError, OSError):  # the error that ends the run says more; often it is the same
+        with suppress(TrainerError, OSError):  # the error that ends the run is reported; often it is the same
             self.poll()
         self._copy.release()
 
     def _write(
         self, draft: Draft, copies: dict[str, Tensor], document: dict[str, Any], wait: Callable[[], None]
     ) -> tuple[Checkpoint, float]:
-        """In the thread: the checkpoint, and the seconds from the beginning of its copy until it was published."""
+        """In the thread: write and publish; returns the checkpoint and the seconds since its copy began."""
 
         def write(weights: Path, state: Path) -> None:
             wait()
@@ -155,7 +155,7 @@ class Saver:
         started = self._saved_at
         return self._store.save(draft, write), self._clock.monotonic() - started
 
-    def _tell(self, published: tuple[Checkpoint, float] | None) -> None:
+    def _report(self, published: tuple[Checkpoint, float] | None) -> None:
         if published is None:
             return
         checkpoint, seconds = published
@@ -166,8 +166,8 @@ class Saver:
         self._reporter.checkpoints(self._store.statuses())
 
 
-class Contributor:
-    """Takes part in the saves of a group's first process; has the methods of `Saver`."""
+class ReplicaCheckpointer:
+    """Contributes a replica's shards to the saves of the main process; has the methods of `AsyncCheckpointer`."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -175,40 +175,42 @@ class Contributor:
 
     @property
     def seconds_since_save(self) -> float:
-        """The first process's clock counts."""
+        """Return 0; the main process measures."""
         return 0.0
 
     def save(
         self, draft: Draft, *, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], document: dict[str, Any]
     ) -> None:
-        """Give this process's parts of the tensors."""
+        """Gather this process's shards of the tensors."""
         self.saved_step = draft.step
         for tensor in _together(weights, state).values():
             self._group.full_tensor(tensor)
 
     def poll(self) -> None:
-        """Nothing is on its way here."""
+        """Do nothing: a replica has no checkpoint in flight."""
 
     def flush(self) -> None:
-        """Nothing is on its way here."""
+        """Do nothing: a replica has no checkpoint in flight."""
 
     def close(self) -> None:
-        """Nothing is on its way here."""
+        """Do nothing: a replica has no checkpoint in flight."""
 
 
-def create_saver(
+def create_checkpointer(
     *,
     store: Store | None,
     write_weights: Callable[[Mapping[str, Tensor], Path], None],
     reporter: Reporter,
     clock: Clock,
-    grace: GraceMeter,
+    grace: GracePeriodMonitor,
     group: Group,
-) -> Saver | Contributor:
-    """What saves a run in a process that owns its store, or in another one of the group."""
+) -> AsyncCheckpointer | ReplicaCheckpointer:
+    """Create the checkpointer of a process that owns the store, or of a replica (store None)."""
     if store is None:
-        return Contributor(group)
-    return Saver(store=store, write_weights=write_weights, reporter=reporter, clock=clock, grace=grace, group=group)
+        return ReplicaCheckpointer(group)
+    return AsyncCheckpointer(
+        store=store, write_weights=write_weights, reporter=reporter, clock=clock, grace=grace, group=group
+    )
 
 
 def _together(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,14 +8,14 @@ from trainyard_trainer.errors import ConfigurationError
 
 
 def choose_device(gpus: int, local_rank: int = 0) -> torch.device:
-    """The GPU of this process when the run was given some, else the CPU.
+    """Return the GPU of this process when the run has GPUs, else the CPU.
 
     Args:
         gpus: GPUs of the run on this node.
         local_rank: Number of this process on this node.
 
     Raises:
-        ConfigurationError: The run was given GPUs, but torch finds none.
+        ConfigurationError: torch finds fewer GPUs than the run has.
     """
     if gpus == 0:
         return torch.device("cpu")
@@ -35,5 +35,5 @@ def choose_device(gpus: int, local_rank: int = 0) -> torch.device:
 
 
 def gpu_uuids(gpus: int) -> list[str]:
-    """The names by which the driver's management library knows the GPUs of the run on this node."""
+    """Return the NVML names of the run's GPUs on this node."""
     return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(gpus)]

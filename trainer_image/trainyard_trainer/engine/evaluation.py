@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainyard_crds.report import Stage
-from trainyard_trainer.engine.rng import undisturbed
+from trainyard_trainer.engine.rng import preserved_state
 from trainyard_trainer.engine.state import TrainingState
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.errors import DataError
@@ -64,7 +64,7 @@ class Evaluator:
 
     def _measure(self, step: int) -> dict[str, float]:
         self._reporter.stage(Stage.EVALUATING)
-        with undisturbed(self._loaded.model, self._context.device):
+        with preserved_state(self._loaded.model, self._context.device):
             metrics = self._task.evaluate(self._loaded, self._context)
         if not math.isfinite(metrics[self._objective.metric]):
             raise DataError(

@@ -1,15 +1,15 @@
-"""Whether the run can save itself in the time a pod gets to stop; pure."""
+"""Whether the run can save and stop within the grace period; pure."""
 
 from __future__ import annotations
 
 from math import ceil
 
 
-class GraceMeter:
-    """The longest step and the longest save so far, against the grace period.
+class GracePeriodMonitor:
+    """Compares the longest step and the longest save so far with the grace period.
 
-    A stop may come in a step, and while a checkpoint has just begun to be written: the step is made up to its next
-    micro-batch, that checkpoint is published, and then the last one.
+    A stop may arrive in the middle of a step while a checkpoint is being written. The step runs to its next micro-batch,
+    that checkpoint is published, and then a last one is saved.
     """
 
     def __init__(self, grace_period_seconds: int) -> None:
@@ -18,15 +18,15 @@ class GraceMeter:
         self._save = 0.0
 
     def step_took(self, seconds: float) -> None:
-        """A step was made."""
+        """Record the duration of a step."""
         self._step = max(self._step, seconds)
 
     def save_took(self, seconds: float) -> None:
-        """A checkpoint was published so long after its copy was begun."""
+        """Record the time from the start of a checkpoint's copy to its publication."""
         self._save = max(self._save, seconds)
 
     def warning(self) -> str | None:
-        """What to change, when a step and two saves do not fit into the grace period."""
+        """Return a warning with the remedy when a step and two saves exceed the grace period, else None."""
         needed = self._step + 2 * self._save
         if needed <= self._limit:
             return None

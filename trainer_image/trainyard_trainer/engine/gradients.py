@@ -15,10 +15,10 @@ from trainyard_trainer.engine.throughput import Throughput
 
 @dataclass(frozen=True, kw_only=True)
 class StepLosses:
-    """What came of a step's micro-batches."""
+    """Losses of a step's micro-batches."""
 
     cursors: Sequence[Cursor]
-    """This process's."""
+    """Of this process."""
     losses: Sequence[Tensor]
     """Summed loss of each of those; scalars."""
     loss_weight: float
@@ -31,10 +31,10 @@ class Gradients:
     """Computes gradients.
 
     Args:
-        task: Knows the loss.
-        loaded: Its model gets the gradients.
+        task: Computes the loss.
+        loaded: Its model receives the gradients.
         context: The run.
-        throughput: Told of waiting for data.
+        throughput: Measures the time spent waiting for data.
     """
 
     def __init__(self, *, task: Task, loaded: Loaded, context: RunContext, throughput: Throughput) -> None:
@@ -49,7 +49,7 @@ class Gradients:
         """Leave the gradient of the mean loss of all these micro-batches, by loss weight, in every parameter.
 
         Raises:
-            StopRequested: A process of the group was asked to stop; the gradients mean nothing.
+            StopRequested: A process of the group is to stop; the gradients are incomplete.
         """
         group, poll = self._group, self._context.stop.check
         shares = group.partition(cursors)
@@ -69,7 +69,7 @@ class Gradients:
         )
 
     def _passes(self, batches: Sequence[tuple[MicroBatch, bool]], *, loss_weight: float) -> list[Tensor]:
-        """Forward and backward passes, fewer than there are batches when the run is to stop."""
+        """Run forward and backward passes; fewer than there are batches when the run is to stop."""
         losses = []
         for batch, own in batches:
             if self._group.is_stopping(self._context.stop.check):

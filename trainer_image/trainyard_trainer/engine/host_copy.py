@@ -18,28 +18,28 @@ _PORTABLE = 1
 
 
 class HostCopy:
-    """Memory for one copy, used again for every next one: a run's state is held twice, never three times."""
+    """Memory for one copy, reused by every later one: a run's state is held twice, never three times."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, dtype=np.uint8)
         self._copies: dict[int, Tensor] = {}
-        """By their place in the memory."""
+        """By offset in the memory."""
         self._is_pinned = False
 
     def take(
         self, tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] = lambda tensor: tensor
     ) -> tuple[dict[str, Tensor], Callable[[], None]]:
-        """Copy tensors; the copy before is overwritten.
+        """Copy tensors, overwriting the previous copy.
 
         Tensors of a GPU are copied in the order of its stream, so a later step cannot change what is copied. Tensors
         that are the same (tied weights) are the same in the copy.
 
         Args:
             tensors: What to copy.
-            whole: Puts one together that is spread over processes; called for each, in their order.
+            whole: Gathers a sharded tensor; called for each, in their order.
 
         Returns:
-            Contiguous tensors on the CPU by name, and what to call before they are read: it waits for the GPU.
+            Contiguous tensors on the CPU by name, and a function that waits for the GPU: call it before reading them.
         """
         places, size = _layout(tensors)
         on_gpu = [tensor for tensor in tensors.values() if tensor.is_cuda]
@@ -53,14 +53,14 @@ class HostCopy:
             self._copies = {place: self._tensor_at(place, tensor) for place, tensor in originals.items()}
         copied: set[int] = set()
         for name, place in places.items():
-            # Every process puts together as many tensors that are spread, whether or not it sees that some are tied.
+            # Every process takes part in gathering every sharded tensor, also where it sees that some are tied.
             if place not in copied or is_sharded_tensor(tensors[name]):
                 self._copies[place].copy_(whole(tensors[name].detach()), non_blocking=True)
             copied.add(place)
         return {name: self._copies[place] for name, place in places.items()}, _wait_for(on_gpu)
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         if self._is_pinned:
             _check(_cudart().cudaHostUnregister(self._memory.ctypes.data))
             self._is_pinned = False
@@ -68,19 +68,19 @@ class HostCopy:
         self._memory = np.empty(0, dtype=np.uint8)
 
     def _pin(self) -> None:
-        # torch's own allocator of pinned memory rounds every tensor up to a power of two.
+        # torch's allocator of pinned memory rounds every tensor up to a power of two.
         _check(_cudart().cudaHostRegister(self._memory.ctypes.data, len(self._memory), _PORTABLE))
         self._is_pinned = True
 
     def _fits(self, originals: Mapping[int, Tensor]) -> bool:
-        """Whether the tensors are of the same shapes and types as those of the copy before."""
+        """Whether shapes and types are those of the previous copy."""
         return self._copies.keys() == originals.keys() and all(
             (copy.shape, copy.dtype) == (originals[place].shape, originals[place].dtype)
             for place, copy in self._copies.items()
         )
 
     def _tensor_at(self, place: int, like: Tensor) -> Tensor:
-        # From numpy, so that every tensor has a storage of its own: writers take one storage for one tensor.
+        # From numpy, so that every tensor has its own storage: writers treat a shared storage as one tensor.
         memory = torch.from_numpy(self._memory[place : place + like.nbytes])
         return memory.view(like.dtype).view(like.shape)
 
@@ -95,7 +95,7 @@ def _check(result: Any) -> None:
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
-    """Where each tensor lies, in bytes, and the size of the whole."""
+    """Return the offset of each tensor in bytes, and the total size."""
     places: dict[str, int] = {}
     known: dict[tuple[object, ...], int] = {}
     size = 0

@@ -12,11 +12,11 @@ from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
-from trainyard_trainer.engine.async_checkpointer import create_saver, draft_of
+from trainyard_trainer.engine.async_checkpointer import create_checkpointer, draft_of
 from trainyard_trainer.engine.evaluation import Evaluator
-from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.grace import GracePeriodMonitor
 from trainyard_trainer.engine.gradients import Gradients
-from trainyard_trainer.engine.loss_accumulator import LossWindow
+from trainyard_trainer.engine.loss_accumulator import LossAccumulator
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.resume_checks import check_fingerprint
 from trainyard_trainer.engine.rng import capture_rng, restore_rng
@@ -25,7 +25,7 @@ from trainyard_trainer.engine.state import TrainingState, pack_peer, pack_state,
 from trainyard_trainer.engine.step_plan import StepPlan
 from trainyard_trainer.engine.task import Loaded, RunContext, Task
 from trainyard_trainer.engine.throughput import Throughput
-from trainyard_trainer.engine.triggers import Due
+from trainyard_trainer.engine.triggers import Triggers
 from trainyard_trainer.errors import StopRequested
 from trainyard_trainer.objective import Objective
 from trainyard_trainer.report.reporter import Reporter
@@ -58,13 +58,13 @@ class Engine:
         self._settings = settings
         self._group = context.group
         self._plan = StepPlan.of(loaded.train, config.optimization, self._group.world_size)
-        self._due = Due(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
+        self._triggers = Triggers(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
         self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
         self._state = TrainingState(objective=objective)
-        self._window = LossWindow(context.device, loaded.train, self._group)
+        self._losses = LossAccumulator(context.device, loaded.train, self._group)
         self._rng = capture_rng(context.device)
-        self._grace = GraceMeter(config.checkpoints.grace_period_seconds)
-        self._saver = create_saver(
+        self._grace = GracePeriodMonitor(config.checkpoints.grace_period_seconds)
+        self._checkpointer = create_checkpointer(
             store=store if isinstance(store, CheckpointStore) else None,
             write_weights=partial(task.save_weights, loaded),
             reporter=reporter,
@@ -79,23 +79,23 @@ class Engine:
         self._unsaved_best = False
 
     def train(self) -> Checkpoint | None:
-        """Make every step that is left.
+        """Run the remaining steps.
 
         Returns:
             The checkpoint to export: the best when there is an evaluation, else the last; None in a process that does
             not own the store.
 
         Raises:
-            StopRequested: The run was asked to stop; everything up to the last whole step is saved.
+            StopRequested: The run is to stop; everything up to the last whole step is saved.
             DataError: Training diverged, or the checkpoint belongs to other data or settings.
             StorageError: A checkpoint could not be written.
             SupersededError: A newer trainer owns the run directory.
         """
         try:
-            self._make_steps()
+            self._run_steps()
         finally:
-            self._saver.close()
-        if self._ends_early and self._state.step < self._plan.total_steps:
+            self._checkpointer.close()
+        if self._stops_early and self._state.step < self._plan.total_steps:
             self._report_early_stop()
         return (self._store.best if self._loaded.has_evaluation else None) or self._store.newest
 
@@ -104,23 +104,23 @@ class Engine:
         assert best is not None
         self._reporter.stopped_early(self._objective.no_improvement(best, evaluations))
 
-    def _make_steps(self) -> None:
+    def _run_steps(self) -> None:
         try:
             self._begin()
-            while self._state.step < self._plan.total_steps and not self._ends_early:
+            while self._state.step < self._plan.total_steps and not self._stops_early:
                 self._step()
-                self._settle()
+                self._run_triggers()
         except StopRequested:
-            # The unfinished step is dropped: its weights were never changed and its generators' states not kept.
-            if self._state.step > self._saver.saved_step or self._unsaved_best:
+            # The unfinished step is dropped: it changed no weights, and the generators' states before it are saved.
+            if self._state.step > self._checkpointer.saved_step or self._unsaved_best:
                 self._save()
-            self._saver.flush()
+            self._checkpointer.flush()
             raise
-        self._saver.flush()
+        self._checkpointer.flush()
 
     @property
-    def _ends_early(self) -> bool:
-        return self._due.early_end(self._state.evaluations_since_best)
+    def _stops_early(self) -> bool:
+        return self._triggers.stops_early(self._state.evaluations_since_best)
 
     def _begin(self) -> None:
         if (checkpoint := self._store.newest) is None:
@@ -138,7 +138,7 @@ class Engine:
             metrics={**self._context.metrics, **self._state.metrics},
         )
         if self._state.step > 0:
-            self._settle()
+            self._run_triggers()
         elif self._config.evaluation.baseline and self._loaded.has_evaluation:
             self._evaluator.evaluate_baseline(self._state)
         self._reporter.stage(Stage.TRAINING)
@@ -149,12 +149,12 @@ class Engine:
         check_fingerprint(manifest.data_fingerprint, self._loaded.train.fingerprint, manifest.step)
         self._task.load_weights(self._loaded, checkpoint.weights)
         self._state, self._rng, length = read_state(
-            checkpoint.state, optimizer=self._optimizer, window=self._window, rank=self._group.rank
+            checkpoint.state, optimizer=self._optimizer, losses=self._losses, rank=self._group.rank
         )
         self._state.judge_by(self._objective)
         restore_rng(self._rng, self._context.device)
         self._reporter.metrics_log.begin(length)
-        self._saver.saved_step = self._state.step
+        self._checkpointer.saved_step = self._state.step
         self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
 
     def _step(self) -> None:
@@ -170,7 +170,7 @@ class Engine:
         state.cursor = next_cursor
         state.items += done.num_items
         state.metrics |= rates
-        self._window.add(
+        self._losses.add(
             step=state.step, cursors=done.cursors, losses=done.losses, loss_weight=done.loss_weight, grad_norm=norm
         )
         self._rng = capture_rng(self._context.device)
@@ -183,35 +183,36 @@ class Engine:
             step, total_steps=total, warmup_ratio=options.warmup_ratio, scheduler=options.scheduler
         )
 
-    def _settle(self) -> None:
-        """Do what is due at the current step; after a resume, only what was not done before."""
-        self._saver.poll()
+    def _run_triggers(self) -> None:
+        """Log, evaluate and save as triggered by the current step; after a resume, only what was not done before."""
+        self._checkpointer.poll()
         state = self._state
-        if self._due.log(state.step) and state.logged_step != state.step:
+        if self._triggers.logs(state.step) and state.logged_step != state.step:
             self._log()
-        if self._due.evaluation(state.step) and state.evaluated_step != state.step:
+        if self._triggers.evaluates(state.step) and state.evaluated_step != state.step:
             self._unsaved_best = self._evaluator.evaluate(state)
-        due = self._ends_early or self._due.save(state.step, seconds_since_save=self._seconds_since_save())
-        if (due and self._saver.saved_step != state.step) or self._unsaved_best:
+        is_due = self._stops_early or self._triggers.saves(state.step, seconds_since_save=self._seconds_since_save())
+        is_saved = self._checkpointer.saved_step == state.step
+        if self._unsaved_best or (is_due and not is_saved):
             self._save()
 
     def _seconds_since_save(self) -> float:
-        """By the first process's clock, so that all save at the same step; 0 where nobody asks."""
+        """Measured by the main process, so that all save at the same step; 0 where everyMinutes is not set."""
         if self._config.checkpoints.every_minutes is None:
             return 0.0
-        return self._group.sum([self._saver.seconds_since_save])[0]
+        return self._group.sum([self._checkpointer.seconds_since_save])[0]
 
     def _log(self) -> None:
         self._store.check_ownership()
         state = self._state
-        state.metrics |= self._window.take()
+        state.metrics |= self._losses.take()
         state.logged_step = state.step
         names = ("loss", "gradNorm", *(name for name in state.metrics if name.lower().endswith("learningrate")))
         metrics = {name: state.metrics[name] for name in names if name in state.metrics}
         self._reporter.metrics(metrics, self._throughput.take(state.items))
 
     def _save(self) -> None:
-        self._window.check_finite()
+        self._losses.check_finite()
         state = self._state
         draft = draft_of(
             state,
@@ -223,11 +224,11 @@ class Engine:
         tensors, document = pack_state(
             state=state,
             optimizer=self._optimizer,
-            window=self._window,
+            losses=self._losses,
             rng=self._rng,
             metrics_length=self._reporter.metrics_log.length,
-            peers=self._group.all_gather(pack_peer(self._window, self._rng))[1:],
+            peers=self._group.all_gather(pack_peer(self._losses, self._rng))[1:],
         )
         self._weights = self._weights or self._task.weights(self._loaded)
-        self._saver.save(draft, weights=self._weights, state=tensors, document=document)
+        self._checkpointer.save(draft, weights=self._weights, state=tensors, document=document)
         self._unsaved_best = False

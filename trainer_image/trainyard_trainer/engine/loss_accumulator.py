@@ -1,6 +1,6 @@
 """Losses since the last log line, summed on the device so that no step waits for the GPU.
 
-Each process of a group sums its own; they are put together where somebody looks at them.
+Each process of a group sums its own; the sums are reduced when metrics are logged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
 
 
-class LossWindow:
+class LossAccumulator:
     """Sums over the steps since the last log line, and the first micro-batch whose loss was not finite."""
 
     def __init__(self, device: torch.device, data: TrainData, group: Group | None = None) -> None:
@@ -31,7 +31,7 @@ class LossWindow:
         self._bad_batch = torch.full((), -1, dtype=torch.int64, device=device)
         """Number of the micro-batch within that step, from 0; -1 where only the gradient was not finite."""
         self._unchecked: dict[int, Sequence[Cursor]] = {}
-        """Micro-batches by step, of the steps that nobody has waited for yet."""
+        """Micro-batches by step, of the steps not checked yet."""
 
     def add(
         self, *, step: int, cursors: Sequence[Cursor], losses: Sequence[Tensor], loss_weight: float, grad_norm: Tensor
@@ -58,11 +58,11 @@ class LossWindow:
         self._bad_batch = torch.where(is_first, place, self._bad_batch)
 
     def check_finite(self) -> None:
-        """Make sure that training has not diverged; waits for the GPU.
+        """Check that training has not diverged; waits for the GPU.
 
         Raises:
-            DataError: A loss or a gradient was infinite or not a number; the rows it came from are named, those of
-                all processes by all of them.
+            DataError: A loss or a gradient was infinite or not a number. The message names the rows, those of all
+                processes in every process.
         """
         found = [one for one in self._group.all_gather(self._first_bad()) if one is not None]
         if not found:
@@ -70,7 +70,7 @@ class LossWindow:
             return
         step = min(one["step"] for one in found)
         of_step = [one for one in found if one["step"] == step]
-        # A loss that is no number makes the gradients of all processes such.
+        # A loss that is not finite makes the gradients of all processes not finite.
         blamed = [one for one in of_step if one["isLoss"]] or of_step
         what = "The loss" if blamed[0]["isLoss"] else "The gradient"
         rows = named_rows((file, row) for one in blamed for file, row in one["origins"])
@@ -81,7 +81,7 @@ class LossWindow:
         )
 
     def take(self) -> dict[str, float]:
-        """The metrics of the window, which starts anew; waits for the GPU.
+        """Return the metrics since the last call and start anew; waits for the GPU.
 
         Raises:
             DataError: A loss or a gradient was infinite or not a number.
@@ -100,12 +100,12 @@ class LossWindow:
         return self._loss_sum, self._weight
 
     def unpack(self, loss_sum: Tensor, loss_weight: float) -> None:
-        """Put back what `pack` gave."""
+        """Restore what `pack` returned."""
         self._loss_sum.copy_(loss_sum)
         self._weight = loss_weight
 
     def _first_bad(self) -> dict[str, Any] | None:
-        """The first step of this process that was not finite, and the rows to look at; None when all were."""
+        """Return the first step of this process that was not finite and its rows; None when all were finite."""
         step = int(self._first_bad_step.item())
         if step == 0:
             return None

@@ -15,11 +15,11 @@ from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.group.sharding import full_tensor, shard_like
 
 _BETAS = (0.9, 0.999)
-"""As transformers and PEFT examples use; runs are short, so the slower second moment does no harm."""
+"""As in transformers and PEFT examples; runs are short, so the slower second moment does no harm."""
 
 
 _QUANTIZATION_MAPS = ("qmap1", "qmap2")
-"""Constants of bitsandbytes that it keeps with every parameter's state."""
+"""Constants that bitsandbytes keeps with every parameter's state."""
 
 
 def _adamw(parameters: list[dict[str, Any]]) -> Optimizer:
@@ -60,7 +60,7 @@ def set_learning_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup], f
     """Set every group's learning rate for the next step.
 
     Returns:
-        Metrics: `learningRate` of the first group, and `<name>LearningRate` of those with another one.
+        Metrics: `learningRate` of the first group, and `<name>LearningRate` of groups with a different one.
     """
     metrics = {"learningRate": groups[0].learning_rate * factor}
     for options, group in zip(optimizer.param_groups, groups, strict=True):
@@ -71,7 +71,7 @@ def set_learning_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup], f
 
 
 def clip_gradients(groups: Sequence[ParameterGroup], max_norm: float) -> Tensor:
-    """Scale all gradients down to a global norm; 0 leaves them alone.
+    """Scale all gradients down to a global norm; 0 leaves them unchanged.
 
     Returns:
         The norm before, a scalar on the gradients' device.
@@ -86,7 +86,7 @@ def clip_gradients(groups: Sequence[ParameterGroup], max_norm: float) -> Tensor:
 
 
 def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state: tensors by `<parameter>.<key>`, and the other values likewise."""
+    """Return the optimizer's state: tensors by `<parameter>.<key>`, and the other values likewise."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, (_, _, parameter) in enumerate(_parameters(optimizer)):
@@ -97,7 +97,7 @@ def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
 
 
 def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Put back what `pack_optimizer` took out."""
+    """Restore what `pack_optimizer` returned."""
     state: dict[int, dict[str, Any]] = {}
     parameters = [parameter for _, _, parameter in _parameters(optimizer)]
     for name, value in {**tensors, **scalars}.items():
@@ -111,7 +111,7 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: 
 
 
 def _fill_buffers(optimizer: Any, state: dict[int, dict[str, Any]]) -> None:
-    """Copy values into the buffers bitsandbytes makes itself: by its own loading, paged ones would stay on the GPU."""
+    """Copy values into buffers that bitsandbytes allocates; its own loading would leave paged ones on the GPU."""
     for index, (group, place, parameter) in enumerate(_parameters(optimizer)):
         if index not in state:
             continue
@@ -126,7 +126,7 @@ def _fill_buffers(optimizer: Any, state: dict[int, dict[str, Any]]) -> None:
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[tuple[int, int, nn.Parameter]]:
-    """(group, place in the group, parameter), in the order `state_dict` counts them in."""
+    """Yield (group, place in the group, parameter) in the order of `state_dict`."""
     for number, group in enumerate(optimizer.param_groups):
         for place, parameter in enumerate(group["params"]):
             yield number, place, parameter

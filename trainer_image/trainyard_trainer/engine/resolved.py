@@ -1,4 +1,4 @@
-"""resolved.json: what only the trainer can resolve, resolved once in the life of a run."""
+"""resolved.json: revisions and the like, resolved once in the life of a run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from trainyard_trainer.checkpoint.staging import StagingDirectory
 
 
 class ResolvedFile:
-    """Key and value texts that every later start of the run finds again, and all processes of this one.
+    """Texts by key, kept for every later start of the run and shared by the processes of this one.
 
     Args:
         path: The file.
-        staging: Where it is written; None in a process that does not own the run directory and puts nothing.
+        staging: Writes it; None in a process that does not own the run directory.
     """
 
     def __init__(self, path: Path, staging: StagingDirectory | None) -> None:
         self._path = path
         self._staging = staging
         self.values = self._read()
-        """What is known; other processes may be told of it sooner than they can read it."""
+        """All values; other processes receive them before they could read the file."""
 
     def get(self, key: str) -> str | None:
-        """The value of an earlier start of this run, or None."""
+        """Return the value of an earlier start of this run, or None."""
         return self.values.get(key)
 
     def put(self, key: str, value: str) -> None:
-        """Remember a value for every later start of this run."""
+        """Keep a value for every later start of this run."""
         self.values[key] = value
         if self._staging is not None:
             with storage_errors(self._path.parent):

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: same data, same settings."""
+"""Whether a run may resume from a checkpoint: same data, same settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainyard_trainer.errors import DataError, SourceError
 
 _NO_EFFECT_ON_WEIGHTS = {"optimization.loggingSteps", "optimization.recompute"}
 _UNWRITTEN = {"processes": "1"}
-"""Settings that checkpoints do not tell of while they have this value."""
+"""Settings that checkpoints omit while they have this value."""
 _ADVICE = "Set it back, or start a new run (a new TrainingJob, or another runDirectory)."
 
 
@@ -33,12 +33,12 @@ def training_settings(config: RunConfig, blocks: Sequence[str]) -> dict[str, str
 
 
 def settings_hash(settings: Mapping[str, str]) -> str:
-    """Hex SHA-256 of the settings."""
+    """Return the hex SHA-256 of the settings."""
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
 
 
 def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Make sure that the settings are those the run began with.
+    """Check that the settings are those the run began with.
 
     Raises:
         DataError: One of them differs.
@@ -51,7 +51,7 @@ def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
 
 
 def check_fingerprint(before: str, now: str, step: int) -> None:
-    """Make sure that the training rows are those the run began with.
+    """Check that the training rows are those the run began with.
 
     Raises:
         DataError: They differ.
@@ -65,7 +65,7 @@ def check_fingerprint(before: str, now: str, step: int) -> None:
 
 
 def check_same_rows(fingerprints: Sequence[str]) -> None:
-    """Make sure that all processes of a group have the same training rows.
+    """Check that all processes of a group have the same training rows.
 
     Raises:
         SourceError: They differ.
@@ -73,7 +73,7 @@ def check_same_rows(fingerprints: Sequence[str]) -> None:
     if len(set(fingerprints)) > 1:
         raise SourceError(
             "The pods of the group found different training rows: dataset.source changed while they fetched it.",
-            "The next start fetches it again; a source that does not change any more is safer.",
+            "The next start fetches it again. Use a source that does not change.",
         )
 
 

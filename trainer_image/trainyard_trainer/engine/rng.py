@@ -23,31 +23,31 @@ class RngState:
     numpy: dict[str, Any]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parts that are tensors, by name."""
+        """Return the parts that are tensors, by name."""
         parts = {"cpu": self.cpu, "numpy": torch.from_numpy(self.numpy["state"]["key"].astype(np.int64))}
         return parts if self.cuda is None else {**parts, "cuda": self.cuda}
 
     def scalars(self) -> dict[str, Any]:
-        """The rest, as JSON values."""
+        """Return the rest as JSON values."""
         numpy = {**self.numpy, "state": {"pos": int(self.numpy["state"]["pos"])}}
         return {"python": list(self.python), "numpy": numpy}
 
     @classmethod
     def from_parts(cls, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> RngState:
-        """Put together what `tensors` and `scalars` took apart."""
+        """Rebuild a state from what `tensors` and `scalars` returned."""
         version, internal, gauss = scalars["python"]
         key = tensors["numpy"].numpy().astype(np.uint32)
         numpy = {**scalars["numpy"], "state": {"key": key, "pos": scalars["numpy"]["state"]["pos"]}}
         return cls(tensors["cpu"], tensors.get("cuda"), (version, tuple(internal), gauss), numpy)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return the whole state as JSON values."""
         parts = {name: tensor.tolist() for name, tensor in self.tensors().items()}
         return {"tensors": parts, "scalars": self.scalars()}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RngState:
-        """Read what `to_json` gave."""
+        """Parse what `to_json` returned."""
         types = {"numpy": torch.int64}
         parts = {
             name: torch.tensor(values, dtype=types.get(name, torch.uint8))
@@ -64,7 +64,7 @@ def seed_everything(seed: int) -> None:
 
 
 def capture_rng(device: torch.device) -> RngState:
-    """The states of every generator that training on the device may draw from."""
+    """Return the states of every generator that training on the device may draw from."""
     return RngState(
         cpu=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -74,7 +74,7 @@ def capture_rng(device: torch.device) -> RngState:
 
 
 def restore_rng(state: RngState, device: torch.device) -> None:
-    """Put every generator back; a GPU's state is left alone by a run that goes on without one."""
+    """Restore every generator; a GPU's state is ignored by a run that resumes without one."""
     torch.set_rng_state(state.cpu)
     if state.cuda is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state.cuda, device)
@@ -83,8 +83,8 @@ def restore_rng(state: RngState, device: torch.device) -> None:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Whatever happens inside leaves no trace in training: generators and train/eval modes come back as they were."""
+def preserved_state(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore random generators and train/eval modes on leaving the context."""
     state = capture_rng(device)
     modes = [(module, module.training) for module in model.modules()]
     try:

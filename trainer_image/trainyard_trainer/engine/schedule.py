@@ -9,13 +9,13 @@ from typing import Literal
 def learning_rate_factor(
     step: int, *, total_steps: int, warmup_ratio: float, scheduler: Literal["cosine", "linear", "constant"]
 ) -> float:
-    """What the peak learning rate is multiplied by in a step.
+    """Return the factor of the peak learning rate in a step.
 
     It rises linearly over the warm-up without ever being 0, is 1 in the first step after it, and falls so that it would
     be 0 in the step after the last.
 
     Args:
-        step: The step about to be made, 1 for the first.
+        step: The step about to run, 1 for the first.
         total_steps: Steps of the whole run.
         warmup_ratio: Share of the steps, rounded up, that are warm-up.
         scheduler: How it falls after the warm-up.

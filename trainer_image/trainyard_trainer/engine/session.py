@@ -1,4 +1,4 @@
-"""One start of a run, from loading to the export."""
+"""One attempt of a run, from loading to the exports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainyard_trainer.stop import StopFlag
 
 
 class Session:
-    """Loads, trains and exports a task in a run directory that this process owns."""
+    """Loads, trains and exports a task in a run directory."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Session:
         """Train to the last step and export.
 
         Raises:
-            StopRequested: The run was asked to stop; what was trained is saved.
-            TrainerError: Whatever else ends a run.
+            StopRequested: The run is to stop; it is saved.
+            TrainerError: Any other error that ends a run.
         """
         if (checkpoint := self._store.newest) is not None:
             manifest = checkpoint.manifest
@@ -80,7 +80,7 @@ class Session:
         seed_everything(seed)
         loaded = task.load(self._context)
         check_same_rows(self._context.group.all_gather(loaded.train.fingerprint))
-        # What loading draws depends on caches; training must not depend on that.
+        # Loading draws more or fewer numbers, depending on caches; training must not depend on that.
         seed_everything(seed + self._context.group.rank)
         if foreign := self._store.remove_stale():
             self._reporter.log(
@@ -98,7 +98,7 @@ class Session:
         )
         chosen = engine.train()
         if self._store.staging is None or chosen is None:
-            return []  # the first process exports
+            return []  # the main process exports
         self._context.stop.check()
         self._reporter.stage(Stage.EXPORTING)
         exporter = Exporter(

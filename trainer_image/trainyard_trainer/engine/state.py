@@ -1,4 +1,4 @@
-"""What a run must remember beside its weights, and how it lies in a checkpoint: tensors and JSON, nothing pickled."""
+"""The training state beside the weights, and its form in a checkpoint: tensors and JSON, nothing pickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainyard_trainer.engine.loss_accumulator import LossWindow
+from trainyard_trainer.engine.loss_accumulator import LossAccumulator
 from trainyard_trainer.engine.optimizer import pack_optimizer, unpack_optimizer
 from trainyard_trainer.engine.rng import RngState
 from trainyard_trainer.engine.step_plan import Cursor
@@ -27,7 +27,7 @@ _STORED_NAMES = {"items": "tokens", "best_value": "best_loss"}
 
 @dataclass
 class TrainingState:
-    """Where a run is."""
+    """The position of a run and its latest metrics."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -37,7 +37,7 @@ class TrainingState:
     metrics: dict[str, float] = field(default_factory=dict)
     """Latest value of every metric."""
     evaluation: dict[str, float] = field(default_factory=dict)
-    """What the latest evaluation measured."""
+    """Metrics of the latest evaluation."""
     evaluated_step: int | None = None
     logged_step: int | None = None
     best_value: float | None = None
@@ -54,15 +54,15 @@ class TrainingState:
         self.objective = objective
 
     def own_metrics(self) -> dict[str, float]:
-        """Metrics that belong to the current step: an older evaluation says nothing about these weights."""
+        """Return the metrics of the current step; an older evaluation is not one of these weights."""
         if self.evaluated_step == self.step:
             return dict(self.metrics)
         return {name: value for name, value in self.metrics.items() if name not in self.evaluation}
 
 
-def pack_peer(window: LossWindow, rng: RngState) -> dict[str, Any]:
-    """What only one process of a group knows: JSON values. The first one's are packed by `pack_state`."""
-    loss_sum, _loss_weight = window.pack()
+def pack_peer(losses: LossAccumulator, rng: RngState) -> dict[str, Any]:
+    """Return the state that each process has for itself, as JSON; that of the main process is in `pack_state`."""
+    loss_sum, _loss_weight = losses.pack()
     return {"rng": rng.to_json(), "windowLoss": float(loss_sum.item())}
 
 
@@ -70,23 +70,23 @@ def pack_state(
     *,
     state: TrainingState,
     optimizer: Optimizer,
-    window: LossWindow,
+    losses: LossAccumulator,
     rng: RngState,
     metrics_length: int,
     peers: Sequence[dict[str, Any]] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything but the weights: tensors (the run's own, no copies) and JSON values (copies).
+    """Return everything but the weights: tensors (the run's own, no copies) and JSON values (copies).
 
     Args:
-        state: Where the run is.
-        optimizer: Its state is packed, its settings come from the config.
-        window: Losses not yet logged.
-        rng: The generators as they were when the last step was done.
+        state: The position of the run.
+        optimizer: Its state is packed; its settings come from the config.
+        losses: Those not yet logged.
+        rng: The generators after the last step.
         metrics_length: Bytes of metrics.jsonl that belong to this state.
-        peers: What the other processes of the group know, by rank from 1 on.
+        peers: What `pack_peer` returned in the other processes, by rank from 1 on.
     """
     optimizer_tensors, optimizer_scalars = pack_optimizer(optimizer)
-    loss_sum, loss_weight = window.pack()
+    loss_sum, loss_weight = losses.pack()
     tensors = _prefixed("optimizer", optimizer_tensors) | _prefixed("rng", rng.tensors()) | {"window.loss": loss_sum}
     document = {
         "training": _stored(state),
@@ -100,18 +100,18 @@ def pack_state(
 
 
 def write_state(directory: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write what `pack_state` gave, or a copy of it."""
+    """Write what `pack_state` returned, or a copy of it."""
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory / _TENSORS)
     (directory / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
 
 
 def read_state(
-    directory: Path, *, optimizer: Optimizer, window: LossWindow, rank: int = 0
+    directory: Path, *, optimizer: Optimizer, losses: LossAccumulator, rank: int = 0
 ) -> tuple[TrainingState, RngState, int]:
-    """Put optimizer and window back, as they were in the process of that rank.
+    """Restore optimizer and losses as they were in the process of that rank.
 
     Returns:
-        Where the run is, its generators, and the bytes of metrics.jsonl that belong to it.
+        The position of the run, its generators, and the bytes of metrics.jsonl that belong to it.
     """
     tensors = load_file(directory / _TENSORS)
     document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def read_state(
     else:
         peer = document["peers"][rank - 1]
         loss_sum, rng = torch.tensor(peer["windowLoss"], dtype=torch.float64), RngState.from_json(peer["rng"])
-    window.unpack(loss_sum, document["windowTokens"])
+    losses.unpack(loss_sum, document["windowTokens"])
     return _training_state(document["training"]), rng, document["metricsLength"]
 
 

@@ -26,21 +26,21 @@ class StepPlan:
         self.total_steps = max_steps if max_steps is not None else self._steps_in(epochs or DEFAULT_EPOCHS)
 
     def step(self, cursor: Cursor) -> tuple[list[Cursor], Cursor]:
-        """The micro-batches of the step that begins at the cursor, and the cursor after it."""
+        """Return the micro-batches of the step that begins at the cursor, and the cursor after it."""
         count = self._data.num_micro_batches(cursor.epoch)
         end = min(cursor.index + self._accumulation, count)
         batches = [Cursor(cursor.epoch, index) for index in range(cursor.index, end)]
         return batches, Cursor(cursor.epoch, end) if end < count else Cursor(cursor.epoch + 1, 0)
 
     def epochs_done(self, cursor: Cursor) -> float:
-        """Passes over the data done when the cursor is reached."""
+        """Return the passes over the data that are done at the cursor."""
         if cursor.index == 0:
             return float(cursor.epoch)
         return cursor.epoch + cursor.index / self._data.num_micro_batches(cursor.epoch)
 
     @classmethod
     def of(cls, data: TrainData, options: Optimization, processes: int) -> StepPlan:
-        """The steps of a run: each process makes `gradientAccumulation` passes in one."""
+        """Return the plan of a run; in a step each process makes `gradientAccumulation` passes."""
         accumulation = options.gradient_accumulation * processes
         return cls(data, accumulation=accumulation, epochs=options.epochs, max_steps=options.max_steps)
 

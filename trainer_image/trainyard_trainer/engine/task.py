@@ -1,7 +1,7 @@
-"""What a task says so that the engine can train it.
+"""The interface between the engine and a task.
 
-The engine knows steps, gradients, checkpoints and reports; a task knows models, rows and losses. Micro-batches are
-addressed by (epoch, index), so a run resumes at the exact sample without replaying anything.
+The engine runs steps, gradients, checkpoints and reports; a task provides the model, the rows and the loss.
+Micro-batches are addressed by (epoch, index), so a run resumes at the exact sample without replaying anything.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class MicroBatch(Protocol):
 
     @property
     def loss_weight(self) -> float:
-        """What the summed loss is divided by for its mean, added up over a step: loss tokens, images or pixels."""
+        """Divisor of the summed loss, added up over a step: loss tokens, images or pixels."""
 
     @property
     def num_items(self) -> int:
-        """What throughput counts, in the unit of `Loaded.unit`: real (not padded) tokens, images."""
+        """Items for throughput, in the unit of `Loaded.unit`: real (not padded) tokens, images."""
 
 
 class TrainData(Protocol):
@@ -47,7 +47,7 @@ class TrainData(Protocol):
         """One micro-batch; the order differs from epoch to epoch."""
 
     def origins(self, epoch: int, index: int) -> Sequence[tuple[str, int]]:
-        """File and row number (from 1) of each row of a micro-batch, as a user finds them."""
+        """File and row number (from 1) of each row of a micro-batch, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,25 +61,25 @@ class ParameterGroup:
 
 
 class Resolved(Protocol):
-    """resolved.json: what only the trainer can resolve (a hub revision) is resolved once and reused on resume."""
+    """resolved.json: values such as a hub revision, resolved once and reused on resume."""
 
     def get(self, key: str) -> str | None:
-        """The value of an earlier start of this run, or None."""
+        """Return the value of an earlier start of this run, or None."""
 
     def put(self, key: str, value: str) -> None:
-        """Remember a value for every later start of this run."""
+        """Keep a value for every later start of this run."""
 
 
 class ResolvedValues(Resolved, Protocol):
-    """What is resolved, as the processes of a group tell each other."""
+    """Resolved values that the processes of a group share."""
 
     values: dict[str, str]
-    """All that is known; may be added to."""
+    """All values; may be added to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What the engine lends a task."""
+    """What the engine provides to a task."""
 
     config: RunConfig
     run_directory: Path
@@ -87,17 +87,17 @@ class RunContext:
     stop: StopFlag
     resolved: ResolvedValues
     stage: Callable[[Stage], None]
-    """Announce what is being done."""
+    """Report the current stage."""
     log: Callable[[str, str], None]
     """Log (type, sentence), for example ("RowsDropped", "12 of 300 rows are longer than ...")."""
     progress: Callable[[float], None] = lambda _percent: None
-    """Share of the current stage done, 0 to 100: of a download or a copy."""
+    """Report the share of the current stage done, 0 to 100: of a download or a copy."""
     memory: Callable[[MemoryEstimate, str], None] = lambda _estimate, _advice: None
-    """Report the predicted peak of one device, and what to say should it not be enough."""
+    """Report the predicted peak of one device, and the advice for a run that ends without memory."""
     group: Group = field(default_factory=Group)
     """The processes that train together."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Metrics known before the first step (packing efficiency, dropped rows); reported with every report."""
+    """Metrics known before the first step (packing efficiency, dropped rows); part of every report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +111,19 @@ class Loaded:
     model_source: str
     model_revision: str | None
     unit: str = "tokens"
-    """What throughput counts: reported as `<unit>PerSecond`."""
+    """Unit of throughput, reported as `<unit>PerSecond`."""
     flops_per_item: float | None = None
-    """Operations of forward and backward pass for one of them, where the task knows."""
+    """Operations of forward and backward pass for an item; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportNotes:
-    """What a task says about an export it made."""
+    """What the record of an export adds to its files."""
 
     message: str | None = None
     """A sentence for the log and the status."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the record of the export says beside the files; no times, no paths."""
+    """Facts without times and paths: the same run leaves the same record."""
 
 
 class Task(Protocol):
@@ -139,21 +139,21 @@ class Task(Protocol):
         """Measure every metric of the task's definition on the held-out rows."""
 
     def weights(self, loaded: Loaded) -> Mapping[str, Tensor]:
-        """The trained weights by name: the very tensors that training changes. Asked for once, by the first save."""
+        """Return the trained weights by name: the tensors that training changes. Called once, by the first save."""
 
     def save_weights(self, loaded: Loaded, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write a copy of `weights` as safetensors, in the form a user loads: a PEFT or a transformers directory.
 
-        Runs in another thread while training goes on: it must not read the model's tensors, nor change anything.
+        Runs in another thread during training: it must not read the model's tensors or change anything.
         """
 
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
-        """Put back what `save_weights` wrote, bit for bit."""
+        """Load what `save_weights` wrote, bit for bit."""
 
     def export(
         self, loaded: Loaded, context: RunContext, request: Export, weights: Path, directory: Path
     ) -> ExportNotes:
-        """Make an export from a checkpoint's weights in an empty directory; polls `context.stop`."""
+        """Write an export of a checkpoint's weights into an empty directory; polls `context.stop`."""
 
     def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
-        """Like `export`, of a run that has finished: loads by itself what the format takes, and no more."""
+        """Like `export`, for a finished run: load only what the format needs."""

@@ -1,4 +1,4 @@
-"""What the device's time goes to: waiting for data, and how much of its peak is used. No step waits for this."""
+"""Shares of the device's time and peak speed; measuring does not block a step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Throughput:
     """Shares since the last log line.
 
     Args:
-        clock: Measures.
-        flops_per_item: Operations the model's mathematics needs for an item, without what is computed twice.
-        device: Whose peak counts; unknown ones, and CPUs, have no utilisation.
-        devices: How many of them share the items.
+        clock: The time.
+        flops_per_item: Operations that the model needs for an item, recomputation not counted.
+        device: Its peak counts; unknown GPUs and CPUs have no utilisation.
+        devices: Devices that share the items.
     """
 
     def __init__(self, clock: Clock, flops_per_item: float | None, device: torch.device, *, devices: int = 1) -> None:
@@ -28,7 +28,7 @@ class Throughput:
         self.begin(items=0)
 
     def begin(self, items: int) -> None:
-        """Measure anew from here.
+        """Start a new measurement.
 
         Args:
             items: Tokens trained on so far.
@@ -37,13 +37,13 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what fetches data while the steps stand still."""
+        """Measure the time in the context as waiting for data."""
         started = self._clock.monotonic()
         yield
         self._waited += self._clock.monotonic() - started
 
     def take(self, items: int) -> dict[str, float]:
-        """`dataWait`, the share of the time spent waiting for data, and `mfu`, that of the peak speed that was used.
+        """Return `dataWait`, the share of the time spent waiting for data, and `mfu`, the share of the peak speed used.
 
         Args:
             items: Tokens trained on so far.

@@ -1,1 +1,1 @@
-"""Makes the exports of a run: each one completely or not at all, and once."""
+"""Exports of a run; each is published complete, and only once."""

@@ -1,7 +1,7 @@
-"""Exports of a run that has finished: made on the CPU from its best checkpoint, or its last, without training.
+"""`trainyard-trainer export`: exports of a finished run, written on the CPU from its best or last checkpoint.
 
-The run directory is taken over like by a trainer (checkpoint/staging.py): nobody else has anything to do in it, since
-a trainer that finds a result leaves at once, and of two that export, the later one decides.
+The command takes over the run directory like a trainer. No trainer needs it any more: one that finds a result exits at
+once. Of two exports at the same time, the later one owns the directory.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MESSAGE_LIMIT = 1024
 
 
 def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
-    """Make the exports of a run config that are not there yet.
+    """Write the exports of a run config that do not exist yet.
 
     Raises:
-        NotFoundError: The run has not finished, or none of its checkpoints is whole.
-        TrainerError: What else ended it; the exports that were made stay.
+        NotFoundError: The run has not finished, or none of its checkpoints is valid.
+        TrainerError: Any other error; finished exports stay.
     """
     run_directory = Path(config.run_directory)
     if (result := read_result(run_directory)) is None:
@@ -58,11 +58,11 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
     )
     try:
         with _logging(run_directory, clock, result.step) as log:
-            exports = _make(config, definition, stop=stop, files=files, store=store, log=log)
+            exports = _write(config, definition, stop=stop, files=files, store=store, log=log)
     except Exception as error:
         ours = to_trainer_error(cause(error, store), run_directory, definition.memory_advice)
         if type(ours) is TrainerError:
-            raise  # nobody foresaw it: its traceback is shown
+            raise  # unexpected: the caller prints its traceback
         raise ours from error
     finally:
         drop_cache(run_directory, store.staging)
@@ -78,7 +78,7 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
     )
 
 
-def _make(
+def _write(
     config: RunConfig,
     definition: TaskDefinition,
     *,
@@ -93,8 +93,8 @@ def _make(
     from trainyard_trainer.engine.task import RunContext
     from trainyard_trainer.export.exporter import Exporter
 
-    run_directory, checkpoint = Path(config.run_directory), _chosen(store)
-    check_settings(*_common(checkpoint.manifest.config, training_settings(config, definition.settings)))
+    run_directory, checkpoint = Path(config.run_directory), _exported_checkpoint(store)
+    check_settings(*_shared_settings(checkpoint.manifest.config, training_settings(config, definition.settings)))
     context = RunContext(
         config=config,
         run_directory=run_directory,
@@ -116,8 +116,8 @@ def _make(
     return [exporter.export(request) for request in config.exports]
 
 
-def _chosen(store: CheckpointStore) -> Checkpoint:
-    """The checkpoint that the end of training exports, too."""
+def _exported_checkpoint(store: CheckpointStore) -> Checkpoint:
+    """Return the checkpoint that the end of training would export."""
     checkpoint = store.best or store.newest
     if checkpoint is None:
         raise NotFoundError(
@@ -127,15 +127,15 @@ def _chosen(store: CheckpointStore) -> Checkpoint:
     return checkpoint
 
 
-def _common(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The settings that both know: a run may be older than a setting."""
+def _shared_settings(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings that both have: a run may be older than a setting."""
     names = before.keys() & now.keys()
     return {name: before[name] for name in names}, {name: now[name] for name in names}
 
 
 @contextmanager
 def _logging(run_directory: Path, clock: Clock, step: int) -> Iterator[Callable[[str, str], None]]:
-    """What logs events of the export behind those of the run, and shows them."""
+    """Append the export's events to the run log, and print them."""
     with storage_errors(run_directory):
         run_log = RunLog(run_directory / "log.jsonl", clock)
     run_log.step = step

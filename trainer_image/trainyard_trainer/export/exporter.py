@@ -1,4 +1,4 @@
-"""Turns the chosen checkpoint into what the run was asked to leave: each export wholly or not at all, and once."""
+"""Writes the exports of the chosen checkpoint; each is published complete, and only once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MESSAGE_LIMIT = 256
 
 
 class ExportRecord(StatusModel):
-    """export.json: what an export was made from and what it holds. The same run leaves the same one."""
+    """export.json: what an export was made from and what it holds; the same for the same run."""
 
     version: Literal[1] = 1
     format: str
@@ -73,17 +73,17 @@ class Exporter:
         self._staging = staging
 
     def export(self, request: Export) -> ExportStatus:
-        """Make `exports/<format>/`, unless an earlier start of the run made it, and copy it where it was asked to go.
+        """Write `exports/<format>/`, unless an earlier start of the run did, and copy it to its destination.
 
         Raises:
-            NotPermittedError: The destination wants other credentials.
+            NotPermittedError: The destination refuses the credentials.
             SourceError: The destination cannot be reached.
-            StopRequested: The run was asked to stop.
+            StopRequested: The run is to stop.
             StorageError: The volume is full, read-only or broken.
-            SupersededError: A newer trainer owns the run directory; its export is left alone.
+            SupersededError: A newer trainer owns the run directory; its export is left as it is.
         """
         target = self._context.run_directory / EXPORTS / request.format
-        record = self._made_before(request, target) or self._make(request, target)
+        record = self._existing(request, target) or self._write_new(request, target)
         if request.destination is not None:
             self._copy(record, target, request.destination)
         return ExportStatus(
@@ -95,7 +95,7 @@ class Exporter:
             message=record.message,
         )
 
-    def _make(self, request: Export, target: Path) -> ExportRecord:
+    def _write_new(self, request: Export, target: Path) -> ExportRecord:
         temporary = self._staging.path("export")
         with storage_errors(self._context.run_directory):
             target.parent.mkdir(exist_ok=True)
@@ -118,17 +118,17 @@ class Exporter:
             self._context.log("Exported", f"Export {request.format}: {notes.message}")
         return record
 
-    def _made_before(self, request: Export, target: Path) -> ExportRecord | None:
-        """The record of an export that is there, whole, and of this checkpoint and request."""
+    def _existing(self, request: Export, target: Path) -> ExportRecord | None:
+        """Return the record of a complete export of this checkpoint and request; None when there is none."""
         try:
             record = ExportRecord.model_validate_json((target / RECORD).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
         found = {name: entry for name, entry in describe_files(target).items() if name != RECORD}
-        asked = self._expected(request).model_copy(
+        expected = self._expected(request).model_copy(
             update={"message": record.message, "facts": record.facts, "files": found}
         )
-        return record if record == asked else None
+        return record if record == expected else None
 
     def _expected(self, request: Export) -> ExportRecord:
         prefix = f"{WEIGHTS}/"
@@ -143,7 +143,7 @@ class Exporter:
         )
 
     def _copy(self, record: ExportRecord, directory: Path, destination: str) -> None:
-        """Copy an export to object storage, its record last: where that lies, everything else does."""
+        """Copy an export to object storage, its record last: a record there means a complete copy."""
         bucket = Bucket.open(destination, self._context.config.s3)
         known = {name: entry.sha256 for name, entry in record.files.items()}
         bucket.upload(directory, [*sorted(known), RECORD], known, self._context.progress, self._context.stop.check)

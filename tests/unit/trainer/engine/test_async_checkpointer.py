@@ -16,8 +16,8 @@ from tests.unit.trainer.checkpoint.support import draft
 from trainyard_crds.report import CheckpointStatus, Stage
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import Draft
-from trainyard_trainer.engine.async_checkpointer import Saver
-from trainyard_trainer.engine.grace import GraceMeter
+from trainyard_trainer.engine.async_checkpointer import AsyncCheckpointer
+from trainyard_trainer.engine.grace import GracePeriodMonitor
 from trainyard_trainer.errors import StorageError
 from trainyard_trainer.report.reporter import Reporter
 
@@ -94,12 +94,12 @@ class Told:
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.store, self.told, self.clock = SlowStore(directory), Told(), Clock()
-        self.saver = Saver(
+        self.saver = AsyncCheckpointer(
             store=self.store,
             write_weights=write_weights,
             reporter=cast("Reporter", self.told),
             clock=self.clock,
-            grace=GraceMeter(30),
+            grace=GracePeriodMonitor(30),
         )
         self.weights, self.moments = torch.zeros(3), torch.zeros(3)
 

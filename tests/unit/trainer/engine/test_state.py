@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from tests.unit.trainer.toy import ToyData
-from trainyard_trainer.engine.loss_accumulator import LossWindow
+from trainyard_trainer.engine.loss_accumulator import LossAccumulator
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
-from trainyard_trainer.engine.rng import RngState, capture_rng, restore_rng, seed_everything, undisturbed
+from trainyard_trainer.engine.rng import RngState, capture_rng, preserved_state, restore_rng, seed_everything
 from trainyard_trainer.engine.state import TrainingState, pack_state, read_state, write_state
 from trainyard_trainer.engine.step_plan import Cursor
 from trainyard_trainer.engine.task import ParameterGroup
@@ -38,7 +38,7 @@ def test_what_happens_undisturbed_leaves_no_trace() -> None:
     seed_everything(3)
     expected = draw()
     seed_everything(3)
-    with undisturbed(model, CPU):
+    with preserved_state(model, CPU):
         draw()
         model.train()
     assert draw() == expected
@@ -62,7 +62,7 @@ def make_step(groups: list[ParameterGroup], optimizer: torch.optim.Optimizer) ->
 
 def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     groups = two_groups()
-    optimizer, window = create_optimizer(groups), LossWindow(CPU, ToyData())
+    optimizer, window = create_optimizer(groups), LossAccumulator(CPU, ToyData())
     make_step(groups, optimizer)
     window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], loss_weight=5, grad_norm=torch.tensor(1.0))
     state = TrainingState(step=1, cursor=Cursor(2, 3), items=7, metrics={"loss": 0.1}, evaluated_step=1, best_value=0.1)
@@ -73,7 +73,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     copies = two_groups()
     for copy, group in zip(copies, groups, strict=True):
         copy.parameters[0].data.copy_(group.parameters[0])
-    fresh, empty = create_optimizer(copies), LossWindow(CPU, ToyData())
+    fresh, empty = create_optimizer(copies), LossAccumulator(CPU, ToyData())
     restored, _rng, length = read_state(tmp_path, optimizer=fresh, window=empty)
     assert (restored, length) == (state, 11)
     assert empty.take() == {"loss": 0.5, "gradNorm": 0.0}
@@ -109,7 +109,7 @@ def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float
 
 @pytest.mark.parametrize(("loss", "norm"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")])
 def test_the_first_step_that_is_not_finite_is_named(loss: str, norm: str) -> None:
-    window = LossWindow(CPU, ToyData())
+    window = LossAccumulator(CPU, ToyData())
     add = partial(window.add, cursors=[Cursor()], loss_weight=1)
     for step, (loss_sum, grad_norm) in enumerate([("1", "1"), ("1", "1"), (loss, norm), ("1", "1"), (loss, norm)], 1):
         add(step=step, losses=[torch.tensor(float(loss_sum))], grad_norm=torch.tensor(float(grad_norm)))
@@ -137,7 +137,7 @@ class TwoFiles(ToyData):
 def test_the_rows_of_the_first_micro_batch_that_is_not_finite_are_named(
     losses: list[str], rows: tuple[str, str]
 ) -> None:
-    window = LossWindow(CPU, TwoFiles())
+    window = LossAccumulator(CPU, TwoFiles())
     cursors = [Cursor(0, index) for index in range(3)]
     found = [torch.tensor(float(loss)) for loss in losses]
     window.add(step=7, cursors=cursors, losses=found, loss_weight=3, grad_norm=torch.tensor(float("nan")))
@@ -152,7 +152,7 @@ def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
         def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
             return [("a.jsonl", row) for row in range(1, 101)]
 
-    window = LossWindow(CPU, Many())
+    window = LossAccumulator(CPU, Many())
     nan = torch.tensor(float("nan"))
     window.add(step=1, cursors=[Cursor()], losses=[nan], loss_weight=1, grad_norm=nan)
     with pytest.raises(DataError, match=r"rows 1, 2, .*, 40 and 60 more\.$"):
@@ -160,6 +160,6 @@ def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
 
 
 def test_a_window_without_loss_tokens_has_no_loss() -> None:
-    window = LossWindow(CPU, ToyData())
+    window = LossAccumulator(CPU, ToyData())
     window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(0.0)], loss_weight=0, grad_norm=torch.tensor(0.0))
     assert window.take() == {"gradNorm": 0.0}

@@ -4,31 +4,31 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer.toy import run_config
-from trainyard_trainer.engine.grace import GraceMeter
-from trainyard_trainer.engine.triggers import Due
+from trainyard_trainer.engine.grace import GracePeriodMonitor
+from trainyard_trainer.engine.triggers import Triggers
 
 
-def due(*, has_evaluation: bool = True, **blocks: Any) -> Due:
-    return Due(run_config(Path("/run"), **blocks), total_steps=10, has_evaluation=has_evaluation)
+def triggers(*, has_evaluation: bool = True, **blocks: Any) -> Triggers:
+    return Triggers(run_config(Path("/run"), **blocks), total_steps=10, has_evaluation=has_evaluation)
 
 
 def test_evaluation_follows_the_periodic_checkpoints_unless_told_otherwise() -> None:
-    assert [step for step in range(1, 11) if due().evaluation(step)] == [3, 6, 9, 10]
-    assert [step for step in range(1, 11) if due(evaluation={"everySteps": 4}).evaluation(step)] == [4, 8, 10]
-    assert not any(due(has_evaluation=False).evaluation(step) for step in range(1, 11))
+    assert [step for step in range(1, 11) if triggers().evaluates(step)] == [3, 6, 9, 10]
+    assert [step for step in range(1, 11) if triggers(evaluation={"everySteps": 4}).evaluates(step)] == [4, 8, 10]
+    assert not any(triggers(has_evaluation=False).evaluates(step) for step in range(1, 11))
 
 
 def test_logging_includes_the_last_step() -> None:
-    assert [step for step in range(1, 11) if due(optimization={"loggingSteps": 4}).log(step)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if triggers(optimization={"loggingSteps": 4}).logs(step)] == [4, 8, 10]
 
 
 @pytest.mark.parametrize(("seconds", "is_due"), [(29.0, False), (30.0, True)])
 def test_an_old_checkpoint_is_replaced_between_the_periodic_ones(seconds: float, is_due: bool) -> None:
-    assert due(checkpoints={"everyMinutes": 0.5}).save(4, seconds_since_save=seconds) is is_due
+    assert triggers(checkpoints={"everyMinutes": 0.5}).saves(4, seconds_since_save=seconds) is is_due
 
 
 def test_a_step_and_two_saves_that_fit_into_the_grace_period_need_no_warning() -> None:
-    meter = GraceMeter(30)
+    meter = GracePeriodMonitor(30)
     meter.step_took(10)
     meter.save_took(10)
     meter.save_took(1)
@@ -36,7 +36,7 @@ def test_a_step_and_two_saves_that_fit_into_the_grace_period_need_no_warning() -
 
 
 def test_too_short_a_grace_period_names_what_to_set() -> None:
-    meter = GraceMeter(30)
+    meter = GracePeriodMonitor(30)
     meter.step_took(10)
     meter.save_took(10.1)
     warning = meter.warning()
