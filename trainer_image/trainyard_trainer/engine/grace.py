@@ -8,8 +8,8 @@ from math import ceil
 class GracePeriodMonitor:
     """Compares the longest step and the longest save so far with the grace period.
 
-    A stop may arrive in the middle of a step while a checkpoint is being written. The step runs to its next micro-batch,
-    that checkpoint is published, and then a last one is saved.
+    A stop may arrive in the middle of a step while a checkpoint is being written. The step then runs to its next
+    micro-batch, that checkpoint is published, and a last one is saved.
     """
 
     def __init__(self, grace_period_seconds: int) -> None:
