@@ -66,7 +66,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     make_step(groups, optimizer)
     window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], loss_weight=5, grad_norm=torch.tensor(1.0))
     state = TrainingState(step=1, cursor=Cursor(2, 3), items=7, metrics={"loss": 0.1}, evaluated_step=1, best_value=0.1)
-    packed = pack_state(state=state, optimizer=optimizer, window=window, rng=capture_rng(CPU), metrics_length=11)
+    packed = pack_state(state=state, optimizer=optimizer, losses=window, rng=capture_rng(CPU), metrics_length=11)
     write_state(tmp_path, *packed)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
 
@@ -74,7 +74,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     for copy, group in zip(copies, groups, strict=True):
         copy.parameters[0].data.copy_(group.parameters[0])
     fresh, empty = create_optimizer(copies), LossAccumulator(CPU, ToyData())
-    restored, _rng, length = read_state(tmp_path, optimizer=fresh, window=empty)
+    restored, _rng, length = read_state(tmp_path, optimizer=fresh, losses=empty)
     assert (restored, length) == (state, 11)
     assert empty.take() == {"loss": 0.5, "gradNorm": 0.0}
     make_step(groups, optimizer)
