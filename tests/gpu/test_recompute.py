@@ -15,14 +15,14 @@ from tests.unit.trainer.tasks.text.memory.configs import BF16, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.optimizer import create_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
-from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
-from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
+from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
+from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention
 
 LAYERS, VOCABULARY, LENGTH = 8, 32000, 2048
 GPU = torch.device("cuda", 0)
@@ -55,7 +55,7 @@ def load(directory: Path, config: RunConfig, way: Recompute) -> Any:
         model = add_adapter(model, config.adapter, seed=0, base="it", revision=None)
     recompute_activations(model, way)
     model.train()
-    go_by_boundaries(model, VOCABULARY, GPU)
+    enable_boundary_attention(model, VOCABULARY, GPU)
     return model
 
 
@@ -63,13 +63,13 @@ def gradients(directory: Path, way: Recompute) -> dict[str, Tensor]:
     model = load(directory, configured("lora"), way)
     batch = full_batch(2, LENGTH).to(GPU)
     for _ in range(2):
-        torch.autograd.backward(summed_loss(model, batch, rows_in_chunks(model, GPU)) / 4096)
+        torch.autograd.backward(summed_loss(model, batch, find_chunk_rows(model, GPU)) / 4096)
     return {name: weight.grad.cpu() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_the_gradients_are_those_of_the_plain_pass(directory: Path, mode: Mode) -> None:
-    plain, found = (gradients(directory, recomputing(way, LAYERS)) for way in ("none", mode))
+    plain, found = (gradients(directory, recompute_of(way, LAYERS)) for way in ("none", mode))
     assert plain.keys() == found.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-2, atol=1e-4)
@@ -78,11 +78,11 @@ def test_the_gradients_are_those_of_the_plain_pass(directory: Path, mode: Mode) 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["qlora", "lora", "full"])
 def test_the_predicted_peak_is_within_a_tenth_of_the_allocators(directory: Path, method: str, mode: Mode) -> None:
-    config, way = configured(method), recomputing(mode, LAYERS)
+    config, way = configured(method), recompute_of(mode, LAYERS)
     model, batch = load(directory, config, way), full_batch(2, LENGTH).to(GPU)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
-    optimizer, rows = create_optimizer([group], "adamw"), rows_in_chunks(model, GPU)
+    optimizer, rows = create_optimizer([group], "adamw"), find_chunk_rows(model, GPU)
     for micro_steps in (1, 2):
         torch.cuda.reset_peak_memory_stats(GPU)
         for _ in range(micro_steps):

@@ -16,7 +16,7 @@ from trainyard_trainer.tasks.text.batches import TextBatch, collate
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.attention import use_masks
 from trainyard_trainer.tasks.text.models.loading import load_base_model
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention
 
 GPU = torch.device("cuda", 0)
 
@@ -51,7 +51,7 @@ def similarity(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize("quantized", [False, True])
 def test_attention_by_boundaries_has_the_gradients_of_masks(tiny_model: Path, quantized: bool) -> None:
     model = load(tiny_model, quantized=quantized)
-    assert go_by_boundaries(model, 346, GPU)
+    assert enable_boundary_attention(model, 346, GPU)
     loss, gradient = gradients(model)
     use_masks(model)
     wanted_loss, wanted = gradients(model)

@@ -1,1 +1,1 @@
-"""How many bytes a run needs on its device, told before anything is loaded."""
+"""Memory of devices and containers, and recompute modes."""

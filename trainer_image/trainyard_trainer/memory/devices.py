@@ -1,4 +1,4 @@
-"""GPUs whose peak speed is known; the one place to add another."""
+"""GPUs with a known peak speed; add another one here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PEAK_BF16 = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
-"""Dense bf16 FLOP/s by the vendor's data sheets, without sparsity; a longer name wins over a shorter one in it."""
+"""Dense bf16 FLOP/s by the vendor's data sheets, without sparsity; the longest matching name counts."""
 
 
 def peak_flops(name: str) -> float | None:
-    """Dense bf16 operations per second of a GPU by the name its driver gives it; None for an unknown one."""
+    """Return the dense bf16 operations per second of a GPU by its driver's name; None for an unknown one."""
     known = [part for part in _PEAK_BF16 if part.replace(" ", "") in name.replace(" ", "")]
     return _PEAK_BF16[max(known, key=len)] if known else None

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of its container, else of the machine."""
+"""Memory that this process can still allocate: of its container, else of the machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainyard_trainer.cgroup import group_directories, read_value
 
 _ROOT = Path("/")
 _UNLIMITED = 2**60
-"""What v1 writes where there is no limit is about 2 ** 63."""
+"""Without a limit, cgroup v1 shows about 2 ** 63."""
 
 
 def free_memory(root: Path = _ROOT) -> int | None:
-    """Bytes the process may take beside what it holds; None where the system does not tell.
+    """Return the bytes that the process can still allocate; None where the system does not report them.
 
     Args:
         root: The directory that holds `sys` and `proc`.
@@ -33,13 +33,13 @@ def _limits(root: Path) -> list[int]:
 
 
 def _held(root: Path) -> int:
-    """Resident bytes of this process."""
+    """Return the resident bytes of this process."""
     words = read_value(root / "proc/self/statm").split()
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if len(words) > 1 else 0
 
 
 def _available(root: Path) -> int | None:
-    """What the machine could give without swapping."""
+    """Return the bytes that the machine can provide without swapping."""
     for line in read_value(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         if name == "MemAvailable":

@@ -1,4 +1,4 @@
-"""Which layers' activations the backward pass computes again; pure."""
+"""Recompute modes (activation checkpointing): which layers' activations the backward pass recomputes; pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Recompute:
     """One way to run the backward pass.
 
     Attributes:
-        mode: none keeps every layer's activations; selective computes those of the first `layers` again; full those of
-            all; offload too, and their inputs wait in host memory.
-        layers: How many, of `of`. The first ones: their backward pass comes last, when what the others kept is gone, so
-            that the layer being computed again adds nothing to the peak.
+        mode: none keeps every layer's activations; selective recomputes those of the first `layers`; full those of all;
+            offload too, with the layers' inputs in host memory.
+        layers: Number of recomputed layers. They are the first ones: their backward pass comes last, when the kept
+            activations of the others are freed, so that recomputing adds nothing to the peak.
         of: Layers of the model.
     """
 
@@ -25,14 +25,14 @@ class Recompute:
     of: int
 
     def __str__(self) -> str:
-        """For the table, the log and the status."""
+        """The text for the table, the log and the status."""
         if self.mode == "selective":
             return f"selective ({self.layers} of {self.of} layers)"
         return self.mode
 
 
-def recomputing(mode: Mode, of: int, layers: int | None = None) -> Recompute:
-    """A mode for a model of so many layers; selective without a number takes half of them."""
+def recompute_of(mode: Mode, of: int, layers: int | None = None) -> Recompute:
+    """Return a mode for a model of so many layers; selective without a number takes half of them."""
     if mode == "none":
         return Recompute(mode, 0, of)
     if mode != "selective":

@@ -1,4 +1,4 @@
-"""Cross-entropy over an output head, some rows at a time, so that the logits never exist as a whole."""
+"""Cross-entropy over an output head in chunks of rows: the logits never exist as a whole."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.nn import functional
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of the cross-entropy of `hidden @ weight.T + bias`; scalar, fp32.
 
-    The gradients are computed with the loss, chunk by chunk, while a chunk's logits exist, and only for what needs
-    one: a frozen head costs two matrix products a chunk, as many as the plain path, and nothing is computed again.
-    The softmax is never written: its exponentials go into the products, whose small results are divided by their sums.
+    The forward pass computes the gradients too, chunk by chunk, while a chunk's logits exist, and only those needed: a
+    frozen head costs two matrix products a chunk, as many as the plain path, and nothing is recomputed. The softmax is
+    never materialised: its exponentials enter the products, whose small results are divided by their sums.
     """
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes inputs by position
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int
     ) -> Tensor:
-        """The loss.
+        """Compute the loss and the gradients.
 
         Args:
-            ctx: Where autograd keeps the gradients.
+            ctx: The autograd context.
             hidden: (N, D).
             weight: (V, D).
             bias: (V,), or None.
@@ -54,7 +54,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients kept, scaled."""
+        """Return the gradients, scaled."""
         (scale,) = grad_outputs
         scaled = [
             None if grad is None else torch.mul(grad, scale, out=torch.empty_like(grad, dtype=dtype))
@@ -64,7 +64,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _loss_and_exponentials(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross-entropy, and each row's sum of exp(logit - maximum), (N, 1), which the logits become."""
+    """Return the summed cross-entropy and each row's sum of exp(logit - maximum), (N, 1); overwrites the logits."""
     greatest = logits.amax(-1, keepdim=True)
     chosen = logits.gather(-1, labels[:, None])
     sums = logits.sub_(greatest).exp_().sum(-1, keepdim=True)
@@ -72,18 +72,18 @@ def _loss_and_exponentials(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
 
 
 class _LogitGradient:
-    """The loss's gradient by a chunk's logits, softmax - one-hot, as `values / divisors` by row.
+    """Gradient of the loss by a chunk's logits, softmax - one-hot, as `values / divisors` by row.
 
     Args:
-        exponentials: (N, V), fp32; overwritten where the products are made in fp32.
-        sums: (N, 1), theirs by row.
+        exponentials: (N, V), fp32; overwritten where the products are in fp32.
+        sums: (N, 1), their sums by row.
         labels: (N,).
-        dtype: Type that the products are made in; a lower one than fp32 holds the quotient itself.
+        dtype: Type of the products; a lower one than fp32 holds the quotient itself.
     """
 
     def __init__(self, exponentials: Tensor, sums: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
         places = labels[:, None]
-        right = exponentials.gather(-1, places) - sums  # rounded after the difference: it is small where learned
+        right = exponentials.gather(-1, places) - sums  # rounded once, after the difference
         if dtype == torch.float32:
             self.values, self.divisors = exponentials.scatter_(-1, places, right), sums
         else:
@@ -95,7 +95,7 @@ class _LogitGradient:
 def _accumulate(
     grads: list[Tensor | None], gradient: _LogitGradient, hidden: Tensor, weight: Tensor, part: slice
 ) -> None:
-    """Add what a chunk contributes."""
+    """Add a chunk's contribution."""
     by_hidden, by_weight, by_bias = grads
     if by_bias is not None:
         by_bias += (gradient.values.float().T @ gradient.divisors.reciprocal()).reshape(-1)
@@ -111,10 +111,10 @@ def _accumulate(
 
 
 @contextmanager
-def loss_in_head(head: nn.Linear, positions: Tensor, labels: Tensor, rows: int) -> Iterator[None]:
-    """Let the output head return the summed loss, shape (1, 1, 1), instead of logits.
+def head_returning_loss(head: nn.Linear, positions: Tensor, labels: Tensor, rows: int) -> Iterator[None]:
+    """Make the output head return the summed loss, shape (1, 1, 1), instead of logits.
 
-    The head's own call does it, so whatever hangs on that call (a sharded head gathers its weight in it) still happens.
+    The replacement is inside the head's own call, so its hooks still run (a sharded head gathers its weight in them).
     """
 
     def forward(hidden: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def loss_in_head(head: nn.Linear, positions: Tensor, labels: Tensor, rows: int) 
         loss: Tensor = ChunkedCrossEntropy.apply(chosen, head.weight, head.bias, labels, rows)
         return loss.reshape(1, 1, 1)
 
-    vars(head)["forward"] = forward  # of this head alone, not of its class
+    vars(head)["forward"] = forward  # on this instance, not its class
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import torch
 from trainyard_trainer.data.row_labels import named_rows
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
-from trainyard_trainer.tasks.llm.loss import evaluating, summed_loss
+from trainyard_trainer.tasks.llm.loss import evaluation_mode, summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatches
 
 
@@ -24,20 +24,18 @@ def mean_loss(
     chunk_rows: int | None = None,
     group: Group | None = None,
 ) -> float:
-    """Mean cross-entropy per loss token, in nats.
-
-    Leaves the model's modes and the random state as found.
+    """Return the mean cross-entropy per loss token, in nats; restores the model's modes.
 
     Args:
         model: A causal language model on `device`.
         batches: The rows.
-        device: Where the model is.
+        device: The model's device.
         poll: Called before each batch; may raise.
-        chunk_rows: Rows whose logits exist at a time; None computes all of a batch's at once.
-        group: The processes that share the batches; all get the same mean.
+        chunk_rows: Rows per chunk of logits; None computes a batch's logits at once.
+        group: The processes that share the batches; all return the same mean.
 
     Raises:
-        DataError: a batch's loss is infinite or not a number; its rows are named, where their file is known.
+        DataError: A batch's loss is infinite or not a number; the message names its rows where they are known.
     """
     group, suspects = group or Group(), list[tuple[str, int]]()
 
@@ -48,15 +46,15 @@ def mean_loss(
             suspects.extend(batches.origins(0, index))
         return loss, batch.loss_weight
 
-    with evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         mean = group.weighted_mean(range(batches.num_micro_batches()), measure, poll)
     if not math.isfinite(mean):
         found = [(file, row) for of_one in group.all_gather(sorted(suspects)) for file, row in of_one]
-        _blame(found)
+        _raise_for(found)
     return mean
 
 
-def _blame(rows: Sequence[tuple[str, int]]) -> None:
+def _raise_for(rows: Sequence[tuple[str, int]]) -> None:
     if rows:
         raise DataError(
             f"The evaluation loss is infinite or not a number in the batches of {named_rows(rows)}.",

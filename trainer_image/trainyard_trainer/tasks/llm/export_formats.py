@@ -70,7 +70,7 @@ def write_export(job: ExportJob) -> ExportNotes:
     """Write one export with its README.
 
     Raises:
-        StopRequested: The run was asked to stop.
+        StopRequested: The run is to stop.
     """
     form = FORMATS[job.request.format]
     merged_into = _merged_into(job.config, job.request)

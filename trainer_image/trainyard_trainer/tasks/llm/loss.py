@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainyard_trainer.tasks.llm.chunked import loss_in_head
+from trainyard_trainer.tasks.llm.chunked import head_returning_loss
 from trainyard_trainer.tasks.text.batches import TextBatch
 from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
 from trainyard_trainer.tasks.text.models.attention import packed_call
@@ -19,28 +19,28 @@ from trainyard_trainer.tasks.text.models.attention import packed_call
 def summed_loss(model: Any, batch: TextBatch, chunk_rows: int | None = None) -> Tensor:
     """Sum of the cross-entropy over the batch's loss tokens; scalar, fp32, differentiable.
 
-    The head runs on the N positions that carry loss, not on all B * T: with completions only, most of the largest
-    matrix product and of the logits' memory is saved. Logits are raised to fp32 for those rows alone.
+    The head runs on the N positions that carry loss, not on all B * T: with completions only, that saves most of the
+    largest matrix product and of the logits' memory. Only those rows' logits are cast to fp32.
 
     Args:
         model: A causal language model of transformers, with or without a PEFT adapter.
         batch: The batch, on the model's device.
-        chunk_rows: Rows whose logits exist at a time, as `rows_in_chunks` says; None computes them all at once.
+        chunk_rows: Rows per chunk of logits, by `find_chunk_rows`; None computes them all at once.
     """
     if chunk_rows is None:
         return functional.cross_entropy(selected_logits(model, batch).float(), batch.labels, reduction="sum")
     head = _linear_head(model)
     assert head is not None
-    with loss_in_head(head, batch.loss_positions, batch.labels, chunk_rows):
+    with head_returning_loss(head, batch.loss_positions, batch.labels, chunk_rows):
         loss = _output(model, batch)
     return loss.reshape(())
 
 
-def rows_in_chunks(model: Any, device: torch.device) -> int | None:
-    """How many rows' logits may be computed at a time; None where the head's output is not the logits as they are.
+def find_chunk_rows(model: Any, device: torch.device) -> int | None:
+    """Return the rows per chunk of logits; None where the model changes the head's output or the head has an adapter.
 
-    Some architectures cap, scale or cut what the head gives, and an adapter may sit on the head: there, the model has
-    to be asked for its logits. It is found out by asking for two positions. Modes and random state are left as found.
+    Some architectures cap, scale or cut the output of the head: then only a whole call gives the logits. A call with
+    two positions shows whether they do. Restores modes and random state.
     """
     head = _linear_head(model)
     if head is None:
@@ -48,7 +48,7 @@ def rows_in_chunks(model: Any, device: torch.device) -> int | None:
     given: list[tuple[Tensor, Tensor]] = []
     handle = head.register_forward_hook(lambda _head, _inputs, output: given.append((output, output.clone())))
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             logits = model(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=device), use_cache=False).logits
     finally:
         handle.remove()
@@ -57,7 +57,7 @@ def rows_in_chunks(model: Any, device: torch.device) -> int | None:
 
 
 def _linear_head(model: Any) -> nn.Linear | None:
-    """The output head where it is a plain matrix: frozen, trained, or PEFT's copy that is trained whole."""
+    """Return the output head where it is a plain matrix: frozen, trained, or PEFT's copy that is trained whole."""
     head = model.get_output_embeddings()
     if type(head).__name__ == "ModulesToSaveWrapper":
         head = head.modules_to_save[head.active_adapters[0]]
@@ -65,10 +65,10 @@ def _linear_head(model: Any) -> nn.Linear | None:
 
 
 def selected_logits(model: Any, batch: TextBatch) -> Tensor:
-    """Logits at the batch's loss positions, (N, vocabulary).
+    """Return logits at the batch's loss positions, (N, vocabulary).
 
-    Without a cache and without a mask, attention keeps packed rows apart by their boundaries or by their restarting
-    positions; with either of them it would not.
+    The call has no cache, and for packed rows no mask: only then attention isolates them by boundaries or by restarting
+    positions.
     """
     with _head_on(model.get_output_embeddings(), batch.loss_positions):
         logits = _output(model, batch)
@@ -76,7 +76,7 @@ def selected_logits(model: Any, batch: TextBatch) -> Tensor:
 
 
 def _output(model: Any, batch: TextBatch) -> Tensor:
-    """What the head gave, as the model made it logits."""
+    """Return the model's logits, made from the output of the head."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
     if batch.attention_mask is not None:
         inputs["attention_mask"] = batch.attention_mask
@@ -87,7 +87,7 @@ def _output(model: Any, batch: TextBatch) -> Tensor:
 
 @contextmanager
 def _head_on(head: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the output head see only some positions; what a model does to its logits afterwards still happens."""
+    """Restrict the output head to some positions; the model still post-processes the logits."""
 
     def select(_head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = inputs
@@ -101,8 +101,8 @@ def _head_on(head: nn.Module, positions: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in the context; every module then returns to its own mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -15,7 +15,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.checkpoint.store import CACHE
 from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, ParameterGroup, RunContext
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.memory.recompute import Recompute, recomputing
+from trainyard_trainer.memory.recompute import Recompute, recompute_of
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
 from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export_formats import (
@@ -26,7 +26,7 @@ from trainyard_trainer.tasks.llm.export_formats import (
     needs_trained_model,
     write_export,
 )
-from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
+from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.llm.memory import plan_memory
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatch, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
@@ -37,7 +37,7 @@ from trainyard_trainer.tasks.text.models.full import load_model_weights, save_mo
 from trainyard_trainer.tasks.text.models.libraries import import_libraries
 from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries, keeps_rows_apart
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 from trainyard_trainer.tasks.text.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.tasks.text.token_cache import TokenCache
 
@@ -51,22 +51,22 @@ class LlmLoaded(Loaded):
     tokenizer: Any
     evaluation: TextBatches | None
     chunk_rows: int | None
-    """Rows whose logits exist at a time; None where the architecture needs them all at once."""
+    """Rows per chunk of logits; None where the architecture needs them all at once."""
 
 
 class LlmTask:
     """Implements `engine.task.Task`."""
 
     def load(self, context: RunContext) -> LlmLoaded:
-        """Fetch everything, check and tokenise the rows, and only then load the model: rows are where mistakes are.
+        """Fetch everything, check and tokenise the rows, then load the model: mistakes are mostly in the rows.
 
         Raises:
-            TrainerError: the model or the rows cannot be had or used; StopRequested when asked to stop.
+            TrainerError: The model or the rows cannot be fetched or used; StopRequested on a stop.
         """
         config = context.config
         import_libraries(adapter=config.adapter is not None)
         context.stop.check()
-        # A pod may have a cache of its own, so it downloads while the first one prepares the rows for all.
+        # Pods with caches of their own download while the first pod prepares the rows for all.
         with context.group.main_process_first(context.stop.check, context.resolved.values):
             context.stage(Stage.DOWNLOADING)
             base = resolve_model(config.model, context.resolved, context.stop.check, _access(context))
@@ -86,7 +86,7 @@ class LlmTask:
         _check_tokens(model, base, prepared)
         _check_lengths(model, base, prepared)
         _check_packing(context, model)
-        chunk_rows = rows_in_chunks(model, context.device)
+        chunk_rows = find_chunk_rows(model, context.device)
         if config.method == "full":
             context.group.shard(model)
         return LlmLoaded(
@@ -132,7 +132,7 @@ class LlmTask:
             save_adapter(ours.model, directory, weights)
 
     def load_weights(self, loaded: Loaded, directory: Path) -> None:
-        """Put back what `save_weights` wrote, bit for bit."""
+        """Load what `save_weights` wrote, bit for bit."""
         if _ours(loaded).config.method == "full":
             load_model_weights(loaded.model, directory)
         else:
@@ -159,7 +159,7 @@ class LlmTask:
         )
 
     def export_saved(self, context: RunContext, request: Export, weights: Path, directory: Path) -> ExportNotes:
-        """Write an export of a finished run; its model and rows are loaded only where the export is made from them."""
+        """Write an export of a finished run; load its model and rows only where the format needs them."""
         config = context.config
         import_libraries(adapter=config.adapter is not None)
         context.stop.check()
@@ -171,7 +171,7 @@ class LlmTask:
         context.stop.check()
         model = None
         if needs_trained_model(request):
-            model = _load_model(context, base, recomputing("none", 0))
+            model = _load_model(context, base, recompute_of("none", 0))
             load_adapter(model, weights)
         return write_export(
             ExportJob(
@@ -199,7 +199,7 @@ def _access(context: RunContext) -> Access:
 
 
 def _token_directory(context: RunContext) -> Path:
-    """Where tokens are kept for later starts, and with a shared cache for other runs."""
+    """Return the directory of tokens for later starts, and with a shared cache for other runs."""
     shared = context.config.cache_directory
     return context.run_directory / CACHE if shared is None else Path(shared) / "tokens"
 
@@ -246,13 +246,13 @@ def _request(config: RunConfig, train: RowFile, validation: RowFile | float | No
 
 
 def _pad_token(tokenizer: Any) -> int:
-    """Padding carries no loss and is seen by nobody, so any token will do where the tokenizer has none."""
+    """Return the padding token; any will do where the tokenizer has none, since padding carries no loss."""
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return int(next(token for token in candidates if token is not None))
 
 
 def _load_model(context: RunContext, base: LocalModel, recompute: Recompute) -> Any:
-    """The model as the method trains it, in training mode."""
+    """Load the model as the method trains it, in training mode."""
     config = context.config
     model = load_base_model(
         base.path,
@@ -270,7 +270,7 @@ def _load_model(context: RunContext, base: LocalModel, recompute: Recompute) -> 
 
 
 def _check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
-    """A token beyond the embedding would be an index error in mid-training."""
+    """Refuse tokens beyond the embedding, which would be an index error in a later step."""
     size = int(model.get_input_embeddings().num_embeddings)
     highest = max(part.highest_token for part in _all_batches(prepared))
     if highest >= size:
@@ -281,7 +281,7 @@ def _check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
 
 
 def _check_lengths(model: Any, base: LocalModel, prepared: Prepared) -> None:
-    """Positions the model has never seen are noise, or an index error in mid-training."""
+    """Refuse rows longer than the model's positions: those are untrained, or an index error in a later step."""
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(part.longest_row for part in _all_batches(prepared))
     if limit is not None and longest > limit:
@@ -299,16 +299,16 @@ def _check_packing(context: RunContext, model: Any) -> None:
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     if not context.config.llm.packing:
         return
-    if not keeps_rows_apart(model, vocabulary, context.device):
+    if not isolates_packed_rows(model, vocabulary, context.device):
         raise ConfigurationError(
             f"Rows packed into one sequence would see each other in this architecture ({model.config.model_type}).",
             "Set spec.llm.packing: false.",
         )
-    go_by_boundaries(model, vocabulary, context.device)
+    enable_boundary_attention(model, vocabulary, context.device)
 
 
 def _parameter_groups(config: RunConfig, model: nn.Module) -> Sequence[ParameterGroup]:
-    """One group; in full training with weight decay, norms and biases (vectors) are a second one without it."""
+    """Return one group; in full training with weight decay, a second one without it for norms and biases."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate, decay = config.optimization.learning_rate, config.optimization.weight_decay
     if config.method != "full":

@@ -24,7 +24,7 @@ class TextBatch:
     input_ids: Tensor
     """(B, T), int64."""
     position_ids: Tensor
-    """(B, T), int64: starts again at 0 with every row of a packed sequence, which is what keeps the rows apart."""
+    """(B, T), int64: restarts at 0 with every row of a packed sequence, which isolates the rows."""
     attention_mask: Tensor | None
     """(B, T), int64, 1 on real tokens; None where sequences are packed: a mask would join the rows."""
     loss_positions: Tensor
@@ -33,8 +33,8 @@ class TextBatch:
     """(N,), int64: the token that follows each position, always of the same row."""
     num_tokens: int
     boundaries: Tensor | None = None
-    """(R + 1,), int32: where each of the R packed rows begins and the last one ends, b * T + t, padding being rows too;
-    None where rows are told by their positions or not packed."""
+    """(R + 1,), int32: the start of each of the R packed rows and the end of the last one, b * T + t; padding is a row
+    too. None where rows are not packed."""
     longest: int = 0
     """Tokens of the longest packed row."""
 
@@ -49,7 +49,7 @@ class TextBatch:
         return self.num_tokens
 
     def to(self, device: torch.device) -> TextBatch:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         return TextBatch(
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
@@ -63,9 +63,9 @@ class TextBatch:
 
 
 def collate(rows: TokenRows, sequences: Sequence[Sequence[int]], *, packed: bool, pad_token: int) -> TextBatch:
-    """One batch; each sequence is a list of row numbers, of one row where nothing is packed.
+    """Build a batch; each sequence is a list of row numbers, of one row where nothing is packed.
 
-    Shorter sequences are padded at the end: under a mask, or, packed, by one more row that carries no loss.
+    Shorter sequences are padded at the end: under a mask, or, packed, by one more row without loss.
     """
     width = max(sum(int(rows.starts[row + 1] - rows.starts[row]) for row in sequence) for sequence in sequences)
     shape = (len(sequences), width)
@@ -98,7 +98,7 @@ def _fill(
     positions: NDArray[np.int64],
     labels: NDArray[np.int64],
 ) -> int:
-    """Write rows one behind another into one line of a batch; returns the tokens used."""
+    """Write rows one after another into one line of a batch; returns the tokens used."""
     used = 0
     for row in sequence:
         start, stop = int(rows.starts[row]), int(rows.starts[row + 1])
@@ -123,7 +123,7 @@ class BatchSettings:
 
 
 class TextBatches:
-    """Some rows of a `TokenRows` as micro-batches; with `shuffle`, each epoch in an order of its own."""
+    """Some rows of a `TokenRows` as micro-batches; with `shuffle`, in another order each epoch."""
 
     def __init__(
         self,
@@ -150,24 +150,24 @@ class TextBatches:
         return -(-len(self._plan(epoch)) // self._settings.batch_size)
 
     def micro_batch(self, epoch: int, index: int) -> TextBatch:
-        """Micro-batch `index` of the pass `epoch`, both from 0.
+        """Return micro-batch `index` of the pass `epoch`, both from 0.
 
         Raises:
-            IndexError: the pass has fewer.
+            IndexError: The pass has fewer.
         """
         sequences = self._sequences(epoch, index)
         return collate(self._rows, sequences, packed=self._settings.packing, pad_token=self._settings.pad_token)
 
     def rows_of(self, epoch: int, index: int) -> list[int]:
-        """The rows of a micro-batch, as numbers into the `TokenRows`.
+        """Return the rows of a micro-batch, as numbers into the `TokenRows`.
 
         Raises:
-            IndexError: the pass has fewer.
+            IndexError: The pass has fewer.
         """
         return [row for sequence in self._sequences(epoch, index) for row in sequence]
 
     def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
-        """File and row number (from 1) of each row of a micro-batch; none where they are not known."""
+        """Return file and row number (from 1) of each row of a micro-batch; empty if unknown."""
         known = self._origins
         return [known[row] for row in self.rows_of(epoch, index)] if known is not None else []
 
@@ -194,7 +194,7 @@ class TextBatches:
 
     @property
     def efficiency(self) -> float:
-        """Share of the computed tokens that are real, in the first pass."""
+        """Share of real tokens among the computed ones, in the first pass."""
         plan = self._plan(0)
         if self._settings.packing:
             return self.num_tokens / (len(plan) * self._settings.max_length)
@@ -203,7 +203,7 @@ class TextBatches:
         return self.num_tokens / sum(len(batch) * max(batch) for batch in longest)
 
     def fingerprint(self, settings: Mapping[str, object]) -> str:
-        """SHA-256 (hex) over the rows, the settings that decide the batches, and `settings`."""
+        """Return the SHA-256 (hex) over the rows, the settings of the batches, and `settings`."""
         document = {"version": 1, "rows": self._rows.digest, **vars(self._settings), **settings}
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
         digest.update(self._members.tobytes())
@@ -217,7 +217,7 @@ class TextBatches:
         return sequences
 
     def _make_plan(self, epoch: int) -> list[list[int]]:
-        """The sequences of one pass, each a list of row numbers."""
+        """Return the sequences of one pass, each a list of row numbers."""
         random = np.random.Generator(np.random.PCG64([self._settings.seed, epoch]))
         members = random.permutation(self._members) if self._shuffle else self._members
         order = [int(row) for row in members]

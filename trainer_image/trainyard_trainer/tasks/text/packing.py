@@ -1,4 +1,4 @@
-"""Putting rows into sequences of a fixed length, by best-fit decreasing."""
+"""Packs rows into sequences of a fixed length by best-fit decreasing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 WINDOW = 4096
-"""Rows sorted by length at a time: enough for bins that are nearly full, few enough to keep epochs well mixed."""
+"""Rows sorted by length at a time: enough to fill the bins, few enough to keep epochs shuffled."""
 
 
 def pack(order: Sequence[int], lengths: Sequence[int], capacity: int) -> Iterator[list[int]]:
-    """Bins of rows whose lengths sum to at most `capacity`; every row of `order` is in exactly one.
+    """Yield bins of rows whose lengths sum to at most `capacity`; every row of `order` is in exactly one.
 
     Best-fit decreasing within windows of the order: the longest row first, each into the fullest bin it fits in.
 

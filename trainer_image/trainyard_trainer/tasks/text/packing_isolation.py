@@ -1,4 +1,4 @@
-"""Proof, when a model is loaded, that rows packed into one sequence do not see each other."""
+"""Check, when a model is loaded, that rows packed into one sequence do not attend to each other."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainyard_trainer.tasks.llm.loss import evaluating
+from trainyard_trainer.tasks.llm.loss import evaluation_mode
 from trainyard_trainer.tasks.text.models.attention import can_use_boundaries, packed_call, use_boundaries, use_masks
 
 _LENGTH = 8
-"""Tokens of a row that is tried."""
+"""Tokens of a test row."""
 
 
-def keeps_rows_apart(model: Any, vocabulary: int, device: torch.device) -> bool:
-    """Whether packed rows see only themselves in this architecture, under attention's masks.
+def isolates_packed_rows(model: Any, vocabulary: int, device: torch.device) -> bool:
+    """Whether packed rows attend only to themselves in this architecture, under attention's masks.
 
-    Runs a packed pair twice with another first row: the second row's logits must stay what they were. Recurrent and
-    convolutional layers, for example, carry state over the boundary. Modes and random state are left as found.
+    Runs a packed pair twice with different first rows: the second row's logits must not change. Recurrent and
+    convolutional layers, for example, carry state over the boundary. Restores modes and random state.
     """
     rows, other = _pairs(vocabulary, device)
     return _are_equal(*(_logits(model, pair)[_LENGTH:] for pair in (rows, other)))
 
 
-def go_by_boundaries(model: Any, vocabulary: int, device: torch.device) -> bool:
-    """Let attention take packed rows by their boundaries, if that gives what the masks give.
+def enable_boundary_attention(model: Any, vocabulary: int, device: torch.device) -> bool:
+    """Switch attention to position boundaries, if the result is that of the masks.
 
-    Call it where `keeps_rows_apart`. An architecture that does not hand the boundaries on, or whose layers the kernel
-    does not know, keeps its masks.
+    Call it only where `isolates_packed_rows`. An architecture that does not pass the boundaries to its attention, or
+    whose layers the kernel does not support, keeps its masks.
 
     Returns:
-        Whether it goes by boundaries now.
+        Whether attention uses boundaries now.
     """
     if not can_use_boundaries(model):
         return False
@@ -40,7 +40,7 @@ def go_by_boundaries(model: Any, vocabulary: int, device: torch.device) -> bool:
     use_boundaries(model)
     try:
         same = _are_equal(masked, _logits(model, rows))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # of a kernel or a call that knows no such rows
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # the kernel or the call does not support them
         same = False
     if not same:
         use_masks(model)
@@ -48,7 +48,7 @@ def go_by_boundaries(model: Any, vocabulary: int, device: torch.device) -> bool:
 
 
 def _pairs(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two rows, and another one before the same second one."""
+    """Return two rows, and a pair with another first row."""
     tokens = torch.arange(3 * _LENGTH, device=device).remainder(vocabulary)
     rows, other = tokens[: 2 * _LENGTH].reshape(1, -1), tokens[_LENGTH:].flip(0).reshape(1, -1).clone()
     other[0, _LENGTH:] = rows[0, _LENGTH:]
@@ -56,10 +56,10 @@ def _pairs(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:
-    """Of a packed pair, (2 * length, vocabulary)."""
+    """Return the logits of a packed pair, (2 * length, vocabulary)."""
     positions = torch.arange(_LENGTH, device=rows.device).repeat(2).reshape(1, -1)
     boundaries = torch.arange(3, dtype=torch.int32, device=rows.device) * _LENGTH
-    with evaluating(model), torch.no_grad(), packed_call(model, boundaries, _LENGTH) as options:
+    with evaluation_mode(model), torch.no_grad(), packed_call(model, boundaries, _LENGTH) as options:
         logits: Tensor = model(input_ids=rows, position_ids=positions, use_cache=False, **options).logits
     return logits[0].float()
 

@@ -13,7 +13,7 @@ from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.reference_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.tasks.llm.chunked import ChunkedCrossEntropy
-from trainyard_trainer.tasks.llm.loss import rows_in_chunks, selected_logits, summed_loss
+from trainyard_trainer.tasks.llm.loss import find_chunk_rows, selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatch, collate
 from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
@@ -118,7 +118,7 @@ def test_a_model_trains_the_same_in_chunks(family: str, method: str) -> None:
     if method == "lora":
         model = add_adapter(model, Adapter(rank=4), seed=0, base="tiny", revision=None)
     model.train()
-    assert rows_in_chunks(model, CPU) == rows_per_chunk(346)
+    assert find_chunk_rows(model, CPU) == rows_per_chunk(346)
     plain, wanted = gradients(model, a_batch(), None)
     chunked, ours = gradients(model, a_batch(), 5)
     assert chunked == pytest.approx(plain, rel=1e-6)
@@ -144,10 +144,10 @@ def other_model(kind: str) -> PreTrainedModel:
 @pytest.mark.parametrize("kind", ["gemma2", "granite"])
 def test_logits_that_a_model_caps_or_scales_are_asked_of_the_model(kind: str) -> None:
     model = other_model(kind)
-    assert rows_in_chunks(model, CPU) is None
+    assert find_chunk_rows(model, CPU) is None
     batch = a_batch()
     with torch.no_grad():
-        capped = summed_loss(model, batch, rows_in_chunks(model, CPU))
+        capped = summed_loss(model, batch, find_chunk_rows(model, CPU))
         assert capped.item() != pytest.approx(summed_loss(model, batch, 5).item(), rel=1e-3)
 
 
@@ -168,9 +168,9 @@ class InPlace(nn.Module):
 
 
 def test_logits_changed_in_place_and_adapted_heads_are_not_computed_in_chunks() -> None:
-    assert rows_in_chunks(InPlace(), CPU) is None
+    assert find_chunk_rows(InPlace(), CPU) is None
     adapter = Adapter(rank=4, targets=["lm_head"])
-    assert rows_in_chunks(add_adapter(tiny.make_model(), adapter, seed=0, base="tiny", revision=None), CPU) is None
+    assert find_chunk_rows(add_adapter(tiny.make_model(), adapter, seed=0, base="tiny", revision=None), CPU) is None
 
 
 def test_a_large_vocabulary_has_small_chunks() -> None:

@@ -9,7 +9,7 @@ from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches, collate
 from trainyard_trainer.tasks.text.chat import Encoded
-from trainyard_trainer.tasks.text.packing_isolation import keeps_rows_apart
+from trainyard_trainer.tasks.text.packing_isolation import isolates_packed_rows
 from trainyard_trainer.tasks.text.token_rows import TokenRows
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -48,16 +48,16 @@ def test_packed_logits_equal_those_of_a_row_alone(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_architectures_keep_rows_apart(family: str) -> None:
     model = tiny.make_model(family)
-    assert keeps_rows_apart(model, 346, torch.device("cpu"))
+    assert isolates_packed_rows(model, 346, torch.device("cpu"))
 
 
 def test_an_architecture_that_mixes_rows_is_found_out() -> None:
     model = tiny.make_model()
     embedding = model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda _module, _inputs, output: output + output.cumsum(1))
-    assert not keeps_rows_apart(model, 346, torch.device("cpu"))
+    assert not isolates_packed_rows(model, 346, torch.device("cpu"))
     hook.remove()
-    assert keeps_rows_apart(model, 346, torch.device("cpu"))
+    assert isolates_packed_rows(model, 346, torch.device("cpu"))
 
 
 def test_labels_never_cross_a_boundary() -> None:

@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, Mis
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.reference_loss import plain_loss, random_rows
 from trainyard_crds.trainingjob_training import Adapter
-from trainyard_trainer.memory.recompute import recomputing
+from trainyard_trainer.memory.recompute import recompute_of
 from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import collate
 from trainyard_trainer.tasks.text.models import attention
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.attention import IMPLEMENTATION, use_boundaries, use_masks
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -58,7 +58,7 @@ def test_loss_and_gradients_equal_masked_and_separate_rows(family: str) -> None:
     batch = collate(rows, [[3, 0, 5], [1, 6], [2, 4]], packed=True, pad_token=2)
     masked = summed_loss(model, batch)
     wanted = gradients(model, masked)
-    assert go_by_boundaries(model, 346, CPU)
+    assert enable_boundary_attention(model, 346, CPU)
     assert model.config._attn_implementation == IMPLEMENTATION
     loss = summed_loss(model, batch)
     assert loss.item() == pytest.approx(masked.item(), rel=1e-6)
@@ -107,9 +107,9 @@ def test_recomputed_layers_receive_the_boundaries() -> None:
     found = []
     for mode in ("none", "full"):
         base = tiny.make_model()
-        recompute_activations(base, recomputing(mode, 2))
+        recompute_activations(base, recompute_of(mode, 2))
         model = add_adapter(base, Adapter(rank=4), seed=0, base="tiny", revision=None).train()
-        assert go_by_boundaries(model, 346, CPU)
+        assert enable_boundary_attention(model, 346, CPU)
         found.append(gradients(model, summed_loss(model, batch)))
     assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
 
@@ -132,7 +132,7 @@ def test_architecture_that_drops_boundaries_uses_masks(monkeypatch: pytest.Monke
         return attend(*inputs, **options)
 
     monkeypatch.setattr(attention, "_attend", deaf)
-    assert not go_by_boundaries(model, 346, CPU)
+    assert not enable_boundary_attention(model, 346, CPU)
     assert model.config._attn_implementation == "sdpa"
     batch = collate(random_rows(3), [[0, 1, 2]], packed=True, pad_token=2)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_kernel_error_falls_back_to_masks(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(attention, "_row_by_row", refuse)
     model = tiny.make_model()
-    assert not go_by_boundaries(model, 346, CPU)
+    assert not enable_boundary_attention(model, 346, CPU)
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -158,7 +158,7 @@ def test_other_architectures_are_probed() -> None:
     batch = collate(random_rows(3), [[0, 1, 2]], packed=True, pad_token=2)
     with torch.no_grad():
         wanted = summed_loss(model, batch).item()
-        if go_by_boundaries(model, 346, CPU):
+        if enable_boundary_attention(model, 346, CPU):
             assert summed_loss(model, batch).item() == pytest.approx(wanted, rel=1e-5)
 
 

@@ -1,6 +1,6 @@
-"""LoRA merged into base weights, one tensor at a time: no second model in memory.
+"""Merges LoRA into base weights one tensor at a time: no second model in memory.
 
-W' = W + scaling * B A (Hu et al., 2021), computed in fp32 and rounded once to the type W has.
+W' = W + scaling * B A (Hu et al., 2021), computed in fp32 and rounded once to the type of W.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 Substitute = Callable[[str], Tensor | None]
-"""The tensor to use instead of the base model's with this name; None keeps that."""
+"""Returns the tensor to use instead of the stored one of that name; None keeps the stored one."""
 
 
-def keep(_name: str) -> Tensor | None:
-    """Substitutes nothing: the base model is the one on the disk."""
+def keep_stored(_name: str) -> Tensor | None:
+    """Keep every stored tensor."""
     return None
 
 
@@ -47,7 +47,7 @@ class Delta:
     """Whether the weight is (in, out)."""
 
     def added_to(self, weight: Tensor) -> Tensor:
-        """W + scaling * B A, in the weight's type."""
+        """Return W + scaling * B A, in the weight's type."""
         update = (self.up.float() @ self.down.float()) * self.scaling
         return (weight.float() + (update.T if self.transposed else update)).to(weight.dtype)
 
@@ -61,7 +61,7 @@ class TrainedAdapter:
     """Whole tensors trained beside the LoRA matrices (modules_to_save)."""
 
     def applied(self, name: str, weight: Tensor) -> Tensor:
-        """A base tensor as the trained model has it."""
+        """Return a base tensor as the trained model has it."""
         if (whole := self.replaced.get(name)) is not None:
             return whole.to(weight.dtype)
         delta = self.deltas.get(name)
@@ -72,11 +72,11 @@ def read_adapter(directory: Path, names: frozenset[str]) -> TrainedAdapter:
     """Read a PEFT directory.
 
     Args:
-        directory: Where it lies.
-        names: The base model's tensors on the disk.
+        directory: The PEFT directory.
+        names: The base model's stored tensors.
 
     Raises:
-        ConfigurationError: it changes tensors that are not there.
+        ConfigurationError: It changes tensors that are not stored.
     """
     config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
@@ -94,10 +94,10 @@ def read_adapter(directory: Path, names: frozenset[str]) -> TrainedAdapter:
 
 
 def stored_name(name: str, stored: frozenset[str]) -> str:
-    """What a tensor of the loaded model is called on the disk: the same, or without the base model's prefix.
+    """Return the stored name of a tensor of the loaded model: the same, or without the base model's prefix.
 
     Raises:
-        ConfigurationError: it is not there: tied to another one, or stored in another form than it runs in.
+        ConfigurationError: It is not stored: tied to another one, or stored in another form than it runs in.
     """
     for candidate in (name, name.partition(".")[2]):
         if candidate in stored:
@@ -110,15 +110,15 @@ def stored_name(name: str, stored: frozenset[str]) -> str:
 
 
 def stored_names(shards: list[Shard]) -> frozenset[str]:
-    """Names of all tensors on the disk."""
+    """Return the names of all stored tensors."""
     return frozenset(name for shard in shards for name in shard.names)
 
 
 def check_mergeable(model: Any, base: Path) -> None:
-    """Make sure before the first step that the adapter a model trains can be merged at the end.
+    """Check before the first step that a model's adapter can be merged at the end.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: It cannot.
     """
     names = stored_names(read_shards(base))
     for name, parameter in model.named_parameters():
@@ -128,9 +128,9 @@ def check_mergeable(model: Any, base: Path) -> None:
 
 
 def merged_shards(
-    base: Path, adapter: Path, substitute: Substitute = keep
+    base: Path, adapter: Path, substitute: Substitute = keep_stored
 ) -> Iterator[tuple[Shard, Iterator[tuple[str, Tensor]]]]:
-    """Every weight file of the base model with its tensors, merged when they are asked for."""
+    """Yield every weight file of the base model with its tensors, merged one at a time."""
     shards = read_shards(base)
     trained = read_adapter(adapter, stored_names(shards))
     for shard in shards:
@@ -144,7 +144,7 @@ def _merged(shard: Shard, trained: TrainedAdapter, substitute: Substitute) -> It
 
 
 class Dequantized:
-    """The 4-bit weights of a loaded model, dequantised one at a time, by their names on the disk."""
+    """The 4-bit weights of a loaded model by stored name, dequantised one at a time."""
 
     def __init__(self, model: Any, stored: frozenset[str]) -> None:
         self._bitsandbytes = import_bitsandbytes()
@@ -157,12 +157,12 @@ class Dequantized:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type the weights are dequantised to."""
+        """The type of the dequantised weights."""
         dtype: torch.dtype = next(iter(self._weights.values())).quant_state.dtype
         return dtype
 
     def __call__(self, name: str) -> Tensor | None:
-        """The dequantised weight, on the CPU; None for tensors that are not quantised."""
+        """Return the dequantised weight on the CPU; None for tensors that are not quantised."""
         weight = self._weights.get(name)
         if weight is None:
             return None

@@ -1,4 +1,4 @@
-"""`gguf`: one file for llama.cpp, written by the gguf package tensor by tensor."""
+"""Writes a GGUF file with the gguf package, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ class _Entry:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """In bytes for the types numpy does not have."""
+        """The shape on disk; in bytes for types that numpy lacks."""
         whole = (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
         return self.shape if self.type in whole else quant_shape_to_byte_shape(self.shape, self.type)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Numpy's type of what is stored."""
+        """Numpy's type on disk."""
         kinds = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
         return np.dtype(kinds.get(self.type, np.uint8))
 
 
 def check_supported(directory: Path, name: str) -> None:
-    """Make sure before the first step that a model can be written.
+    """Check before the first step that a model can be written.
 
     Args:
-        directory: Where the model lies.
-        name: How messages call it.
+        directory: The model.
+        name: Its name in messages.
 
     Raises:
-        ConfigurationError: its architecture, position encoding or tokenizer is not one we can write.
+        ConfigurationError: Its architecture, position encoding or tokenizer is not supported.
     """
     config = read_config(directory)
     if config.get("model_type") not in ARCHITECTURES:
@@ -95,7 +95,7 @@ def write_file(
         shapes: The shape of every tensor.
         model: Directory with its config and tokenizer.
         path: The file to write.
-        name: What the file calls the model.
+        name: The model's name in the file.
         type_: How matrices are stored; vectors are f32.
         poll: Called between tensors; may raise.
     """
@@ -128,7 +128,7 @@ def write_file(
 
 
 def read_gguf(path: Path, names: Iterable[str], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors a file holds, fp32, under their transformers names and in transformers' layout."""
+    """Yield a file's tensors, fp32, with the names and layout of transformers."""
     stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     for name in names:
         if not name.endswith(_COMPUTED):
@@ -173,7 +173,7 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _permuted(name: str, array: Array, config: Mapping[str, Any], *, back: bool = False) -> Array:
-    """Rows of q and k as llama.cpp rotates them: it pairs neighbours, transformers the halves of a head."""
+    """Reorder rows of q and k for llama.cpp, which rotates neighbours; transformers rotates halves of a head."""
     if ARCHITECTURES[config["model_type"]] is not gguf.MODEL_ARCH.LLAMA or not name.split(".")[-2].endswith(_PERMUTED):
         return array
     heads = config["num_attention_heads"]

@@ -28,10 +28,10 @@ _ADVICE = "Leave gguf out of spec.exports."
 
 
 def check_metadata(config: Mapping[str, Any], directory: Path, name: str) -> None:
-    """Refuse position encodings and tokenizers that the file could not describe.
+    """Refuse position encodings and tokenizers that a GGUF file cannot describe.
 
     Raises:
-        ConfigurationError: the model has one.
+        ConfigurationError: The model has one.
     """
     kind = _rope(config).get("rope_type", "default")
     if kind not in {"default", "llama3", *_SCALINGS}:
@@ -50,9 +50,9 @@ def write_metadata(
     Args:
         writer: The file.
         config: The model's config.json.
-        directory: Where its tokenizer lies.
-        name: What the file calls the model.
-        file_type: How most matrices are stored.
+        directory: Its tokenizer.
+        name: The model's name in the file.
+        file_type: The type of most matrices.
     """
     writer.add_type("model")
     writer.add_name(name)
@@ -73,7 +73,7 @@ def write_metadata(
 
 
 def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """What Llama 3.1 divides its frequencies by, one number a frequency; None for other position encodings.
+    """Return Llama 3.1's divisor of each frequency; None for other position encodings.
 
     Long wave lengths are stretched by `factor`, short ones kept, those between interpolated.
     """
@@ -91,7 +91,7 @@ def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The position encoding, as transformers 5 writes it and as 4 did."""
+    """Return the position encoding, as written by transformers 4 or 5."""
     rope = {"rope_theta": config.get("rope_theta", 10_000.0), **(config.get("rope_scaling") or {})}
     rope |= config.get("rope_parameters") or {}
     if "rope_type" not in rope and "type" in rope:

@@ -1,4 +1,4 @@
-"""What a GGUF file says about a tokenizer, so that llama.cpp makes the same tokens of a text."""
+"""The tokenizer of a GGUF file: llama.cpp then splits a text into the same tokens."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Document = Mapping[str, Any]
 
 
 def check_tokenizer(directory: Path, name: str) -> None:
-    """Refuse tokenizers that llama.cpp would not do as they do.
+    """Refuse tokenizers that llama.cpp does not reproduce.
 
     Raises:
-        ConfigurationError: the model has one.
+        ConfigurationError: The model has one.
     """
     if not (directory / "tokenizer.json").is_file():
         raise ConfigurationError(
@@ -48,7 +48,7 @@ def write_tokenizer(writer: GGUFWriter, directory: Path, vocabulary: int) -> Non
 
     Args:
         writer: The file.
-        directory: Where the tokenizer lies.
+        directory: The tokenizer.
         vocabulary: Rows of the model's embedding; those without a token are written as unused.
     """
     document = _read(directory)
@@ -71,7 +71,7 @@ def _read(directory: Path) -> Document:
 
 
 def _problem(document: Document) -> str | None:
-    """Why it cannot be written, if it cannot."""
+    """Return why the tokenizer cannot be written; None when it can."""
     model = document.get("model") or {}
     if model.get("type") == "Unigram":
         return "it is a Unigram model, whose texts llama.cpp would split differently"
@@ -89,20 +89,20 @@ def _sentencepiece_problem(document: Document, model: Document) -> str | None:
     odd = [name for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges") if model.get(name)]
     if odd:
         return f"it uses {odd[0]}"
-    strange = [_kind(part) for part in _normalizers(document) if not _is_known_normalizer(part)]
-    strange += [_kind(part) for part in _pre_tokenizers(document) if not _is_known_pre_tokenizer(part, model)]
-    return f"it changes text by {strange[0]}" if strange else None
+    unknown = [_kind(part) for part in _normalizers(document) if not _is_known_normalizer(part)]
+    unknown += [_kind(part) for part in _pre_tokenizers(document) if not _is_known_pre_tokenizer(part, model)]
+    return f"it changes text by {unknown[0]}" if unknown else None
 
 
 def _is_known_normalizer(part: Document) -> bool:
-    """A space becomes the sign for it, and one may stand before the text: llama.cpp does the same."""
+    """Whether a normalizer only replaces spaces by the sign or prepends one, as llama.cpp does."""
     if part["type"] == "Replace":
         return bool(part["pattern"] == {"String": " "} and part["content"] == _SPACE)
     return bool(part["type"] == "Prepend" and part["prepend"] == _SPACE)
 
 
 def _is_known_pre_tokenizer(part: Document, model: Document) -> bool:
-    """A split at spaces changes nothing where no token holds one within."""
+    """Whether a pre-tokenizer splits only at spaces that no token contains."""
     if part["type"] == "Split":
         return bool(part["pattern"] == {"String": " "})  # the normalizer has left none
     splits = part.get("split", True) and any(_SPACE in token[1:] for token in model["vocab"])
@@ -114,14 +114,14 @@ def _is_sentencepiece(document: Document) -> bool:
 
 
 def _prepends_space(document: Document) -> bool:
-    """Whether a text gets a space in front. Metaspace gives none to a text that begins with one; llama.cpp does."""
+    """Whether a space is prepended to a text. Unlike llama.cpp, Metaspace adds none to a text that begins with one."""
     schemes = [part.get("prepend_scheme") for part in _pre_tokenizers(document) if part["type"] == "Metaspace"]
     prepended = any(part["type"] == "Prepend" for part in _normalizers(document))
     return prepended or any(scheme != "never" for scheme in schemes)
 
 
 def _tokens(document: Document, vocabulary: int) -> tuple[list[str], list[TokenType]]:
-    """The token of every row of the embedding; rows without one are unused."""
+    """Return the token of every row of the embedding; rows without one are unused."""
     tokens = [f"[PAD{number}]" for number in range(vocabulary)]
     types = [TokenType.UNUSED] * vocabulary
     for text, number in document["model"]["vocab"].items():
@@ -134,7 +134,7 @@ def _tokens(document: Document, vocabulary: int) -> tuple[list[str], list[TokenT
 
 
 def _mark_bytes(document: Document, tokens: list[str], types: list[TokenType]) -> None:
-    """The kinds of tokens that only SentencePiece has; added tokens hold spaces themselves, not the sign for them."""
+    """Set the token types of SentencePiece; added tokens contain spaces, not the sign."""
     vocab = document["model"]["vocab"]
     for byte in _BYTES:
         types[vocab[byte]] = TokenType.BYTE
@@ -146,9 +146,9 @@ def _mark_bytes(document: Document, tokens: list[str], types: list[TokenType]) -
 
 
 def _scores(document: Document, tokens: Sequence[str]) -> list[float]:
-    """What llama.cpp merges by, the highest first: each token's place in the list of merges, counted downwards.
+    """Return llama.cpp's merge scores, the highest first: each token's negative rank in the list of merges.
 
-    That is how SentencePiece scores the pieces of its BPE models, which the merges were made from.
+    SentencePiece scores the pieces of its BPE models in the same way.
     """
     merges = document["model"]["merges"]
     scores: dict[str, float] = {}
@@ -159,7 +159,7 @@ def _scores(document: Document, tokens: Sequence[str]) -> list[float]:
 
 
 def _pre_tokenizer(document: Document) -> str | None:
-    """llama.cpp's name for how a byte-level BPE tokenizer splits text; None for every other tokenizer."""
+    """Return llama.cpp's name of a byte-level BPE tokenizer's split; None for other tokenizers."""
     parts = _pre_tokenizers(document)
     if not any(part.get("type") == "ByteLevel" for part in parts):
         return None

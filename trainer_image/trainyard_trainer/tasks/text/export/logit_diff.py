@@ -1,4 +1,4 @@
-"""How far an exported model is from the one that was trained: their logits on a few rows."""
+"""The difference between an exported model and the trained one: their logits on a few rows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class LogitDiff:
 
     @property
     def facts(self) -> dict[str, float]:
-        """For the record."""
+        """The numbers for the export's record."""
         return {"tokens": self.tokens, "maximum": self.maximum, "mean": self.mean, "sameTopToken": self.same_top}
 
     @property
     def sentence(self) -> str:
-        """For the log and the status."""
+        """The sentence for the log and the status."""
         return (
             f"Its logits differ from the trained model's by {self.mean:.2g} on average and {self.maximum:.2g} at most "
             f"({self.tokens} tokens); the most likely token is the same at {self.same_top:.1%} of them."
@@ -40,7 +40,7 @@ class LogitDiff:
 
 
 def probe_of(batch: TextBatch) -> TextBatch:
-    """The beginning of a batch: at most 4 rows of at most 256 tokens."""
+    """Return the beginning of a batch: at most 4 rows of at most 256 tokens."""
     mask = batch.attention_mask
     return TextBatch(
         input_ids=batch.input_ids[:_ROWS, :_TOKENS],
@@ -53,7 +53,7 @@ def probe_of(batch: TextBatch) -> TextBatch:
 
 
 def logits_of(model: Any, probe: TextBatch) -> Tensor:
-    """Logits of the probe's real tokens, (tokens, vocabulary), fp32, on the CPU; the model's mode is left as found."""
+    """Return logits of the probe's real tokens, (tokens, vocabulary), fp32, on the CPU; restores the model's mode."""
     device, was_training = next(model.parameters()).device, model.training
     batch = probe.to(device)
     model.eval()
@@ -73,7 +73,7 @@ def logits_of(model: Any, probe: TextBatch) -> Tensor:
 
 
 def measure(trained: Any, load_exported: Callable[[], Any], probe: TextBatch) -> LogitDiff:
-    """Compare two models; the second one is loaded when the first is done, and forgotten afterwards."""
+    """Compare two models; the second one is loaded after the first is evaluated."""
     wanted = logits_of(trained, probe)
     found = logits_of(load_exported(), probe)
     difference = (wanted - found).abs()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards, stored_names
 from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.export.logit_diff import LogitDiff, measure
 from trainyard_trainer.tasks.text.export.stored_weights import INDEX, read_config, read_shards
@@ -24,7 +24,7 @@ def write_merged(job: ExportJob) -> LogitDiff:
     """Write the merged model, load it, and compare it with the trained one.
 
     Raises:
-        StopRequested: The run was asked to stop.
+        StopRequested: The run is to stop.
     """
     assert job.probe is not None
     _write_model(job)
@@ -42,7 +42,7 @@ def _write_model(job: ExportJob) -> None:
     base, directory, substitute = job.base.path, job.directory, None
     if job.request.base == "dequantized":
         substitute = Dequantized(job.model, stored_names(read_shards(base)))
-    for shard, tensors in merged_shards(base, job.weights, substitute or keep):
+    for shard, tensors in merged_shards(base, job.weights, substitute or keep_stored):
         merged = {}
         for name, tensor in tensors:
             job.poll()

@@ -1,4 +1,4 @@
-"""The tensors of a base model as they lie on the disk: by file, one at a time."""
+"""The tensors of a base model as stored: by file, one at a time."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Shard:
     names: tuple[str, ...]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Its tensors, on the CPU, read when asked for."""
+        """Yield its tensors on the CPU, read one at a time."""
         with safe_open(self.path, framework="pt") as file:
             for name in self.names:
                 yield name, file.get_tensor(name)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor; reads the file's header only."""
+        """Return the shape of every tensor; reads the file's header only."""
         with safe_open(self.path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in self.names}
 
 
 def read_shards(directory: Path) -> list[Shard]:
-    """The files that transformers loads a model from, in the order of their names."""
+    """Return the weight files of a model, sorted by name."""
     single = directory / _SINGLE
     if single.is_file():
         names = [_SINGLE]
@@ -54,16 +54,16 @@ def _shard(path: Path) -> Shard:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a model."""
+    """Read config.json of a model."""
     config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return config
 
 
 def check_plain_weights(directory: Path, name: str) -> None:
-    """Refuse base models whose weights are stored quantised: nothing can be added to those.
+    """Refuse base models with quantised weights: an adapter cannot be added to those.
 
     Raises:
-        ConfigurationError: they are.
+        ConfigurationError: They are quantised.
     """
     if "quantization_config" in read_config(directory):
         raise ConfigurationError(
@@ -73,6 +73,6 @@ def check_plain_weights(directory: Path, name: str) -> None:
 
 
 def weights_digest(directory: Path) -> str:
-    """`sha256:` digest over the names and digests of a model's weight files."""
+    """Return the `sha256:` digest over the names and digests of a model's weight files."""
     lines = "".join(f"{sha256_of(shard.path)}  {shard.path.name}\n" for shard in read_shards(directory))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"

@@ -1,1 +1,1 @@
-"""Predicted peak memory of a text model, computed before its weights are loaded."""
+"""Predicted peak memory of a text model, before its weights are loaded."""

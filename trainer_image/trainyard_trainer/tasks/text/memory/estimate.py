@@ -1,7 +1,7 @@
 """Peak memory of a run on one device, part by part; pure arithmetic over a model's shape and a run config.
 
-What autograd keeps is counted as transformers' decoder layers, PEFT's adapters and SDPA attention keep it; tests hold
-the sum against what a real step keeps.
+Activations are counted as transformers' decoder layers, PEFT's adapters and SDPA attention keep them for autograd;
+tests compare the sum with a real step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FP32 = 4
 _CUDA_CONTEXT = 500 * 2**20
 """Driver, kernels and cuBLAS workspace of one process."""
 _INPUTS_IN_FLIGHT = 2
-"""Offloaded layer inputs that are on the device: the one in use and the one being copied."""
+"""Offloaded layer inputs on the device: the one in use and the one being copied."""
 _LEAST_8BIT_SIZE = 4096
 """bitsandbytes keeps 32-bit moments of smaller tensors."""
 
@@ -29,9 +29,9 @@ class Estimate:
     """Bytes by part, all of which exist at the same time at the peak.
 
     Attributes:
-        parts: Of the device.
-        recompute: The way of the backward pass they are for.
-        on_host: Bytes of pinned host memory beside them.
+        parts: On the device.
+        recompute: The recompute mode.
+        on_host: Bytes of pinned host memory.
     """
 
     parts: dict[str, int]
@@ -46,7 +46,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run config with the numbers that follow from it."""
+    """A run config with derived numbers."""
 
     config: RunConfig
     shape: ModelShape
@@ -68,7 +68,7 @@ class _Run:
 
     @property
     def by_boundaries(self) -> bool:
-        """Whether attention takes packed rows by their boundaries; the GPU's kernel knows 16 bits only."""
+        """Whether attention uses position boundaries; the GPU's kernel supports 16-bit types only."""
         return self.config.llm.packing and (self.config.gpus == 0 or self.width < _FP32)
 
     @property
@@ -86,14 +86,12 @@ class _Run:
 
 
 def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Estimate:
-    """Predicted peak of a training step.
-
-    Every sequence counts as `llm.maxLength` tokens, all of which may carry loss.
+    """Predict the peak of a training step; a sequence has `llm.maxLength` tokens, all of which may carry loss.
 
     Args:
         config: The run.
         shape: Its base model.
-        recompute: Of which layers the activations are kept, of which only the input.
+        recompute: Which layers keep their activations, and which only their input.
     """
     run = _Run(config, shape)
     parts = {"weights": _weights(run), "quantisation constants": _constants(run)}
@@ -103,7 +101,7 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
     head = _head(run)
     parts |= {"optimizer": _resident_moments(run, activations + max(head, working)), "gradients": gradients}
     if run.config.optimization.gradient_accumulation == 1 and config.method == "full":
-        # Gradients grow while activations go: whichever is larger is there at the peak, never the two.
+        # Gradients grow while activations are freed: the peak holds the larger of both.
         gradients = max(0, gradients + working - activations - head)
         parts["gradients"] = gradients
     parts |= {"activations": activations, "logits and working memory": max(head, working)}
@@ -116,29 +114,29 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
 
 
 def _spread(run: _Run, parts: dict[str, int]) -> dict[str, int]:
-    """A device's share of weights, gradients and moments, and what is gathered there for a pass.
+    """Return the parts of a sharded run: a device's share of weights, gradients and moments, and what a pass gathers.
 
-    What is outside the blocks stays whole through a step, beside one block in use and the next one; of one of them
-    at a time there are whole gradients, and the fp32 copy they are summed in.
+    Weights outside the blocks stay whole through a step, beside the block in use and the next one. Whole gradients, and
+    the fp32 copy in which they are summed, exist for one of them at a time.
     """
     blocks = sum(rows * columns for rows, columns in run.shape.linear().values())
     block, rest = blocks // run.shape.layers, run.shape.parameters - blocks
     gathered = {"weights": run.width * (rest + 2 * block), "gradients": (run.width + _FP32) * max(rest, block)}
     shared = {name: -(-parts[name] // run.config.processes) for name in ("weights", "gradients", "optimizer")}
     spread = {**parts, **{name: size + gathered.get(name, 0) for name, size in shared.items()}}
-    # Every process loads the whole model before it gives most of it away.
+    # Every process loads the whole model before it is sharded.
     return {**spread, "whole model while loading": max(0, parts["weights"] - sum(spread.values()))}
 
 
 def context_bytes(config: RunConfig) -> int:
-    """What the driver holds of a GPU for the process, before the run takes anything."""
+    """Return the bytes that the driver holds on a GPU for the process, before the run allocates."""
     return _CUDA_CONTEXT if config.gpus else 0
 
 
 def checkpoint_copy(config: RunConfig, shape: ModelShape) -> int:
-    """Bytes of host memory, beside the peak, for the copy a checkpoint is written from: trained weights and moments.
+    """Return the bytes of host memory for the copy of a checkpoint: trained weights and moments.
 
-    It is kept from the first checkpoint to the end of the run.
+    The copy is kept from the first checkpoint to the end of the run.
     """
     run = _Run(config, shape)
     return run.width * run.whole + _FP32 * sum(run.adapter_sizes) + _moments(run)
@@ -200,13 +198,13 @@ def _moments(run: _Run) -> int:
     return traits.moments * (_FP32 * small + large + _FP32 * (large // 256))
 
 
-def _resident_moments(run: _Run, passing: int) -> int:
-    """Bytes of the moments that are on the device at the peak, where so much else is there only for a while.
+def _resident_moments(run: _Run, transient: int) -> int:
+    """Return the bytes of the moments on the device at the peak, beside transient bytes.
 
-    Paged ones move to the host for activations, and come back for the optimizer's step, when those are gone.
+    Paged moments move to the host for activations and return for the optimizer's step.
     """
     is_paged = OPTIMIZERS[run.config.optimization.optimizer].is_paged
-    return max(0, _moments(run) - passing) if is_paged else _moments(run)
+    return max(0, _moments(run) - transient) if is_paged else _moments(run)
 
 
 def _layer_input(run: _Run) -> int:
@@ -214,7 +212,7 @@ def _layer_input(run: _Run) -> int:
 
 
 def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
-    """Bytes kept for the backward pass, and the most that a layer's backward pass needs beside them."""
+    """Return the bytes kept for the backward pass, and the most that a layer's backward pass adds."""
     shape, tokens = run.shape, run.tokens
     layer = tokens * _layer_bytes_per_token(run)
     mask = 0 if run.by_boundaries else _mask(run)
@@ -230,16 +228,16 @@ def _activations(run: _Run, recompute: Recompute) -> tuple[int, int]:
 
 
 def _mask(run: _Run) -> int:
-    """Bytes of attention's mask; a GPU has it in the type of the activations too."""
+    """Return the bytes of attention's mask; on a GPU also in the type of the activations."""
     copies = run.width if run.config.gpus else 0
     return run.config.optimization.batch_size * run.config.llm.max_length**2 * (1 + copies)
 
 
 def _layer_bytes_per_token(run: _Run) -> int:
-    """What one layer keeps.
+    """Return the bytes that one layer keeps per token.
 
     A norm keeps its input in fp32, and in full training its result before the weight. The feed-forward part keeps its
-    gate, that behind the activation, and the other half.
+    gate, the activated gate, and the other half.
     """
     shape, width = run.shape, run.width
     full = run.config.method == "full"
@@ -251,30 +249,30 @@ def _layer_bytes_per_token(run: _Run) -> int:
 
 
 def _attention(run: _Run) -> int:
-    """Queries, keys, values and the result; under a mask, keys and values repeated to as many heads as queries."""
+    """Return queries, keys, values and the result; under a mask, keys and values repeated to the heads of queries."""
     shape, width = run.shape, run.width
     if not run.by_boundaries:
         return 4 * shape.queries * width
     is_shared = run.config.gpus and (run.config.method == "full" or any("o_proj" in name for name in run.adapted))
-    result = 0 if is_shared else shape.queries * width  # else the next linear layer keeps the very tensor
+    result = 0 if is_shared else shape.queries * width  # else the next linear layer keeps the same tensor
     return (shape.queries + 2 * shape.keys) * width + result
 
 
 def _linear_inputs(run: _Run) -> int:
-    """What linear layers keep of their inputs, per token: all in full training, else those with an adapter."""
+    """Return the inputs that linear layers keep, per token: all in full training, else those with an adapter."""
     shape, width = run.shape, run.width
     if run.config.method == "full":
         return width * (2 * shape.hidden + shape.queries + shape.intermediate)
     inputs = [columns for _, columns in run.adapted.values()]
     if run.config.adapter is not None and run.config.adapter.dropout > 0:
-        # Not fused: PEFT raises each adapter's input to fp32, and dropout makes one of its own, with a mask.
+        # Not fused: PEFT casts each adapter's input to fp32, and dropout adds a copy with a mask.
         mask = 1 if run.config.gpus else _FP32
         return (sum(inputs) * (_FP32 + mask) + _FP32 * run.rank * len(inputs)) // shape.layers
     return width * (sum(_distinct_inputs(run.adapted)) + run.rank * len(inputs)) // shape.layers
 
 
 def _distinct_inputs(adapted: dict[str, tuple[int, int]]) -> list[int]:
-    """Query, key and value read the same tensor, and so do gate and up."""
+    """Return the sizes of distinct inputs: query, key and value read the same tensor, and so do gate and up."""
     shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
     seen: dict[str, int] = {}
     for name, (_, columns) in adapted.items():
@@ -284,7 +282,7 @@ def _distinct_inputs(adapted: dict[str, tuple[int, int]]) -> list[int]:
 
 
 def _head(run: _Run) -> int:
-    """The final norm, a chunk of logits with their gradient, and the gradients the loss keeps."""
+    """Return the bytes of the final norm, a chunk of logits with its gradient, and the gradients kept by the loss."""
     shape, tokens, width = run.shape, run.tokens, run.width
     rows = min(tokens, rows_per_chunk(shape.vocabulary))
     logits = rows * shape.vocabulary * (_FP32 + (width if width != _FP32 else 0))
@@ -293,10 +291,10 @@ def _head(run: _Run) -> int:
 
 
 def flops_per_token(config: RunConfig, shape: ModelShape) -> float:
-    """Operations of a training step for one token, without attention's products and without what is recomputed.
+    """Return the operations of a training step per token, without attention's products and recomputation.
 
-    A weight costs a multiplication and an addition in the forward pass, as much for its input's gradient, and as much
-    again for its own where it is trained.
+    A weight costs a multiplication and an addition in the forward pass, two for its input's gradient, and two for its
+    own gradient where it is trained.
     """
     run = _Run(config, shape)
     weights = sum(rows * columns for rows, columns in shape.linear().values()) + shape.vocabulary * shape.hidden

@@ -1,4 +1,4 @@
-"""What a run's memory is made of and what would lower it most; pure."""
+"""The memory plan of a run and what would lower it most; pure."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from trainyard_crds.optimizers import OPTIMIZERS
 from trainyard_crds.report import MemoryEstimate
 from trainyard_crds.runconfig import RunConfig
 from trainyard_crds.trainingjob_training import Adapter, Quantization
-from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
+from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
 from trainyard_trainer.tasks.text.memory.estimate import Estimate, checkpoint_copy, estimate
-from trainyard_trainer.tasks.text.memory.recompute_policy import MARGIN, Room, choose_recompute
+from trainyard_trainer.tasks.text.memory.recompute_policy import MARGIN, FreeMemory, choose_recompute
 from trainyard_trainer.tasks.text.memory.shape import ModelShape
 
 _MOST_ADVICE = 3
 _ADVICE_LIMIT = 256
 _MODES: tuple[Mode, ...] = ("none", "selective", "full", "offload")
 _Change = tuple[str, RunConfig, Recompute]
-"""A sentence for a user, and what it leads to."""
+"""Advice, and the run config and recompute mode that it results in."""
 
 
-def describe(found: Estimate, config: RunConfig, shape: ModelShape, room: Room) -> MemoryEstimate:
-    """The estimate as it is reported."""
+def describe(found: Estimate, config: RunConfig, shape: ModelShape, free: FreeMemory) -> MemoryEstimate:
+    """Return the estimate as it is reported."""
     options = config.optimization
     basis = (
         f"{config.method}, {options.precision}, {options.batch_size} x {config.llm.max_length} tokens per "
         f"forward pass, {options.optimizer}, recompute {found.recompute}"
     )
-    helps = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT]
+    advised = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT]
     return MemoryEstimate(
         bytes=found.peak,
         least_bytes=_least(config, shape, found),
         basis=basis,
-        device_bytes=room.device,
-        advice=helps or None,
+        device_bytes=free.device,
+        advice=advised or None,
     )
 
 
 def _least(config: RunConfig, shape: ModelShape, found: Estimate) -> int:
-    """The peak on the smallest device that would do."""
+    """Return the peak on the smallest device that suffices."""
     if config.optimization.recompute != "auto":
         return found.peak
-    return min(estimate(config, shape, recomputing(mode, shape.layers)).peak for mode in _modes(config))
+    return min(estimate(config, shape, recompute_of(mode, shape.layers)).peak for mode in _modes(config))
 
 
 def advice(config: RunConfig, shape: ModelShape, recompute: Recompute) -> list[str]:
-    """Changes that would lower the peak, the most effective first, each with what it saves."""
+    """Return changes that lower the peak, the most effective first, each with its saving."""
     before = estimate(config, shape, recompute).peak
     changes = _changes(config, recompute)
     found = [(before - estimate(changed, shape, way).peak, text) for text, changed, way in changes]
@@ -55,21 +55,21 @@ def advice(config: RunConfig, shape: ModelShape, recompute: Recompute) -> list[s
 
 
 def table(config: RunConfig, shape: ModelShape, device: int | None = None) -> str:
-    """The plan for a terminal: parts and peak by mode of recomputing, the host's memory, what would lower it most.
+    """Return the plan for a terminal: parts and peak by recompute mode, host memory, and the best savings.
 
     Args:
         config: The run.
         shape: Its base model.
-        device: Bytes of the device to choose for; None shows the modes alone.
+        device: Bytes of the device; None shows the modes alone.
     """
     modes = _modes(config)
-    found = [estimate(config, shape, recomputing(mode, shape.layers)) for mode in modes]
+    found = [estimate(config, shape, recompute_of(mode, shape.layers)) for mode in modes]
     names = dict.fromkeys(name for one in found for name in one.parts)
     rows = [("part", *modes), *((name, *(gib(one.parts.get(name, 0)) for one in found)) for name in names)]
     rows.append(("peak", *(gib(one.peak) for one in found)))
     lines = ["  ".join([f"{name:<26}", *(f"{value:>10}" for value in values)]).rstrip() for name, *values in rows]
     lines += ["", *_host_lines(config, shape, found[-1]), "", *_choice_lines(config, shape, device)]
-    chosen = choose_recompute(config, shape, Room(device)) if device else found[-1].recompute
+    chosen = choose_recompute(config, shape, FreeMemory(device)) if device else found[-1].recompute
     lowering = advice(config, shape, chosen)
     return "\n".join([*lines, "", "What would lower the peak most:", *(f"- {one}" for one in lowering or ["nothing"])])
 
@@ -86,20 +86,20 @@ def _host_lines(config: RunConfig, shape: ModelShape, last: Estimate) -> Iterato
 
 
 def _choice_lines(config: RunConfig, shape: ModelShape, device: int | None) -> Iterator[str]:
-    asked = config.optimization.recompute
-    half = recomputing("selective", shape.layers)
+    setting = config.optimization.recompute
+    half = recompute_of("selective", shape.layers)
     if device is None:
-        yield f"The columns are the modes of optimization.recompute ({asked} here); {half} in the second."
+        yield f"The columns are the modes of optimization.recompute ({setting} here); {half} in the second."
         yield f"auto takes the fastest that fits {MARGIN:.0%} of the device, with as few layers as that takes."
         return
-    chosen = choose_recompute(config, shape, Room(device))
+    chosen = choose_recompute(config, shape, FreeMemory(device))
     peak = estimate(config, shape, chosen).peak
     fits = "fits" if peak <= device else "does NOT fit"
-    yield f"optimization.recompute: {asked} means {chosen} on a device with {gib(device)}: {gib(peak)}, which {fits}."
+    yield f"optimization.recompute: {setting} means {chosen} on a device with {gib(device)}: {gib(peak)}, which {fits}."
 
 
 def gib(size: int) -> str:
-    """Bytes for people: GiB with two digits, MiB below one of them."""
+    """Return bytes as GiB with two digits, or as MiB below 1 GiB."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
@@ -117,7 +117,7 @@ def _changes(config: RunConfig, recompute: Recompute) -> Iterator[_Change]:
         yield text, _with(config, "optimization", optimizer=lighter), recompute
     for mode in _modes(config)[2:]:
         if _MODES.index(mode) > _MODES.index(recompute.mode):
-            yield f"set optimization.recompute: {mode}", config, recomputing(mode, recompute.of)
+            yield f"set optimization.recompute: {mode}", config, recompute_of(mode, recompute.of)
     yield from ((text, changed, recompute) for text, changed in _method_changes(config))
 
 

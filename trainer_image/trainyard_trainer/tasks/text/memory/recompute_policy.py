@@ -1,4 +1,4 @@
-"""Which activations a run computes again, chosen by what its device has room for; pure."""
+"""Chooses the recompute mode of a run by its free memory; pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.memory.recompute import Recompute, recomputing
+from trainyard_trainer.memory.recompute import Recompute, recompute_of
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate
 from trainyard_trainer.tasks.text.memory.shape import ModelShape
 
 MARGIN = 0.85
-"""Share of a device's memory a run may be predicted to fill: the allocator leaves gaps, and a prediction errs."""
+"""Share of a device's memory that a prediction may fill: the allocator leaves gaps, and predictions err."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """Bytes a run may take; None where that is not known.
+class FreeMemory:
+    """Bytes that a run can allocate; None where unknown.
 
     Attributes:
-        device: Of the GPU, with what its driver holds for this process; of the container, on a CPU.
+        device: Of the GPU, including what its driver holds for this process; of the container, on a CPU.
         host: Of the container.
     """
 
@@ -27,44 +27,44 @@ class Room:
     host: int | None = None
 
 
-def choose_recompute(config: RunConfig, shape: ModelShape, room: Room) -> Recompute:
-    """The way the user asks for; with auto the fastest that fits.
+def choose_recompute(config: RunConfig, shape: ModelShape, free: FreeMemory) -> Recompute:
+    """Return the mode that the config sets; with auto the fastest that fits.
 
-    Computing a layer's activations again costs a third of its time, so as few layers as possible do it. Copying inputs
+    Recomputing a layer's activations costs a third of its time, so as few layers as possible recompute. Copying inputs
     to the host comes last.
 
     Args:
         config: The run.
         shape: Its base model.
-        room: What there is.
+        free: Free memory.
     """
-    asked, layers = config.optimization.recompute, shape.layers
-    if asked in {"none", "full", "offload"}:
-        return recomputing(asked, layers)
-    needed = _layers_needed(config, shape, room.device)
-    if asked == "selective":
-        half = recomputing("selective", layers)
-        return recomputing("selective", layers, max(half.layers, layers if needed is None else needed))
+    setting, layers = config.optimization.recompute, shape.layers
+    if setting in {"none", "full", "offload"}:
+        return recompute_of(setting, layers)
+    needed = _layers_needed(config, shape, free.device)
+    if setting == "selective":
+        half = recompute_of("selective", layers)
+        return recompute_of("selective", layers, max(half.layers, layers if needed is None else needed))
     if needed == 0:
-        return recomputing("none", layers)
+        return recompute_of("none", layers)
     if needed is not None and needed < layers:
-        return recomputing("selective", layers, needed)
-    offload = recomputing("offload", layers)
-    is_short = needed is None and config.gpus > 0
-    if is_short and (room.host is None or estimate(config, shape, offload).on_host <= MARGIN * room.host):
+        return recompute_of("selective", layers, needed)
+    offload = recompute_of("offload", layers)
+    fits_host = free.host is None or estimate(config, shape, offload).on_host <= MARGIN * free.host
+    if needed is None and config.gpus > 0 and fits_host:
         return offload
-    return recomputing("full", layers)
+    return recompute_of("full", layers)
 
 
 def _layers_needed(config: RunConfig, shape: ModelShape, device: int | None) -> int | None:
-    """How few layers must be computed again for the run to fit; None where not even all would do."""
+    """Return the fewest layers to recompute for the run to fit; None where all are not enough."""
     if device is None:
         return 0
     held = context_bytes(config)
     room, of = MARGIN * (device - held), shape.layers
 
     def fits(layers: int) -> bool:
-        way = recomputing("full", of) if layers == of else recomputing("selective", of, layers)
+        way = recompute_of("full", of) if layers == of else recompute_of("selective", of, layers)
         return estimate(config, shape, way).peak - held <= room
 
     if fits(0):

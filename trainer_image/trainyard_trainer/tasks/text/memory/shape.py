@@ -1,4 +1,4 @@
-"""The numbers of a model that decide its memory, from config.json and the heads of its weight files."""
+"""The numbers that decide a model's memory, from config.json and the headers of its weight files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ModelShape:
         return sum(prod(shape) for shape in self.tensors.values())
 
     def linear(self) -> dict[str, tuple[int, int]]:
-        """(outputs, inputs) of the linear layers of the blocks, by module name: what adapters and 4 bits apply to."""
+        """Return (outputs, inputs) of the blocks' linear layers by module name: the targets of adapters and 4 bits."""
         return {
             name.removesuffix(".weight"): (shape[0], shape[1])
             for name, shape in self.tensors.items()
@@ -49,14 +49,14 @@ class ModelShape:
 
 
 def read_shape(directory: Path, name: str) -> ModelShape:
-    """The shape of the model in a directory.
+    """Read the shape of the model in a directory.
 
     Args:
         directory: With config.json and *.safetensors.
-        name: How messages call the model.
+        name: The model's name in messages.
 
     Raises:
-        NotFoundError: one of them is missing or unreadable.
+        NotFoundError: One of them is missing or unreadable.
     """
     with _translated(name):
         config = (directory / "config.json").read_bytes()
@@ -69,12 +69,12 @@ def read_shape(directory: Path, name: str) -> ModelShape:
 
 
 def shape_of(config: bytes, tensors: Mapping[str, tuple[int, ...]], name: str) -> ModelShape:
-    """The shape of a model whose weights are elsewhere.
+    """Return the shape of a model whose weights are elsewhere.
 
     Args:
         config: Its config.json.
         tensors: Shape of every stored tensor by name.
-        name: How messages call the model.
+        name: The model's name in messages.
 
     Raises:
         NotFoundError: config.json is unreadable or says too little.

@@ -1,4 +1,4 @@
-"""LoRA adapters, by PEFT: made, written and read so that plain PEFT loads them on the plain base model."""
+"""LoRA adapters by PEFT, saved so that plain PEFT loads them on the plain base model."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ CONFIG_FILE = "adapter_config.json"
 
 
 def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision: str | None) -> Any:
-    """The model with a trainable LoRA adapter, its base frozen.
+    """Add a trainable LoRA adapter and freeze the base model.
 
-    The same seed gives the same adapter; the global random state is left as found. The adapter's own weights are fp32
-    whatever the base's type is: bf16 would round small updates away.
+    The same seed gives the same adapter; the global random state does not change. The adapter's weights are fp32 for
+    every type of the base model: bf16 would round small updates away.
 
     Args:
         model: A causal language model of transformers.
-        adapter: Rank, alpha, dropout, targets, and what is trained whole.
+        adapter: Rank, alpha, dropout, targets and modules trained whole.
         seed: Seed of the initial weights.
-        base: What the adapter names as its base model.
+        base: The base model that the adapter names.
         revision: The base model's commit, if it has one.
 
     Raises:
-        ConfigurationError: a target is no module of the model that can take an adapter, or a module that is to be
+        ConfigurationError: A target is no module of the model that can take an adapter, or a module that is to be
             trained whole is not there or stored in 4 bits.
     """
     import_bitsandbytes()
@@ -67,10 +67,10 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
 
 
 def adapter_weights(model: Any) -> dict[str, Tensor]:
-    """The adapter's tensors, no copies, named as in a PEFT directory; tied ones under their first name only."""
+    """Return the adapter's tensors (no copies), named as in a PEFT directory; tied ones under their first name only."""
     from peft import get_peft_model_state_dict
 
-    # Of the whole model's state PEFT would choose the same ones, after packing every quantised weight of the base.
+    # Without state_dict, PEFT selects the same tensors after packing every quantised weight of the base model.
     named = model.named_parameters(remove_duplicate=False)
     trainable = {name: tensor for name, tensor in named if tensor.requires_grad}
     weights: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trainable, save_embedding_layers=False)
@@ -83,8 +83,8 @@ def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | No
 
     Args:
         model: A model with an adapter.
-        directory: Where to.
-        weights: A copy of its `adapter_weights` to write; default: as they are now.
+        directory: The target.
+        weights: A copy of its `adapter_weights`; default: the current ones.
     """
     weights = adapter_weights(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -95,10 +95,10 @@ def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | No
 
 
 def load_adapter(model: Any, directory: Path) -> None:
-    """Put weights that `save_adapter` wrote back into the model, bit for bit.
+    """Load weights that `save_adapter` wrote into the model, bit for bit.
 
     Raises:
-        NotFoundError: the directory holds no weights for this adapter.
+        NotFoundError: The directory holds no weights for this adapter.
     """
     from peft import set_peft_model_state_dict
 

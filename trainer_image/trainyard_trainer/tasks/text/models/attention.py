@@ -1,7 +1,7 @@
-"""Attention of packed rows by their boundaries: each row for itself, instead of all of a sequence under a mask.
+"""Attention of packed rows by position boundaries: per row, instead of per sequence under a mask.
 
-A mask costs as much as the square of the sequence, a boundary that of each row only. transformers calls what is
-registered here under `IMPLEMENTATION`, and hands it the boundaries it was called with (`cu_seq_lens_q`).
+A mask costs the square of the sequence's length, boundaries the square of each row's. transformers calls the function
+registered here under `IMPLEMENTATION` and passes it the boundaries of the call (`cu_seq_lens_q`).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from torch.nn import functional
 IMPLEMENTATION = "trainyard_rows"
 _MASKED = "sdpa"
 _in_packed_call: ContextVar[bool] = ContextVar("in_packed_call", default=False)
-"""Masks are made before the layers are called, and are not told with what."""
+"""transformers builds masks before it calls the layers, without the boundaries."""
 
 
 def can_use_boundaries(model: Any) -> bool:
-    """Whether the model's attention can be exchanged, and there is a kernel for its type on its device."""
+    """Whether the model's attention can be replaced, and its device has a kernel for its type."""
     base = _base(model)
     if not getattr(base, "_supports_attention_backend", False) or _implementation(base) != _MASKED:
         return False
     if base.device.type == "cpu":
         return True
-    dropout = getattr(base.config, "attention_dropout", 0.0)  # which the GPU's kernel does not know
+    dropout = getattr(base.config, "attention_dropout", 0.0)  # unsupported by the GPU's kernel
     return base.dtype in {torch.bfloat16, torch.float16} and not dropout
 
 
 def use_boundaries(model: Any) -> None:
-    """From now on attention goes by boundaries where a call names them, and by masks elsewhere."""
+    """Use boundaries in calls that pass them, and masks elsewhere."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(IMPLEMENTATION, _attend)
@@ -48,7 +48,7 @@ def use_masks(model: Any) -> None:
 
 @contextmanager
 def packed_call(model: Any, boundaries: Tensor | None, longest: int) -> Iterator[dict[str, Any]]:
-    """Give the options to call the model with, for as long as the call takes; none where its attention goes by masks.
+    """Yield the options for one call of the model; none where its attention uses masks.
 
     Args:
         model: A causal language model of transformers, with or without a PEFT adapter.
@@ -72,7 +72,7 @@ def packed_call(model: Any, boundaries: Tensor | None, longest: int) -> Iterator
 
 
 def _implementation(model: Any) -> str:
-    return str(model.config._attn_implementation)  # noqa: SLF001 - what set_attn_implementation sets has no other name
+    return str(model.config._attn_implementation)  # noqa: SLF001 - no public name
 
 
 def _base(model: Any) -> Any:
@@ -80,7 +80,7 @@ def _base(model: Any) -> Any:
 
 
 def _mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **options: Any) -> Tensor | None:
-    """No mask for rows in a packed call, unless a layer sees a window of them only; else, what SDPA gets."""
+    """Return no mask in a packed call, except for sliding-window layers; else SDPA's mask."""
     from transformers.masking_utils import sdpa_mask
 
     if _in_packed_call.get() and attention_mask is None and local_size is None:
@@ -99,7 +99,7 @@ def _attend(  # noqa: PLR0917 - transformers passes them by position
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of (B, heads, T, D) queries, by boundaries or, under a mask or without any, by SDPA."""
+    """Compute causal attention of (B, heads, T, D) queries: by boundaries, else by SDPA."""
     boundaries = options.get("cu_seq_lens_q")
     if boundaries is None or attention_mask is not None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -121,7 +121,7 @@ def _attend(  # noqa: PLR0917 - transformers passes them by position
 def _row_by_row(
     query: Tensor, key: Tensor, value: Tensor, lengths: list[int], *, dropout: float, scaling: float | None
 ) -> Tensor:
-    """The CPU has no kernel for rows of many lengths, but one that is quick to call."""
+    """Attend row by row: the CPU has no kernel for rows of different lengths."""
     grouped = query.shape[1] != key.shape[1]
     queries, keys, values = (torch.split(each.transpose(0, 1)[None], lengths, dim=2) for each in (query, key, value))
     outputs = [

@@ -1,4 +1,4 @@
-"""Whole models: written as transformers does, read back bit for bit."""
+"""Whole models, saved in the format of transformers and loaded bit for bit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str
     Args:
         model: A model of transformers.
         tokenizer: Its tokenizer.
-        directory: Where to.
-        weights: A copy of its state to write, tied weights tied; default: as it is now.
+        directory: The target.
+        weights: A copy of its state, tied weights tied; default: the current state.
     """
     quiet_libraries()
     model.save_pretrained(str(directory), state_dict=None if weights is None else dict(weights))
@@ -29,12 +29,12 @@ def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str
 
 
 def load_model_weights(model: Any, directory: Path) -> None:
-    """Put weights that `save_model` wrote back into the model.
+    """Load weights that `save_model` wrote into the model.
 
-    They are read by transformers, on the CPU, because some architectures are stored in another layout than they run in.
+    transformers reads them on the CPU, since some architectures are stored in another layout than they run in.
 
     Raises:
-        NotFoundError: the directory holds other tensors than the model has.
+        NotFoundError: The directory holds other tensors than the model.
     """
     quiet_libraries()
     saved = type(model).from_pretrained(str(directory), local_files_only=True, dtype=model.dtype).state_dict()

@@ -1,8 +1,8 @@
-"""LoRA's forward and backward pass in one autograd function, without PEFT's copies of what goes in and comes out.
+"""LoRA's forward and backward pass in one autograd function, without PEFT's copies of inputs and outputs.
 
-PEFT raises each input to the type of the adapter's weights, keeps that copy for the backward pass, and adds its result
-in tensors of their own. Here the adapter's small matrices come down to the type of the input instead, as autocast does
-it, their fp32 values staying what is trained; the input is kept once, as it is, for all layers that read it.
+PEFT casts each input to the type of the adapter's weights, keeps that copy for the backward pass, and adds its result
+in separate tensors. Here the adapter's small matrices are cast to the type of the input, as autocast does; training
+still updates their fp32 values. The input is kept once, uncast, for all layers that read it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
 
 
 def fuse_adapter(model: Any) -> int:
-    """Let every layer that can be computed so be; the others, and every other kind of call, stay PEFT's.
+    """Fuse every layer that allows it; other layers, and other kinds of calls, stay with PEFT.
 
     Args:
         model: A model with a PEFT adapter.
 
     Returns:
-        How many layers are fused.
+        The number of fused layers.
     """
     layers = [module for module in model.modules() if _can_be_fused(module)]
     for layer in layers:
@@ -39,10 +39,10 @@ class LoraLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd passes inputs by position
         ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, scaling: float, base: nn.Module, weight: Tensor
     ) -> Tensor:
-        """The layer's result.
+        """Compute the layer's output.
 
         Args:
-            ctx: Where autograd keeps tensors.
+            ctx: The autograd context.
             inputs: (..., columns).
             down: LoRA's A, (rank, columns).
             up: LoRA's B, (rows, rank).
@@ -59,7 +59,7 @@ class LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients; `base` itself has none."""
+        """Compute the gradients; `base` itself has none."""
         inputs, small, down, up, weight = ctx.saved_tensors
         (gradient,) = (each.flatten(0, -2) for each in grad_outputs)
         by_small = (gradient @ up.to(gradient.dtype)).mul_(ctx.scaling)
@@ -73,9 +73,9 @@ class LoraLinear(torch.autograd.Function):
 
 
 def _forward(layer: Any, adapter: str, plain: Callable[..., Tensor], inputs: Tensor, **options: Any) -> Tensor:
-    """A layer's call: fused while its one adapter is on and nothing else is asked for."""
-    is_off = layer.disable_adapters or layer.merged or layer.active_adapters != [adapter]
-    if is_off or options or torch.is_autocast_enabled(inputs.device.type):
+    """Call a layer: fused while its one adapter is active and no option is given."""
+    is_inactive = layer.disable_adapters or layer.merged or layer.active_adapters != [adapter]
+    if is_inactive or options or torch.is_autocast_enabled(inputs.device.type):
         return plain(inputs, **options)
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     output: Tensor = LoraLinear.apply(
@@ -85,7 +85,7 @@ def _forward(layer: Any, adapter: str, plain: Callable[..., Tensor], inputs: Ten
 
 
 def _can_be_fused(module: nn.Module) -> bool:
-    """A linear layer of PEFT's, over a frozen matrix, with one plain adapter without dropout."""
+    """Whether a module is a linear layer of PEFT over a frozen matrix, with one plain adapter and no dropout."""
     from peft.tuners.lora import Linear
     from peft.tuners.lora.bnb import Linear4bit
 
@@ -104,7 +104,7 @@ def _is_frozen_matrix(base: nn.Module) -> bool:
 
 
 def _dense(base: Any, weight: Any, dtype: torch.dtype) -> Tensor:
-    """The weight as a matrix, (rows, columns)."""
+    """Return the weight as a matrix, (rows, columns)."""
     if type(base) is nn.Linear:
         dense: Tensor = weight
         return dense

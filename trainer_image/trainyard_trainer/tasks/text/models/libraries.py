@@ -1,4 +1,4 @@
-"""Imports of libraries that do more than they need to while they are imported."""
+"""Imports of libraries whose import has costly side effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 
 
 def import_libraries(*, adapter: bool) -> None:
-    """Import what loading a model needs, so that the time it takes is not taken for that of the data or the model.
+    """Import what loading a model needs, so that its time is not counted as that of the data or the model.
 
     Args:
         adapter: Whether PEFT is needed.
@@ -26,20 +26,20 @@ def import_libraries(*, adapter: bool) -> None:
 
 
 def import_bitsandbytes() -> Any:
-    """The bitsandbytes package, without the compiler. PEFT imports it too, so call this before PEFT loads.
+    """Import bitsandbytes without loading torch's compiler. PEFT imports it too: call this before PEFT is imported.
 
-    bitsandbytes hands some of its slow paths to `torch.compile` while it is imported, which loads Inductor: as much CPU
-    time as half of torch itself. Those paths have their own fallback, the plain functions, and they stay plain here.
+    During its import, bitsandbytes passes some slow paths to `torch.compile`, which loads Inductor: half as much CPU
+    time as torch itself. Here those paths stay plain functions, their own fallback.
     """
-    with _plain_functions():
+    with _without_compiler():
         import bitsandbytes
 
     return bitsandbytes
 
 
 @contextmanager
-def _plain_functions() -> Iterator[None]:
-    """Let `torch.compile` give back the function it gets."""
+def _without_compiler() -> Iterator[None]:
+    """Make `torch.compile` return its argument."""
 
     def keep(function: Callable[..., Any] | None = None, **_options: Any) -> Any:
         return keep if function is None else function

@@ -1,4 +1,4 @@
-"""Libraries that talk: their notices and progress bars do not belong in a training log."""
+"""Silences notices and progress bars of libraries, which do not belong in a training log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Let transformers, PEFT and bitsandbytes report errors only, and draw no progress bars. Call before they load."""
+    """Limit transformers, PEFT and bitsandbytes to errors, without progress bars. Call before importing them."""
     for name in ("transformers", "peft", "bitsandbytes", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging

@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoundError
 from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
-from trainyard_trainer.tasks.text.models.quantization import keep_weights_as_loaded, quantization_config
+from trainyard_trainer.tasks.text.models.quantization import disable_weight_repacking, quantization_config
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_tokenizer(directory: Path, name: str) -> Any:
-    """The tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Raises:
-        NotFoundError: the directory holds none that can be loaded.
+        NotFoundError: The directory holds none that can be loaded.
     """
     quiet_libraries()
     from transformers import AutoTokenizer
@@ -45,19 +45,19 @@ def load_base_model(
     device: torch.device,
     quantization: Quantization | None = None,
 ) -> Any:
-    """A causal language model with attention by SDPA, its weights frozen as they are on disk or quantised.
+    """Load a causal language model with SDPA attention, its weights as stored or quantised.
 
     Args:
-        directory: Where its files are.
-        name: How messages call it.
+        directory: Its files.
+        name: Its name in messages.
         precision: Type of weights and activations; of activations only where weights are quantised.
-        device: Where it goes.
-        quantization: How to store its weights in 4 bits; None keeps them as they are.
+        device: The device to load it on.
+        quantization: How to store its weights in 4 bits; None keeps them as stored.
 
     Raises:
-        ConfigurationError: it is no causal language model of a known architecture.
-        GpuMemoryError: it does not fit on the device.
-        NotFoundError: weights are missing or unreadable.
+        ConfigurationError: It is no causal language model of a known architecture.
+        GpuMemoryError: It does not fit on the device.
+        NotFoundError: Weights are missing or unreadable.
     """
     quiet_libraries()
     from transformers import AutoModelForCausalLM
@@ -71,7 +71,7 @@ def load_base_model(
         )
     _check_complete(name, report)
     if quantization is not None:
-        keep_weights_as_loaded(model)
+        disable_weight_repacking(model)
     return model
 
 
@@ -100,7 +100,7 @@ def _translated(name: str) -> Iterator[None]:
 
 
 def _check_complete(name: str, report: dict[str, Any]) -> None:
-    """Weights that the files lack would be random numbers."""
+    """Refuse incomplete weights: transformers would initialise missing ones at random."""
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise NotFoundError(

@@ -12,7 +12,7 @@ from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
 
 
 def quantization_config(quantization: Quantization, compute_dtype: torch.dtype) -> Any:
-    """What transformers loads a model in 4 bits with."""
+    """Return the options with which transformers loads a model in 4 bits."""
     import_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
@@ -24,11 +24,11 @@ def quantization_config(quantization: Quantization, compute_dtype: torch.dtype) 
     )
 
 
-def keep_weights_as_loaded(model: nn.Module) -> None:
-    """Forbid the in-place repacking of 4-bit weights on CPUs with AVX512-BF16.
+def disable_weight_repacking(model: nn.Module) -> None:
+    """Disable the in-place repacking of 4-bit weights on CPUs with AVX512-BF16.
 
-    There, the first forward pass in evaluation mode rewrites a 4-bit weight in a layout with bf16 scales, and nothing
-    undoes it: the logits of later training differ, and merging gives garbage. With this, an evaluation is bit-neutral.
+    There, the first forward pass in evaluation mode rewrites a 4-bit weight into a layout with bf16 scales for good:
+    the logits of later training differ, and merging gives garbage. Without repacking, an evaluation changes no bit.
     """
     bitsandbytes = import_bitsandbytes()
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Trades time for memory: activations of decoder layers that the backward pass computes again."""
+"""Activation checkpointing: decoder layers whose activations the backward pass recomputes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trainyard_trainer.memory.recompute import Recompute
 
 
 def recompute_activations(model: Any, recompute: Recompute) -> None:
-    """Let the model's layers keep only their input where `recompute` says so; the gradients stay the same, bit for bit.
+    """Make layers keep only their input; the gradients stay the same, bit for bit.
 
     Args:
-        model: A model of transformers, its adapter added: of one that recomputes, PEFT wants the embedding's gradient,
-            which costs a part of the first layer's backward pass and is nobody's.
+        model: A model of transformers with its adapter. Add the adapter first: on a model that recomputes, PEFT
+            requests the embedding's gradient, an unused part of the first layer's backward pass.
         recompute: Which layers.
 
     Raises:
-        ConfigurationError: the architecture has no layers that can do it.
+        ConfigurationError: The architecture has no layers that support it.
     """
     if recompute.mode == "none":
         return
@@ -33,7 +33,7 @@ def recompute_activations(model: Any, recompute: Recompute) -> None:
             f"The activations of this architecture ({model.config.model_type}) cannot be computed again.",
             "Set spec.optimization.recompute: none.",
         )
-    run: Callable[..., Any] = HostInputs() if recompute.mode == "offload" else _again
+    run: Callable[..., Any] = HostInputs() if recompute.mode == "offload" else _checkpointed
     chosen = layers if recompute.layers == recompute.of else layers[: recompute.layers]
     for layer in chosen:
         layer.gradient_checkpointing = True
@@ -46,15 +46,15 @@ def _layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def _again(function: Callable[..., Any], *inputs: Any) -> Any:
+def _checkpointed(function: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(function, *inputs, use_reentrant=False)
 
 
 class HostInputs:
-    """Runs layers so that their inputs wait for the backward pass in host memory.
+    """Runs layers whose inputs are kept in host memory until the backward pass.
 
-    On a GPU they go into pinned memory on a stream of their own while the layer computes, and the input of the layer
-    before comes back while a layer is computed again, so that no step waits for either.
+    On a GPU, a separate stream copies them to pinned memory while the layer computes, and prefetches the input of the
+    previous layer while a layer is recomputed, so that no step waits for a copy.
     """
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class HostInputs:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def __call__(self, function: Callable[..., Any], *inputs: Any) -> Any:
-        """The layer's result; its inputs are on the host when this returns, or on their way."""
+        """Run the layer; its inputs are on the host, or being copied there, when this returns."""
         with torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack):
-            return _again(function, *inputs)
+            return _checkpointed(function, *inputs)
 
     def _pack(self, tensor: Tensor) -> _Kept:
         before = self._newest() if self._newest is not None else None
@@ -83,7 +83,7 @@ class HostInputs:
 
 
 class _Kept:
-    """One tensor on the host, and the way back. The autograd graph owns it; it knows the one kept before it."""
+    """One tensor on the host. The autograd graph owns it; it has a weak reference to the one kept before it."""
 
     def __init__(self, tensor: Tensor, stream: torch.cuda.Stream | None, before: _Kept | None) -> None:
         self._device, self._stream = tensor.device, stream
@@ -96,10 +96,10 @@ class _Kept:
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             self._host.copy_(tensor.detach(), non_blocking=True)
-        tensor.record_stream(stream)  # its memory is not given to another tensor before it is copied
+        tensor.record_stream(stream)  # the allocator does not reuse its memory before it is copied
 
     def take(self) -> Tensor:
-        """The tensor on its device; fetches the one before it, which is needed next."""
+        """Return the tensor on its device and prefetch the one before it, which is needed next."""
         if self._stream is None:
             return self._host
         self.fetch()
@@ -113,7 +113,7 @@ class _Kept:
         return tensor
 
     def fetch(self) -> None:
-        """Begin to copy it to its device."""
+        """Start the copy to its device."""
         if self._fetched is None and self._stream is not None:
             with torch.cuda.stream(self._stream):
                 self._fetched = self._host.to(self._device, non_blocking=True)

@@ -11,7 +11,7 @@ from trainyard_trainer.tasks.text.memory.shape import ModelShape
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import go_by_boundaries
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention
 
 BF16 = {"optimization": {"precision": "bf16"}}
 
@@ -46,7 +46,7 @@ def load(directory: Path, config: RunConfig, recompute: Recompute) -> Any:
         model = add_adapter(model, config.adapter, seed=0, base="nine", revision=None)
     recompute_activations(model, recompute)
     model.train()
-    go_by_boundaries(model, VOCABULARY, cpu)
+    enable_boundary_attention(model, VOCABULARY, cpu)
     return model
 
 

@@ -17,10 +17,10 @@ from trainyard_trainer.engine.host_copy import HostCopy
 from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.errors import NotFoundError
-from trainyard_trainer.memory.recompute import Mode, Recompute, recomputing
-from trainyard_trainer.tasks.llm.loss import rows_in_chunks, summed_loss
+from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
+from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import checkpoint_copy, estimate
-from trainyard_trainer.tasks.text.memory.recompute_policy import Room, choose_recompute
+from trainyard_trainer.tasks.text.memory.recompute_policy import FreeMemory, choose_recompute
 from trainyard_trainer.tasks.text.memory.shape import read_shape
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter
 
@@ -50,7 +50,7 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
     batch, live = full_batch(BATCH, config.llm.max_length), LiveBytes()
     for tensor in held_tensors(model):
         live.hold(tensor)
-    rows = rows_in_chunks(model, cpu)
+    rows = find_chunk_rows(model, cpu)
     with live:
         for micro_steps in (1, config.optimization.gradient_accumulation):
             live.peak = live.now
@@ -92,7 +92,7 @@ def held_tensors(model: Any) -> Iterator[torch.Tensor]:
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
     directory: Path, method: str, mode: Mode, blocks: dict[str, dict[str, Any]]
 ) -> None:
-    config, way = run(method, **blocks), recomputing(mode, LAYERS)
+    config, way = run(method, **blocks), recompute_of(mode, LAYERS)
     predicted = estimate(config, read_shape(directory, "nine"), way)
     measured = measured_peak(directory, config, way)
     assert predicted.peak == pytest.approx(measured, rel=0.1), predicted.parts
@@ -135,7 +135,7 @@ def test_the_known_numbers_of_an_8b_model() -> None:
         "optimization": {"precision": "bf16", "batchSize": 1},
         "llm": {"maxLength": 2048},
     }
-    parts = estimate(run("qlora", **changes), shape, recomputing("full", shape.layers)).parts
+    parts = estimate(run("qlora", **changes), shape, recompute_of("full", shape.layers)).parts
     gib = {name: size / 2**30 for name, size in parts.items()}
     assert gib["weights"] + gib["quantisation constants"] == pytest.approx(3.35 + 1.96, abs=0.1)
     assert gib["activations"] == pytest.approx(0.5, abs=0.05)
@@ -145,13 +145,13 @@ def test_the_known_numbers_of_an_8b_model() -> None:
 def test_an_8b_model_by_qlora_at_2048_tokens_fits_8_gib() -> None:
     config = run("qlora", optimization={"precision": "bf16", "batchSize": 1}, llm={"maxLength": 2048})
     config = config.model_copy(update={"gpus": 1})
-    way = choose_recompute(config, llama_8b(), Room(8 * 2**30))
+    way = choose_recompute(config, llama_8b(), FreeMemory(8 * 2**30))
     assert way.mode == "offload"
     assert estimate(config, llama_8b(), way).peak / 2**30 <= 7.4
 
 
 def test_a_gpu_has_a_context_too() -> None:
-    none = recomputing("none", llama_8b().layers)
+    none = recompute_of("none", llama_8b().layers)
     cpu = estimate(run("lora"), llama_8b(), none)
     gpu = estimate(run("lora").model_copy(update={"gpus": 1}), llama_8b(), none)
     assert "CUDA context" not in cpu.parts
@@ -160,7 +160,7 @@ def test_a_gpu_has_a_context_too() -> None:
 
 def test_a_whole_model_over_several_gpus_takes_its_share_of_each() -> None:
     shape, config = llama_8b(), run("full", optimization={"precision": "bf16"})
-    way = recomputing("full", shape.layers)
+    way = recompute_of("full", shape.layers)
     peaks = [estimate(config.model_copy(update={"processes": count}), shape, way).peak for count in (1, 2, 4, 8)]
     assert peaks == sorted(peaks, reverse=True)
     assert peaks[-1] < peaks[0] / 3
@@ -188,7 +188,7 @@ def test_what_says_too_little_is_named(tmp_path: Path, broken: str) -> None:
 
 
 def test_a_model_that_is_spread_is_whole_while_it_is_loaded() -> None:
-    config, none = run("full", **BF16), recomputing("full", llama_8b().layers)
+    config, none = run("full", **BF16), recompute_of("full", llama_8b().layers)
     spread = {count: estimate(config.model_copy(update={"processes": count}), llama_8b(), none) for count in (1, 2, 64)}
     assert "whole model while loading" not in spread[1].parts
     assert "whole model while loading" not in spread[2].parts

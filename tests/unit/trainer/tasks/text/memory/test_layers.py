@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
 from tests.unit.trainer.tasks.text.memory.configs import BATCH, BF16, LENGTH, VOCABULARY, load, run
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.memory.recompute import recomputing
+from trainyard_trainer.memory.recompute import recompute_of
 from trainyard_trainer.tasks.llm.loss import summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
@@ -46,7 +46,7 @@ def of_one_layer(config: RunConfig, directory: Path, family: str) -> tuple[int, 
     """Bytes of one layer as counted, and as the plan says: what a third layer adds to two."""
     counted, planned = [], []
     for layers in (2, 3):
-        path, none = stored(directory / str(layers), family, layers), recomputing("none", layers)
+        path, none = stored(directory / str(layers), family, layers), recompute_of("none", layers)
         counted.append(saved_bytes(load(path, config, none)))
         planned.append(estimate(config, read_shape(path, family), none).parts["activations"])
     return counted[1] - counted[0], planned[1] - planned[0]

@@ -21,15 +21,15 @@ from trainyard_trainer import bootstrap
 from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.errors import GpuMemoryError
 from trainyard_trainer.memory.devices import peak_flops
-from trainyard_trainer.memory.recompute import recomputing
+from trainyard_trainer.memory.recompute import recompute_of
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 from trainyard_trainer.tasks.text.memory.estimate import estimate
 from trainyard_trainer.tasks.text.memory.plan import advice, describe, table
-from trainyard_trainer.tasks.text.memory.recompute_policy import Room
+from trainyard_trainer.tasks.text.memory.recompute_policy import FreeMemory
 
 LARGE = run("lora", optimization={"precision": "bf16", "batchSize": 4}, llm={"maxLength": 4096})
-FULL = recomputing("full", llama_8b().layers)
+FULL = recompute_of("full", llama_8b().layers)
 
 
 def test_advice_names_what_saves_most_first_and_is_true() -> None:
@@ -167,12 +167,12 @@ def test_a_device_that_is_too_small_is_told_before_anything_is_loaded(
 
 def test_the_estimate_says_what_a_smaller_device_would_have_to_have() -> None:
     config = LARGE.model_copy(update={"gpus": 1})
-    found = estimate(config, llama_8b(), recomputing("none", 32))
-    offload = estimate(config, llama_8b(), recomputing("offload", 32))
-    auto = describe(found, config, llama_8b(), Room(80 * 2**30))
+    found = estimate(config, llama_8b(), recompute_of("none", 32))
+    offload = estimate(config, llama_8b(), recompute_of("offload", 32))
+    auto = describe(found, config, llama_8b(), FreeMemory(80 * 2**30))
     assert (auto.bytes, auto.least_bytes, auto.device_bytes) == (found.peak, offload.peak, 80 * 2**30)
     fixed = config.model_copy(update={"optimization": config.optimization.model_copy(update={"recompute": "none"})})
-    assert describe(found, fixed, llama_8b(), Room()).least_bytes == found.peak
+    assert describe(found, fixed, llama_8b(), FreeMemory()).least_bytes == found.peak
 
 
 def test_a_plan_for_a_device_says_what_is_chosen_and_whether_it_fits() -> None:
@@ -183,9 +183,9 @@ def test_a_plan_for_a_device_says_what_is_chosen_and_whether_it_fits() -> None:
 
 def test_computing_again_is_advised_where_it_is_not_done() -> None:
     config = LARGE.model_copy(update={"gpus": 1})
-    [first, *_] = advice(config, llama_8b(), recomputing("none", 32))
+    [first, *_] = advice(config, llama_8b(), recompute_of("none", 32))
     assert first.startswith("set optimization.recompute: offload (saves ")
-    assert not any("recompute" in one for one in advice(config, llama_8b(), recomputing("offload", 32)))
+    assert not any("recompute" in one for one in advice(config, llama_8b(), recompute_of("offload", 32)))
 
 
 def log_lines(directory: Path) -> list[dict[str, str]]:

@@ -6,9 +6,9 @@ import pytest
 
 from tests.unit.trainer.tasks.text.memory.configs import llama_8b, run
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.memory.recompute import Mode, recomputing
+from trainyard_trainer.memory.recompute import Mode, recompute_of
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate
-from trainyard_trainer.tasks.text.memory.recompute_policy import MARGIN, Room, choose_recompute
+from trainyard_trainer.tasks.text.memory.recompute_policy import MARGIN, FreeMemory, choose_recompute
 
 SHAPE = llama_8b()
 GIB = 2**30
@@ -23,56 +23,56 @@ def config(mode: str = "auto", gpus: int = 1, **blocks: Any) -> RunConfig:
 def room_for(mode: Mode, layers: int | None = None, gpus: int = 1) -> int:
     """The smallest device that the mode fits with room to spare."""
     held = context_bytes(config(gpus=gpus))
-    peak = estimate(config(gpus=gpus, llm={"maxLength": 4096}), SHAPE, recomputing(mode, SHAPE.layers, layers)).peak
+    peak = estimate(config(gpus=gpus, llm={"maxLength": 4096}), SHAPE, recompute_of(mode, SHAPE.layers, layers)).peak
     return int((peak - held) / MARGIN) + held + 1
 
 
-def chosen(mode: str, room: Room, gpus: int = 1) -> str:
+def chosen(mode: str, room: FreeMemory, gpus: int = 1) -> str:
     return str(choose_recompute(config(mode, gpus, llm={"maxLength": 4096}), SHAPE, room))
 
 
 def test_everything_is_kept_where_it_fits_and_where_nothing_is_known() -> None:
-    assert chosen("auto", Room(room_for("none"))) == "none"
-    assert chosen("auto", Room()) == "none"
+    assert chosen("auto", FreeMemory(room_for("none"))) == "none"
+    assert chosen("auto", FreeMemory()) == "none"
 
 
 @pytest.mark.parametrize("layers", [1, 7, 31])
 def test_as_few_layers_as_that_takes_are_computed_again(layers: int) -> None:
     enough = room_for("selective", layers)
-    assert chosen("auto", Room(enough)) == f"selective ({layers} of 32 layers)"
-    assert chosen("auto", Room(enough - GIB // 8)) != f"selective ({layers} of 32 layers)"
+    assert chosen("auto", FreeMemory(enough)) == f"selective ({layers} of 32 layers)"
+    assert chosen("auto", FreeMemory(enough - GIB // 8)) != f"selective ({layers} of 32 layers)"
 
 
 def test_the_layers_inputs_go_to_the_host_last_and_only_where_it_has_room() -> None:
     short = min(room_for("full"), room_for("selective", 31)) - GIB // 8
-    assert chosen("auto", Room(short)) == "offload"
-    assert chosen("auto", Room(short, host=64 * GIB)) == "offload"
-    assert chosen("auto", Room(short, host=GIB)) == "full"
+    assert chosen("auto", FreeMemory(short)) == "offload"
+    assert chosen("auto", FreeMemory(short, host=64 * GIB)) == "offload"
+    assert chosen("auto", FreeMemory(short, host=GIB)) == "full"
 
 
 def test_a_cpu_has_no_other_memory_to_go_to() -> None:
-    assert chosen("auto", Room(room_for("none", gpus=0)), gpus=0) == "none"
-    assert chosen("auto", Room(8 * GIB), gpus=0) == "full"
+    assert chosen("auto", FreeMemory(room_for("none", gpus=0)), gpus=0) == "none"
+    assert chosen("auto", FreeMemory(8 * GIB), gpus=0) == "full"
 
 
 @pytest.mark.parametrize("mode", ["none", "full", "offload"])
 def test_what_the_user_asks_for_is_done(mode: str) -> None:
-    for room in (Room(), Room(GIB), Room(200 * GIB)):
+    for room in (FreeMemory(), FreeMemory(GIB), FreeMemory(200 * GIB)):
         assert chosen(mode, room) == mode
 
 
 def test_selective_takes_half_of_the_layers_or_as_many_as_it_takes() -> None:
-    assert chosen("selective", Room()) == "selective (16 of 32 layers)"
-    assert chosen("selective", Room(room_for("none"))) == "selective (16 of 32 layers)"
-    assert chosen("selective", Room(room_for("selective", 20))) == "selective (20 of 32 layers)"
-    assert chosen("selective", Room(GIB)) == "selective (32 of 32 layers)"
+    assert chosen("selective", FreeMemory()) == "selective (16 of 32 layers)"
+    assert chosen("selective", FreeMemory(room_for("none"))) == "selective (16 of 32 layers)"
+    assert chosen("selective", FreeMemory(room_for("selective", 20))) == "selective (20 of 32 layers)"
+    assert chosen("selective", FreeMemory(GIB)) == "selective (32 of 32 layers)"
 
 
 def test_paged_moments_are_on_the_host_while_activations_are_there() -> None:
     def moments(optimizer: str) -> int:
         made = config(llm={"maxLength": 4096})
         options = made.optimization.model_copy(update={"optimizer": optimizer})
-        found = estimate(made.model_copy(update={"optimization": options}), SHAPE, recomputing("full", SHAPE.layers))
+        found = estimate(made.model_copy(update={"optimization": options}), SHAPE, recompute_of("full", SHAPE.layers))
         return found.parts.get("optimizer", 0)
 
     assert moments("adamw8bit") > 0
@@ -81,7 +81,7 @@ def test_paged_moments_are_on_the_host_while_activations_are_there() -> None:
 
 def test_offloaded_inputs_are_counted_on_the_host() -> None:
     made = config(llm={"maxLength": 4096})
-    full, offload = (estimate(made, SHAPE, way) for way in (recomputing("full", 32), recomputing("offload", 32)))
+    full, offload = (estimate(made, SHAPE, way) for way in (recompute_of("full", 32), recompute_of("offload", 32)))
     layer_input = 4096 * 4096 * 2
     assert offload.on_host == 32 * layer_input
     assert full.peak - offload.peak == 30 * layer_input

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from tests.unit.trainer import tiny
 from trainyard_crds.trainingjob_training import Adapter, Quantization
-from trainyard_trainer.memory.recompute import recomputing
+from trainyard_trainer.memory.recompute import recompute_of
 from trainyard_trainer.tasks.text.models.adapter import add_adapter, save_adapter
 from trainyard_trainer.tasks.text.models.fused import LoraLinear, fuse_adapter
 from trainyard_trainer.tasks.text.models.loading import load_base_model
@@ -203,6 +203,6 @@ def test_plain_peft_reads_what_is_saved(tmp_path: Path) -> None:
 def test_recomputed_layers_have_the_same_gradients(mode: Any) -> None:
     _, wanted = logits_and_gradients(adapted(tiny.make_model()))
     base = tiny.make_model()
-    recompute_activations(base, recomputing(mode, 2))
+    recompute_activations(base, recompute_of(mode, 2))
     _, gradients = logits_and_gradients(adapted(base))
     assert all(torch.equal(gradients[name], gradient) for name, gradient in wanted.items())

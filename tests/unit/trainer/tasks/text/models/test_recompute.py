@@ -10,13 +10,13 @@ from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.memory.recompute import Recompute, recomputing
+from trainyard_trainer.memory.recompute import Recompute, recompute_of
 from trainyard_trainer.tasks.llm.loss import summed_loss
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.recompute import HostInputs, recompute_activations
 
 LAYERS = tiny.make_model().config.num_hidden_layers
-WAYS = [recomputing("selective", LAYERS), recomputing("full", LAYERS), recomputing("offload", LAYERS)]
+WAYS = [recompute_of("selective", LAYERS), recompute_of("full", LAYERS), recompute_of("offload", LAYERS)]
 
 
 def model_with(way: Recompute, adapter: Adapter | None) -> Any:
@@ -37,7 +37,7 @@ def gradients(way: Recompute, adapter: Adapter | None) -> dict[str, Tensor]:
 @pytest.mark.parametrize("adapter", [None, Adapter(rank=4, dropout=0.1)], ids=["full", "lora with dropout"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_the_gradients_are_those_of_the_plain_pass(way: Recompute, adapter: Adapter | None) -> None:
-    plain, found = gradients(recomputing("none", LAYERS), adapter), gradients(way, adapter)
+    plain, found = gradients(recompute_of("none", LAYERS), adapter), gradients(way, adapter)
     assert plain.keys() == found.keys()
     assert len(plain) >= 14
     assert all(torch.equal(gradient, found[name]) for name, gradient in plain.items())
@@ -60,12 +60,12 @@ def saved_bytes(way: Recompute) -> int:
 
 
 def test_each_mode_keeps_less_than_the_one_before() -> None:
-    kept = [saved_bytes(way) for way in (recomputing("none", LAYERS), *WAYS[:2])]
+    kept = [saved_bytes(way) for way in (recompute_of("none", LAYERS), *WAYS[:2])]
     assert kept[0] > kept[1] > kept[2]
 
 
 def test_selective_keeps_the_activations_of_the_last_layers() -> None:
-    model = model_with(recomputing("selective", LAYERS, 1), None)
+    model = model_with(recompute_of("selective", LAYERS, 1), None)
     assert [layer.gradient_checkpointing for layer in model.model.layers] == [True] + [False] * (LAYERS - 1)
 
 
@@ -86,7 +86,7 @@ def test_offloaded_inputs_do_not_outlive_their_backward_pass() -> None:
 def test_an_architecture_without_such_layers_is_named() -> None:
     model: Any = nn.Linear(2, 2)
     model.config = type("Config", (), {"model_type": "odd"})
-    recompute_activations(model, recomputing("none", 2))
+    recompute_activations(model, recompute_of("none", 2))
     with pytest.raises(ConfigurationError, match=r"architecture \(odd\) cannot be computed again") as caught:
-        recompute_activations(model, recomputing("full", 2))
+        recompute_activations(model, recompute_of("full", 2))
     assert "recompute: none" in caught.value.advice
