@@ -92,14 +92,12 @@ SHARED_RULES: tuple[Rule[Run], ...] = (
         ),
     ),
     Rule(
-        "!has(self.exports) || self.method != 'full' || "
-        f"!self.exports.exists(e, e.format in {list(ADAPTER_FORMATS)})",
+        f"!has(self.exports) || self.method != 'full' || !self.exports.exists(e, e.format in {list(ADAPTER_FORMATS)})",
         "spec.exports: method: full trains no adapter that could be exported or merged; use format: model or gguf",
         holds=lambda run: run.method != "full" or not _formats(run) & set(ADAPTER_FORMATS),
     ),
     Rule(
-        "!has(self.exports) || self.method == 'full' || "
-        f"!self.exports.exists(e, e.format in {list(FULL_FORMATS)})",
+        f"!has(self.exports) || self.method == 'full' || !self.exports.exists(e, e.format in {list(FULL_FORMATS)})",
         "spec.exports: format: model is for method: full; use format: merged for a whole model",
         holds=lambda run: run.method == "full" or not _formats(run) & set(FULL_FORMATS),
     ),
