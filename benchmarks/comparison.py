@@ -22,7 +22,7 @@ Method = Literal["lora", "qlora", "full"]
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides are told.
+    """Settings of both contestants.
 
     Attributes:
         model: Model directory.

@@ -250,7 +250,7 @@ def _padded(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
 
 @contextmanager
 def _emulated(case: Case) -> Iterator[None]:
-    """Make the GPU out to be as small as the case says: torch gets no more, and is told so when it asks."""
+    """Emulate a GPU of the case's size: torch can allocate no more, and reads that size."""
     if case.cap is None:
         yield
         return

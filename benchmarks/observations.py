@@ -59,7 +59,7 @@ class Seen:
         return area / (last - first) / gpus_in_all
 
     def overtakes(self) -> int:
-        """Neighbours of one priority that were let in the wrong way round."""
+        """Count neighbours of one priority that were admitted in the wrong order."""
         found = 0
         for priority in PRIORITIES:
             jobs = [job for job in self.jobs.values() if job["spec"]["queue"]["priority"] == priority]

@@ -25,13 +25,13 @@ _PEERS = (
     Side("Trainer, grouped, activations kept", grouped=True),
 )
 _NOTES = """\
-Real tokens are those of rows, without padding; the speed is that of a whole run from its first micro-batch on, \
-after a tiny pass that does what happens once in a process. Every side is a new process, with the same rows, weights, \
-initial adapter, learning rates and optimizer, and as many steps.
-The peer's batch holds as many rows as have, on average, as many tokens as our step. It recomputes activations, as \
-its recipe for 4 bits does, but for one that keeps them, should they fit; we do as our memory plan says.
-MFU: what the method needs, without what is computed twice and attention's products, for the data sheet's dense bf16.
-Under the cap torch gets no more than it (the context of CUDA comes on top), and is told that the GPU has no more."""
+Real tokens exclude padding. The speed is that of a whole run from its first micro-batch on, after a tiny warm-up \
+pass. Every side is a new process with the same rows, weights, initial adapter, learning rates, optimizer and steps.
+The peer's batch has, on average, as many tokens as our step. It recomputes activations, as its recipe for 4 bits \
+does, except for one contestant that keeps them; we follow our memory plan.
+MFU: operations of the method, without recomputation and attention's products, by the data sheet's dense bf16.
+Under the cap torch can allocate no more than it (the context of CUDA comes on top), and reads it as the GPU's \
+memory."""
 
 
 @dataclass(frozen=True)

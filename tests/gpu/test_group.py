@@ -17,12 +17,12 @@ from trainyard_trainer.group.membership import Node, local_members
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_the_group_trains_like_one_process(tmp_path: Path, tiny_model: Path, method: str) -> None:
+def test_group_trains_like_one_process(tmp_path: Path, tiny_model: Path, method: str) -> None:
     alone = config(tmp_path, tiny_model, "alone", method, 1).model_copy(update={"gpus": 1})
     processes = min(8, 1 << (torch.cuda.device_count().bit_length() - 1))
     together = config(tmp_path, tiny_model, "together", method, processes).model_copy(update={"gpus": processes})
     train(alone, tmp_path, {})
-    # Alone, a process is a member of a group only if it is told so.
+    # A single process joins a group only through its environment.
     train(together, tmp_path, local_members(1, Node(port=free_port()))[0].environ() if processes == 1 else {})
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(together)[name], tensor, rtol=10 * RELATIVE, atol=10 * ABSOLUTE)

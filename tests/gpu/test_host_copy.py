@@ -1,4 +1,4 @@
-"""The copy a checkpoint is made of: taken in the stream's order, and none of the steps waits for it."""
+"""The copy of a checkpoint is taken in the stream's order; no step waits for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from trainyard_trainer.engine.host_copy import HostCopy
 
 
-def test_steps_that_follow_do_not_change_the_copy() -> None:
+def test_later_steps_do_not_change_copy() -> None:
     copy = HostCopy()
     tensors = {"weights": torch.zeros(50_000_000, device="cuda"), "step": torch.tensor(1.0)}
     for value in (1.0, 2.0):
@@ -22,7 +22,7 @@ def test_steps_that_follow_do_not_change_the_copy() -> None:
     copy.release()
 
 
-def test_nobody_waits_for_the_gpu() -> None:
+def test_copy_does_not_wait_for_gpu() -> None:
     copy, work = HostCopy(), torch.randn(8192, 8192, device="cuda")
     tensors = {"weights": torch.ones(1_000_000, device="cuda")}
     copy.take(tensors)

@@ -34,14 +34,14 @@ def config(tmp_path: Path, model: Path, name: str, method: str, precision: str) 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_the_held_out_loss_falls(tmp_path: Path, tiny_model: Path, method: str, precision: str) -> None:
+def test_held_out_loss_falls(tmp_path: Path, tiny_model: Path, method: str, precision: str) -> None:
     run = config(tmp_path, tiny_model, "run", method, precision)
     result = train(run)
     assert result.outcome is Outcome.FINISHED
     assert result.metrics["evalLoss"] < 0.9 * result.metrics["baselineEvalLoss"]
 
 
-def test_an_interrupted_run_goes_on_with_the_same_losses(tmp_path: Path, tiny_model: Path) -> None:
+def test_interrupted_run_resumes_with_same_losses(tmp_path: Path, tiny_model: Path) -> None:
     whole = config(tmp_path, tiny_model, "whole", "lora", "fp32")
     resumed = config(tmp_path, tiny_model, "resumed", "lora", "fp32")
     assert train(whole).outcome is Outcome.FINISHED
@@ -53,6 +53,6 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(tmp_path: Path, tiny_mo
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_nvml_sees_the_gpu_that_is_used() -> None:
+def test_nvml_reports_the_gpu_in_use() -> None:
     (gpu,) = create_gpu_sampler(gpu_uuids(gpus=1))()
     assert 0 < gpu.memory_used <= gpu.memory_total

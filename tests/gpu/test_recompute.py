@@ -68,7 +68,7 @@ def gradients(directory: Path, way: Recompute) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_the_gradients_are_those_of_the_plain_pass(directory: Path, mode: Mode) -> None:
+def test_gradients_equal_plain_pass(directory: Path, mode: Mode) -> None:
     plain, found = (gradients(directory, recompute_of(way, LAYERS)) for way in ("none", mode))
     assert plain.keys() == found.keys()
     for name, gradient in plain.items():
@@ -77,7 +77,7 @@ def test_the_gradients_are_those_of_the_plain_pass(directory: Path, mode: Mode) 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["qlora", "lora", "full"])
-def test_the_predicted_peak_is_within_a_tenth_of_the_allocators(directory: Path, method: str, mode: Mode) -> None:
+def test_predicted_peak_is_within_a_tenth_of_allocator(directory: Path, method: str, mode: Mode) -> None:
     config, way = configured(method), recompute_of(mode, LAYERS)
     model, batch = load(directory, config, way), full_batch(2, LENGTH).to(GPU)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

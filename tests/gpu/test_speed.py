@@ -49,7 +49,7 @@ def similarity(one: Tensor, other: Tensor) -> float:
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-def test_attention_by_boundaries_has_the_gradients_of_masks(tiny_model: Path, quantized: bool) -> None:
+def test_boundary_attention_has_gradients_of_masks(tiny_model: Path, quantized: bool) -> None:
     model = load(tiny_model, quantized=quantized)
     assert enable_boundary_attention(model, 346, GPU)
     loss, gradient = gradients(model)
@@ -60,7 +60,7 @@ def test_attention_by_boundaries_has_the_gradients_of_masks(tiny_model: Path, qu
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-def test_fused_lora_has_the_gradients_of_peft(tiny_model: Path, quantized: bool) -> None:
+def test_fused_lora_has_gradients_of_peft(tiny_model: Path, quantized: bool) -> None:
     model = load(tiny_model, quantized=quantized)
     loss, gradient = gradients(model)
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""A task with images: a tiny convolutional network tells squares from crosses.
+"""A task with images: a tiny convolutional network classifies squares and crosses.
 
 It trains through the engine without a line of the engine naming it. Users cannot choose it: only this run config, a
 subclass, has its name, and only a test's patch puts its definition into the registry.

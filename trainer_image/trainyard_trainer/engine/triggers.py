@@ -13,7 +13,7 @@ class Triggers:
         self._logging_steps = config.optimization.logging_steps
         self._save_steps = config.checkpoints.every_steps
         self._save_minutes = config.checkpoints.every_minutes
-        self._patience = config.evaluation.early_stopping.patience if config.evaluation.early_stopping else None
+        self._most_evaluations = config.evaluation.early_stopping.patience if config.evaluation.early_stopping else None
         self._evaluation_steps = (config.evaluation.every_steps or self._save_steps) if has_evaluation else None
 
     def logs(self, step: int) -> bool:
@@ -30,5 +30,5 @@ class Triggers:
         return step == self._total_steps or step % self._save_steps == 0 or is_late
 
     def stops_early(self, evaluations_since_best: int) -> bool:
-        """Whether as many evaluations in a row as the patience allows were no improvement."""
-        return self._patience is not None and evaluations_since_best >= self._patience
+        """Whether earlyStopping.patience evaluations in a row were no improvement."""
+        return self._most_evaluations is not None and evaluations_since_best >= self._most_evaluations

@@ -1,4 +1,4 @@
-"""A task of images trains, evaluates, saves, resumes and exports through the engine, which does not know it."""
+"""A task with images trains, evaluates, saves, resumes and exports through the engine."""
 
 import hashlib
 import json

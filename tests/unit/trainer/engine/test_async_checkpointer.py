@@ -1,4 +1,4 @@
-"""The saver over a store that takes as long as a test wants."""
+"""The asynchronous checkpointer with a store of controlled speed."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,8 +70,8 @@ class SlowStore:
         return load_file(self.directory / f"step-{step}-e1/state/tensors.safetensors")["m"]
 
 
-class Told:
-    """What a reporter was told; `at_stage` is called when the saver begins to wait."""
+class RecordingReporter:
+    """Records reports; `at_stage` is called when the checkpointer starts to wait."""
 
     def __init__(self) -> None:
         self.events: list[object] = []
@@ -93,11 +93,11 @@ class Told:
 
 class Bench:
     def __init__(self, directory: Path) -> None:
-        self.store, self.told, self.clock = SlowStore(directory), Told(), Clock()
-        self.saver = AsyncCheckpointer(
+        self.store, self.reporter, self.clock = SlowStore(directory), RecordingReporter(), Clock()
+        self.checkpointer = AsyncCheckpointer(
             store=self.store,
             write_weights=write_weights,
-            reporter=cast("Reporter", self.told),
+            reporter=cast("Reporter", self.reporter),
             clock=self.clock,
             grace=GracePeriodMonitor(30),
         )
@@ -108,7 +108,7 @@ class Bench:
         for tensor in (self.weights, self.moments):
             tensor.fill_(step)
         document: dict[str, Any] = {"step": step}
-        self.saver.save(draft(step), weights={"w": self.weights}, state={"m": self.moments}, document=document)
+        self.checkpointer.save(draft(step), weights={"w": self.weights}, state={"m": self.moments}, document=document)
 
 
 def write_weights(weights: Mapping[str, Tensor], directory: Path) -> None:
@@ -120,75 +120,75 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_training_goes_on_and_the_checkpoint_is_of_the_step_it_was_asked_for(bench: Bench) -> None:
+def test_training_continues_and_checkpoint_is_of_its_own_step(bench: Bench) -> None:
     bench.save(3)
     for tensor in (bench.weights, bench.moments):
         tensor.fill_(4)
-    bench.saver.poll()
-    assert bench.told.events == []
+    bench.checkpointer.poll()
+    assert bench.reporter.events == []
     bench.store.gate.set()
-    bench.saver.flush()
+    bench.checkpointer.flush()
     assert bench.store.weights_of(3).tolist() == [3, 3, 3]
     assert bench.store.moments_of(3).tolist() == [3, 3, 3]
-    assert bench.told.events == ["metrics synced", "Saved step-3-e1.", [3]]
-    bench.saver.close()
+    assert bench.reporter.events == ["metrics synced", "Saved step-3-e1.", [3]]
+    bench.checkpointer.close()
 
 
-def test_a_second_save_waits_for_the_first_and_none_is_skipped(bench: Bench) -> None:
+def test_second_save_waits_for_the_first(bench: Bench) -> None:
     stages: list[Stage] = []
 
     def begin_to_wait(stage: Stage) -> None:
         stages.append(stage)
         bench.store.gate.set()
 
-    bench.told.at_stage = begin_to_wait
+    bench.reporter.at_stage = begin_to_wait
     bench.save(3)
     bench.save(6)
     assert stages == [Stage.SAVING, Stage.TRAINING]
     assert bench.store.published[0] == 3
-    assert bench.saver.saved_step == 6
-    bench.saver.flush()
+    assert bench.checkpointer.saved_step == 6
+    bench.checkpointer.flush()
     assert bench.store.published == [3, 6]
     assert [bench.store.weights_of(step)[0].item() for step in (3, 6)] == [3, 6]
-    bench.saver.close()
+    bench.checkpointer.close()
 
 
-@pytest.mark.parametrize("ask", ["poll", "flush", "save"])
-def test_an_error_of_the_thread_is_raised_where_the_steps_are_made(bench: Bench, ask: str) -> None:
+@pytest.mark.parametrize("call", ["poll", "flush", "save"])
+def test_thread_error_is_raised_in_training_thread(bench: Bench, call: str) -> None:
     bench.store.error = StorageError("The volume is full.")
     bench.save(3)
     bench.store.gate.set()
-    wait_until(lambda: not bench.saver._writer.is_busy)
+    wait_until(lambda: not bench.checkpointer._writer.is_busy)
     with pytest.raises(StorageError, match="is full"):
-        bench.save(6) if ask == "save" else getattr(bench.saver, ask)()
-    bench.saver.close()
-    assert bench.told.events == []
+        bench.save(6) if call == "save" else getattr(bench.checkpointer, call)()
+    bench.checkpointer.close()
+    assert bench.reporter.events == []
 
 
-def test_a_run_that_ends_with_an_error_still_tells_of_the_checkpoint_in_flight(bench: Bench) -> None:
+def test_close_reports_checkpoint_in_flight(bench: Bench) -> None:
     bench.save(3)
     bench.store.gate.set()
-    bench.saver.close()
-    assert bench.told.events[-1] == [3]
+    bench.checkpointer.close()
+    assert bench.reporter.events[-1] == [3]
 
 
-def test_an_error_of_the_thread_does_not_hide_the_one_that_ends_the_run(bench: Bench) -> None:
+def test_close_suppresses_thread_error(bench: Bench) -> None:
     bench.store.error = StorageError("The volume is full.")
     bench.save(3)
     bench.store.gate.set()
-    bench.saver.close()
-    assert bench.told.events == []
+    bench.checkpointer.close()
+    assert bench.reporter.events == []
 
 
-def test_the_time_until_a_checkpoint_is_published_decides_what_the_grace_period_must_be(bench: Bench) -> None:
+def test_time_to_publish_counts_against_grace_period(bench: Bench) -> None:
     def take_16_seconds() -> None:
         bench.clock.time += 16
 
     bench.store.takes = take_16_seconds
     bench.save(3)
-    assert bench.saver.seconds_since_save == 0
+    assert bench.checkpointer.seconds_since_save == 0
     bench.store.gate.set()
-    bench.saver.flush()
-    assert "GracePeriodTooShort" in bench.told.events
-    assert bench.saver.seconds_since_save == 16
-    bench.saver.close()
+    bench.checkpointer.flush()
+    assert "GracePeriodTooShort" in bench.reporter.events
+    assert bench.checkpointer.seconds_since_save == 16
+    bench.checkpointer.close()

@@ -1,4 +1,4 @@
-"""Checkpoints that a thread writes while the steps go on, and those that are due by the clock."""
+"""Checkpoints written by a thread during training, and checkpoints by minutes."""
 
 import errno
 import gc
@@ -27,12 +27,12 @@ def at(number: int, action: Callable[[], object]) -> Callable[[int], None]:
 
 
 def saved(run_directory: Path) -> list[tuple[str, int]]:
-    """What was told of checkpoints, and the step the run was at when it was."""
+    """Return the reports of saved checkpoints, and the step of the run at that time."""
     events = [json.loads(line) for line in (run_directory / "log.jsonl").read_text().splitlines()]
     return [(event["message"], event["step"]) for event in events if event["type"] == "CheckpointSaved"]
 
 
-def test_steps_are_made_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+def test_steps_run_while_checkpoint_is_written(tmp_path: Path) -> None:
     in_step_5 = Event()
 
     def write_slowly(_call: int) -> None:
@@ -45,7 +45,7 @@ def test_steps_are_made_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     assert step >= 5
 
 
-def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Path) -> None:
+def test_stop_publishes_checkpoint_in_flight_then_last_one(tmp_path: Path) -> None:
     stop, stopped = StopFlag(), Event()
 
     def request() -> None:
@@ -61,7 +61,7 @@ def test_a_stop_publishes_the_checkpoint_in_flight_and_then_its_own(tmp_path: Pa
     assert [one.name for one in termination.checkpoints] == ["step-3-e1", "step-4-e1"]
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_save_at_the_latest(tmp_path: Path) -> None:
+def test_failed_checkpoint_ends_run_at_next_save(tmp_path: Path) -> None:
     termination = train_toy(run_config(tmp_path), ToyTask(hooks={"save_weights": at(2, refuse)}))
     assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
     assert termination.message == f"The volume of {tmp_path} is full."
@@ -73,7 +73,7 @@ def refuse() -> None:
     raise OSError(errno.ENOSPC, "no")
 
 
-def test_a_stop_whose_checkpoint_cannot_be_written_does_not_pass_for_saved(tmp_path: Path) -> None:
+def test_stop_with_failed_checkpoint_is_not_reported_as_saved(tmp_path: Path) -> None:
     stop = StopFlag()
     task = ToyTask(hooks={"loss": at(18, stop.request), "save_weights": at(2, refuse)})
     termination = train_toy(run_config(tmp_path), task, stop)
@@ -81,9 +81,7 @@ def test_a_stop_whose_checkpoint_cannot_be_written_does_not_pass_for_saved(tmp_p
     assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
 
 
-def test_a_failed_write_ends_the_run_at_the_next_step_not_at_the_next_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_ends_run_at_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writers: list[Writer[Any]] = []
     start = Writer.start
 
@@ -102,7 +100,7 @@ def test_a_failed_write_ends_the_run_at_the_next_step_not_at_the_next_save(
     assert (termination.exit_code, termination.step) == (73, 9)
 
 
-def test_a_run_that_a_full_volume_ended_holds_nothing_of_the_volume(tmp_path: Path) -> None:
+def test_run_ended_by_full_volume_keeps_no_file_open(tmp_path: Path) -> None:
     stop = StopFlag()
     train_toy(run_config(tmp_path), ToyTask(hooks={"loss": at(18, stop.request)}), stop)
     gc.disable()
@@ -125,7 +123,7 @@ class RecordedData(ToyData):
         return super().micro_batch(epoch, index)
 
 
-def test_a_run_saved_by_the_clock_goes_on_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_saved_by_minutes_resumes_at_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     monkeypatch.setattr(bootstrap, "SystemClock", lambda: clock)
     checkpoints = {"everySteps": 1000, "everyMinutes": 1, "keep": 20}

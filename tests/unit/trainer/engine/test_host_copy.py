@@ -16,7 +16,7 @@ def state(value: float) -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_copy_is_equal_contiguous_and_stays_when_the_tensors_change() -> None:
+def test_copy_is_contiguous_and_independent_of_originals() -> None:
     tensors = state(2.0)
     expected = {name: tensor.clone() for name, tensor in tensors.items()}
     copies, wait = HostCopy().take(tensors)
@@ -30,7 +30,7 @@ def test_a_copy_is_equal_contiguous_and_stays_when_the_tensors_change() -> None:
         assert copies[name].is_contiguous()
 
 
-def test_the_memory_is_used_again() -> None:
+def test_memory_is_reused() -> None:
     copy = HostCopy()
     first, _wait = copy.take(state(1.0))
     places = {name: tensor.data_ptr() for name, tensor in first.items()}
@@ -39,14 +39,14 @@ def test_the_memory_is_used_again() -> None:
     assert torch.equal(second["matrix"], state(2.0)["matrix"])
 
 
-def test_a_state_that_grew_gets_more_memory() -> None:
+def test_larger_state_gets_more_memory() -> None:
     copy = HostCopy()
     copy.take({"weights": torch.ones(2)})
     copies, _wait = copy.take({"weights": torch.ones(2), "moments": torch.full((4000,), 3.0)})
     assert torch.equal(copies["moments"], torch.full((4000,), 3.0))
 
 
-def test_a_state_of_other_shapes_and_types_fits_into_the_same_memory() -> None:
+def test_state_of_other_shapes_reuses_memory() -> None:
     copy = HostCopy()
     copy.take({"a": torch.ones(16), "b": torch.ones(16)})
     for other in (torch.full((4, 4), 2.0), torch.full((16,), 2, dtype=torch.int32)):
@@ -56,7 +56,7 @@ def test_a_state_of_other_shapes_and_types_fits_into_the_same_memory() -> None:
         assert torch.equal(copies["b"], torch.zeros(16))
 
 
-def test_tied_tensors_are_one_in_the_copy_and_others_have_a_storage_of_their_own() -> None:
+def test_only_tied_tensors_share_storage() -> None:
     weights = torch.randn(4, 4)
     tensors = {"embedding": weights, "head": weights.detach(), "part": weights[:2], "turned": weights.t()}
     copies, _wait = HostCopy().take(tensors)

@@ -23,7 +23,7 @@ def at(number: int, action: Callable[[], None]) -> Callable[[int], None]:
     return strike
 
 
-def test_a_run_ends_with_its_metrics_checkpoints_and_export(tmp_path: Path) -> None:
+def test_run_ends_with_metrics_checkpoints_and_export(tmp_path: Path) -> None:
     termination = train_toy(run_config(tmp_path, evaluation={"baseline": True}, runUri="pvc://claim/run"), ToyTask())
     assert (termination.exit_code, termination.reason) == (0, "TrainingFinished")
     assert (termination.step, termination.total_steps, termination.epoch) == (12, 12, 4.0)
@@ -37,7 +37,7 @@ def test_a_run_ends_with_its_metrics_checkpoints_and_export(tmp_path: Path) -> N
     assert Termination.model_validate_json((tmp_path / "result.json").read_bytes()) == termination
 
 
-def test_losses_are_means_over_the_tokens_since_the_last_line(tmp_path: Path) -> None:
+def test_loss_is_mean_since_last_log_line(tmp_path: Path) -> None:
     lines = {}
     for every in (1, 4):
         train_toy(run_config(tmp_path / str(every), optimization={"loggingSteps": every}), ToyTask())
@@ -60,7 +60,7 @@ class SameBatch(ToyData):
         return ToyBatch(batch.rows.repeat(self._times, 1), batch.targets.repeat(self._times))
 
 
-def test_accumulated_micro_batches_step_like_one_large_batch(tmp_path: Path) -> None:
+def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
     ends = []
     for times in (1, 4):
         options = {"maxSteps": 1, "gradientAccumulation": 4 // times}
@@ -70,7 +70,7 @@ def test_accumulated_micro_batches_step_like_one_large_batch(tmp_path: Path) -> 
     assert many.metrics == pytest.approx(large.metrics, rel=1e-5)
 
 
-def test_the_best_checkpoint_is_kept_and_exported(tmp_path: Path) -> None:
+def test_best_checkpoint_is_kept_and_exported(tmp_path: Path) -> None:
     config = run_config(tmp_path, checkpoints={"keep": 1})
     termination = train_toy(config, ToyTask(evaluations=[0.5, 0.2, 0.4, 0.3]))
     assert [(one.step, one.best) for one in termination.checkpoints] == [(6, True), (12, False)]
@@ -80,20 +80,20 @@ def test_the_best_checkpoint_is_kept_and_exported(tmp_path: Path) -> None:
     assert (index["last"], index["best"]) == ("step-12-e1", "step-6-e1")
 
 
-def test_an_improvement_between_periodic_checkpoints_is_saved(tmp_path: Path) -> None:
+def test_improvement_between_periodic_checkpoints_is_saved(tmp_path: Path) -> None:
     config = run_config(tmp_path, checkpoints={"everySteps": 100, "keep": 20}, evaluation={"everySteps": 2})
     termination = train_toy(config, ToyTask(evaluations=[0.5, 0.6, 0.4, 0.4, 0.7, 0.8]))
     assert [one.step for one in termination.checkpoints] == [2, 6, 12]
 
 
-def test_without_an_evaluation_the_last_checkpoint_is_exported(tmp_path: Path) -> None:
+def test_last_checkpoint_is_exported_without_evaluation(tmp_path: Path) -> None:
     termination = train_toy(run_config(tmp_path), ToyTask(has_evaluation=False))
     weights = tmp_path / "checkpoints/step-12-e1/weights/model.safetensors"
     assert (tmp_path / "exports/model/model.safetensors").read_bytes() == weights.read_bytes()
     assert "evalLoss" not in termination.metrics
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+def test_nan_loss_names_its_step_and_keeps_last_checkpoint(tmp_path: Path) -> None:
     config = run_config(tmp_path, optimization={"loggingSteps": 100, "gradientAccumulation": 5})
     termination = train_toy(config, ToyTask(has_evaluation=False, bad_loss=22))
     assert (termination.exit_code, termination.reason) == (65, "BadData")
@@ -104,14 +104,14 @@ def test_a_loss_that_is_no_number_names_its_step_and_leaves_the_last_checkpoint(
     assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
 
 
-def test_an_evaluation_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_nan_evaluation_ends_run(tmp_path: Path) -> None:
     termination = train_toy(run_config(tmp_path), ToyTask(evaluations=[0.5, float("nan")]))
     assert (termination.exit_code, termination.step) == (65, 6)
     assert [one.name for one in termination.checkpoints] == ["step-3-e1"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
-def test_a_volume_that_fails_in_a_save(tmp_path: Path, number: int) -> None:
+def test_volume_fails_during_save(tmp_path: Path, number: int) -> None:
     def full(call: int) -> None:
         if call == 2:
             raise OSError(number, "no")
@@ -125,14 +125,14 @@ def test_a_volume_that_fails_in_a_save(tmp_path: Path, number: int) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["index.json", "step-3-e1"]
 
 
-def test_a_volume_too_full_even_for_the_log(tmp_path: Path) -> None:
+def test_volume_is_too_full_for_the_log(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     termination = train_toy(run_config(tmp_path), ToyTask())
     assert (termination.exit_code, termination.reason) == (73, "StorageFailed")
 
 
 @pytest.mark.parametrize("where", ["fsync_tree", "loss"])
-def test_a_trainer_that_was_superseded_commits_nothing_more(tmp_path: Path, where: str) -> None:
+def test_superseded_trainer_commits_nothing(tmp_path: Path, where: str) -> None:
     def supersede(call: int) -> None:
         if call == 2:
             (tmp_path / "owner/7.json").write_text("")
@@ -146,7 +146,7 @@ def test_a_trainer_that_was_superseded_commits_nothing_more(tmp_path: Path, wher
     assert not (tmp_path / "checkpoints/step-6-e1").exists()
 
 
-def test_gpu_memory_that_is_too_small(tmp_path: Path) -> None:
+def test_gpu_memory_is_too_small(tmp_path: Path) -> None:
     def fail(_call: int) -> None:
         raise torch.cuda.OutOfMemoryError
 
@@ -155,7 +155,7 @@ def test_gpu_memory_that_is_too_small(tmp_path: Path) -> None:
     assert "batchSize" in termination.advice
 
 
-def test_an_unforeseen_error_leaves_its_traceback_in_the_log_and_a_sentence_in_the_message(
+def test_unexpected_error_logs_traceback_and_reports_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_call: int) -> None:
@@ -181,27 +181,27 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_log_and_a_sentence_in_t
         ),
     ],
 )
-def test_other_settings_than_before_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_changed_settings_are_refused_on_resume(tmp_path: Path, change: dict[str, object], message: str) -> None:
     interrupt(tmp_path)
     termination = train_toy(run_config(tmp_path, **change), ToyTask())
     assert (termination.exit_code, termination.message) == (65, message)
     assert termination.step == 4
 
 
-def test_settings_without_effect_on_the_weights_may_change(tmp_path: Path) -> None:
+def test_settings_without_effect_on_weights_may_change(tmp_path: Path) -> None:
     interrupt(tmp_path)
     config = run_config(tmp_path, optimization={"loggingSteps": 1}, checkpoints={"everySteps": 4, "keep": 1})
     assert train_toy(config, ToyTask()).exit_code == 0
 
 
-def test_other_data_than_before_is_refused(tmp_path: Path) -> None:
+def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
     interrupt(tmp_path)
     termination = train_toy(run_config(tmp_path), ToyTask(data=ToyData(fingerprint="0" * 64)))
     assert termination.exit_code == 65
     assert "first 4 steps" in termination.message
 
 
-def test_no_gpu_where_one_was_promised(tmp_path: Path) -> None:
+def test_missing_gpu_is_refused(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         assert choose_device(1).type == "cuda"
     else:
@@ -218,13 +218,13 @@ def interrupt(run_directory: Path) -> None:
 NO_LONGER_FALLING = [0.5, 0.4, 0.6, 0.41, 0.39, 0.3]
 
 
-def patient(patience: int) -> dict[str, Any]:
-    evaluation = {"everySteps": 2, "earlyStopping": {"patience": patience}}
+def early_stopping(evaluations: int) -> dict[str, Any]:
+    evaluation = {"everySteps": 2, "earlyStopping": {"patience": evaluations}}
     return {"evaluation": evaluation, "dataset": {"validation": {"fraction": 0.1}}}
 
 
-def test_a_run_that_no_longer_improves_ends_with_its_best_checkpoint(tmp_path: Path) -> None:
-    config = run_config(tmp_path, **patient(2))
+def test_early_stop_exports_best_checkpoint(tmp_path: Path) -> None:
+    config = run_config(tmp_path, **early_stopping(2))
     termination = train_toy(config, ToyTask(evaluations=NO_LONGER_FALLING))
     assert (termination.exit_code, termination.step, termination.total_steps) == (0, 8, 12)
     wanted = "Trained 8 steps of 12: evalLoss has not fallen below 0.4 in 2 evaluations (evaluation.earlyStopping);"
@@ -235,15 +235,15 @@ def test_a_run_that_no_longer_improves_ends_with_its_best_checkpoint(tmp_path: P
     assert (tmp_path / "exports/model/model.safetensors").read_bytes() == weights.read_bytes()
 
 
-def test_more_patience_goes_on_to_the_end(tmp_path: Path) -> None:
-    config = run_config(tmp_path, **patient(3))
+def test_longer_early_stopping_runs_to_the_end(tmp_path: Path) -> None:
+    config = run_config(tmp_path, **early_stopping(3))
     termination = train_toy(config, ToyTask(evaluations=NO_LONGER_FALLING))
     assert (termination.step, termination.message.split(";")[0]) == (12, "Trained 12 steps")
 
 
 @pytest.mark.parametrize("at_loss", [14, 22, 26])
-def test_a_run_interrupted_before_its_early_end_ends_there_too(tmp_path: Path, at_loss: int) -> None:
-    changes = {**patient(2), "checkpoints": {"everySteps": 5}}
+def test_interrupted_run_stops_early_at_same_step(tmp_path: Path, at_loss: int) -> None:
+    changes = {**early_stopping(2), "checkpoints": {"everySteps": 5}}
     whole = train_toy(run_config(tmp_path / "whole", **changes), ToyTask(evaluations=NO_LONGER_FALLING))
     stop, run = StopFlag(), tmp_path / "resumed"
     interrupted = train_toy(

@@ -1,4 +1,4 @@
-"""Every optimizer steps, and goes on from its packed state as if it had never stopped."""
+"""Every optimizer resumes from its packed state bit for bit."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def weights(parts: list[ParameterGroup]) -> list[torch.Tensor]:
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_packed_state_goes_on_bit_for_bit(kind: OptimizerName) -> None:
+def test_packed_state_resumes_bit_for_bit(kind: OptimizerName) -> None:
     whole = groups()
     optimizer = create_optimizer(whole, kind)
     for number in range(4):
@@ -59,7 +59,7 @@ def test_a_packed_state_goes_on_bit_for_bit(kind: OptimizerName) -> None:
 
 
 @pytest.mark.parametrize(("kind", "most"), [("adamw", 9.0), ("adamw8bit", 2.3)])
-def test_8_bits_hold_the_moments_in_a_quarter_of_the_memory(kind: OptimizerName, most: float) -> None:
+def test_8_bit_moments_take_a_quarter_of_memory(kind: OptimizerName, most: float) -> None:
     parts = groups()
     optimizer = create_optimizer(parts, kind)
     step(optimizer, 0)
@@ -68,7 +68,7 @@ def test_8_bits_hold_the_moments_in_a_quarter_of_the_memory(kind: OptimizerName,
     assert most - 2.3 < held < most
 
 
-def test_every_group_with_a_rate_of_its_own_is_named() -> None:
+def test_group_with_own_learning_rate_is_named() -> None:
     parts = groups()
     rates = set_learning_rates(create_optimizer(parts), parts, 0.5)
     assert rates == {"learningRate": 0.005, "vectorsLearningRate": 0.001}

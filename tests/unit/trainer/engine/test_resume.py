@@ -1,4 +1,4 @@
-"""An interrupted run ends with the bits of one that was not, wherever it was interrupted."""
+"""A run interrupted at any place ends with the bits of an uninterrupted one."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def assert_same(directory: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("where", ["rename", "write", "fsync", "fsync_tree", "create", "remove_tree"])
 @pytest.mark.parametrize("number", [1, 2, 5])
-def test_killed_in_a_file_system_call(tmp_path: Path, whole: Path, where: str, number: int) -> None:
+def test_kill_in_file_system_call(tmp_path: Path, whole: Path, where: str, number: int) -> None:
     config = run_config(tmp_path / "run", **BLOCKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Files, where, getattr(Files, where))
@@ -81,7 +81,7 @@ def test_killed_in_a_file_system_call(tmp_path: Path, whole: Path, where: str, n
         max_size=4,
     )
 )
-def test_killed_and_stopped_again_and_again(
+def test_repeated_kills_and_stops(
     tmp_path_factory: pytest.TempPathFactory, whole: Path, strikes: list[tuple[str, str, int]]
 ) -> None:
     directory = tmp_path_factory.mktemp("run")
@@ -100,7 +100,7 @@ def test_killed_and_stopped_again_and_again(
     assert_same(directory, whole)
 
 
-def test_stopped_in_the_middle_of_a_step_the_last_whole_one_is_saved(tmp_path: Path) -> None:
+def test_stop_in_step_saves_last_whole_step(tmp_path: Path) -> None:
     stop = StopFlag()
     termination = train_toy(run_config(tmp_path), ToyTask(hooks={"loss": stop_at(18, stop)}), stop)
     assert (termination.outcome, termination.exit_code, termination.step) == (Outcome.INTERRUPTED, 75, 4)
@@ -109,26 +109,26 @@ def test_stopped_in_the_middle_of_a_step_the_last_whole_one_is_saved(tmp_path: P
 
 
 @pytest.mark.parametrize("where", ["load", "evaluate"])
-def test_stopped_before_the_first_step_nothing_is_saved(tmp_path: Path, where: str) -> None:
+def test_stop_before_first_step_saves_nothing(tmp_path: Path, where: str) -> None:
     stop = StopFlag()
     termination = train_toy(run_config(tmp_path, **BLOCKS), ToyTask(hooks={where: stop_at(1, stop)}), stop)
     assert (termination.exit_code, termination.checkpoints) == (75, [])
 
 
-def test_stopped_twice_at_the_same_step_nothing_is_saved_twice(tmp_path: Path) -> None:
+def test_second_stop_at_same_step_saves_nothing(tmp_path: Path) -> None:
     config, first, second = run_config(tmp_path), StopFlag(), StopFlag()
     train_toy(config, ToyTask(hooks={"loss": stop_at(18, first)}), first)
     termination = train_toy(config, ToyTask(hooks={"loss": stop_at(1, second)}), second)
     assert [one.name for one in termination.checkpoints] == ["step-3-e1", "step-4-e1"]
 
 
-def test_an_evaluation_leaves_no_trace_in_training(tmp_path: Path, whole: Path) -> None:
+def test_evaluation_does_not_change_training(tmp_path: Path, whole: Path) -> None:
     train_toy(run_config(tmp_path, evaluation={"everySteps": 1}), ToyTask())
     last = "checkpoints/step-12-e1/weights/model.safetensors"
     assert (tmp_path / last).read_bytes() == (whole / last).read_bytes()
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> None:
+def test_damaged_checkpoint_is_skipped(tmp_path: Path, whole: Path) -> None:
     stop = StopFlag()
     config = run_config(tmp_path, **BLOCKS)
     train_toy(config, ToyTask(hooks={"loss": stop_at(30, stop)}), stop)
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> Non
     assert_same(tmp_path, whole)
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
+def test_resume_needs_same_number_of_processes(tmp_path: Path) -> None:
     alone, together = run_config(tmp_path, gpus=0), run_config(tmp_path, processes=2)
     check_settings(training_settings(together, LLM.settings), training_settings(together, LLM.settings))
     with pytest.raises(DataError, match="processes was 1 when this run began and is 2 now"):

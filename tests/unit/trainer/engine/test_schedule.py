@@ -24,11 +24,11 @@ def factors(scheduler: Scheduler, total_steps: int, warmup_ratio: float) -> list
         ("cosine", [0.5, 1, 0.853553, 0.5, 0.146447]),
     ],
 )
-def test_one_step_of_warm_up_then_the_fall(scheduler: Scheduler, expected: list[float]) -> None:
+def test_one_warm_up_step_then_decay(scheduler: Scheduler, expected: list[float]) -> None:
     assert factors(scheduler, 5, 0.2) == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_warm_up_the_first_step_has_the_peak() -> None:
+def test_first_step_has_peak_without_warm_up() -> None:
     assert factors("linear", 4, 0.0) == [1.0, 0.75, 0.5, 0.25]
 
 
@@ -37,9 +37,7 @@ def test_without_warm_up_the_first_step_has_the_peak() -> None:
     total_steps=st.integers(1, 60),
     warmup_ratio=st.floats(0, 1),
 )
-def test_no_step_is_wasted_and_the_rate_rises_then_falls(
-    scheduler: Scheduler, total_steps: int, warmup_ratio: float
-) -> None:
+def test_rate_is_never_zero_rises_then_falls(scheduler: Scheduler, total_steps: int, warmup_ratio: float) -> None:
     values = factors(scheduler, total_steps, warmup_ratio)
     peak = values.index(max(values))
     assert all(0 < value <= 1 for value in values)

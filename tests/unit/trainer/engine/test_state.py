@@ -23,7 +23,7 @@ def draw() -> list[float]:
     return [float(torch.rand(1)), random.random(), random.gauss(0, 1), float(np.random.random())]
 
 
-def test_generators_go_on_where_they_were_captured() -> None:
+def test_generators_resume_where_captured() -> None:
     seed_everything(3)
     random.gauss(0, 1)  # Python keeps the second value of a pair
     state = capture_rng(CPU)
@@ -32,7 +32,7 @@ def test_generators_go_on_where_they_were_captured() -> None:
     assert draw() == expected
 
 
-def test_what_happens_undisturbed_leaves_no_trace() -> None:
+def test_preserved_state_restores_generators_and_modes() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
     model[1].eval()
     seed_everything(3)
@@ -60,7 +60,7 @@ def make_step(groups: list[ParameterGroup], optimizer: torch.optim.Optimizer) ->
     optimizer.zero_grad()
 
 
-def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_state_round_trips_bit_for_bit(tmp_path: Path) -> None:
     groups = two_groups()
     optimizer, window = create_optimizer(groups), LossAccumulator(CPU, ToyData())
     make_step(groups, optimizer)
@@ -82,7 +82,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(a.parameters[0], b.parameters[0]) for a, b in zip(groups, copies, strict=True))
 
 
-def test_metrics_of_an_older_evaluation_do_not_describe_later_weights() -> None:
+def test_own_metrics_exclude_older_evaluation() -> None:
     metrics = {"loss": 1.0, "evalLoss": 2.0}
     state = TrainingState(step=4, metrics=metrics, evaluation={"evalLoss": 2.0}, evaluated_step=4)
     assert state.own_metrics() == metrics
@@ -90,7 +90,7 @@ def test_metrics_of_an_older_evaluation_do_not_describe_later_weights() -> None:
     assert state.own_metrics() == {"loss": 1.0}
 
 
-def test_learning_rates_are_named_where_they_differ() -> None:
+def test_different_learning_rates_are_named() -> None:
     groups = two_groups()
     optimizer = create_optimizer(groups)
     metrics = set_learning_rates(optimizer, groups, 0.5)
@@ -99,7 +99,7 @@ def test_learning_rates_are_named_where_they_differ() -> None:
 
 
 @pytest.mark.parametrize(("max_norm", "scale"), [(1.0, 0.2), (10.0, 1.0), (0.0, 1.0)])
-def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float, scale: float) -> None:
+def test_gradients_are_clipped_and_0_disables_clipping(max_norm: float, scale: float) -> None:
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
     group = ParameterGroup(name="all", parameters=[parameter], learning_rate=1, weight_decay=0)
@@ -108,7 +108,7 @@ def test_gradients_are_scaled_down_to_the_limit_and_0_means_none(max_norm: float
 
 
 @pytest.mark.parametrize(("loss", "norm"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")])
-def test_the_first_step_that_is_not_finite_is_named(loss: str, norm: str) -> None:
+def test_first_non_finite_step_is_named(loss: str, norm: str) -> None:
     window = LossAccumulator(CPU, ToyData())
     add = partial(window.add, cursors=[Cursor()], loss_weight=1)
     for step, (loss_sum, grad_norm) in enumerate([("1", "1"), ("1", "1"), (loss, norm), ("1", "1"), (loss, norm)], 1):
@@ -134,9 +134,7 @@ class TwoFiles(ToyData):
         (["1", "1", "1"], ("The gradient became", "a.jsonl, rows 1, 2, 11, 12, 21, 22; b.jsonl, row 1")),
     ],
 )
-def test_the_rows_of_the_first_micro_batch_that_is_not_finite_are_named(
-    losses: list[str], rows: tuple[str, str]
-) -> None:
+def test_rows_of_first_non_finite_micro_batch_are_named(losses: list[str], rows: tuple[str, str]) -> None:
     window = LossAccumulator(CPU, TwoFiles())
     cursors = [Cursor(0, index) for index in range(3)]
     found = [torch.tensor(float(loss)) for loss in losses]
@@ -147,7 +145,7 @@ def test_the_rows_of_the_first_micro_batch_that_is_not_finite_are_named(
     assert caught.value.message.endswith(f" {rows[1]}.")
 
 
-def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
+def test_message_names_some_rows_and_counts_the_others() -> None:
     class Many(ToyData):
         def origins(self, epoch: int, index: int) -> list[tuple[str, int]]:
             return [("a.jsonl", row) for row in range(1, 101)]
@@ -159,7 +157,7 @@ def test_a_sentence_names_so_many_rows_and_counts_the_others() -> None:
         window.take()
 
 
-def test_a_window_without_loss_tokens_has_no_loss() -> None:
+def test_no_loss_without_loss_weight() -> None:
     window = LossAccumulator(CPU, ToyData())
     window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(0.0)], loss_weight=0, grad_norm=torch.tensor(0.0))
     assert window.take() == {"gradNorm": 0.0}

@@ -24,7 +24,7 @@ def test_total_steps(num_batches: int, epochs: float | None, max_steps: int | No
     assert plan(num_batches, epochs=epochs, max_steps=max_steps).total_steps == steps
 
 
-def test_every_micro_batch_of_a_pass_is_used_once_and_steps_do_not_span_passes() -> None:
+def test_steps_use_each_micro_batch_once_and_do_not_span_epochs() -> None:
     steps, cursor, seen = plan(10, epochs=2), Cursor(), []
     for _ in range(steps.total_steps):
         cursors, cursor = steps.step(cursor)

@@ -21,7 +21,7 @@ class Hand:
         return ""
 
 
-def test_the_share_of_waiting_is_of_the_time_since_the_last_line() -> None:
+def test_data_wait_is_share_since_last_log_line() -> None:
     clock = Hand()
     throughput = Throughput(clock, None, torch.device("cpu"))
     with throughput.waiting():
@@ -32,7 +32,7 @@ def test_the_share_of_waiting_is_of_the_time_since_the_last_line() -> None:
     assert throughput.take(600) == {"dataWait": 0.0}
 
 
-def test_utilisation_is_of_the_devices_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mfu_is_share_of_peak_flops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA A100-SXM4-80GB")
     clock = Hand()
     throughput = Throughput(clock, 31.2e9, torch.device("cuda", 0))
@@ -41,13 +41,13 @@ def test_utilisation_is_of_the_devices_peak(monkeypatch: pytest.MonkeyPatch) -> 
     assert throughput.take(11_000)["mfu"] == pytest.approx(0.5)
 
 
-def test_an_adapter_saves_the_gradients_of_the_weights() -> None:
+def test_adapter_needs_fewer_operations() -> None:
     full, lora = (flops_per_token(run(method), llama_8b()) for method in ("full", "lora"))
     assert full == pytest.approx(6 * 7.5e9, rel=0.01)
     assert lora == pytest.approx(4 * 7.5e9, rel=0.02)
 
 
-def test_a_run_logs_what_it_waited_and_forgets_it(tmp_path: Path) -> None:
+def test_data_wait_is_logged_but_not_saved(tmp_path: Path) -> None:
     termination = train_toy(run_config(tmp_path), ToyTask())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert sum('"dataWait"' in line for line in lines) == 6

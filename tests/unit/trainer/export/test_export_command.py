@@ -1,4 +1,4 @@
-"""Exports of a run that has finished: the same as those of its end, and nothing else in the run directory changes."""
+"""Exports of a finished run: the same as at its end; nothing else in the run directory changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export_toy(config: RunConfig, task: toy.ToyTask, stop: StopFlag | None = Non
 
 
 def content(run: Path) -> dict[str, str]:
-    """Every file but those that whoever takes the directory over writes."""
+    """Return the digest of every file, except those that a new owner writes."""
     files = (path for path in sorted(run.rglob("*")) if path.is_file())
     named = {path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {name: digest for name, digest in named.items() if not name.startswith(OF_AN_OWNER)}
@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_an_export_is_added_without_training_and_the_run_stays_as_it_was(run: Path) -> None:
+def test_export_is_added_without_training(run: Path) -> None:
     before, model = content(run), toy.exported(run)
     task = toy.ToyTask(hooks={"loss": unexpected, "load": unexpected, "evaluate": unexpected})
     [export] = export_toy(toy.run_config(run, exports=GGUF), task).exports
@@ -62,7 +62,7 @@ def unexpected(_call: int) -> None:
     raise AssertionError
 
 
-def test_what_is_there_is_not_made_again_and_what_an_earlier_start_made_counts(run: Path) -> None:
+def test_existing_exports_are_not_written_again(run: Path) -> None:
     calls: list[int] = []
     both = toy.run_config(run, exports=[{"format": "model"}, *GGUF])
     first = export_toy(both, toy.ToyTask(hooks={"export_saved": calls.append}))
@@ -71,7 +71,7 @@ def test_what_is_there_is_not_made_again_and_what_an_earlier_start_made_counts(r
     assert second.exports == first.exports
 
 
-def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+def test_unfinished_run_is_refused_untouched(tmp_path: Path) -> None:
     """A claim of the directory would end its trainer."""
     run = tmp_path / "run"
     stopped = StopFlag()
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in (run / "owner").iterdir()) == before
 
 
-def test_a_stop_and_a_kill_leave_nothing_half_made_and_the_next_start_makes_it(run: Path) -> None:
+def test_stopped_and_killed_export_is_written_by_next_start(run: Path) -> None:
     before, stop, config = content(run), StopFlag(), toy.run_config(run, exports=GGUF)
     with pytest.raises(StopRequested):
         export_toy(config, toy.ToyTask(hooks={"export_saved": lambda _call: stop.request()}), stop)
@@ -100,7 +100,7 @@ def test_a_stop_and_a_kill_leave_nothing_half_made_and_the_next_start_makes_it(r
     assert (run / "exports/gguf/export.json").exists()
 
 
-def test_of_two_that_export_the_later_one_decides(run: Path) -> None:
+def test_later_export_command_owns_the_directory(run: Path) -> None:
     def take_over(_call: int) -> None:
         open_store(
             run,
@@ -117,7 +117,7 @@ def test_of_two_that_export_the_later_one_decides(run: Path) -> None:
     assert not (run / "exports/gguf").exists()
 
 
-def test_only_checkpoints_that_verify_are_exported(run: Path) -> None:
+def test_only_valid_checkpoints_are_exported(run: Path) -> None:
     config = toy.run_config(run, exports=GGUF)
     made = json.loads((run / "exports/model/export.json").read_text())
     best = next((run / "checkpoints").glob(f"step-{made['step']}-*"))
@@ -131,13 +131,13 @@ def test_only_checkpoints_that_verify_are_exported(run: Path) -> None:
         export_toy(config, toy.ToyTask())
 
 
-def test_the_settings_of_another_run_are_refused(run: Path) -> None:
+def test_settings_of_another_run_are_refused(run: Path) -> None:
     config = toy.run_config(run, exports=GGUF, model={"source": "file:///other"})
     with pytest.raises(DataError, match=r"model\.source was"):
         export_toy(config, toy.ToyTask())
 
 
-def test_the_command_says_what_it_made(
+def test_command_reports_its_exports(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace_llm(toy.ToyTask, monkeypatch)
@@ -174,7 +174,7 @@ def language_config(run: Path, rows: Path, model: Path, exports: list[dict[str, 
     ],
     ids=["qlora dequantized", "qlora original", "lora", "full"],
 )
-def test_an_export_made_later_is_the_one_of_the_end(
+def test_later_export_equals_export_at_end_of_run(
     tmp_path: Path, tiny_model: Path, method: str, first: str, later: list[dict[str, str]]
 ) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(24))
@@ -195,7 +195,7 @@ def test_an_export_made_later_is_the_one_of_the_end(
     assert not (tmp_path / "later/cache").exists()
 
 
-def test_an_export_that_is_not_compared_needs_no_rows_and_goes_to_its_bucket(
+def test_uncompared_export_needs_no_rows_and_is_uploaded(
     tmp_path: Path, tiny_model: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(24))

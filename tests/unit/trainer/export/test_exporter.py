@@ -1,4 +1,4 @@
-"""Exports are made once, wholly or not at all, whatever happens to their maker."""
+"""Exports are published complete, and only once, whenever the trainer is stopped or killed."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def killed_at(call: int) -> toy.ToyTask:
     return toy.ToyTask(hooks={"export": strike})
 
 
-def test_the_record_says_what_it_was_made_from_and_holds(tmp_path: Path) -> None:
+def test_record_describes_source_and_files(tmp_path: Path) -> None:
     [export] = toy.train_toy(run(tmp_path), toy.ToyTask()).exports
     directory = tmp_path / "run/exports/model"
     record = json.loads((directory / "export.json").read_text())
@@ -40,7 +40,7 @@ def test_the_record_says_what_it_was_made_from_and_holds(tmp_path: Path) -> None
     assert export.bytes == weights.stat().st_size
 
 
-def test_a_start_after_a_kill_makes_only_what_is_missing(tmp_path: Path) -> None:
+def test_start_after_kill_writes_missing_exports_only(tmp_path: Path) -> None:
     with pytest.raises(toy.Killed):
         toy.train_toy(run(tmp_path, TWO), killed_at(2))
     exports = tmp_path / "run/exports"
@@ -53,7 +53,7 @@ def test_a_start_after_a_kill_makes_only_what_is_missing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["content", "missing", "extra", "record"])
-def test_a_damaged_export_is_made_again(tmp_path: Path, damage: str) -> None:
+def test_damaged_export_is_written_again(tmp_path: Path, damage: str) -> None:
     with pytest.raises(toy.Killed):
         toy.train_toy(run(tmp_path, TWO), killed_at(2))
     model = tmp_path / "run/exports/model"
@@ -73,7 +73,7 @@ def test_a_damaged_export_is_made_again(tmp_path: Path, damage: str) -> None:
     assert (model / "model.safetensors").read_bytes() == wanted
 
 
-def test_an_export_of_another_request_is_made_again(tmp_path: Path) -> None:
+def test_export_of_other_request_is_written_again(tmp_path: Path) -> None:
     gguf = [{"format": "gguf", "type": "f16"}, {"format": "model"}]
     with pytest.raises(toy.Killed):
         toy.train_toy(run(tmp_path, gguf), killed_at(2))
@@ -83,7 +83,7 @@ def test_an_export_of_another_request_is_made_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/exports/gguf/export.json").read_text())["type"] == "f32"
 
 
-def test_a_stop_in_an_export_is_saved_work_and_the_next_start_ends_the_run(tmp_path: Path) -> None:
+def test_stop_in_export_is_resumed_by_next_start(tmp_path: Path) -> None:
     stop = StopFlag()
 
     def request(_number: int) -> None:

@@ -1,4 +1,4 @@
-"""A whole run of the trainer's own entry, from object storage to object storage."""
+"""A whole run of the trainer's command, from object storage to object storage."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from trainyard_trainer.stop import StopFlag
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_of_a_bucket_is_trained_merged_and_copied_back(
+def test_run_from_bucket_to_bucket(
     tmp_path: Path, tiny_model: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""The chunked loss gives what the plain one gives, and never holds the logits."""
+"""The chunked loss equals the plain one and never allocates all logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def parts(dtype: torch.dtype, *, trained: bool, bias: bool) -> tuple[Tensor, nn.
 @pytest.mark.parametrize("rows", [1, 10, 37, 1000])
 @pytest.mark.parametrize(("trained", "bias"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_loss_and_gradients_are_those_of_the_plain_path(
+def test_chunked_loss_and_gradients_equal_plain_ones(
     dtype: torch.dtype, tolerance: float, trained: bool, bias: bool, rows: int
 ) -> None:
     hidden, head, labels = parts(dtype, trained=trained, bias=bias)
@@ -49,7 +49,7 @@ def test_loss_and_gradients_are_those_of_the_plain_path(
         assert (one - other).abs().max() <= tolerance * other.abs().max()
 
 
-def test_a_second_backward_pass_adds_the_same_again() -> None:
+def test_second_backward_pass_accumulates() -> None:
     hidden, head, labels = parts(torch.float32, trained=True, bias=True)
     loss = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, labels, 10)
     torch.autograd.backward(loss, retain_graph=True)
@@ -78,7 +78,7 @@ def largest(loss: Callable[[], Tensor]) -> int:
     return int(seen.elements)
 
 
-def test_the_logits_never_exist_as_a_whole() -> None:
+def test_whole_logits_are_never_allocated() -> None:
     hidden = torch.randn(400, 8).requires_grad_()
     head = nn.Linear(8, 500, bias=False).requires_grad_(requires_grad=False)
     labels = torch.zeros(400, dtype=torch.int64)
@@ -87,7 +87,7 @@ def test_the_logits_never_exist_as_a_whole() -> None:
     assert largest(lambda: ChunkedCrossEntropy.apply(hidden, head.weight, None, labels, 16)) == 16 * 500
 
 
-def test_nothing_but_gradients_is_kept_for_the_backward_pass() -> None:
+def test_backward_pass_keeps_only_gradients() -> None:
     hidden, head, labels = parts(torch.float32, trained=False, bias=False)
     kept: list[torch.Size] = []
 
@@ -113,7 +113,7 @@ def gradients(model: Any, batch: TextBatch, chunk_rows: int | None) -> tuple[flo
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_model_trains_the_same_in_chunks(family: str, method: str) -> None:
+def test_model_trains_the_same_in_chunks(family: str, method: str) -> None:
     model: Any = tiny.make_model(family)
     if method == "lora":
         model = add_adapter(model, Adapter(rank=4), seed=0, base="tiny", revision=None)
@@ -142,7 +142,7 @@ def other_model(kind: str) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "granite"])
-def test_logits_that_a_model_caps_or_scales_are_asked_of_the_model(kind: str) -> None:
+def test_capped_or_scaled_logits_are_not_chunked(kind: str) -> None:
     model = other_model(kind)
     assert find_chunk_rows(model, CPU) is None
     batch = a_batch()
@@ -167,11 +167,11 @@ class InPlace(nn.Module):
         return type("Output", (), {"logits": logits})
 
 
-def test_logits_changed_in_place_and_adapted_heads_are_not_computed_in_chunks() -> None:
+def test_inplace_logits_and_adapted_heads_are_not_chunked() -> None:
     assert find_chunk_rows(InPlace(), CPU) is None
     adapter = Adapter(rank=4, targets=["lm_head"])
     assert find_chunk_rows(add_adapter(tiny.make_model(), adapter, seed=0, base="tiny", revision=None), CPU) is None
 
 
-def test_a_large_vocabulary_has_small_chunks() -> None:
+def test_large_vocabulary_has_small_chunks() -> None:
     assert [rows_per_chunk(size) for size in (32_768, 131_072, 2**27)] == [2048, 512, 1]

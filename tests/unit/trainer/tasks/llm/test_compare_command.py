@@ -50,7 +50,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_an_adapter_is_compared_with_its_base(
+def test_adapter_is_compared_with_base_model(
     method: str, tiny_model: Path, adapter: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--model", tiny_model, "--adapter", adapter, "--data", data, "--method", method, "--samples", 2)
@@ -68,7 +68,7 @@ def test_an_adapter_is_compared_with_its_base(
     assert f"{loss['after']:.4f}" in text
 
 
-def test_a_whole_model_is_compared_too(
+def test_whole_model_is_compared(
     tmp_path: Path, tiny_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same = run("--model", tiny_model, "--adapter", tiny_model, "--data", data, "--method", "full", capsys=capsys)[1]
@@ -78,7 +78,7 @@ def test_a_whole_model_is_compared_too(
     assert other["evalLoss"]["before"] == same["evalLoss"]["before"] != other["evalLoss"]["after"]
 
 
-def test_text_rows_have_a_loss_and_no_questions(
+def test_text_rows_have_loss_but_no_questions(
     tmp_path: Path, tiny_model: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tiny.write_rows(tmp_path / "rows.jsonl", [{"text": f"the moon {n}"} for n in range(3)])
@@ -87,7 +87,7 @@ def test_text_rows_have_a_loss_and_no_questions(
     assert document["samples"] == []
 
 
-def test_mistakes_get_a_sentence(tmp_path: Path, tiny_model: Path, adapter: Path, data: Path) -> None:
+def test_mistakes_are_reported_in_a_sentence(tmp_path: Path, tiny_model: Path, adapter: Path, data: Path) -> None:
     parser = argparse.ArgumentParser()
     compare_command.add_arguments(parser)
 
@@ -127,7 +127,7 @@ def conversation(number: int) -> Example:
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_no_row_keeps_its_question(count: int) -> None:
+def test_exchanged_questions_differ_in_every_row(count: int) -> None:
     exchanged = exchange_questions([conversation(number) for number in range(count)], seed=3)
     partners = [int(example.messages[1].content[1:]) for example in exchanged]
     assert sorted(partners) == list(range(count))
@@ -136,7 +136,7 @@ def test_no_row_keeps_its_question(count: int) -> None:
     assert [example.messages[4].content for example in exchanged] == [f"b{number}" for number in range(count)]
 
 
-def test_the_report_is_narrow_and_prints_nothing_dangerous() -> None:
+def test_report_is_narrow_and_has_no_control_characters() -> None:
     sample = Sample(question="why? " * 200, reference="so " * 300, before="\x1b[2J\n\x00 " + "x" * 90, after="")
     comparison = Comparison(rows=1, tokens=9, before=4.0, after=1.0, after_shuffled=2.0, samples=[sample])
     text = compare_command.render(comparison)

@@ -1,4 +1,4 @@
-"""The loss on held-out rows, where it is no number."""
+"""A held-out loss that is not finite."""
 
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,18 @@ def poisoned_model() -> Any:
     return model
 
 
-def test_the_rows_of_the_batch_are_named() -> None:
+def test_rows_of_non_finite_batch_are_named() -> None:
     origins = Origins(("held.jsonl",), np.zeros(4, np.int32), np.array([7, 8, 21, 22], np.int64))
     with pytest.raises(DataError, match=r"not a number in the batches of held\.jsonl, rows 21, 22\.") as caught:
         mean_loss(poisoned_model(), batches(origins), torch.device("cpu"))
     assert "Look at these rows" in caught.value.advice
 
 
-def test_rows_that_came_from_nowhere_are_not_named() -> None:
+def test_rows_of_unknown_origin_are_not_named() -> None:
     assert np.isnan(mean_loss(poisoned_model(), batches(None), torch.device("cpu")))
 
 
-def test_a_run_ends_with_the_names_of_its_validation_rows(
+def test_run_ends_with_names_of_validation_rows(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainyard_trainer.tasks.llm.evaluate.summed_loss", lambda *_: torch.tensor(float("inf")))
@@ -55,6 +55,6 @@ def test_a_run_ends_with_the_names_of_its_validation_rows(
     assert "The evaluation loss is infinite or not a number" in ended.message
 
 
-def test_of_many_rows_the_first_are_named_each_once() -> None:
+def test_first_rows_of_many_are_named_once() -> None:
     assert named_rows([("b", 2), ("a", 3), ("a", 1), ("a", 3)]) == "a, rows 1, 3; b, row 2"
     assert named_rows([("a", row) for row in range(50)]).endswith("38, 39 and 10 more")

@@ -1,4 +1,4 @@
-"""Every field of a run config has an effect that a test sees: here, or where the table says."""
+"""Every field of a run config has an effect that a test checks: here, or where the table points to."""
 
 import ast
 import json
@@ -189,12 +189,12 @@ def norm(seen: Seen) -> float:
 
 
 @pytest.mark.parametrize("field", EFFECTS)
-def test_a_field_has_its_effect(tmp_path: Path, tiny_model: Path, plain: Seen, field: str) -> None:
+def test_field_has_an_effect(tmp_path: Path, tiny_model: Path, plain: Seen, field: str) -> None:
     changes, check = EFFECTS[field]
     assert check(plain, run(tmp_path / "run", tiny_model, changes))
 
 
-def test_modules_trained_whole_are_trained_and_load_in_plain_peft(tmp_path: Path, tiny_model: Path) -> None:
+def test_modules_to_save_are_trained_and_load_in_peft(tmp_path: Path, tiny_model: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -208,7 +208,7 @@ def test_modules_trained_whole_are_trained_and_load_in_plain_peft(tmp_path: Path
     assert weight.equal(seen.adapter["base_model.model.lm_head.weight"])
 
 
-def test_double_quantisation_rounds_once_more(tmp_path: Path, tiny_model: Path) -> None:
+def test_double_quantization_changes_losses_slightly(tmp_path: Path, tiny_model: Path) -> None:
     once, twice = (
         run(tmp_path / str(double), tiny_model, {"method": "qlora", "quantization": {"doubleQuant": double}})
         for double in (False, True)
@@ -217,7 +217,7 @@ def test_double_quantisation_rounds_once_more(tmp_path: Path, tiny_model: Path) 
     assert once.every("loss")[0] == pytest.approx(twice.every("loss")[0], rel=0.05)
 
 
-def test_runs_that_share_a_cache_download_and_tokenise_once(tmp_path: Path, tiny_model: Path) -> None:
+def test_runs_with_shared_cache_download_and_tokenize_once(tmp_path: Path, tiny_model: Path) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(16)).read_bytes()
     with web_server.serve(Web({"/rows.jsonl": rows})) as web:
         shared = {"cacheDirectory": str(tmp_path / "cache"), "dataset": {"source": f"{web.address}/rows.jsonl"}}
@@ -233,38 +233,38 @@ WEB, MERGED = "sources/test_web.py", "tasks/text/export/test_merged.py"
 TRIGGERS = "engine/test_triggers.py"
 ELSEWHERE = {
     "version": "test_configuration.py::test_error_names_field_value_and_remedy",
-    "runDirectory": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
-    "cacheDirectory": "tasks/llm/test_fields.py::test_runs_that_share_a_cache_download_and_tokenise_once",
-    "runUri": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
-    "task": "tasks/llm/test_task.py::test_the_loss_falls",
+    "runDirectory": "engine/test_loop.py::test_run_ends_with_metrics_checkpoints_and_export",
+    "cacheDirectory": "tasks/llm/test_fields.py::test_runs_with_shared_cache_download_and_tokenize_once",
+    "runUri": "engine/test_loop.py::test_run_ends_with_metrics_checkpoints_and_export",
+    "task": "tasks/llm/test_task.py::test_loss_falls",
     "processes": "group/test_training.py::test_several_processes_train_like_one_with_the_same_batch",
     "nodes": "group/test_training.py::test_two_pods_end_with_the_bits_of_one_pod_with_as_many_processes",
-    "gpus": "engine/test_loop.py::test_no_gpu_where_one_was_promised",
-    "model.source": "tasks/llm/test_task.py::test_the_loss_falls",
+    "gpus": "engine/test_loop.py::test_missing_gpu_is_refused",
+    "model.source": "tasks/llm/test_task.py::test_loss_falls",
     "model.revision": "sources/test_hub.py::test_revision_is_resolved_once_per_run",
-    "model.displaySource": "tasks/llm/test_task.py::test_a_mounted_model_keeps_the_name_its_user_gave_it",
-    "dataset.source": "tasks/llm/test_task.py::test_the_loss_falls",
+    "model.displaySource": "tasks/llm/test_task.py::test_mounted_model_keeps_display_name",
+    "dataset.source": "tasks/llm/test_task.py::test_loss_falls",
     "dataset.sha256": f"{WEB}::test_content_with_another_digest_is_removed",
     "dataset.format": "tasks/text/test_example_file.py::test_formats_parse_to_the_same_example",
     "dataset.maxRows": "tasks/text/test_example_file.py::test_max_rows_counts_from_the_start",
     "dataset.validation.source": "tasks/text/test_prepare.py::test_overlap_of_validation_and_training_rows_is_logged",
     "dataset.validation.sha256": f"{WEB}::test_content_with_another_digest_is_removed",
     "dataset.validation.fraction": "tasks/text/test_prepare.py::test_fraction_is_held_out_without_leaks",
-    "quantization.type": "tasks/llm/test_reference_loop.py::test_losses_and_gradient_norms_are_those_of_a_plain_loop",
-    "quantization.doubleQuant": "tasks/llm/test_fields.py::test_double_quantisation_rounds_once_more",
+    "quantization.type": "tasks/llm/test_reference_loop.py::test_losses_and_gradient_norms_equal_plain_loop",
+    "quantization.doubleQuant": "tasks/llm/test_fields.py::test_double_quantization_changes_losses_slightly",
     "llm.overlong": "tasks/text/test_prepare.py::test_overlong_rows_are_dropped_or_truncated_and_counted",
-    "evaluation.everySteps": f"{TRIGGERS}::test_evaluation_follows_the_periodic_checkpoints_unless_told_otherwise",
-    "evaluation.baseline": "engine/test_loop.py::test_a_run_ends_with_its_metrics_checkpoints_and_export",
+    "evaluation.everySteps": f"{TRIGGERS}::test_evaluation_follows_periodic_checkpoints_by_default",
+    "evaluation.baseline": "engine/test_loop.py::test_run_ends_with_metrics_checkpoints_and_export",
     "evaluation.metric": "engine/test_objective.py::test_objective_decides_best_checkpoint",
     "evaluation.goal": "engine/test_objective.py::test_objective_decides_best_checkpoint",
-    "evaluation.earlyStopping.patience": "engine/test_loop.py::test_more_patience_goes_on_to_the_end",
-    "checkpoints.everySteps": "engine/test_loop.py::test_an_improvement_between_periodic_checkpoints_is_saved",
-    "checkpoints.everyMinutes": "engine/test_triggers.py::test_an_old_checkpoint_is_replaced_between_the_periodic_ones",
+    "evaluation.earlyStopping.patience": "engine/test_loop.py::test_longer_early_stopping_runs_to_the_end",
+    "checkpoints.everySteps": "engine/test_loop.py::test_improvement_between_periodic_checkpoints_is_saved",
+    "checkpoints.everyMinutes": "engine/test_triggers.py::test_old_checkpoint_triggers_a_save_between_periodic_ones",
     "checkpoints.keep": "checkpoint/test_store.py::test_newest_and_best_checkpoints_are_kept",
-    "checkpoints.gracePeriodSeconds": "engine/test_triggers.py::test_too_short_a_grace_period_names_what_to_set",
-    "exports.format": f"{MERGED}::test_a_merged_adapter_gives_the_trained_models_logits",
-    "exports.base": f"{MERGED}::test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model",
-    "exports.type": "tasks/text/export/test_gguf.py::test_matrices_are_stored_as_asked_and_vectors_as_f32",
+    "checkpoints.gracePeriodSeconds": "engine/test_triggers.py::test_short_grace_period_warning_names_a_value",
+    "exports.format": f"{MERGED}::test_merged_model_gives_logits_of_trained_model",
+    "exports.base": f"{MERGED}::test_qlora_merged_into_dequantized_base_is_the_trained_model",
+    "exports.type": "tasks/text/export/test_gguf.py::test_matrices_have_requested_type_and_vectors_f32",
     "exports.destination": "sources/test_s3.py::test_finished_run_uploads_and_reports_its_export",
     "s3.endpoint": "sources/test_s3.py::test_model_round_trip_fetches_model_files_only",
     "s3.region": "sources/test_s3.py::test_model_round_trip_fetches_model_files_only",

@@ -1,4 +1,4 @@
-"""Every trick against the plain path: one row at a time, all logits, labels by hand."""
+"""Optimised losses against the plain path: one row at a time, all logits, labels by hand."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ FAMILIES = ("llama", "qwen2", "qwen3")
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("packed", [True, False])
-def test_loss_and_gradients_equal_those_of_separate_rows(family: str, packed: bool) -> None:
+def test_packed_loss_and_gradients_equal_separate_rows(family: str, packed: bool) -> None:
     model = tiny.make_model(family)
     rows = random_rows(7)
     sequences = [[3, 0, 5], [1, 6], [2, 4]] if packed else [[row] for row in range(7)]
@@ -35,7 +35,7 @@ def test_loss_and_gradients_equal_those_of_separate_rows(family: str, packed: bo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_logits_equal_those_of_a_row_alone(family: str) -> None:
+def test_packed_logits_equal_logits_of_single_row(family: str) -> None:
     model = tiny.make_model(family)
     rows = TokenRows.of(Encoded(list(range(10 * n + 6, 10 * n + 13)), [True] * 7) for n in range(3))
     with torch.no_grad():
@@ -46,12 +46,12 @@ def test_packed_logits_equal_those_of_a_row_alone(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_architectures_keep_rows_apart(family: str) -> None:
+def test_architectures_isolate_packed_rows(family: str) -> None:
     model = tiny.make_model(family)
     assert isolates_packed_rows(model, 346, torch.device("cpu"))
 
 
-def test_an_architecture_that_mixes_rows_is_found_out() -> None:
+def test_architecture_that_mixes_rows_is_detected() -> None:
     model = tiny.make_model()
     embedding = model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda _module, _inputs, output: output + output.cumsum(1))
@@ -60,7 +60,7 @@ def test_an_architecture_that_mixes_rows_is_found_out() -> None:
     assert isolates_packed_rows(model, 346, torch.device("cpu"))
 
 
-def test_labels_never_cross_a_boundary() -> None:
+def test_labels_do_not_cross_row_boundaries() -> None:
     rows = TokenRows.of([Encoded([10, 11, 12], [True] * 3), Encoded([20, 21], [True] * 2)])
     batch = collate(rows, [[0, 1], [1]], packed=True, pad_token=2)
     assert batch.input_ids.tolist() == [[10, 11, 12, 20, 21], [20, 21, 2, 2, 2]]
@@ -74,7 +74,7 @@ def test_labels_never_cross_a_boundary() -> None:
     assert (batch.num_tokens, batch.loss_weight) == (7, 4)
 
 
-def test_the_mean_over_packed_rows_is_the_mean_over_their_tokens() -> None:
+def test_mean_loss_of_packed_rows_is_mean_over_tokens() -> None:
     model = tiny.make_model()
     rows = random_rows(20)
     settings = BatchSettings(batch_size=2, max_length=32, packing=True, pad_token=2, seed=0)
@@ -87,7 +87,7 @@ def test_the_mean_over_packed_rows_is_the_mean_over_their_tokens() -> None:
     assert model.training
 
 
-def test_the_head_computes_nothing_but_selected_positions() -> None:
+def test_head_computes_selected_positions_only() -> None:
     model = tiny.make_model()
     seen = []
     hook = model.lm_head.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))

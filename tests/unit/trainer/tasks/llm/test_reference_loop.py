@@ -1,4 +1,4 @@
-"""Training gives the losses of a plain loop over upstream calls, step for step."""
+"""Training has the losses of a plain loop over upstream calls, step for step."""
 
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def plain_loop(
 
 @pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
-def test_losses_and_gradient_norms_are_those_of_a_plain_loop(
+def test_losses_and_gradient_norms_equal_plain_loop(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str, packing: bool
 ) -> None:
     run, task = config(tmp_path, tiny_model, method, packing), RecordedTask()

@@ -1,4 +1,4 @@
-"""A language model that was interrupted in training ends with the bits of one that was not."""
+"""Interrupted training of a language model ends with the bits of uninterrupted training."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from trainyard_trainer.tasks.llm.task import LlmTask
 @pytest.mark.parametrize(
     ("method", "packing"), [("lora", True), ("qlora", True), ("full", True), ("lora", False)], ids=str
 )
-def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path, tiny_model: Path, method: str, packing: bool) -> None:
+def test_interrupted_runs_end_with_same_bits(tmp_path: Path, tiny_model: Path, method: str, packing: bool) -> None:
     whole = config(tmp_path, tiny_model, "whole", method, packing)
     assert train(whole).outcome is Outcome.FINISHED
     resumed = config(tmp_path, tiny_model, "resumed", method, packing)
@@ -36,7 +36,7 @@ def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path, tiny_model: Pat
     assert losses[-1] < losses[0]
 
 
-def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, tiny_model: Path) -> None:
+def test_resume_with_other_rows_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     run = config(tmp_path, tiny_model, "run", "lora")
     assert train(run, interrupted_at=7).outcome is Outcome.INTERRUPTED
     tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(39))
@@ -61,7 +61,7 @@ class TickingTask(LlmTask):
         return super().loss(loaded, batch)
 
 
-def test_a_run_saved_by_the_clock_and_killed_ends_with_the_same_bits(
+def test_run_saved_by_minutes_and_killed_ends_with_same_bits(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeClock()

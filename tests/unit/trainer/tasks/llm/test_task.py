@@ -26,7 +26,7 @@ def language_model(loaded: LlmLoaded) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
+def test_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
     stages: list[Stage] = []
     lines: list[tuple[str, str]] = []
     context = dataclasses.replace(
@@ -46,7 +46,7 @@ def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, tiny_model: Path, method: str) -> None:
+def test_saved_weights_load_bit_for_bit(tmp_path: Path, tiny_model: Path, method: str) -> None:
     context = run_context(tmp_path, tiny_model, method=method)
     task = LlmTask()
     loaded = task.load(context)
@@ -64,7 +64,7 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, tiny_model: Path, m
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_plain_peft_gives_the_same_logits(tmp_path: Path, tiny_model: Path, method: str) -> None:
+def test_plain_peft_gives_same_logits(tmp_path: Path, tiny_model: Path, method: str) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -99,7 +99,7 @@ def test_plain_peft_gives_the_same_logits(tmp_path: Path, tiny_model: Path, meth
     assert f"`{tiny_model}`" in (exported / "README.md").read_text()
 
 
-def test_a_full_model_is_exported_as_a_transformers_directory(tmp_path: Path, tiny_model: Path) -> None:
+def test_full_model_is_exported_as_transformers_directory(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     context = run_context(tmp_path, tiny_model, method="full")
@@ -116,7 +116,7 @@ def test_a_full_model_is_exported_as_a_transformers_directory(tmp_path: Path, ti
     assert torch.equal(logits(theirs), logits(loaded.model))
 
 
-def test_the_same_seed_gives_the_same_adapter_and_files(tmp_path: Path, tiny_model: Path) -> None:
+def test_same_seed_gives_same_adapter_and_files(tmp_path: Path, tiny_model: Path) -> None:
     context = run_context(tmp_path, tiny_model)
     task = LlmTask()
     state = torch.random.get_rng_state()
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_adapter_and_files(tmp_path: Path, tiny_mod
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_an_evaluation_changes_nothing(tmp_path: Path, tiny_model: Path, method: str) -> None:
+def test_evaluation_changes_nothing(tmp_path: Path, tiny_model: Path, method: str) -> None:
     context = run_context(tmp_path, tiny_model, method=method, adapter={"rank": 8, "dropout": 0.1})
     task = LlmTask()
     runs = []
@@ -153,7 +153,7 @@ def test_an_evaluation_changes_nothing(tmp_path: Path, tiny_model: Path, method:
     assert runs[0] == runs[1]
 
 
-def test_bf16_sets_the_type_of_weights_and_keeps_the_adapter_precise(tmp_path: Path, tiny_model: Path) -> None:
+def test_bf16_applies_to_base_weights_not_adapter(tmp_path: Path, tiny_model: Path) -> None:
     loaded = LlmTask().load(run_context(tmp_path, tiny_model, optimization={"precision": "bf16"}))
     assert language_model(loaded).get_input_embeddings().weight.dtype == torch.bfloat16
     (group,) = loaded.parameter_groups
@@ -161,7 +161,7 @@ def test_bf16_sets_the_type_of_weights_and_keeps_the_adapter_precise(tmp_path: P
     assert {parameter.dtype for parameter in group.parameters} == {torch.float32}
 
 
-def test_norms_do_not_decay_in_full_training(tmp_path: Path, tiny_model: Path) -> None:
+def test_norms_have_no_weight_decay_in_full_training(tmp_path: Path, tiny_model: Path) -> None:
     context = run_context(tmp_path, tiny_model, method="full", optimization={"precision": "fp32", "weightDecay": 0.1})
     matrices, vectors = LlmTask().load(context).parameter_groups
     assert (matrices.weight_decay, vectors.weight_decay) == (0.1, 0.0)
@@ -169,14 +169,14 @@ def test_norms_do_not_decay_in_full_training(tmp_path: Path, tiny_model: Path) -
     assert len(vectors.parameters) == 5
 
 
-def test_an_unknown_target_lists_the_known_ones(tmp_path: Path, tiny_model: Path) -> None:
+def test_unknown_target_lists_known_ones(tmp_path: Path, tiny_model: Path) -> None:
     context = run_context(tmp_path, tiny_model, adapter={"targets": ["q_proj", "query"]})
     with pytest.raises(ConfigurationError, match="'query'") as caught:
         LlmTask().load(context)
     assert "down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj" in caught.value.advice
 
 
-def test_a_request_to_stop_is_noticed_while_loading(tmp_path: Path, tiny_model: Path) -> None:
+def test_stop_while_loading(tmp_path: Path, tiny_model: Path) -> None:
     context = run_context(tmp_path, tiny_model)
     stages = []
 
@@ -190,14 +190,14 @@ def test_a_request_to_stop_is_noticed_while_loading(tmp_path: Path, tiny_model: 
     assert Stage.LOADING_MODEL not in stages
 
 
-def test_a_mounted_model_keeps_the_name_its_user_gave_it(tmp_path: Path, tiny_model: Path) -> None:
+def test_mounted_model_keeps_display_name(tmp_path: Path, tiny_model: Path) -> None:
     model = {"source": f"file://{tiny_model}", "displaySource": "pvc://models/tiny"}
     loaded = LlmTask().load(run_context(tmp_path, tiny_model, model=model))
     assert loaded.model_source == "pvc://models/tiny"
     assert language_model(loaded).active_peft_config.base_model_name_or_path == "pvc://models/tiny"
 
 
-def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_beyond_embedding_is_refused(tmp_path: Path) -> None:
     small = tiny.make_config()
     small.vocab_size = 300
     save_model(type(tiny.make_model())(small), tiny.make_tokenizer(), tmp_path / "model")
@@ -205,7 +205,7 @@ def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
         LlmTask().load(run_context(tmp_path, tmp_path / "model"))
 
 
-def test_rows_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
+def test_rows_beyond_model_positions_are_refused(tmp_path: Path) -> None:
     short = tiny.make_config()
     short.max_position_embeddings = 16
     save_model(type(tiny.make_model())(short), tiny.make_tokenizer(), tmp_path / "model")
@@ -215,7 +215,7 @@ def test_rows_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
     assert LlmTask().load(cut).train.num_micro_batches(0) > 0
 
 
-def test_tied_embeddings_come_back_tied(tmp_path: Path) -> None:
+def test_tied_embeddings_are_loaded_tied(tmp_path: Path) -> None:
     tied = tiny.make_config()
     tied.tie_word_embeddings = True
     save_model(type(tiny.make_model())(tied), tiny.make_tokenizer(), tmp_path / "model")

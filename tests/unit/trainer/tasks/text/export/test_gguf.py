@@ -1,4 +1,4 @@
-"""The GGUF file in the gguf package's own reader and in transformers', tensor for tensor."""
+"""The GGUF file read by the gguf package and by transformers, tensor for tensor."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_the_file_holds_the_merged_model_tensor_for_tensor(tmp_path: Path, family: str) -> None:
+def test_file_holds_merged_model_tensor_for_tensor(tmp_path: Path, family: str) -> None:
     run = trained(tmp_path, save_family(tmp_path / "model", family))
     run.export(tmp_path / "gguf", format="gguf", type="f32")
     run.export(tmp_path / "merged", format="merged")
@@ -43,7 +43,7 @@ def test_the_file_holds_the_merged_model_tensor_for_tensor(tmp_path: Path, famil
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_transformers_reads_the_same_model_from_the_file(tmp_path: Path, family: str) -> None:
+def test_transformers_reads_same_model_from_file(tmp_path: Path, family: str) -> None:
     from transformers import AutoModelForCausalLM
 
     run = trained(tmp_path, save_family(tmp_path / "model", family))
@@ -53,7 +53,7 @@ def test_transformers_reads_the_same_model_from_the_file(tmp_path: Path, family:
 
 
 @pytest.mark.parametrize("type_", ["f16", "bf16", "q8_0"])
-def test_matrices_are_stored_as_asked_and_vectors_as_f32(tmp_path: Path, tiny_model: Path, type_: str) -> None:
+def test_matrices_have_requested_type_and_vectors_f32(tmp_path: Path, tiny_model: Path, type_: str) -> None:
     run = trained(tmp_path, tiny_model, method="full")
     run.export(tmp_path / "gguf", format="gguf", type=type_)
     path = tmp_path / f"gguf/model-{type_}.gguf"
@@ -64,7 +64,7 @@ def test_matrices_are_stored_as_asked_and_vectors_as_f32(tmp_path: Path, tiny_mo
         assert (tensor - wanted[name]).abs().max() <= ROUNDING[type_] * max(1.0, float(wanted[name].abs().max()))
 
 
-def test_another_base_than_the_trained_one_is_said(tmp_path: Path, tiny_model: Path) -> None:
+def test_merge_into_other_base_is_reported(tmp_path: Path, tiny_model: Path) -> None:
     run = trained(tmp_path, tiny_model, method="qlora")
     assert "Merged into the original base model" in (run.export(tmp_path / "a", format="gguf").message or "")
     assert run.export(tmp_path / "b", format="gguf", base="dequantized").message is None
@@ -77,7 +77,7 @@ def test_another_base_than_the_trained_one_is_said(tmp_path: Path, tiny_model: P
     assert merged.facts["mergedInto"] == "dequantized"
 
 
-def test_the_file_describes_model_and_tokenizer(tmp_path: Path, tiny_model: Path) -> None:
+def test_file_describes_model_and_tokenizer(tmp_path: Path, tiny_model: Path) -> None:
     run = trained(tmp_path, tiny_model)
     notes = run.export(tmp_path / "gguf", format="gguf")
     fields = GGUFReader(tmp_path / "gguf/model-bf16.gguf").fields
@@ -105,9 +105,7 @@ def test_the_file_describes_model_and_tokenizer(tmp_path: Path, tiny_model: Path
     assert notes.facts["mergedInto"] == "original"
 
 
-def test_an_architecture_without_a_place_in_gguf_is_refused_before_rows_are_read(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_unsupported_architecture_is_refused_before_rows_are_read(tmp_path: Path, tiny_model: Path) -> None:
     model = save_family(tmp_path / "model", "llama")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
@@ -123,7 +121,7 @@ def test_an_architecture_without_a_place_in_gguf_is_refused_before_rows_are_read
         ({}, "is none that can be written as gguf"),
     ],
 )
-def test_what_the_file_could_not_describe_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+def test_unsupported_position_encoding_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
     model = save_family(tmp_path / "model", "llama")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, **change}))
@@ -133,7 +131,7 @@ def test_what_the_file_could_not_describe_is_refused(tmp_path: Path, change: dic
         LlmTask().load(run_context(tmp_path, model, exports=[{"format": "gguf"}]))
 
 
-def test_the_factors_of_llama_3_are_those_transformers_divides_by() -> None:
+def test_llama_3_rope_factors_equal_transformers() -> None:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

@@ -82,7 +82,7 @@ def bytes_of(ids: dict[str, int], symbol: str) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_token_is_read_back_under_its_id_with_its_kind(tmp_path: Path, kind: str) -> None:
+def test_tokens_keep_id_and_type(tmp_path: Path, kind: str) -> None:
     tokenizer = sentencepiece(kind)
     found = written(tmp_path, tokenizer)
     size = tokenizer.get_vocab_size()
@@ -114,9 +114,7 @@ WORDS = st.sampled_from(" ".join(TEXTS).split()) | st.text(max_size=6)
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(words=st.lists(WORDS, min_size=1, max_size=8))
-def test_llama_cpp_makes_the_tokens_that_training_saw(
-    files: dict[str, dict[str, Any]], kind: str, words: list[str]
-) -> None:
+def test_llama_cpp_makes_tokens_of_training(files: dict[str, dict[str, Any]], kind: str, words: list[str]) -> None:
     text = " ".join(words)
     assume(text and not any(special in text for special in ("<unk>", "<s>", "</s>", "<tool>")))
     assume(kind != "metaspace" or not text.startswith((" ", SPACE)))
@@ -142,7 +140,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(model={"byte_fallback": False}), "it splits text in a way that llama.cpp has no name for"),
     ],
 )
-def test_what_llama_cpp_would_do_differently_is_refused(
+def test_tokenizer_that_llama_cpp_does_not_reproduce_is_refused(
     tmp_path: Path, document: dict[str, Any], sentence: str
 ) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
@@ -151,6 +149,6 @@ def test_what_llama_cpp_would_do_differently_is_refused(
     assert caught.value.advice.startswith("Leave gguf out of spec.exports.")
 
 
-def test_a_tokenizer_of_another_file_is_refused(tmp_path: Path) -> None:
+def test_missing_tokenizer_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the model has no tokenizer\.json"):
         check_tokenizer(tmp_path, "the model")

@@ -19,7 +19,7 @@ FP32_TOLERANCE = 5e-5
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_a_merged_adapter_gives_the_trained_models_logits(tmp_path: Path, family: str) -> None:
+def test_merged_model_gives_logits_of_trained_model(tmp_path: Path, family: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = save_family(tmp_path / "model", family)
@@ -37,12 +37,12 @@ def test_a_merged_adapter_gives_the_trained_models_logits(tmp_path: Path, family
 
 
 @pytest.mark.parametrize("change", [{"useRslora": True}, {"modulesToSave": ["lm_head"]}, {"alpha": 3}])
-def test_every_setting_of_the_adapter_is_merged(tmp_path: Path, tiny_model: Path, change: dict[str, Any]) -> None:
+def test_every_adapter_setting_is_merged(tmp_path: Path, tiny_model: Path, change: dict[str, Any]) -> None:
     run = trained(tmp_path, tiny_model, adapter={"rank": 8, **change})
     assert run.export(tmp_path / "out", format="merged").facts["logitDifference"]["maximum"] < FP32_TOLERANCE
 
 
-def test_a_model_in_many_files_is_merged_into_as_many(tmp_path: Path) -> None:
+def test_merged_model_has_files_of_base_model(tmp_path: Path) -> None:
     run = trained(tmp_path, save_family(tmp_path / "model", "llama"))
     run.export(tmp_path / "out", format="merged")
     before, after = read_shards(tmp_path / "model"), read_shards(tmp_path / "out")
@@ -50,9 +50,7 @@ def test_a_model_in_many_files_is_merged_into_as_many(tmp_path: Path) -> None:
     assert [(one.path.name, one.names) for one in before] == [(one.path.name, one.names) for one in after]
 
 
-def test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_qlora_merged_into_dequantized_base_is_the_trained_model(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     run = trained(tmp_path, tiny_model, method="qlora")
@@ -70,7 +68,7 @@ def test_a_qlora_adapter_merged_into_the_dequantized_base_is_the_trained_model(
     assert "quantization_config" not in json.loads((tmp_path / "dequantized/config.json").read_text())
 
 
-def test_the_checkpoint_is_exported_and_not_what_training_went_on_to(tmp_path: Path, tiny_model: Path) -> None:
+def test_checkpoint_is_exported_not_later_weights(tmp_path: Path, tiny_model: Path) -> None:
     from tests.unit.trainer.tasks.llm.task_support import train
 
     run = trained(tmp_path, tiny_model)
@@ -81,14 +79,14 @@ def test_the_checkpoint_is_exported_and_not_what_training_went_on_to(tmp_path: P
     assert torch.equal(logits(run.loaded.model), wanted)
 
 
-def test_a_tied_head_is_refused_before_the_first_step(tmp_path: Path) -> None:
+def test_tied_head_is_refused_before_first_step(tmp_path: Path) -> None:
     model = save_family(tmp_path / "model", "llama", tie_word_embeddings=True)
     context = run_context(tmp_path, model, adapter={"targets": ["lm_head"]}, exports=[{"format": "merged"}])
     with pytest.raises(ConfigurationError, match=r"The adapter changes lm_head.weight, which the base model's files"):
         LlmTask().load(context)
 
 
-def test_a_base_that_is_stored_quantised_is_refused_before_rows_are_read(tmp_path: Path, tiny_model: Path) -> None:
+def test_quantized_base_is_refused_before_rows_are_read(tmp_path: Path, tiny_model: Path) -> None:
     model = save_family(tmp_path / "model", "llama")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}}))
@@ -96,7 +94,7 @@ def test_a_base_that_is_stored_quantised_is_refused_before_rows_are_read(tmp_pat
         LlmTask().load(run_context(tmp_path, model, exports=[{"format": "merged"}]))
 
 
-def test_a_request_to_stop_is_noticed_while_merging(tmp_path: Path, tiny_model: Path) -> None:
+def test_stop_while_merging(tmp_path: Path, tiny_model: Path) -> None:
     run = trained(tmp_path, tiny_model)
     run.context.stop.request()
     with pytest.raises(StopRequested):

@@ -1,4 +1,4 @@
-"""The predicted peak against the bytes a real step holds."""
+"""The predicted peak compared with the bytes of a real step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +89,7 @@ def held_tensors(model: Any) -> Iterator[torch.Tensor]:
         pytest.param("qlora", "offload", BF16, id="qlora, bf16, offload"),
     ],
 )
-def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
+def test_predicted_peak_is_within_a_tenth_of_measured(
     directory: Path, method: str, mode: Mode, blocks: dict[str, dict[str, Any]]
 ) -> None:
     config, way = run(method, **blocks), recompute_of(mode, LAYERS)
@@ -108,7 +108,7 @@ def test_the_predicted_peak_is_within_a_tenth_of_the_measured(
         pytest.param("lora", {"adapter": {"modulesToSave": ["lm_head"]}}, id="lora, head trained whole"),
     ],
 )
-def test_the_copy_of_a_checkpoint_is_as_large_as_predicted(
+def test_checkpoint_copy_is_as_large_as_predicted(
     tiny_model: Path, method: str, blocks: dict[str, dict[str, Any]]
 ) -> None:
     config = run(method, **blocks)
@@ -128,7 +128,7 @@ def test_the_copy_of_a_checkpoint_is_as_large_as_predicted(
     assert checkpoint_copy(config, read_shape(tiny_model, "tiny")) == pytest.approx(measured, rel=0.01)
 
 
-def test_the_known_numbers_of_an_8b_model() -> None:
+def test_known_numbers_of_8b_model() -> None:
     shape = llama_8b()
     assert shape.parameters == pytest.approx(8.03e9, rel=0.001)
     changes: dict[str, dict[str, Any]] = {
@@ -142,7 +142,7 @@ def test_the_known_numbers_of_an_8b_model() -> None:
     assert parts["adapters"] == 4 * 41_943_040
 
 
-def test_an_8b_model_by_qlora_at_2048_tokens_fits_8_gib() -> None:
+def test_8b_model_with_qlora_at_2048_tokens_fits_8_gib() -> None:
     config = run("qlora", optimization={"precision": "bf16", "batchSize": 1}, llm={"maxLength": 2048})
     config = config.model_copy(update={"gpus": 1})
     way = choose_recompute(config, llama_8b(), FreeMemory(8 * 2**30))
@@ -150,7 +150,7 @@ def test_an_8b_model_by_qlora_at_2048_tokens_fits_8_gib() -> None:
     assert estimate(config, llama_8b(), way).peak / 2**30 <= 7.4
 
 
-def test_a_gpu_has_a_context_too() -> None:
+def test_gpu_context_is_counted() -> None:
     none = recompute_of("none", llama_8b().layers)
     cpu = estimate(run("lora"), llama_8b(), none)
     gpu = estimate(run("lora").model_copy(update={"gpus": 1}), llama_8b(), none)
@@ -158,7 +158,7 @@ def test_a_gpu_has_a_context_too() -> None:
     assert gpu.peak > cpu.peak
 
 
-def test_a_whole_model_over_several_gpus_takes_its_share_of_each() -> None:
+def test_sharded_model_takes_its_share_of_each_gpu() -> None:
     shape, config = llama_8b(), run("full", optimization={"precision": "bf16"})
     way = recompute_of("full", shape.layers)
     peaks = [estimate(config.model_copy(update={"processes": count}), shape, way).peak for count in (1, 2, 4, 8)]
@@ -171,7 +171,7 @@ def test_a_whole_model_over_several_gpus_takes_its_share_of_each() -> None:
     assert together == alone, "each holds the whole model"
 
 
-def test_headers_are_read_and_nothing_else(tmp_path: Path) -> None:
+def test_only_headers_are_read(tmp_path: Path) -> None:
     tiny.save_tiny_model(tmp_path)
     weights = tmp_path / "model.safetensors"
     length = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
@@ -180,14 +180,14 @@ def test_headers_are_read_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["config.json", "model.safetensors"])
-def test_what_says_too_little_is_named(tmp_path: Path, broken: str) -> None:
+def test_unreadable_model_is_named(tmp_path: Path, broken: str) -> None:
     tiny.save_tiny_model(tmp_path)
     (tmp_path / broken).write_text("{}")
     with pytest.raises(NotFoundError, match="memory of tiny cannot be predicted"):
         read_shape(tmp_path, "tiny")
 
 
-def test_a_model_that_is_spread_is_whole_while_it_is_loaded() -> None:
+def test_sharded_model_is_whole_while_loading() -> None:
     config, none = run("full", **BF16), recompute_of("full", llama_8b().layers)
     spread = {count: estimate(config.model_copy(update={"processes": count}), llama_8b(), none) for count in (1, 2, 64)}
     assert "whole model while loading" not in spread[1].parts

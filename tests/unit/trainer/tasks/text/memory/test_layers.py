@@ -1,4 +1,4 @@
-"""What autograd keeps of a layer, counted tensor by tensor, against the plan."""
+"""What autograd keeps of a layer, tensor by tensor, compared with the plan."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def of_one_layer(config: RunConfig, directory: Path, family: str) -> tuple[int, 
         pytest.param("qlora", BF16, id="qlora, bf16"),
     ],
 )
-def test_a_layer_keeps_what_the_plan_says(
+def test_layer_keeps_what_plan_predicts(
     tmp_path: Path, family: str, method: str, blocks: dict[str, dict[str, Any]]
 ) -> None:
     counted, planned = of_one_layer(run(method, **blocks), tmp_path, family)

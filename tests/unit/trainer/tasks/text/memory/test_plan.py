@@ -1,4 +1,4 @@
-"""What is said of the estimate: table, advice, report, and the choice of recomputing."""
+"""The memory plan: table, advice, report, and the choice of the recompute mode."""
 
 import json
 import os
@@ -32,7 +32,7 @@ LARGE = run("lora", optimization={"precision": "bf16", "batchSize": 4}, llm={"ma
 FULL = recompute_of("full", llama_8b().layers)
 
 
-def test_advice_names_what_saves_most_first_and_is_true() -> None:
+def test_advice_is_sorted_by_saving_and_true() -> None:
     first, second, *_ = advice(LARGE, llama_8b(), FULL)
     assert first.startswith("use method: qlora (saves ")
     assert second.startswith(("set optimization.batchSize: 2 and gradientAccumulation: ", "set llm.maxLength: 2048"))
@@ -42,14 +42,14 @@ def test_advice_names_what_saves_most_first_and_is_true() -> None:
     assert f"{saved / 2**30:.2f} GiB" in said
 
 
-def test_the_table_adds_up() -> None:
+def test_table_adds_up() -> None:
     lines = table(LARGE.model_copy(update={"gpus": 1}), llama_8b()).splitlines()
     assert lines[0].split() == ["part", "none", "selective", "full", "offload"]
     assert any(line.startswith("peak") and line.endswith("GiB") for line in lines)
     assert "What would lower the peak most:" in lines
 
 
-def test_the_copy_of_a_checkpoint_has_a_line_of_its_own_and_is_not_in_the_peak() -> None:
+def test_checkpoint_copy_has_its_own_line() -> None:
     # Rank 16 on Llama-3.1-8B has 41,943,040 values: as fp32 with two moments 480 MiB.
     config = LARGE.model_copy(update={"gpus": 1})
     lines = table(config, llama_8b()).splitlines()
@@ -70,7 +70,7 @@ def plan(path: Path, environ: Mapping[str, str] = {}, device_memory: str = "16")
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=False)
 
 
-def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Path) -> None:
+def test_command_prints_plan_without_torch(tmp_path: Path, tiny_model: Path) -> None:
     path = tmp_path / "run.json"
     document = llm_config(tmp_path, tiny_model, "run", "lora").to_json()
     path.write_text(json.dumps(document))
@@ -84,7 +84,7 @@ def test_the_command_prints_a_plan_without_torch(tmp_path: Path, tiny_model: Pat
 
 
 @pytest.mark.parametrize("shard", ["1GB", "300KB"])
-def test_a_model_of_the_hub_is_planned_without_its_weights(tmp_path: Path, tiny_model: Path, shard: str) -> None:
+def test_hub_model_is_planned_without_weights(tmp_path: Path, tiny_model: Path, shard: str) -> None:
     stored = tmp_path / "stored"
     tiny.make_model().save_pretrained(stored, max_shard_size=shard)
     path = tmp_path / "run.json"
@@ -118,7 +118,7 @@ def train(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, task: Ll
     return bootstrap.train(llm_config(tmp_path, model, "run", "lora"), stop=StopFlag(), environ={})
 
 
-def test_memory_that_is_too_small_ends_with_advice_from_the_plan(
+def test_out_of_memory_ends_with_advice_of_plan(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     termination = train(tmp_path, tiny_model, monkeypatch, TooLarge())
@@ -127,23 +127,21 @@ def test_memory_that_is_too_small_ends_with_advice_from_the_plan(
     assert "Predicted peak: " in termination.advice
 
 
-def test_the_estimate_is_part_of_what_a_run_reports(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimate_is_reported(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     termination = train(tmp_path, tiny_model, monkeypatch, LlmTask())
     assert termination.memory_estimate is not None
     assert termination.memory_estimate.bytes > 1_000_000
     assert termination.memory_estimate.basis.startswith("lora, fp32, 1 x 64 tokens per forward pass, adamw")
 
 
-def test_the_most_particular_name_of_a_gpu_counts() -> None:
+def test_longest_matching_gpu_name_counts() -> None:
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA L40S") == 362e12
     assert peak_flops("Some other GPU") is None
 
 
-def test_a_device_that_is_too_small_is_told_before_anything_is_loaded(
+def test_small_device_is_warned_of_before_loading(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*_: object, **__: object) -> None:
@@ -158,14 +156,14 @@ def test_a_device_that_is_too_small_is_told_before_anything_is_loaded(
     assert found.device_bytes < 2_000_000 < found.bytes
     assert found.least_bytes == found.bytes
     assert "recompute full" in found.basis
-    [told] = [line for line in log_lines(tmp_path) if line["type"] == "MemoryTooSmall"]
-    assert told["level"] == "warning"
-    assert "0.00 GiB are free for it" in told["message"]
-    assert termination.advice in told["message"]
+    [warning] = [line for line in log_lines(tmp_path) if line["type"] == "MemoryTooSmall"]
+    assert warning["level"] == "warning"
+    assert "0.00 GiB are free for it" in warning["message"]
+    assert termination.advice in warning["message"]
     assert "saves" in termination.advice
 
 
-def test_the_estimate_says_what_a_smaller_device_would_have_to_have() -> None:
+def test_estimate_has_least_bytes() -> None:
     config = LARGE.model_copy(update={"gpus": 1})
     found = estimate(config, llama_8b(), recompute_of("none", 32))
     offload = estimate(config, llama_8b(), recompute_of("offload", 32))
@@ -175,13 +173,13 @@ def test_the_estimate_says_what_a_smaller_device_would_have_to_have() -> None:
     assert describe(found, fixed, llama_8b(), FreeMemory()).least_bytes == found.peak
 
 
-def test_a_plan_for_a_device_says_what_is_chosen_and_whether_it_fits() -> None:
+def test_plan_for_device_names_mode_and_fit() -> None:
     config = LARGE.model_copy(update={"gpus": 1})
     assert "auto means none on a device with 200.00 GiB" in table(config, llama_8b(), 200 * 2**30)
     assert "which does NOT fit." in table(config, llama_8b(), 8 * 2**30)
 
 
-def test_computing_again_is_advised_where_it_is_not_done() -> None:
+def test_recompute_is_advised_where_not_used() -> None:
     config = LARGE.model_copy(update={"gpus": 1})
     [first, *_] = advice(config, llama_8b(), recompute_of("none", 32))
     assert first.startswith("set optimization.recompute: offload (saves ")

@@ -1,4 +1,4 @@
-"""Which activations are computed again, by the room there is."""
+"""The recompute mode by free memory."""
 
 from typing import Any
 
@@ -31,44 +31,44 @@ def chosen(mode: str, room: FreeMemory, gpus: int = 1) -> str:
     return str(choose_recompute(config(mode, gpus, llm={"maxLength": 4096}), SHAPE, room))
 
 
-def test_everything_is_kept_where_it_fits_and_where_nothing_is_known() -> None:
+def test_nothing_is_recomputed_where_it_fits_or_memory_is_unknown() -> None:
     assert chosen("auto", FreeMemory(room_for("none"))) == "none"
     assert chosen("auto", FreeMemory()) == "none"
 
 
 @pytest.mark.parametrize("layers", [1, 7, 31])
-def test_as_few_layers_as_that_takes_are_computed_again(layers: int) -> None:
+def test_fewest_layers_are_recomputed(layers: int) -> None:
     enough = room_for("selective", layers)
     assert chosen("auto", FreeMemory(enough)) == f"selective ({layers} of 32 layers)"
     assert chosen("auto", FreeMemory(enough - GIB // 8)) != f"selective ({layers} of 32 layers)"
 
 
-def test_the_layers_inputs_go_to_the_host_last_and_only_where_it_has_room() -> None:
+def test_offload_comes_last_and_needs_host_memory() -> None:
     short = min(room_for("full"), room_for("selective", 31)) - GIB // 8
     assert chosen("auto", FreeMemory(short)) == "offload"
     assert chosen("auto", FreeMemory(short, host=64 * GIB)) == "offload"
     assert chosen("auto", FreeMemory(short, host=GIB)) == "full"
 
 
-def test_a_cpu_has_no_other_memory_to_go_to() -> None:
+def test_cpu_never_offloads() -> None:
     assert chosen("auto", FreeMemory(room_for("none", gpus=0)), gpus=0) == "none"
     assert chosen("auto", FreeMemory(8 * GIB), gpus=0) == "full"
 
 
 @pytest.mark.parametrize("mode", ["none", "full", "offload"])
-def test_what_the_user_asks_for_is_done(mode: str) -> None:
+def test_configured_mode_is_used(mode: str) -> None:
     for room in (FreeMemory(), FreeMemory(GIB), FreeMemory(200 * GIB)):
         assert chosen(mode, room) == mode
 
 
-def test_selective_takes_half_of_the_layers_or_as_many_as_it_takes() -> None:
+def test_selective_takes_half_of_layers_or_more() -> None:
     assert chosen("selective", FreeMemory()) == "selective (16 of 32 layers)"
     assert chosen("selective", FreeMemory(room_for("none"))) == "selective (16 of 32 layers)"
     assert chosen("selective", FreeMemory(room_for("selective", 20))) == "selective (20 of 32 layers)"
     assert chosen("selective", FreeMemory(GIB)) == "selective (32 of 32 layers)"
 
 
-def test_paged_moments_are_on_the_host_while_activations_are_there() -> None:
+def test_paged_moments_make_way_for_activations() -> None:
     def moments(optimizer: str) -> int:
         made = config(llm={"maxLength": 4096})
         options = made.optimization.model_copy(update={"optimizer": optimizer})
@@ -79,7 +79,7 @@ def test_paged_moments_are_on_the_host_while_activations_are_there() -> None:
     assert moments("paged_adamw8bit") == 0
 
 
-def test_offloaded_inputs_are_counted_on_the_host() -> None:
+def test_offloaded_inputs_count_as_host_memory() -> None:
     made = config(llm={"maxLength": 4096})
     full, offload = (estimate(made, SHAPE, way) for way in (recompute_of("full", 32), recompute_of("offload", 32)))
     layer_input = 4096 * 4096 * 2

@@ -1,4 +1,4 @@
-"""A run may compute other activations again after every start, on a smaller GPU: its weights stay the same bits."""
+"""Another recompute mode after a restart, on a smaller GPU, does not change a bit of the weights."""
 
 from pathlib import Path
 
@@ -14,9 +14,7 @@ def computing_again(run: RunConfig, mode: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_the_bits_do_not_depend_on_what_each_start_computes_again(
-    tmp_path: Path, tiny_model: Path, method: str
-) -> None:
+def test_weights_do_not_depend_on_recompute_mode_of_each_start(tmp_path: Path, tiny_model: Path, method: str) -> None:
     whole = config(tmp_path, tiny_model, "whole", method)
     assert train(whole).outcome is Outcome.FINISHED
     resumed = config(tmp_path, tiny_model, "resumed", method)

@@ -1,4 +1,4 @@
-"""The tensors a checkpoint of an adapter holds are those PEFT itself would save, and the very ones that are trained."""
+"""The tensors of an adapter's checkpoint are those that PEFT would save, without copies."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ ADAPTERS = [
 
 
 @pytest.mark.parametrize(("adapter", "quantization"), ADAPTERS)
-def test_the_weights_are_those_peft_saves(
+def test_adapter_weights_equal_those_peft_saves(
     tiny_model: Path, adapter: dict[str, Any], quantization: Quantization | None
 ) -> None:
     from peft import get_peft_model_state_dict

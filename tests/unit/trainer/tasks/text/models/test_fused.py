@@ -1,4 +1,4 @@
-"""Fused LoRA layers give what PEFT's own give, keep less for it, and step aside where they would not."""
+"""Fused LoRA layers equal PEFT's, keep less memory, and fall back to PEFT where they are unsupported."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ BASES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_logits_and_gradients_are_those_of_peft(tmp_path: Path, base: str, use_rslora: bool) -> None:
+def test_fused_logits_and_gradients_equal_peft(tmp_path: Path, base: str, use_rslora: bool) -> None:
     model = adapted(BASES[base](tmp_path), use_rslora=use_rslora)
     assert num_fused(model) == 14
     logits, gradients = logits_and_gradients(model)
@@ -88,7 +88,7 @@ def test_logits_and_gradients_are_those_of_peft(tmp_path: Path, base: str, use_r
         assert error(gradient, wanted[name]) < 1e-4, name
 
 
-def test_in_bf16_the_error_is_that_of_bf16() -> None:
+def test_bf16_error_is_within_bf16_precision() -> None:
     """Against fp32, of which PEFT's own layers in bf16 are as far away."""
     exact_logits, exact = logits_and_gradients(unfused(adapted(tiny.make_model())))
     model = adapted(tiny.make_model().to(torch.bfloat16))
@@ -118,7 +118,7 @@ def bytes_kept(model: Any) -> dict[torch.dtype, int]:
     return totals
 
 
-def test_no_input_is_kept_in_fp32() -> None:
+def test_inputs_are_not_kept_in_fp32() -> None:
     model = adapted(tiny.make_model().to(torch.bfloat16))
     fused, plain = bytes_kept(model), bytes_kept(unfused(model))
     # 2 layers, 60 tokens: q, k, v, o, gate and up read 128 values, down 256
@@ -128,7 +128,7 @@ def test_no_input_is_kept_in_fp32() -> None:
     assert sum(plain.values()) - sum(fused.values()) >= copies - once
 
 
-def test_what_needs_no_gradient_costs_no_product() -> None:
+def test_inputs_without_gradient_cost_no_product() -> None:
     base = nn.Linear(32, 48, bias=False).requires_grad_(requires_grad=False)
     down, up = nn.Parameter(torch.randn(4, 32)), nn.Parameter(torch.randn(48, 4))
 
@@ -149,23 +149,23 @@ def test_what_needs_no_gradient_costs_no_product() -> None:
     ("options", "fused"),
     [({"dropout": 0.1}, 0), ({"targets": ["q_proj", "lm_head"]}, 3), ({"modules_to_save": ["embed_tokens"]}, 14)],
 )
-def test_only_layers_that_can_be_are_fused(options: dict[str, Any], fused: int) -> None:
+def test_only_supported_layers_are_fused(options: dict[str, Any], fused: int) -> None:
     assert num_fused(adapted(tiny.make_model(), **options)) == fused
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
-def test_variants_of_lora_stay_with_peft(options: dict[str, Any]) -> None:
+def test_lora_variants_are_not_fused(options: dict[str, Any]) -> None:
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **options)
     assert fuse_adapter(get_peft_model(tiny.make_model(), config)) == 0
 
 
-def test_transposed_layers_stay_with_peft() -> None:
+def test_transposed_layers_are_not_fused() -> None:
     sizes = {"vocab_size": 346, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
     model = AutoModelForCausalLM.from_config(GPT2Config(**sizes))
     assert num_fused(adapted(model)) == 0
 
 
-def test_an_adapter_that_is_off_merged_or_one_of_two_is_peft_s() -> None:
+def test_inactive_merged_or_second_adapter_uses_peft() -> None:
     model = adapted(tiny.make_model()).eval()
     with torch.no_grad():
         base = tiny.make_model()(input_ids=TOKENS, use_cache=False).logits
@@ -185,7 +185,7 @@ def test_an_adapter_that_is_off_merged_or_one_of_two_is_peft_s() -> None:
         assert error(model(input_ids=TOKENS, use_cache=False).logits, on) < 1e-5
 
 
-def test_plain_peft_reads_what_is_saved(tmp_path: Path) -> None:
+def test_saved_fused_adapter_loads_in_peft(tmp_path: Path) -> None:
     model = adapted(tiny.make_model()).eval()
     save_adapter(model, tmp_path)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -200,7 +200,7 @@ def test_plain_peft_reads_what_is_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["full", "offload"])
-def test_recomputed_layers_have_the_same_gradients(mode: Any) -> None:
+def test_recomputed_fused_layers_have_same_gradients(mode: Any) -> None:
     _, wanted = logits_and_gradients(adapted(tiny.make_model()))
     base = tiny.make_model()
     recompute_activations(base, recompute_of(mode, 2))

@@ -14,14 +14,14 @@ print(sorted({"peft", "bitsandbytes", "torch._inductor.compile_fx"} & set(sys.mo
 """
 
 
-def test_an_adapter_is_loaded_without_the_compiler() -> None:
+def test_adapter_is_loaded_without_compiler() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", LOADED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['bitsandbytes', 'peft']"
 
 
-def test_the_compiler_is_left_as_it_was() -> None:
+def test_torch_compile_is_restored() -> None:
     before = torch.compile
     assert import_bitsandbytes().__name__ == "bitsandbytes"
     assert torch.compile is before

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a model gets a sentence that names it."""
+"""Every mistake in a model gets a sentence that names the model."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_precision_and_quantisation(tiny_model: Path) -> None:
     assert not single.model.layers[0].mlp.up_proj.weight.quant_state.nested
 
 
-def test_an_evaluation_leaves_quantised_weights_as_loaded(tiny_model: Path) -> None:
+def test_evaluation_does_not_repack_quantized_weights(tiny_model: Path) -> None:
     model = load(tiny_model, quantization=Quantization())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.eval()
@@ -54,25 +54,25 @@ def test_an_evaluation_leaves_quantised_weights_as_loaded(tiny_model: Path) -> N
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_loading_says_nothing(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_tokenizer(tiny_model, "tiny")
     load(tiny_model, quantization=Quantization())
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unknown_architecture(model: Path) -> None:
+def test_unknown_architecture(model: Path) -> None:
     change_config(model, model_type="tinyllama9", architectures=["TinyLlama9ForCausalLM"])
     with pytest.raises(ConfigurationError, match="pvc://models/tiny cannot be loaded as a causal language model"):
         load(model)
 
 
-def test_a_model_that_is_no_language_model(model: Path) -> None:
+def test_model_is_not_a_language_model(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
     with pytest.raises(ConfigurationError, match="cannot be loaded as a causal language model"):
         load(model)
 
 
-def test_code_from_a_model_is_never_run(model: Path, tmp_path: Path) -> None:
+def test_model_code_is_never_run(model: Path, tmp_path: Path) -> None:
     (model / "modeling_own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     change_config(
         model, model_type="own", auto_map={"AutoConfig": "modeling_own.C", "AutoModelForCausalLM": "modeling_own.M"}
@@ -83,7 +83,7 @@ def test_code_from_a_model_is_never_run(model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_missing_tensors_are_not_made_up(model: Path) -> None:
+def test_missing_tensors_are_refused(model: Path) -> None:
     weights = load_file(model / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
@@ -105,14 +105,14 @@ def test_damaged_weights(model: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 3}', '{"model_type": "llama", "hidden_size": "x"}'])
-def test_a_damaged_configuration(model: Path, content: str) -> None:
+def test_damaged_configuration(model: Path, content: str) -> None:
     (model / "config.json").write_text(content)
     with pytest.raises((ConfigurationError, NotFoundError), match="pvc://models/tiny"):
         load(model)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", None])
-def test_a_damaged_tokenizer(model: Path, content: str | None) -> None:
+def test_damaged_tokenizer(model: Path, content: str | None) -> None:
     (model / "tokenizer_config.json").unlink()
     if content is None:
         (model / "tokenizer.json").unlink()

@@ -1,4 +1,4 @@
-"""Activations computed again: the same gradients, bit for bit, whatever is kept."""
+"""Recomputed activations: the same gradients, bit for bit, in every mode."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def gradients(way: Recompute, adapter: Adapter | None) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("adapter", [None, Adapter(rank=4, dropout=0.1)], ids=["full", "lora with dropout"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_the_gradients_are_those_of_the_plain_pass(way: Recompute, adapter: Adapter | None) -> None:
+def test_gradients_equal_plain_pass(way: Recompute, adapter: Adapter | None) -> None:
     plain, found = gradients(recompute_of("none", LAYERS), adapter), gradients(way, adapter)
     assert plain.keys() == found.keys()
     assert len(plain) >= 14
@@ -59,17 +59,17 @@ def saved_bytes(way: Recompute) -> int:
     return sum(size for key, size in kept.items() if key not in parameters)
 
 
-def test_each_mode_keeps_less_than_the_one_before() -> None:
+def test_each_recompute_mode_keeps_less() -> None:
     kept = [saved_bytes(way) for way in (recompute_of("none", LAYERS), *WAYS[:2])]
     assert kept[0] > kept[1] > kept[2]
 
 
-def test_selective_keeps_the_activations_of_the_last_layers() -> None:
+def test_selective_keeps_activations_of_last_layers() -> None:
     model = model_with(recompute_of("selective", LAYERS, 1), None)
     assert [layer.gradient_checkpointing for layer in model.model.layers] == [True] + [False] * (LAYERS - 1)
 
 
-def test_offloaded_inputs_do_not_outlive_their_backward_pass() -> None:
+def test_offloaded_inputs_are_freed_after_backward_pass() -> None:
     run, weight = HostInputs(), nn.Parameter(torch.ones(3))
     given = torch.arange(3.0, requires_grad=True) * 2
     result = run(lambda x: (x * weight).sin(), given)
@@ -83,7 +83,7 @@ def test_offloaded_inputs_do_not_outlive_their_backward_pass() -> None:
     assert torch.equal(weight.grad, (given * torch.cos(given)).detach())
 
 
-def test_an_architecture_without_such_layers_is_named() -> None:
+def test_architecture_without_recompute_support_is_named() -> None:
     model: Any = nn.Linear(2, 2)
     model.config = type("Config", (), {"model_type": "odd"})
     recompute_activations(model, recompute_of("none", 2))
