@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition on a real API server: what it takes, what it refuses, and in which words."""
+"""The CustomResourceDefinition on a real API server: accepted and refused objects, and the messages."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
         {"dataset": {"source": "hf://org/name"}},
         "spec.dataset.source must be pvc://claim/file.jsonl, hf://org/name/file.jsonl, s3://bucket/file.jsonl",
     ),
-    "an evaluation of nothing": (
+    "an evaluation without held-out rows": (
         {"evaluation": {}},
         "spec.evaluation needs held-out rows: set spec.dataset.validation.source or .fraction",
     ),
-    "every linear layer trained whole": (
+    "every linear layer saved": (
         {"adapter": {"modulesToSave": ["all-linear"]}},
         "must be the name of a module, for example embed_tokens or lm_head",
     ),
@@ -126,11 +126,11 @@ def kubectl(kubernetes: Kubernetes, *words: str, text: str = "") -> subprocess.C
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("mistake", REFUSED)
-def test_a_mistake_is_refused_by_kubectl_apply_with_a_sentence(
-    mistake: str, control_plane: Kubernetes, team: Team
+@pytest.mark.parametrize("case", REFUSED)
+def test_kubectl_apply_refuses_an_invalid_spec_with_a_sentence(
+    case: str, control_plane: Kubernetes, team: Team
 ) -> None:
-    spec, sentence = REFUSED[mistake]
+    spec, sentence = REFUSED[case]
     done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "bad", spec))
     assert done.returncode == 1
     assert sentence in done.stderr
@@ -142,7 +142,7 @@ def test_rules_accept_other_specs(spec: Object, control_plane: Kubernetes, team:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_name_that_is_too_long_is_refused(control_plane: Kubernetes, team: Team) -> None:
+def test_long_name_is_refused(control_plane: Kubernetes, team: Team) -> None:
     done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", text=manifest(team, "x" * 49, {}))
     assert "metadata.name may have at most 48 characters" in done.stderr
 
@@ -155,7 +155,7 @@ def existing(team: Team) -> Team:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_may_not_change_is_refused_with_a_sentence(change: str, control_plane: Kubernetes, existing: Team) -> None:
+def test_immutable_field_is_refused_with_a_sentence(change: str, control_plane: Kubernetes, existing: Team) -> None:
     patch, sentence = CHANGES[change]
     words = ["patch", "tj", "fixed", "-n", existing.namespace, "--type=merge", "-p", json.dumps({"spec": patch})]
     done = kubectl(control_plane, *words)
@@ -163,13 +163,13 @@ def test_what_may_not_change_is_refused_with_a_sentence(change: str, control_pla
     assert sentence in done.stderr
 
 
-def test_suspend_and_a_harder_stop_may_change(control_plane: Kubernetes, existing: Team) -> None:
+def test_suspend_and_stop_may_change(control_plane: Kubernetes, existing: Team) -> None:
     for spec in ({"suspend": False}, {"suspend": True}, {"stop": "Force"}):
         words = ["patch", "tj", "fixed", "-n", existing.namespace, "--type=merge", "-p", json.dumps({"spec": spec})]
         assert kubectl(control_plane, *words).returncode == 0
 
 
-def test_exports_and_their_storage_may_be_added(control_plane: Kubernetes, team: Team) -> None:
+def test_exports_and_object_storage_may_be_added(control_plane: Kubernetes, team: Team) -> None:
     team.create("growing", suspend=True)
     copied = {"format": "gguf", "destination": "s3://models/out"}
     for spec in (
@@ -181,20 +181,20 @@ def test_exports_and_their_storage_may_be_added(control_plane: Kubernetes, team:
         assert kubectl(control_plane, *words).returncode == 0
 
 
-def test_every_field_explains_itself(control_plane: Kubernetes) -> None:
+def test_every_field_has_an_explanation(control_plane: Kubernetes) -> None:
     served = control_plane.client.get(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trainingjobs.trainyard.dev"
     )
     schema = served["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    silent = [path for path, node in fields(schema, "") if not node.get("description") and path != ".metadata"]
-    assert silent == []
+    undescribed = [path for path, node in fields(schema, "") if not node.get("description") and path != ".metadata"]
+    assert undescribed == []
     done = kubectl(control_plane, "explain", "tj.spec.optimization.learningRate")
     assert "Peak learning rate" in done.stdout
     assert kubectl(control_plane, "explain", "tj.spec", "--recursive").returncode == 0
 
 
 def fields(schema: Object, path: str) -> list[tuple[str, Object]]:
-    """Every property with its path."""
+    """Return every property with its path."""
     found = []
     for name, child in schema.get("properties", {}).items():
         found += [(f"{path}.{name}", child), *fields(child.get("items", child), f"{path}.{name}")]

@@ -15,7 +15,7 @@ def test_progress_is_rounded_down(percent: float, text: str) -> None:
     assert progress_text(percent) == text
 
 
-def test_step_names_the_total_when_it_is_known() -> None:
+def test_step_shows_a_known_total() -> None:
     assert step_text(120, 320) == "120/320"
     assert step_text(120, None) == "120"
 
@@ -32,7 +32,7 @@ def test_step_names_the_total_when_it_is_known() -> None:
         (12345678.0, "1.235e+07"),
     ],
 )
-def test_loss_has_few_digits(loss: float, text: str) -> None:
+def test_loss_is_rounded(loss: float, text: str) -> None:
     assert loss_text(loss) == text
 
 
@@ -43,11 +43,11 @@ def test_loss_has_few_digits(loss: float, text: str) -> None:
         (86_399, "23h59m"), (86_400, "1d0h"), (183_600, "2d3h"), (10**12, ">9999d"),
     ],
 )  # fmt: skip
-def test_eta_has_its_two_largest_units(seconds: float, text: str) -> None:
+def test_eta_has_two_units(seconds: float, text: str) -> None:
     assert eta_text(seconds) == text
 
 
-def test_unknown_values_are_cleared() -> None:
+def test_unknown_values_are_none() -> None:
     assert progress_summary({}, {}) == {"progress": None, "step": None, "loss": None, "eta": None}
     known = progress_summary(
         {"percent": 37.5, "step": 120, "totalSteps": 320, "remainingSeconds": 4320}, {"loss": 0.01}

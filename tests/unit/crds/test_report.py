@@ -1,4 +1,4 @@
-"""The termination message stays below the kubelet's limit whatever a run has to say."""
+"""The termination message fits the kubelet's limit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_any_message_fits_and_parses(count: int, message: str, advice: str, metr
     assert Termination.model_validate(json.loads(text)).exit_code == 65
 
 
-def test_the_best_and_the_last_checkpoint_outlive_the_others() -> None:
+def test_best_and_last_checkpoint_are_kept() -> None:
     checkpoints = [checkpoint(step, best=step == 2) for step in range(30)]
     termination = Termination(outcome=Outcome.FINISHED, exit_code=0, reason="TrainingFinished", checkpoints=checkpoints)
     kept = Termination.model_validate_json(termination.to_message()).checkpoints

@@ -1,4 +1,4 @@
-"""The CRD generator: structural, described, immutable where it must be, and current."""
+"""The generated CRD: structural, described, with immutability rules, and current."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_every_field_has_a_description() -> None:
     assert missing == []
 
 
-def test_nothing_a_structural_schema_forbids_is_left() -> None:
+def test_schema_is_structural() -> None:
     assert [(path, FORBIDDEN & schema.keys()) for path, schema in NODES if FORBIDDEN & schema.keys()] == []
     assert [path for path, schema in NODES if "type" not in schema] == []
 
 
-def test_everything_under_cel_has_a_bound() -> None:
+def test_values_in_the_spec_are_bounded() -> None:
     spec = [(path, schema) for path, schema in NODES if path.startswith(".spec")]
     unbounded = [
         path
@@ -59,25 +59,25 @@ def test_everything_under_cel_has_a_bound() -> None:
     assert unbounded == []
 
 
-def test_all_but_the_mutable_fields_are_immutable() -> None:
+def test_other_than_mutable_fields_are_immutable() -> None:
     spec = root_schema(TrainingJob)["properties"]["spec"]
     guarded = {rule.get("fieldPath", "")[1:] for rule in spec["x-kubernetes-validations"]} - {""}
     assert guarded == set(spec["properties"]) - {"suspend", "stop", "queue", "exports", "s3"}
 
 
-def test_rule_texts_are_unique_per_node() -> None:
+def test_rules_are_unique_per_node() -> None:
     for path, schema in NODES:
         texts = [rule["rule"] for rule in schema.get("x-kubernetes-validations", [])]
         assert len(texts) == len(set(texts)), path
 
 
-def test_optional_blocks_have_no_default_and_status_has_none_at_all() -> None:
+def test_optional_blocks_and_status_have_no_defaults() -> None:
     assert [path for path, schema in NODES if path.startswith(".status") and "default" in schema] == []
     spec = root_schema(TrainingJob)["properties"]["spec"]["properties"]
     assert [name for name, child in spec.items() if child["type"] == "object" and "default" in child] == []
 
 
-def test_columns_read_fields_that_exist() -> None:
+def test_columns_read_existing_fields() -> None:
     properties = {path for path, _ in NODES}
     for column in crd(TrainingJob)["spec"]["versions"][0]["additionalPrinterColumns"]:
         assert column["jsonPath"] in properties or column["jsonPath"].startswith(".metadata.")
@@ -87,12 +87,12 @@ class Node(BaseModel):
     child: Node | None = None
 
 
-class Either(BaseModel):
+class Union(BaseModel):
     value: int | str
 
 
-def test_recursion_and_unions_are_refused_with_the_path() -> None:
+def test_recursion_and_unions_are_rejected_with_the_path() -> None:
     with pytest.raises(SchemaError, match=r"Node\.child: Node contains itself"):
         structural(Node)
-    with pytest.raises(SchemaError, match=r"Either\.value"):
-        structural(Either)
+    with pytest.raises(SchemaError, match=r"Union\.value"):
+        structural(Union)
