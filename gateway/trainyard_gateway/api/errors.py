@@ -12,8 +12,8 @@ from trainyard_gateway.errors import GatewayError
 from trainyard_kube.errors import ApiRefusedError, ApiUnreachableError
 
 _RETRY_SECONDS = 5
-_OWN_FAULTS = frozenset({403, 404})
-"""Statuses whose sentence from the API server is for the caller."""
+_PASSED_ON = frozenset({403, 404})
+"""Statuses whose response repeats the sentence of the API server."""
 
 
 class Problem(BaseModel):
@@ -50,7 +50,7 @@ async def _respond_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiRefusedError)
     if error.code == 401:
         return _unauthorized("the API server does not accept the token; it is expired or invalid: request a new one")
-    if error.code in _OWN_FAULTS:
+    if error.code in _PASSED_ON:
         return _problem(error.code, error.message)
     return await _respond_unavailable(request, error)
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from trainyard_gateway.api.app import create_api_app
 from trainyard_gateway.services.trainingjobs import TrainingJobService
 from trainyard_kube.errors import ApiRefusedError, ApiUnreachableError
 
+ROOT = Path(__file__).resolve().parents[4]
 LIST = "/apis/v1/namespaces/team/trainingjobs"
 DETAIL = f"{LIST}/tune"
 TOKEN = {"Authorization": "Bearer secret-token"}
@@ -134,6 +137,13 @@ def test_openapi_describes_the_endpoints(client: TestClient) -> None:
         assert operation["security"] == [{"HTTPBearer": []}]
         assert {"200", "401", "403", "422", "503"} <= set(operation["responses"])
     assert "TrainingJobSpec" in document["components"]["schemas"]
+
+
+def test_every_endpoint_is_documented(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    endpoints = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
+    documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", (ROOT / "docs" / "rest-api.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(endpoints)
 
 
 def test_tokens_are_not_logged(client: TestClient, api: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
