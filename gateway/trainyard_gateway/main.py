@@ -85,9 +85,7 @@ async def serve(chosen: Settings) -> None:
         await _run(intake := Intake(kube), certificate, _servers(chosen, intake, users, certificate.context))
 
 
-def _servers(
-    chosen: Settings, intake: Intake, users: UserClient, context: ssl.SSLContext
-) -> dict[_Server, socket.socket]:
+def _servers(chosen: Settings, intake: Intake, users: UserClient, context: ssl.SSLContext) -> _Listeners:
     """Create the servers of the three ports with their listening sockets."""
 
     def bounded(port: int, variable: str, limit: int) -> BoundedListener:

@@ -1,4 +1,4 @@
-"""The smallest merge patch that brings the gateway's share of a status to what was reported: pure."""
+"""Computes the merge patch from the status to the reported fields; pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from trainyard_kube.merge_patch import merge_patch
 
 
 def status_patch(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON merge patch (RFC 7386) of `status`; empty when there is nothing to write.
+    """Return the JSON merge patch (RFC 7386) of `status`; empty if there is nothing to write.
 
     Args:
-        current: The gateway's parts of the status as they stand.
-        wanted: The parts as reported; a part that is not there stays as it is. In `summary`, None clears a text.
+        current: The status fields owned by the gateway.
+        wanted: The reported fields; an omitted field stays unchanged. In `summary`, None removes a text.
 
     Returns:
-        Only what differs. A new `progress.updatedAt` alone is no difference: it is not worth a write.
+        The differences only; empty if only `progress.updatedAt` differs.
     """
     desired = {part: value for part, value in wanted.items() if value or part in current}
     for part, value in desired.items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import Protocol
 
 from trainyard_crds.common import API_VERSION
+from trainyard_crds.constants import TRAINING_JOBS
 from trainyard_crds.trainingjob_status import Phase
-
-Document = dict[str, Any]
+from trainyard_kube.paths import Object, path
 
 _CHUNK = "100"
 """Objects per request to the API server."""
@@ -22,7 +21,7 @@ _CONCURRENT_LISTS = 4
 class ObjectReader(Protocol):
     """The API requests of the service."""
 
-    async def get(self, path: str, token: str, query: Sequence[tuple[str, str]] = ()) -> Document:
+    async def get(self, url: str, token: str, query: Sequence[tuple[str, str]] = ()) -> Object:
         """Return the JSON document at a path, read with the caller's token."""
 
 
@@ -35,7 +34,7 @@ class Page:
         total: Number of objects that match, on all pages.
     """
 
-    items: list[Document]
+    items: list[Object]
     total: int
 
 
@@ -65,7 +64,7 @@ class TrainingJobService:
         Raises:
             ApiError: the API server refused the request or did not answer.
         """
-        newest: list[Document] = []
+        newest: list[Object] = []
         total = 0
         async with self._lists:
             async for chunk in self._chunks(token, namespace):
@@ -74,7 +73,7 @@ class TrainingJobService:
                 newest = sorted(newest + selected, key=_age, reverse=True)[: offset + limit]
         return Page([_without_managed_fields(document) for document in newest[offset:]], total)
 
-    async def get(self, token: str, namespace: str, name: str) -> Document:
+    async def get(self, token: str, namespace: str, name: str) -> Object:
         """Return one TrainingJob.
 
         Args:
@@ -85,14 +84,14 @@ class TrainingJobService:
         Raises:
             ApiError: the API server refused the request or did not answer.
         """
-        path = f"{_collection(namespace)}/{quote(name.replace('_', '-'), safe='')}"
-        return _without_managed_fields(await self._api.get(path, token))
+        url = path(TRAINING_JOBS, namespace, name.replace("_", "-"))
+        return _without_managed_fields(await self._api.get(url, token))
 
-    async def _chunks(self, token: str, namespace: str) -> AsyncIterator[list[Document]]:
+    async def _chunks(self, token: str, namespace: str) -> AsyncIterator[list[Object]]:
         position = ""
         while True:
             query = [("limit", _CHUNK), *([("continue", position)] if position else [])]
-            chunk = await self._api.get(_collection(namespace), token, query)
+            chunk = await self._api.get(path(TRAINING_JOBS, namespace), token, query)
             # Items of a list have neither apiVersion nor kind.
             yield [{"apiVersion": API_VERSION, "kind": "TrainingJob", **item} for item in chunk["items"]]
             position = chunk["metadata"].get("continue", "")
@@ -100,19 +99,15 @@ class TrainingJobService:
                 return
 
 
-def _collection(namespace: str) -> str:
-    return f"/apis/{API_VERSION}/namespaces/{quote(namespace, safe='')}/trainingjobs"
-
-
-def _phase(document: Document) -> str:
+def _phase(document: Object) -> str:
     return str(document.get("status", {}).get("phase", ""))
 
 
-def _age(document: Document) -> tuple[str, str]:
+def _age(document: Object) -> tuple[str, str]:
     metadata = document["metadata"]
     return metadata["creationTimestamp"], metadata["name"]
 
 
-def _without_managed_fields(document: Document) -> Document:
+def _without_managed_fields(document: Object) -> Object:
     metadata = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
     return document | {"metadata": metadata}
