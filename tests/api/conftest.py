@@ -1,7 +1,7 @@
-"""One control plane and one operator for the tests of the operator and the CRD.
+"""Fixtures of the api tier: one control plane and one operator for the tests of the operator and the CRD.
 
-Tests mostly wait, so that there are more processes than cores. A process takes a file, or the files that share a
-control plane; the longest come first.
+Tests mostly wait, so more processes than cores run them. Each process runs a file, or the files that share a control
+plane; the longest files start first.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ ORDER = (
     ("test_health",),
     ("test_chart",),
 )
-"""What is shared out, in this order; then what is not named here."""
+"""Groups of files in the order of their start; unlisted files follow."""
 PLACES = {f"{name}.py": (place, number) for place, names in enumerate(ORDER) for number, name in enumerate(names)}
 
 
-class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
-    """Each process takes files, those of one row of ORDER as if they were one."""
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Assigns files to processes; the files of one row of ORDER count as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
@@ -47,22 +47,22 @@ class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist shows no types
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling:
     config.option.loadscopereorder = False
-    return Files(config, log)
+    return FileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if item.path.parent == here:
-            item.add_marker(pytest.mark.timeout(3600, func_only=True))  # each wait has its own end
+            item.add_marker(pytest.mark.timeout(3600, func_only=True))  # each wait has its own timeout
     items.sort(key=lambda item: PLACES.get(item.path.name, (len(ORDER), 0)) if item.path.parent == here else (-1, 0))
 
 
 @pytest.fixture(scope="session")
-def began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kubernetes, Operator]]:
-    """A control plane, and an operator that was started there before the CRD was, and has ended."""
+def control_plane_and_early_operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kubernetes, Operator]]:
+    """A control plane, and an operator that was started before the CRD existed and has exited."""
     early: list[Operator] = []
 
     def first(cluster: api.Cluster) -> None:
@@ -77,16 +77,16 @@ def began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kubernetes
 
 
 @pytest.fixture(scope="session")
-def too_early(began: tuple[Kubernetes, Operator]) -> Operator:
-    """An operator that was started before the CRD was there, and has ended."""
-    return began[1]
+def too_early(control_plane_and_early_operator: tuple[Kubernetes, Operator]) -> Operator:
+    """An operator that was started before the CRD existed and has exited."""
+    return control_plane_and_early_operator[1]
 
 
 @pytest.fixture(scope="session")
-def control_plane(began: tuple[Kubernetes, Operator]) -> Kubernetes:
+def control_plane(control_plane_and_early_operator: tuple[Kubernetes, Operator]) -> Kubernetes:
     """A control plane with the CRD, the operator's namespace and a node."""
-    kubernetes = began[0]
-    # A node without a kubelet and without room: nothing is scheduled to it, the tests bind pods to it.
+    kubernetes = control_plane_and_early_operator[0]
+    # A node without a kubelet and without capacity: the tests bind pods to it, the scheduler does not.
     kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
     return kubernetes
 
@@ -107,6 +107,6 @@ def operator(session_operator: Operator) -> Operator:
 
 @pytest.fixture
 def team(control_plane: Kubernetes) -> Iterator[Team]:
-    """A namespace of its own for each test."""
+    """A separate namespace for each test."""
     with namespace_of_a_team(control_plane, "team", RESTRICTED) as made:
         yield made

@@ -1,4 +1,4 @@
-"""Every example is taken by the API server as it is, and says in its first line what it is for."""
+"""The API server accepts every example unchanged; its first line describes it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COVERED |= {"format: merged", "format: gguf", "suspend: true"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_taken(control_plane: Kubernetes, team: Team, path: Path) -> None:
-    words = ("apply", "--validate=strict", "-n", team.namespace, "-f", str(path))
-    printed = control_plane.kubectl(*words).splitlines()
+def test_example_is_accepted(control_plane: Kubernetes, team: Team, path: Path) -> None:
+    arguments = ("apply", "--validate=strict", "-n", team.namespace, "-f", str(path))
+    printed = control_plane.kubectl(*arguments).splitlines()
     assert len(printed) == len(load_all(path))
     assert all(line.endswith("created") for line in printed), printed
     assert path.read_text().startswith("# ")
 
 
-def test_the_examples_cover_what_people_ask_for() -> None:
+def test_examples_cover_the_main_features() -> None:
     text = "\n".join(path.read_text() for path in EXAMPLES)
-    assert {words for words in COVERED if words not in text} == set()
+    assert {feature for feature in COVERED if feature not in text} == set()

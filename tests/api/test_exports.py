@@ -1,4 +1,4 @@
-"""Exports that are appended to a finished TrainingJob, with a real Job controller; the tests play the kubelet."""
+"""Exports appended to a finished TrainingJob, with a real Job controller; the tests simulate the kubelet."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from tests.api.operator_support import USER, Operator, Pod, Team, TrainingJob, r
 
 pytestmark = pytest.mark.api
 ADAPTER, GGUF, MERGED = {"format": "adapter"}, {"format": "gguf", "type": "q8_0"}, {"format": "merged"}
-OF_THE_RUN = ("phase", "message", "conditions", "progress", "metrics", "attempts", "completionTime", "checkpoints")
+RUN_FIELDS = ("phase", "message", "conditions", "progress", "metrics", "attempts", "completionTime", "checkpoints")
 
 
-def words(format_: str, size: int = 33) -> str:
-    """A pod's account of an export it made."""
+def export_message(format_: str, size: int = 33) -> str:
+    """Return the termination message of a pod that wrote an export."""
     document = json.loads(termination("Finished", step=100, message=f"Made {format_}."))
     export = {"format": format_, "uri": f"pvc://c/exports/{format_}", "bytes": size, "digest": "sha256:bb"}
     return json.dumps({**document, "reason": "Exported", "exports": [export]})
 
 
 def finished(team: Team, name: str, **spec: Any) -> TrainingJob:
-    """A job that has left its adapter."""
+    """Return a finished job with its adapter."""
     job = team.create(name, exports=[ADAPTER], **spec)
-    job.run().end(0, words("adapter", 10))
+    job.run().end(0, export_message("adapter", 10))
     assert job.wait("Succeeded")["exports"][0]["bytes"] == 10
     return job
 
 
-def of_the_run(job: TrainingJob) -> dict[str, Any]:
+def run_fields(job: TrainingJob) -> dict[str, Any]:
     status = job.status()
-    return {key: status.get(key) for key in OF_THE_RUN}
+    return {key: status.get(key) for key in RUN_FIELDS}
 
 
 def entry(job: TrainingJob, format_: str) -> dict[str, Any]:
@@ -45,23 +45,21 @@ def wait_state(job: TrainingJob, format_: str, state: str) -> dict[str, Any]:
     return found
 
 
-def make(job: TrainingJob, format_: str) -> None:
-    """Play the kubelet of the export's pod."""
+def run_export(job: TrainingJob, format_: str) -> None:
+    """Simulate the kubelet for the pod of an export."""
     pod = job.pod("export")
     pod.start()
     wait_state(job, format_, "Running")
-    pod.end(0, words(format_))
+    pod.end(0, export_message(format_))
 
 
 def export_job(job: TrainingJob, suffix: str) -> str:
     return job.child_path.replace(job.child_name, f"{job.child_name}-{suffix}")
 
 
-def test_appended_exports_are_made_one_after_the_other_and_the_run_is_as_finished_as_before(
-    operator: Operator, team: Team
-) -> None:
+def test_appended_exports_run_one_at_a_time_and_leave_the_run_unchanged(operator: Operator, team: Team) -> None:
     job = finished(team, "more")
-    before = of_the_run(job)
+    before = run_fields(job)
     job.patch(exports=[ADAPTER, GGUF, MERGED])
     assert until(lambda: entry(job, "gguf").get("jobName")) == f"{job.child_name}-gguf"
     assert entry(job, "gguf")["state"] == "Pending"
@@ -70,31 +68,29 @@ def test_appended_exports_are_made_one_after_the_other_and_the_run_is_as_finishe
     assert not job.client.exists(export_job(job, "merge"))
     made = job.client.get(export_job(job, "gguf"))
     assert made["metadata"]["ownerReferences"][0]["uid"] == job.uid
-    make(job, "gguf")
+    run_export(job, "gguf")
     assert wait_state(job, "gguf", "Succeeded")["digest"] == "sha256:bb"
-    make(job, "merged")
+    run_export(job, "merged")
     wait_state(job, "merged", "Succeeded")
-    assert of_the_run(job) == before
+    assert run_fields(job) == before
     assert [one["format"] for one in job.status()["exports"]] == ["adapter", "gguf", "merged"]
-    told = until(lambda: (seen := [event["reason"] for event in job.events()]).count("Exported") == 2 and seen)
-    assert told.count("Exporting") == 2
+    reasons = until(lambda: (seen := [event["reason"] for event in job.events()]).count("Exported") == 2 and seen)
+    assert reasons.count("Exporting") == 2
 
 
-def test_an_export_that_was_asked_for_while_the_job_ran_is_made_when_it_has_finished(
-    operator: Operator, team: Team
-) -> None:
+def test_export_appended_during_the_run_is_made_after_it(operator: Operator, team: Team) -> None:
     job = team.create("meanwhile", exports=[ADAPTER])
     pod = job.run()
     job.patch(exports=[ADAPTER, GGUF])
-    pod.end(0, words("adapter", 10))
+    pod.end(0, export_message("adapter", 10))
     job.wait("Succeeded")
-    make(job, "gguf")
+    run_export(job, "gguf")
     wait_state(job, "gguf", "Succeeded")
 
 
-def test_a_failed_export_says_why_and_its_job_can_be_deleted_to_try_again(operator: Operator, team: Team) -> None:
+def test_failed_export_has_a_reason_and_is_retried_after_its_job_is_deleted(operator: Operator, team: Team) -> None:
     job = finished(team, "denied")
-    before = of_the_run(job)
+    before = run_fields(job)
     job.patch(exports=[ADAPTER, GGUF])
     refused = {"outcome": "Failed", "exitCode": 77, "reason": "NotPermitted", "message": "The bucket wants a key."}
     pod = job.pod("export")
@@ -103,20 +99,18 @@ def test_a_failed_export_says_why_and_its_job_can_be_deleted_to_try_again(operat
     failed = wait_state(job, "gguf", "Failed")
     remedy = f"To try it again, delete its Job: kubectl delete job {job.child_name}-gguf"
     assert (failed["reason"], failed["message"]) == ("NotPermitted", f"The bucket wants a key. {remedy}")
-    assert of_the_run(job) == before
+    assert run_fields(job) == before
     until(lambda: "ExportFailed" in [event["reason"] for event in job.events()])
     job.client.delete(export_job(job, "gguf"), {"propagationPolicy": "Background"})
     until(lambda: pod.read() is None)
-    make(job, "gguf")
+    run_export(job, "gguf")
     wait_state(job, "gguf", "Succeeded")
-    assert of_the_run(job) == before
+    assert run_fields(job) == before
 
 
-def test_an_export_that_does_not_start_in_time_fails_and_lets_the_next_one_go_on(
-    operator: Operator, team: Team
-) -> None:
+def test_export_that_misses_the_start_deadline_fails_and_the_next_one_runs(operator: Operator, team: Team) -> None:
     job = finished(team, "late", startDeadlineSeconds=30)
-    before = of_the_run(job)
+    before = run_fields(job)
     job.patch(exports=[ADAPTER, GGUF, MERGED])
     stuck = job.pod("export")
     stuck.bind()
@@ -127,40 +121,40 @@ def test_an_export_that_does_not_start_in_time_fails_and_lets_the_next_one_go_on
     assert failed["message"].endswith(f"delete its Job: kubectl delete job {job.child_name}-gguf")
     stuck.wait_for_deletion()
     stuck.remove()
-    make(job, "merged")
+    run_export(job, "merged")
     wait_state(job, "merged", "Succeeded")
-    assert (entry(job, "gguf"), of_the_run(job)) == (failed, before)
+    assert (entry(job, "gguf"), run_fields(job)) == (failed, before)
     job.client.delete(export_job(job, "gguf"), {"propagationPolicy": "Background"})
-    make(job, "gguf")
+    run_export(job, "gguf")
     wait_state(job, "gguf", "Succeeded")
 
 
-def test_an_operator_that_is_killed_in_between_comes_to_the_same_end(operator: Operator, team: Team) -> None:
+def test_killed_operator_finishes_the_export(operator: Operator, team: Team) -> None:
     job = finished(team, "killed")
-    before = of_the_run(job)
+    before = run_fields(job)
     operator.kill()
     job.patch(exports=[ADAPTER, GGUF])
     operator.restart()
-    pod = job.pod("export")  # the Job is there, its status perhaps not told yet
+    pod = job.pod("export")  # the Job exists, its status may not be written yet
     operator.kill()
     pod.start()
-    pod.end(75)  # evicted while nobody looked
-    second = another(job, pod)
+    pod.end(75)  # evicted while no operator runs
+    second = next_pod(job, pod)
     second.start()
     operator.restart()
     wait_state(job, "gguf", "Running")
     operator.kill()
-    second.end(0, words("gguf"))
+    second.end(0, export_message("gguf"))
     until(lambda: "Complete" in conditions(job, "gguf"))
     operator.restart()
     made = wait_state(job, "gguf", "Succeeded")
     assert (made["bytes"], made["digest"]) == (33, "sha256:bb")
-    assert of_the_run(job) == before
+    assert run_fields(job) == before
     assert len(job.pods("export")) == 2
 
 
-def another(job: TrainingJob, pod: Pod) -> Pod:
-    """The pod that the Job controller makes after this one."""
+def next_pod(job: TrainingJob, pod: Pod) -> Pod:
+    """Return the pod that the Job controller creates after this one."""
     return until(lambda: found if (found := job.pod("export")).name != pod.name else None)
 
 
@@ -169,7 +163,7 @@ def conditions(job: TrainingJob, suffix: str) -> list[str]:
     return [one["type"] for one in status.get("conditions", []) if one["status"] == "True"]
 
 
-def test_a_result_that_nobody_saw_is_looked_at_again(operator: Operator, team: Team) -> None:
+def test_export_whose_result_was_missed_runs_again(operator: Operator, team: Team) -> None:
     job = finished(team, "unseen")
     job.patch(exports=[ADAPTER, GGUF])
     pod = job.pod("export")
@@ -177,28 +171,28 @@ def test_a_result_that_nobody_saw_is_looked_at_again(operator: Operator, team: T
     pod.start()
     wait_state(job, "gguf", "Running")
     operator.kill()
-    pod.end(0, words("gguf"))
+    pod.end(0, export_message("gguf"))
     until(lambda: "Complete" in conditions(job, "gguf"))
     pod.remove()
     until(lambda: pod.read() is None)
     operator.restart()
-    make(job, "gguf")
+    run_export(job, "gguf")
     wait_state(job, "gguf", "Succeeded")
     assert job.client.get(export_job(job, "gguf"))["metadata"]["uid"] != uid
 
 
-def test_finished_exports_cost_no_request_and_go_with_their_job(
+def test_finished_exports_cost_no_request_and_are_deleted_with_their_job(
     operator: Operator, team: Team, control_plane: Kubernetes
 ) -> None:
     job = finished(team, "quiet", storage={"retain": False})
     job.patch(exports=[ADAPTER, GGUF])
-    make(job, "gguf")
+    run_export(job, "gguf")
     wait_state(job, "gguf", "Succeeded")
     until(lambda: "Exported" in [event["reason"] for event in job.events()])
     before = len(control_plane.audit())
     job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})
     job.client.patch(export_job(job, "gguf"), {"metadata": {"annotations": {"example.com/touched": "yes"}}})
-    finished(team, "witness")  # what the operator was told before, it has worked on by then
+    finished(team, "witness")  # by then the operator has handled the earlier events
     about = [made["objectRef"].get("name", "") for made in requests_by(control_plane, USER, before)]
     assert [name for name in about if name.startswith("quiet")] == []
     job.delete()

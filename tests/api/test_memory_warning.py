@@ -1,4 +1,4 @@
-"""A run that needs more memory than the GPUs of its pool have is told so, by what the nodes' labels say."""
+"""Warning about a run whose predicted memory exceeds the GPUs of its pool, as given by node labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GIB = 2**30
 
 @pytest.fixture
 def node(control_plane: Kubernetes) -> Iterator[str]:
-    """A node of the pool whose GPUs have 16 GiB, as its label says."""
+    """A node of the pool with GPUs of 16 GiB, as given by its label."""
     name = "memory-warning"
     labels = {"pool": name, "example.com/gpu.memory": "16384"}
     control_plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
@@ -26,15 +26,15 @@ def node(control_plane: Kubernetes) -> Iterator[str]:
 
 
 def predict(job: TrainingJob, least: int) -> None:
-    """Play the gateway: the first report's prediction."""
+    """Write the memory estimate of the first report, as the gateway does."""
     estimate = {"bytes": 2 * least, "leastBytes": least, "basis": "lora", "deviceBytes": 80 * GIB, "advice": "less"}
     job.client.patch(f"{job.path}/status", {"status": {"memoryEstimate": estimate}})
 
 
 def node_lists(kubernetes: Kubernetes) -> int:
-    """Lists of the nodes that have the label; the queue's own take all nodes."""
-    asked = requests_by(kubernetes, USER)
-    return sum("/api/v1/nodes?" in entry["requestURI"] and "gpu.memory" in entry["requestURI"] for entry in asked)
+    """Return the number of lists of labelled nodes; the queue lists all nodes."""
+    requests = requests_by(kubernetes, USER)
+    return sum("/api/v1/nodes?" in entry["requestURI"] and "gpu.memory" in entry["requestURI"] for entry in requests)
 
 
 def test_gpus_of_the_pool_that_are_too_small(
@@ -51,7 +51,7 @@ def test_gpus_of_the_pool_that_are_too_small(
     )
     assert (condition["status"], condition["reason"]) == ("True", "PoolTooSmall")
     assert condition["message"] == sentence
-    message = job.status()["message"]  # it may also tell that nobody plays the node's kubelet
+    message = job.status()["message"]  # it may also mention that the node has no kubelet
     assert (message.startswith("Attempt 1 is training. "), message.endswith(f" {sentence}")) == (True, True)
     warnings = until(lambda: [event for event in job.events() if event["type"] == "Warning"])
     assert [event["note"] for event in warnings] == [sentence]
