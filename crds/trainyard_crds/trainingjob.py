@@ -14,7 +14,7 @@ from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob_inputs import Dataset, Model
-from trainyard_crds.trainingjob_resources import Resources, Storage
+from trainyard_crds.trainingjob_resources import DEFAULT_CLAIM_SIZE, Resources, Storage
 from trainyard_crds.trainingjob_rules import SPEC_RULES
 from trainyard_crds.trainingjob_status import TrainingJobStatus
 from trainyard_crds.trainingjob_training import (
@@ -84,7 +84,9 @@ class TrainingJobSpec(SpecModel):
         description="Object storage of s3:// sources and destinations; may be added later, but not changed.",
     )
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
-    storage: Storage | None = Field(default=None, description="Volume of the run. Default: a claim of 10Gi, retained.")
+    storage: Storage | None = Field(
+        default=None, description=f"Volume of the run. Default: a claim of {DEFAULT_CLAIM_SIZE}, retained."
+    )
     queue: Queue | None = Field(default=None, description="Queue settings. Default: its defaults.")
     suspend: bool = Field(
         default=False, description="true: save a checkpoint, stop and free the GPUs. false: resume from the checkpoint."
