@@ -55,7 +55,7 @@ def main() -> int:
         0 after SIGTERM or SIGINT, 78 for a configuration that cannot be used, 1 after a fault.
     """
     try:
-        chosen = settings.from_environment()
+        chosen = settings.load()
         logs.configure(chosen.log_level, quiet=["uvicorn"])
         asyncio.run(serve(chosen))
     except (SettingsError, ConfigurationError) as error:
@@ -76,11 +76,10 @@ async def serve(chosen: Settings) -> None:
         ExceptionGroup: a part of the gateway failed.
     """
     certificate = ServingCertificate(chosen.certificate, chosen.key)
-    kubeconfig = chosen.kubeconfig or None
     async with AsyncExitStack() as stack:
-        kube = await connect(kubeconfig, ServerClock(), FIELD_MANAGER, LIMITS)
+        kube = await connect(chosen.kubeconfig, ServerClock(), FIELD_MANAGER, LIMITS)
         stack.push_async_callback(kube.close)
-        users = await connect_users(kubeconfig)
+        users = await connect_users(chosen.kubeconfig)
         stack.push_async_callback(users.close)
         await _run(intake := Intake(kube), certificate, _servers(chosen, intake, users, certificate.context))
 

@@ -1,23 +1,25 @@
-"""Settings from environment variables."""
+"""Settings of the gateway, from the environment."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trainyard_gateway.errors import SettingsError
 
-
-def _port(default: int, variable: str) -> int:
-    port: int = Field(default, ge=1, le=65_535, validation_alias=variable, description="a TCP port from 1 to 65535")
-    return port
+_PREFIX = "TRAINYARD_"
+Port = Annotated[int, Field(ge=1, le=65_535, description="a TCP port from 1 to 65535")]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="one of DEBUG, INFO, WARNING, ERROR")
+]
 
 
 class Settings(BaseSettings):
-    """Settings of one gateway process; a field's description is the value its variable accepts.
+    """Settings of one gateway process; an empty variable counts as unset.
 
     Attributes:
         host: Address that all ports listen on.
@@ -25,21 +27,19 @@ class Settings(BaseSettings):
         api_port: HTTPS port of the REST API.
         health_port: HTTP port of /healthz, /readyz and /metrics.
         tls_directory: Directory with tls.crt and tls.key, as a mounted Secret has them.
-        kubeconfig: Kubeconfig file; empty inside a cluster.
-        log_level: Least severe level that is logged.
+        kubeconfig: Kubeconfig file; None inside a cluster.
+        log_level: Lowest level that is logged.
     """
 
-    model_config = SettingsConfigDict(frozen=True, case_sensitive=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
 
-    host: str = Field("0.0.0.0", validation_alias="TRAINYARD_HOST")  # noqa: S104 - a pod serves its cluster
-    port: int = _port(8443, "TRAINYARD_PORT")
-    api_port: int = _port(8444, "TRAINYARD_API_PORT")
-    health_port: int = _port(8080, "TRAINYARD_HEALTH_PORT")
-    tls_directory: Path = Field(Path("/etc/trainyard/tls"), validation_alias="TRAINYARD_TLS_DIRECTORY")
-    kubeconfig: str = Field("", validation_alias="KUBECONFIG")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias="TRAINYARD_LOG_LEVEL", description="one of DEBUG, INFO, WARNING, ERROR"
-    )
+    host: str = "0.0.0.0"  # noqa: S104 - a pod serves its cluster
+    port: Port = 8443
+    api_port: Port = 8444
+    health_port: Port = 8080
+    tls_directory: Path = Path("/etc/trainyard/tls")
+    kubeconfig: str | None = Field(default=None, validation_alias="KUBECONFIG")
+    log_level: LogLevel = "INFO"
 
     @property
     def certificate(self) -> Path:
@@ -52,8 +52,8 @@ class Settings(BaseSettings):
         return self.tls_directory / "tls.key"
 
 
-def from_environment() -> Settings:
-    """Read the settings of this process.
+def load() -> Settings:
+    """Read the TRAINYARD_ variables and KUBECONFIG.
 
     Raises:
         SettingsError: a value cannot be used; names the variable, the value and what is expected.
@@ -61,9 +61,9 @@ def from_environment() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        expected = {field.validation_alias: field.description for field in Settings.model_fields.values()}
-        sentences = [
-            f"{entry['loc'][0]} is '{entry['input']}'; set {expected[str(entry['loc'][0])]}."
-            for entry in error.errors(include_url=False)
-        ]
-        raise SettingsError(" ".join(sentences)) from error
+        raise SettingsError(" ".join(map(_sentence, error.errors(include_url=False)))) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    return f"{_PREFIX}{name.upper()} is '{error['input']}'; set {Settings.model_fields[name].description}."

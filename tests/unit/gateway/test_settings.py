@@ -23,10 +23,17 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_defaults() -> None:
-    chosen = settings.from_environment()
-    assert (chosen.port, chosen.api_port, chosen.health_port, chosen.kubeconfig) == (8443, 8444, 8080, "")
+    chosen = settings.load()
+    assert (chosen.port, chosen.api_port, chosen.health_port, chosen.kubeconfig) == (8443, 8444, 8080, None)
     assert chosen.certificate == Path("/etc/trainyard/tls/tls.crt")
     assert chosen.key == Path("/etc/trainyard/tls/tls.key")
+
+
+def test_empty_variables_count_as_unset(environment: pytest.MonkeyPatch) -> None:
+    for name in ("TRAINYARD_PORT", "TRAINYARD_LOG_LEVEL", "KUBECONFIG"):
+        environment.setenv(name, "")
+    assert settings.load().port == 8443
+    assert settings.load().kubeconfig is None
 
 
 def test_environment_is_read(environment: pytest.MonkeyPatch) -> None:
@@ -39,7 +46,7 @@ def test_environment_is_read(environment: pytest.MonkeyPatch) -> None:
     }
     for name, value in variables.items():
         environment.setenv(name, value)
-    chosen = settings.from_environment()
+    chosen = settings.load()
     assert (chosen.port, chosen.api_port, chosen.host) == (9443, 9444, "127.0.0.1")
     assert (chosen.kubeconfig, chosen.log_level) == ("/k", "DEBUG")
 
@@ -48,7 +55,6 @@ def test_environment_is_read(environment: pytest.MonkeyPatch) -> None:
     ("variable", "value", "expected"),
     [
         ("TRAINYARD_PORT", "0", "a TCP port from 1 to 65535"),
-        ("TRAINYARD_PORT", "", "a TCP port from 1 to 65535"),
         ("TRAINYARD_API_PORT", "65536", "a TCP port from 1 to 65535"),
         ("TRAINYARD_HEALTH_PORT", "http", "a TCP port from 1 to 65535"),
         ("TRAINYARD_LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR"),
@@ -57,14 +63,14 @@ def test_environment_is_read(environment: pytest.MonkeyPatch) -> None:
 def test_invalid_value_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, expected: str) -> None:
     environment.setenv(variable, value)
     with pytest.raises(SettingsError, match=f"{variable} is '{value}'; set {expected}"):
-        settings.from_environment()
+        settings.load()
 
 
 def test_every_invalid_value_is_named(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TRAINYARD_PORT", "https")
     environment.setenv("TRAINYARD_LOG_LEVEL", "LOUD")
     with pytest.raises(SettingsError, match=r"TRAINYARD_PORT is .*\. TRAINYARD_LOG_LEVEL is"):
-        settings.from_environment()
+        settings.load()
 
 
 def test_log_line_is_json_with_the_job_name() -> None:
