@@ -93,7 +93,8 @@ class Allowed:
 
 ALLOWED = (
     Allowed("*", r"early_?stopping|EarlyStopping|earlyStopping|evaluation\.patience", "a field of the API"),
-    Allowed("crds/trainyard_crds/*", r"\bpatience\b", "a field of the API"),
+    Allowed("crds/*", r"\b[Pp]atience\b", "a field of the API"),
+    Allowed("charts/trainyard/templates/crd-*", r"\bpatience\b", "a field of the API"),
 )
 
 

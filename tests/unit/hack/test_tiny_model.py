@@ -1,4 +1,4 @@
-"""The small model's rows are real, unique and kept apart; building twice gives the same bytes."""
+"""The small model: unique rows, a clean held-out split, a reproducible build."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def few(split: Split) -> Split:
     return dataclasses.replace(split, documents=split.documents[:200])
 
 
-def test_rows_are_many_and_use_the_documentation(split: Split) -> None:
+def test_rows_come_from_the_documentation(split: Split) -> None:
     assert 1500 <= len(split.train) <= 6000
     assert 150 <= len(split.held_out) <= 600
     by_function = {row.function: row for row in split.train + split.held_out}
@@ -43,25 +43,25 @@ def test_rows_are_many_and_use_the_documentation(split: Split) -> None:
     assert row.answer.startswith("A function of `os.path`: Split a pathname.")
 
 
-def test_no_function_and_no_answer_is_on_both_sides(split: Split) -> None:
+def test_functions_and_answers_are_on_one_side_only(split: Split) -> None:
     assert not {r.function for r in split.train} & {r.function for r in split.held_out}
     assert not {normal(r.summary) for r in split.train} & {normal(r.summary) for r in split.held_out}
     assert not {r.question for r in split.train} & {r.question for r in split.held_out}
 
 
-def test_nothing_is_said_twice(split: Split) -> None:
+def test_questions_and_answers_are_unique(split: Split) -> None:
     rows = split.train + split.held_out
     assert len({normal(row.summary) for row in rows}) == len({row.function for row in rows}) == len(rows)
 
 
-def test_pretraining_text_contains_no_held_out_answer_and_no_held_out_entry(split: Split) -> None:
+def test_pretraining_text_has_no_held_out_answer_or_entry(split: Split) -> None:
     text = " ".join(f" {normal(document)} " for document in split.documents)
     assert [row.function for row in split.held_out if f" {normal(row.summary)} " in text] == []
     starts = {document.split(":", 1)[0].split("(")[0] for document in split.documents}
     assert not starts & {row.function for row in split.held_out}
 
 
-def test_a_near_copy_of_a_held_out_answer_is_refused() -> None:
+def test_near_copy_of_a_held_out_answer_is_dropped() -> None:
     summary = "Return the area of the given shape."
     guard = Guard([questions.Row("shapes.area", "Explain `shapes.area`.", "A function of `shapes`", summary)])
     assert guard.repeats("shapes.other", "Return the AREA of\nthe given shapes, the area of the given shape.")
@@ -79,7 +79,7 @@ def test_a_near_copy_of_a_held_out_answer_is_refused() -> None:
         ("Without a full stop", "Without a full stop"),
     ],
 )
-def test_an_answer_is_whole_sentences_of_the_first_paragraph(text: str, expected: str) -> None:
+def test_answer_is_whole_sentences_of_the_first_paragraph(text: str, expected: str) -> None:
     assert first_sentences(text) == expected
 
 
@@ -87,7 +87,7 @@ def test_examples_and_tables_are_not_prose() -> None:
     assert corpus.prose("Add two\nnumbers.\n\n>>> add(1, 2)\n3\n\nNotes\n-----\nNone.") == "Add two numbers."
 
 
-def test_what_stands_in_the_folder(folder: Path, split: Split) -> None:
+def test_build_writes_model_rows_and_readme(folder: Path, split: Split) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (folder / "model").iterdir()}
     names = {path.name for path in folder.iterdir()}
     assert names == {"model", "train.jsonl", "heldout.jsonl", "README.md"}
@@ -98,7 +98,7 @@ def test_what_stands_in_the_folder(folder: Path, split: Split) -> None:
     assert not re.search(r"\{\w+\}", readme)
 
 
-def test_the_template_marks_the_answer_and_its_end(folder: Path) -> None:
+def test_template_marks_the_answer_and_its_end(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     chat = [{"role": "user", "content": "What is `x`?"}, {"role": "assistant", "content": "A thing."}]
     encoded = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
@@ -109,14 +109,14 @@ def test_the_template_marks_the_answer_and_its_end(folder: Path) -> None:
     assert prompt == "<|begin|><|user|>What is `x`?<|end|><|assistant|>"
 
 
-def test_the_saved_model_loads_and_knows_its_end_token(folder: Path) -> None:
+def test_saved_model_loads_with_its_end_token(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|end|>")
     assert model.get_input_embeddings().num_embeddings == len(tokenizer) == SMALL.vocabulary
 
 
-def test_building_twice_gives_the_same_bytes(folder: Path, split: Split, tmp_path: Path) -> None:
+def test_build_is_reproducible(folder: Path, split: Split, tmp_path: Path) -> None:
     build.write(tmp_path / "again", few(split), SMALL)
     assert digests(tmp_path / "again") == digests(folder)
 
