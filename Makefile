@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV = $(shell PYTHON=$(PYTHON) hack/venv)
-# One thread: tests and the demo share two cores, and tiny models are faster on one (no parallel overhead).
+# One thread: tests and the demo share two cores, and tiny models are faster without parallel overhead.
 export OMP_NUM_THREADS ?= 1
 export PYTHONPATH := crds:kube:operator:gateway:trainer_image:hack
 
@@ -34,16 +34,16 @@ static: format lint types imports generated ## Format, lint, types, imports, gen
 format: venv ## Fail when a file is not formatted (fix: make fix).
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
 
-lint: venv ## ruff.
+lint: venv ## Lint with ruff.
 	@.venv/bin/ruff check --quiet .
 
 types: venv ## mypy --strict on all packages.
 	@.venv/bin/mypy
 
-imports: venv ## The import rules of the house (import-linter).
+imports: venv ## The import rules (import-linter).
 	@out=$$(.venv/bin/lint-imports --no-cache) || { echo "$$out"; exit 1; }; echo "$$out" | grep 'Contracts:'
 
-generated: venv ## Fail when CRDs, docs or schemas are not what the models say.
+generated: venv ## Fail when generated CRDs, docs or schemas are stale.
 	@.venv/bin/python hack/generate.py --check || { echo "generated files are stale; run: make generate"; exit 1; }
 
 vocabulary: venv ## Fail on words that the glossary replaces (docs/glossary.md).
@@ -59,10 +59,10 @@ generate: venv ## Write CRDs, the chart's CRD templates, schemas and the API ref
 reviewable: fix generate ## Regenerate everything; fails on a dirty tree.
 	@git diff --exit-code --stat || { echo "the files above changed; commit them"; exit 1; }
 
-# Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt is of an
-# environment of its own, a test server.
+# Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt is the
+# separate environment of a test server.
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
-lock: venv ## Resolve the lock files anew from pyproject.toml.
+lock: venv ## Resolve the lock files from pyproject.toml.
 	@$(UV_COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
 	@$(UV_COMPILE) --extra operator --extra gateway -c requirements/dev.txt pyproject.toml -o requirements/operator.txt
 	@$(UV_COMPILE) --extra trainer -c requirements/dev.txt pyproject.toml -o requirements/trainer.txt
@@ -78,44 +78,44 @@ test: ## All tiers.
 	@$(MAKE) test-api
 	@$(MAKE) test-e2e
 
-test-quick: venv ## Offline tests but for those that take seconds each.
+test-quick: venv ## Offline tests without the slow ones.
 	@$(PYTEST) tests/unit -n 2 -m "not slow"
 
 test-unit: venv ## Offline tests, about 5 minutes.
 	@echo "== tier: unit (offline) =="
 	@$(PYTEST) tests/unit -n 3
 
-# Tests mostly wait, so there are more processes than cores; tests/api/conftest.py shares out the files. The Go programs
-# of six control planes collect less often, which saves a tenth of the CPU.
+# Tests mostly wait, so there are more processes than cores; tests/api/conftest.py distributes the files. GOGC makes the
+# Go programs of six control planes collect garbage less often, which saves a tenth of the CPU.
 test-api: venv ## Against a real kube-apiserver, etcd, controller-manager and scheduler.
 	@echo "== tier: api (real control plane; the first run builds it, about 6 minutes) =="
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@GOGC=400 $(PYTEST) tests/api -n 6
 
-# Not among all tiers: it builds Kueue first. What the api tier plays of Kueue is held against this.
+# Not part of `make test`, since it builds Kueue. It verifies what the api tier simulates of Kueue.
 .PHONY: test-kueue
 test-kueue: venv ## Kueue mode with Kueue's own manager (the first run builds it, about 10 minutes).
 	@echo "== tier: kueue (real control plane, Kueue from its module, fake nodes) =="
 	@$(PYTHON) hack/cluster build kueue >/dev/null
 	@$(PYTEST) tests/kueue
 
-# Tests wait for the node, which takes as many jobs as it has room for; tests/e2e/conftest.py shares them out.
+# Tests wait for the capacity of the node; tests/e2e/conftest.py distributes them.
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTHON) hack/cluster build node >/dev/null
 	@$(PYTEST) tests/e2e -n 6
 
-test-gpu: venv ## On an NVIDIA GPU; without one every test is skipped and says so.
+test-gpu: venv ## On an NVIDIA GPU; skipped with a message where there is none.
 	@echo "== tier: gpu =="
 	@$(PYTEST) tests/gpu
 
-# Kills, stops and resurrects trainers; CI takes a sample in the unit tier. Another seed every time; SEED=7 repeats one.
-campaign-trainer: venv ## Trainers killed, stopped and resurrected at every instant: 400 trials, about 15 minutes.
+# The unit tier runs a sample. The seed is random; SEED=7 repeats one.
+campaign-trainer: venv ## Trainers killed, stopped and continued at any instant: 400 trials, about 15 minutes.
 	@echo "== campaign: trainer (offline, no cluster) =="
 	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
-# Every write of a job's life x kill -9 at three instants, x 409, 429, 500, 503, reset and a lost reply, and every watch
-# event dropped and held, a 30 s outage, 1,000 idle jobs: about 1000 runs, more than half an hour on two idle cores.
+# Every write of a job's lifecycle x kill -9 at three instants, x 409, 429, 500, 503, reset and a lost response; every
+# watch event dropped and held; a 30 s outage; 1,000 idle jobs: about 1000 runs, more than half an hour on two idle cores.
 # ONLY=kills, answers or events; SAMPLE=10 cases per row.
 .PHONY: campaign-operator
 campaign-operator: venv ## All faults between the operator and the API server; prints a table, fails on a difference.
@@ -125,13 +125,13 @@ campaign-operator: venv ## All faults between the operator and the API server; p
 # 2,000 TrainingJobs on 64 fake nodes of 8 GPUs; the same with 100 kills of the operator; two replicas; nodes that come and
 # go: about half an hour on two idle cores. ONLY=load, kills, replicas or chaos; NODES, JOBS, KILLS, SECONDS_EACH; SEED=7 repeats one.
 .PHONY: campaign-queue
-campaign-queue: venv ## The GPU queue at full size, killed, doubled and disturbed; prints what it measured.
+campaign-queue: venv ## The GPU queue at full size, with kills, two replicas and disturbances; prints figures.
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m tests.queueing.campaign $(if $(ONLY),--only $(ONLY)) $(if $(NODES),--nodes $(NODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH)) $(if $(SEED),--seed $(SEED))
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 
-# JSON=FILE also writes the report there; QUICK=1 does little of everything. On an otherwise idle machine, or say so.
+# JSON=FILE also writes the report there; QUICK=1 is a smoke test. Run on an idle machine, or state the load.
 BENCH = PYTHONPATH=.:$$PYTHONPATH .venv/bin/python -m benchmarks
 BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
@@ -146,7 +146,7 @@ bench-operator: venv ## Latency, writes, idle cost and restart of operator and g
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(BENCH).operator $(BENCH_OPTIONS)
 
-bench-queue: venv ## 2,000 jobs on 64 fake GPUs: order, use, speed and cost of the queue: about 7 minutes.
+bench-queue: venv ## 2,000 jobs on 64 and 512 fake GPUs: order, GPU use, speed and cost: about 25 minutes.
 	@$(PYTHON) hack/cluster build api >/dev/null
 	@$(BENCH).queue $(BENCH_OPTIONS)
 
@@ -156,7 +156,7 @@ bench-trainer: venv ## Start, checkpoint stall and recovery of the trainer: abou
 bench-training: venv ## Speed and memory of training beside transformers.Trainer: about 13 minutes, CPU only.
 	@$(BENCH).training $(BENCH_OPTIONS)
 
-bench-gpu: venv ## The same for an 8B model on a GPU; says so where there is none.
+bench-gpu: venv ## The same for an 8B model on a GPU; skipped with a message where there is none.
 	@$(BENCH).gpu.training $(if $(JSON),--json $(JSON))
 
 # --- quickstart and demo -------------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ bench-gpu: venv ## The same for an 8B model on a GPU; says so where there is non
 try: venv ## Fine-tune a small model on the CPU, and compare it before and after: no cluster, Docker or root.
 	@.venv/bin/python -m quickstart
 
-demo: venv ## From nothing to a fine-tuned model on a real cluster. MODEL=hf://org/name uses another base model.
+demo: venv ## Build a cluster and fine-tune a model on it. MODEL=hf://org/name uses another base model.
 	@.venv/bin/python -m demo up $(if $(MODEL),--model $(MODEL))
 
 clean-demo: ## Remove every process, mount, bridge and file the demo made (KEEP_CACHE=1 keeps what was built).
