@@ -92,7 +92,7 @@ class Shared:
 
     @property
     def in_flight(self) -> int:
-        """Step of the checkpoint in flight: saved_steps to the writer and not yet published; 0 if there is none."""
+        """Step of the checkpoint in flight: handed to the writer and not yet published; 0 if there is none."""
         return self._get(1)
 
     @in_flight.setter

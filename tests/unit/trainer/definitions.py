@@ -1,4 +1,4 @@
-"""Puts a task of a test in the place of the llm task, so that run configs name it."""
+"""Replacement of the llm task by a task of a test, for run configs with `task: llm`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from trainyard_trainer.tasks.registry import TASKS
 
 
 def replace_llm(create: Callable[[], Task], patch: pytest.MonkeyPatch | None = None, **changes: Any) -> None:
-    """Let run configs with `task: llm` train another task, for as long as the patch lasts, else for good."""
+    """Replace the llm task while the patch is active; without a patch, for the rest of the process."""
     definition = replace(LLM, create=create, **changes)
     if patch is None:
         TASKS[LLM.name] = definition

@@ -1,4 +1,4 @@
-"""Each dataset, model and run config of the corpus, through the command as a user runs it: exit code and sentence."""
+"""Exit code and message of the command line for each dataset, model and run config of the error corpus."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _unknown_architecture(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({**config, "model_type": "tinyllama9"}))
 
 
-def _no_number(model: Path) -> None:
-    """In the embedding of the letter Z: only rows that have it are affected."""
+def _non_finite_weight(model: Path) -> None:
+    """Set the embedding of the letter Z to NaN, which affects only rows with that letter."""
     path = model / "model.safetensors"
     weights = load_file(path)
     weights["model.embed_tokens.weight"][tiny.make_tokenizer().convert_tokens_to_ids("Z")] = float("nan")
@@ -69,7 +69,7 @@ def _row_of_50_megabytes(folder: Path) -> None:
 
 
 def _zip_bomb(folder: Path) -> None:
-    """100 MiB of blank lines in 100 KB."""
+    """Write 100 MiB of blank lines compressed to 100 KB."""
     with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rows.jsonl", (" " * 1_000_000 + "\n") * 100)
 
@@ -82,7 +82,7 @@ SPOILS: dict[str, Callable[[Path], None]] = {
     "no tokenizer": _no_tokenizer,
     "no chat template": _no_chat_template,
     "unknown architecture": _unknown_architecture,
-    "no number": _no_number,
+    "no number": _non_finite_weight,
 }
 
 
@@ -102,13 +102,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def run_case(
     tmp_path: Path, tiny_model: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[DataCase], Termination]:
-    """Trains what a case says."""
+    """Runs the trainer on a case."""
     return lambda case: train(prepare(case, tmp_path, tiny_model, hub), tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def _same_logging() -> Iterator[None]:
-    """A run hands the process's logging to its run log; the next one starts anew."""
+    """Restore logging after each test: a run redirects it to its run log."""
     before = list(logging.getLogger().handlers)
     yield
     logging.getLogger().handlers[:] = before
@@ -117,7 +117,7 @@ def _same_logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_same_logging")
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_ends_with_its_exit_code_and_sentence(
+def test_error_has_its_exit_code_and_message(
     name: str,
     run_case: Callable[[DataCase], Termination],
     tmp_path: Path,
@@ -127,10 +127,10 @@ def test_a_mistake_ends_with_its_exit_code_and_sentence(
     case = CASES[name]
     termination = run_case(case)
     out, err = capfd.readouterr()
-    said = (warnings(out) if case.exit_code == 0 else err.strip()).replace(str(tmp_path), "/somewhere")
+    reported = (warnings(out) if case.exit_code == 0 else err.strip()).replace(str(tmp_path), "/somewhere")
     if request.config.getoption("--update-goldens"):
-        case.expected_path.write_text(f"{said}\n")
-    assert said == case.message
+        case.expected_path.write_text(f"{reported}\n")
+    assert reported == case.message
     assert "Traceback" not in err
     assert termination.exit_code == case.exit_code
     assert termination.reason == reason_for(case.exit_code)
@@ -140,7 +140,7 @@ def test_a_mistake_ends_with_its_exit_code_and_sentence(
 
 
 def prepare(case: DataCase, tmp_path: Path, tiny_model: Path, hub: Hub) -> Path:
-    """Write the files of a case; the path of its run config."""
+    """Write the files of a case and return the path of its run config."""
     model = tiny_model
     for file, content in case.files.items():
         path = tmp_path / file
@@ -160,7 +160,7 @@ def prepare(case: DataCase, tmp_path: Path, tiny_model: Path, hub: Hub) -> Path:
 
 
 def document(case: DataCase, folder: Path, model: Path) -> dict[str, Any]:
-    """The run config: one that works, with what the case changes."""
+    """Return a valid run config with the changes of a case."""
     working = {
         "runDirectory": f"{folder}/run",
         "task": "llm",
@@ -175,7 +175,7 @@ def document(case: DataCase, folder: Path, model: Path) -> dict[str, Any]:
 
 
 def train(run_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Termination:
-    """Run `train` in this process; the termination message must agree with the exit code."""
+    """Run `train` in this process and return its termination."""
     log = tmp_path / "termination-log"
     monkeypatch.setenv(TERMINATION_LOG_ENV, str(log))
     monkeypatch.setattr(sys, "argv", ["trainyard-trainer", "train", "--config", str(run_config)])
@@ -186,13 +186,13 @@ def train(run_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def warnings(out: str) -> str:
-    """What a run that goes on says about its data."""
+    """Return the data events in the log of a run that continues."""
     events = [json.loads(line) for line in out.splitlines()]
     return "\n".join(
         f"{event['type']}: {event['message']}" for event in events if event.get("type") == "ValidationOverlap"
     )
 
 
-def test_every_sentence_is_expected_by_a_case() -> None:
+def test_every_expected_message_belongs_to_a_case() -> None:
     folder = next(iter(CASES.values())).path.parent
     assert {path.stem for path in folder.glob("*.txt")} == CASES.keys()

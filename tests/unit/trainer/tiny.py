@@ -1,4 +1,4 @@
-"""A random tiny llama with a byte-level BPE tokenizer, made in a second, and rows to train it on."""
+"""A tiny random Llama with a byte-level BPE tokenizer, created within a second, and training rows."""
 
 import json
 from collections.abc import Iterable
@@ -80,12 +80,12 @@ def save_tiny_model(directory: Path, template: str | None = MARKED_TEMPLATE) -> 
 
 
 def questions(count: int, start: int = 0) -> list[dict[str, object]]:
-    """Rows of `messages`, all different, of different lengths."""
+    """Return distinct rows of `messages` with different lengths."""
     rows: list[dict[str, object]] = []
     for number in range(start, start + count):
-        asked = f"{QUESTIONS[number % 6]} {SUBJECTS[number % 7]} {number}"
-        said = " ".join([SUBJECTS[(number * 3) % 7]] * (1 + number % 4))
-        rows.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]})
+        question = f"{QUESTIONS[number % 6]} {SUBJECTS[number % 7]} {number}"
+        answer = " ".join([SUBJECTS[(number * 3) % 7]] * (1 + number % 4))
+        rows.append({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A toy task: a tiny network with dropout over random rows. It trains through the engine, which knows nothing of it."""
+"""A toy task: a tiny network with dropout on random rows, trained by the real engine."""
 
 from __future__ import annotations
 
@@ -67,9 +67,11 @@ class ToyData:
 
 
 class ToyTask:
-    """`hooks` maps a method's name to what is called, with the number of the call (1 for the first), before it runs.
+    """A task whose calls can be intercepted.
 
-    `bad_loss` is the call of `loss` that returns no number.
+    Args:
+        hooks: By method name, a function that is called with the number of the call (from 1) before the method runs.
+        bad_loss: Number of the call of `loss` that returns NaN.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class ToyTask:
 
 
 def run_config(run_directory: Path, **blocks: Any) -> RunConfig:
-    """12 steps of 4 micro-batches over 4 passes, saved and evaluated every 3 steps."""
+    """Return a config with 12 steps of 4 micro-batches over 4 epochs, saved and evaluated every 3 steps."""
     document: dict[str, Any] = {
         "runDirectory": str(run_directory),
         "task": "llm",
@@ -183,14 +185,14 @@ def run_config(run_directory: Path, **blocks: Any) -> RunConfig:
 
 
 def train_toy(config: RunConfig, task: ToyTask, stop: StopFlag | None = None) -> Termination:
-    """One start of a run in this process."""
+    """Run one attempt in this process."""
     with pytest.MonkeyPatch.context() as patch:
         replace_llm(lambda: task, patch)
         return bootstrap.train(config, stop=stop or StopFlag(), environ={})
 
 
 def exported(run_directory: Path) -> bytes:
-    """The final weights."""
+    """Return the exported weights."""
     return (run_directory / "exports/model/model.safetensors").read_bytes()
 
 
@@ -198,13 +200,13 @@ OF_THE_CLOCK = ("time", "tokensPerSecond", "imagesPerSecond", "dataWait", "mfu")
 
 
 def metric_lines(run_directory: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without what depends on the clock."""
+    """Return the lines of metrics.jsonl without values that depend on the clock."""
     lines = (run_directory / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_CLOCK} for line in lines]
 
 
 def event_lines(run_directory: Path) -> list[tuple[int, str, float]]:
-    """What TensorBoard's own reader finds, file after file, without what depends on the clock."""
+    """Return what TensorBoard's reader finds in all files, without values that depend on the clock."""
     return [
         (event.step, value.tag, tensor_util.make_ndarray(value.tensor).item())
         for path in sorted((run_directory / "tensorboard").iterdir())
@@ -215,22 +217,21 @@ def event_lines(run_directory: Path) -> list[tuple[int, str, float]]:
 
 
 class Killed(BaseException):
-    """Ends a start as a kill would: nothing of ours catches it."""
+    """Ends an attempt like a kill: the trainer does not catch it."""
 
 
 def play(fault: str) -> None:
-    """Let the trainer of this process train the toy task, and die or be stopped in the middle.
+    """Make the trainer of this process train the toy task and inject a fault.
 
     Args:
-        fault: `<kill|term|pod>:<method of the task, or file system call>:<number of the call>`; `pod` kills the
-            launcher, and all its processes with it. `wait:<method>:<file>` makes a file and waits until it is removed.
-            Empty: nothing happens.
+        fault: `<kill|term|pod>:<method of the task or of Files>:<number of the call>`; `pod` kills the launcher and
+            its processes. `wait:<method>:<file>` creates a file and waits until it is removed. Empty: no fault.
     """
     hooks: dict[str, Callable[[int], None]] = {}
     if fault:
         how, where, number = fault.split(":")
 
-        def strike(call: int) -> None:
+        def on_call(call: int) -> None:
             if how == "wait":
                 Path(number).touch()
                 while Path(number).exists():
@@ -241,19 +242,19 @@ def play(fault: str) -> None:
                 if how == "pod":
                     signal.pause()
 
-        hooks[where] = strike
+        hooks[where] = on_call
         if hasattr(Files, where):
-            count_calls(where, strike)
+            count_calls(where, on_call)
     replace_llm(lambda: ToyTask(hooks=hooks))
 
 
-def count_calls(name: str, strike: Callable[[int], None]) -> None:
-    """Let `strike` see the number of every call of a method of Files, before it runs."""
+def count_calls(name: str, on_call: Callable[[int], None]) -> None:
+    """Call `on_call` with the number of each call of a method of Files, before it runs."""
     original, calls = getattr(Files, name), []
 
     def counted(*args: object) -> object:
         calls.append(name)
-        strike(len(calls))
+        on_call(len(calls))
         return original(*args)
 
     setattr(Files, name, counted)

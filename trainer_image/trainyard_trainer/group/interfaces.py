@@ -65,4 +65,5 @@ def _of_ipv4(packed: bytes) -> str | None:
 
 def _of_ipv6(digits: str) -> str | None:
     lines = _IPV6.read_text(encoding="ascii").splitlines() if _IPV6.exists() else []
-    return next((words[-1] for words in map(str.split, lines) if words[0] == digits), None)
+    fields_by_line = (line.split() for line in lines)
+    return next((fields[-1] for fields in fields_by_line if fields[0] == digits), None)

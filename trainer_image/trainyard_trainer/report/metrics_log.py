@@ -85,7 +85,7 @@ class MetricsLog:
             self._file.close()
 
     def _open_file(self) -> io.FileIO:
-        assert self._file is not None, "begin() comes first"
+        assert self._file is not None, "begin() must be called first"
         return self._file
 
 

@@ -68,7 +68,7 @@ class EventFile:
             Summary.Value(tag=name, simple_value=value) for name, value in line.items() if name not in ("step", "time")
         ]
         wall_time = datetime.fromisoformat(line["time"]).timestamp()
-        assert self._file is not None, "begin() comes first"
+        assert self._file is not None, "begin() must be called first"
         write_all(self._file, _record(wall_time=wall_time, step=line["step"], summary=Summary(value=scalars)))
 
     def close(self) -> None:
