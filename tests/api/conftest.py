@@ -17,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 from cluster import api
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.gateway_support import RESTRICTED, TIMEOUT, Kubernetes, install_crd, plane
-from tests.api.operator_support import NODE, Operator, Team, leading, namespace_of_a_team
+from tests.api.operator_support import NODE, Operator, Team, leading, team_namespace
 
 ORDER = (
     ("test_faults",),
@@ -108,5 +108,5 @@ def operator(session_operator: Operator) -> Operator:
 @pytest.fixture
 def team(control_plane: Kubernetes) -> Iterator[Team]:
     """A separate namespace for each test."""
-    with namespace_of_a_team(control_plane, "team", RESTRICTED) as made:
+    with team_namespace(control_plane, "team", RESTRICTED) as made:
         yield made

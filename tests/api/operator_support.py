@@ -1,4 +1,4 @@
-"""A real operator process beside a real control plane; the tests play the kubelet."""
+"""A real operator process with a real control plane; the tests act as the kubelet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.printer_text import progress_summary
 
 Object = dict[str, Any]
-NODE = "played-node"
+NODE = "test-node"
 IMAGE = "registry.local/trainyard-trainer:test"
 SPEC: Object = {
     "task": "llm",
@@ -34,19 +34,19 @@ SPEC: Object = {
     "resources": {"gpus": 0, "cpu": "1", "memory": "2Gi"},
 }
 USER = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
-"""The operator, to the API server."""
+"""User name of the operator."""
 
 
 class Operator(SupervisedProcess):
-    """An operator process with the permissions the chart gives it.
+    """An operator process with the permissions of the chart.
 
     Args:
-        kubernetes: Its control plane.
-        folder: Where its kubeconfig and log go.
-        identity: Its name in the Lease.
-        chart: Values of the chart, as Helm's words.
-        through: Makes a kubeconfig that leads through a proxy out of the real one.
-        environment: More of its environment.
+        kubernetes: The control plane.
+        folder: Folder of its kubeconfig and log.
+        identity: Identity in the Lease.
+        chart: Values of the chart as Helm arguments.
+        through: Returns a kubeconfig that uses a proxy, from the real one.
+        environment: More environment variables.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Operator(SupervisedProcess):
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True)
 
     def restart(self) -> None:
-        """Start again after `kill` or `stop`."""
+        """Start again after `kill` or `stop` and wait for leadership."""
         self.start()
         self.wait_for_leadership()
 
@@ -112,8 +112,8 @@ class Operator(SupervisedProcess):
     def get(self, path: str) -> tuple[int, str]:
         return fetch(self.health_port, path)
 
-    def told(self, path: str) -> Object:
-        """What it says of itself in JSON."""
+    def get_json(self, path: str) -> Object:
+        """Return a JSON document of the health server."""
         found: Object = json.loads(until(lambda: (answer := self.get(path))[0] == 200 and answer[1]))
         return found
 
@@ -123,7 +123,7 @@ class Operator(SupervisedProcess):
 
 @contextlib.contextmanager
 def leading(operator: Operator) -> Iterator[Operator]:
-    """An operator from when it leads, ended in the end."""
+    """Wait until an operator leads; kill it at the end."""
     try:
         operator.wait_for_leadership()
         yield operator
@@ -131,12 +131,12 @@ def leading(operator: Operator) -> Iterator[Operator]:
         operator.kill()
 
 
-def service_account(kubernetes: Kubernetes, folder: Path, *words: str) -> Path:
-    """A kubeconfig for the operator's service account, bound to the roles of the chart."""
+def service_account(kubernetes: Kubernetes, folder: Path, *arguments: str) -> Path:
+    """Create the operator's service account with the roles of the chart and return its kubeconfig."""
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
     objects = [
         entry
-        for entry in render(MINIMAL, *words)
+        for entry in render(MINIMAL, *arguments)
         if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-operator"
     ]
     kubernetes.apply(*objects)
@@ -151,7 +151,7 @@ def service_account(kubernetes: Kubernetes, folder: Path, *words: str) -> Path:
 
 
 class Team:
-    """A namespace under Pod Security `restricted`, and the kubelet of its pods."""
+    """A namespace under Pod Security `restricted`; the test acts as the kubelet of its pods."""
 
     def __init__(self, kubernetes: Kubernetes, namespace: str) -> None:
         self.kubernetes, self.client, self.namespace = kubernetes, kubernetes.client, namespace
@@ -176,8 +176,8 @@ class Team:
 
 
 @contextlib.contextmanager
-def namespace_of_a_team(kubernetes: Kubernetes, prefix: str, labels: dict[str, str] | None = None) -> Iterator[Team]:
-    """A namespace of its own for a test, which nobody waits for in the end."""
+def team_namespace(kubernetes: Kubernetes, prefix: str, labels: dict[str, str] | None = None) -> Iterator[Team]:
+    """Create a namespace for a test and delete it at the end, without waiting."""
     namespace = f"{prefix}-{uuid.uuid4().hex[:8]}"
     kubernetes.namespace(namespace, labels)
     try:
@@ -229,7 +229,7 @@ class TrainingJob:
         return pods
 
     def pod(self, role: str = "train") -> Pod:
-        """Wait for the pod that has not ended."""
+        """Wait for a pod that has not ended."""
 
         def unfinished() -> Object | None:
             live = [pod for pod in self.pods(role) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
@@ -243,21 +243,21 @@ class TrainingJob:
         return sorted(own, key=lambda entry: str(entry["eventTime"]))
 
     def run(self) -> Pod:
-        """Play the kubelet until the job runs."""
+        """Start the pod and wait until the job runs."""
         pod = self.pod()
         pod.start()
         self.wait("Running")
         return pod
 
-    def run_for_good(self) -> Pod:
-        """Play the kubelet until the job runs and all of that was told: an Event is the last of a transition."""
+    def run_and_wait_for_event(self) -> Pod:
+        """Start the pod and wait for the Event of the running job, the last write of the transition."""
         pod = self.run()
         until(lambda: "Running" in {event["reason"] for event in self.events()})
         return pod
 
-    def report(self, words: str) -> None:
-        """Play the gateway: a trainer's last report, which it makes before its container ends."""
-        last = json.loads(words)
+    def report(self, message: str) -> None:
+        """Write the trainer's last report to the status, as the gateway does before the container ends."""
+        last = json.loads(message)
         progress = {"stage": "Training", "step": last["step"], "totalSteps": last["totalSteps"]}
         progress |= {"percent": 100.0 * last["step"] / last["totalSteps"], "updatedAt": "2026-01-01T00:01:00Z"}
         status = {
@@ -269,12 +269,12 @@ class TrainingJob:
         self.client.patch(f"{self.path}/status", {"status": status})
 
     def finish(self, pod: Pod) -> None:
-        """Play the trainer's good end."""
+        """End the pod as a trainer that has finished."""
         pod.end(0, termination("Finished", step=100, message="Training finished after 100 steps."))
 
 
 class Pod:
-    """A pod whose kubelet the test plays."""
+    """A pod for which the test acts as the kubelet."""
 
     def __init__(self, job: TrainingJob, name: str) -> None:
         self.kubernetes, self.client, self.name = job.team.kubernetes, job.client, name
@@ -289,7 +289,7 @@ class Pod:
             return None
 
     def start(self) -> None:
-        """Bind it and let its container run."""
+        """Bind the pod and set its container to running."""
         self.bind()
         self._status("Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
 
@@ -298,14 +298,14 @@ class Pod:
         self.kubernetes.kubectl("create", "--raw", f"{self.path}/binding", "-f", "-", text=json.dumps(body))
 
     def wait_for_deletion(self) -> None:
-        """Wait until somebody wants it gone."""
+        """Wait until the pod is being deleted."""
         until(lambda: (pod := self.read()) is None or "deletionTimestamp" in pod["metadata"])
 
     def waiting(self, reason: str, message: str) -> None:
         self._status("Pending", {"waiting": {"reason": reason, "message": message}})
 
     def end(self, exit_code: int, message: str = "", reason: str = "Error") -> None:
-        """End its container, and remove it when it is being deleted."""
+        """Set the container to terminated, and remove a pod that is being deleted."""
         terminated = {
             "exitCode": exit_code,
             "reason": "Completed" if exit_code == 0 else reason,
@@ -334,7 +334,7 @@ class Pod:
 
 
 def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, reason: str = "TrainingFinished") -> str:
-    """A termination message as the trainer writes it."""
+    """Return a termination message as written by the trainer."""
     checkpoint = {
         "name": f"step-{step}-e1",
         "step": step,
@@ -358,15 +358,15 @@ def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, re
 
 
 def offer_gpus(kubernetes: Kubernetes, node: str, resource: str, count: int) -> None:
-    """Let a played node be ready and have GPUs, for the queue; with no CPU, the scheduler has no use for it."""
+    """Make a node ready with GPUs for the queue, and without CPU, so that the scheduler ignores it."""
     ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": datetime.now(UTC).isoformat()}
-    room = {"allocatable": {resource: str(count)}, "capacity": {resource: str(count)}, "conditions": [ready]}
+    status = {"allocatable": {resource: str(count)}, "capacity": {resource: str(count)}, "conditions": [ready]}
     kubernetes.kubectl(
-        "patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps({"status": room})
+        "patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
     )
 
 
 def requests_by(kubernetes: Kubernetes, user: str, after: int = 0) -> list[Object]:
-    """Finished requests of a user from the audit log, beginning with its `after`-th event."""
+    """Return the finished requests of a user in the audit log, from event number `after` on."""
     made = [entry for entry in kubernetes.audit(after) if entry["stage"] == "ResponseComplete"]
     return [entry for entry in made if entry["user"]["username"] == user]

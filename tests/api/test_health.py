@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.chart_support import ROOT
 from tests.api.gateway_support import Gateway, Job, Kubernetes, Pod, control_plane, fetch, sample, until
-from tests.api.operator_support import NODE, Team, namespace_of_a_team, offer_gpus, service_account
+from tests.api.operator_support import NODE, Team, offer_gpus, service_account, team_namespace
 from tests.faults.plan import Action, Fault, Request
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
@@ -70,7 +70,7 @@ def gateway(plane: Kubernetes, proxy: Proxy, tmp_path: Path) -> Iterator[Gateway
 
 @pytest.fixture
 def team(plane: Kubernetes) -> Iterator[Team]:
-    with namespace_of_a_team(plane, "team") as made:
+    with team_namespace(plane, "team") as made:
         yield made
 
 

@@ -26,8 +26,8 @@ from tests.api.operator_support import (
     Team,
     TrainingJob,
     leading,
-    namespace_of_a_team,
     requests_by,
+    team_namespace,
     termination,
 )
 
@@ -63,7 +63,7 @@ def operator(kubernetes: Kubernetes, front: Front, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def before_kueue(kubernetes: Kubernetes, operator: Operator) -> Iterator[tuple[TrainingJob, Object]]:
     """A TrainingJob and its status from before Kueue was installed."""
-    with namespace_of_a_team(kubernetes, "early", RESTRICTED) as team:
+    with team_namespace(kubernetes, "early", RESTRICTED) as team:
         job = submit(team, "early")
         yield job, job.wait("Queued")
 
@@ -86,7 +86,7 @@ def team(kubernetes: Kubernetes, operator: Operator, manager: Manager, front: Fr
     if operator.process.poll() is not None:
         operator.restart()
     kueue_support.cluster_queue(kubernetes, 2)
-    with namespace_of_a_team(kubernetes, "kueue", RESTRICTED) as made:
+    with team_namespace(kubernetes, "kueue", RESTRICTED) as made:
         kueue_support.local_queue(kubernetes, made.namespace)
         yield made
         kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", made.namespace, "--wait=true")
@@ -169,7 +169,7 @@ def test_two_jobs_have_positions_reasons_and_kueues_nodes(team: Team, operator: 
 
 def shown(operator: Operator, part: str, team: Team) -> list[tuple[str, int | None]]:
     """Return names and positions of the team's jobs in a part of the debug view."""
-    rows = operator.told("/queue")[part]
+    rows = operator.get_json("/queue")[part]
     return [(row["name"], row.get("position")) for row in rows if row["namespace"] == team.namespace]
 
 

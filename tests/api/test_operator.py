@@ -18,8 +18,8 @@ from tests.api.operator_support import (
     Operator,
     Team,
     TrainingJob,
-    namespace_of_a_team,
     requests_by,
+    team_namespace,
     termination,
 )
 
@@ -36,7 +36,7 @@ def wait_for_processing(team: Team) -> None:
 @pytest.fixture
 def elsewhere(control_plane: Kubernetes) -> Iterator[Team]:
     """Another namespace."""
-    with namespace_of_a_team(control_plane, "elsewhere") as made:
+    with team_namespace(control_plane, "elsewhere") as made:
         yield made
 
 
@@ -242,7 +242,7 @@ def test_unchanged_job_causes_no_requests(
     operator: Operator, team: Team, elsewhere: Team, control_plane: Kubernetes
 ) -> None:
     job = team.create("idle")
-    job.run_for_good()
+    job.run_and_wait_for_event()
     wait_for_processing(elsewhere)
     before = len(control_plane.audit())
     job.client.patch(job.path, {"metadata": {"annotations": {"example.com/touched": "yes"}}})

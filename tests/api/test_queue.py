@@ -102,7 +102,7 @@ class QueueCluster:
 
     def rows(self, part: str) -> dict[str, Object]:
         """Return one part of the operator's debug view of the queue, by job name."""
-        return {row["name"]: row for row in self.operator.told("/queue")[part]}
+        return {row["name"]: row for row in self.operator.get_json("/queue")[part]}
 
     def holds(self, name: str) -> bool:
         return name in self.rows("holding")
@@ -181,7 +181,7 @@ def test_held_queue_starts_no_job_until_release(cluster: QueueCluster, policy: P
     cluster.wait("job", "Queued", "QueueHeld")
     policy.write_text('{"held": "no"}')
     until(lambda: "it should be a valid boolean" in cluster.operator.log())
-    settings = cluster.operator.told("/queue")["settings"]
+    settings = cluster.operator.get_json("/queue")["settings"]
     assert (settings["held"], 'held is "no"' in settings["fault"]) == (True, True)
     assert sample(cluster.operator.get("/metrics")[1], "trainyard_queue_settings_wrong") == 1
     assert sample(cluster.operator.get("/metrics")[1], "trainyard_queue_held") == 1
@@ -375,5 +375,5 @@ def is_refused(cluster: QueueCluster, pod: Object) -> bool:
 
 def gpus(operator: Operator) -> dict[str, tuple[bool, int]]:
     """Return for each node of the debug view whether it is schedulable, and its held GPUs."""
-    nodes = operator.told("/gpus")["nodes"]
+    nodes = operator.get_json("/gpus")["nodes"]
     return {node["name"]: (node["open"], node["held"].get("nvidia.com/gpu", 0)) for node in nodes}

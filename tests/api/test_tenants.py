@@ -20,8 +20,8 @@ from tests.api.operator_support import (
     Pod,
     Team,
     TrainingJob,
-    namespace_of_a_team,
     requests_by,
+    team_namespace,
     termination,
 )
 from trainyard_crds.constants import ROLE_LABEL
@@ -33,7 +33,7 @@ Object = dict[str, Any]
 @pytest.fixture
 def other(control_plane: Kubernetes) -> Iterator[Team]:
     """Namespace of another tenant, with a claim, a Secret and a ConfigMap that the team lacks."""
-    with namespace_of_a_team(control_plane, "other") as made:
+    with team_namespace(control_plane, "other") as made:
         metadata = {"name": "theirs", "namespace": made.namespace}
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
         control_plane.apply(
@@ -146,7 +146,7 @@ def test_no_field_references_another_namespace(team: Team, spec: Object, field: 
 
 def test_jobs_with_the_same_name_in_two_namespaces_are_independent(operator: Operator, team: Team, other: Team) -> None:
     ours, theirs = team.create("run"), other.create("run")
-    pod, their_pod = ours.run_for_good(), theirs.run_for_good()
+    pod, their_pod = ours.run_and_wait_for_event(), theirs.run_and_wait_for_event()
     assert ours.child_name != theirs.child_name
     for mine, foreign in ((ours, theirs), (theirs, ours)):
         names = {foreign.team.namespace, foreign.uid, foreign.child_name}
@@ -187,7 +187,7 @@ def forged_job(victim: TrainingJob) -> Object:
 
 def test_forged_children_in_another_namespace_are_ignored(operator: Operator, team: Team, other: Team) -> None:
     ours = team.create("victim")
-    pod = ours.run_for_good()
+    pod = ours.run_and_wait_for_event()
     before = ours.read()
     forged = TrainingJob(other, "victim", ours.uid)
     fake = other.client.apply(forged.child_path, forged_job(ours))

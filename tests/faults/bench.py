@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.api.gateway_support import Kubernetes, plane, until
-from tests.api.operator_support import NODE, Team, namespace_of_a_team, service_account
+from tests.api.operator_support import NODE, Team, service_account, team_namespace
 from tests.faults.plan import KILLS, Action, Fault, Request, WatchFault
 from tests.faults.process import OperatorProcess
 from tests.faults.proxy import Proxy
@@ -229,7 +229,7 @@ class Bench:
 
     def team(self) -> AbstractContextManager[Team]:
         """Create a namespace for a run."""
-        return namespace_of_a_team(self.kubernetes, NAME)
+        return team_namespace(self.kubernetes, NAME)
 
 
 def without_lost_ends(expected: Object, found: Object) -> tuple[int, Object]:
