@@ -1,6 +1,7 @@
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,6 +54,13 @@ def read_rows(
     max_rows: int | None = None,
 ) -> list[Example]:
     return read(path, "".join(json.dumps(row) + "\n" for row in rows), format, max_rows)
+
+
+def test_registry_api_and_docs_have_the_same_formats() -> None:
+    page = (Path(__file__).parents[5] / "docs/datasets.md").read_text()
+    documented = re.findall(r"^\| `([a-z-]+)` \| `\{", page, re.MULTILINE)
+    assert sorted(FORMATS) == sorted(documented) == sorted(set(get_args(DatasetFormat)) - {"auto"})
+    assert f"There are {['five', 'six', 'seven', 'eight'][len(FORMATS) - 5]} row formats" in page
 
 
 @pytest.mark.parametrize("name", SAME_ROWS)
