@@ -169,4 +169,4 @@ demo: venv ## Build a cluster and fine-tune a model on it. MODEL=hf://org/name u
 	@.venv/bin/python -m demo up $(if $(MODEL),--model $(MODEL))
 
 clean-demo: ## Remove every process, mount, bridge and file the demo made (KEEP_CACHE=1 keeps what was built).
-	@PYTHONPATH=hack $(PYTHON) -m demo clean $(if $(KEEP_CACHE),--keep-cache)
+	@PYTHONPATH=hack:kube $(PYTHON) -m demo clean $(if $(KEEP_CACHE),--keep-cache)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from trainyard_crds.constants import TRAINING_JOBS
 from trainyard_crds.trainingjob_status import FINAL_PHASES
-from trainyard_kube.errors import ApiError, GoneError
-from trainyard_kube.paths import path
-
-logger = logging.getLogger(__name__)
+from trainyard_kube.cache import Cache
+from trainyard_kube.resource import ResourceSpec
 
 SHARE_KEYS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
 _FINAL_CONDITIONS = {"Finished", "Complete", "Failed", "Stopped"}
-_WATCH_SECONDS = 290
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0
 
 
 class JobKey(NamedTuple):
@@ -91,126 +84,50 @@ def is_finished(status: Mapping[str, Any]) -> bool:
 
 
 class JobCache:
-    """All TrainingJobs by name."""
+    """TrainingJobs by name.
+
+    Attributes:
+        cache: The cache that the informer keeps current.
+    """
 
     def __init__(self) -> None:
         self._jobs: dict[JobKey, Job] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self.cache = Cache(Job.from_object, self._index)
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def on_end(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with a job's uid whenever a job is seen to be gone or finished."""
+        """Call `listener` with the UID of each job that finished or was deleted."""
         self._listeners.append(listener)
 
     def get(self, key: JobKey) -> Job | None:
-        """The job of that name, None when there is none."""
+        """Return the job of a name."""
         return self._jobs.get(key)
 
-    def put(self, job: Job) -> None:
-        """Take in a job, unless a newer version of the same object is known."""
+    def put(self, document: dict[str, Any]) -> None:
+        """Store an object of the API, for example the answer to a patch, unless a newer version is cached."""
+        self.cache.put(document)
+
+    def _index(self, uid: str, before: Job | None, after: Job | None) -> None:
+        job = after or before
+        assert job is not None
         known = self._jobs.get(job.key)
-        if known is not None and known.uid == job.uid and _version(known) > _version(job):
-            return  # the watch shows what a write's answer showed before
-        if known is not None and known.uid != job.uid:
-            self._ended(known.uid)
-        self._jobs[job.key] = job
-        if job.finished:
-            self._ended(job.uid)
-
-    def remove(self, key: JobKey, uid: str) -> None:
-        """Forget a deleted job, unless the name belongs to another object already."""
-        known = self._jobs.get(key)
-        if known is not None and known.uid == uid:
-            del self._jobs[key]
+        if after is None:
+            if known is None or known.uid != uid:
+                return  # the name belongs to another object already
+            del self._jobs[job.key]
+        else:
+            if known is not None and known.uid != uid:
+                self._ended(known.uid)
+            self._jobs[job.key] = after
+        if after is None or after.finished:
             self._ended(uid)
-
-    def replace(self, jobs: list[Job]) -> None:
-        """Take in a complete list: what it lacks is gone."""
-        listed = {job.key for job in jobs}
-        for key in [key for key in self._jobs if key not in listed]:
-            self.remove(key, self._jobs[key].uid)
-        for job in jobs:
-            self.put(job)
 
     def _ended(self, uid: str) -> None:
         for listener in self._listeners:
             listener(uid)
 
 
-def _version(job: Job) -> int:
-    return int(job.resource_version)
-
-
-class JobSource(Protocol):
-    """The part of the API client that the reflector uses."""
-
-    async def list_all(self, url: str) -> tuple[list[dict[str, Any]], str]:
-        """Read a collection and the resource version of the list."""
-
-    def watch(
-        self, url: str, query: Sequence[tuple[str, str]], version: str, seconds: int
-    ) -> AsyncGenerator[dict[str, Any]]:
-        """Yield watch events after that version, until the server ends the watch."""
-
-
-class Reflector:
-    """Keeps a cache like the API server's state: lists, watches, lists again where the watch lost its place.
-
-    Args:
-        source: Where jobs are read.
-        cache: What is kept current.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, source: JobSource, cache: JobCache, clock: Callable[[], float]) -> None:
-        self._source, self._cache, self._clock = source, cache, clock
-        self._version: str | None = None
-        self._pause = _FIRST_PAUSE_SECONDS
-        self.synced = False
-        self.last_contact = clock()
-
-    async def run(self) -> None:
-        """Never return; a failure is logged and followed by another try after a growing pause."""
-        while True:
-            try:
-                await self.round()
-            except ApiError as error:
-                logger.warning("watching TrainingJobs failed, next try in %.1f s: %s", self._pause, error)
-                await asyncio.sleep(self._pause)
-                self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
-
-    async def round(self) -> None:
-        """One list where it is needed, then one watch to its end.
-
-        Raises:
-            ApiError: the API server refused or did not answer.
-        """
-        if self._version is None:
-            objects, version = await self._source.list_all(path(TRAINING_JOBS))
-            self._cache.replace([Job.from_object(document) for document in objects])
-            self._version, self.synced = version, True
-            self._touch()
-        try:
-            async with aclosing(self._source.watch(path(TRAINING_JOBS), (), self._version, _WATCH_SECONDS)) as events:
-                async for event in events:
-                    self._take(event)
-        except GoneError:
-            self._version = None  # the server no longer has the changes since then
-        else:
-            self._touch()
-
-    def _take(self, event: Mapping[str, Any]) -> None:
-        document = event["object"]
-        self._version = document["metadata"]["resourceVersion"]
-        self._touch()
-        if event["type"] in ("ADDED", "MODIFIED"):
-            self._cache.put(Job.from_object(document))
-        elif event["type"] == "DELETED":
-            job = Job.from_object(document)
-            self._cache.remove(job.key, job.uid)
-
-    def _touch(self) -> None:
-        self.last_contact = self._clock()
-        self._pause = _FIRST_PAUSE_SECONDS
+JOBS = ResourceSpec[Job](kind="trainingjobs", collection=TRAINING_JOBS, trim=Job.from_object)

@@ -106,7 +106,7 @@ async def _run(intake: Intake, certificate: ServingCertificate, servers: _Listen
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        parts = (intake.reflector.run(), intake.writer.run(), certificate.watch())
+        parts = (intake.watch.run(), intake.writer.run(), certificate.watch())
         background = [group.create_task(part) for part in parts]
         serving = [group.create_task(server.serve(sockets=[listener])) for server, listener in servers.items()]
         await stop.wait()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 if __package__ in (None, ""):
     # Run as a folder, Python puts the folder itself on the path; the package is one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    hack = Path(__file__).resolve().parent.parent
+    sys.path[:1] = [str(hack), str(hack.parent / "kube")]
 
 from cluster.cli import main
 

@@ -8,6 +8,7 @@ from cluster import api, binaries, images, kind, node, settings, status
 from cluster.errors import ClusterError
 from cluster.paths import cluster_dir
 from cluster.shell import say
+from trainyard_kube.errors import ApiError
 
 _DESCRIPTION = """A real Kubernetes on this machine: `up` starts a whole node (kind where Docker answers, a bare node
 as root otherwise), `up --api-only` a control plane alone, which needs no root. State survives `down`."""
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except ClusterError as failure:
+    except (ClusterError, ApiError) as failure:
         print(f"cluster: error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

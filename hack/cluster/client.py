@@ -1,5 +1,10 @@
-"""A small Kubernetes API client for what the command itself does to the cluster."""
+"""A blocking API client for the cluster command.
 
+It uses the standard library only, because the command runs before the virtual environment exists; `trainyard_kube` has
+the asynchronous client of the programs. Both raise the errors of `trainyard_kube.errors`.
+"""
+
+import contextlib
 import json
 import ssl
 import urllib.error
@@ -7,21 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ClusterError
+from trainyard_kube.errors import ApiError, ApiUnreachableError, NotFoundError, answer_error
 
 Object = dict[str, Any]
-
-
-class ApiError(ClusterError):
-    """The API server refused a request or did not answer.
-
-    Attributes:
-        status: HTTP status, 0 when there was no answer.
-    """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Client:
@@ -52,7 +45,7 @@ class Client:
         """Return an object or a list.
 
         Raises:
-            ApiError: the server refused or did not answer; `status` is 404 when there is no such object.
+            ApiError: the server refused or did not answer; NotFoundError if there is no such object.
         """
         return _object(self._request("GET", path))
 
@@ -72,9 +65,7 @@ class Client:
         """
         try:
             self.get(path)
-        except ApiError as refused:
-            if refused.status != 404:
-                raise
+        except NotFoundError:
             return False
         return True
 
@@ -101,11 +92,8 @@ class Client:
         Raises:
             ApiError: the server refused or did not answer.
         """
-        try:
+        with contextlib.suppress(NotFoundError):
             self._request("DELETE", path, body)
-        except ApiError as refused:
-            if refused.status != 404:
-                raise
 
     def _request(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json", timeout: float = 60
@@ -118,10 +106,10 @@ class Client:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as refused:
             with refused:
-                detail = refused.read().decode(errors="replace")
-            raise ApiError(refused.code, f"{method} {path} was refused with status {refused.code}: {detail}") from None
+                raise answer_error(refused.code, refused.read()) from None
         except OSError as failure:
-            raise ApiError(0, f"the API server {self._server} did not answer {method} {path}: {failure}") from failure
+            text = f"the API server {self._server} did not answer {method} {path}: {failure}"
+            raise ApiUnreachableError(text) from failure
 
 
 def _object(text: str) -> Object:

@@ -227,7 +227,10 @@ class Node:
             registry.publish_program(self._folder / "pause", "pause", "1")
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "PYTHONPATH": str(ROOT / "hack")}
+        return {
+            "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
+            "PYTHONPATH": f"{ROOT / 'hack'}:{ROOT / 'kube'}",
+        }
 
     def _is_ready(self, since: dt.datetime | None) -> bool:
         for name in PROCESSES:

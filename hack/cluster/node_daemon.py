@@ -4,9 +4,10 @@ import sys
 import time
 
 from cluster import api, settings, storage
-from cluster.client import ApiError, Client
+from cluster.client import Client
 from cluster.nodeconfig import NODE_NAME
 from cluster.shell import say
+from trainyard_kube.errors import ApiError
 
 GPU = "nvidia.com/gpu"
 _NODE = f"/api/v1/nodes/{NODE_NAME}"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cluster import binaries, kwok, node, settings
 from cluster.api import Cluster, find
-from cluster.client import ApiError
 from cluster.controlplane import PROCESSES
 from cluster.errors import ClusterError
 from cluster.paths import cache_dir, state_dir
 from cluster.registry import Registry
+from trainyard_kube.errors import ApiError
 
 
 def report() -> str:

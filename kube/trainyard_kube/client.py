@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,6 +27,7 @@ from trainyard_kube.paths import Object, resource_of
 from trainyard_kube.rate_limit import Limits, RateLimiter
 
 Query = Sequence[tuple[str, str]]
+T = TypeVar("T")
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -86,9 +87,15 @@ class KubeClient:
         """
         return await self._json("GET", url, query)
 
+    @overload
+    async def list_all(self, url: str, query: Query = ()) -> tuple[list[Object], str]: ...
+
+    @overload
+    async def list_all(self, url: str, query: Query, keep: Callable[[Object], T]) -> tuple[list[T], str]: ...
+
     async def list_all(
-        self, url: str, query: Query = (), keep: Callable[[Object], Object] = lambda item: item
-    ) -> tuple[list[Object], str]:
+        self, url: str, query: Query = (), keep: Callable[[Object], Any] = lambda item: item
+    ) -> tuple[list[Any], str]:
         """Read every object of a collection, page by page, and the resource version of the list.
 
         Args:
@@ -99,7 +106,7 @@ class KubeClient:
         Raises:
             ApiError: a request failed.
         """
-        items: list[Object] = []
+        items: list[Any] = []
         token = ""
         while True:
             pages = [("limit", _PAGE), *([("continue", token)] if token else [])]

@@ -16,17 +16,11 @@ class CompressedObject:
 
     Args:
         obj: The object.
-
-    Attributes:
-        version: Its resourceVersion.
-        phase: Its `status.phase`.
     """
 
-    __slots__ = ("_data", "phase", "version")
+    __slots__ = ("_data",)
 
     def __init__(self, obj: Object) -> None:
-        self.version = int(obj["metadata"]["resourceVersion"])
-        self.phase: str | None = (obj.get("status") or {}).get("phase")
         self._data = zlib.compress(json.dumps(obj, separators=(",", ":")).encode(), _LEVEL)
 
     def decompress(self) -> Object:

@@ -6,35 +6,13 @@ closes watches at once would receive thousands of requests per second.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import kopf
 
-WATCH_INTERVAL = 1.0
-"""Minimum seconds between two watch requests of one resource."""
-
-
-class Pacer:
-    """Spaces the requests of each key by `WATCH_INTERVAL`.
-
-    Args:
-        clock: Monotonic seconds.
-        sleep: Waits for seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._clock, self._sleep = clock, sleep
-        self._next: dict[str, float] = {}
-
-    async def wait(self, key: str) -> None:
-        """Wait until the next request of the key is permitted."""
-        now = self._clock()
-        turn = max(now, self._next.get(key, now))
-        self._next[key] = turn + WATCH_INTERVAL
-        if turn > now:
-            await self._sleep(turn - now)
+from trainyard_kube.rate_limit import Pacer
 
 
 class Login:

@@ -28,6 +28,12 @@ def path(collection: str, namespace: str | None = None, name: str | None = None,
     return "/".join(parts)
 
 
+def group_version_plural(url: str) -> tuple[str, str, str]:
+    """Return API group (empty for the core group), version and plural name of a collection's URL path."""
+    parts = url.strip("/").split("/")
+    return (parts[1], parts[2], parts[3]) if parts[0] == "apis" else ("", parts[1], parts[2])
+
+
 def resource_of(url: str) -> str:
     """Return the plural name, and the subresource, of a URL path: `pods`, `pods/log`; empty for other paths."""
     parts = url.strip("/").split("/")

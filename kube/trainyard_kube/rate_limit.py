@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from trainyard_kube.token_bucket import TokenBucket
 
+WATCH_INTERVAL = 1.0
+"""Minimum seconds between two watch requests of one resource."""
+
 
 class Limits(NamedTuple):
     """Limits of one client.
@@ -21,6 +24,14 @@ class Limits(NamedTuple):
     rate: float
     burst: float
     in_flight: int
+
+
+async def wait_for_token(
+    bucket: TokenBucket, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+) -> None:
+    """Wait until a token is available and take it."""
+    while not bucket.try_take(clock()):
+        await sleep(bucket.delay(clock()))
 
 
 class RateLimiter:
@@ -42,8 +53,7 @@ class RateLimiter:
     async def __aenter__(self) -> None:
         await self._slots.acquire()
         try:
-            while not self._bucket.try_take(self._clock()):
-                await self._sleep(self._bucket.delay(self._clock()))
+            await wait_for_token(self._bucket, self._clock, self._sleep)
         except BaseException:
             self._slots.release()
             raise
@@ -54,3 +64,21 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Permit no request for some seconds, as the server requested."""
         self._bucket.pause(self._clock(), seconds)
+
+
+class Pacer:
+    """Spaces the watch requests of each resource: a server that closes watches at once must not be flooded.
+
+    Args:
+        clock: Monotonic seconds.
+        sleep: Waits for seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._buckets: dict[str, TokenBucket] = {}
+
+    async def wait(self, url: str) -> None:
+        """Wait until the next watch request of a resource is permitted."""
+        bucket = self._buckets.setdefault(url, TokenBucket(1 / WATCH_INTERVAL, burst=1.0))
+        await wait_for_token(bucket, self._clock, self._sleep)

@@ -11,8 +11,8 @@ from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import ApiError, ApiRefusedError, ConflictError, NotFoundError
 from trainyard_kube.paths import CONFIG_MAPS, SECRETS, Object, path
+from trainyard_kube.store import Store
 from trainyard_operator.certificates import Pair, is_good_authority, is_good_serving, new_authority, new_serving
-from trainyard_operator.kube.store import Store
 from trainyard_operator.settings import Settings
 
 logger = logging.getLogger(__name__)

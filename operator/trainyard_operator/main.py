@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVarTuple, Unpack
 
 from trainyard_crds import logs
@@ -17,18 +18,20 @@ from trainyard_kube.client import KubeClient, connect
 from trainyard_kube.clock import ServerClock, monotonic
 from trainyard_kube.errors import ConfigurationError, KubeError, LeadershipLostError, NotFoundError
 from trainyard_kube.events import EventWriter
+from trainyard_kube.informer import Informer
+from trainyard_kube.kopf_transport import KopfTransport
 from trainyard_kube.lease import Elector, LeaseClient
+from trainyard_kube.resource import Key
+from trainyard_kube.resync import PERIOD, Resync
+from trainyard_kube.store import Store
 from trainyard_operator import gc_tuning
 from trainyard_operator.admission.candidate import Candidate
 from trainyard_operator.admission.factory import create_admission
-from trainyard_operator.admission.inventory_feed import GpuFeed
+from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
 from trainyard_operator.ca_distribution import Trust
 from trainyard_operator.errors import ClusterNotReadyError, OperatorError, SettingsError
 from trainyard_operator.health import HealthServer, Heartbeat
-from trainyard_operator.kube.resync import PERIOD, Resync
-from trainyard_operator.kube.store import Key, ResourceKind, Store
-from trainyard_operator.kube.watch import Watch
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.reconcile.reconciler import Reconciler
 from trainyard_operator.reconcile.work_queue import Result, WorkQueue
@@ -37,6 +40,7 @@ from trainyard_operator.settings import Settings, load
 from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
+from trainyard_operator.trainingjob.resources import SPECS, ResourceKind, is_unanswered, jobs_on_node
 
 logger = logging.getLogger(__name__)
 Ts = TypeVarTuple("Ts")
@@ -127,26 +131,35 @@ class Operator:
 
     def __init__(self, settings: Settings, kube: KubeClient, clock: ServerClock, stop: asyncio.Event) -> None:
         self._settings, self._stop = settings, stop
-        self._store = Store()
+        self._store = Store(SPECS)
         self._observer = Observer(self._store)
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._metrics, self._heartbeat = Metrics(), Heartbeat(monotonic)
         kube.observe_requests(self._metrics.count_api_request)
         self._events = EventWriter(kube, clock, controller="trainyard.dev/operator", instance=settings.identity)
         self._trust = Trust(kube, self._store, clock, settings)
-        self._resync = Resync(kube, self._store, add=self._add, clock=monotonic)
         self._policy = PolicyFile(settings.queue_policy_file)
         self._admission = admission = create_admission(
             settings, kube, clock, policy=self._policy, observe=self._candidate, add=self._queue.add
         )
-        self._feed = GpuFeed(kube, admission.inventory, admission.quotas, admission.capacity_changed, self._noticed)
-        self._watch = Watch(
-            self._store,
-            add=self._add,
-            echoed=admission.mark_dirty,
-            relisted=self._relisted,
+        feed = InventoryFeed(
+            kube,
+            admission.inventory,
+            admission.quotas,
             clock=monotonic,
-            gpus=self._feed,
+            wake=admission.capacity_changed,
+            on_node_readiness=self._reconcile_jobs_on,
+        )
+        self._informers = [
+            Informer(kube, spec, self._store.cache(spec.kind), monotonic, partial(self._notify, spec.kind))
+            for spec in SPECS
+        ]
+        self._resync = Resync([*feed.informers, *self._informers], monotonic)
+        self._watch = KopfTransport(
+            [*feed.informers, *self._informers],
+            on_relist=self._resync.request,
+            clock=monotonic,
+            finalizer="trainyard.dev/kopf",
         )
         training_jobs = TrainingJobs(
             self._store,
@@ -247,13 +260,13 @@ class Operator:
         await self._events.drain(_DRAIN)
 
     async def _resync_and_work(self) -> None:
-        await self._feed.prime()
         await self._resync.prime()
+        for key in self._store.all_keys():
+            self._add(key)
         self._primed.set()
         logger.info("%d TrainingJobs known, working", len(self._store.all_keys()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resync.run())
-            group.create_task(self._feed.run())
             group.create_task(self._admission.run())
             for _ in range(_WORKERS):
                 group.create_task(self._workers.run())
@@ -273,7 +286,7 @@ class Operator:
     def _is_urgent(self, key: Key) -> bool:
         if self._admission.is_waiting(key):
             return False
-        return self._admission.is_admitted_pending(key) or self._store.is_unanswered(key)
+        return self._admission.is_admitted_pending(key) or is_unanswered(self._store, key)
 
     def _add(self, key: Key) -> None:
         self._admission.mark_dirty(key)
@@ -284,20 +297,22 @@ class Operator:
         try:
             return await self._reconciler.reconcile(key)
         finally:
-            if self._store.job(key) is None:
+            if self._store.get(key) is None:
                 # A refused request may be the first to tell, and then neither a watch nor a list has news of it.
                 self._admission.mark_dirty(key)
                 self._trust.look(key.namespace)
 
-    def _noticed(self, node: str) -> None:
-        """A node does not answer any more, or answers again: its pods' jobs tell of it."""
-        for key in self._store.keys_on(node):
-            self._queue.add(key)
+    def _notify(self, kind: str, objects: Sequence[Any], fresh: bool) -> None:
+        """Reconcile the owners of changed objects; those of repeated events were reconciled when this process wrote."""
+        keys = dict.fromkeys(self._store.key_of(kind, obj) for obj in objects)
+        for key in keys:
+            if key is not None:
+                (self._add if fresh else self._admission.mark_dirty)(key)
 
-    def _relisted(self, kind: ResourceKind) -> None:
-        self._resync.ask(kind)
-        if kind is ResourceKind.PODS:
-            self._feed.ask()
+    def _reconcile_jobs_on(self, node: str) -> None:
+        """Reconcile the jobs with pods on a node that became unreachable or reachable: their status reports it."""
+        for key in jobs_on_node(self._store, node):
+            self._queue.add(key)
 
     def _watches(self) -> str | None:
         if not self._elector.leading:
@@ -308,10 +323,14 @@ class Operator:
         dead = " and ".join(self._resync.dead_watches)
         return f"lists of {dead} show changes that the watch does not bring" if dead else None
 
+    def _event_ages(self) -> dict[str, float]:
+        now = monotonic()
+        return {each.spec.kind: now - each.last_event for each in self._informers if each.last_event is not None}
+
     def _state(self) -> State:
         return State(
-            phases=self._store.count_phases,
-            event_ages=lambda: {kind.value: monotonic() - at for kind, at in self._watch.last_event.items()},
+            phases=lambda: self._store.count_states(ResourceKind.TRAINING_JOBS),
+            event_ages=self._event_ages,
             queue_depth=lambda: len(self._queue.schedule),
             leading=lambda: self._elector.leading,
             missed=lambda: self._resync.missed,

@@ -24,13 +24,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import api
 from cluster.api import Cluster
-from cluster.errors import ClusterError
 from cluster.pki import kubeconfig
 from cluster.ports import is_free
 from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
 from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import child_name, progress_audience, progress_path
+from trainyard_kube.errors import ApiError
 
 NAMESPACE, FOREIGN = "team", "foreign"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
@@ -99,7 +99,7 @@ class Kubernetes:
         """Return whether the CRD is served; `kubectl wait` fails while its status is empty."""
         try:
             return self.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
-        except ClusterError:  # 429 while the storage of the new kind is initialised
+        except ApiError:  # 429 while the storage of the new kind is initialised
             return False
 
     def job(self, name: str, namespace: str = NAMESPACE) -> Job:

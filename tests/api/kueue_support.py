@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster import binaries
-from cluster.client import ApiError, Client
+from cluster.client import Client
 from tests.api.chart_support import MINIMAL, render
 from tests.api.gateway_support import TIMEOUT, Kubernetes, until
+from trainyard_kube.errors import ApiError, ApiRefusedError
 
 Object = dict[str, Any]
 KINDS = ("workloads", "clusterqueues", "localqueues", "resourceflavors", "workloadpriorityclasses")
@@ -112,8 +113,8 @@ class Manager:
         while not self._end.wait(0.1):
             try:
                 self.step()
-            except ApiError as error:
-                if error.status not in _LOST_RACES:
+            except ApiRefusedError as error:
+                if error.code not in _LOST_RACES:
                     self.errors.append(str(error))
 
     def step(self) -> None:

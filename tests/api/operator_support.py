@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.client import ApiError
 from cluster.pki import kubeconfig
 from tests.api.chart_support import MINIMAL, ROOT, render
 from tests.api.chart_support import NAMESPACE as SYSTEM
@@ -22,6 +21,7 @@ from tests.api.gateway_support import TIMEOUT, Kubernetes, fetch, free_port, unt
 from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.printer_text import progress_summary
+from trainyard_kube.errors import ApiRefusedError
 
 Object = dict[str, Any]
 NODE = "test-node"
@@ -283,8 +283,8 @@ class Pod:
     def read(self) -> Object | None:
         try:
             return self.client.get(self.path)
-        except ApiError as error:
-            if error.status != 404:
+        except ApiRefusedError as error:
+            if error.code != 404:
                 raise
             return None
 

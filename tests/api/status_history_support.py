@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes, until
+from trainyard_kube.errors import ApiError
 
 Object = dict[str, Any]
 

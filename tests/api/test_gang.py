@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator, leading, termination
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL, service_name
+from trainyard_kube.errors import ApiRefusedError
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL, service
 from trainyard_operator.trainingjob.children.render import owner_reference
 
@@ -78,8 +78,8 @@ class GangCluster:
     def is_there(self, path: str) -> bool:
         try:
             self.client.get(path)
-        except ApiError as error:
-            if error.status != 404:
+        except ApiRefusedError as error:
+            if error.code != 404:
                 raise
             return False
         return True

@@ -205,7 +205,7 @@ def test_gateway_keeps_accepted_reports_during_an_api_server_outage(
     until(lambda: gateway.report(job, pod, 1, 10).code == 200)
     until(lambda: job.status().get("progress"))
     proxy.down = True
-    until(lambda: "watching TrainingJobs failed" in gateway.log_text())
+    until(lambda: "trainingjobs cannot be watched" in gateway.log_text())
     assert gateway.report(job, pod, 2, 20).code == 200  # its token review is cached
     answer = gateway.report(unknown, unknown_pod, 1, 10)
     assert (answer.code, answer.reason, answer.headers["retry-after"]) == (503, "ApiUnavailable", "5")

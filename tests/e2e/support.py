@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.client import ApiError, Client
+from cluster.client import Client
 from demo import install
 from demo.kubectl import Kubectl, KubectlError, Object
+from trainyard_kube.errors import ApiError, ApiRefusedError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/python-docs-qlora.yaml"
@@ -63,8 +64,8 @@ class Site:
         """
         try:
             return self.client.get(path)
-        except ApiError as error:
-            if error.status == 404:
+        except ApiRefusedError as error:
+            if error.code == 404:
                 return None
             raise KubectlError(str(error)) from error
 

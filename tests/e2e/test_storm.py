@@ -6,8 +6,8 @@ import contextlib
 import threading
 
 from cluster import node
-from cluster.client import ApiError
 from tests.e2e.support import Site, training_job
+from trainyard_kube.errors import ApiError
 
 
 def test_job_finishes_while_its_object_changes_continuously(site: Site) -> None:

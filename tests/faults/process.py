@@ -28,13 +28,13 @@ def _run(environment: dict[str, str], log: str, resync_period: float | None) -> 
     os.dup2(output, 2)
     os.environ.clear()
     os.environ.update(environment)
+    from trainyard_kube import resync
     from trainyard_operator import main
-    from trainyard_operator.kube import resync
 
     if "CAMPAIGN_CLOCK" in environment:
         move(environment["CAMPAIGN_CLOCK"])
     if resync_period is not None:
-        resync.PERIOD = resync._SUSPICIOUS_PERIOD = resync_period
+        resync.PERIOD = resync.SUSPICIOUS_PERIOD = resync_period
         resync.GRACE = 2.5
     sys.exit(main.main())
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.kueue_support import GROUP
 from tests.kueue.cluster_fixture import FLAVOR, Job, KueueTeam, Object, local_queue, queue_of_flavors
 from tests.kueue.manager import Kueue
+from trainyard_kube.errors import ApiError
 
 SAVES = "trainyard.test/saves"
 RECLAIMS = {"withinClusterQueue": "LowerPriority", "reclaimWithinCohort": "Any"}

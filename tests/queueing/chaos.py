@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import kwok
-from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes
 from tests.faults.process import OperatorProcess
+from trainyard_kube.errors import ApiError, ApiRefusedError
 
 Object = dict[str, Any]
 POOL = "campaign/pool"
@@ -164,8 +164,8 @@ class Chaos:
     def _post(self, path: str, body: Object) -> None:
         try:
             self._client._request("POST", path, body)
-        except ApiError as error:
-            if error.status not in (404, 409, 429):  # deleted meanwhile, or terminating
+        except ApiRefusedError as error:
+            if error.code not in (404, 409, 429):  # deleted meanwhile, or terminating
                 raise
 
     def _pods_on(self, node: str) -> list[tuple[str, str]]:

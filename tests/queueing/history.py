@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.client import ApiError
 from tests.api.gateway_support import Kubernetes
 from trainyard_crds.constants import ADMITTED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
+from trainyard_kube.errors import ApiError
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE
 
 Object = dict[str, Any]

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.client import ApiError
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes
 from trainyard_crds.trainingjob_resources import Resources
+from trainyard_kube.errors import ApiRefusedError
 
 CLAIM = "models"
 SIZES = (1,) * 7 + (2,) * 2 + (8,)
@@ -79,6 +79,6 @@ def _create(kubernetes: Kubernetes, job: Wanted) -> None:
     path = f"/apis/trainyard.dev/v1alpha1/namespaces/{job.namespace}/trainingjobs"
     try:
         kubernetes.client._request("POST", path, body, timeout=60)
-    except ApiError as error:
-        if error.status != 409:
+    except ApiRefusedError as error:
+        if error.code != 409:
             raise

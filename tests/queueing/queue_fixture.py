@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.builtin.controller import BuiltinAdmission
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.pool import Node
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
+from trainyard_operator.trainingjob.resources import job_key
 from trainyard_operator.trainingjob.spec import parse_spec
 
 GPU = "nvidia.com/gpu"
@@ -70,12 +71,12 @@ class QueueFixture:
         self.put(name, _observed(job))
 
     def put(self, name: str, observed: Observed) -> None:
-        key = Key("team", name)
+        key = job_key("team", name)
         self.jobs[key] = observed
         self.controller.mark_dirty(key)
 
     def change(self, name: str, *, child: dict[str, Any] | None = None, **parts: Any) -> None:
-        before = self.jobs[Key("team", name)]
+        before = self.jobs[job_key("team", name)]
         job = {**before.job, **{key: {**before.job[key], **value} for key, value in parts.items()}}
         self.put(name, _observed(job, child=before.child if child is None else child))
 
@@ -115,7 +116,7 @@ class QueueFixture:
         self.controller.run_cycle()
 
     def decision(self, name: str) -> Admission:
-        return self.controller.decide(TrainingJobCandidate(self.jobs[Key("team", name)]))
+        return self.controller.decide(TrainingJobCandidate(self.jobs[job_key("team", name)]))
 
 
 def _observed(job: dict[str, Any], **children: Any) -> Observed:

@@ -93,7 +93,7 @@ class StatusWriter:
     async def _patch_status(self, job: Job, patch: Mapping[str, Any]) -> Outcome:
         body = {"metadata": {"resourceVersion": job.resource_version}, "status": patch}
         try:
-            self._jobs.put(Job.from_object(await self._api.patch_status(job.key, body)))
+            self._jobs.put(await self._api.patch_status(job.key, body))
         except ApiRefusedError as refused:
             return _outcome(job, refused)
         except ApiError as error:

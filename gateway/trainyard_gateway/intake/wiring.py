@@ -12,10 +12,12 @@ from trainyard_gateway.intake.app import create_intake_app
 from trainyard_gateway.intake.report_service import ReportService, StatusScheduler
 from trainyard_gateway.intake.status_writer import StatusWriter
 from trainyard_gateway.intake.token_review import TokenReviewer
-from trainyard_gateway.jobs import JobCache, Reflector
+from trainyard_gateway.jobs import JOBS, JobCache
 from trainyard_gateway.metrics import Metrics
 from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import monotonic
+from trainyard_kube.informer import Informer
+from trainyard_kube.watch import DirectWatch
 
 _SILENCE_LIMIT = 300.0
 """Seconds without a message on the watch after which the liveness probe fails."""
@@ -29,7 +31,7 @@ class Intake:
 
     Attributes:
         metrics: Its metrics.
-        reflector: Keeps the cache of TrainingJobs current.
+        watch: Keeps the cache of TrainingJobs current.
         writer: Writes the status.
     """
 
@@ -38,7 +40,7 @@ class Intake:
         jobs, scheduler = JobCache(), StatusScheduler()
         self.metrics = Metrics(partial(len, jobs), self._silence, lambda: scheduler.overdue(monotonic()))
         kube.observe_requests(self.metrics.count_api_request)
-        self.reflector = Reflector(kube, jobs, monotonic)
+        self.watch = DirectWatch(kube, Informer(kube, JOBS, jobs.cache, monotonic), monotonic)
         self.writer = StatusWriter(api, jobs, scheduler, self.metrics.writes, monotonic)
         self._service = ReportService(jobs, TokenReviewer(api, monotonic), scheduler)
 
@@ -48,11 +50,11 @@ class Intake:
 
     def ready(self) -> bool:
         """Return whether the TrainingJobs were listed."""
-        return self.reflector.synced
+        return self.watch.synced
 
     def alive(self) -> bool:
         """Return whether the watch of TrainingJobs works."""
         return self._silence() < _SILENCE_LIMIT
 
     def _silence(self) -> float:
-        return monotonic() - self.reflector.last_contact
+        return monotonic() - self.watch.last_contact

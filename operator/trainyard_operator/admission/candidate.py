@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.position import QueuePosition

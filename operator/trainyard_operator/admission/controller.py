@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.candidate import Candidate
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.quota import Quotas
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import ServerClock, monotonic
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.builtin.controller import BuiltinAdmission
 from trainyard_operator.admission.candidate import ObserveCandidate
 from trainyard_operator.admission.controller import AdmissionController
 from trainyard_operator.admission.kueue.controller import KueueAdmission
 from trainyard_operator.admission.policy_file import PolicyFile
-from trainyard_operator.kube.store import Key
 from trainyard_operator.settings import KUEUE, Settings
 
 

@@ -1,39 +1,37 @@
-"""Feeds the queue: every node, every pod that holds an extended resource, whoever made it, and every ResourceQuota."""
+"""Informers of the queue's inventory: nodes, all pods that hold extended resources, and ResourceQuotas."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_kube.cache import Cache
 from trainyard_kube.client import KubeClient
-from trainyard_kube.errors import ApiError
-from trainyard_kube.paths import Object
-from trainyard_operator.kube.mirror import Mirror
+from trainyard_kube.informer import Informer
+from trainyard_kube.paths import NODES, PODS, RESOURCE_QUOTAS, Object
+from trainyard_kube.resource import ResourceSpec
 from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
 from trainyard_operator.queue.pool import Node, node_of
-from trainyard_operator.queue.quota import Quotas, quota_of
+from trainyard_operator.queue.quota import Quota, Quotas, quota_of
 
-logger = logging.getLogger(__name__)
-
-_NODES, _PODS, _QUOTAS = "/api/v1/nodes", "/api/v1/pods", "/api/v1/resourcequotas"
-_PERIOD, _RETRY = 300.0, 5.0
 _TRAIN = "train"
 
 
-class GpuFeed:
-    """Keeps an inventory and the quotas true by watch events and by a list now and then.
+class InventoryFeed:
+    """Applies what the informers cache to an inventory and to quotas.
 
     Args:
         kube: The API server.
-        inventory: What is kept of nodes and pods.
-        quotas: What is kept of quotas.
-        wake: Called when something changed that the queue looks at.
-        noticed: Called with the name of a node that does not answer any more, or answers again, or is gone.
+        inventory: Receives nodes and pods.
+        quotas: Receives ResourceQuotas.
+        clock: Monotonic seconds.
+        wake: Called after a change that may affect admission.
+        on_node_readiness: Called with the name of a node that became unreachable, became reachable again or was
+            deleted while unreachable.
+
+    Attributes:
+        nodes, pods, quotas: The informers.
     """
 
     def __init__(
@@ -41,77 +39,50 @@ class GpuFeed:
         kube: KubeClient,
         inventory: Inventory,
         quotas: Quotas,
+        *,
+        clock: Callable[[], float],
         wake: Callable[[], None],
-        noticed: Callable[[str], None] = lambda _: None,
+        on_node_readiness: Callable[[str], None] = lambda name: None,
     ) -> None:
-        self._kube, self._wake = kube, wake
-        self._nodes = Mirror(_NODES, node_of, partial(_put_node, inventory, noticed))
-        self._pods = Mirror(_PODS, _holder, inventory.put_pod)
-        self._quotas = Mirror(_QUOTAS, quota_of, quotas.put)
-        self._asked = asyncio.Event()
+        self._inventory, self._quotas = inventory, quotas
+        self._wake, self._on_node_readiness = wake, on_node_readiness
+        nodes = ResourceSpec[Node](kind="nodes", collection=NODES, trim=node_of)
+        pods = ResourceSpec[Holder](kind="pods", collection=PODS, trim=_holder)
+        resource_quotas = ResourceSpec[Quota](kind="resourcequotas", collection=RESOURCE_QUOTAS, trim=quota_of)
+        self.nodes = Informer(kube, nodes, Cache(node_of, self._on_node), clock)
+        self.pods = Informer(kube, pods, Cache(_holder, self._on_pod), clock)
+        self.quotas = Informer(kube, resource_quotas, Cache(quota_of, self._on_quota), clock)
 
-    def ask(self) -> None:
-        """List soon: a watch lost its place."""
-        self._asked.set()
+    @property
+    def informers(self) -> list[Informer[Any]]:
+        """All informers, in the order in which to list them."""
+        return [self.nodes, self.pods, self.quotas]
 
-    def node(self, event: Any) -> None:
-        """Take in a watch event of a node."""
-        self._take(self._nodes, event)
-
-    def pod(self, event: Any) -> None:
-        """Take in a watch event of a pod."""
-        self._take(self._pods, event)
-
-    def quota(self, event: Any) -> None:
-        """Take in a watch event of a ResourceQuota."""
-        self._take(self._quotas, event)
-
-    async def prime(self) -> None:
-        """Fill everything before anything is decided.
-
-        Raises:
-            ApiError: a list failed.
-        """
-        changed = [await mirror.relist(self._kube) for mirror in (self._nodes, self._pods, self._quotas)]
-        if any(changed):
+    def _on_node(self, uid: str, before: Node | None, after: Node | None) -> None:
+        unreachable = set(self._inventory.unreachable)
+        if after is not None:
+            changed = self._inventory.put_node(after)
+        else:
+            assert before is not None
+            known = self._inventory.nodes.get(before.name)
+            changed = known is not None and known.uid == uid
+            if changed:
+                self._inventory.remove_node(before.name)
+        for name in unreachable ^ set(self._inventory.unreachable):
+            self._on_node_readiness(name)
+        if changed:
             self._wake()
 
-    async def run(self) -> None:
-        """List everything from time to time, for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(_PERIOD * random.uniform(0.9, 1.1)):
-                    await self._asked.wait()
-            except TimeoutError:
-                pass
-            self._asked.clear()
-            try:
-                await self.prime()
-            except ApiError as error:
-                logger.warning("nodes, pods and quotas could not be listed, next try in %.0f s: %s", _RETRY, error)
-                await asyncio.sleep(_RETRY)
-                self._asked.set()
-
-    def _take(self, mirror: Mirror[Any], event: Any) -> None:
-        if mirror.take(event):
+    def _on_pod(self, uid: str, _before: Holder | None, after: Holder | None) -> None:
+        if self._inventory.put_pod(uid, after):
             self._wake()
 
-
-def _put_node(inventory: Inventory, noticed: Callable[[str], None], uid: str, node: Node | None) -> bool:
-    before = set(inventory.unreachable)
-    if node is not None:
-        changed = inventory.put_node(node)
-    else:
-        gone = [known.name for known in inventory.nodes.values() if known.uid == uid]
-        for name in gone:
-            inventory.remove_node(name)
-        changed = bool(gone)
-    for name in before ^ set(inventory.unreachable):
-        noticed(name)
-    return changed
+    def _on_quota(self, uid: str, _before: Quota | None, after: Quota | None) -> None:
+        if self._quotas.put(uid, after):
+            self._wake()
 
 
 def _holder(pod: Object) -> Holder | None:
     labels = pod["metadata"].get("labels") or {}
-    ours = labels.get(ROLE_LABEL) == _TRAIN
-    return holder_of(pod, labels.get(JOB_UID_LABEL, "") if ours else "")
+    is_trainer = labels.get(ROLE_LABEL) == _TRAIN
+    return holder_of(pod, labels.get(JOB_UID_LABEL, "") if is_trainer else "")

@@ -1,25 +1,26 @@
-"""Follows Kueue's Workloads and asks for places in its queues.
+"""Informer of Kueue's Workloads, and requests for positions in its queues.
 
-A list, then a watch, and both again: kopf's watches never notice a kind that is installed later.
+The Workloads are watched directly: kopf does not detect a kind that is installed later.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 
+from trainyard_kube.cache import Cache
 from trainyard_kube.client import KubeClient
+from trainyard_kube.clock import monotonic
 from trainyard_kube.errors import ApiError, ForbiddenError, NotFoundError, ServerError
-from trainyard_kube.paths import Object, path
+from trainyard_kube.informer import Informer
+from trainyard_kube.paths import Object
+from trainyard_kube.resource import ResourceSpec
+from trainyard_kube.watch import DirectWatch
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, WORKLOAD_JOB_LABEL, is_finished
 
 logger = logging.getLogger(__name__)
 
 WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/{namespace}workloads"
-_WATCH_SECONDS = 300
-_ABSENT_RETRY, _RETRY, _PAUSE = 15.0, 5.0, 1.0
 _VISIBILITY = "/apis/visibility.kueue.x-k8s.io/{version}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
 _VERSIONS = ("v1beta2", "v1beta1")
 _ABSENT = (
@@ -33,104 +34,74 @@ _FORBIDDEN = (
 
 
 class WorkloadFeed:
-    """The Workloads of batch Jobs that are not finished, by the UID of their Job.
+    """The unfinished Workloads of batch Jobs, by the UID of their Job.
 
     Args:
         kube: The API server.
-        changed: Called with a Job's UID when its Workload has news.
-        turned: Called when Kueue came or went.
+        on_change: Called with a Job's UID after a change of its Workload.
+        on_availability: Called after Kueue became available or unavailable.
 
     Attributes:
-        problem: Why there are no Workloads, a sentence; None while they are followed.
-        listed: Whether it is known yet if there is a problem.
+        problem: Why there are no Workloads, a sentence; None while they can be watched.
+        synced: Whether it is known if there is a problem.
     """
 
-    def __init__(self, kube: KubeClient, *, changed: Callable[[str], None], turned: Callable[[], None]) -> None:
-        self._kube, self._changed, self._turned = kube, changed, turned
-        self._workloads: dict[str, Object] = {}
+    def __init__(
+        self, kube: KubeClient, *, on_change: Callable[[str], None], on_availability: Callable[[], None]
+    ) -> None:
+        self._on_change, self._on_availability = on_change, on_availability
+        spec = ResourceSpec[Object](
+            kind="workloads", collection=WORKLOADS, labels={WORKLOAD_JOB_LABEL: None}, trim=_trim
+        )
+        self._by_job: dict[str, Object] = {}
+        self._cache = Cache(_trim, self._index)
+        self._watch = DirectWatch(
+            kube, Informer(kube, spec, self._cache, monotonic), monotonic, on_state=self._set_state
+        )
         self.problem: str | None = None
-        self.listed = False
+        self.synced = False
 
     def of(self, job_uid: str) -> Object | None:
-        """The Workload of a Job, trimmed."""
-        return self._workloads.get(job_uid)
+        """Return the Workload of a Job, trimmed."""
+        return self._by_job.get(job_uid)
 
     def put(self, obj: Object) -> None:
-        """Take in a Workload as it is after an event or a change of ours."""
-        workload = _trimmed(obj)
-        uid = _job_uid(workload)
-        known = self._workloads.get(uid)
-        if not uid or (known is not None and _version(known) >= _version(workload)):
-            return
-        if is_finished(workload):
-            self._workloads.pop(uid, None)
-        else:
-            self._workloads[uid] = workload
-        self._changed(uid)
+        """Store the answer to a patch of a Workload."""
+        self._cache.put(obj)
 
     async def run(self) -> None:
-        """Follow for ever, also where there is nothing to follow yet."""
-        while True:
-            pause = await self._once()
-            await asyncio.sleep(pause)
+        """Watch until cancelled, also while Kueue is not installed."""
+        await self._watch.run()
 
-    async def _once(self) -> float:
-        """List, then watch until the watch ends; the seconds to pause then."""
-        try:
-            version = await self._list()
-            self._turn(None)
-            await self._follow(version)
-        except NotFoundError:
-            self._workloads.clear()
-            self._turn(_ABSENT)
-            return _ABSENT_RETRY
-        except ForbiddenError as error:
-            self._workloads.clear()
-            self._turn(_FORBIDDEN.format(error.message))
-            return _ABSENT_RETRY
-        except ApiError as error:
-            logger.warning("Workloads cannot be followed, next try in %.0f s: %s", _RETRY, error)
-            return _RETRY
-        return _PAUSE
+    def _index(self, _uid: str, before: Object | None, after: Object | None) -> None:
+        workload = after or before
+        assert workload is not None
+        job_uid = _job_uid(workload)
+        known = self._by_job.get(job_uid)
+        if after is not None:
+            self._by_job[job_uid] = after
+        elif known is not None and known["metadata"]["uid"] == workload["metadata"]["uid"]:
+            del self._by_job[job_uid]
+        self._on_change(job_uid)
 
-    def _turn(self, problem: str | None) -> None:
-        if self.listed and problem == self.problem:
+    def _set_state(self, error: ApiError | None) -> None:
+        problem = None
+        if error is not None:
+            self._cache.clear()
+            self._by_job.clear()
+            problem = _FORBIDDEN.format(error.message) if isinstance(error, ForbiddenError) else _ABSENT
+        if self.synced and problem == self.problem:
             return
         if problem is not None:
             logger.warning("%s", problem)
         else:
-            logger.info("Kueue is there, %d unfinished Workloads of Jobs", len(self._workloads))
-        self.listed, self.problem = True, problem
-        self._turned()
-
-    async def _list(self) -> str:
-        found, version = await self._kube.list_all(path(WORKLOADS), [("labelSelector", WORKLOAD_JOB_LABEL)], _trimmed)
-        fresh = {_job_uid(item): item for item in found if not is_finished(item)}
-        gone = self._workloads.keys() - fresh.keys()
-        for uid in gone:
-            del self._workloads[uid]
-        for uid in gone:
-            self._changed(uid)
-        for item in fresh.values():
-            self.put(item)
-        return version
-
-    async def _follow(self, version: str) -> None:
-        query = [("labelSelector", WORKLOAD_JOB_LABEL)]
-        async with aclosing(self._kube.watch(path(WORKLOADS), query, version, _WATCH_SECONDS)) as events:
-            async for event in events:
-                if event["type"] == "ERROR":
-                    return  # the version is too old, or the kind is gone: the next list tells
-                if event["type"] == "DELETED":
-                    uid = _job_uid(event["object"])
-                    if self._workloads.pop(uid, None) is not None:
-                        self._changed(uid)
-                elif event["type"] != "BOOKMARK":
-                    self.put(event["object"])
+            logger.info("Kueue is available, %d unfinished Workloads of Jobs", len(self._by_job))
+        self.synced, self.problem = True, problem
+        self._on_availability()
 
 
 class Visibility:
-    """Kueue's visibility API: what waits in a LocalQueue, in order.
+    """Kueue's visibility API: the pending Workloads of a LocalQueue, in order.
 
     Args:
         kube: The API server.
@@ -138,10 +109,10 @@ class Visibility:
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
-        self._told = False
+        self._warned = False
 
     async def pending(self, namespace: str, queue: str) -> list[Object] | None:
-        """What waits in a LocalQueue; None where that cannot be known, which is logged once."""
+        """Return the pending Workloads of a LocalQueue; None if the API does not answer, which is logged once."""
         problem: ApiError | None = None
         for version in _VERSIONS:
             url = _VISIBILITY.format(version=version, namespace=namespace, queue=queue)
@@ -155,18 +126,18 @@ class Visibility:
                 break
             items: list[Object] = answer.get("items") or []
             return items
-        if not self._told:
-            self._told = True
-            logger.warning("places in Kueue's queues are unknown, its visibility API does not answer: %s", problem)
+        if not self._warned:
+            self._warned = True
+            logger.warning("positions in Kueue's queues are unknown, its visibility API does not answer: %s", problem)
         return None
 
 
-def _trimmed(obj: Object) -> Object:
-    """What decisions need of a Workload: its pod sets, the most of it, are not kept."""
+def _trim(obj: Object) -> Object | None:
+    """Return what decisions need of an unfinished Workload; its pod sets, the largest part, are not kept."""
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     annotations = metadata.get("annotations") or {}
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "labels")
-    return {
+    workload = {
         "metadata": {
             **{key: metadata[key] for key in kept if key in metadata},
             "annotations": {key: annotations[key] for key in (HELD_ANNOTATION,) if key in annotations},
@@ -174,11 +145,8 @@ def _trimmed(obj: Object) -> Object:
         "spec": {key: spec[key] for key in ("active", "queueName") if key in spec},
         "status": {key: status[key] for key in ("conditions", "requeueState", "admissionChecks") if key in status},
     }
+    return workload if _job_uid(workload) and not is_finished(workload) else None
 
 
 def _job_uid(workload: Object) -> str:
     return str((workload["metadata"].get("labels") or {}).get(WORKLOAD_JOB_LABEL, ""))
-
-
-def _version(workload: Object) -> int:
-    return int(workload["metadata"]["resourceVersion"])

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from trainyard_kube.paths import Object
-from trainyard_operator.kube.store import Key
+from trainyard_kube.resource import Key
 from trainyard_operator.reconcile.plan import Observation, Plan
 
 ObservationT = TypeVar("ObservationT", bound=Observation)

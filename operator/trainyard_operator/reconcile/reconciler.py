@@ -11,7 +11,7 @@ from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import NotFoundError, ServerError
 from trainyard_kube.events import EventWriter
 from trainyard_kube.paths import path
-from trainyard_operator.kube.store import Key
+from trainyard_kube.resource import Key
 from trainyard_operator.reconcile.children import Children, is_webhook_down
 from trainyard_operator.reconcile.kind import Kind, ObservationT
 from trainyard_operator.reconcile.lookup import Lookup

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from trainyard_crds import logs
 from trainyard_kube.errors import ConflictError, KubeError
+from trainyard_kube.resource import Key
 from trainyard_operator.errors import OperatorError
-from trainyard_operator.kube.store import Key
 from trainyard_operator.metrics import Metrics
 from trainyard_operator.reconcile.work_queue import Result, WorkQueue
 

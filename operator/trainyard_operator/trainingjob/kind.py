@@ -8,8 +8,9 @@ from functools import partial
 
 from trainyard_crds.constants import JOB_UID_LABEL, TRAINING_JOBS
 from trainyard_kube.paths import CLAIMS, CONFIG_MAPS, JOBS, PODS, SERVICES, Object
+from trainyard_kube.resource import Key
+from trainyard_kube.store import Store
 from trainyard_operator.admission.kueue_workloads import WORKLOADS
-from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.reconcile.kind import Kind, Resource
 from trainyard_operator.reconcile.plan import Plan
 from trainyard_operator.trainingjob.final_status import TERMINATION_FIELDS
@@ -18,6 +19,7 @@ from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import Admit, plan
 from trainyard_operator.trainingjob.pods.gang_faults import is_past
 from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
+from trainyard_operator.trainingjob.resources import ResourceKind, job_key
 
 
 class TrainingJobs(Kind[Observed]):
@@ -72,8 +74,8 @@ class TrainingJobs(Kind[Observed]):
 
     def carried_out(self, observed: Observed) -> None:
         """Forget deleted pods whose end is recorded in the status."""
-        key = Key(observed.namespace, observed.name)
-        status = (self._store.job(key) or {}).get("status") or {}
+        key = job_key(observed.namespace, observed.name)
+        status = (self._store.get(key) or {}).get("status") or {}
         recorded = {entry["podUID"] for entry in status.get("attempts", []) if "finishedAt" in entry}
         gone = [
             pod
@@ -82,4 +84,4 @@ class TrainingJobs(Kind[Observed]):
         ]
         if not any(is_unfinished(entry) for entry in status.get("exports", [])):
             gone += [pod for pod in observed.export_pods if pod.get("gone")]
-        self._store.forget_departed(observed.uid, gone)
+        self._store.forget_deleted(ResourceKind.PODS, observed.uid, gone)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from trainyard_crds.constants import child_name
+from trainyard_crds.constants import ROLE_LABEL, child_name
 from trainyard_kube.paths import Object
-from trainyard_operator.kube.store import Key, ResourceKind, Store
+from trainyard_kube.resource import Key
+from trainyard_kube.store import Store
 from trainyard_operator.reconcile.fields import owned_by
 from trainyard_operator.trainingjob.children.render import CHECK_ROLE, EXPORT_ROLE, TRAIN_ROLE
 from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.resources import ResourceKind
 from trainyard_operator.trainingjob.spec import SpecCache
 
 
@@ -31,7 +33,7 @@ class Observer:
             key: The TrainingJob's.
             unreachable_nodes: Unreachable nodes, and since when (API timestamps).
         """
-        job = self._store.job(key)
+        job = self._store.get(key)
         if job is None:
             return None
         uid, (spec, spec_error) = job["metadata"]["uid"], self._specs.parse(job)
@@ -50,7 +52,9 @@ class Observer:
         )
 
     def _jobs(self, uid: str, role: str) -> list[Object]:
-        return [child for child in self._store.children(ResourceKind.JOBS, uid, role) if owned_by(child, uid)]
+        return [
+            child for child in self._store.children(ResourceKind.JOBS, uid, {ROLE_LABEL: role}) if owned_by(child, uid)
+        ]
 
     def _pods(self, uid: str, role: str) -> tuple[Object, ...]:
-        return tuple(self._store.children(ResourceKind.PODS, uid, role))
+        return tuple(self._store.children(ResourceKind.PODS, uid, {ROLE_LABEL: role}))

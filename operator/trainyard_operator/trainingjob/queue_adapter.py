@@ -8,9 +8,9 @@ from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
 from trainyard_kube.paths import Object
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.candidate import Grant, Published, QueueEntry, RunHistory
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import QueuePosition
@@ -21,6 +21,7 @@ from trainyard_operator.trainingjob.conditions import is_final
 from trainyard_operator.trainingjob.k8s_fields import container_state, job_finished, job_suspended, pod_ended
 from trainyard_operator.trainingjob.kueue_adapter import kueue_admission
 from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.resources import job_key
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TrainingJobCandidate:
     def key(self) -> Key:
         """Its key in the work queue."""
         metadata = self.observed.job["metadata"]
-        return Key(metadata["namespace"], metadata["name"])
+        return job_key(metadata["namespace"], metadata["name"])
 
     @property
     def uid(self) -> str:

@@ -11,25 +11,8 @@ import kopf
 import pytest
 from yarl import URL
 
-from trainyard_kube.kopf_session import Login, Pacer
-
-
-async def test_watch_requests_of_one_resource_are_a_second_apart() -> None:
-    now, waited = [0.0], list[float]()
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    pacer = Pacer(lambda: now[0], sleep)
-    await pacer.wait("pods")
-    await pacer.wait("jobs")
-    assert waited == []
-    await pacer.wait("pods")
-    await pacer.wait("pods")
-    assert waited == [1.0, 2.0]
-    now[0] = 10.0
-    await pacer.wait("pods")
-    assert waited == [1.0, 2.0]
+from trainyard_kube.kopf_session import Login
+from trainyard_kube.rate_limit import Pacer
 
 
 async def test_login_returns_renewed_credentials_and_never_refused_ones(tmp_path: Path) -> None:

@@ -6,18 +6,9 @@ import asyncio
 
 import pytest
 
-from trainyard_kube.rate_limit import Limits, RateLimiter
+from tests.unit.kube.objects import Time
+from trainyard_kube.rate_limit import Limits, Pacer, RateLimiter
 from trainyard_kube.token_bucket import TokenBucket
-
-
-class Time:
-    """A clock that only `sleep` advances."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.mark.parametrize(("seconds", "permitted"), [(0.0, 5), (0.2, 6), (1.0, 10), (60.0, 10)])
@@ -73,3 +64,17 @@ async def test_limiter_bounds_concurrent_requests() -> None:
         assert entered == 2
         release.set()
     assert entered == 3
+
+
+async def test_watch_requests_of_one_resource_are_a_second_apart() -> None:
+    time = Time()
+    pacer = Pacer(lambda: time.now, time.sleep)
+    for url in ("pods", "jobs"):
+        await pacer.wait(url)
+    assert time.now == 0
+    for _ in range(2):
+        await pacer.wait("pods")
+    assert time.now == pytest.approx(2.0)
+    time.now = 10.0
+    await pacer.wait("pods")
+    assert time.now == 10.0

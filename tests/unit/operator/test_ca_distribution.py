@@ -12,9 +12,10 @@ from tests.unit.operator.trainingjob.state_model import new_job
 from tests.unit.timeouts import TIMEOUT
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import NotFoundError
+from trainyard_kube.store import Store
 from trainyard_operator.ca_distribution import Trust
-from trainyard_operator.kube.store import ResourceKind, Store
 from trainyard_operator.settings import Settings
+from trainyard_operator.trainingjob.resources import SPECS, ResourceKind
 
 SETTINGS = Settings(namespace="system", trainer_image="trainer")
 
@@ -64,7 +65,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def store() -> Store:
-    return Store()
+    return Store(SPECS)
 
 
 def trust_of(cluster: Cluster, store: Store) -> Trust:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.builtin.publication import Publisher, status_fields
 from trainyard_operator.admission.builtin.registry import JobRegistry, QueuedJob
 from trainyard_operator.admission.builtin.view import describe, format_microseconds
 from trainyard_operator.admission.candidate import Candidate, ObserveCandidate
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from trainyard_kube.resource import Key
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.builtin.registry import JobRegistry, QueuedJob
 from trainyard_operator.admission.candidate import Candidate, Published
 from trainyard_operator.admission.decision import QUEUE_WAITING_FIELDS
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.admission_cycle import Outcome
 from trainyard_operator.queue.estimate import estimates
 from trainyard_operator.queue.inventory import Inventory

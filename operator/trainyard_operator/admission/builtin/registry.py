@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.candidate import Candidate, Grant, ObserveCandidate, Published, QueueEntry
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.admission_cycle import Start
 from trainyard_operator.queue.estimate import expected_run
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from trainyard_kube.client import KubeClient
+from trainyard_kube.resource import Key
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.candidate import Candidate, ObserveCandidate
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.admission.kueue.messages import MessageLimiter
 from trainyard_operator.admission.kueue_workloads import Visibility, WorkloadFeed
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.position import PUBLISH_INTERVAL, PUBLISH_RATE, QueuePosition, rounded
 from trainyard_operator.queue.quota import Quotas
@@ -58,7 +58,9 @@ class KueueAdmission:
     ) -> None:
         self._observe, self._add, self._now, self._default_queue = observe, add, now, default_queue
         self.inventory, self.quotas = Inventory(), Quotas()
-        self._workloads = WorkloadFeed(kube, changed=self._workload_changed, turned=self._availability_changed)
+        self._workloads = WorkloadFeed(
+            kube, on_change=self._workload_changed, on_availability=self._availability_changed
+        )
         self._visibility = Visibility(kube)
         self._clock, self._budget = clock, TokenBucket(PUBLISH_RATE, PUBLISH_RATE)
         self._messages = MessageLimiter(clock, self._budget)
@@ -137,7 +139,7 @@ class KueueAdmission:
             position=self._published.get(job_uid),
             now=self._now(),
         )
-        if not self._workloads.listed:
+        if not self._workloads.synced:
             admission = admission._replace(decided=False, admitted=False)
         admission = self._messages.limit(key, job_uid, admission)
         if candidate.is_wanted:

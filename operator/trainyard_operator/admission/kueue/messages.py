@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from trainyard_kube.resource import Key
 from trainyard_kube.token_bucket import TokenBucket
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.position import PUBLISH_INTERVAL
 from trainyard_operator.queue.reasons import Reason
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.unit.gateway.fakes import KEY, Clock, FakeTokenReviewApi, job, review
+from tests.unit.gateway.fakes import KEY, Clock, FakeTokenReviewApi, job_object, review
 from trainyard_crds.constants import kubeflow_path, progress_path
 from trainyard_gateway.health import create_health_app
 from trainyard_gateway.intake.app import create_intake_app
@@ -30,7 +30,7 @@ class Setup:
         self.jobs, self.scheduler, self.reviews = JobCache(), StatusScheduler(), FakeTokenReviewApi(review())
         self.metrics = Metrics(lambda: len(self.jobs), lambda: 3.0, lambda: 0.0)
         service = ReportService(self.jobs, TokenReviewer(self.reviews, Clock()), self.scheduler)
-        self.jobs.put(job())
+        self.jobs.put(job_object())
         app = create_intake_app(service, self.ready, self.metrics.reports, lambda: NOW)
         self.client = TestClient(app, raise_server_exceptions=False)
         self.health = TestClient(create_health_app(self, self.metrics.registry))

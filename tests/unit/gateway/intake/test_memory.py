@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.unit.gateway.fakes import Clock, FakeTokenReviewApi, attempt, job
+from tests.unit.gateway.fakes import Clock, FakeTokenReviewApi, attempt, job, job_object
 from trainyard_crds.constants import child_name
 from trainyard_crds.report import CheckpointStatus, Progress, Report, Stage
 from trainyard_gateway.intake.report_schema import parse_report
@@ -55,8 +55,8 @@ def test_memory_does_not_grow_with_the_number_of_reports() -> None:
     cache, scheduler = JobCache(), StatusScheduler()
     service = ReportService(cache, TokenReviewer(FakeTokenReviewApi({}), Clock()), scheduler)
     jobs = [make_job(number) for number in range(JOBS)]
-    for made, _ in jobs:
-        cache.put(made)
+    for made, pod in jobs:
+        cache.put(job_object(key=made.key, uid=made.uid, attempts=[attempt(pod_uid=pod.uid)]))
 
     def send(sequences: range) -> int:
         for sequence in sequences:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeApi, attempt, job, job_object
+from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeApi, attempt, job_object
 from trainyard_gateway.intake.report_service import PendingStatus, StatusScheduler
 from trainyard_gateway.intake.status_writer import StatusWriter
 from trainyard_gateway.jobs import JobCache
@@ -21,7 +21,7 @@ class Setup:
         self.scheduler = StatusScheduler()
         self.metrics = Metrics(lambda: 0, lambda: 0, lambda: 0)
         self.writer = StatusWriter(self.api, self.jobs, self.scheduler, self.metrics.writes, self.clock)
-        self.jobs.put(job(**status))
+        self.jobs.put(job_object(**status))
         self.scheduler.offer(UID, PendingStatus(KEY, UID, POD_UID, FIELDS), "Training")
 
     async def turn(self, passed: float = 0.0) -> None:
@@ -69,7 +69,7 @@ async def test_unchanged_or_outdated_update_is_not_written(
 async def test_conflict_is_retried_with_the_version_from_the_watch() -> None:
     setup = Setup(ApiRefusedError(409, "", "conflict"), job_object(version=12, **FIELDS))
     await setup.turn()
-    setup.jobs.put(job(version=11))
+    setup.jobs.put(job_object(version=11))
     await setup.turn(passed=1.0)
     assert [patch["metadata"]["resourceVersion"] for patch in setup.api.patches] == ["7", "11"]
     assert setup.written("written") == 1
@@ -78,7 +78,7 @@ async def test_conflict_is_retried_with_the_version_from_the_watch() -> None:
 async def test_conflict_with_a_finished_job_is_not_retried() -> None:
     setup = Setup(ApiRefusedError(409, "", "conflict"))
     await setup.turn()
-    setup.jobs.put(job(version=11, phase="Stopped"))
+    setup.jobs.put(job_object(version=11, phase="Stopped"))
     await setup.turn(passed=60.0)
     assert len(setup.api.patches) == 1
     assert not setup.scheduler.busy

@@ -10,12 +10,12 @@ from tests.queueing.queue_fixture import QueueFixture
 from tests.unit.operator.queue.state_model import GPU, NOW, quota
 from tests.unit.operator.trainingjob.state_model import observed_of
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.position import PUBLISH_RATE
 from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.queue_adapter import seconds_run
+from trainyard_operator.trainingjob.resources import job_key
 
 
 def test_fitting_job_is_admitted_with_placement_and_queue_time() -> None:
@@ -118,7 +118,7 @@ def test_gpus_of_a_succeeded_pod_are_free_before_the_job_is_complete() -> None:
     queue.submit("b")
     queue.cycle()
     assert queue.decision("b").reason == "WaitingForGpus"
-    before = queue.jobs[Key("team", "a")]
+    before = queue.jobs[job_key("team", "a")]
     queue.put("a", replace(before, pods=({"metadata": {}, "status": {"phase": "Succeeded"}},)))
     queue.controller.inventory.put_pod("a", None)
     queue.cycle()
@@ -130,7 +130,7 @@ def test_gpus_of_a_failed_pod_are_kept_for_its_replacement() -> None:
     queue.submit("a")
     queue.cycle()
     queue.start("a")
-    before = queue.jobs[Key("team", "a")]
+    before = queue.jobs[job_key("team", "a")]
     queue.put("a", replace(before, pods=({"metadata": {}, "status": {"phase": "Failed"}},)))
     queue.controller.inventory.put_pod("a", None)
     queue.submit("b")
@@ -139,7 +139,7 @@ def test_gpus_of_a_failed_pod_are_kept_for_its_replacement() -> None:
 
 
 def test_grant_is_pending_until_its_job_exists() -> None:
-    queue, a, b = QueueFixture(gpus=1), Key("team", "a"), Key("team", "b")
+    queue, a, b = QueueFixture(gpus=1), job_key("team", "a"), job_key("team", "b")
     queue.submit("a")
     queue.submit("b")
     assert not queue.controller.is_admitted_pending(a)
@@ -280,7 +280,7 @@ def test_admitted_job_keeps_its_queue_time_if_killed_before_the_status() -> None
     assert stamps["a"] < stamps["b"]
     for name in ("a", "b"):
         queue.start(name)
-        child = queue.jobs[Key("team", name)].child or {}
+        child = queue.jobs[job_key("team", name)].child or {}
         annotations = {"annotations": {ENQUEUED_ANNOTATION: stamps[name]}}
         queue.change(name, child={**child, "metadata": child["metadata"] | annotations})
     queue.change("b", status={"phase": "Running", "queue": {"enqueuedAt": stamps["b"]}})
@@ -446,8 +446,8 @@ def test_stop_and_deletion_leave_the_queue() -> None:
     queue.cycle()
     queue.start("a")
     queue.change("b", spec={"stop": "Graceful"})
-    del queue.jobs[Key("team", "c")]
-    queue.controller.mark_dirty(Key("team", "c"))
+    del queue.jobs[job_key("team", "c")]
+    queue.controller.mark_dirty(job_key("team", "c"))
     queue.cycle(20)
     found = queue.decision("d").queue
     assert found is not None

@@ -8,9 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.queueing.queue_fixture import QueueFixture
 from tests.unit.operator.queue.state_model import GPU
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.pool import Node
+from trainyard_operator.trainingjob.resources import job_key
 
 NODES, SIZE = 3, 4
 
@@ -96,7 +96,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def repeat_event(self, data: st.DataObject) -> None:
         """An event without a change."""
-        self.queue.controller.mark_dirty(Key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
+        self.queue.controller.mark_dirty(job_key("team", data.draw(st.sampled_from(sorted(self.gpus)))))
 
     @rule()
     def kill(self) -> None:

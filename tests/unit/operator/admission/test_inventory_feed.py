@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.queue.state_model import free
-from trainyard_operator.admission.inventory_feed import GpuFeed
+from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.pool import Pool
 from trainyard_operator.queue.quota import Quotas
@@ -28,9 +28,7 @@ class Lists:
         self.quotas: list[Object] = []
         self.version = 1
 
-    async def list_all(
-        self, url: str, _query: Any = (), keep: Callable[[Object], Object] = lambda item: item
-    ) -> tuple[list[Object], str]:
+    async def list_all(self, url: str, _query: Any, keep: Callable[[Object], Any]) -> tuple[list[Any], str]:
         items = {"nodes": self.nodes, "pods": self.pods, "resourcequotas": self.quotas}[url.rpartition("/")[2]]
         return [keep(item) for item in items], str(self.version)
 
@@ -53,38 +51,46 @@ def quota(name: str, gpus: int, version: int) -> Object:
     return {"metadata": metadata, "spec": {"hard": {f"requests.{GPU}": str(gpus)}}}
 
 
-def feed(quotas: Quotas | None = None) -> tuple[GpuFeed, Lists, Inventory, list[None]]:
+def feed(quotas: Quotas | None = None) -> tuple[InventoryFeed, Lists, Inventory, list[None]]:
     lists, inventory, woken = Lists(), Inventory(), list[None]()
     kube: Any = lists
-    return GpuFeed(kube, inventory, quotas or Quotas(), lambda: woken.append(None)), lists, inventory, woken
+    gpus = InventoryFeed(kube, inventory, quotas or Quotas(), clock=lambda: 0.0, wake=lambda: woken.append(None))
+    return gpus, lists, inventory, woken
+
+
+async def relist(gpus: InventoryFeed) -> None:
+    for informer in gpus.informers:
+        await informer.relist()
 
 
 async def test_a_list_fills_and_a_watch_goes_on() -> None:
     gpus, lists, inventory, woken = feed()
     lists.nodes, lists.pods, lists.version = [node("a", 8, 3)], [pod("p", "a", 2, 4)], 5
-    await gpus.prime()
-    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 6}, 1)
-    gpus.pod({"type": "MODIFIED", "object": pod("p", "a", 2, 6, phase="Succeeded")})
-    gpus.pod({"type": "ADDED", "object": pod("q", "a", 5, 7)})
-    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 3}, 3)
-    gpus.pod({"type": "DELETED", "object": pod("q", "a", 5, 8)})
-    gpus.node({"type": "DELETED", "object": node("a", 8, 9)})
-    assert (free(inventory, Pool(GPU)), len(woken)) == ({}, 5)
+    await relist(gpus)
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 6}, 2)
+    gpus.pods.handle({"type": "MODIFIED", "object": pod("p", "a", 2, 6, phase="Succeeded")})
+    gpus.pods.handle({"type": "ADDED", "object": pod("q", "a", 5, 7)})
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 3}, 4)
+    gpus.pods.handle({"type": "DELETED", "object": pod("q", "a", 5, 8)})
+    gpus.nodes.handle({"type": "DELETED", "object": node("a", 8, 9)})
+    assert (free(inventory, Pool(GPU)), len(woken)) == ({}, 6)
 
 
-async def test_a_node_that_does_not_answer_is_told_of_and_so_is_its_return_and_its_end() -> None:
+async def test_a_node_that_does_not_answer_is_notified_of_and_so_is_its_return_and_its_end() -> None:
     kube: Any = Lists()
-    inventory, told = Inventory(), list[str]()
-    gpus = GpuFeed(kube, inventory, Quotas(), lambda: None, told.append)
-    gpus.node({"type": "ADDED", "object": node("a", 8, 1)})
-    gpus.node({"type": "MODIFIED", "object": silent(node("a", 8, 2))})
-    assert (inventory.unreachable, told) == ({"a": MOMENT}, ["a"])
-    gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 3))})
-    gpus.node({"type": "MODIFIED", "object": node("a", 7, 4)})
-    assert (inventory.unreachable, told) == ({}, ["a", "a"])
-    gpus.node({"type": "MODIFIED", "object": silent(node("a", 7, 5))})
-    gpus.node({"type": "DELETED", "object": node("a", 7, 6)})
-    assert (inventory.unreachable, len(told)) == ({}, 4)
+    inventory, notified = Inventory(), list[str]()
+    gpus = InventoryFeed(
+        kube, inventory, Quotas(), clock=lambda: 0.0, wake=lambda: None, on_node_readiness=notified.append
+    )
+    gpus.nodes.handle({"type": "ADDED", "object": node("a", 8, 1)})
+    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 8, 2))})
+    assert (inventory.unreachable, notified) == ({"a": MOMENT}, ["a"])
+    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 7, 3))})
+    gpus.nodes.handle({"type": "MODIFIED", "object": node("a", 7, 4)})
+    assert (inventory.unreachable, notified) == ({}, ["a", "a"])
+    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 7, 5))})
+    gpus.nodes.handle({"type": "DELETED", "object": node("a", 7, 6)})
+    assert (inventory.unreachable, len(notified)) == ({}, 4)
 
 
 def silent(body: Object) -> Object:
@@ -95,20 +101,20 @@ def silent(body: Object) -> Object:
 async def test_news_without_effect_wake_nobody() -> None:
     gpus, lists, _, woken = feed()
     lists.nodes = [node("a", 8, 1)]
-    await gpus.prime()
-    gpus.node({"type": "MODIFIED", "object": node("a", 8, 2)})
-    await gpus.prime()
+    await relist(gpus)
+    gpus.nodes.handle({"type": "MODIFIED", "object": node("a", 8, 2)})
+    await relist(gpus)
     assert len(woken) == 1
 
 
 async def test_a_list_takes_away_what_is_gone_but_not_what_is_newer() -> None:
     gpus, lists, inventory, _ = feed()
     lists.nodes, lists.pods = [node("a", 8, 1), node("b", 8, 1)], [pod("p", "a", 2, 1), pod("q", "a", 1, 1)]
-    await gpus.prime()
-    gpus.node({"type": "ADDED", "object": node("late", 4, 12)})
-    gpus.pod({"type": "ADDED", "object": pod("late", "a", 3, 12)})
+    await relist(gpus)
+    gpus.nodes.handle({"type": "ADDED", "object": node("late", 4, 12)})
+    gpus.pods.handle({"type": "ADDED", "object": pod("late", "a", 3, 12)})
     lists.nodes, lists.pods, lists.version = [node("a", 8, 1)], [pod("p", "a", 2, 1)], 10
-    await gpus.prime()
+    await relist(gpus)
     assert free(inventory, Pool(GPU)) == {"a": 3, "late": 4}
 
 
@@ -116,14 +122,14 @@ async def test_quotas_come_and_go_as_nodes_do() -> None:
     quotas = Quotas()
     gpus, lists, _, woken = feed(quotas)
     lists.quotas = [quota("a", 4, 1)]
-    await gpus.prime()
+    await relist(gpus)
     assert [known.name for known in quotas.of("team")] == ["a"]
-    gpus.quota({"type": "ADDED", "object": quota("b", 8, 5)})
-    gpus.quota({"type": "MODIFIED", "object": quota("b", 9, 4)})
+    gpus.quotas.handle({"type": "ADDED", "object": quota("b", 8, 5)})
+    gpus.quotas.handle({"type": "MODIFIED", "object": quota("b", 9, 4)})
     lists.quotas, lists.version = [], 3
-    await gpus.prime()
+    await relist(gpus)
     assert [(known.name, known.hard[f"requests.{GPU}"]) for known in quotas.of("team")] == [("b", Fraction(8))]
-    gpus.quota({"type": "DELETED", "object": quota("b", 8, 6)})
+    gpus.quotas.handle({"type": "DELETED", "object": quota("b", 8, 6)})
     assert not quotas.of("team")
     assert len(woken) == 4
 
@@ -131,10 +137,10 @@ async def test_quotas_come_and_go_as_nodes_do() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(1, 20)), max_size=20))
 def test_an_older_version_never_undoes_a_newer_one(events: list[tuple[int, int, int]]) -> None:
     gpus, _, inventory, _ = feed()
-    gpus.node({"type": "ADDED", "object": node("a", 100, 1)})
+    gpus.nodes.handle({"type": "ADDED", "object": node("a", 100, 1)})
     newest: dict[int, tuple[int, int]] = {}
     for number, count, version in events:
-        gpus.pod({"type": "MODIFIED", "object": pod(str(number), "a", count, version)})
+        gpus.pods.handle({"type": "MODIFIED", "object": pod(str(number), "a", count, version)})
         if number not in newest or version > newest[number][0]:
             newest[number] = (version, count)
     assert free(inventory, Pool(GPU)) == {"a": 100 - sum(count for _, count in newest.values())}

@@ -7,13 +7,14 @@ from typing import Any
 from tests.unit.operator.admission.workloads import workload
 from tests.unit.operator.trainingjob.state_model import CHILD_UID, NAME, NAMESPACE, JobModel
 from trainyard_kube.errors import NotFoundError
+from trainyard_kube.resource import Key
 from trainyard_operator.admission.kueue.controller import KueueAdmission, positions
-from trainyard_operator.kube.store import Key
 from trainyard_operator.queue.position import QueuePosition
 from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
+from trainyard_operator.trainingjob.resources import job_key
 
 Object = dict[str, Any]
-KEY = Key(NAMESPACE, NAME)
+KEY = job_key(NAMESPACE, NAME)
 
 
 class KueueFixture:
@@ -38,7 +39,7 @@ class KueueFixture:
             clock=lambda: self.clock,
             default_queue="gpus",
         )
-        self.controller._workloads.listed = True
+        self.controller._workloads.synced = True
         self.controller.mark_dirty(KEY)
         self.controller.observe_workload(workload(CHILD_UID, 5))
         return self.controller
@@ -126,7 +127,7 @@ async def test_no_position_is_requested_for_suspended_or_deleted_jobs() -> None:
 
 async def test_job_without_a_workload_is_reconciled_periodically() -> None:
     fixture = KueueFixture()
-    fixture.controller._workloads._workloads.clear()
+    fixture.controller._workloads._by_job.clear()
     assert fixture.decision().reason == "WaitingForKueue"
     fixture.added.clear()
     await fixture.controller.refresh()
@@ -159,7 +160,7 @@ async def test_changing_messages_are_rate_limited() -> None:
 
 def test_no_decision_before_the_first_list_of_workloads() -> None:
     fixture = KueueFixture()
-    fixture.controller._workloads.listed = False
+    fixture.controller._workloads.synced = False
     found = fixture.decision()
     assert (found.decided, found.admitted) == (False, False)
     fixture.added.clear()

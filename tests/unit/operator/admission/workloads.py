@@ -13,6 +13,7 @@ def workload(uid: str, version: int, *, finished: bool = False, name: str = "w")
         "metadata": {
             "name": name,
             "namespace": "team",
+            "uid": f"workload-{uid}",
             "resourceVersion": str(version),
             "labels": {"kueue.x-k8s.io/job-uid": uid},
             "annotations": {"trainyard.dev/held": "true", "other": "x"},

@@ -15,15 +15,16 @@ from trainyard_kube.errors import ConflictError, ForbiddenError, InvalidError, N
 from trainyard_kube.events import EventWriter
 from trainyard_kube.merge_patch import merge_patch
 from trainyard_kube.paths import CONFIG_MAPS, Object
-from trainyard_operator.kube.store import Key
+from trainyard_kube.resource import Key
 from trainyard_operator.reconcile.apply import is_applied, stamped
 from trainyard_operator.reconcile.conditions import READY, Condition, conditions
 from trainyard_operator.reconcile.kind import Kind, Resource
 from trainyard_operator.reconcile.plan import Deletion, Need, Note, Observation, Patch, Plan
 from trainyard_operator.reconcile.reconciler import Reconciler
+from trainyard_operator.trainingjob.resources import job_key
 
 NOTES = "/apis/example.com/v1/{namespace}notes"
-KEY = Key("team", "hello")
+KEY = job_key("team", "hello")
 TYPE = {"apiVersion": "example.com/v1", "kind": "Note"}
 OWNER = {**TYPE, "name": "hello", "uid": "u1", "controller": True}
 

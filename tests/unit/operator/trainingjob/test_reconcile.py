@@ -20,8 +20,9 @@ from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import ApiRefusedError, ConflictError, ForbiddenError, NotFoundError, ServerError
 from trainyard_kube.events import EventWriter
+from trainyard_kube.resource import Key
+from trainyard_kube.store import Store
 from trainyard_operator.admission.decision import Admission, KueueHandoff, admit_immediately
-from trainyard_operator.kube.store import Key, ResourceKind, Store
 from trainyard_operator.reconcile.reconciler import Reconciler
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kind import TrainingJobs
@@ -29,6 +30,7 @@ from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_L
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import Admit
+from trainyard_operator.trainingjob.resources import SPECS, ResourceKind
 
 CREATED = "2026-01-02T10:00:00Z"
 WEBHOOK = 'Internal error occurred: failed calling webhook "mjob.kb.io": connection refused'
@@ -156,7 +158,7 @@ class KueueJob:
     """A TrainingJob that waits in Kueue, and its reconciler."""
 
     def __init__(self, server: FaultyServer, workload: Any = None) -> None:
-        self.store, self.workloads = Store(), list[Any]()
+        self.store, self.workloads = Store(SPECS), list[Any]()
         handoff = KueueHandoff(LABELS, workload)
         self.admission = Admission(admitted=False, reason="Waits", message="It waits.", handoff=handoff)
         self.reconciler = reconciler_of(server, self.store, admit=lambda _: self.admission, workloads=self.workloads)
@@ -171,7 +173,7 @@ class KueueJob:
 
 @pytest.mark.parametrize(("uid", "retried"), [(CHILD_UID, True), ("another", False)])
 async def test_deletion_conflict_is_retried_while_the_object_exists(uid: str, retried: bool) -> None:
-    store = Store()
+    store = Store(SPECS)
     key = stored(store, status={"phase": "Stopped"})
     store.put(ResourceKind.JOBS, owned("Job", CHILD, CHILD_UID, (NAME, UID)))
     reconciler = reconciler_of(ConflictServer(uid), store)
@@ -183,7 +185,7 @@ async def test_deletion_conflict_is_retried_while_the_object_exists(uid: str, re
 
 
 async def test_exceeded_quota_is_reported_and_retried() -> None:
-    store, server = Store(), QuotaServer()
+    store, server = Store(SPECS), QuotaServer()
     key = stored(store, status={})
     assert (await reconciler_of(server, store).reconcile(key)).failed
     assert server.status["phase"] == "Pending"
@@ -192,7 +194,7 @@ async def test_exceeded_quota_is_reported_and_retried() -> None:
 
 
 async def test_deleted_job_is_dropped_while_the_watch_is_late() -> None:
-    store, server = Store(), EmptyServer()
+    store, server = Store(SPECS), EmptyServer()
     key = stored(store, status={"phase": "Running", "jobName": CHILD})
     reconciler = reconciler_of(server, store)
     await reconciler.reconcile(key)
@@ -214,7 +216,7 @@ async def test_deleted_job_is_dropped_while_the_watch_is_late() -> None:
 async def test_dry_run_create_shows_whether_the_namespace_terminates(
     answer: ApiRefusedError | None, ends: bool
 ) -> None:
-    store, server = Store(), ProbedServer(answer)
+    store, server = Store(SPECS), ProbedServer(answer)
     spec = {**new_job()["spec"], "resources": {"nodes": 2, "gpus": 0}}
     key = stored(store, spec=spec, status={"phase": "Running", "jobName": CHILD})
     store.put(ResourceKind.JOBS, owned("Job", CHILD, CHILD_UID, (NAME, UID)))

@@ -1,1 +1,0 @@
-"""Everything that talks to the API server or mirrors it; no decisions."""
