@@ -113,8 +113,8 @@ class Manager:
         while not self._end.wait(0.1):
             try:
                 self.step()
-            except ApiRefusedError as error:
-                if error.code not in _LOST_RACES:
+            except ApiError as error:
+                if not isinstance(error, ApiRefusedError) or error.code not in _LOST_RACES:
                     self.errors.append(str(error))
 
     def step(self) -> None:

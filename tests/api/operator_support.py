@@ -21,7 +21,7 @@ from tests.api.gateway_support import TIMEOUT, Kubernetes, fetch, free_port, unt
 from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import JOB_NAME_LABEL, ROLE_LABEL, child_name
 from trainyard_crds.printer_text import progress_summary
-from trainyard_kube.errors import ApiRefusedError
+from trainyard_kube.errors import NotFoundError
 
 Object = dict[str, Any]
 NODE = "test-node"
@@ -283,9 +283,7 @@ class Pod:
     def read(self) -> Object | None:
         try:
             return self.client.get(self.path)
-        except ApiRefusedError as error:
-            if error.code != 404:
-                raise
+        except NotFoundError:
             return None
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, until
 from tests.api.operator_support import Operator, leading, termination
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL, service_name
-from trainyard_kube.errors import ApiRefusedError
+from trainyard_kube.errors import NotFoundError
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL, service
 from trainyard_operator.trainingjob.children.render import owner_reference
 
@@ -78,9 +78,7 @@ class GangCluster:
     def is_there(self, path: str) -> bool:
         try:
             self.client.get(path)
-        except ApiRefusedError as error:
-            if error.code != 404:
-                raise
+        except NotFoundError:
             return False
         return True
 

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.client import Client
 from demo import install
 from demo.kubectl import Kubectl, KubectlError, Object
-from trainyard_kube.errors import ApiError, ApiRefusedError
+from trainyard_kube.errors import ApiError, NotFoundError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/python-docs-qlora.yaml"
@@ -64,9 +64,9 @@ class Site:
         """
         try:
             return self.client.get(path)
-        except ApiRefusedError as error:
-            if error.code == 404:
-                return None
+        except NotFoundError:
+            return None
+        except ApiError as error:
             raise KubectlError(str(error)) from error
 
     def job(self, name: str) -> Object:
