@@ -14,10 +14,11 @@ from trainyard_operator.admission.kueue_workloads import WORKLOADS
 from trainyard_operator.reconcile.kind import Kind, Resource
 from trainyard_operator.reconcile.plan import Plan
 from trainyard_operator.trainingjob.final_status import TERMINATION_FIELDS
+from trainyard_operator.trainingjob.k8s_fields import is_gone
 from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import Admit, plan
-from trainyard_operator.trainingjob.pods.gang_faults import is_past
+from trainyard_operator.trainingjob.pods.gang_faults import is_recorded
 from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
 from trainyard_operator.trainingjob.resources import ResourceKind, job_key
 
@@ -76,12 +77,7 @@ class TrainingJobs(Kind[Observed]):
         """Forget deleted pods whose end is recorded in the status."""
         key = job_key(observed.namespace, observed.name)
         status = (self._store.get(key) or {}).get("status") or {}
-        recorded = {entry["podUID"] for entry in status.get("attempts", []) if "finishedAt" in entry}
-        gone = [
-            pod
-            for pod in observed.pods
-            if pod.get("gone") and (pod["metadata"]["uid"] in recorded or is_past(pod, status))
-        ]
+        recorded = [pod for pod in observed.pods if is_recorded(pod, status)]
         if not any(is_unfinished(entry) for entry in status.get("exports", [])):
-            gone += [pod for pod in observed.export_pods if pod.get("gone")]
-        self._store.forget_deleted(ResourceKind.PODS, observed.uid, gone)
+            recorded += observed.export_pods
+        self._store.forget_deleted(ResourceKind.PODS, observed.uid, filter(is_gone, recorded))

@@ -217,20 +217,35 @@ def _remedy(reason: str, parsed: str, message: str) -> str:
 
 def _evicted(workload: Object) -> tuple[str, str]:
     """Return reason and message of an evicted Workload: the eviction, and what it waits for since."""
-    found, reserved = condition(workload, "Evicted") or {}, condition(workload, "QuotaReserved") or {}
+    found = condition(workload, "Evicted") or {}
     reason = str(found.get("reason") or "Evicted")
     ran = condition(workload, "Admitted") is not None
-    head = "Kueue stopped it:" if ran else "Kueue took its quota back:"
-    parts = [head, _sentence(found.get("message", ""), reason)]
-    if reason == "Preempted":
-        parts.append(_STOPPED_BY.get(str((condition(workload, "Preempted") or {}).get("reason")), ""))
-    is_new = reserved.get("message") not in (None, "", found.get("message"))
-    if reserved.get("status") == "False" and is_new:
-        parts.append(_unadmitted(workload)[1])
-    parts.append("It resumes where it was when Kueue admits it." if ran else "It starts when Kueue admits it.")
-    if later := ((workload.get("status") or {}).get("requeueState") or {}).get("requeueAt"):
-        parts.append(f"Kueue considers it again at {later}.")
-    return reason, " ".join(part for part in parts if part)
+    parts = [
+        "Kueue stopped it:" if ran else "Kueue took its quota back:",
+        _sentence(found.get("message", ""), reason),
+        _preemption(workload) if reason == "Preempted" else "",
+        _unadmitted(workload)[1] if _waits_since_eviction(workload, found) else "",
+        "It resumes where it was when Kueue admits it." if ran else "It starts when Kueue admits it.",
+        _requeue_time(workload),
+    ]
+    return reason, " ".join(filter(None, parts))
+
+
+def _preemption(workload: Object) -> str:
+    """Return why another queue preempted a Workload; empty where its own did."""
+    preempted = condition(workload, "Preempted") or {}
+    return _STOPPED_BY.get(str(preempted.get("reason")), "")
+
+
+def _waits_since_eviction(workload: Object, evicted: Object) -> bool:
+    """Return whether Kueue has stated, since an eviction, what a Workload waits for."""
+    reserved = condition(workload, "QuotaReserved") or {}
+    return reserved.get("status") == "False" and reserved.get("message") not in (None, "", evicted.get("message"))
+
+
+def _requeue_time(workload: Object) -> str:
+    requeue = (workload.get("status") or {}).get("requeueState") or {}
+    return f"Kueue considers it again at {requeue['requeueAt']}." if requeue.get("requeueAt") else ""
 
 
 def _sentence(message: str, otherwise: str) -> str:

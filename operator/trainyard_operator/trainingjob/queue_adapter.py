@@ -261,14 +261,17 @@ def _elapsed(observed: Observed, now: datetime) -> float:
     if "finishedAt" in attempt:
         return 0.0
     states = [container_state(pod) for pod in observed.pods if _is_of_attempt(pod, attempt)]
-    runs = [state[kind] for state in states for kind in ("running", "terminated") if kind in state]
-    started = [run["startedAt"] for run in (attempt, *runs) if run.get("startedAt")]
-    ended = [run["finishedAt"] for run in runs if run.get("finishedAt")]
+    runs: list[Object] = [state.get("running") or state.get("terminated") or {} for state in states]
+    started, ended = _times("startedAt", [attempt, *runs]), _times("finishedAt", runs)
     if not started:
         return 0.0
     all_ended = bool(ended) and len(ended) == len(states)
-    end = max(map(parse_time, ended)) if all_ended else now
-    return max(0.0, (end - min(map(parse_time, started))).total_seconds())
+    end = max(ended) if all_ended else now
+    return max(0.0, (end - min(started)).total_seconds())
+
+
+def _times(field: str, entries: list[Object]) -> list[datetime]:
+    return [parse_time(entry[field]) for entry in entries if entry.get(field)]
 
 
 def _is_of_attempt(pod: Object, attempt: Object) -> bool:

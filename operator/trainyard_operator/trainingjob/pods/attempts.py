@@ -273,22 +273,28 @@ def _counted(
 
     A gang counts once, by the pod at fault; that its last pods are stopped so that all start again is a free restart.
     """
-    reported = int((observed.status.get("progress") or {}).get("step", 0))
-    step = max(reported, end.termination.step if end.termination else 0)
-    suspended = observed.child is None or job_suspended(observed.child)
-    stopped_by_suspension = suspended and fault is None and not is_gang_restarting(observed)
+    step = _reached_step(observed, end)
     action = fault.ending.action if fault else end.action
+    if fault is None and _stopped_by_suspension(observed):
+        action = OnExit.COMPLETE
     ran = seconds_between(entry["startedAt"], entry["finishedAt"]) if "startedAt" in entry else 0.0
-    without_progress = counts.restarts_without_progress
-    if step > counts.last_step:
-        without_progress = 0
-    elif action is OnExit.IGNORE and not stopped_by_suspension:
-        without_progress += 1
+    without_progress = 0 if step > counts.last_step else counts.restarts_without_progress + (action is OnExit.IGNORE)
     return counts.model_copy(
         update={
-            "failed": counts.failed + (action is OnExit.COUNT and not stopped_by_suspension),
+            "failed": counts.failed + (action is OnExit.COUNT),
             "restarts_without_progress": without_progress,
             "running_seconds": counts.running_seconds + int(ran),
             "last_step": max(counts.last_step, step),
         }
     )
+
+
+def _reached_step(observed: Observed, end: Ending) -> int:
+    """Return the highest step that the attempt reported, in its progress or its termination message."""
+    reported = int((observed.status.get("progress") or {}).get("step", 0))
+    return max(reported, end.termination.step if end.termination else 0)
+
+
+def _stopped_by_suspension(observed: Observed) -> bool:
+    suspended = observed.child is None or job_suspended(observed.child)
+    return suspended and not is_gang_restarting(observed)

@@ -76,10 +76,12 @@ def is_leader(pod: Object) -> bool:
     return _index(pod) == 0
 
 
-def is_past(pod: Object, status: Object) -> bool:
-    """Return whether a deleted peer is no longer needed: the attempt that it belonged to is recorded as ended."""
+def is_recorded(pod: Object, status: Object) -> bool:
+    """Return whether a status records the end of a pod, or of the attempt to which a peer belonged."""
     attempts = status.get("attempts") or []
-    return not is_leader(pod) and bool(attempts) and "finishedAt" in attempts[-1]
+    if is_leader(pod):
+        return any(entry["podUID"] == pod["metadata"]["uid"] and "finishedAt" in entry for entry in attempts)
+    return bool(attempts) and "finishedAt" in attempts[-1]
 
 
 def works_alone(leader: Object | None, progress: Object) -> bool:
@@ -109,12 +111,15 @@ def gang_of(pods: Sequence[Object], attempts: Iterable[Object], size: int, *, al
     if alone:
         return Gang(size=size, running=size, waiting=None, broken=None, left=())
     broken = _broken_since(pods, attempts)
-    left = tuple(pod for pod in pods if _is_left(pod, broken) and not is_being_deleted(pod))
-    newest = {_index(pod): pod for pod in pods}
-    together = [pod for pod in newest.values() if _succeeded(pod) or (is_running(pod) and not _is_left(pod, broken))]
-    pending = [newest[index] for index in sorted(newest) if not _runs_or_succeeded(newest[index])]
-    waiting = pending[0] if pending else None
-    return Gang(size=size, running=len(together), waiting=waiting, broken=broken, left=left)
+    by_index = {_index(pod): pod for pod in pods}
+    newest = [by_index[index] for index in sorted(by_index)]
+    return Gang(
+        size=size,
+        running=sum(_is_together(pod, broken) for pod in newest),
+        waiting=next((pod for pod in newest if not (_succeeded(pod) or is_running(pod))), None),
+        broken=broken,
+        left=tuple(pod for pod in pods if _is_left(pod, broken) and not is_being_deleted(pod)),
+    )
 
 
 def pod_at_fault(
@@ -130,15 +135,13 @@ def pod_at_fault(
     """
     end, own = pod_ending(leader, memory), fault_of(leader, memory)
     leader_finished = end is not None and end.exit_code == 0
-    leader_failed_job = own is not None and own.ending.action is OnExit.FAIL
-    if leader_finished or leader_failed_job:
+    if leader_finished or _is_fatal(own):
         return None
     found = _peer_faults(leader, pods, since, memory)
-    fatal = [other for other in found if other.ending.action is OnExit.FAIL]
-    first = min(fatal or found, key=lambda other: other.moment, default=None)
-    if first is None:
-        return None
-    leader_was_first = own is not None and not fatal and own.moment <= first.moment
+    first = min(filter(_is_fatal, found), key=_moment, default=None) or min(found, key=_moment, default=None)
+    if first is None or own is None:
+        return first
+    leader_was_first = own.moment <= first.moment and not _is_fatal(first)
     return None if leader_was_first else first
 
 
@@ -174,6 +177,15 @@ def _peer_faults(
     peers = [pod for pod in pods if not is_leader(pod) and _belongs(pod, last, since)]
     faults = [fault for pod in peers if (fault := fault_of(pod, memory))]
     return [fault for fault in faults if latest is None or fault.moment <= latest]
+
+
+def _is_fatal(fault: Fault | None) -> bool:
+    """Return whether a fault fails the Job at once."""
+    return fault is not None and fault.ending.action is OnExit.FAIL
+
+
+def _moment(fault: Fault) -> datetime:
+    return fault.moment
 
 
 def _ended_on_request(pod: Object, end: Ending) -> bool:
@@ -249,8 +261,9 @@ def _succeeded(pod: Object) -> bool:
     return phase == "Succeeded" or (phase == "Running" and terminated(pod).get("exitCode") == ExitCode.FINISHED)
 
 
-def _runs_or_succeeded(pod: Object) -> bool:
-    return _succeeded(pod) or is_running(pod)
+def _is_together(pod: Object, broken: datetime | None) -> bool:
+    """Return whether a pod runs with its gang, or succeeded."""
+    return _succeeded(pod) or (is_running(pod) and not _is_left(pod, broken))
 
 
 def _index(pod: Object) -> int:

@@ -125,15 +125,18 @@ def _unplaced(context: PolicyContext) -> _Unplaced | None:
     """Return what a job lacks; None where every pod has its node, and between two attempts."""
     assert context.child is not None
     own = [pod for pod in context.observed.pods if owned_by(pod, context.child["metadata"]["uid"])]
-    live = [pod for pod in own if not pod_ended(pod)]
-    unbound = [pod for pod in live if not pod["spec"].get("nodeName") and not is_being_deleted(pod)]
+    unbound = [pod for pod in own if _is_unbound(pod)]
     if unbound:
         since = min(parse_time(pod["metadata"]["creationTimestamp"]) for pod in unbound)
         _reason, cause = pod_pending_reason(unbound[0]) or ("", _NO_NODE)
         return _Unplaced((context.now - since).total_seconds(), cause)
-    succeeded = sum(pod_phase(pod) == "Succeeded" for pod in own)
-    complete = len(live) + succeeded >= context.spec.resources.nodes
-    return None if complete else _missing_pods(context)
+    present = sum(not pod_ended(pod) or pod_phase(pod) == "Succeeded" for pod in own)
+    return None if present >= context.spec.resources.nodes else _missing_pods(context)
+
+
+def _is_unbound(pod: Object) -> bool:
+    """Return whether a pod waits for a node."""
+    return not (pod_ended(pod) or pod["spec"].get("nodeName") or is_being_deleted(pod))
 
 
 def _missing_pods(context: PolicyContext) -> _Unplaced | None:

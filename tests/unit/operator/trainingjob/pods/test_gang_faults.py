@@ -10,7 +10,7 @@ from tests.unit.operator.trainingjob.state_model import at, merged, new_pod
 from trainyard_operator.trainingjob.pods.gang_faults import (
     fault_of,
     gang_of,
-    is_past,
+    is_recorded,
     pod_at_fault,
     seconds_to_await_fault,
 )
@@ -153,9 +153,10 @@ def test_cause_of_an_explained_end_is_not_awaited() -> None:
     assert seconds_to_await_fault(ran("0-a", 1, 30, 76, **EVICTED), MEMORY, at("10:00:31")) is None
 
 
-def test_deleted_peer_is_forgotten_when_its_attempt_is_recorded() -> None:
-    recorded: Object = {"attempts": [{"finishedAt": clock(9)}]}
-    running: Object = {"attempts": [{}]}
-    assert is_past(ran("1-a", 1, 9, 70), recorded)
-    assert not is_past(ran("1-a", 1, 9, 70), running)
-    assert not is_past(ran("0-a", 1, 9, 70), recorded), "the leader has its own entry"
+def test_pod_is_recorded_with_its_attempt() -> None:
+    recorded: Object = {"attempts": [{"podUID": "pod-0-a", "finishedAt": clock(9)}]}
+    running: Object = {"attempts": [{"podUID": "pod-0-a"}]}
+    assert is_recorded(ran("1-a", 1, 9, 70), recorded)
+    assert not is_recorded(ran("1-a", 1, 9, 70), running)
+    assert is_recorded(ran("0-a", 1, 9, 70), recorded)
+    assert not is_recorded(ran("0-b", 1, 9, 70), recorded), "another leader has its own entry"
