@@ -5,7 +5,7 @@ ClusterError
     BuildError       a cluster binary could not be built
     StartError       a part of the cluster did not become ready
     ImageError       an image could not be built or pushed
-    DiskSpaceError   the disk is too full for what was asked
+    DiskSpaceError   the disk is too full
 """
 
 
@@ -30,4 +30,4 @@ class ImageError(ClusterError):
 
 
 class DiskSpaceError(ClusterError):
-    """The disk is too full for what was asked."""
+    """The disk is too full."""

@@ -28,7 +28,7 @@ def run_config(job: Object, inputs: Path, run_directory: Path) -> Object:
 
 
 def prepare(job: Object, inputs: Path, parent: Path) -> Path:
-    """Write `run.json` into a directory of its own below `parent`, and return the path.
+    """Write `run.json` into a separate directory below `parent`, and return the path.
 
     The directory is named by the settings and the inputs: the same settings find the same run again, and others start a
     new one.

@@ -18,7 +18,7 @@ NAME = "tenant"
 PROBE = """
 import json, os, pathlib, ssl, sys, urllib.error, urllib.request
 
-def ask(url, token, data, context):
+def send(url, token, data, context):
     headers = {"Authorization": "Bearer " + token} if token else {}
     request = urllib.request.Request(url, data, headers)
     try:
@@ -27,16 +27,16 @@ def ask(url, token, data, context):
     except urllib.error.HTTPError as refused:
         return [refused.code, refused.read().decode()]
 
-asked = json.load(sys.stdin)
+paths = json.load(sys.stdin)
 token = pathlib.Path("/var/run/secrets/trainyard/token").read_text()
 api = "https://{KUBERNETES_SERVICE_HOST}:{KUBERNETES_SERVICE_PORT}".format(**os.environ)
 gateway = os.environ["KUBEFLOW_TRAINER_SERVER_URL"].split("/apis/")[0]
 trusted = ssl.create_default_context(cafile=os.environ["KUBEFLOW_TRAINER_SERVER_CA_CERT"])
 any_server = ssl._create_unverified_context()
 print(json.dumps({
-    "api": {path: ask(api + path, token, None, any_server) for path in asked["api"]},
-    "anonymous": {path: ask(api + path, "", None, any_server) for path in asked["api"]},
-    "gateway": {path: ask(gateway + path, token, b"", trusted) for path in asked["gateway"]},
+    "api": {path: send(api + path, token, None, any_server) for path in paths["api"]},
+    "anonymous": {path: send(api + path, "", None, any_server) for path in paths["api"]},
+    "gateway": {path: send(gateway + path, token, b"", trusted) for path in paths["gateway"]},
     "secrets": [str(p) for p in pathlib.Path("/var/run/secrets").rglob("*") if p.is_file() and ".." not in str(p)],
     "claims": sorted(os.listdir("/volumes/claims")),
     "runs": sorted(os.listdir("/volumes/run/trainyard")),
@@ -65,11 +65,11 @@ def probe(site: Site, other: Site) -> Iterator[dict[str, Any]]:
     lists = [f"/api/v1/namespaces/{name}" for name in (site.kubectl.namespace, OTHER)]
     api = [f"{base}/{kind}" for base in lists for kind in ("secrets", "pods", "configmaps")]
     jobs = "/apis/trainyard.dev/v1alpha1/trainingjobs"
-    asked = {"api": [*api, jobs, "/api"], "gateway": [progress_path(*place) for place in places(site)]}
-    words = ("exec", "-i", pod, "--", "python", "-c", PROBE)
+    paths = {"api": [*api, jobs, "/api"], "gateway": [progress_path(*place) for place in places(site)]}
+    command = ("exec", "-i", pod, "--", "python", "-c", PROBE)
     yield site.kubectl.wait(
         "the gateway knows the attempt",
-        lambda: json.loads(site.kubectl.run(*words, text=json.dumps(asked))),
+        lambda: json.loads(site.kubectl.run(*command, text=json.dumps(paths))),
         lambda seen: seen["gateway"][progress_path(*places(site)[0])][0] != 503,
         TIMEOUT,
     )
