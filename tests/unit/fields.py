@@ -1,4 +1,4 @@
-"""The fields of a model by their paths, for tables that must name every one of them."""
+"""Field paths of models, for tables that must list every field."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every field by its path, lists and optional blocks seen through."""
+    """Yield the path of every leaf field, through lists and optional blocks."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         blocks = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -24,7 +24,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 def values(document: Any, path: str) -> list[Any]:
-    """What stands at a path of a document, in every entry of the lists on the way; nothing where nothing does."""
+    """Return the values at a path of a document, one for each entry of the lists on the way."""
     name, _, rest = path.partition(".")
     if isinstance(document, list):
         return [value for entry in document for value in values(entry, path)]
