@@ -1,9 +1,9 @@
-"""What the GPU queue makes of a long queue: `python -m benchmarks.queue`, about 20 minutes.
+"""Throughput, order and GPU use of a long queue: `python -m benchmarks.queue`, about 20 minutes.
 
-The load on which Kueue was measured: 2,000 jobs of 1, 2 and 8 GPUs (70, 20, 10 %), three priorities, pods of 3 s, 8
-fake nodes of 8 GPUs, control plane and client on the same two cores; strictly in order, and with backfill. Then the
-same jobs on 64 nodes, and as plain Jobs without any queue. The order is checked from the moment of admission that
-stands on each Job, the use of the GPUs from the pods that run, both as one independent client sees them.
+The load is the one on which Kueue was measured: 2,000 jobs of 1, 2 and 8 GPUs (70, 20, 10 %), three priorities, pods
+of 3 s, 8 fake nodes of 8 GPUs, control plane and client on the same two cores; in strict order, and with backfill. Then
+the same jobs run on 64 nodes, and as plain Jobs without a queue. An independent client derives the order from the
+admission time of each Job, and the GPU use from the running pods.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ overtakes: pairs of neighbours of one priority in the order of enqueuedAt of whi
 writes: create, update, patch and delete requests of the audit log in the jobs' namespace, Events apart.
 CPU per job: of each process, over the whole run; the client is this benchmark."""
 _LANES = 20
-"""Create calls at a time."""
+"""Concurrent create calls."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ FLOORS = {"floor": 8, "floor-wide": 64}
 
 
 async def fill(api: Api, path: str, bodies: list[Object], created: Callable[[Object], None]) -> None:
-    """Create objects, some at a time."""
+    """Create objects concurrently."""
     lanes = asyncio.Semaphore(_LANES)
 
     async def create(body: Object) -> None:
@@ -125,7 +125,7 @@ class Run:
     seed: int
 
     def add(self, what: str, ours: str) -> None:
-        """A line of this run."""
+        """Add a line for this run."""
         self.report.add(
             f"{self.setting.title}: {what}", ours, self.setting.bars.get(what, NONE), self.setting.peers.get(what, NONE)
         )
@@ -142,7 +142,7 @@ Takers = Mapping[str, Callable[[Object, float], None]]
 async def until_ended(
     run: Run, api: Api, takers: Takers, work: Callable[[], Awaitable[None]], done: Callable[[], bool]
 ) -> None:
-    """Do something, watch until all is over, and say so where a watch broke."""
+    """Do something, watch until all jobs have ended, and report broken watches."""
     watches = [asyncio.create_task(api.watch(path.format(SHORT), take)) for path, take in takers.items()]
     await asyncio.sleep(0.3)
     await work()
@@ -155,7 +155,7 @@ async def until_ended(
 
 
 async def measure(run: Run, operator: Operator) -> None:
-    """Fill the queue, watch it empty, and say how it went."""
+    """Fill the queue, watch it drain, and report the figures."""
     seen, since, before = Seen(), audit.now(), usage(operator.process.pid)
     bodies = [
         training_job(SHORT, f"job-{number:05d}", gpus=gpus, queue={"priority": priority}, **run.setting.spec)
@@ -177,7 +177,7 @@ async def measure(run: Run, operator: Operator) -> None:
         takers = {TRAINING_JOBS: seen.take_training_job, JOBS: seen.take_job, PODS: seen.take_pod}
         with cpu_per_job(run, operator=operator.process.pid):
             await until_ended(run, api, takers, create_all, lambda: len(seen.ended) == run.count)
-    tell(run, seen, began)
+    report_figures(run, seen, began)
     after = usage(operator.process.pid)
     rss = f"{before.rss:.0f} -> {after.rss:.0f} ({after.peak:.0f})"
     run.add("operator: RSS before -> after (peak) (MiB)", rss)
@@ -191,18 +191,18 @@ async def measure(run: Run, operator: Operator) -> None:
 
 @contextmanager
 def cpu_per_job(run: Run, **more: int) -> Iterator[None]:
-    """Say what each process used, those of the control plane, this one and more by name and process id."""
+    """Report the CPU of each process of the control plane, of this one, and of more by name and process id."""
     processes = run.kubernetes.cluster.plane.processes
     found = {name: pid for name in processes.names() if (pid := processes.pid(name)) is not None}
-    everybody = {**found, **more, "client": os.getpid()}
-    before = {name: usage(pid).cpu for name, pid in everybody.items()}
+    measured = {**found, **more, "client": os.getpid()}
+    before = {name: usage(pid).cpu for name, pid in measured.items()}
     yield
-    used = {name: (usage(pid).cpu - before[name]) / run.count * 1000 for name, pid in everybody.items()}
+    used = {name: (usage(pid).cpu - before[name]) / run.count * 1000 for name, pid in measured.items()}
     run.add(_CPU, ", ".join(f"{name} {used[name]:.0f}" for name in sorted(used, key=lambda one: -used[one])))
 
 
-def tell(run: Run, seen: Seen, began: float) -> None:
-    """The figures that the client saw."""
+def report_figures(run: Run, seen: Seen, began: float) -> None:
+    """Report the client's measurements."""
     ends = sorted(seen.ended.values())
     run.add(_RATE, rates(ends, began))
     run.add(_ADMISSIONS, f"{len(seen.child) / (max(seen.child.values()) - began):.1f}")
@@ -221,7 +221,7 @@ def rates(ends: list[float], began: float) -> str:
 
 
 async def measure_floor(run: Run) -> None:
-    """The same pods as plain Jobs: what Job controller and scheduler do without a queue, an order or a status."""
+    """Run the same pods as plain Jobs: Job controller and scheduler without queue, order or status."""
     seen, bound, ended = Seen(), dict[str, float](), dict[str, float]()
 
     def take_pod(obj: Object, at: float) -> None:
@@ -254,7 +254,7 @@ async def measure_floor(run: Run) -> None:
 
 
 def plain_job(name: str, gpus: int) -> Object:
-    """A Job with the pod of a TrainingJob, as far as the scheduler cares."""
+    """Return a Job whose pod has the scheduling requirements of a TrainingJob."""
     resources = training_job(SHORT, name, gpus=gpus)["spec"]["resources"]
     limits = {"nvidia.com/gpu": str(gpus), "cpu": resources["cpu"], "memory": resources["memory"]}
     pod = {

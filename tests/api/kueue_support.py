@@ -259,7 +259,7 @@ class Manager:
             self._client.patch(_path(workload), {"spec": {"queueName": name}})
 
     def _stop_job(self, job: Object) -> None:
-        """As Kueue does: suspend with a mark, forget the start, restore the template and take the mark away."""
+        """As Kueue does: suspend with a mark, clear the start time, restore the template, remove the mark."""
         self._patch_job(job, {"metadata": {"annotations": {_STOPPING: "true"}}, "spec": {"suspend": True}})
         if job["status"].get("startTime"):
             self._client.patch(f"{_path(job)}/status", {"status": {"startTime": None}})
@@ -316,8 +316,8 @@ class Manager:
                 f"insufficient quota for {GPU} in flavor {FLAVOR}, previously considered podsets requests (0) + "
                 f"current podset request ({wanted}) > maximum capacity ({quota})"
             )
-        words = f"couldn't assign flavors to pod set main: {text}"
-        self._conditions(workload, {"QuotaReserved": ("False", "Pending", words)})
+        message = f"couldn't assign flavors to pod set main: {text}"
+        self._conditions(workload, {"QuotaReserved": ("False", "Pending", message)})
 
     def _preempt(self, workload: Object, held: list[Object], *, policy: str) -> None:
         lower = [one for one in held if one["spec"]["priority"] < workload["spec"]["priority"]]
@@ -350,11 +350,11 @@ class Manager:
         admission = {"clusterQueue": CLUSTER_QUEUE, "podSetAssignments": [assignment]}
         self._conditions(workload, conditions, admission=admission)
 
-    def _conditions(self, workload: Object, news: dict[str, tuple[str, str, str]], **status: Any) -> None:
-        """Set conditions that say something else than before."""
+    def _conditions(self, workload: Object, changes: dict[str, tuple[str, str, str]], **status: Any) -> None:
+        """Set the conditions that changed."""
         known = {entry["type"]: entry for entry in workload.get("status", {}).get("conditions", [])}
         before = dict(known)
-        for kind, (value, reason, message) in news.items():
+        for kind, (value, reason, message) in changes.items():
             old = known.get(kind, {})
             moved = old.get("status") != value
             known[kind] = {
@@ -405,7 +405,7 @@ def _deactivation(workload: Object) -> tuple[str, str, str]:
 
 
 def _is_left_out(workload: Object) -> bool:
-    """Whether Kueue deactivated it itself: it lists such a one when it is activated, but never looks at it again."""
+    """Return whether Kueue deactivated a Workload: once activated, it is listed but not requeued."""
     requeued = _condition(workload, "Requeued")
     return requeued.get("status") == "False" and str(requeued["reason"]).startswith("DeactivatedDueTo")
 

@@ -202,8 +202,8 @@ def test_positions_need_the_visibility_api_in_a_supported_version(team: Team, fr
     try:
         job = submit(team, "job")
         wait_for(job, "Queued", "WaitingForQuota")
-        asked = len(front.polls)
-        until(lambda: len(front.polls) > asked + 1)
+        polls = len(front.polls)
+        until(lambda: len(front.polls) > polls + 1)
         assert "position" not in job.status()["queue"]
         assert operator.log().count("places in Kueue's queues are unknown") == 1
     finally:
@@ -263,7 +263,7 @@ def test_suspend_and_resume_of_a_waiting_job(team: Team) -> None:
     assert workload(job)["spec"]["active"] is False
     first.delete()
     submit(team, "other").run()
-    assert job.child()["spec"]["suspend"] is True, "quota was free, and who came later got it"
+    assert job.child()["spec"]["suspend"] is True, "a later job got the free quota"
     job.patch(suspend=False)
     job.run()
 
@@ -298,7 +298,7 @@ def test_stopped_waiting_job_cannot_be_started_by_kueue(team: Team) -> None:
 def test_active_deadline_ends_a_running_job(team: Team) -> None:
     job = submit(team, "job", activeDeadlineSeconds=60)
     pod = job.pod()
-    pod.start()  # the played kubelet says that it started long ago
+    pod.start()  # the test kubelet reports that it started long ago
     assert job.wait("Stopping")["message"].startswith("The job ran for 60 s (spec.activeDeadlineSeconds)")
     assert workload(job)["spec"]["active"] is False
     save_and_end(job, pod)
@@ -385,9 +385,9 @@ def test_deactivation_by_a_user_is_reported_with_the_remedy(team: Team) -> None:
         f"it again by kubectl patch workloads.kueue.x-k8s.io {found['metadata']['name']} -n {team.namespace} "
         """--type=merge -p '{"spec":{"active":true}}'."""
     )
-    words = ("--type=merge", "-p", '{"spec":{"active":true}}')
+    options = ("--type=merge", "-p", '{"spec":{"active":true}}')
     team.kubernetes.kubectl(
-        "patch", "workloads.kueue.x-k8s.io", found["metadata"]["name"], "-n", team.namespace, *words
+        "patch", "workloads.kueue.x-k8s.io", found["metadata"]["name"], "-n", team.namespace, *options
     )
     job.run()
 
@@ -487,8 +487,8 @@ def test_restarted_operator_continues_with_kueues_decisions(team: Team, operator
 
 def test_examples_are_accepted(kubernetes: Kubernetes, manager: Manager) -> None:
     folder = ROOT / "examples/kueue"
-    words = ("apply", "--validate=strict", "--dry-run=server", "-f", str(folder / "queues.yaml"), "-f")
-    printed = kubernetes.kubectl(*words, str(folder / "job.yaml"))
+    arguments = ("apply", "--validate=strict", "--dry-run=server", "-f", str(folder / "queues.yaml"), "-f")
+    printed = kubernetes.kubectl(*arguments, str(folder / "job.yaml"))
     assert [line.split("/")[0].split(".")[0] for line in printed.splitlines()] == [
         "resourceflavor",
         "clusterqueue",

@@ -73,15 +73,15 @@ class Job(TrainingJob):
     def check(self, name: str, state: str, message: str, **more: Any) -> None:
         """Write the state of an AdmissionCheck of its Workload, as the check's controller does."""
         found = until(lambda: self._reserved(name))
-        said = {"name": name, "state": state, "message": message, "lastTransitionTime": _now(), **more}
+        entry = {"name": name, "state": state, "message": message, "lastTransitionTime": _now(), **more}
         path = f"{GROUP}/namespaces/{self.team.namespace}/workloads/{found['metadata']['name']}/status"
-        self.client.patch(path, {"status": {"admissionChecks": [said]}})
+        self.client.patch(path, {"status": {"admissionChecks": [entry]}})
 
     def _reserved(self, check: str) -> Object | None:
         """Its Workload once it lists a check."""
         found = self.workload() or {}
-        asked = [one["name"] for one in found.get("status", {}).get("admissionChecks", [])]
-        return found if check in asked else None
+        listed = [one["name"] for one in found.get("status", {}).get("admissionChecks", [])]
+        return found if check in listed else None
 
     def workload_spec(self) -> Object:
         """The spec of its Workload."""

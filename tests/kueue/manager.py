@@ -45,7 +45,7 @@ class Kueue:
         self._configuration: Object = {}
 
     def install(self) -> None:
-        """Apply what Kueue ships but for its Deployment."""
+        """Apply Kueue's manifests without its Deployment."""
         text = self._kubernetes.kubectl("kustomize", str(self._source / "config/default"))
         documents = [entry for entry in yaml.safe_load_all(text) if entry]
         wanted = [entry for entry in documents if not {entry["kind"], entry["metadata"]["name"]} & {*_NOT_RUN}]
@@ -55,45 +55,45 @@ class Kueue:
         self._kubernetes.apply(*(self._leading_here(entry) for entry in wanted))
 
     def start(self, *gates: str, **configuration: Any) -> None:
-        """Start it, with feature gates and more of its configuration, and wait until it decides and answers."""
+        """Start it with feature gates and more configuration, and wait until it is ready."""
         (self._folder / "config.yaml").write_text(yaml.safe_dump(self._configuration | configuration))
         log = (self._folder / "kueue.log").open("a")
-        words = ["--config=config.yaml", f"--kubeconfig={self._kubeconfig()}", "--zap-log-level=2"]
-        words += [f"--feature-gates={gate}=true" for gate in gates]
-        command = ["env", f"--chdir={self._folder}", str(self._program), *words]
+        arguments = ["--config=config.yaml", f"--kubeconfig={self._kubeconfig()}", "--zap-log-level=2"]
+        arguments += [f"--feature-gates={gate}=true" for gate in gates]
+        command = ["env", f"--chdir={self._folder}", str(self._program), *arguments]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         self._mount()
         until(self._is_ready)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
 
     def restart_if_dead(self) -> None:
-        """Start it again where it was killed."""
+        """Start it if it does not run."""
         if self._process is None or self._process.poll() is not None:
             self.start()
 
     def log(self) -> str:
-        """What it wrote."""
+        """Return its log."""
         return (self._folder / "kueue.log").read_text()
 
     def _configured(self, shipped: Object) -> Object:
-        """The shipped configuration, with one integration and on ports of this machine's loopback."""
+        """Return the shipped configuration with one integration and loopback ports."""
         ours = {
             "health": {"healthProbeBindAddress": f"127.0.0.1:{self._health}"},
             "metrics": {"bindAddress": "0"},
             "webhook": {"host": "127.0.0.1", "port": self._webhook, "certDir": str(self._folder / "serving")},
             "visibilityServer": {"bindAddress": "127.0.0.1", "bindPort": self._visibility},
-            "leaderElection": {"leaderElect": False},  # a killed one's lease would be waited for
+            "leaderElection": {"leaderElect": False},  # otherwise a restart waits for the lease of the killed process
             "integrations": {"frameworks": ["batch/job"]},
         }
         return shipped | ours
 
     def _leading_here(self, entry: Object) -> Object:
-        """An object whose Services lead to the ports of this machine."""
+        """Return an object whose Services refer to ports of this machine."""
         spec = entry.get("spec", {})
         if entry["kind"] == "Service":
             return entry | {"spec": {"type": "ExternalName", "externalName": "localhost"}}
@@ -106,7 +106,7 @@ class Kueue:
         return entry
 
     def _kubeconfig(self) -> Path:
-        """Of the account that its Deployment names, with the permissions it ships."""
+        """Write the kubeconfig of the service account of its Deployment."""
         account = USER.rsplit(":", 1)[1]
         token = self._kubernetes.kubectl("create", "token", account, "-n", SYSTEM, "--duration", "8h")
         document = json.loads(kubeconfig(self._kubernetes.cluster.server, account, "", "", ""))
@@ -119,7 +119,7 @@ class Kueue:
         return path
 
     def _mount(self) -> None:
-        """Play the kubelet, which mounts the Secret as soon as Kueue has filled it."""
+        """Write the Secret to the certificate directory, as the kubelet mounts it."""
         data = until(lambda: self._client.get(_SECRET).get("data"))
         folder = self._folder / "serving"
         folder.mkdir(exist_ok=True)

@@ -43,10 +43,10 @@ def test_admission_check_without_controller_deactivates_the_queue(team: KueueTea
 
 def test_job_starts_when_its_admission_check_is_ready(checked: Job) -> None:
     checked.waits("WaitingForAdmissionChecks")
-    checked.check(CHECK, "Pending", "The budget of team blue is asked for")
+    checked.check(CHECK, "Pending", "The budget of team blue is requested")
     status = checked.reaches(lambda status: "team blue" in status["message"])
     assert status["message"] == (
-        "Its quota is reserved; it waits for admission checks: budget (Pending: The budget of team blue is asked for)."
+        "Its quota is reserved; it waits for admission checks: budget (Pending: The budget of team blue is requested)."
     )
     assert status["queue"].keys() == {"pool", "enqueuedAt", "reason"}, "it has quota and no position any more"
     assert checked.child()["spec"]["suspend"] is True

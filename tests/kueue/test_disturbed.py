@@ -287,5 +287,5 @@ def test_deactivation_by_a_user_is_reported_with_the_remedy(team: KueueTeam, kub
 
 def test_examples_are_accepted(team: KueueTeam, kubernetes: Kubernetes) -> None:
     folder = ROOT / "examples/kueue"
-    words = ("apply", "--validate=strict", "--dry-run=server", "-n", "default")
-    kubernetes.kubectl(*words, "-f", str(folder / "queues.yaml"), "-f", str(folder / "job.yaml"))
+    arguments = ("apply", "--validate=strict", "--dry-run=server", "-n", "default")
+    kubernetes.kubectl(*arguments, "-f", str(folder / "queues.yaml"), "-f", str(folder / "job.yaml"))

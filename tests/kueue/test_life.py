@@ -100,7 +100,7 @@ def test_suspend_and_resume_of_a_waiting_job(team: KueueTeam) -> None:
     until(lambda: job.workload_spec()["active"] is False)
     first.succeed()
     team.submit("later").runs()
-    assert job.child()["spec"]["suspend"] is True, "quota was free, and who came later got it"
+    assert job.child()["spec"]["suspend"] is True, "a later job got the free quota"
     job.patch(suspend=False)
     job.runs()
 

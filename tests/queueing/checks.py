@@ -32,7 +32,7 @@ def overfull_nodes(changes: Iterable[Change]) -> list[str]:
     return found
 
 
-def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str]:
+def over_admissions(changes: Iterable[Change], *, lag: float = 0.0) -> list[str]:
     """Return the jobs that were admitted without enough free GPUs.
 
     Free are the GPUs of schedulable nodes, less those that pods hold, less those that earlier admitted jobs have yet to
@@ -40,7 +40,7 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
 
     Args:
         changes: All changes, in order.
-        news: Seconds before a decision in which the operator may miss that GPUs were lost or taken by foreign pods.
+        lag: Seconds before a decision in which the operator may miss that GPUs were lost or taken by foreign pods.
     """
     found, admitted = [], set[str]()
     lost = _Losses()
@@ -49,7 +49,7 @@ def over_admissions(changes: Iterable[Change], *, news: float = 0.0) -> list[str
         if isinstance(change, Job) and change.job in state.training and change.open and change.uid not in admitted:
             admitted.add(change.uid)
             decided = min(change.at, seconds(change.admitted)) if change.admitted else change.at
-            if decided - lost.at > news and not fits(state, change):
+            if decided - lost.at > lag and not fits(state, change):
                 found.append(f"{change.name} was admitted with {_left(state)} free and {_waiting(state)} to be bound")
         elif isinstance(change, Job) and not change.open:
             admitted.discard(change.uid)

@@ -17,7 +17,7 @@ from tests.queueing.history import Change, History, Job, Node, Pod, TrainingJob
 SHORT = "queue-short"
 SECONDS = {SHORT: 3.0}
 LONGER = {"queue-5": 5.0, "queue-15": 15.0, "queue-40": 40.0}
-_NEWS = 3.0
+_LAG = 3.0
 """Seconds after which a busy or starting operator has observed a change of the nodes."""
 BAR = 0.95
 """Least share of the simulated GPU use that a full run must reach."""
@@ -118,17 +118,17 @@ def disturbed(cluster: CampaignCluster, *, jobs: int, seed: int, pause: float) -
     changes = history.changes()
     report.figures["disturbances"] = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
     report.figures["disturbances that were refused"] = f"{len(chaos.errors)} {chaos.errors[:1] or ''}"
-    safe(report, history, changes, news=_NEWS)
+    safe(report, history, changes, lag=_LAG)
     report.problems += checks.unexplained(checks.overtakes(changes), [*chaos.kills, *operator.restarts])
     published_values(report, changes)
     return report
 
 
-def safe(report: Report, history: History, changes: Sequence[Change], *, news: float = 0.0) -> None:
+def safe(report: Report, history: History, changes: Sequence[Change], *, lag: float = 0.0) -> None:
     """Check the invariants of every run: capacity at every instant, one run per job."""
     report.problems += [f"the recorder lost events: {gap}" for gap in history.gaps if gap.startswith("LOST")]
     report.problems += checks.overfull_nodes(changes)
-    report.problems += checks.over_admissions(changes, news=news)
+    report.problems += checks.over_admissions(changes, lag=lag)
     report.problems += checks.ends(changes)
     counts = {
         kind.__name__: sum(isinstance(change, kind) for change in changes) for kind in (Node, Pod, Job, TrainingJob)
@@ -164,11 +164,11 @@ def _use(report: Report, cluster: CampaignCluster, changes: Sequence[Change], ba
     ran, hand_over = simulate.measured(changes)
     real, long = simulate.use_while_long(ran, cluster.gpus)
     nodes = {f"kwok-{number}": 8 for number in range(cluster.nodes)}
-    played = simulate.play(simulate.requests(changes), nodes, hand_over)
-    ideal, long_ideal = simulate.use_while_long(played, cluster.gpus)
+    simulated = simulate.run(simulate.requests(changes), nodes, hand_over)
+    ideal, long_ideal = simulate.use_while_long(simulated, cluster.gpus)
     given = [
         simulate.use_while_long([replace(job, running=job.admitted) for job in jobs], cluster.gpus)[0]
-        for jobs in (ran, played)
+        for jobs in (ran, simulated)
     ]
     report.figures["GPUs admitted while long: real, simulated (%)"] = f"{100 * given[0]:.1f}, {100 * given[1]:.1f}"
     report.figures["hand-over p50: start, run, release (s)"] = (

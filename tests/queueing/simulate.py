@@ -90,7 +90,7 @@ def measured(changes: Sequence[Change]) -> tuple[list[Ran], HandOver]:
     return ran, hand_over
 
 
-def play(jobs: Sequence[tuple[float, Request]], nodes: dict[str, int], hand_over: HandOver) -> list[Ran]:
+def run(jobs: Sequence[tuple[float, Request]], nodes: dict[str, int], hand_over: HandOver) -> list[Ran]:
     """Run jobs in strict queue order, placed as the queue places them.
 
     Args:

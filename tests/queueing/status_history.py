@@ -78,7 +78,7 @@ class _Stay:
 def positions(changes: Sequence[Change], late: float = LATE) -> Positions:
     """Compare each published position with the true one.
 
-    The operator knows its own admissions at once and the rest a moment later, so a place is true if it lies between
+    The operator observes its own admissions at once and other changes later, so a position is true if it lies between
     the jobs that were certainly ahead and those that may have been.
     """
     lines, found, shown = _lines(changes), Positions(), dict[str, int | None]()
@@ -134,9 +134,9 @@ def _true(job: TrainingJob, before: Iterable[_Stay], within: float) -> bool:
 
 def _between(job: TrainingJob, before: Iterable[_Stay], within: float) -> tuple[int, int]:
     """Return the range of true positions within the last `within` seconds."""
-    sure = sum(stay.came < job.at - within and stay.left > job.at and not stay.exempt for stay in before)
+    least = sum(stay.came < job.at - within and stay.left > job.at and not stay.exempt for stay in before)
     most = sum(stay.came < job.at and stay.left > job.at - within for stay in before)
-    return 1 + sure, 1 + most
+    return 1 + least, 1 + most
 
 
 def coarse(place: int) -> int:

@@ -77,8 +77,8 @@ def test_over_admission_beside_an_unbound_pod_is_found() -> None:
 
 def test_admission_on_a_cordoned_node_is_tolerated_briefly() -> None:
     cordoned = [node(), wanted("a"), node(open_=False, now=5)]
-    assert checks.over_admissions([*cordoned, admitted_job("a", 6)], news=2) == []
-    assert len(checks.over_admissions([*cordoned, admitted_job("a", 8)], news=2)) == 1
+    assert checks.over_admissions([*cordoned, admitted_job("a", 6)], lag=2) == []
+    assert len(checks.over_admissions([*cordoned, admitted_job("a", 8)], lag=2)) == 1
     assert len(checks.over_admissions([*cordoned, admitted_job("a", 6)])) == 1
 
 
@@ -120,8 +120,8 @@ def test_priority_inversion_is_found() -> None:
 def test_positions_and_estimates_are_compared_with_the_facts() -> None:
     line: list[Change] = [wanted(name, now=number) for number, name in enumerate("abc")]
     ends: list[Change] = [admitted_job(name, 100 + 10 * number) for number, name in enumerate("abc")]
-    say: dict[str, Any] = {"estimate": at(130), "basis": "history"}
-    true = wanted("c", now=50, stamp=at(2), position=3, **say)
+    published: dict[str, Any] = {"estimate": at(130), "basis": "history"}
+    true = wanted("c", now=50, stamp=at(2), position=3, **published)
     found = status_history.positions([*line, true, *ends])
     assert (found.exact, found.wrong) == (1, [])
     false = replace(true, position=1)
@@ -138,7 +138,7 @@ def test_simulation_matches_a_manual_calculation() -> None:
         (0.0, Request(uid=uid, namespace="t", pool=Pool("nvidia.com/gpu"), gpus=gpus, priority=5, enqueued_at=epoch))
         for uid, gpus in (("a", 1), ("b", 1), ("c", 8), ("d", 1))
     ]
-    ran = simulate.play(jobs, {"n0": 8}, hand_over)
+    ran = simulate.run(jobs, {"n0": 8}, hand_over)
     assert [(job.gpus, job.admitted, job.running, job.ended) for job in ran] == [
         (1, 0, 1, 4),
         (1, 0, 1, 4),

@@ -76,9 +76,9 @@ class Life(RuleBasedStateMachine):
     def bind(self, data: st.DataObject) -> None:
         """Bind the pod to the planned node if it fits there, else by best fit."""
         name = data.draw(st.sampled_from(sorted(self.made - self.bound.keys() - self.over)))
-        meant = self.queue.decision(name).nodes
+        planned = self.queue.decision(name).nodes
         room = [node for node, left in enumerate(self._left()) if left >= self.gpus[name]]
-        preferred = [node for node in room if f"n{node}" in meant]
+        preferred = [node for node in room if f"n{node}" in planned]
         best = min(room, key=lambda node: (self._left()[node], node))
         self.bound[name] = preferred[0] if preferred else best
         self._put(name, self.bound[name])

@@ -13,7 +13,7 @@ GANG = make_request("gang", 8, nodes=2)
 
 
 @pytest.mark.parametrize(
-    ("bound", "done", "meant", "held"),
+    ("bound", "done", "planned", "held"),
     [
         ([], 0, ("n0", "n1"), ["n0", "n1"]),
         (["n0"], 0, ("n0", "n1"), ["n1"]),
@@ -29,12 +29,12 @@ GANG = make_request("gang", 8, nodes=2)
     ],
 )
 def test_unbound_pods_of_a_gang_keep_their_nodes(
-    bound: list[str], done: int, meant: tuple[str, ...], held: list[str]
+    bound: list[str], done: int, planned: tuple[str, ...], held: list[str]
 ) -> None:
     inventory = nodes(16, 8, 8)
     for number, node in enumerate(bound):
         hold(inventory, f"pod-{number}", node, 8, "gang")
-    job = replace(make_admitted(GANG, *meant), succeeded_pods=done)
+    job = replace(make_admitted(GANG, *planned), succeeded_pods=done)
     assert unbound_pods(inventory, job) == held
     assert unbound_pods(inventory, replace(job, releasing=True)) == []
 

@@ -27,9 +27,9 @@ def test_best_fit_keeps_whole_nodes_free() -> None:
 
 
 @given(FREE, st.lists(st.sampled_from("abcdx"), max_size=3), st.integers(1, 4))
-def test_reserve_takes_no_more_than_is_free(free: dict[str, int], meant: list[str], gpus: int) -> None:
+def test_reserve_takes_no_more_than_is_free(free: dict[str, int], planned: list[str], gpus: int) -> None:
     left = dict(free)
-    reserve(left, meant, gpus)
+    reserve(left, planned, gpus)
     assert all(0 <= left[node] <= free[node] for node in free)
     held = sum(free.values()) - sum(left.values())
-    assert held == gpus * min(len(meant), sum(count // gpus for count in free.values())) or held % gpus == 0
+    assert held == gpus * min(len(planned), sum(count // gpus for count in free.values())) or held % gpus == 0

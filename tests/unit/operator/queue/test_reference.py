@@ -193,7 +193,7 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
     ]
     takes = {f"j{i}": float(min(limit, took)) for i, (_, _, limit, took) in enumerate(rows)}
     inventory, running = nodes(*sizes), dict[str, tuple[Request, tuple[str, ...], float]]()
-    now, sure, passed = 0.0, dict[str, float](), 0
+    now, reserved, passed = 0.0, dict[str, float](), 0
     while True:
         admitted = [
             make_admitted(request, *placement, time_limit=(request.time_limit or 0.0) - (now - since))
@@ -205,7 +205,9 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
             for number, node in enumerate(start.placement):
                 inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
             passed += start.backfilled
-            assert now <= sure.get(start.request.uid, now), f"{start.request.uid} started later than its reservation"
+            assert now <= reserved.get(start.request.uid, now), (
+                f"{start.request.uid} started later than its reservation"
+            )
         gone = {start.request.uid for start in found.starts}
         waiting = [job for job in waiting if job.uid not in gone]
         head = next((job for job in waiting if found.reasons[job.uid].code == "WaitingForGpus"), None)
@@ -215,7 +217,7 @@ def test_backfill_never_delays_a_reservation(rows: list[tuple[int, int, int, int
                 for uid, entry in running.items()
                 if uid not in {s.request.uid for s in found.starts if s.backfilled}
             }
-            sure.setdefault(head.uid, now + _reservation(head, sizes, before, now))
+            reserved.setdefault(head.uid, now + _reservation(head, sizes, before, now))
         if not running:
             break
         now = min(since + takes[uid] for uid, (_, _, since) in running.items())
