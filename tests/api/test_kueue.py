@@ -452,7 +452,7 @@ def test_suspension_waits_for_kueues_webhook(team: Team, manager: Manager, tmp_p
         job.patch(suspend=True)
         message = job.wait("Suspending")["message"]
         assert message.startswith(
-            "The job saves a checkpoint and frees its GPUs. The API server cannot change its Job now"
+            "The job saves a checkpoint and frees its GPUs. The API server cannot make this change now; the operator"
         )
         assert 'failed calling webhook "vworkload.kb.io"' in message
         assert workload(job)["spec"]["active"] is True
