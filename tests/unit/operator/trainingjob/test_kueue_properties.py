@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.trainingjob.state_model import JobModel, suspends
-from tests.unit.operator.trainingjob.test_properties import TIMES, models
+from tests.unit.operator.trainingjob.strategies import TIMES, models
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.reconcile.plan import Plan
