@@ -273,7 +273,7 @@ def plain_job(name: str, gpus: int) -> Object:
 
 def measure_pass(report: Report, waiting: int) -> None:
     """CPU of passes over a long queue in which a job has ended since the last one; no cluster."""
-    gc_tuning.calm()  # as the operator does
+    gc_tuning.reduce_collections()  # as the operator does
     queue, times = long_queue(waiting, 64), list[float]()
     for number in range(40):
         queue.end(f"running-{number}")

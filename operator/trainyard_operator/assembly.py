@@ -23,7 +23,7 @@ from trainyard_operator.admission.controller import AdmissionController
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
-from trainyard_operator.ca_distribution import Trust
+from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.leadership import Leader
 from trainyard_operator.metrics import Metrics, State
@@ -64,7 +64,7 @@ class Operator:
         self._store = Store(SPECS)
         self._observer = Observer(self._store)
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
-        self._trust = Trust(kube, self._store, clock, settings)
+        self._ca = CaDistributor(kube, self._store, clock, settings)
         self._policy = PolicyFile(settings.queue_policy_file)
         self._admission: AdmissionController = create_admission(
             settings, kube, clock, policy=self._policy, observe=self._candidate, add=self._queue.add
@@ -175,7 +175,7 @@ class Operator:
 
     async def _distribute_certificates(self) -> None:
         await self._primed.wait()  # namespaces with TrainingJobs are known from then on
-        await self._trust.run()
+        await self._ca.run()
 
     # --- routing ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Operator:
     def _add(self, key: Key) -> None:
         self._admission.mark_dirty(key)
         self._queue.add(key)
-        self._trust.look(key.namespace)
+        self._ca.namespace_changed(key.namespace)
 
     async def _reconcile(self, key: Key) -> Result:
         try:
@@ -201,7 +201,7 @@ class Operator:
             if self._store.get(key) is None:
                 # A refused request can be the first notice of a deletion, which neither watch nor list repeats then.
                 self._admission.mark_dirty(key)
-                self._trust.look(key.namespace)
+                self._ca.namespace_changed(key.namespace)
 
     def _notify(self, kind: str, objects: Sequence[Any], fresh: bool) -> None:
         """Reconcile the owners of changed objects; those of repeated events were reconciled when this process wrote."""

@@ -1,4 +1,4 @@
-"""Keeps the certificates in their Secrets, and the authority's certificate in every namespace with TrainingJobs."""
+"""Writes the certificates to Secrets, and the CA certificate to a ConfigMap in each namespace with TrainingJobs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _LABELS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: _CA_ROLE}
 _PERIOD, _RETRY = 600.0, 5.0
 
 
-class Trust:
-    """Certificates and where they are needed; the leader alone runs it.
+class CaDistributor:
+    """Maintains the certificates and their copies; only the leader runs it.
 
     Args:
         kube: The API server.
-        store: Knows the namespaces with TrainingJobs.
+        store: The cache, for the namespaces with TrainingJobs.
         clock: The time.
         settings: The operator's settings.
     """
@@ -37,35 +37,35 @@ class Trust:
     def __init__(self, kube: KubeClient, store: Store, clock: ServerClock, settings: Settings) -> None:
         self._kube, self._store, self._clock, self._settings = kube, store, clock, settings
         self._authority: Pair | None = None
-        self._given: set[str] = set()
+        self._published: set[str] = set()
         self._wake = asyncio.Event()
 
-    def look(self, namespace: str) -> None:
-        """The TrainingJobs of a namespace changed: it may need the certificate, or need it no more."""
-        if self._store.has_namespace(namespace) != (namespace in self._given):
+    def namespace_changed(self, namespace: str) -> None:
+        """Update the certificate of a namespace if it got its first TrainingJob or lost its last one."""
+        if self._store.has_namespace(namespace) != (namespace in self._published):
             self._wake.set()
 
     async def run(self) -> None:
-        """Check everything at the start and now and then, and namespaces as they come and go, for ever."""
+        """Check everything at the start and periodically, and changed namespaces at once, until cancelled."""
         complete = True
         while True:
             failed = False
             try:
-                await self._round(complete)
+                await self._check(complete)
             except ApiError as error:
                 failed = True
-                logger.warning("certificates are not in place yet, next try in %.0f s: %s", _RETRY, error)
+                logger.warning("certificates could not be written, next try in %.0f s: %s", _RETRY, error)
             woken = await self._wait(_RETRY if failed else _PERIOD)
             complete = failed or not woken
 
-    async def _round(self, complete: bool) -> None:
+    async def _check(self, complete: bool) -> None:
         if complete:
             await self._certificates()
-            await self._take_stock()
+            await self._find_published()
         await self._namespaces()
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait for news of a namespace, at most that long; whether there were any."""
+        """Wait for a changed namespace, at most that long, and return whether there was one."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -86,7 +86,7 @@ class Trust:
             made = new_serving(authority, names, now)
             await self._write(SERVING_SECRET, stored, made, {CA_KEY: authority.certificate})
         if self._authority != authority:
-            self._authority, self._given = authority, set()
+            self._authority, self._published = authority, set()
 
     async def _read(self, name: str) -> tuple[Object | None, Pair | None]:
         try:
@@ -99,7 +99,7 @@ class Trust:
         return secret, Pair(data[_CERTIFICATE], data[_KEY])
 
     async def _write(self, name: str, stored: Object | None, pair: Pair, more: dict[str, bytes]) -> None:
-        """Create or replace a Secret; ConflictError where another process did meanwhile."""
+        """Create or patch a Secret; raises ConflictError if another process changed it meanwhile."""
         contents = {_CERTIFICATE: pair.certificate, _KEY: pair.key, **more}
         data = {key: base64.b64encode(value).decode() for key, value in contents.items()}
         namespace = self._settings.namespace
@@ -112,27 +112,27 @@ class Trust:
         secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
         await self._kube.create(path(SECRETS, namespace), secret)
 
-    async def _take_stock(self) -> None:
-        """Which namespaces have the present certificate, whatever this process did before."""
+    async def _find_published(self) -> None:
+        """List the namespaces that have the current certificate, and remove it where no TrainingJob is left."""
         selector = f"{MANAGED_BY_LABEL}={MANAGED_BY},{ROLE_LABEL}={_CA_ROLE}"
         items, _ = await self._kube.list_all(path(CONFIG_MAPS), [("labelSelector", selector)])
         present = [item for item in items if item["metadata"]["name"] == CA_CONFIG_MAP]
-        self._given = {item["metadata"]["namespace"] for item in present if item.get("data") == self._data()}
+        self._published = {item["metadata"]["namespace"] for item in present if item.get("data") == self._data()}
         wanted = self._store.namespaces()
         for item in present:
             if item["metadata"]["namespace"] not in wanted:
-                await self._take_away(item["metadata"]["namespace"])
+                await self._remove(item["metadata"]["namespace"])
 
     async def _namespaces(self) -> None:
         wanted = self._store.namespaces()
-        for namespace in sorted(self._given - wanted):
-            await self._take_away(namespace)
-        for namespace in sorted(wanted - self._given):
-            await self._give(namespace)
+        for namespace in sorted(self._published - wanted):
+            await self._remove(namespace)
+        for namespace in sorted(wanted - self._published):
+            await self._publish(namespace)
         if self._store.namespaces() != wanted:
-            self._wake.set()  # the last job went, or the first came, while a request for its namespace was on its way
+            self._wake.set()  # a namespace got its first job, or lost its last one, meanwhile
 
-    async def _give(self, namespace: str) -> None:
+    async def _publish(self, namespace: str) -> None:
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -142,17 +142,17 @@ class Trust:
         try:
             await self._kube.apply(path(CONFIG_MAPS, namespace, CA_CONFIG_MAP), body)
         except ApiRefusedError as error:
-            # One namespace that refuses (it is being deleted) must not keep the others waiting.
-            logger.warning("namespace %s does not take the certificate: %s", namespace, error)
+            # A namespace that is being deleted refuses it, which must not delay the others.
+            logger.warning("the certificate was not written to namespace %s: %s", namespace, error)
             return
-        self._given.add(namespace)
+        self._published.add(namespace)
 
-    async def _take_away(self, namespace: str) -> None:
+    async def _remove(self, namespace: str) -> None:
         try:
             await self._kube.delete(path(CONFIG_MAPS, namespace, CA_CONFIG_MAP))
         except (NotFoundError, ConflictError) as error:
             logger.debug("namespace %s: %s", namespace, error)
-        self._given.discard(namespace)
+        self._published.discard(namespace)
 
     def _data(self) -> dict[str, str]:
         assert self._authority is not None

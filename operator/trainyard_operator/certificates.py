@@ -1,4 +1,4 @@
-"""The certificate authority and the gateway's serving certificate: pure, but for the random keys."""
+"""The certificate authority and the gateway's serving certificate. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _CA_DAYS, _SERVING_DAYS, _ROTATE_DAYS = 3650, 365, 30
 _BACKDATED = timedelta(minutes=5)
-"""Certificates begin a little earlier, for clients whose clock is behind."""
+"""Validity before the creation of a certificate, for clients whose clock is late."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Pair:
 
 
 def new_authority(now: datetime) -> Pair:
-    """A self-signed certificate authority that may sign serving certificates only."""
+    """Create a self-signed certificate authority that may sign leaf certificates only."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trainyard")])
     builder = _builder(name, name, key.public_key(), now, _CA_DAYS)
@@ -41,7 +41,7 @@ def new_authority(now: datetime) -> Pair:
 
 
 def new_serving(authority: Pair, names: tuple[str, ...], now: datetime) -> Pair:
-    """A serving certificate for DNS names, signed by the authority."""
+    """Create a serving certificate for DNS names, signed by the authority."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.key, None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
@@ -61,7 +61,7 @@ def new_serving(authority: Pair, names: tuple[str, ...], now: datetime) -> Pair:
 
 
 def is_good_authority(pair: Pair, now: datetime) -> bool:
-    """Whether an authority can sign certificates that outlive a rotation period."""
+    """Return whether an authority outlives the serving certificates that it signs now."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, None)
@@ -72,7 +72,7 @@ def is_good_authority(pair: Pair, now: datetime) -> bool:
 
 
 def is_good_serving(pair: Pair, authority: Pair, names: tuple[str, ...], now: datetime) -> bool:
-    """Whether a serving certificate is the authority's, has every name and does not end soon."""
+    """Return whether a serving certificate is signed by the authority, has every name and does not expire soon."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, None)

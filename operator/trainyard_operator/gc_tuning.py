@@ -1,15 +1,15 @@
-"""How often Python looks for cycles of objects that nobody uses."""
+"""Frequency of Python's cyclic garbage collection."""
 
 from __future__ import annotations
 
 import gc
 
 _YOUNG = 5_000
-"""Objects made since the last look before the next: at 700, Python's own, looking takes two thirds of the time of
-reading a list; with many more, what has been read stays in memory for long."""
+"""Allocations between two collections of the youngest generation. At Python's default of 700, collections take two
+thirds of the time of reading a list; with many more allocations, memory that was read is freed late."""
 
 
-def calm() -> None:
-    """Look seldom, and never again through what exists now: what was imported stays."""
+def reduce_collections() -> None:
+    """Collect rarely, and exclude the objects that exist now, such as imported modules."""
     gc.freeze()
     gc.set_threshold(_YOUNG)

@@ -13,14 +13,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 _BEAT, LONGEST_LAG = 1.0, 5.0
 
 Check = Callable[[], str | None]
-"""None while all is well, else a sentence that says what is wrong."""
-
+"""Returns None while all is well, else a sentence about the problem."""
 
 View = Callable[[], dict[str, Any]]
 
 
 class Heartbeat:
-    """Notices when the event loop does not get round to its tasks.
+    """Measures the lag of the event loop.
 
     Args:
         clock: Monotonic seconds.
@@ -28,28 +27,28 @@ class Heartbeat:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._worst = 0.0
+        self._lag = 0.0
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Measure until cancelled."""
         while True:
             began = self._clock()
             await asyncio.sleep(_BEAT)
-            self._worst = max(0.0, self._clock() - began - _BEAT)
+            self._lag = max(0.0, self._clock() - began - _BEAT)
 
     def check(self) -> str | None:
-        """Whether the last beat came in time."""
-        return f"the event loop was {self._worst:.1f} s late" if self._worst > LONGEST_LAG else None
+        """Return a sentence if the last measured lag was too long."""
+        return f"the event loop was {self._lag:.1f} s late" if self._lag > LONGEST_LAG else None
 
 
 class HealthServer:
-    """Serves the probes.
+    """HTTP server of probes, metrics and views.
 
     Args:
-        checks: What /healthz asks, by name.
-        ready: What /readyz asks.
-        registry: What /metrics shows.
-        views: What is told as JSON, by path.
+        checks: Checks of /healthz, by name.
+        ready: Check of /readyz.
+        registry: Metrics of /metrics.
+        views: JSON documents, by path.
         port: TCP port.
     """
 
@@ -72,7 +71,7 @@ class HealthServer:
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self) -> None:
-        """Listen.
+        """Open the port.
 
         Raises:
             OSError: the port cannot be used.
@@ -85,12 +84,12 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        wrong = [f"{name}: {text}" for name, check in self._checks.items() if (text := check()) is not None]
-        return web.Response(status=503 if wrong else 200, text="\n".join(wrong) or "ok")
+        problems = [f"{name}: {text}" for name, check in self._checks.items() if (text := check()) is not None]
+        return web.Response(status=503 if problems else 200, text="\n".join(problems) or "ok")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        wrong = self._ready()
-        return web.Response(status=503 if wrong else 200, text=wrong or "ok")
+        problem = self._ready()
+        return web.Response(status=503 if problem else 200, text=problem or "ok")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._registry)

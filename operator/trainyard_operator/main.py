@@ -34,7 +34,7 @@ def main() -> int:
         settings = load()
         # At INFO kopf logs every event; at DEBUG whole bodies, which may contain secrets.
         logs.configure(settings.log_level, quiet=["kopf"])
-        gc_tuning.calm()
+        gc_tuning.reduce_collections()
         with asyncio.Runner(loop_factory=_Loop) as runner:
             runner.run(_run(settings))
     except (SettingsError, ClusterNotReadyError, ConfigurationError) as error:

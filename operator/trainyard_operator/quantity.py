@@ -14,7 +14,7 @@ _FACTORS |= _BINARY
 
 
 def exact(quantity: str) -> Fraction:
-    """A quantity in units (bytes, cores).
+    """Parse a quantity into units (bytes, cores).
 
     Raises:
         ValueError: the text is no quantity.
@@ -28,7 +28,7 @@ def exact(quantity: str) -> Fraction:
 
 
 def whole_units(quantity: str) -> int:
-    """A quantity in whole units (bytes, cores), rounded up.
+    """Parse a quantity into whole units (bytes, cores), rounded up.
 
     Raises:
         ValueError: the text is no quantity.
@@ -37,7 +37,7 @@ def whole_units(quantity: str) -> int:
 
 
 def written(amount: Fraction, *, binary: bool) -> str:
-    """An amount as a user would write it: bytes with the largest binary suffix that divides them, cores plainly."""
+    """Format an amount: bytes with the largest binary suffix that divides them, cores without suffix."""
     if binary:
         for suffix, factor in reversed(_BINARY.items()):
             if amount and amount % factor == 0:

@@ -15,7 +15,7 @@ Object = dict[str, Any]
 
 
 class Cluster:
-    """Time, and one Lease that is written at its version or not at all."""
+    """A clock and one Lease with optimistic locking."""
 
     def __init__(self) -> None:
         self.now, self.version, self.reachable = 0.0, 0, True
@@ -54,18 +54,18 @@ class Cluster:
             raise ApiUnreachableError("no answer")
 
 
-class NapsOverError(Exception):
-    """The test has slept enough."""
+class SleptEnoughError(Exception):
+    """The elector slept as often as the test permits."""
 
 
-def elector(cluster: Cluster, identity: str, *, naps: int = 100) -> Elector:
-    left = [naps]
+def elector(cluster: Cluster, identity: str, *, sleeps: int = 100) -> Elector:
+    left = [sleeps]
 
     async def sleep(seconds: float) -> None:
         cluster.now += seconds
         left[0] -= 1
         if left[0] < 0:
-            raise NapsOverError
+            raise SleptEnoughError
 
     return Elector(
         cluster,
@@ -77,17 +77,17 @@ def elector(cluster: Cluster, identity: str, *, naps: int = 100) -> Elector:
     )
 
 
-async def test_the_first_one_leads_at_once_and_renews() -> None:
+async def test_first_elector_leads_at_once_and_renews() -> None:
     cluster = Cluster()
-    first = elector(cluster, "first", naps=3)
+    first = elector(cluster, "first", sleeps=3)
     await first.acquire()
     assert (cluster.now, first.leading) == (0, True)
-    with pytest.raises(NapsOverError):
+    with pytest.raises(SleptEnoughError):
         await first.hold()
     assert cluster.writers == ["first"] * 4
 
 
-async def test_another_waits_until_the_record_stood_still_for_its_duration() -> None:
+async def test_second_elector_waits_until_the_record_was_unchanged_for_its_duration() -> None:
     cluster = Cluster()
     await elector(cluster, "first").acquire()
     second = elector(cluster, "second")
@@ -97,24 +97,24 @@ async def test_another_waits_until_the_record_stood_still_for_its_duration() -> 
     assert cluster.lease["spec"]["leaseTransitions"] == 1
 
 
-async def test_a_holder_that_renews_is_never_replaced_however_wrong_the_clocks_are() -> None:
+async def test_holder_that_renews_is_never_replaced_whatever_the_wall_clocks_show() -> None:
     cluster = Cluster()
     first = elector(cluster, "first")
     await first.acquire()
-    second = elector(cluster, "second", naps=30)
+    second = elector(cluster, "second", sleeps=30)
     original = cluster.read
 
     async def read_and_renew() -> Object:
         assert await first._acquire_or_renew()
         return await original()
 
-    cluster.read = read_and_renew  # type: ignore[method-assign] # one call is to be overtaken
-    with pytest.raises(NapsOverError):
+    cluster.read = read_and_renew  # type: ignore[method-assign] # one call is overtaken
+    with pytest.raises(SleptEnoughError):
         await second.acquire()
     assert not second.leading
 
 
-async def test_a_released_lease_is_taken_at_once() -> None:
+async def test_released_lease_is_acquired_at_once() -> None:
     cluster = Cluster()
     first = elector(cluster, "first")
     await first.acquire()
@@ -124,7 +124,7 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert cluster.now == 0
 
 
-async def test_a_leader_that_cannot_renew_ends_before_another_may_take_over() -> None:
+async def test_leader_that_cannot_renew_ends_before_another_may_lead() -> None:
     cluster = Cluster()
     first = elector(cluster, "first")
     await first.acquire()
@@ -135,7 +135,7 @@ async def test_a_leader_that_cannot_renew_ends_before_another_may_take_over() ->
     assert RENEW_DEADLINE <= cluster.now < DURATION
 
 
-async def test_a_leader_whose_lease_was_taken_ends_at_its_next_renewal() -> None:
+async def test_leader_ends_at_its_next_renewal_after_the_lease_was_taken() -> None:
     cluster = Cluster()
     first = elector(cluster, "first")
     await first.acquire()
@@ -147,17 +147,17 @@ async def test_a_leader_whose_lease_was_taken_ends_at_its_next_renewal() -> None
     assert cluster.now == RETRY_PERIOD
 
 
-async def test_two_that_create_at_once_have_one_leader() -> None:
+async def test_concurrent_creation_has_one_leader() -> None:
     cluster = Cluster()
-    second = elector(cluster, "second", naps=1)
+    second = elector(cluster, "second", sleeps=1)
     original = cluster.create
 
     async def create_after_another(body: Object) -> Object:
-        cluster.create = original  # type: ignore[method-assign] # one call is to be overtaken
+        cluster.create = original  # type: ignore[method-assign] # one call is overtaken
         await elector(cluster, "first").acquire()
         return await original(body)
 
-    cluster.create = create_after_another  # type: ignore[method-assign] # one call is to be overtaken
-    with pytest.raises(NapsOverError):
+    cluster.create = create_after_another  # type: ignore[method-assign] # one call is overtaken
+    with pytest.raises(SleptEnoughError):
         await second.acquire()
     assert cluster.writers == ["first"]

@@ -1,4 +1,4 @@
-"""The certificate of the intake, in namespaces that come and go while it is handed out."""
+"""The CA certificate in namespaces that get and lose TrainingJobs while it is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.timeouts import TIMEOUT
 from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import NotFoundError
 from trainyard_kube.store import Store
-from trainyard_operator.ca_distribution import Trust
+from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.settings import Settings
 from trainyard_operator.trainingjob.resources import SPECS, ResourceKind
 
@@ -21,7 +21,7 @@ SETTINGS = Settings(namespace="system", trainer_image="trainer")
 
 
 class Cluster:
-    """An API server that keeps what it is given, and lets something happen while it answers."""
+    """A fake API server that runs a callback while it answers."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class Cluster:
         await asyncio.sleep(0)
         self.during.pop(verb, lambda: None)()
 
-    def given(self) -> set[str]:
+    def published(self) -> set[str]:
         return {body["metadata"]["namespace"] for body in self.objects.values() if body["kind"] == "ConfigMap"}
 
 
@@ -68,51 +68,49 @@ def store() -> Store:
     return Store(SPECS)
 
 
-def trust_of(cluster: Cluster, store: Store) -> Trust:
-    return Trust(cluster, store, ServerClock(), SETTINGS)  # type: ignore[arg-type]
+def distributor_of(cluster: Cluster, store: Store) -> CaDistributor:
+    return CaDistributor(cluster, store, ServerClock(), SETTINGS)  # type: ignore[arg-type]
 
 
 async def changes(cluster: Cluster, count: int) -> list[str]:
-    """The next requests that changed a namespace."""
+    """Return the next requests that changed a namespace."""
     async with asyncio.timeout(TIMEOUT):
         return [await cluster.done.get() for _ in range(count)]
 
 
-async def test_a_namespace_whose_last_job_goes_while_it_is_given_the_certificate_loses_it(
+async def test_namespace_that_loses_its_last_job_during_the_write_loses_the_certificate(
     cluster: Cluster, store: Store
 ) -> None:
-    job, trust = new_job(), trust_of(cluster, store)
+    job, distributor = new_job(), distributor_of(cluster, store)
     store.put(ResourceKind.TRAINING_JOBS, job)
 
     def deleted() -> None:
         store.remove(ResourceKind.TRAINING_JOBS, job)
-        trust.look(job["metadata"]["namespace"])
+        distributor.namespace_changed(job["metadata"]["namespace"])
 
     cluster.during["apply"] = deleted
-    running = asyncio.create_task(trust.run())
+    running = asyncio.create_task(distributor.run())
     assert await changes(cluster, 2) == ["apply", "delete"]
-    assert cluster.given() == set()
+    assert cluster.published() == set()
     running.cancel()
 
 
-async def test_a_namespace_that_gets_a_job_while_the_certificate_is_taken_away_has_it(
-    cluster: Cluster, store: Store
-) -> None:
-    job, trust = new_job(), trust_of(cluster, store)
+async def test_namespace_that_gets_a_job_during_the_removal_has_the_certificate(cluster: Cluster, store: Store) -> None:
+    job, distributor = new_job(), distributor_of(cluster, store)
     namespace = job["metadata"]["namespace"]
     store.put(ResourceKind.TRAINING_JOBS, job)
-    running = asyncio.create_task(trust.run())
+    running = asyncio.create_task(distributor.run())
     assert await changes(cluster, 1) == ["apply"]
 
     def created() -> None:
         other = new_job()
         other["metadata"] |= {"uid": "another", "resourceVersion": "1000"}
         store.put(ResourceKind.TRAINING_JOBS, other)
-        trust.look(namespace)
+        distributor.namespace_changed(namespace)
 
     cluster.during["delete"] = created
     store.remove(ResourceKind.TRAINING_JOBS, job)
-    trust.look(namespace)
+    distributor.namespace_changed(namespace)
     assert await changes(cluster, 2) == ["delete", "apply"]
-    assert cluster.given() == {namespace}
+    assert cluster.published() == {namespace}
     running.cancel()

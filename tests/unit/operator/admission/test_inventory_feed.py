@@ -1,4 +1,4 @@
-"""Nodes and pods by watch and by list, in any order."""
+"""The inventory follows lists and watch events in any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Object = dict[str, Any]
 
 
 class Lists:
-    """An API server that answers lists only."""
+    """A fake API server that answers lists only."""
 
     def __init__(self) -> None:
         self.nodes: list[Object] = []
@@ -54,93 +54,95 @@ def quota(name: str, gpus: int, version: int) -> Object:
 def feed(quotas: Quotas | None = None) -> tuple[InventoryFeed, Lists, Inventory, list[None]]:
     lists, inventory, woken = Lists(), Inventory(), list[None]()
     kube: Any = lists
-    gpus = InventoryFeed(kube, inventory, quotas or Quotas(), clock=lambda: 0.0, wake=lambda: woken.append(None))
-    return gpus, lists, inventory, woken
+    inventory_feed = InventoryFeed(
+        kube, inventory, quotas or Quotas(), clock=lambda: 0.0, wake=lambda: woken.append(None)
+    )
+    return inventory_feed, lists, inventory, woken
 
 
-async def relist(gpus: InventoryFeed) -> None:
-    for informer in gpus.informers:
+async def relist(inventory_feed: InventoryFeed) -> None:
+    for informer in inventory_feed.informers:
         await informer.relist()
 
 
-async def test_a_list_fills_and_a_watch_goes_on() -> None:
-    gpus, lists, inventory, woken = feed()
+async def test_lists_fill_the_inventory_and_watch_events_update_it() -> None:
+    inventory_feed, lists, inventory, woken = feed()
     lists.nodes, lists.pods, lists.version = [node("a", 8, 3)], [pod("p", "a", 2, 4)], 5
-    await relist(gpus)
+    await relist(inventory_feed)
     assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 6}, 2)
-    gpus.pods.handle({"type": "MODIFIED", "object": pod("p", "a", 2, 6, phase="Succeeded")})
-    gpus.pods.handle({"type": "ADDED", "object": pod("q", "a", 5, 7)})
+    inventory_feed.pods.handle({"type": "MODIFIED", "object": pod("p", "a", 2, 6, phase="Succeeded")})
+    inventory_feed.pods.handle({"type": "ADDED", "object": pod("q", "a", 5, 7)})
     assert (free(inventory, Pool(GPU)), len(woken)) == ({"a": 3}, 4)
-    gpus.pods.handle({"type": "DELETED", "object": pod("q", "a", 5, 8)})
-    gpus.nodes.handle({"type": "DELETED", "object": node("a", 8, 9)})
+    inventory_feed.pods.handle({"type": "DELETED", "object": pod("q", "a", 5, 8)})
+    inventory_feed.nodes.handle({"type": "DELETED", "object": node("a", 8, 9)})
     assert (free(inventory, Pool(GPU)), len(woken)) == ({}, 6)
 
 
-async def test_a_node_that_does_not_answer_is_notified_of_and_so_is_its_return_and_its_end() -> None:
+async def test_changes_of_node_reachability_are_reported() -> None:
     kube: Any = Lists()
     inventory, notified = Inventory(), list[str]()
-    gpus = InventoryFeed(
+    inventory_feed = InventoryFeed(
         kube, inventory, Quotas(), clock=lambda: 0.0, wake=lambda: None, on_node_readiness=notified.append
     )
-    gpus.nodes.handle({"type": "ADDED", "object": node("a", 8, 1)})
-    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 8, 2))})
+    inventory_feed.nodes.handle({"type": "ADDED", "object": node("a", 8, 1)})
+    inventory_feed.nodes.handle({"type": "MODIFIED", "object": unreachable(node("a", 8, 2))})
     assert (inventory.unreachable, notified) == ({"a": MOMENT}, ["a"])
-    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 7, 3))})
-    gpus.nodes.handle({"type": "MODIFIED", "object": node("a", 7, 4)})
+    inventory_feed.nodes.handle({"type": "MODIFIED", "object": unreachable(node("a", 7, 3))})
+    inventory_feed.nodes.handle({"type": "MODIFIED", "object": node("a", 7, 4)})
     assert (inventory.unreachable, notified) == ({}, ["a", "a"])
-    gpus.nodes.handle({"type": "MODIFIED", "object": silent(node("a", 7, 5))})
-    gpus.nodes.handle({"type": "DELETED", "object": node("a", 7, 6)})
+    inventory_feed.nodes.handle({"type": "MODIFIED", "object": unreachable(node("a", 7, 5))})
+    inventory_feed.nodes.handle({"type": "DELETED", "object": node("a", 7, 6)})
     assert (inventory.unreachable, len(notified)) == ({}, 4)
 
 
-def silent(body: Object) -> Object:
+def unreachable(body: Object) -> Object:
     body["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "lastTransitionTime": MOMENT}]
     return body
 
 
-async def test_news_without_effect_wake_nobody() -> None:
-    gpus, lists, _, woken = feed()
+async def test_event_without_effect_does_not_wake_the_queue() -> None:
+    inventory_feed, lists, _, woken = feed()
     lists.nodes = [node("a", 8, 1)]
-    await relist(gpus)
-    gpus.nodes.handle({"type": "MODIFIED", "object": node("a", 8, 2)})
-    await relist(gpus)
+    await relist(inventory_feed)
+    inventory_feed.nodes.handle({"type": "MODIFIED", "object": node("a", 8, 2)})
+    await relist(inventory_feed)
     assert len(woken) == 1
 
 
-async def test_a_list_takes_away_what_is_gone_but_not_what_is_newer() -> None:
-    gpus, lists, inventory, _ = feed()
+async def test_list_removes_missing_objects_but_not_newer_ones() -> None:
+    inventory_feed, lists, inventory, _ = feed()
     lists.nodes, lists.pods = [node("a", 8, 1), node("b", 8, 1)], [pod("p", "a", 2, 1), pod("q", "a", 1, 1)]
-    await relist(gpus)
-    gpus.nodes.handle({"type": "ADDED", "object": node("late", 4, 12)})
-    gpus.pods.handle({"type": "ADDED", "object": pod("late", "a", 3, 12)})
+    await relist(inventory_feed)
+    inventory_feed.nodes.handle({"type": "ADDED", "object": node("late", 4, 12)})
+    inventory_feed.pods.handle({"type": "ADDED", "object": pod("late", "a", 3, 12)})
     lists.nodes, lists.pods, lists.version = [node("a", 8, 1)], [pod("p", "a", 2, 1)], 10
-    await relist(gpus)
+    await relist(inventory_feed)
     assert free(inventory, Pool(GPU)) == {"a": 3, "late": 4}
 
 
-async def test_quotas_come_and_go_as_nodes_do() -> None:
+async def test_quotas_follow_lists_and_events() -> None:
     quotas = Quotas()
-    gpus, lists, _, woken = feed(quotas)
+    inventory_feed, lists, _, woken = feed(quotas)
     lists.quotas = [quota("a", 4, 1)]
-    await relist(gpus)
+    await relist(inventory_feed)
     assert [known.name for known in quotas.of("team")] == ["a"]
-    gpus.quotas.handle({"type": "ADDED", "object": quota("b", 8, 5)})
-    gpus.quotas.handle({"type": "MODIFIED", "object": quota("b", 9, 4)})
+    inventory_feed.quotas.handle({"type": "ADDED", "object": quota("b", 8, 5)})
+    inventory_feed.quotas.handle({"type": "MODIFIED", "object": quota("b", 9, 4)})
     lists.quotas, lists.version = [], 3
-    await relist(gpus)
+    await relist(inventory_feed)
     assert [(known.name, known.hard[f"requests.{GPU}"]) for known in quotas.of("team")] == [("b", Fraction(8))]
-    gpus.quotas.handle({"type": "DELETED", "object": quota("b", 8, 6)})
+    inventory_feed.quotas.handle({"type": "DELETED", "object": quota("b", 8, 6)})
     assert not quotas.of("team")
     assert len(woken) == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(1, 20)), max_size=20))
-def test_an_older_version_never_undoes_a_newer_one(events: list[tuple[int, int, int]]) -> None:
-    gpus, _, inventory, _ = feed()
-    gpus.nodes.handle({"type": "ADDED", "object": node("a", 100, 1)})
+def test_older_version_never_replaces_a_newer_one(events: list[tuple[int, int, int]]) -> None:
+    inventory_feed, _, inventory, _ = feed()
+    inventory_feed.nodes.handle({"type": "ADDED", "object": node("a", 100, 1)})
     newest: dict[int, tuple[int, int]] = {}
     for number, count, version in events:
-        gpus.pods.handle({"type": "MODIFIED", "object": pod(str(number), "a", count, version)})
+        inventory_feed.pods.handle({"type": "MODIFIED", "object": pod(str(number), "a", count, version)})
         if number not in newest or version > newest[number][0]:
             newest[number] = (version, count)
     assert free(inventory, Pool(GPU)) == {"a": 100 - sum(count for _, count in newest.values())}

@@ -1,4 +1,4 @@
-"""Workloads are followed where Kueue is there, came or went; places are asked for in the versions there are."""
+"""Workloads while Kueue is installed, absent or forbidden, and its visibility API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Object = dict[str, Any]
 
 
 class Server:
-    """Answers lists and watches as it was told to."""
+    """A fake API server with scripted lists and watches."""
 
     def __init__(self) -> None:
         self.listed: list[Object] | ApiError = []
@@ -139,7 +139,7 @@ async def test_outage_of_the_api_server_is_not_an_absence_of_kueue(setup: Setup)
     assert (setup.feed.problem, setup.feed.of("a") is not None, setup.transitions) == (None, True, 1)
 
 
-async def test_places_in_the_version_that_is_served() -> None:
+async def test_pending_workloads_are_read_in_the_served_version() -> None:
     server: Any = Server()
     visibility = Visibility(server)
     server.pending = {"v1beta2": NotFoundError(404, "", ""), "v1beta1": [{"x": 1}]}
@@ -152,7 +152,7 @@ async def test_places_in_the_version_that_is_served() -> None:
     assert await visibility.pending("team", "gpus") == []
 
 
-async def test_places_that_cannot_be_known_are_logged_once(caplog: Any) -> None:
+async def test_failure_of_the_visibility_api_is_logged_once(caplog: Any) -> None:
     server: Any = Server()
     visibility = Visibility(server)
     server.pending = {version: ServerError(503, "", "unavailable") for version in ("v1beta2", "v1beta1")}
