@@ -16,7 +16,6 @@ from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition, format_time, parse_time, seconds_between
 from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import (
-    by_age,
     container_state,
     is_running,
     job_finished,
@@ -24,6 +23,7 @@ from trainyard_operator.trainingjob.k8s_fields import (
     pod_ended,
 )
 from trainyard_operator.trainingjob.model import Observed
+from trainyard_operator.trainingjob.pods.current_pods import current_pods
 from trainyard_operator.trainingjob.pods.gang_faults import (
     Fault,
     Gang,
@@ -93,7 +93,7 @@ class History:
 
 def job_history(observed: Observed, now: datetime) -> History | Need:
     """Return the attempts, updated from the pods, or the pod to look up before one counts as lost."""
-    pods, vanished = _current_pods(observed), _vanished_pods(observed)
+    pods, vanished = current_pods(observed, observed.child, _own_pods(observed)), _vanished_pods(observed)
     if isinstance(pods, Need):
         return pods
     if isinstance(vanished, Need):
@@ -214,28 +214,11 @@ def _leads_alone(pod: Object | None, observed: Observed) -> bool:
     return pod is not None and not pod_ended(pod) and works_alone(pod, observed.status.get("progress") or {})
 
 
-def _current_pods(observed: Observed) -> list[Object] | Need:
-    """Return the training Job's pods; pods of a finished Job that seem to run are looked up: the watch is late."""
-    pods = _own_pods(observed)
-    if not job_finished(observed.child):
-        return pods
-    current = []
-    for pod in pods:
-        need = Need("pods", pod["metadata"]["name"])
-        if pod_ended(pod):
-            current.append(pod)
-        elif need not in observed.answers:
-            return need
-        elif (found := observed.answers[need]) is not None and found["metadata"]["uid"] == pod["metadata"]["uid"]:
-            current.append(found)
-    return current
-
-
 def _own_pods(observed: Observed) -> list[Object]:
-    """Return the training Job's pods, oldest first."""
+    """Return the training Job's pods."""
     name = child_name(observed.name, observed.uid)
     child_uid = observed.child["metadata"]["uid"] if observed.child else None
-    return sorted((pod for pod in observed.pods if _is_owned(pod, name, child_uid)), key=by_age)
+    return [pod for pod in observed.pods if _is_owned(pod, name, child_uid)]
 
 
 def _is_owned(pod: Object, name: str, uid: str | None) -> bool:

@@ -17,16 +17,15 @@ from trainyard_operator.reconcile.fields import condition, holds, owned_by, pars
 from trainyard_operator.reconcile.plan import Deletion, Need, Note, Patch, Plan
 from trainyard_operator.trainingjob.children.render import export_job, export_name
 from trainyard_operator.trainingjob.k8s_fields import (
-    by_age,
     is_being_deleted,
     is_running,
-    job_finished,
     job_suspended,
     pod_ended,
     terminated,
 )
 from trainyard_operator.trainingjob.model import Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import container_memory
+from trainyard_operator.trainingjob.pods.current_pods import current_pods
 from trainyard_operator.trainingjob.pods.pod_termination import Ending, pod_ending
 from trainyard_operator.trainingjob.policies.deadlines import start_deadline_message
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, no_pod, pod_pending_reason, starting
@@ -136,7 +135,8 @@ def _step(request: _Request, *, behind: bool) -> _Step | Need:
     if is_being_deleted(job):
         text = f"The Job {request.name} is being deleted; the export is made by a new one."
         return _Step(entry=request.entry(ExportState.PENDING, "JobDeleted", text))
-    pods = _own_pods(request.observed, job)
+    own = (pod for pod in request.observed.export_pods if owned_by(pod, job["metadata"]["uid"]))
+    pods = current_pods(request.observed, job, own)
     if isinstance(pods, Need):
         return pods
     if holds(job, "Complete"):
@@ -161,22 +161,6 @@ def _start(request: _Request) -> _Step:
     except InvalidSpecError as error:
         return _Step(entry=request.entry(ExportState.FAILED, "InvalidSpec", str(error)))
     return _Step(entry=request.entry(ExportState.PENDING, *starting(request.name)), create=bodies)
-
-
-def _own_pods(observed: Observed, job: Object) -> list[Object] | Need:
-    """Return a Job's pods, oldest first; pods of a finished Job that seem to run are looked up: the watch is late."""
-    uid, found = job["metadata"]["uid"], list[Object]()
-    for pod in observed.export_pods:
-        if not owned_by(pod, uid):
-            continue
-        need = Need("pods", pod["metadata"]["name"])
-        if pod_ended(pod) or not job_finished(job):
-            found.append(pod)
-        elif need not in observed.answers:
-            return need
-        elif (answer := observed.answers[need]) is not None and answer["metadata"]["uid"] == pod["metadata"]["uid"]:
-            found.append(answer)
-    return sorted(found, key=by_age)
 
 
 def _endings(request: _Request, pods: list[Object]) -> list[Ending]:
