@@ -123,6 +123,7 @@ def test_invalid_spec_fails_the_export() -> None:
         ([job()], [ended(code=0, until="10:00:09")], "Running", None, None),
         ([job()], [ended(code=65, until="10:00:09")], "Running", None, None),
         ([job(spec={"backoffLimit": 0})], [ended(code=70, until="10:00:09")], "Running", None, None),
+        ([job(spec={"backoffLimit": 1})], [ended(code=70, until="10:00:09")], "Pending", "InternalError", None),
     ],
     ids=[
         "no pod",
@@ -134,6 +135,7 @@ def test_invalid_spec_fails_the_export() -> None:
         "succeeds soon",
         "fails soon",
         "exhausted soon",
+        "one try left",
     ],
 )
 def test_unfinished_job(jobs: list[Any], pods: list[Any], state: str, reason: str | None, message: str | None) -> None:
