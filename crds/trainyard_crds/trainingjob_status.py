@@ -35,7 +35,12 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
-FINAL_PHASES = frozenset({Phase.STOPPED, Phase.SUCCEEDED, Phase.FAILED})
+FINAL_CONDITION = {Phase.SUCCEEDED: "Complete", Phase.FAILED: "Failed", Phase.STOPPED: "Stopped"}
+"""The condition of each final phase."""
+FINISHED = "Finished"
+"""The condition of all final phases."""
+FINAL_PHASES = frozenset(FINAL_CONDITION)
+FINAL_CONDITIONS = frozenset({FINISHED, *FINAL_CONDITION.values()})
 
 
 class Attempt(StatusModel):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trainyard_crds.constants import TRAINING_JOBS
-from trainyard_crds.trainingjob_status import FINAL_PHASES
+from trainyard_crds.trainingjob_status import FINAL_CONDITIONS, FINAL_PHASES
 from trainyard_kube.cache import Cache
 from trainyard_kube.resource import ResourceSpec
 
 SHARE_KEYS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
-_FINAL_CONDITIONS = {"Finished", "Complete", "Failed", "Stopped"}
 
 
 class JobKey(NamedTuple):
@@ -79,7 +78,7 @@ class Job:
 def is_finished(status: Mapping[str, Any]) -> bool:
     """Whether a TrainingJob's status says that the job came to its end."""
     conditions = status.get("conditions", [])
-    final = any(entry["type"] in _FINAL_CONDITIONS and entry["status"] == "True" for entry in conditions)
+    final = any(entry["type"] in FINAL_CONDITIONS and entry["status"] == "True" for entry in conditions)
     return final or status.get("phase") in FINAL_PHASES
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
+from trainyard_crds.trainingjob_status import FINAL_CONDITION, FINAL_CONDITIONS, FINAL_PHASES, FINISHED, Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.conditions import STALLED, Condition, conditions, known_condition
 from trainyard_operator.reconcile.fields import holds
 from trainyard_operator.trainingjob.model import Decision, Observed
 from trainyard_operator.trainingjob.pods.attempts import History
 
-ADMITTED, RUNNING, SUSPENDED, FINISHED = "Admitted", "Running", "Suspended", "Finished"
+ADMITTED, RUNNING, SUSPENDED = "Admitted", "Running", "Suspended"
 _ADMITTED_PHASES = (Phase.PENDING, Phase.STARTING, Phase.RUNNING)
 _NOT_ADMITTED_PHASES = (Phase.QUEUED, Phase.SUSPENDED)
-_FINAL_CONDITION = {Phase.SUCCEEDED: "Complete", Phase.FAILED: "Failed", Phase.STOPPED: "Stopped"}
 
 
 def is_final(observed: Observed) -> bool:
     """Return whether the job ended in an earlier reconcile."""
-    final_conditions = (FINISHED, *_FINAL_CONDITION.values())
-    return observed.status.get("phase") in FINAL_PHASES or any(holds(observed.job, kind) for kind in final_conditions)
+    return observed.status.get("phase") in FINAL_PHASES or any(holds(observed.job, kind) for kind in FINAL_CONDITIONS)
 
 
 def job_conditions(observed: Observed, decision: Decision, history: History, now: datetime) -> list[Object]:
@@ -36,7 +34,7 @@ def job_conditions(observed: Observed, decision: Decision, history: History, now
     }
     cause = Condition(True, decision.reason, decision.message)
     if final:
-        wanted[_FINAL_CONDITION[phase]] = cause
+        wanted[FINAL_CONDITION[phase]] = cause
     if phase is Phase.FAILED:
         wanted[STALLED] = cause
     if decision.caution is not None:

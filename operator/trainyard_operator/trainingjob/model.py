@@ -63,6 +63,16 @@ class Observed(Observation):
         """The TrainingJob."""
         return self.obj
 
+    @property
+    def queue_status(self) -> Object:
+        """Its `status.queue`; empty if it has none."""
+        return self.status.get("queue") or {}
+
+    @property
+    def failed_starts(self) -> Object:
+        """Its `status.queue.failedStarts`; empty if it has none."""
+        return self.queue_status.get("failedStarts") or {}
+
 
 class Caution(NamedTuple):
     """A warning beside the phase, reported by a condition for as long as it holds.

@@ -61,7 +61,7 @@ class TrainingJobCandidate:
     @property
     def queue_status(self) -> Object:
         """Its `status.queue`."""
-        return self.observed.status.get("queue") or {}
+        return self.observed.queue_status
 
     @property
     def published(self) -> Published | None:
@@ -202,7 +202,7 @@ def _request(observed: Observed, enqueued_at: datetime, now: datetime, history: 
 
 def _backoff(observed: Observed) -> dict[str, Any]:
     """Return end and cause of the backoff after failed starts, as fields of `Request`."""
-    failed = (observed.status.get("queue") or {}).get("failedStarts")
+    failed = observed.failed_starts
     return {"not_before": parse_time(failed["notBefore"]), "backoff_cause": failed["message"]} if failed else {}
 
 

@@ -50,7 +50,7 @@ def desired_status(
 
 def _queue(observed: Observed, decision: Decision, admission: Admission) -> Object | None:
     """Return `status.queue`; a job that does not wait keeps its pool and its enqueue time only."""
-    known = observed.status.get("queue") or {}
+    known = observed.queue_status
     entry = admission.queue or known
     if not entry:
         return None

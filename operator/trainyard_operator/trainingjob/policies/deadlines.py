@@ -43,8 +43,7 @@ def seconds_of_all_starts(context: PolicyContext) -> float:
 
 def seconds_of_failed_starts(context: PolicyContext) -> float:
     """Return the seconds that failed starts took."""
-    recorded = (context.observed.status.get("queue") or {}).get("failedStarts") or {}
-    return float(recorded.get("seconds", 0))
+    return float(context.observed.failed_starts.get("seconds", 0))
 
 
 def start_deadline_message(spec: Spec, cause: str) -> str:

@@ -60,7 +60,7 @@ def seconds_to_timeout(context: PolicyContext) -> float | None:
 
 def _withdraw(context: PolicyContext) -> Decision | None:
     """Withdraw the admission of a job whose Job the API server has refused for the whole timeout."""
-    recorded = _recorded_starts(context)
+    recorded = context.observed.failed_starts
     if recorded and parse_time(recorded["notBefore"]) > context.now:
         # The queue has not withdrawn the admission yet.
         return Decision(phase=None) if context.admission.admitted else None
@@ -86,12 +86,12 @@ def _suspend_unplaced(context: PolicyContext) -> Decision | None:
     """Suspend a Job whose start was recorded as failed, unless its pods got their nodes after all."""
     assert context.child is not None
     over = context.is_idle if job_suspended(context.child) else _unplaced(context) is None
-    return None if over else _decision(_recorded_starts(context), suspend=True)
+    return None if over else _decision(context.observed.failed_starts, suspend=True)
 
 
 def _failed_start(context: PolicyContext, cause: str, tried: int) -> Object:
     """Return `status.queue.failedStarts` with one more failed start."""
-    count = int(_recorded_starts(context).get("count", 0)) + 1
+    count = int(context.observed.failed_starts.get("count", 0)) + 1
     return {
         "count": count,
         "seconds": tried,
@@ -114,11 +114,6 @@ def _decision(failed: Object, *, suspend: bool | None) -> Decision:
         failed_starts=failed,
         requeue_after=None if suspend else 0.0,
     )
-
-
-def _recorded_starts(context: PolicyContext) -> Object:
-    found: Object = (context.observed.status.get("queue") or {}).get("failedStarts") or {}
-    return found
 
 
 def _unplaced(context: PolicyContext) -> _Unplaced | None:
