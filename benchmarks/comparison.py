@@ -1,4 +1,4 @@
-"""One training, by us and by `transformers.Trainer` with PEFT, each in a process of its own, one after the other."""
+"""The same training by the trainer and by `transformers.Trainer` with PEFT, one after the other, in processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Side:
-    """Who trains.
+    """A contestant.
 
     Attributes:
         name: In the table.
@@ -83,7 +83,7 @@ OURS = Side("ours", ours=True)
 
 @dataclass
 class Result:
-    """What one process measured.
+    """Measurements of one process.
 
     Attributes:
         logged: Unix time at which each step was logged.
@@ -124,7 +124,7 @@ class Result:
 
     @property
     def speed_by_cpu(self) -> float:
-        """Real tokens per second of CPU, up to the begin of the last micro-batch."""
+        """Real tokens per CPU second, up to the start of the last micro-batch."""
         return sum(real for _, real, _ in self.batches[:-1]) / (self.cpu[-1] - self.cpu[0])
 
     @property
@@ -134,20 +134,20 @@ class Result:
 
     @property
     def waiting(self) -> float:
-        """Share of the time that was waited for data, from the first logged step on."""
+        """Share of time spent waiting for data, from the first logged step on."""
         took = [after - before for before, after in pairwise(self.logged)]
         return sum(share * seconds for share, seconds in zip(self.data_wait[1:], took, strict=True)) / sum(took)
 
     @property
     def utilization(self) -> float | None:
-        """Model FLOP/s utilisation, 0 to 1; None where the device's peak is not known."""
+        """Model FLOP/s utilisation, 0 to 1; None if the device's peak is unknown."""
         if self.flops_per_token is None or self.peak_flops is None:
             return None
         return self.speed * self.flops_per_token / self.peak_flops
 
 
 class SideError(Exception):
-    """A process ended badly; says how."""
+    """A process failed; the message has its output."""
 
 
 def run_side(side: Side, case: Case, folder: Path) -> Result:
@@ -176,8 +176,7 @@ def run_side(side: Side, case: Case, folder: Path) -> Result:
 
 
 def alternate(sides: Sequence[Side], case: Case, folder: Path, times: int) -> dict[str, list[Result]]:
-    """Every side in turn, so many times over, every second time in the opposite order: what slows the machine down, or
-    down more and more, slows all of them."""
+    """Run every side in turn, repeatedly, with alternating order: a slower machine then affects all sides alike."""
     found: dict[str, list[Result]] = {side.name: [] for side in sides}
     for number in range(times):
         for side in sides if number % 2 == 0 else reversed(sides):
@@ -186,7 +185,7 @@ def alternate(sides: Sequence[Side], case: Case, folder: Path, times: int) -> di
 
 
 def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str, speed_bar: str = NONE) -> None:
-    """The lines of a contest: speed, what it is made of, and that it is the same training.
+    """Return the lines of a comparison: speed, its parts, and proof of the same training.
 
     Args:
         report: Where they go.
@@ -223,19 +222,19 @@ def compare(report: Report, name: str, found: dict[str, list[Result]], bar: str,
 
 
 def gpu_peak(result: Result) -> str:
-    """Allocated and reserved GiB, and how activations were computed again for it."""
+    """Return allocated and reserved GiB, and the recompute mode."""
     return f"{result.measured / 2**30:.2f} / {result.reserved / 2**30:.2f}, recompute {result.recompute}"
 
 
 def predicted(report: Report, name: str, result: Result) -> None:
-    """The memory plan's line."""
+    """Return the line of the memory plan."""
     error = result.predicted / result.measured - 1
     text = f"{result.predicted / 2**20:.0f} for {result.measured / 2**20:.0f} ({100 * error:+.1f} %)"
     report.add(f"{name}: predicted for measured peak (MiB)", text, "within 10 %")
 
 
 def _times(ours: Sequence[Result], theirs: Sequence[Result], speed: Callable[[Result], float]) -> str:
-    """How many times as fast: the median over repetitions, of which each is compared with its neighbour in time."""
+    """Return the speed-up: the median over repetitions, each compared with its neighbour in time."""
     ratios = [speed(one) / speed(other) for one, other in zip(ours, theirs, strict=True)]
     spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
     return f"{median(ratios):.2f}{spread}"

@@ -1,4 +1,4 @@
-"""One side of a contest, a process: `python -m benchmarks.contestants TASK RESULT`; `benchmarks.comparison` starts it.
+"""One contestant as a process: `python -m benchmarks.contestants TASK RESULT`, started by `benchmarks.comparison`.
 
 Ours is the trainer itself, with a task that also notes when each micro-batch begins. The peer is what its documentation
 shows: a model, `get_peft_model`, a collator that pads, `Trainer`.
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 class ObservedTask(LlmTask):
-    """Notes every micro-batch, and keeps what was loaded."""
+    """Records every micro-batch, and keeps the loaded task."""
 
     def __init__(self, result: Result, live: Any) -> None:
         self._result = result
@@ -87,7 +87,7 @@ class ObservedTask(LlmTask):
 
 
 def ours(case: Case, folder: Path) -> tuple[Result, Any]:
-    """Train as a pod does; what it measured, and the model.
+    """Train like a pod; returns the measurements and the model.
 
     Raises:
         SystemExit: It did not finish; with the trainer's sentence.
@@ -157,7 +157,7 @@ def _timed(function: Callable[..., None], seconds: list[float]) -> Callable[...,
 
 
 def peer(side: Side, case: Case) -> tuple[Result, Any]:
-    """Train by `transformers.Trainer`; what it measured, and the model."""
+    """Train with `transformers.Trainer`; returns the measurements and the model."""
     quiet_libraries()
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -265,7 +265,7 @@ def _emulated(case: Case) -> Iterator[None]:
 
 
 def warm_up(model: Any) -> None:
-    """Let happen what happens once in a process, such as the optimizer's own imports; nothing changes."""
+    """Warm up: run what happens once in a process, such as imports of the optimizer; changes no weights."""
     model.train()
     tokens = torch.zeros((1, 8), dtype=torch.int64, device=next(model.parameters()).device)
     torch.autograd.backward(model(input_ids=tokens, labels=tokens, use_cache=False).loss)
@@ -286,7 +286,7 @@ def _add_device(result: Result, case: Case) -> None:
 
 
 def held_out_loss(model: Any, case: Case) -> float:
-    """Nats per token, by plain calls, in training mode: without dropout it is the same, and 4-bit weights stay."""
+    """Return nats per token by plain calls in training mode: equal without dropout, and keeps 4-bit weights."""
     device, total, count = next(model.parameters()).device, 0.0, 0
     with torch.no_grad():
         for row in read_rows(Path(case.held_out)):

@@ -1,4 +1,4 @@
-"""What an independent client sees of many jobs that wait for GPUs: their order, their ends, the use of the GPUs."""
+"""Observations of an independent client on many queued jobs: order, ends, use of the GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainyard_crds.constants import ADMITTED_ANNOTATION, JOB_UID_LABEL
 
 @dataclass
 class Seen:
-    """What was seen of all jobs.
+    """Observations of all jobs.
 
     Attributes:
         jobs: Newest version of each TrainingJob, by UID.
@@ -52,7 +52,7 @@ class Seen:
         self.used.append((at, sum(self._running.values())))
 
     def use(self, gpus_in_all: int) -> float:
-        """Share of the GPUs that ran, from the first start to the last start."""
+        """Return the share of GPUs in use, from the first start to the last start."""
         last = max(at for at, _ in self.used if at <= max(self.child.values()))
         first = next(at for at, gpus in self.used if gpus)
         area = sum((then - at) * gpus for (at, gpus), (then, _) in pairwise(self.used) if first <= at <= last)
@@ -69,12 +69,12 @@ class Seen:
         return found
 
     def waits(self, priority: int) -> list[float]:
-        """Seconds from the create call's answer to the child Job, of the jobs of a priority."""
+        """Return the seconds from the create call's response to the child Job, for the jobs of a priority."""
         uids = [uid for uid, job in self.jobs.items() if job["spec"]["queue"]["priority"] == priority]
         return [self.child[uid] - self.answered[uid] for uid in uids if uid in self.child]
 
 
 def quantiles(values: Sequence[float]) -> str:
-    """p50, p95 and p99."""
+    """Return p50, p95 and p99."""
     ordered = sorted(values)
     return " / ".join(f"{ordered[min(len(ordered) - 1, int(len(ordered) * q))]:.0f}" for q in (0.5, 0.95, 0.99))

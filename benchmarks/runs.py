@@ -1,4 +1,4 @@
-"""Trainer processes as a pod starts them, and what their run directories tell afterwards."""
+"""Trainer processes, started like in a pod, and the contents of their run directories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads.
+    """Inputs of a run.
 
     Attributes:
         model: Model directory.
@@ -34,7 +34,7 @@ class Inputs:
 
 
 def run_config(run_directory: Path, inputs: Inputs, *, method: str, steps: int, save_every: int) -> dict[str, Any]:
-    """A run config for one CPU core: every step is logged, so that the time of every step is known."""
+    """Return a run config for one CPU core that logs every step, for the time of every step."""
     return {
         "runDirectory": str(run_directory),
         "task": "llm",
@@ -79,7 +79,7 @@ class Run:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
     def finish(self) -> None:
-        """Wait for its good end.
+        """Wait until it finishes.
 
         Raises:
             RuntimeError: It ended in another way.
@@ -88,14 +88,14 @@ class Run:
             raise RuntimeError(f"the trainer ended with {self.process.returncode}: {self.output.read_text()[-2000:]}")
 
     def end(self, number: signal.Signals) -> float:
-        """Send a signal and wait; seconds until it had ended."""
+        """Send a signal and wait; returns the seconds until it ended."""
         began = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(_TIMEOUT)
         return time.monotonic() - began
 
     def wait_for_start(self, number: int) -> None:
-        """Wait until that many starts of its run directory have done their first step.
+        """Wait until that many attempts in its run directory have done their first step.
 
         Raises:
             RuntimeError: The trainer ended, or it took too long.
@@ -107,23 +107,23 @@ class Run:
             time.sleep(0.01)
 
     def resumed_step(self, start: int) -> int:
-        """The step that the `start`-th start went on from; 0 where it began anew."""
+        """Return the step that the `start`-th attempt resumed from; 0 without a checkpoint."""
         events = [each for each in _lines(self.directory / "log.jsonl") if each["type"] in ("Resumed", "Started")]
         begins = [number for number, each in enumerate(events) if each["type"] == "Started"]
         before = events[begins[start - 1] - 1] if begins[start - 1] else {"type": "Started"}
         return int(before["message"].split("step-")[1].split("-")[0]) if before["type"] == "Resumed" else 0
 
     def log(self, kind: str) -> list[str]:
-        """Messages of one type, oldest first."""
+        """Return the messages of one type, oldest first."""
         return [each["message"] for each in _lines(self.directory / "log.jsonl") if each["type"] == kind]
 
     def steps(self) -> dict[int, float]:
-        """Unix time at which each step was logged, by step."""
+        """Return the Unix time at which each step was logged, by step."""
         lines = _lines(self.directory / "metrics.jsonl")
         return {each["step"]: datetime.fromisoformat(each["time"]).timestamp() for each in lines if "loss" in each}
 
     def startup(self) -> tuple[float, dict[str, float]]:
-        """Seconds from the process's start to its first step, whole and by part, of the newest start."""
+        """Return the seconds from process start to first step of the newest attempt, in total and by part."""
         found = _STARTED.search(self.log("Started")[-1])
         assert found is not None
         parts = dict(part.removesuffix(" s").rsplit(" ", 1) for part in found[2].split(", "))
@@ -131,13 +131,13 @@ class Run:
 
 
 def checkpoint_bytes(run_directory: Path) -> int:
-    """Bytes of the newest checkpoint."""
+    """Return the bytes of the newest checkpoint."""
     newest = max((run_directory / "checkpoints").glob("step-*"), key=lambda path: path.stat().st_mtime)
     return sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSON Lines file that may still grow."""
+    """Return the complete lines of a JSON Lines file that may still grow."""
     if not path.exists():
         return []
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Trainers played without a node: they report to the gateway as a real one does while its pod runs."""
+"""Simulated trainers: they report to the gateway like real ones while their pods run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainyard_crds.constants import JOB_NAME_LABEL, JOB_UID_LABEL, progress_aud
 
 _STAGES = ("Downloading", "PreparingData", "LoadingModel", "Training")
 _EVERY = 2.0
-"""Seconds between two reports of a trainer that trains."""
+"""Seconds between two reports of a trainer."""
 
 
 class PlayedTrainers:
@@ -34,7 +34,7 @@ class PlayedTrainers:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
 
     def start(self, pod: Object) -> None:
-        """A pod runs: its trainer begins."""
+        """Start the trainer of a running pod."""
         self._tasks.add(asyncio.create_task(self._train(pod)))
 
     async def close(self) -> None:
@@ -64,7 +64,7 @@ class PlayedTrainers:
         return str((await self._api.create(path, body))["status"]["token"])
 
     async def _post(self, url: str, token: str, body: Object) -> None:
-        """Send a report; where the gateway does not know the attempt yet, once more after it asked to wait."""
+        """Send a report; retry once if the gateway does not know the attempt yet."""
         for _ in range(3):
             async with self._session.post(url, json=body, headers={"Authorization": f"Bearer {token}"}) as answer:
                 if answer.status == 200:

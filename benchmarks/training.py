@@ -1,4 +1,4 @@
-"""How fast the trainer trains, and in how much memory, beside `transformers.Trainer`: `python -m benchmarks.training`.
+"""Speed and memory of the trainer compared with `transformers.Trainer`: `python -m benchmarks.training`.
 
 About 13 minutes on the CPU with one thread; a small Llama with random weights. `benchmarks.gpu.training` is the same at
 the real size.
@@ -22,7 +22,7 @@ from benchmarks.workload import SHAPES, Lengths, Workshop, describe, rows_per_st
 LONGEST, SEQUENCES = 256, 2
 """Tokens of the longest row and of a packed sequence, and packed sequences of a step."""
 EVERY = 10
-"""checkpoints.everySteps of the run whose stall is measured."""
+"""checkpoints.everySteps of the run that measures the stall."""
 _PEERS = (Side("Trainer"), Side("Trainer, grouped", grouped=True))
 _NOTES = """\
 Real tokens are those of rows, without padding; the speed is that of a whole run from its first micro-batch on, \
@@ -41,7 +41,7 @@ dispatch mode in a run of its own, after the first step."""
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Size of the benchmark.
 
     Attributes:
         shape: Name of the model's shape.
@@ -63,18 +63,18 @@ QUICK = Scale(shape="tiny", steps=8, repetitions=1, methods=("lora",), checkpoin
 
 @dataclass(frozen=True)
 class Bench:
-    """What a section works with."""
+    """Context of a section."""
 
     report: Report
     workshop: Workshop
     scale: Scale
 
     def case(self, method: Method, kind: Lengths, steps: int, *, answers: bool = False) -> Case:
-        """A run of so many steps."""
+        """Return a case of so many steps."""
         return self.workshop.case(method, kind, steps=steps, sequences=SEQUENCES, answers=answers)
 
     def contest(self, name: str, case: Case, peers: Sequence[Side]) -> dict[str, list[Result]]:
-        """Every side, several times."""
+        """Run every side several times."""
         return alternate((OURS, *peers), case, self.workshop.folder / name, self.scale.repetitions)
 
 
@@ -82,7 +82,7 @@ class Bench:
 
 
 def mixed(bench: Bench) -> None:
-    """Rows of mixed length: what packing is for."""
+    """Rows of mixed length, where packing helps."""
     for method in bench.scale.methods:
         found = bench.contest(f"mixed-{method}", bench.case(method, "mixed", bench.scale.steps), _PEERS)
         ours = found[OURS.name]
@@ -93,13 +93,13 @@ def mixed(bench: Bench) -> None:
 
 
 def answers(bench: Bench) -> None:
-    """The same with loss on the second half of each row only, as chats are trained by default."""
+    """Mixed rows with loss on the second half only, as for chats by default."""
     case = bench.case("lora", "mixed", bench.scale.steps, answers=True)
     compare(bench.report, "lora, mixed lengths, answers", bench.contest("answers", case, _PEERS), ">= 1.5")
 
 
 def equal(bench: Bench) -> None:
-    """Rows of one length: neither packing nor grouping has anything to do."""
+    """Rows of one length, where packing and grouping have no effect."""
     for method in bench.scale.methods:
         case = bench.case(method, "equal", bench.scale.steps // 2)
         compare(bench.report, f"{method}, equal lengths", bench.contest(f"equal-{method}", case, _PEERS[:1]), ">= 1.0")
@@ -109,7 +109,7 @@ def equal(bench: Bench) -> None:
 
 
 def checkpoints(bench: Bench) -> None:
-    """What a checkpoint costs the steps."""
+    """Stall of the steps by a checkpoint."""
     steps = EVERY * bench.scale.checkpoints + 2
     case = replace(bench.case("lora", "equal", 2 * steps), max_steps=steps, accumulation=2, save_every=EVERY)
     result = run_side(OURS, case, bench.workshop.folder / "checkpoints")
@@ -124,12 +124,12 @@ def checkpoints(bench: Bench) -> None:
 
 
 def _gaps(logged: list[float]) -> list[tuple[int, float, float]]:
-    """(step, its time, that of the next one)."""
+    """Return (step, its time, that of the next one)."""
     return [(number + 1, *pair) for number, pair in enumerate(pairwise(logged))]
 
 
 def memory(bench: Bench) -> None:
-    """The memory plan against what is there."""
+    """The memory plan compared with the measured peak."""
     for method in bench.scale.methods:
         for mode in ("none", "selective", "full"):
             case = replace(bench.case(method, "equal", 3), watched=True, recompute=mode)

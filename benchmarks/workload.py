@@ -1,4 +1,4 @@
-"""What the training benchmarks train on: models with random weights, and rows of random but learnable tokens."""
+"""Models with random weights and rows of random but learnable tokens, for the training benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.comparison import Case, Method
 
 _SHORTEST = 8
 _SUCCESSION = 0.75
-"""Share of the tokens that follow from the one before: what there is to learn."""
+"""Share of the tokens that the previous token determines."""
 
 Lengths = Literal["mixed", "equal"]
 Precision = Literal["bf16", "fp32"]
@@ -22,7 +22,7 @@ Precision = Literal["bf16", "fp32"]
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama by its numbers."""
+    """Sizes of a Llama."""
 
     hidden: int
     intermediate: int
@@ -40,7 +40,7 @@ SHAPES = {
 
 
 def make_model(directory: Path, shape: Shape, *, precision: str, device: str, context: int) -> None:
-    """Write a random Llama and a tokenizer, which nothing uses as the rows are tokens already.
+    """Write a random Llama and an unused tokenizer; the rows are tokens already.
 
     Args:
         directory: Where to.
@@ -80,7 +80,7 @@ def make_model(directory: Path, shape: Shape, *, precision: str, device: str, co
 
 
 def row_lengths(kind: Lengths, count: int, longest: int) -> list[int]:
-    """Tokens of each row: all `longest`, or log-normal about a seventh of it (sigma 1), as rows of chats are."""
+    """Return the tokens of each row: all `longest`, or log-normal about a seventh of it (sigma 1), like chats."""
     if kind == "equal":
         return [longest] * count
     chance, middle = random.Random(1), math.log(longest / 7)
@@ -88,7 +88,7 @@ def row_lengths(kind: Lengths, count: int, longest: int) -> list[int]:
 
 
 def some_lengths(kind: Lengths, steps: int, tokens: int, longest: int) -> list[int]:
-    """Lengths of rows for so many steps of so many tokens; of mixed ones four times as many.
+    """Return lengths of rows for so many steps of so many tokens; four times as many for mixed ones.
 
     `transformers` groups rows by length within 50 batches, or within a quarter of all rows where that is less, the
     longest first. A quarter of mixed rows as steps is therefore one such group: every length is seen, as in a long run.
@@ -100,18 +100,18 @@ def some_lengths(kind: Lengths, steps: int, tokens: int, longest: int) -> list[i
 
 
 def rows_per_step(lengths: Sequence[int], tokens: int) -> int:
-    """Rows that have so many tokens on average."""
+    """Return the number of rows with so many tokens on average."""
     return max(1, round(tokens * len(lengths) / sum(lengths)))
 
 
 def describe(lengths: Sequence[int]) -> str:
-    """Their number and their distribution."""
+    """Return their number and distribution."""
     mean, middle = sum(lengths) / len(lengths), sorted(lengths)[len(lengths) // 2]
     return f"{len(lengths)}, log-normal (sigma 1): mean {mean:.0f}, median {middle}, longest {max(lengths)} tokens"
 
 
 def rows(lengths: Sequence[int], vocabulary: int, *, seed: int) -> Iterator[list[int]]:
-    """Rows of tokens: three of four follow from the one before, the others are drawn, small numbers more often."""
+    """Yield rows of tokens: the previous token determines three of four, the others are random."""
     chance = random.Random(seed)
     for length in lengths:
         row = [_drawn(chance, vocabulary)]
@@ -122,7 +122,7 @@ def rows(lengths: Sequence[int], vocabulary: int, *, seed: int) -> Iterator[list
 
 
 def write_rows(path: Path, made: Iterator[list[int]], *, answers: bool = False) -> None:
-    """JSON Lines of tokenised rows.
+    """Write tokenised rows as JSON Lines.
 
     Args:
         path: The file.
@@ -136,13 +136,13 @@ def write_rows(path: Path, made: Iterator[list[int]], *, answers: bool = False) 
 
 
 def read_rows(path: Path) -> list[dict[str, list[int]]]:
-    """What `write_rows` wrote."""
+    """Read what `write_rows` wrote."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Makes a model and rows below a folder, and says how to train the one on the others.
+    """Writes a model and rows into a folder, and builds cases that train on them.
 
     Attributes:
         folder: An empty one.
@@ -176,7 +176,7 @@ class Workshop:
         length: int | None = None,
         answers: bool = False,
     ) -> Case:
-        """A run.
+        """Return a case.
 
         Args:
             method: How to train.

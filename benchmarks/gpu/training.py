@@ -1,4 +1,4 @@
-"""An 8B model on one GPU, by us and by `transformers.Trainer`: `python -m benchmarks.gpu.training --json FILE`.
+"""An 8B model on one GPU, compared with `transformers.Trainer`: `python -m benchmarks.gpu.training --json FILE`.
 
 Random weights of Llama-3.1-8B, of which only the shape matters here. About 15 minutes on an H200 and 20 GB of disk;
 `--only` does a part. `--shape tiny --device cpu` runs the same code on a small model, to see whether it works.
@@ -18,7 +18,7 @@ from benchmarks.report import Report, machine
 from benchmarks.workload import SHAPES, Precision, Workshop, describe, rows_per_step, some_lengths
 
 CAP = 8 * 2**30
-"""Bytes of the small GPU that the large one is made out to be."""
+"""Bytes of the emulated small GPU."""
 _PEERS = (
     Side("Trainer", recompute=True),
     Side("Trainer, grouped", grouped=True, recompute=True),
@@ -36,7 +36,7 @@ memory."""
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Size of the benchmark.
 
     Attributes:
         shape: Name of the model's shape.
@@ -97,7 +97,7 @@ def capped(report: Report, workshop: Workshop, scale: Scale) -> None:
 
 
 def _tried(report: Report, name: str, side: Side, case: Case, folder: Path) -> Result | None:
-    """A side that may not fit."""
+    """Run a side that may not fit."""
     try:
         return run_side(side, case, folder)
     except SideError as error:
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def _gpus() -> list[str]:
-    """Name, memory and driver of each."""
+    """Return name, memory and driver of each GPU."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Puts the parts of a training run together: the only place that knows them all."""
+"""Wires the parts of a training run; the only module that imports them all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 POD_UID_ENV = "POD_UID"
 DEVICE_ENV = "TRAINYARD_DEVICE"
-"""`cpu` trains on the CPU although the pod was given GPUs: for a cluster that only pretends to have some."""
+"""`cpu` trains on the CPU although the pod has GPUs: for clusters with simulated GPUs."""
 
 _LIBRARY_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -52,10 +52,10 @@ _LIBRARY_ENVIRONMENT = {
 
 
 def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
-    """Run one training to its end, wherever that is.
+    """Run one attempt of a training run.
 
     Raises:
-        TrainerError: It ended before it could take over the run directory.
+        TrainerError: The attempt ended before it owned the run directory.
     """
     definition = definition_of(config)
     prepare_environment(config.processes_per_node)
@@ -73,7 +73,7 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     group.check_stop(stop.check)
     sampler = gpu_sampler(config, member, group, gpus)
     if not group.is_main_process:
-        return follow(
+        return train_as_replica(
             config, definition, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup
         )
     store = open_store(
@@ -106,14 +106,14 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
-        termination = _ended(reporter, cause(error, store), run_directory, definition.memory_advice)
+        termination = _report_failure(reporter, root_cause(error, store), run_directory, definition.memory_advice)
     finally:
         reporter.close()
         store.close()
-    return _left(group, termination)
+    return _leave(group, termination)
 
 
-def follow(
+def train_as_replica(
     config: RunConfig,
     definition: TaskDefinition,
     *,
@@ -124,7 +124,7 @@ def follow(
     gpus: GpuSampler,
     startup: StartupTimer,
 ) -> Termination:
-    """Take part in a run whose directory the first process of the group owns."""
+    """Take part in a run as a replica: the main process owns the run directory."""
     from trainyard_trainer.engine.session import Session
 
     run_directory = Path(config.run_directory)
@@ -147,22 +147,22 @@ def follow(
         termination = termination_of(to_trainer_error(error, run_directory, definition.memory_advice))
         if type(error) is TrainerError or not isinstance(error, TrainerError):
             sys.stderr.write(traceback_of(error))
-    return _left(group, termination)
+    return _leave(group, termination)
 
 
-def _left(group: Group, termination: Termination) -> Termination:
-    """The termination of a process that left its group in order, or that may not wait for it any more."""
+def _leave(group: Group, termination: Termination) -> Termination:
+    """Leave the group, unless the process failed and must not wait for the others; returns the termination."""
     if termination.outcome is not Outcome.FAILED:
         group.close()
     return termination
 
 
 def join_group(config: RunConfig, member: Membership | None, device: torch.device) -> Group:
-    """The group of this process: its own alone, unless a launcher gave it a place in another.
+    """Join the group that the launcher names; without a launcher, the process is a group of its own.
 
     Raises:
-        ConfigurationError: The place is in a group of another size than the run's.
-        PeerLostError: One of the others did not come.
+        ConfigurationError: The launcher's group has another size than the run.
+        PeerLostError: Another process did not join.
     """
     from trainyard_trainer.group.group import Group
 
@@ -180,13 +180,13 @@ def join_group(config: RunConfig, member: Membership | None, device: torch.devic
 
 
 def gpu_sampler(config: RunConfig, member: Membership | None, group: Group, gpus: int) -> GpuSampler:
-    """What samples the run's GPUs, in the first process of each pod; with several pods those of all, by all together.
+    """Return the sampler of the run's GPUs: the first process of each pod samples its own, and pods exchange them.
 
     Args:
-        config: The run's.
-        member: Place of this process; None where it is alone.
+        config: The run config.
+        member: Membership of this process; None without a group.
         group: Its group.
-        gpus: Those of this pod.
+        gpus: GPUs of this pod.
     """
     from trainyard_trainer.engine.device import gpu_uuids
 
@@ -198,10 +198,10 @@ def gpu_sampler(config: RunConfig, member: Membership | None, group: Group, gpus
 
 
 def prepare_environment(processes: int = 1) -> None:
-    """Set what torch and the libraries read when they are imported.
+    """Set the environment variables that torch and other libraries read on import.
 
     Args:
-        processes: Those that share this machine's cores.
+        processes: Processes that share this machine's cores.
     """
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -212,7 +212,7 @@ def prepare_environment(processes: int = 1) -> None:
 def create_reporter(
     config: RunConfig, *, clock: Clock, store: CheckpointStore, gpus: GpuSampler, startup: StartupTimer
 ) -> Reporter:
-    """The run's reporter, listening to the libraries' warnings too."""
+    """Create the run's reporter; it logs the libraries' warnings too."""
     run_directory = Path(config.run_directory)
     with storage_errors(run_directory):
         run_log = RunLog(run_directory / "log.jsonl", clock)
@@ -237,20 +237,20 @@ def create_reporter(
 
 
 def write_result(run_directory: Path, termination: Termination, staging: StagingDirectory) -> None:
-    """Leave result.json: from now on the run is finished, whatever happens to its process."""
+    """Write result.json: from then on the run is finished."""
     with storage_errors(run_directory):
         staging.replace(run_directory / RESULT_FILE, json.dumps(termination.to_json(), indent=1).encode())
 
 
 def drop_cache(run_directory: Path, staging: StagingDirectory) -> None:
-    """Remove what only a later start would have used; the run is finished whether or not that can be done."""
+    """Remove the cache for later attempts; errors are ignored, since the run is finished."""
     with suppress(OSError, SupersededError):
         if (run_directory / CACHE).exists():
             staging.discard(run_directory / CACHE)
 
 
-def cause(error: Exception, store: CheckpointStore) -> Exception:
-    """That a newer trainer took over explains whatever is missing all of a sudden; a stop is a stop."""
+def root_cause(error: Exception, store: CheckpointStore) -> Exception:
+    """Return SupersededError if this trainer lost the run directory, which causes other errors; else the error."""
     if isinstance(error, StopRequested):
         return error
     try:
@@ -262,17 +262,17 @@ def cause(error: Exception, store: CheckpointStore) -> Exception:
     return error
 
 
-def _ended(reporter: Reporter, error: Exception, run_directory: Path, memory_advice: str) -> Termination:
-    """The termination of a run that did not reach its end."""
+def _report_failure(reporter: Reporter, error: Exception, run_directory: Path, memory_advice: str) -> Termination:
+    """Report the error that ended a run, and return the termination."""
     ours = to_trainer_error(error, run_directory, memory_advice)
     termination = reporter.ended(ours)
-    is_unforeseen = type(ours) is TrainerError
-    if is_unforeseen:
+    is_unexpected = type(ours) is TrainerError
+    if is_unexpected:
         sys.stderr.write(traceback_of(error))
     level = "info" if isinstance(ours, StopRequested) else "error"
-    # The volume that ended the run may refuse its log too.
+    # A failing volume may refuse the log too.
     with suppress(OSError):
-        if is_unforeseen:
+        if is_unexpected:
             reporter.log_to_file("Traceback", traceback_of(error), level)
         reporter.log_to_file(termination.reason, termination.message, level)
     return termination

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trainyard_crds.report import ExportStatus, Outcome, Termination
 from trainyard_crds.runconfig import RunConfig
-from trainyard_trainer.bootstrap import POD_UID_ENV, cause, drop_cache, prepare_environment
+from trainyard_trainer.bootstrap import POD_UID_ENV, drop_cache, prepare_environment, root_cause
 from trainyard_trainer.checkpoint.files import Files, storage_errors
 from trainyard_trainer.checkpoint.manifest import Checkpoint
 from trainyard_trainer.checkpoint.store import CheckpointStore, open_store
@@ -60,7 +60,7 @@ def export(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> 
         with _logging(run_directory, clock, result.step) as log:
             exports = _write(config, definition, stop=stop, files=files, store=store, log=log)
     except Exception as error:
-        ours = to_trainer_error(cause(error, store), run_directory, definition.memory_advice)
+        ours = to_trainer_error(root_cause(error, store), run_directory, definition.memory_advice)
         if type(ours) is TrainerError:
             raise  # unexpected: the caller prints its traceback
         raise ours from error

@@ -1,4 +1,4 @@
-"""`trainyard-trainer compare`: a model before and after training, side by side."""
+"""`trainyard-trainer compare`: compares a model before and after training."""
 
 from __future__ import annotations
 
@@ -24,28 +24,26 @@ _BAR = 34
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--model", required=True, help="base model: a directory, or hf://org/name")
-    parser.add_argument(
-        "--adapter", type=Path, required=True, help="what training made: an adapter or a model directory"
-    )
-    parser.add_argument("--data", type=Path, required=True, help="rows the model was not trained on, a JSON Lines file")
-    parser.add_argument("--method", choices=("lora", "qlora", "full"), default="lora", help="how it was trained")
-    parser.add_argument("--samples", type=int, default=3, help="questions to show answers to (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the questions (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, too, at the end")
+    parser.add_argument("--adapter", type=Path, required=True, help="the trained adapter or model directory")
+    parser.add_argument("--data", type=Path, required=True, help="held-out rows, a JSON Lines file")
+    parser.add_argument("--method", choices=("lora", "qlora", "full"), default="lora", help="training method")
+    parser.add_argument("--samples", type=int, default=3, help="number of questions to answer (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the choice of questions (default: 0)")
+    parser.add_argument("--json", action="store_true", help="also print the numbers as one line of JSON")
 
 
 def run(arguments: argparse.Namespace, poll: Callable[[], None] = lambda: None) -> int:
-    """Compare and print.
+    """Run the comparison and print it.
 
     Args:
-        arguments: What `add_arguments` declared, parsed.
-        poll: Called again and again; may raise.
+        arguments: Parsed options of `add_arguments`.
+        poll: Called repeatedly; may raise.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        TrainerError: the model, the adapter or the rows cannot be had or used.
+        TrainerError: The model, the adapter or the rows cannot be fetched or used.
     """
     import torch
 
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace, poll: Callable[[], None] = lambda: None) 
 
 
 class _Unresolved:
-    """Remembers nothing: a comparison takes a hub model as it is now."""
+    """Stores nothing: a comparison uses the current revision of a hub model."""
 
     def get(self, _key: str) -> str | None:
         return None
@@ -81,7 +79,7 @@ def _print(comparison: Comparison, output: TextIO, *, as_json: bool) -> None:
 
 
 def document(comparison: Comparison) -> dict[str, object]:
-    """The comparison for programs."""
+    """Return the comparison as JSON values."""
     return {
         "rows": comparison.rows,
         "tokens": comparison.tokens,
@@ -96,7 +94,7 @@ def document(comparison: Comparison) -> dict[str, object]:
 
 
 def render(comparison: Comparison) -> str:
-    """The comparison for people, at most `WIDTH` columns wide."""
+    """Return the comparison as text, at most `WIDTH` columns wide."""
     title = f"Held-out loss: {comparison.rows:,} rows, {comparison.tokens:,} answer tokens (nats per token)"
     losses: list[tuple[str, float]] = [("before training", comparison.before), ("after training", comparison.after)]
     if comparison.after_shuffled is not None:
@@ -123,7 +121,7 @@ def _sample_lines(sample: Sample, number: int, count: int) -> list[str]:
         ["After", _rule(), *_cell(sample.after)],
     ]
     title = f"Question {number} of {count} ".ljust(WIDTH, "\N{BOX DRAWINGS LIGHT HORIZONTAL}")
-    return [title, *(f"  {line}" for line in question), "", *_beside(cells)]
+    return [title, *(f"  {line}" for line in question), "", *_side_by_side(cells)]
 
 
 def _rule() -> str:
@@ -134,8 +132,8 @@ def _cell(text: str) -> list[str]:
     return textwrap.wrap(_printable(text), _COLUMN, max_lines=_LONGEST_CELL, placeholder=" ...") or ["(nothing)"]
 
 
-def _beside(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Columns next to each other."""
+def _side_by_side(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the columns side by side."""
     height = max(map(len, cells))
     padded = [[*cell, *[""] * (height - len(cell))] for cell in cells]
     gap = " " * _GAP
@@ -143,5 +141,5 @@ def _beside(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """What a model writes may hold anything, control sequences of terminals too."""
+    """Replace control characters, which a model may generate, by spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,4 +1,4 @@
-"""A model before and after training, on rows it was not trained on."""
+"""Comparison of a model before and after training, on held-out rows."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class Comparison:
 
     @property
     def change_percent(self) -> float:
-        """How much the loss changed; negative where it fell."""
+        """Relative change of the loss; negative if it fell."""
         return 100 * (self.after / self.before - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Gives the model as it was and as it is; one at a time, for they may be the same object."""
+    """Context managers of the model before and after training; one at a time, since they may share an object."""
 
     before: Callable[[], AbstractContextManager[Any]]
     after: Callable[[], AbstractContextManager[Any]]
 
 
 class Comparer:
-    """Compares a base model with what training made of it."""
+    """Compares a base model with the trained one."""
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class Comparer:
         self._poll = poll
 
     def compare(self, file: RowFile, *, samples: int, seed: int) -> Comparison:
-        """Losses over all rows of a file, and answers to a few of its questions.
+        """Compute losses over all rows of a file, and answers to a few of its questions.
 
         Raises:
-            DataError: a row is wrong.
+            DataError: A row is invalid.
         """
         rows = list(file.examples(self._poll))
         right = self._batches(file, rows)
@@ -138,7 +138,7 @@ class Comparer:
 
 
 def exchange_questions(examples: Sequence[Example], seed: int) -> list[Example]:
-    """Each row's answers under another row's questions; no row keeps its own."""
+    """Return each row's answers with another row's questions; no row keeps its own."""
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     partner = {row: order[(place + 1) % len(order)] for place, row in enumerate(order)}
@@ -146,7 +146,7 @@ def exchange_questions(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def _are_exchanged(examples: Sequence[Example]) -> bool:
-    """One row has no other to exchange with, and texts have no questions."""
+    """Whether questions could be exchanged: not for a single row, nor for texts."""
     return len(examples) > 1 and all(example.messages for example in examples)
 
 
@@ -159,13 +159,13 @@ def _with_questions_of(example: Example, other: Example) -> Example:
 
 
 def _choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Some rows that ask something."""
-    asking = [example for example in examples if any(message.role == "user" for message in _question(example))]
-    return random.Random(seed).sample(asking, min(count, len(asking)))
+    """Return some rows that have a question."""
+    with_question = [example for example in examples if any(message.role == "user" for message in _question(example))]
+    return random.Random(seed).sample(with_question, min(count, len(with_question)))
 
 
 def _question(example: Example) -> tuple[Message, ...]:
-    """Everything before the last answer."""
+    """Return the messages before the last answer."""
     answers = [number for number, message in enumerate(example.messages) if message.role == "assistant"]
     return example.messages[: answers[-1]] if answers else ()
 
