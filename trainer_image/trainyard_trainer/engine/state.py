@@ -24,6 +24,9 @@ _DOCUMENT = "state.json"
 _STORED_NAMES = {"items": "tokens", "best_value": "best_loss"}
 """Names in state.json that differ from those in memory: a newer trainer resumes the checkpoints of an older one."""
 
+UNSAVED_OBJECTIVE = Objective("evalLoss", "minimize")
+"""The objective of checkpoints that do not name one: older trainers had no other."""
+
 
 @dataclass
 class TrainingState:
@@ -44,12 +47,12 @@ class TrainingState:
     """Best value of the objective's metric so far."""
     evaluations_since_best: int = 0
     """Evaluations in a row without a better value."""
-    objective: Objective | None = None
-    """What `best_value` is of; None in a run that began before this was saved."""
+    objective: Objective = UNSAVED_OBJECTIVE
+    """The objective of `best_value`."""
 
     def judge_by(self, objective: Objective) -> None:
         """Forget the best value where it is one of another objective."""
-        if self.objective not in {None, objective}:
+        if self.objective != objective:
             self.best_value, self.evaluations_since_best = None, 0
         self.objective = objective
 
@@ -132,8 +135,8 @@ def _stored(state: TrainingState) -> dict[str, Any]:
 def _training_state(stored: dict[str, Any]) -> TrainingState:
     names = {old: name for name, old in _STORED_NAMES.items()}
     values = {names.get(name, name): value for name, value in stored.items()}
-    objective = values.get("objective")
-    values["objective"] = None if objective is None else Objective(**objective)
+    if "objective" in values:
+        values["objective"] = Objective(**values["objective"])
     return TrainingState(**{**values, "cursor": Cursor(**values["cursor"])})
 
 

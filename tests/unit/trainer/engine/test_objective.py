@@ -94,3 +94,5 @@ def test_best_value_of_an_older_run_is_kept() -> None:
     state = TrainingState(best_value=0.3, evaluations_since_best=4)
     state.judge_by(Objective("evalLoss", "minimize"))
     assert (state.best_value, state.evaluations_since_best) == (0.3, 4)
+    state.judge_by(Objective("evalLoss", "maximize"))
+    assert (state.best_value, state.evaluations_since_best) == (None, 0)
