@@ -82,6 +82,19 @@ def test_state_round_trips_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(a.parameters[0], b.parameters[0]) for a, b in zip(groups, copies, strict=True))
 
 
+def test_state_of_an_older_trainer_is_read(tmp_path: Path) -> None:
+    optimizer, losses = create_optimizer(two_groups()), LossAccumulator(CPU, ToyData())
+    state = TrainingState(step=1, items=7, best_value=0.1)
+    tensors, document = pack_state(
+        state=state, optimizer=optimizer, losses=losses, rng=capture_rng(CPU), metrics_length=11
+    )
+    assert (document["training"]["tokens"], document["training"]["best_loss"]) == (7, 0.1)
+    del document["training"]["objective"]
+    write_state(tmp_path, tensors, document)
+    restored, _rng, _length = read_state(tmp_path, optimizer=optimizer, losses=losses)
+    assert restored == state
+
+
 def test_own_metrics_exclude_older_evaluation() -> None:
     metrics = {"loss": 1.0, "evalLoss": 2.0}
     state = TrainingState(step=4, metrics=metrics, evaluation={"evalLoss": 2.0}, evaluated_step=4)
