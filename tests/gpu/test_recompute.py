@@ -16,7 +16,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.optimizer import create_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
-from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
+from trainyard_trainer.tasks.text.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import context_bytes, estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
 from trainyard_trainer.tasks.text.models.adapter import add_adapter

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainer.tasks.llm.reference_loss import random_rows
+from tests.unit.trainer.tasks.text.reference_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter, Quantization
-from trainyard_trainer.tasks.llm.loss import summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatch, collate
+from trainyard_trainer.tasks.text.loss import summed_loss
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.attention import use_masks
 from trainyard_trainer.tasks.text.models.loading import load_base_model

@@ -14,6 +14,7 @@ from trainyard_crds.exitcodes import ExitCode
 from trainyard_crds.report import Outcome, Termination
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.configuration import load_config
+from trainyard_trainer.engine.definition import TaskDefinition
 from trainyard_trainer.errors import ConfigurationError, NotFoundError, TrainerError
 from trainyard_trainer.group.launcher import bind_to_launcher, launch
 from trainyard_trainer.group.membership import LAUNCHER_ENV, Node, membership, this_node
@@ -53,8 +54,9 @@ def _dispatch(arguments: argparse.Namespace, stop: StopFlag, environ: Mapping[st
     if arguments.command == "data":
         return _data(arguments, stop)
     config = load_config(arguments.config)
+    definition = definition_of(config)  # before the launcher starts processes
     if arguments.command == "plan":
-        return _plan(config, arguments.device_memory, environ)
+        return _plan(config, definition, arguments.device_memory, environ)
     if arguments.command == "export":
         return _export(config, stop, environ)
     return _train(config, stop, environ)
@@ -144,13 +146,15 @@ def _data(arguments: argparse.Namespace, stop: StopFlag) -> Termination:
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Finished", message="Finished.")
 
 
-def _plan(config: RunConfig, device_gib: float | None, environ: Mapping[str, str]) -> Termination:
+def _plan(
+    config: RunConfig, definition: TaskDefinition, device_gib: float | None, environ: Mapping[str, str]
+) -> Termination:
     """Print the memory plan, for a device of a given size if there is one."""
     from trainyard_trainer.bootstrap import prepare_environment
 
     prepare_environment()
     device = None if device_gib is None else int(device_gib * 2**30)
-    print(definition_of(config).plan(config, environ, device))  # noqa: T201 - our output
+    print(definition.plan(config, environ, device))  # noqa: T201 - our output
     return Termination(outcome=Outcome.FINISHED, exit_code=0, reason="Planned", message="Planned.")
 
 

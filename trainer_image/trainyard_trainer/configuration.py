@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.errors import ConfigurationError
-from trainyard_trainer.tasks.registry import definition_of
 
 _MOST_PROBLEMS = 5
 _LONGEST_VALUE = 80
@@ -38,11 +37,9 @@ def load_config(path: Path) -> RunConfig:
             "Correct that place: JSON has no comments, no comma behind the last entry, and names in double quotes.",
         ) from error
     try:
-        config = RunConfig.model_validate(document)
+        return RunConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigurationError(f"The run config {path} cannot work: {_problems(error)}") from error
-    definition_of(config)  # checks what depends on the task
-    return config
 
 
 def _problems(error: ValidationError) -> str:

@@ -17,12 +17,12 @@ from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.sources.files import check_model_directory
 from trainyard_trainer.sources.resolve import LocalModel
-from trainyard_trainer.tasks.llm.evaluate import mean_loss
-from trainyard_trainer.tasks.llm.generate import greedy
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.evaluate import mean_loss
 from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.formats.example import Example, Message
+from trainyard_trainer.tasks.text.generate import greedy
 from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, attach_adapter
 from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
 from trainyard_trainer.tasks.text.token_rows import TokenRows

@@ -17,7 +17,6 @@ from trainyard_trainer.engine.task import ExportNotes, Loaded, MicroBatch, Param
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.memory.recompute import Recompute, recompute_of
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file, resolve_model
-from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.llm.export_formats import (
     FORMATS,
     check_exports,
@@ -26,12 +25,13 @@ from trainyard_trainer.tasks.llm.export_formats import (
     needs_trained_model,
     write_export,
 )
-from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.llm.memory import plan_memory
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatch, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.evaluate import mean_loss
 from trainyard_trainer.tasks.text.example_file import RowFile
 from trainyard_trainer.tasks.text.export.format import ExportJob
+from trainyard_trainer.tasks.text.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.tasks.text.models.full import load_model_weights, save_model
 from trainyard_trainer.tasks.text.models.libraries import import_libraries

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainyard_trainer.tasks.llm.loss import evaluation_mode
+from trainyard_trainer.tasks.text.loss import evaluation_mode
 from trainyard_trainer.tasks.text.models.attention import can_use_boundaries, packed_call, use_boundaries, use_masks
 
 _LENGTH = 8

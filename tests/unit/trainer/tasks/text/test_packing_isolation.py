@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig, PreTrainedModel
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.reference_loss import plain_loss, random_rows
+from tests.unit.trainer.tasks.text.reference_loss import plain_loss, random_rows
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.memory.recompute import recompute_of
-from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import collate
+from trainyard_trainer.tasks.text.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.models import attention
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.attention import IMPLEMENTATION, use_boundaries, use_masks

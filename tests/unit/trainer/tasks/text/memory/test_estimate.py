@@ -18,7 +18,7 @@ from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
-from trainyard_trainer.tasks.llm.loss import find_chunk_rows, summed_loss
+from trainyard_trainer.tasks.text.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import checkpoint_copy, estimate
 from trainyard_trainer.tasks.text.memory.recompute_policy import FreeMemory, choose_recompute
 from trainyard_trainer.tasks.text.memory.shape import read_shape

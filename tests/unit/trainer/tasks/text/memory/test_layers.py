@@ -12,7 +12,7 @@ from tests.unit.trainer.tasks.text.memory.batches import full_batch
 from tests.unit.trainer.tasks.text.memory.configs import BATCH, BF16, LENGTH, VOCABULARY, load, run
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.memory.recompute import recompute_of
-from trainyard_trainer.tasks.llm.loss import summed_loss
+from trainyard_trainer.tasks.text.loss import summed_loss
 from trainyard_trainer.tasks.text.memory.estimate import estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
 

@@ -11,7 +11,7 @@ from tests.unit.trainer.tasks.text.memory.batches import full_batch
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.memory.recompute import Recompute, recompute_of
-from trainyard_trainer.tasks.llm.loss import summed_loss
+from trainyard_trainer.tasks.text.loss import summed_loss
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.recompute import HostInputs, recompute_activations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trainyard_trainer.tasks.llm.loss import evaluation_mode
+from trainyard_trainer.tasks.text.loss import evaluation_mode
 
 
 def greedy(model: Any, tokenizer: Any, prompt: list[int], *, max_new_tokens: int) -> str:

@@ -11,9 +11,9 @@ from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.runs import config, train
 from trainyard_trainer.data.row_labels import named_rows
 from trainyard_trainer.errors import DataError
-from trainyard_trainer.tasks.llm.evaluate import mean_loss
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoded
+from trainyard_trainer.tasks.text.evaluate import mean_loss
 from trainyard_trainer.tasks.text.token_rows import Origins, TokenRows
 
 POISON = 299
@@ -48,7 +48,7 @@ def test_rows_of_unknown_origin_are_not_named() -> None:
 def test_run_ends_with_names_of_validation_rows(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainyard_trainer.tasks.llm.evaluate.summed_loss", lambda *_: torch.tensor(float("inf")))
+    monkeypatch.setattr("trainyard_trainer.tasks.text.evaluate.summed_loss", lambda *_: torch.tensor(float("inf")))
     ended = train(config(tmp_path, tiny_model, "run", "lora"))
     assert (ended.exit_code, ended.reason) == (65, "BadData")
     assert "rows.jsonl, rows " in ended.message

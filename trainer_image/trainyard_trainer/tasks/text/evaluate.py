@@ -11,8 +11,8 @@ import torch
 from trainyard_trainer.data.row_labels import named_rows
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.group.group import Group
-from trainyard_trainer.tasks.llm.loss import evaluation_mode, summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatches
+from trainyard_trainer.tasks.text.loss import evaluation_mode, summed_loss
 
 
 def mean_loss(

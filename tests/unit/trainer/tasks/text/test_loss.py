@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.reference_loss import plain_loss, random_rows
-from trainyard_trainer.tasks.llm.evaluate import mean_loss
-from trainyard_trainer.tasks.llm.loss import selected_logits, summed_loss
+from tests.unit.trainer.tasks.text.reference_loss import plain_loss, random_rows
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches, collate
 from trainyard_trainer.tasks.text.chat import Encoded
+from trainyard_trainer.tasks.text.evaluate import mean_loss
+from trainyard_trainer.tasks.text.loss import selected_logits, summed_loss
 from trainyard_trainer.tasks.text.packing_isolation import isolates_packed_rows
 from trainyard_trainer.tasks.text.token_rows import TokenRows
 

@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, PreTrainedModel
 
 from tests.unit.trainer import tiny
-from tests.unit.trainer.tasks.llm.reference_loss import random_rows
+from tests.unit.trainer.tasks.text.reference_loss import random_rows
 from trainyard_crds.trainingjob_training import Adapter
-from trainyard_trainer.tasks.llm.chunked import ChunkedCrossEntropy
-from trainyard_trainer.tasks.llm.loss import find_chunk_rows, selected_logits, summed_loss
 from trainyard_trainer.tasks.text.batches import TextBatch, collate
+from trainyard_trainer.tasks.text.chunked_loss import ChunkedCrossEntropy
+from trainyard_trainer.tasks.text.loss import find_chunk_rows, selected_logits, summed_loss
 from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 

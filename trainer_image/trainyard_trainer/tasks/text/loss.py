@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainyard_trainer.tasks.llm.chunked import head_returning_loss
 from trainyard_trainer.tasks.text.batches import TextBatch
+from trainyard_trainer.tasks.text.chunked_loss import head_returning_loss
 from trainyard_trainer.tasks.text.memory.chunks import rows_per_chunk
 from trainyard_trainer.tasks.text.models.attention import packed_call
 
