@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,43 @@ _LIBRARY_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """What every process of an attempt has."""
+
+    config: RunConfig
+    definition: TaskDefinition
+    environ: Mapping[str, str]
+    device: torch.device
+    group: Group
+    stop: StopFlag
+    clock: Clock
+    gpus: GpuSampler
+    startup: StartupTimer
+    files: Files = field(default_factory=Files)
+
+    @property
+    def run_directory(self) -> Path:
+        return Path(self.config.run_directory)
+
+    def run(self, store: CheckpointStore | ReplicaStore, reporter: Reporter) -> Termination:
+        """Load, train and export."""
+        from trainyard_trainer.engine.session import Session
+
+        session = Session(
+            config=self.config,
+            definition=self.definition,
+            device=self.device,
+            stop=self.stop,
+            files=self.files,
+            clock=self.clock,
+            store=store,
+            reporter=reporter,
+            group=self.group,
+        )
+        return reporter.finished(session.run())
+
+
 def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> Termination:
     """Run one attempt of a training run.
 
@@ -60,94 +98,74 @@ def train(config: RunConfig, *, stop: StopFlag, environ: Mapping[str, str]) -> T
     definition = definition_of(config)
     prepare_environment(config.processes_per_node)
 
+    import trainyard_trainer.engine.session  # noqa: F401 - slow to import: before the group waits for this process
     from trainyard_trainer.engine.device import choose_device
-    from trainyard_trainer.engine.session import Session
 
     member = membership(environ)
     gpus = 0 if environ.get(DEVICE_ENV) == "cpu" else config.gpus
-    device = choose_device(gpus, member.local_rank if member else 0)
-    clock, files, run_directory = SystemClock(), Files(), Path(config.run_directory)
+    device, clock = choose_device(gpus, member.local_rank if member else 0), SystemClock()
     startup = StartupTimer(process_start_time(clock))
     startup.enter(RUN_DIRECTORY, clock.monotonic())
     group = join_group(config, member, device)
     group.check_stop(stop.check)
-    sampler = gpu_sampler(config, member, group, gpus)
-    if not group.is_main_process:
-        return train_as_replica(
-            config, definition, group=group, device=device, stop=stop, clock=clock, gpus=sampler, startup=startup
-        )
+    attempt = _Attempt(
+        config=config,
+        definition=definition,
+        environ=environ,
+        device=device,
+        group=group,
+        stop=stop,
+        clock=clock,
+        gpus=gpu_sampler(config, member, group, gpus),
+        startup=startup,
+    )
+    termination = _train_as_main(attempt) if group.is_main_process else _train_as_replica(attempt)
+    return _leave(group, termination)
+
+
+def _train_as_main(attempt: _Attempt) -> Termination:
+    """Own the run directory, train, and write the result."""
+    config, definition, clock = attempt.config, attempt.definition, attempt.clock
     store = open_store(
-        run_directory,
-        files=files,
+        attempt.run_directory,
+        files=attempt.files,
         keep=config.checkpoints.keep,
         run_uri=config.run_uri,
-        pod_uid=environ.get(POD_UID_ENV),
+        pod_uid=attempt.environ.get(POD_UID_ENV),
         now=clock.now(),
         objective=definition.objective_of(config),
     )
-    reporter = create_reporter(config, clock=clock, store=store, gpus=sampler, startup=startup)
-    startup.enter(IMPORTS, clock.monotonic())
+    reporter = create_reporter(config, clock=clock, store=store, gpus=attempt.gpus, startup=attempt.startup)
+    attempt.startup.enter(IMPORTS, clock.monotonic())
     try:
-        group.broadcast(describe_store(store))
-        session = Session(
-            config=config,
-            definition=definition,
-            device=device,
-            stop=stop,
-            files=files,
-            clock=clock,
-            store=store,
-            reporter=reporter,
-            group=group,
-        )
-        termination = reporter.finished(session.run())
-        write_result(run_directory, termination, store.staging)
-        drop_cache(run_directory, store.staging)
+        attempt.group.broadcast(describe_store(store))
+        termination = attempt.run(store, reporter)
+        write_result(attempt.run_directory, termination, store.staging)
+        drop_cache(attempt.run_directory, store.staging)
         reporter.stage(Stage.FINISHED)
         reporter.log("Finished", termination.message)
     except Exception as error:  # noqa: BLE001 - a run's outermost frame: every error becomes a termination
-        termination = _report_failure(reporter, root_cause(error, store), run_directory, definition.memory_advice)
+        termination = _report_failure(
+            reporter, root_cause(error, store), attempt.run_directory, definition.memory_advice
+        )
     finally:
         reporter.close()
         store.close()
-    return _leave(group, termination)
+    return termination
 
 
-def train_as_replica(
-    config: RunConfig,
-    definition: TaskDefinition,
-    *,
-    group: Group,
-    device: torch.device,
-    stop: StopFlag,
-    clock: Clock,
-    gpus: GpuSampler,
-    startup: StartupTimer,
-) -> Termination:
-    """Take part in a run as a replica: the main process owns the run directory."""
-    from trainyard_trainer.engine.session import Session
-
-    run_directory = Path(config.run_directory)
+def _train_as_replica(attempt: _Attempt) -> Termination:
+    """Take part in a run whose directory the main process owns."""
     try:
-        store = ReplicaStore(run_directory, group.broadcast(None))
-        reporter = create_null_reporter(clock, gpus=gpus, owner_epoch=store.owner_epoch, startup=startup)
-        session = Session(
-            config=config,
-            definition=definition,
-            device=device,
-            stop=stop,
-            files=Files(),
-            clock=clock,
-            store=store,
-            reporter=reporter,
-            group=group,
+        store = ReplicaStore(attempt.run_directory, attempt.group.broadcast(None))
+        reporter = create_null_reporter(
+            attempt.clock, gpus=attempt.gpus, owner_epoch=store.owner_epoch, startup=attempt.startup
         )
-        termination = reporter.finished(session.run())
+        return attempt.run(store, reporter)
     except Exception as error:  # noqa: BLE001 - a process's outermost frame: every error becomes a termination
-        termination = termination_of(to_trainer_error(error, run_directory, definition.memory_advice))
         if type(error) is TrainerError or not isinstance(error, TrainerError):
             sys.stderr.write(traceback_of(error))
-    return _leave(group, termination)
+        return termination_of(to_trainer_error(error, attempt.run_directory, attempt.definition.memory_advice))
 
 
 def _leave(group: Group, termination: Termination) -> Termination:
