@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.trainer.cli_support import run_command_line
 from tests.unit.trainer.definitions import replace_llm
 from tests.unit.trainer.toy import ToyTask, run_config
 from trainyard_crds.report import Termination
@@ -80,6 +81,18 @@ def test_unknown_metric_is_refused_before_run_directory_is_opened(
     assert caught.value.message == "evaluation.metric is f1, which task llm does not report."
     assert caught.value.advice == "Use one of: evalLoss, accuracy."
     assert not (tmp_path / "run").exists()
+
+
+def test_command_exits_64_for_unknown_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "run.json"
+    config = run_config(tmp_path / "run", evaluation={"metric": "accuracy"}, dataset=HELD_OUT, processes=2)
+    document.write_text(json.dumps(config.to_json()))
+    termination = run_command_line(monkeypatch, tmp_path, "train", "--config", str(document))
+    assert (termination.exit_code, termination.message, termination.advice) == (
+        64,
+        "evaluation.metric is accuracy, which task llm does not report.",
+        "Use one of: evalLoss.",
+    )
 
 
 def test_best_value_of_another_objective_is_forgotten() -> None:
