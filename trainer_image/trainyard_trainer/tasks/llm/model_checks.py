@@ -1,0 +1,51 @@
+"""Checks of a loaded model against its rows, before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainyard_trainer.engine.task import RunContext
+from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.sources.resolve import LocalModel
+from trainyard_trainer.tasks.text.batches import TextBatches
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
+from trainyard_trainer.tasks.text.prepare import Prepared
+
+
+def check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
+    """Refuse tokens beyond the embedding, which would be an index error in a later step."""
+    size = int(model.get_input_embeddings().num_embeddings)
+    highest = max(part.highest_token for part in _all_batches(prepared))
+    if highest >= size:
+        raise ConfigurationError(
+            f"The tokenizer of {base.name} writes token {highest}, but the model has embeddings for {size} tokens.",
+            "Use the tokenizer the model was trained with.",
+        )
+
+
+def check_lengths(model: Any, base: LocalModel, prepared: Prepared) -> None:
+    """Refuse rows longer than the model's positions: those are untrained, or an index error in a later step."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(part.longest_row for part in _all_batches(prepared))
+    if limit is not None and longest > limit:
+        raise ConfigurationError(
+            f"The longest row has {longest} tokens, but {base.name} has positions for {limit} only.",
+            f"Set spec.llm.maxLength to {limit} or less.",
+        )
+
+
+def _all_batches(prepared: Prepared) -> list[TextBatches]:
+    return [prepared.train.batches, *([prepared.evaluation] if prepared.evaluation else [])]
+
+
+def check_packing(context: RunContext, model: Any) -> None:
+    """Refuse packing where rows attend to each other; else let attention use position boundaries."""
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    if not context.config.llm.packing:
+        return
+    if not isolates_packed_rows(model, vocabulary, context.device):
+        raise ConfigurationError(
+            f"Rows packed into one sequence would see each other in this architecture ({model.config.model_type}).",
+            "Set spec.llm.packing: false.",
+        )
+    enable_boundary_attention(model, vocabulary, context.device)
