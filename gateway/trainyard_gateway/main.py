@@ -19,10 +19,10 @@ from fastapi import FastAPI
 from trainyard_crds import logs
 from trainyard_gateway import settings
 from trainyard_gateway.api.app import create_api_app
-from trainyard_gateway.api_server import FIELD_MANAGER, LIMITS
 from trainyard_gateway.connection_limit import API_LIMIT, INTAKE_LIMIT, BoundedListener
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.health import create_health_app
+from trainyard_gateway.intake.api_requests import FIELD_MANAGER, LIMITS
 from trainyard_gateway.intake.wiring import Intake
 from trainyard_gateway.services.trainingjobs import TrainingJobService
 from trainyard_gateway.settings import Settings

@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 
 from trainyard_crds.constants import kubeflow_path, progress_path
 from trainyard_gateway.intake.errors import ReportRejectedError
+from trainyard_gateway.intake.job_cache import JobKey
 from trainyard_gateway.intake.report_schema import ReportUpdate, parse_kubeflow_report, parse_report
 from trainyard_gateway.intake.report_service import ReportService
 from trainyard_gateway.intake.request import bearer_token, read_body
-from trainyard_gateway.jobs import JobKey
 
 logger = logging.getLogger(__name__)
 

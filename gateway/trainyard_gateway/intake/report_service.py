@@ -8,10 +8,10 @@ from typing import Any
 
 from trainyard_crds.constants import child_name, progress_audience
 from trainyard_gateway.intake.errors import ReportRejectedError
+from trainyard_gateway.intake.job_cache import Job, JobCache, JobKey
 from trainyard_gateway.intake.report_schema import ReportUpdate
 from trainyard_gateway.intake.token_review import PodIdentity, TokenReviewer, unauthorized
 from trainyard_gateway.intake.write_scheduler import WriteScheduler
-from trainyard_gateway.jobs import Job, JobCache, JobKey
 
 _RETRY_SECONDS = 2
 
@@ -115,11 +115,11 @@ class ReportService:
                 raise ReportRejectedError(409, "OutOfDate", f"{message}; send only the newest")
             if update.order is not None and update.order == last.order:
                 return
-        previous = last.fields if last is not None and last.pod_uid == pod.uid else job.share
+        previous = last.fields if last is not None and last.pod_uid == pod.uid else job.owned_status
         fields = update.status_fields(previous)
         self._last[job.uid] = _LastReport(pod.uid, update.partial, update.order, fields)
         pending = PendingStatus(job.key, job.uid, pod.uid, fields)
-        written = current.share.get("progress", {}).get("stage")
+        written = current.owned_status.get("progress", {}).get("stage")
         self._scheduler.offer(job.uid, pending, fields["progress"]["stage"], written=written)
 
     def forget(self, uid: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from prometheus_client import Counter
 
+from trainyard_gateway.intake.job_cache import Job, JobCache, JobKey
 from trainyard_gateway.intake.report_service import PendingStatus, StatusScheduler
 from trainyard_gateway.intake.status_patch import status_patch
 from trainyard_gateway.intake.write_scheduler import Outcome
-from trainyard_gateway.jobs import Job, JobCache, JobKey
 from trainyard_kube.errors import ApiError, ApiRefusedError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class StatusWriter:
         job = self._jobs.get(pending.job)
         if job is None or job.uid != pending.uid or job.finished or job.current_pod() != pending.pod_uid:
             return None, {}
-        return job, status_patch(job.share, pending.fields)
+        return job, status_patch(job.owned_status, pending.fields)
 
     async def _write(self, uid: str, job: Job, patch: Mapping[str, Any]) -> None:
         outcome = Outcome.RETRY

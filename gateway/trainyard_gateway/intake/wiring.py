@@ -7,12 +7,12 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from trainyard_gateway.api_server import ApiServer
+from trainyard_gateway.intake.api_requests import ApiServer
 from trainyard_gateway.intake.app import create_intake_app
+from trainyard_gateway.intake.job_cache import JOBS, JobCache
 from trainyard_gateway.intake.report_service import ReportService, StatusScheduler
 from trainyard_gateway.intake.status_writer import StatusWriter
 from trainyard_gateway.intake.token_review import TokenReviewer
-from trainyard_gateway.jobs import JOBS, JobCache
 from trainyard_gateway.metrics import Metrics
 from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import monotonic

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard_crds.constants import child_name, progress_audience
+from trainyard_gateway.intake.job_cache import Job, JobKey
 from trainyard_gateway.intake.token_review import PodIdentity
-from trainyard_gateway.jobs import Job, JobKey
 from trainyard_kube.errors import ApiError
 
 UID = "aaaaaaaa-0000-0000-0000-000000000000"

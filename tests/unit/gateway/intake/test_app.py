@@ -12,10 +12,10 @@ from tests.unit.gateway.fakes import KEY, Clock, FakeTokenReviewApi, job_object,
 from trainyard_crds.constants import kubeflow_path, progress_path
 from trainyard_gateway.health import create_health_app
 from trainyard_gateway.intake.app import create_intake_app
+from trainyard_gateway.intake.job_cache import JobCache
 from trainyard_gateway.intake.report_service import ReportService, StatusScheduler
 from trainyard_gateway.intake.request import bearer_token
 from trainyard_gateway.intake.token_review import TokenReviewer
-from trainyard_gateway.jobs import JobCache
 from trainyard_gateway.metrics import Metrics
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

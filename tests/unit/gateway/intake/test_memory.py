@@ -12,10 +12,10 @@ import pytest
 from tests.unit.gateway.fakes import Clock, FakeTokenReviewApi, attempt, job, job_object
 from trainyard_crds.constants import child_name
 from trainyard_crds.report import CheckpointStatus, Progress, Report, Stage
+from trainyard_gateway.intake.job_cache import Job, JobCache, JobKey
 from trainyard_gateway.intake.report_schema import parse_report
 from trainyard_gateway.intake.report_service import ReportService, StatusScheduler
 from trainyard_gateway.intake.token_review import PodIdentity, TokenReviewer
-from trainyard_gateway.jobs import Job, JobCache, JobKey
 
 JOBS = 50
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

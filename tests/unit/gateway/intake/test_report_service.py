@@ -18,10 +18,10 @@ from tests.unit.gateway.fakes import (
     review,
 )
 from trainyard_gateway.intake.errors import ReportRejectedError
+from trainyard_gateway.intake.job_cache import Job, JobCache, JobKey
 from trainyard_gateway.intake.report_schema import ReportUpdate
 from trainyard_gateway.intake.report_service import ReportService, StatusScheduler, authorize
 from trainyard_gateway.intake.token_review import TokenReviewer
-from trainyard_gateway.jobs import Job, JobCache, JobKey
 from trainyard_kube.errors import ApiUnreachableError
 
 FINISHED = {"type": "Finished", "status": "True"}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.fakes import KEY, POD_UID, UID, Clock, FakeApi, attempt, job_object
+from trainyard_gateway.intake.job_cache import JobCache
 from trainyard_gateway.intake.report_service import PendingStatus, StatusScheduler
 from trainyard_gateway.intake.status_writer import StatusWriter
-from trainyard_gateway.jobs import JobCache
 from trainyard_gateway.metrics import Metrics
 from trainyard_kube.errors import ApiError, ApiRefusedError, ApiUnreachableError
 
@@ -42,7 +42,7 @@ async def test_due_update_is_patched_with_the_cached_resource_version() -> None:
     assert setup.api.patches == [{"metadata": {"resourceVersion": "7"}, "status": FIELDS}]
     cached = setup.jobs.get(KEY)
     assert cached is not None
-    assert (cached.resource_version, cached.share) == ("8", FIELDS)
+    assert (cached.resource_version, cached.owned_status) == ("8", FIELDS)
     assert not setup.scheduler.busy
     assert setup.written("written") == 1
 

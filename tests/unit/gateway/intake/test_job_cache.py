@@ -3,22 +3,20 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.gateway.fakes import KEY, UID, attempt, job, job_object
-from trainyard_gateway.jobs import JobCache, JobKey
+from trainyard_gateway.intake.job_cache import Job, JobCache, JobKey
 
 
-def test_a_job_is_read_from_an_object() -> None:
+def test_job_is_parsed_from_an_object() -> None:
     read = job(progress={"step": 1}, phase="Running", attempts=[attempt(2, "b"), attempt(1, "a", ended=True)])
     assert [entry.pod_uid for entry in read.attempts] == ["a", "b"]
     assert read.current_pod() == "b"
-    assert read.share == {"progress": {"step": 1}}
+    assert read.owned_status == {"progress": {"step": 1}}
     assert not read.finished
 
 
-def test_a_new_job_has_no_status() -> None:
+def test_job_without_a_status() -> None:
     document = job_object()
     del document["status"]
-    from trainyard_gateway.jobs import Job
-
     assert Job.from_object(document).current_pod() is None
 
 
@@ -28,7 +26,7 @@ def test_each_final_condition_finishes_a_job(final: str) -> None:
     assert not job(conditions=[{"type": final, "status": "False"}, {"type": "Suspended", "status": "True"}]).finished
 
 
-def test_an_older_version_does_not_replace_a_newer_one() -> None:
+def test_older_version_does_not_replace_a_newer_one() -> None:
     cache = JobCache()
     cache.put(job_object(version=100, phase="Running"))
     cache.put(job_object(version=9, phase="Failed"))
@@ -37,7 +35,7 @@ def test_an_older_version_does_not_replace_a_newer_one() -> None:
     assert known.resource_version == "100"
 
 
-def test_another_object_of_the_name_replaces_the_old_one_and_its_late_deletion_does_nothing() -> None:
+def test_recreated_job_replaces_the_old_one_and_ignores_its_late_deletion() -> None:
     cache, ended = JobCache(), list[str]()
     cache.on_end(ended.append)
     cache.put(job_object(version=100))
@@ -47,7 +45,7 @@ def test_another_object_of_the_name_replaces_the_old_one_and_its_late_deletion_d
     assert cache.get(KEY) is not None
 
 
-def test_a_list_removes_what_it_lacks() -> None:
+def test_list_removes_missing_jobs() -> None:
     cache, ended = JobCache(), list[str]()
     cache.on_end(ended.append)
     cache.put(job_object())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard_crds.constants import TRAINING_JOBS
-from trainyard_gateway.jobs import JobKey
+from trainyard_gateway.intake.job_cache import JobKey
 from trainyard_kube.client import KubeClient
 from trainyard_kube.paths import TOKEN_REVIEWS, Object, path
 from trainyard_kube.rate_limit import Limits

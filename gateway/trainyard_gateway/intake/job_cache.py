@@ -1,4 +1,4 @@
-"""The TrainingJobs as the API server last showed them: what one is, and the cache a watch feeds."""
+"""Cache of TrainingJobs, kept current by the informer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainyard_crds.trainingjob_status import FINAL_CONDITIONS, FINAL_PHASES
 from trainyard_kube.cache import Cache
 from trainyard_kube.resource import ResourceSpec
 
-SHARE_KEYS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
+OWNED_FIELDS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
 
 
 class JobKey(NamedTuple):
@@ -26,7 +26,7 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One pod of a job, as the operator recorded it."""
+    """One attempt, as the operator recorded it."""
 
     number: int
     pod_uid: str
@@ -35,15 +35,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the gateway needs to know of a TrainingJob.
+    """The parts of a TrainingJob that the intake reads.
 
     Attributes:
         key: Namespace and name.
-        uid: UID of the object; a later object of the same name has another.
-        resource_version: Version this was read at.
-        finished: Whether it came to its end, however it did.
-        attempts: Its pods, oldest first.
-        share: The parts of the status the gateway writes, as they stand (JSON).
+        uid: UID of the object; a recreated object has another.
+        resource_version: Resource version of the object.
+        finished: Whether the job is Succeeded, Failed or Stopped.
+        attempts: Its attempts, oldest first.
+        owned_status: The status fields owned by the gateway (JSON).
     """
 
     key: JobKey
@@ -51,11 +51,11 @@ class Job:
     resource_version: str
     finished: bool
     attempts: tuple[Attempt, ...]
-    share: Mapping[str, Any]
+    owned_status: Mapping[str, Any]
 
     @classmethod
     def from_object(cls, document: Mapping[str, Any]) -> Job:
-        """Read an object of the API."""
+        """Parse an object of the API."""
         metadata, status = document["metadata"], document.get("status") or {}
         attempts = [
             Attempt(entry["number"], entry["podUID"], "finishedAt" in entry) for entry in status.get("attempts", [])
@@ -66,17 +66,17 @@ class Job:
             resource_version=metadata["resourceVersion"],
             finished=is_finished(status),
             attempts=tuple(sorted(attempts, key=lambda attempt: attempt.number)),
-            share={key: status[key] for key in SHARE_KEYS if key in status},
+            owned_status={key: status[key] for key in OWNED_FIELDS if key in status},
         )
 
     def current_pod(self) -> str | None:
-        """UID of the pod that may report now: the newest attempt's, unless that has ended."""
+        """Return the UID of the pod that may report: that of the newest attempt, unless it has ended."""
         newest = self.attempts[-1] if self.attempts else None
         return None if newest is None or newest.ended else newest.pod_uid
 
 
 def is_finished(status: Mapping[str, Any]) -> bool:
-    """Whether a TrainingJob's status says that the job came to its end."""
+    """Return whether a TrainingJob is finished according to its status."""
     conditions = status.get("conditions", [])
     final = any(entry["type"] in FINAL_CONDITIONS and entry["status"] == "True" for entry in conditions)
     return final or status.get("phase") in FINAL_PHASES
