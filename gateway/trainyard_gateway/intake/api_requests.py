@@ -1,4 +1,4 @@
-"""Requests of the gateway to the API server, beside the informer's."""
+"""Requests of the intake to the API server, except those of the informer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainyard_kube.rate_limit import Limits
 
 FIELD_MANAGER = "trainyard-gateway"
 LIMITS = Limits(rate=1000.0, burst=2000.0, in_flight=64)
-"""Not the limit of status writes, which the write scheduler sets: every new token takes a TokenReview."""
+"""Wide, because every new token requires a TokenReview; the write scheduler limits status writes."""
 
 
 class ApiServer:
