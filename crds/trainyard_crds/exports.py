@@ -17,7 +17,7 @@ FORMATS: dict[TaskName, tuple[ExportFormat, ...]] = {"llm": ("adapter", "model",
 ADAPTER_FORMATS: tuple[ExportFormat, ...] = ("adapter", "merged")
 """Formats that need an adapter."""
 FULL_FORMATS: tuple[ExportFormat, ...] = ("model",)
-"""Formats of method full alone."""
+"""Formats of method: full only."""
 GgufType = Literal["bf16", "f16", "f32", "q8_0"]
 
 

@@ -12,18 +12,18 @@ OPTIMIZER_DESCRIPTION = (
 
 
 class OptimizerTraits(NamedTuple):
-    """What distinguishes an optimizer for its users and for the memory plan."""
+    """Properties of an optimizer for the rules and the memory plan."""
 
     moments: int
-    """Values kept for each trained one."""
+    """State values per trained value."""
     is_8bit: bool = False
-    """Whether they have 8 bits, else the type of the trained value."""
+    """Whether the state has 8 bits per value; otherwise it has the data type of the trained value."""
     is_paged: bool = False
-    """Whether they may move from the GPU to host memory."""
+    """Whether the state may move from the GPU to host memory."""
     is_shardable: bool = False
-    """Whether they can be spread over processes in full training."""
+    """Whether the state can be sharded over processes with method: full."""
     lighter: OptimizerName | None = None
-    """The optimizer to advise where memory is short."""
+    """The optimizer to recommend if memory is short."""
 
 
 OPTIMIZERS: dict[OptimizerName, OptimizerTraits] = {
