@@ -139,12 +139,12 @@ def _between(job: TrainingJob, before: Iterable[_Stay], within: float) -> tuple[
     return 1 + least, 1 + most
 
 
-def coarse(place: int) -> int:
+def coarse(position: int) -> int:
     """Round a position as documented."""
     for limit, step in ((EXACT, 1), (100, 10), (500, 50)):
-        if place <= limit:
-            return math.ceil(place / step) * step
-    return math.ceil(place / 100) * 100
+        if position <= limit:
+            return math.ceil(position / step) * step
+    return math.ceil(position / 100) * 100
 
 
 def summary(found: Sequence[Estimate]) -> list[tuple[str, str]]:
