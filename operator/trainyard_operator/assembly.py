@@ -18,7 +18,6 @@ from trainyard_kube.lease import Elector, LeaseClient
 from trainyard_kube.resource import Key
 from trainyard_kube.resync import PERIOD, Resync
 from trainyard_kube.store import Store
-from trainyard_operator.admission.candidate import Candidate
 from trainyard_operator.admission.controller import AdmissionController
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
@@ -67,7 +66,12 @@ class Operator:
         self._ca = CaDistributor(kube, self._store, clock, settings)
         self._policy = PolicyFile(settings.queue_policy_file)
         self._admission: AdmissionController = create_admission(
-            settings, kube, clock, policy=self._policy, observe=self._candidate, add=self._queue.add
+            settings,
+            kube,
+            clock,
+            policy=self._policy,
+            adapters={ResourceKind.TRAINING_JOBS: self._training_job_candidate},
+            add=self._queue.add,
         )
         self._connect_informers(kube)
         self._reconcilers = {ResourceKind.TRAINING_JOBS: Reconciler(self._training_jobs(), kube, self._events, clock)}
@@ -179,8 +183,8 @@ class Operator:
 
     # --- routing ------------------------------------------------------------------------------------------------------
 
-    def _candidate(self, key: Key) -> Candidate | None:
-        """Read an object for the admission controller; None if it is gone."""
+    def _training_job_candidate(self, key: Key) -> TrainingJobCandidate | None:
+        """Read a TrainingJob for the admission controller; None if it is gone."""
         observed = self._observer.observe(key)
         return None if observed is None else TrainingJobCandidate(observed)
 

@@ -32,7 +32,7 @@ class QueueFixture:
     def restart(self) -> BuiltinAdmission:
         """Replace the controller by one of a new process that observes the same jobs."""
         self.controller = queue = BuiltinAdmission(
-            observe=self._observe,
+            observe=self.observe,
             add=lambda key: self.added.append(key.name),
             now=lambda: NOW + dt.timedelta(seconds=self.seconds),
             clock=lambda: self.seconds,
@@ -51,7 +51,7 @@ class QueueFixture:
         """Return the policy for the debug endpoint."""
         return {}
 
-    def _observe(self, key: Key) -> TrainingJobCandidate | None:
+    def observe(self, key: Key) -> TrainingJobCandidate | None:
         observed = self.jobs.get(key)
         return None if observed is None else TrainingJobCandidate(observed)
 

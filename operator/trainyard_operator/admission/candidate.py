@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -148,3 +148,16 @@ class Candidate(Protocol):
 
 ObserveCandidate = Callable[[Key], Candidate | None]
 """Reads the object of a key and its children from the cache; None if it is gone."""
+
+
+def observe_by_kind(adapters: Mapping[str, ObserveCandidate]) -> ObserveCandidate:
+    """Return a reader for several kinds.
+
+    Args:
+        adapters: Readers of the kinds that pass the queue, by the plural name of the kind.
+    """
+
+    def observe(key: Key) -> Candidate | None:
+        return adapters[key.kind](key)
+
+    return observe
