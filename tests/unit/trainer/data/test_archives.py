@@ -17,7 +17,7 @@ from trainyard_trainer.data import archives
 from trainyard_trainer.data.archives import Limits, members
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 Pack = Callable[[Path, list[tuple[str, bytes]]], Path]
@@ -59,7 +59,7 @@ def test_rows_of_all_file_types_follow_archive_order(tmp_path: Path, pack: Pack)
         ("a.csv", b"text\nfour\n"),
     ]
     path = pack(tmp_path, files)
-    file = RowFile(path=path, name="rows", max_rows=None)
+    file = ExampleFile(path=path, name="rows", max_rows=None)
     rows = [(row.file, row.number, row.values["text"]) for row in file.rows() if isinstance(row, Row)]
     assert rows == [
         ("rows/b/part-1.jsonl", 1, "one"),
@@ -163,7 +163,7 @@ def test_member_offset_before_the_file_is_damage(tmp_path: Path) -> None:
 
 def error_of(path: Path) -> str:
     try:
-        list(RowFile(path=path, name="rows").rows())
+        list(ExampleFile(path=path, name="rows").rows())
     except DataError as error:
         return error.message
     return "rows are whole"

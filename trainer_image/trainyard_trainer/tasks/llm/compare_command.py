@@ -50,13 +50,13 @@ def run(arguments: argparse.Namespace, poll: Callable[[], None] = lambda: None) 
     from trainyard_crds.runconfig import RunModelSource
     from trainyard_trainer.sources.resolve import resolve_model
     from trainyard_trainer.tasks.llm.comparison import Comparer
-    from trainyard_trainer.tasks.text.example_file import RowFile
+    from trainyard_trainer.tasks.text.example_file import ExampleFile
 
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     source = arguments.model if "://" in arguments.model else Path(arguments.model).absolute().as_uri()
     base = resolve_model(RunModelSource(source=source), _Unresolved(), poll)
     comparer = Comparer(base, arguments.adapter, method=arguments.method, device=device, poll=poll)
-    file = RowFile(path=arguments.data, name=str(arguments.data))
+    file = ExampleFile(path=arguments.data, name=str(arguments.data))
     comparison = comparer.compare(file, samples=arguments.samples, seed=arguments.seed)
     _print(comparison, sys.stdout, as_json=arguments.json)
     return 0

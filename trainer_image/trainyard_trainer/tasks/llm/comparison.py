@@ -20,7 +20,7 @@ from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.evaluate import mean_loss
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.generate import greedy
 from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, attach_adapter
@@ -87,7 +87,7 @@ class Comparer:
         self._device = device
         self._poll = poll
 
-    def compare(self, file: RowFile, *, samples: int, seed: int) -> Comparison:
+    def compare(self, file: ExampleFile, *, samples: int, seed: int) -> Comparison:
         """Compute losses over all rows of a file, and answers to a few of its questions.
 
         Raises:
@@ -115,7 +115,7 @@ class Comparer:
             ],
         )
 
-    def _batches(self, file: RowFile, examples: Sequence[tuple[Row, Example]]) -> TextBatches:
+    def _batches(self, file: ExampleFile, examples: Sequence[tuple[Row, Example]]) -> TextBatches:
         encoded = [self._encoder.encode(row, example).cut(MAX_LENGTH) for row, example in examples]
         rows = TokenRows.of(row for row in encoded if row.has_loss)
         if not len(rows):

@@ -11,7 +11,7 @@ from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file
 from trainyard_trainer.tasks.text.batches import BatchSettings
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.tasks.text.token_cache import TokenCache
 
@@ -29,13 +29,13 @@ def _token_directory(context: RunContext) -> Path:
     return context.run_directory / CACHE if shared is None else Path(shared) / "tokens"
 
 
-def fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
+def fetch_rows(context: RunContext) -> tuple[ExampleFile, ExampleFile | float | None]:
     """Fetch the training rows, and the held-out ones: their file, or their fraction of the training rows."""
     dataset = context.config.dataset
 
-    def fetch(source: str, sha256: str | None, max_rows: int | None) -> RowFile:
+    def fetch(source: str, sha256: str | None, max_rows: int | None) -> ExampleFile:
         file = resolve_file(source, context.resolved, context.stop.check, access_of(context), sha256=sha256)
-        return RowFile(path=file.path, name=file.name, format=dataset.format, max_rows=max_rows)
+        return ExampleFile(path=file.path, name=file.name, format=dataset.format, max_rows=max_rows)
 
     train = fetch(dataset.source, dataset.sha256, dataset.max_rows)
     if dataset.validation is None:
@@ -46,7 +46,7 @@ def fetch_rows(context: RunContext) -> tuple[RowFile, RowFile | float | None]:
 
 
 def prepare_rows(
-    context: RunContext, base: LocalModel, tokenizer: Any, train: RowFile, validation: RowFile | float | None
+    context: RunContext, base: LocalModel, tokenizer: Any, train: ExampleFile, validation: ExampleFile | float | None
 ) -> Prepared:
     """Check and tokenise the rows."""
     request = _request(context.config, train, validation, _pad_token(tokenizer))
@@ -55,7 +55,7 @@ def prepare_rows(
     return prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
 
 
-def _request(config: RunConfig, train: RowFile, validation: RowFile | float | None, pad_token: int) -> DataRequest:
+def _request(config: RunConfig, train: ExampleFile, validation: ExampleFile | float | None, pad_token: int) -> DataRequest:
     return DataRequest(
         train=train,
         validation=validation,

@@ -21,7 +21,7 @@ from trainyard_trainer.data.writers import check_output, row_writer
 from trainyard_trainer.errors import ConfigurationError, DataError
 from trainyard_trainer.sources.files import SCHEME, local_path
 from trainyard_trainer.tasks.text.convert import TARGETS, convert, schema_of
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import TRAIN_ON, Example
 from trainyard_trainer.tasks.text.validation import Report, validate
 
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, poll: Poll = lambda: None) -> None:
         TrainerError: a file cannot be read or written, a row is invalid, or a stop was requested.
     """
     commands = {"validate": _validate, "convert": _convert, "split": _split, "stats": _stats}
-    files = [RowFile(path=path, name=str(path), format=arguments.format) for path in arguments.files]
+    files = [ExampleFile(path=path, name=str(path), format=arguments.format) for path in arguments.files]
     commands[arguments.data_command](arguments, files, poll)
 
 
@@ -101,7 +101,7 @@ def _print(arguments: argparse.Namespace, document: Mapping[str, object], lines:
     sys.stdout.flush()
 
 
-def _validate(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
+def _validate(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     files = files or _files_of(config)
     report = validate(files, poll, _token_check(arguments, config))
@@ -111,7 +111,7 @@ def _validate(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -
         raise DataError(f"{names}: {report.total:,} problems in {report.rows:,} rows.", "Correct or remove these rows.")
 
 
-def _files_of(config: RunConfig | None) -> list[RowFile]:
+def _files_of(config: RunConfig | None) -> list[ExampleFile]:
     """The dataset of a run config.
 
     Raises:
@@ -122,7 +122,7 @@ def _files_of(config: RunConfig | None) -> list[RowFile]:
     data = config.dataset
     sources = {"dataset.source": data.source, "dataset.validation.source": data.validation and data.validation.source}
     return [
-        RowFile(
+        ExampleFile(
             path=_on_this_machine(field, source, "Download it and name the file."),
             name=source.removeprefix(SCHEME),
             format=data.format,
@@ -188,7 +188,7 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _convert(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
+def _convert(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:
     target, count = arguments.to, 0
     with row_writer(arguments.output, force=arguments.force, schema=schema_of(target)) as write:
         for file in files:
@@ -199,7 +199,7 @@ def _convert(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) ->
     _print(arguments, document, [f"{count:,} rows written as {target} to {arguments.output}"])
 
 
-def _split(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
+def _split(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:
     if not 0 < arguments.fraction < 1:
         raise ConfigurationError(f"--fraction is {arguments.fraction:g}.", "Give a fraction between 0 and 1.")
     outputs = (arguments.train, arguments.validation)
@@ -228,7 +228,7 @@ def _split(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> N
 
 
 def _threshold(
-    arguments: argparse.Namespace, files: list[RowFile], position_of: Callable[[Example], int], poll: Poll
+    arguments: argparse.Namespace, files: list[ExampleFile], position_of: Callable[[Example], int], poll: Poll
 ) -> int:
     """The first position that is not held out, from a first pass over the rows, which keeps none in memory."""
     smallest, largest = 2**64, -1
@@ -243,7 +243,7 @@ def _threshold(
     return limit
 
 
-def _stats(arguments: argparse.Namespace, files: list[RowFile], poll: Poll) -> None:
+def _stats(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:
     from trainyard_trainer.tasks.text.statistics import measure
 
     llm = Llm()

@@ -1,15 +1,14 @@
-"""Dataset files: rows of any file type in any format, parsed into examples."""
+"""Dataset files of any type and row format, parsed into examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
-from trainyard_trainer.data.readers.files import describe_type, digest_of, read_rows
-from trainyard_trainer.data.rows import Row
+from trainyard_trainer.data.row_file import RowFile
+from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError, RowError
 from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
@@ -20,34 +19,11 @@ DETECTION_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowFile:
-    """A dataset file; messages call it `name`."""
+class ExampleFile(RowFile):
+    """A dataset file of text examples."""
 
-    path: Path
-    name: str
+    columns: Columns = COLUMNS
     format: DatasetFormat = "auto"
-    max_rows: int | None = None
-
-    @property
-    def type_name(self) -> str:
-        """The type of the file, for example "CSV".
-
-        Raises:
-            DataError: the type is not supported.
-            NotFoundError: the file does not exist.
-        """
-        return describe_type(self.path, self.name)
-
-    def digest(self, poll: Callable[[], None] = lambda: None) -> str:
-        """SHA-256 (hex) of the file's bytes.
-
-        Args:
-            poll: Called after each chunk; may raise.
-
-        Raises:
-            NotFoundError: the file does not exist.
-        """
-        return digest_of(self.path, self.name, poll)
 
     def resolve_format(self) -> DatasetFormat:
         """The format of the rows; `auto` is detected from the first `DETECTION_ROWS`.
@@ -73,15 +49,6 @@ class RowFile:
             poll()
             row = _readable(found)
             yield row, parse(row)
-
-    def rows(self) -> Iterator[Row | RowError]:
-        """The first `max_rows` rows, with an error in place of each unreadable one.
-
-        Raises:
-            DataError: damage prevents reading the rest of the file.
-            NotFoundError: the file does not exist.
-        """
-        return islice(read_rows(self.path, self.name, COLUMNS), self.max_rows)
 
 
 def _readable(row: Row | RowError) -> Row:

@@ -9,7 +9,7 @@ from trainyard_trainer.data.split import held_out
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import TrainOn
 from trainyard_trainer.tasks.text.token_cache import TokenCache
 from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tokenize_file
@@ -19,8 +19,8 @@ from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tok
 class DataRequest:
     """The files to read and the settings to read them with."""
 
-    train: RowFile
-    validation: RowFile | float | None
+    train: ExampleFile
+    validation: ExampleFile | float | None
     """Held-out rows: a file, or a fraction of the training rows."""
     overlong: Overlong
     train_on: TrainOn
@@ -66,7 +66,7 @@ class _Preparation:
         train = self._tokenize(self.request.train)
         members, evaluation = list(range(len(train.rows))), None
         files = [train]
-        if isinstance(self.request.validation, RowFile):
+        if isinstance(self.request.validation, ExampleFile):
             held = self._tokenize(self.request.validation)
             self._warn_of_overlap(train, held)
             evaluation = self._held_out(held, range(len(held.rows)))
@@ -85,14 +85,14 @@ class _Preparation:
     def _held_out(self, file: TokenizedFile, members: Sequence[int]) -> TextBatches:
         return TextBatches(file.rows, members, self.request.batches, shuffle=False, origins=file.origins)
 
-    def _tokenize(self, file: RowFile) -> TokenizedFile:
+    def _tokenize(self, file: ExampleFile) -> TokenizedFile:
         tokenized = self._tokenize_once(file)
         if file.format == "auto":
             self.log("DatasetFormat", f"The rows of {file.name} ({file.type_name}) are written as {tokenized.format}.")
         self._log_losses(file.name, tokenized)
         return tokenized
 
-    def _tokenize_once(self, file: RowFile) -> TokenizedFile:
+    def _tokenize_once(self, file: ExampleFile) -> TokenizedFile:
         """Tokenise a file, or load its tokens from the cache."""
         identity = self.encoder.identity
         if self.cache is None or identity is None:
@@ -110,7 +110,7 @@ class _Preparation:
             self.log("TokensNotKept", f"The tokens of {file.name} cannot be cached: {why}.")
         return tokenized
 
-    def _tokenize_now(self, file: RowFile) -> TokenizedFile:
+    def _tokenize_now(self, file: ExampleFile) -> TokenizedFile:
         return tokenize_file(
             file,
             self.encoder,

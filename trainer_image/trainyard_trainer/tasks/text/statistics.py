@@ -12,7 +12,7 @@ import numpy as np
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.data.split import position
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.packing import pack
 
@@ -83,7 +83,7 @@ def quantiles(values: Sequence[int]) -> dict[str, float]:
 
 
 def measure(
-    files: Iterable[RowFile], encoder: Encoder | None = None, poll: Callable[[], None] = lambda: None
+    files: Iterable[ExampleFile], encoder: Encoder | None = None, poll: Callable[[], None] = lambda: None
 ) -> Statistics:
     """Read and measure every row of the files.
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.token_rows import Origins, Overlong, TokenizedFile, TokenRows
 
 _VERSION = 1
@@ -37,7 +37,9 @@ class TokenCache:
     keeps: bool = True
     """Whether `store` writes; true in one process of a group."""
 
-    def key(self, file: RowFile, identity: str, max_length: int, overlong: Overlong, poll: Callable[[], None]) -> str:
+    def key(
+        self, file: ExampleFile, identity: str, max_length: int, overlong: Overlong, poll: Callable[[], None]
+    ) -> str:
         """SHA-256 (hex) over the file's content, the tokenizer's identity and the settings.
 
         Raises:

@@ -16,7 +16,7 @@ from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.chat import Encoded, Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example
 
 Overlong = Literal["drop", "truncate", "split"]
@@ -148,7 +148,7 @@ class Collector:
 
 
 def tokenize_file(
-    file: RowFile,
+    file: ExampleFile,
     encoder: Encoder,
     *,
     max_length: int,

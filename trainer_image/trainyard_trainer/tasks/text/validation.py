@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, DataError, RowError, TrainerError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
@@ -76,7 +76,7 @@ Outcome = tuple[Row, Example] | RowError
 
 
 def validate(
-    files: Sequence[RowFile], poll: Callable[[], None] = lambda: None, tokens: TokenCheck | None = None
+    files: Sequence[ExampleFile], poll: Callable[[], None] = lambda: None, tokens: TokenCheck | None = None
 ) -> Report:
     """Read every row of the files and continue after each invalid one.
 
@@ -109,7 +109,7 @@ def validate(
     return report
 
 
-def _validate_file(file: RowFile, report: Report, poll: Callable[[], None], tokens: TokenCheck | None) -> None:
+def _validate_file(file: ExampleFile, report: Report, poll: Callable[[], None], tokens: TokenCheck | None) -> None:
     for batch in _batches(_outcomes(file, report), 1 if tokens is None else _BATCH_ROWS):
         refused: dict[int, RowError] = {}
         if tokens is not None:
@@ -142,7 +142,7 @@ def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
     yield batch
 
 
-def _outcomes(file: RowFile, report: Report) -> Iterator[Outcome]:
+def _outcomes(file: ExampleFile, report: Report) -> Iterator[Outcome]:
     for row in file.rows():
         if isinstance(row, RowError):
             yield row
@@ -153,7 +153,7 @@ def _outcomes(file: RowFile, report: Report) -> Iterator[Outcome]:
             yield error
 
 
-def _format_of(file: RowFile, row: Row, report: Report) -> DatasetFormat:
+def _format_of(file: ExampleFile, row: Row, report: Report) -> DatasetFormat:
     """The file's format: the configured one, or that of its first row that fits one."""
     if file.format != "auto":
         report.formats[file.name] = file.format
@@ -180,5 +180,5 @@ def _problem_of_row(error: RowError) -> Problem:
     )
 
 
-def _problem_of_file(file: RowFile, error: TrainerError, kind: str = "UnreadableFile") -> Problem:
+def _problem_of_file(file: ExampleFile, error: TrainerError, kind: str = "UnreadableFile") -> Problem:
     return Problem(file=file.name, row=None, field=None, kind=kind, message=error.message, remedy=error.advice)

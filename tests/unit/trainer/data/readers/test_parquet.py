@@ -10,21 +10,21 @@ import pytest
 from trainyard_trainer.data.readers import parquet
 from trainyard_trainer.data.rows import Columns, Row
 from trainyard_trainer.errors import DataError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
-def write(path: Path, rows: Sequence[Mapping[str, object]]) -> RowFile:
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> ExampleFile:
     pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=300)
-    return RowFile(path=path, name=path.name)
+    return ExampleFile(path=path, name=path.name)
 
 
 def test_only_known_columns_are_read(tmp_path: Path) -> None:
     rows = [{"messages": TURNS, "image": b"x", "id": number, "trainOn": None} for number in range(1000)]
     found = list(write(tmp_path / "rows.parquet", rows).rows())
     assert found == [Row("rows.parquet", at + 1, {"messages": TURNS, "trainOn": None}) for at in range(1000)]
-    file = RowFile(path=tmp_path / "rows.parquet", name="rows.parquet")
+    file = ExampleFile(path=tmp_path / "rows.parquet", name="rows.parquet")
     assert (file.type_name, file.resolve_format()) == ("Parquet", "messages")
 
 
@@ -44,10 +44,10 @@ def test_truncated_file_raises_data_error(tmp_path: Path, keep: int) -> None:
     write(path, [{"text": "one" * number} for number in range(100)])
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"rows.parquet is not a complete Parquet file: "):
-        list(RowFile(path=path, name="rows.parquet").rows())
+        list(ExampleFile(path=path, name="rows.parquet").rows())
     path.write_bytes(path.read_bytes()[:keep] + b"PAR1")
     with pytest.raises(DataError, match=r"rows.parquet is not a complete Parquet file: "):
-        list(RowFile(path=path, name="rows.parquet").rows())
+        list(ExampleFile(path=path, name="rows.parquet").rows())
 
 
 def test_row_over_the_limit_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from trainyard_trainer.data.readers import delimited, json_array, jsonl, lines
 from trainyard_trainer.data.readers.files import read_rows
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.registry import COLUMNS
 
 ROWS = [{"text": "one"}, {"text": "two"}]
@@ -175,7 +175,7 @@ AS_TABLE = b"text\none\ntwo\n"
     ],
 )
 def test_file_type_is_detected_by_content_then_by_name(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
-    file = RowFile(path=written(tmp_path, name, content), name=name)
+    file = ExampleFile(path=written(tmp_path, name, content), name=name)
     assert file.type_name == kind
     assert values(file.rows()) == ROWS
     assert file.resolve_format() == "text"
@@ -198,4 +198,4 @@ def test_unsupported_file_types_are_refused(tmp_path: Path, name: str, head: byt
 
 def test_max_rows_applies_to_arrays(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.json", AS_ARRAY)
-    assert values(RowFile(path=path, name="rows.json", max_rows=1).rows()) == ROWS[:1]
+    assert values(ExampleFile(path=path, name="rows.json", max_rows=1).rows()) == ROWS[:1]

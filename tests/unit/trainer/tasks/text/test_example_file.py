@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, NotFoundError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
@@ -43,7 +43,7 @@ def read(
 ) -> list[Example]:
     path = path / "rows.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    file = RowFile(path=path, name="pvc://data/rows.jsonl", format=format, max_rows=max_rows)
+    file = ExampleFile(path=path, name="pvc://data/rows.jsonl", format=format, max_rows=max_rows)
     return [example for _, example in file.examples()]
 
 
@@ -191,9 +191,9 @@ def test_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2: the row is written as alpaca, but row 1 as text"):
         read_rows(tmp_path, {"text": "x"}, {"instruction": "x", "output": "y"})
     with pytest.raises(NotFoundError, match="There is no file file:///none"):
-        RowFile(path=tmp_path / "none", name="file:///none").resolve_format()
+        ExampleFile(path=tmp_path / "none", name="file:///none").resolve_format()
     with pytest.raises(NotFoundError, match="cannot be read: Is a directory"):
-        RowFile(path=tmp_path, name="file:///dir").resolve_format()
+        ExampleFile(path=tmp_path, name="file:///dir").resolve_format()
 
 
 json_values = st.recursive(

@@ -21,7 +21,7 @@ from trainyard_trainer.data.archives import Limits
 from trainyard_trainer.data.readers import lines
 from trainyard_trainer.data.readers.parquet import _batch_rows
 from trainyard_trainer.errors import DataError, TrainerError
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.validation import Report, validate
 
 ROWS: list[dict[str, Any]] = [{"query": f"question {number}", "response": f"answer {number}"} for number in range(50)]
@@ -88,7 +88,7 @@ def checked(directory: Path, reader: str, data: bytes) -> Report:
     """The report of `data validate`; reading as for training must end with its rows or a TrainerError."""
     path = directory / f"train.{reader}"
     path.write_bytes(data)
-    file = RowFile(path=path, name=path.name)
+    file = ExampleFile(path=path, name=path.name)
     with suppress(TrainerError):
         list(file.examples())
     report = validate([file])
@@ -232,7 +232,7 @@ def test_any_bytes_under_any_name_are_read_or_reported(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(data)
-    file = RowFile(path=path, name=name)
+    file = ExampleFile(path=path, name=name)
     with suppress(DataError):
         list(file.examples())
     validate([file])

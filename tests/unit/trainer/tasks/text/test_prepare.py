@@ -11,7 +11,7 @@ from trainyard_trainer.errors import DataError, StopRequested
 from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoded, Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import TrainOn
 from trainyard_trainer.tasks.text.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.tasks.text.token_cache import TokenCache
@@ -29,13 +29,13 @@ def run(
     log: list[str] | None = None,
     cache: TokenCache | None = None,
 ) -> Prepared:
-    held: RowFile | float | None
+    held: ExampleFile | float | None
     if isinstance(validation, float) or validation is None:
         held = validation
     else:
-        held = RowFile(path=tiny.write_rows(tmp_path / "held.jsonl", validation), name="held.jsonl")
+        held = ExampleFile(path=tiny.write_rows(tmp_path / "held.jsonl", validation), name="held.jsonl")
     request = DataRequest(
-        train=RowFile(path=tiny.write_rows(tmp_path / "rows.jsonl", rows), name="rows.jsonl"),
+        train=ExampleFile(path=tiny.write_rows(tmp_path / "rows.jsonl", rows), name="rows.jsonl"),
         validation=held,
         overlong=overlong,
         train_on=train_on,
@@ -129,7 +129,7 @@ def test_stop_request_is_polled_between_rows(tmp_path: Path) -> None:
     stop = StopFlag()
     stop.request()
     request = DataRequest(
-        train=RowFile(path=tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(3)), name="rows.jsonl"),
+        train=ExampleFile(path=tiny.write_rows(tmp_path / "rows.jsonl", tiny.questions(3)), name="rows.jsonl"),
         validation=None,
         overlong="drop",
         train_on="all",

@@ -10,7 +10,7 @@ from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.text.data_cli import Run
 from trainyard_trainer.errors import TrainerError
 from trainyard_trainer.tasks.text.chat import Encoder
-from trainyard_trainer.tasks.text.example_file import RowFile
+from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.token_rows import tokenize_file
 
 STRICT_TEMPLATE = (
@@ -42,7 +42,7 @@ def in_training(path: Path, model: Path) -> TrainerError:
     from transformers import AutoTokenizer
 
     encoder = Encoder(AutoTokenizer.from_pretrained(model), "completions", str(model))
-    file = RowFile(path=path, name=str(path))
+    file = ExampleFile(path=path, name=str(path))
     with pytest.raises(TrainerError) as caught:
         tokenize_file(file, encoder, max_length=64, overlong="drop", poll=lambda: None)
     return caught.value
