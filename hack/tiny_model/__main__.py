@@ -1,4 +1,4 @@
-"""Makes the small model and its instruction set: `python hack/tiny_model --out DIR`."""
+"""Build the small model and its instruction set: `python hack/tiny_model --out DIR`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-# Run as a folder, Python puts the folder itself on the path; the package's parent is what imports need.
+# Python puts this folder on the path; the imports need its parent.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tiny_model.build import build  # noqa: E402

@@ -1,4 +1,4 @@
-"""Builds the folder: text, tokenizer, pre-trained model, instruction rows and a README."""
+"""Build of the output folder: tokenizer, pre-trained model, instruction rows and a README."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build(folder: Path) -> None:
 
 
 def write(folder: Path, split: questions.Split, recipe: pretrain.Recipe) -> None:
-    """Train a tokenizer and a model on the documents of the split, and write everything."""
+    """Train a tokenizer and a model on the documents of the split and write all files."""
     tokens = tokenizer.train_tokenizer(split.documents, recipe.vocabulary, recipe.context)
     model = pretrain.new_model(recipe, tokens)
     blocks = pretrain.pack(split.documents, tokens, recipe)

@@ -1,4 +1,4 @@
-"""Real English text that every checkout already has: documentation strings and Python's help topics."""
+"""English text available offline: documentation strings and Python's help topics."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Left out: tests and demos (no documentation), and ntpath, which repeats posixpath word for word.
-STDLIB_LEFT_OUT = frozenset({"antigravity", "distutils", "idlelib", "lib2to3", "ntpath", "this", "turtledemo"})
-FOLDERS_LEFT_OUT = frozenset({"_vendor", "test", "tests", "testing"})
-# Modules written in C have no source to parse; their documentation is read from the live objects.
+# Tests and demos have no documentation; ntpath repeats posixpath.
+EXCLUDED_MODULES = frozenset({"antigravity", "distutils", "idlelib", "lib2to3", "ntpath", "this", "turtledemo"})
+EXCLUDED_FOLDERS = frozenset({"_vendor", "test", "tests", "testing"})
+# C modules have no source to parse; their documentation is read from the imported objects.
 C_MODULES = ("builtins", "cmath", "itertools", "math", "posix", "time", "unicodedata", "zlib")
-# Of the locked packages, those whose docstrings are mostly sentences rather than tables and examples.
+# Locked packages whose docstrings are mostly sentences.
 PACKAGES = ("aiohttp", "hypothesis", "networkx", "numpy", "pip")
-SPOKEN_MODULES = {"genericpath": "os.path", "posixpath": "os.path", "posix": "os"}
-MAX_SIGNATURE = 90  # characters; longer ones are cut so that a question stays short
-MAX_DOCUMENT = 250  # characters kept of one docstring: its start says what the object does, the rest is detail
+PUBLIC_NAMES = {"genericpath": "os.path", "posixpath": "os.path", "posix": "os"}
+MAX_SIGNATURE = 90  # characters; truncated to keep questions short
+MAX_DOCUMENT = 250  # characters kept of one docstring
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Entry:
     Attributes:
         module: Dotted module name as a user would import it.
         name: Qualified name within the module; empty for the module itself.
-        kind: What it is, in one word: "module", "class", "function", "method" or "property".
+        kind: "module", "class", "function", "method" or "property".
         signature: Parameters in parentheses; empty for a class or a module.
         text: The docstring, unindented.
-        standard: Whether it belongs to the standard library.
+        standard: Whether it is in the standard library.
     """
 
     module: str
@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def full_name(self) -> str:
-        """Dotted name with its module; that of a builtin is bare, as one writes it."""
+        """Dotted name with its module; a builtin has no module."""
         return self.name if self.module == "builtins" else f"{self.module}.{self.name}".rstrip(".")
 
     @property
@@ -79,7 +79,7 @@ def load_prose() -> list[str]:
 
 def _sources() -> Iterator[tuple[str, Path, bool]]:
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    names = sorted(n for n in sys.stdlib_module_names if not n.startswith("_") and n not in STDLIB_LEFT_OUT)
+    names = sorted(n for n in sys.stdlib_module_names if not n.startswith("_") and n not in EXCLUDED_MODULES)
     for name in names:
         yield from ((m, p, True) for m, p in _modules_under(stdlib, name))
     for name in PACKAGES:
@@ -93,9 +93,9 @@ def _modules_under(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     paths = [root / f"{name}.py"] if (root / f"{name}.py").exists() else sorted((root / name).rglob("*.py"))
     for path in paths:
         parts = path.relative_to(root).with_suffix("").parts
-        if not FOLDERS_LEFT_OUT.intersection(parts):
+        if not EXCLUDED_FOLDERS.intersection(parts):
             module = ".".join(part for part in parts if part != "__init__")
-            yield SPOKEN_MODULES.get(module, module), path
+            yield PUBLIC_NAMES.get(module, module), path
 
 
 def _source_entries(module: str, path: Path, standard: bool) -> Iterator[Entry]:
@@ -125,7 +125,7 @@ def _kind_and_signature(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunction
 
 def _live_entries(module_name: str) -> Iterator[Entry]:
     module = importlib.import_module(module_name)
-    spoken = SPOKEN_MODULES.get(module_name, module_name)
+    spoken = PUBLIC_NAMES.get(module_name, module_name)
     for name, value in _documented(module):
         kind = "class" if inspect.isclass(value) else "function"
         yield Entry(spoken, name, kind, _live_signature(value), pydoc.getdoc(value), True)

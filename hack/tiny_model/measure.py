@@ -1,4 +1,4 @@
-"""Measures what QLoRA fine-tuning does to the small model: `python hack/tiny_model/measure.py DIR`.
+"""Measure QLoRA fine-tuning of the small model: `python hack/tiny_model/measure.py DIR`.
 
 A plain torch and PEFT loop over packed chats, apart from the trainer, so that the recommended settings rest on a second
 implementation. Prints the held-out loss of answers before and after, and with the questions shuffled.
@@ -28,7 +28,7 @@ Chat = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one chat, and its labels: `IGNORED` everywhere but on the answer."""
+    """Token ids of one chat and its labels, which are `IGNORED` except on the answer."""
 
     ids: list[int]
     labels: list[int]
@@ -77,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def shuffled(chats: list[Chat], seed: int = 5) -> list[Chat]:
-    """The same answers, each after the question of another chat."""
+    """The same answers, each with the question of another chat."""
     order = list(range(len(chats)))
     random.Random(seed).shuffle(order)
     following = dict(zip(order, order[1:] + order[:1], strict=True))
@@ -96,7 +96,7 @@ def _load(folder: Path, rank: int) -> Any:
         bnb_4bit_compute_dtype=torch.float32,
     )
     model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=nf4, dtype=torch.float32)
-    for module in model.modules():  # on some CPUs an evaluation would otherwise repack the weights and shift the logits
+    for module in model.modules():  # on some CPUs, evaluation otherwise repacks the weights and changes the logits
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     return get_peft_model(
@@ -111,7 +111,7 @@ def _encode(tokenizer: Any, chat: Chat) -> Encoded:
 
 
 def _docstring_only(tokenizer: Any, row: Encoded) -> Encoded:
-    """The row with labels on the docstring alone, without the place of the object before it."""
+    """The row with labels on the docstring only, without kind and parent of the object."""
     labels, said = list(row.labels), ""
     for position, token in enumerate(row.labels):
         if token != IGNORED and ": " not in said and not said.endswith(":"):
@@ -165,7 +165,7 @@ def _answer_loss(model: Any, packs: list[list[Encoded]]) -> tuple[torch.Tensor, 
             labels[line, start + 1 : end] = torch.tensor(row.labels[1:])
             positions[line, start:end] = torch.arange(len(row.ids))
             start = end
-    # Restarting positions keep packed chats apart, but only without a cache and without a mask.
+    # Restarting positions isolate packed chats only without a cache and a mask.
     logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
     targets = labels[:, 1:]
     wanted = targets != IGNORED

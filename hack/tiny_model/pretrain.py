@@ -1,4 +1,4 @@
-"""Pre-trains a small Llama on packed text with a plain torch loop."""
+"""Pre-training of a small Llama on packed text with a plain torch loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
             num_attention_heads=recipe.heads,
             num_key_value_heads=recipe.heads,
             max_position_embeddings=recipe.context,
-            initializer_range=0.05,  # the usual 0.02 is too small a start for so narrow a model
+            initializer_range=0.05,  # the usual 0.02 is too small for a narrow model
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -58,7 +58,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         )
     )
     with torch.no_grad():
-        for layer in model.model.layers:  # attend to like tokens and pass them on: a head start, as in a trained model
+        for layer in model.model.layers:  # start by attending to equal tokens, as trained models do
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
             layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
     return model
@@ -77,7 +77,7 @@ def pack(documents: list[str], tokenizer: PreTrainedTokenizerFast, recipe: Recip
 def pretrain(
     model: LlamaForCausalLM, blocks: torch.Tensor, recipe: Recipe, report: Callable[[int, float, float], None]
 ) -> None:
-    """Train in place; `report` gets the step, the loss and the seconds so far, ten times in all."""
+    """Train in place; `report` receives step, loss and elapsed seconds ten times."""
     optimizers = _optimizers(model, recipe)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _pace(step, recipe.steps)) for o in optimizers]
     started = time.monotonic()
@@ -97,7 +97,7 @@ def pretrain(
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers, which learns from fewer tokens than AdamW; AdamW for the rest."""
+    """Muon for the hidden matrices, which needs fewer tokens than AdamW; AdamW for the rest."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if p.ndim != 2 or "embed" in name]
@@ -108,5 +108,5 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
 
 
 def _pace(step: int, steps: int) -> float:
-    """Warm up over a twentieth, hold to the middle, then fall to zero in a line."""
+    """Warm up over 5 % of the steps, hold to the middle, then decay linearly to zero."""
     return min(1.0, (step + 1) / max(1, steps // 20), 2 * (1 - step / steps))

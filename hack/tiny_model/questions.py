@@ -1,7 +1,7 @@
-"""Instruction rows made of real documentation.
+"""Instruction rows from documentation strings.
 
-A question names an object with its parameters; the answer says what kind of thing it is, where it belongs and what its
-docstring says: "A method of `logging.Logger`: Set the logging level of this logger."
+A question names an object with its parameters. The answer states its kind, its parent and its docstring: "A method of
+`logging.Logger`: Set the logging level of this logger."
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FUNCTION_FORMS = (
 NAME_FORMS = ("What is `{}`?", "Explain `{}`.", "Describe `{}` in one sentence.")
 MIN_ANSWER, MAX_ANSWER = 30, 120  # characters
 HELD_OUT_PERCENT = 9
-SAME_ANSWER = 0.7  # two answers that share this part of their words count as one
+SAME_ANSWER = 0.7  # Jaccard index of words from which two answers are duplicates
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Row:
     """One question and its answer.
 
     Attributes:
-        function: Full name of the object asked about; unique over all rows.
-        question: What the user says.
-        place: First part of the answer: kind of the object and what it belongs to.
+        function: Full name of the object in question; unique over all rows.
+        question: The user's turn.
+        place: First part of the answer: kind and parent of the object.
         summary: Second part: the start of the docstring; unique over all rows.
     """
 
@@ -47,11 +47,11 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """What the assistant says."""
+        """The assistant's turn."""
         return f"{self.place}: {self.summary}"
 
     def as_messages(self) -> dict[str, list[dict[str, str]]]:
-        """The row as a chat, as one line of the JSONL files holds it."""
+        """The row in the `messages` format."""
         return {
             "messages": [
                 {"role": "user", "content": self.question},
@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to fine-tune on, rows kept back, and the documents that may be pre-trained on."""
+    """Training rows, held-out rows, and the documents for pre-training."""
 
     train: list[Row]
     held_out: list[Row]
@@ -70,7 +70,7 @@ class Split:
 
 
 def make_split(entries: Iterable[Entry], texts: Iterable[str]) -> Split:
-    """Make the rows, keep some back, and drop from everything else what repeats an answer that is kept back."""
+    """Split the rows and drop from training rows and documents whatever repeats a held-out answer."""
     all_entries = list(entries)
     rows = _unique_rows(entry for entry in all_entries if entry.standard)
     held_out = [row for row in rows if _bucket(normal(row.summary)) < HELD_OUT_PERCENT]
@@ -81,7 +81,7 @@ def make_split(entries: Iterable[Entry], texts: Iterable[str]) -> Split:
 
 
 class Guard:
-    """Knows what the held-out rows say."""
+    """Detects repetitions of held-out rows."""
 
     def __init__(self, held_out: list[Row]) -> None:
         self._functions = {row.function for row in held_out}
@@ -93,7 +93,7 @@ class Guard:
             self._by_start[" ".join(words[:2])].append(answer)
 
     def repeats(self, function: str, answer: str) -> bool:
-        """Whether this is a held-out function, or its answer is nearly (Jaccard index of words) a held-out one."""
+        """Whether the function is held out, or its answer is a near duplicate of a held-out one."""
         words = frozenset(normal(answer).split())
         sizes = range(math.ceil(len(words) * SAME_ANSWER), math.floor(len(words) / SAME_ANSWER) + 1)
         return function in self._functions or any(
@@ -103,7 +103,7 @@ class Guard:
         )
 
     def contains_answer(self, text: str) -> bool:
-        """Whether any held-out answer stands in the text, whatever its case, punctuation and line breaks."""
+        """Whether the text contains a held-out answer, ignoring case, punctuation and line breaks."""
         words = normal(text).split()
         plain = f" {' '.join(words)} "
         starts = {f"{first} {second}" for first, second in itertools.pairwise(words)} & self._by_start.keys()
@@ -111,7 +111,7 @@ class Guard:
 
 
 def normal(text: str) -> str:
-    """Lower-case words separated by single blanks: what two texts must share to be called the same."""
+    """Lower-case words separated by single blanks, for comparison."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 

@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, RowError
 from trainyard_trainer.tasks.text.formats.example import Example, Message, TrainOn
+from trainyard_trainer.tasks.text.formats.registry import TURN_FIELDS
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
@@ -276,7 +277,7 @@ class Encoder:
 
 def _field_of_turn(row: Row, messages: Sequence[Message], number: int | None) -> str | None:
     """The field of turn `number` in a row with a list of turns; a system text may be beside the list."""
-    name = next((name for name in ("messages", "conversations") if isinstance(row.values.get(name), list)), None)
+    name = next((name for name in TURN_FIELDS if isinstance(row.values.get(name), list)), None)
     if name is None or number is None:
         return None
     at = number - (len(messages) - len(row.values[name]))

@@ -37,6 +37,7 @@ FORMAT = RowFormat(
     name="messages",
     required=("messages",),
     nested=("messages",),
+    turns="messages",
     parse=parse,
     target=Target(write=write, schema={"messages": [{"role": str, "content": str, "loss": bool}]}),
 )

@@ -28,3 +28,5 @@ COLUMNS = Columns(
     nested=frozenset[str]().union(*(one.nested for one in FORMATS.values())),
 )
 """Every column that some format reads."""
+TURN_FIELDS = tuple(one.turns for one in FORMATS.values() if one.turns is not None)
+"""Fields that hold a list of turns."""

@@ -31,6 +31,8 @@ class RowFormat:
     optional: tuple[str, ...] = ()
     nested: tuple[str, ...] = ()
     """Fields of lists; CSV holds them as JSON in a cell."""
+    turns: str | None = None
+    """Field of the list of turns, if there is one."""
     parse: Callable[[Row], Example]
     """Raises RowError where the row is wrong."""
     target: Target | None = None

@@ -48,6 +48,7 @@ FORMAT = RowFormat(
     required=("conversations",),
     optional=("system",),
     nested=("conversations",),
+    turns="conversations",
     parse=parse,
     target=Target(write=write, schema={"conversations": [{"from": str, "value": str, "loss": bool}]}),
 )
