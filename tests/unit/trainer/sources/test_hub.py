@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "downloads"))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    # The client waits between tries; nothing else of the module asks for the time.
+    # The client sleeps between retries; its module uses time for nothing else.
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _seconds: None))
     with serve(Hub(FILES)) as server:
         yield server

@@ -126,7 +126,7 @@ def test_csv_round_trip(records: list[tuple[str, str]], delimiter: str) -> None:
     output = io.StringIO()
     writer = csv.writer(output, delimiter=delimiter)
     writer.writerows([("instruction", "output"), *records])
-    assert table(output.getvalue()) == [{"instruction": asked, "output": said} for asked, said in records]
+    assert table(output.getvalue()) == [{"instruction": question, "output": answer} for question, answer in records]
 
 
 def test_csv_cells_hold_lists_as_json() -> None:

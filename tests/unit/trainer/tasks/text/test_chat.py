@@ -23,7 +23,7 @@ MULTI = Example(
         Message("assistant", "this river"),
     )
 )
-# What Qwen3's template does: an empty <think> block before the last answer only, a line break behind every turn.
+# What Qwen3's template does: an empty <think> block before the last answer only, a line break after every turn.
 THINKING_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if message['role'] == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}"
@@ -163,10 +163,10 @@ examples = st.one_of(
     st.builds(Example, text=words.filter(bool)),
     st.builds(Example, tokens=st.just((7, 8)), token_loss=st.just((True, True))),
     st.builds(
-        lambda asked, said, loss, train_on: Example(
+        lambda question, answer, loss, train_on: Example(
             messages=(
-                *(Message("user", asked), Message("assistant", said, loss)),
-                *(Message("user", said), Message("assistant", asked + "!")),
+                *(Message("user", question), Message("assistant", answer, loss)),
+                *(Message("user", answer), Message("assistant", question + "!")),
             ),
             train_on=train_on,
         ),
@@ -185,7 +185,7 @@ def test_batched_encoding_equals_single_encoding(template: str, some: list[Examp
 
 
 @given(words, words.filter(bool))
-def test_loss_span_equals_the_answer_for_any_content(asked: str, said: str) -> None:
+def test_loss_span_equals_the_answer_for_any_content(question: str, answer: str) -> None:
     tokenizer = TOKENIZERS[tiny.MARKED_TEMPLATE]
-    example = Example(messages=(Message("user", asked), Message("assistant", said)))
-    assert learned(tokenizer, example) == [f"{said}<|end|>"]
+    example = Example(messages=(Message("user", question), Message("assistant", answer)))
+    assert learned(tokenizer, example) == [f"{answer}<|end|>"]

@@ -102,7 +102,7 @@ def test_row_sets_its_loss(tmp_path: Path) -> None:
     assert read_rows(tmp_path, {"messages": plain})[0].digest == example.digest
     for bad, problem in (
         ({**turns[1], "loss": "no"}, r"'messages\[1\].loss' is text"),
-        ({"role": "user", "content": "x", "loss": False}, "stands at a user turn"),
+        ({"role": "user", "content": "x", "loss": False}, "is at a user turn"),
     ):
         with pytest.raises(DataError, match=problem):
             read_rows(tmp_path, {"messages": [turns[0], bad, turns[2]]})

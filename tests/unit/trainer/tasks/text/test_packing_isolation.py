@@ -1,4 +1,4 @@
-"""Attention by boundaries gives what attention under masks gives, and only where that was shown."""
+"""Attention by boundaries equals attention under masks, and is used only where a probe verified it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZES: dict[str, Any] = {
 
 
 def windowed(kind: str, window: int) -> PreTrainedModel:
-    """A model whose layers (Mistral) or every second one (Gemma 3) see so many tokens only."""
+    """A model with a sliding window in every layer (Mistral) or every second one (Gemma 3)."""
     torch.manual_seed(0)
     if kind == "mistral":
         return AutoModelForCausalLM.from_config(MistralConfig(**SIZES, sliding_window=window))

@@ -1,4 +1,4 @@
-"""What a run keeps for its later starts goes when it has finished, and not before."""
+"""The token cache is removed when its run has finished, not before."""
 
 import errno
 from collections.abc import Callable

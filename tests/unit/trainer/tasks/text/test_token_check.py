@@ -1,4 +1,4 @@
-"""`data validate --model`: what the chat template refuses and what is too long, in the words of training."""
+"""`data validate --model`: refusals of the chat template and rows that are too long, with the messages of training."""
 
 import json
 from pathlib import Path

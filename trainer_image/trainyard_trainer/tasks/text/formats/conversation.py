@@ -87,7 +87,7 @@ def parse_loss(row: Row, turn: Mapping[str, Any], role: Role, field: str) -> boo
         raise row.error(problem, remedy, kind="WrongType", field=field)
     if role != "assistant":
         remedy = "Remove it: only answers take loss; trainOn: all trains on every turn of a row."
-        raise row.error(f"field '{field}' stands at a {role} turn", remedy, kind="WrongValue", field=field)
+        raise row.error(f"field '{field}' is at a {role} turn", remedy, kind="WrongValue", field=field)
     return value
 
 

@@ -30,7 +30,7 @@ def parse(row: Row) -> Example:
     _check_padding(row, len(tokens))
     loss = _loss(row, tokens)
     if not any(loss[1:]):
-        problem, remedy = "no token carries loss", "Let a token behind the first carry loss, or remove the row."
+        problem, remedy = "no token carries loss", "Let a token after the first carry loss, or remove the row."
         raise row.error(problem, remedy, kind="NothingToLearn")
     return Example(tokens=tuple(tokens), token_loss=tuple(loss))
 
