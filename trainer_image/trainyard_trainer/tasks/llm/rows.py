@@ -55,7 +55,9 @@ def prepare_rows(
     return prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
 
 
-def _request(config: RunConfig, train: ExampleFile, validation: ExampleFile | float | None, pad_token: int) -> DataRequest:
+def _request(
+    config: RunConfig, train: ExampleFile, validation: ExampleFile | float | None, pad_token: int
+) -> DataRequest:
     return DataRequest(
         train=train,
         validation=validation,
