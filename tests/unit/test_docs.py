@@ -55,6 +55,6 @@ def is_missing(path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_in_code_spans_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    words = (word for span in re.findall(r"`([^`\n]+)`", prose) for word in span.split())
+    names = (name for span in re.findall(r"`([^`\n]+)`", prose) for name in span.split())
 
-    assert [word for word in words if FILE.fullmatch(word) and is_missing(word)] == []
+    assert [name for name in names if FILE.fullmatch(name) and is_missing(name)] == []
