@@ -29,7 +29,7 @@ venv: ## Make the Python environment (or reuse it) and link it as .venv.
 .PHONY: check static format lint types imports generated vocabulary
 check: static test-quick ## Static checks and quick unit tests.
 
-static: format lint types imports generated ## Format, lint, types, imports, generated files.
+static: format lint types imports generated vocabulary ## Format, lint, types, imports, generated files, vocabulary.
 
 format: venv ## Fail when a file is not formatted (fix: make fix).
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
