@@ -31,7 +31,7 @@ class GracePeriodMonitor:
         if needed <= self._limit:
             return None
         return (
-            f"A step takes up to {self._step:.1f} s and a save {self._save:.1f} s (two, when a stop finds one begun), "
+            f"A step takes up to {self._step:.1f} s and a save {self._save:.1f} s (two if a stop arrives during one), "
             f"but checkpoints.gracePeriodSeconds is {self._limit}: an evicted or suspended pod may be killed before it "
             f"has saved. Set it to at least {ceil(2 * needed)}."
         )

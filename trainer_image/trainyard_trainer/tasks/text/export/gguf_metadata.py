@@ -1,4 +1,4 @@
-"""What a GGUF file says about a model beside its tensors: sizes, position encoding."""
+"""The metadata of a GGUF file: sizes and position encoding."""
 
 from __future__ import annotations
 

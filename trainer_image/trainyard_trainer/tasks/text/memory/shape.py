@@ -77,7 +77,7 @@ def shape_of(config: bytes, tensors: Mapping[str, tuple[int, ...]], name: str) -
         name: The model's name in messages.
 
     Raises:
-        NotFoundError: config.json is unreadable or says too little.
+        NotFoundError: config.json is unreadable or lacks values.
     """
     with _translated(name):
         values = json.loads(config)
@@ -90,14 +90,14 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise NotFoundError(
-            f"The memory of {name} cannot be predicted: config.json or the head of a *.safetensors file says too little"
+            f"The memory of {name} cannot be predicted: config.json or the header of a *.safetensors file lacks values"
             f" ({type(error).__name__}: {error}).",
             "Copy the complete model again; only decoder-only language models are known.",
         ) from error
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors a safetensors file says it has: 8 bytes of length, then JSON."""
+    """Read the tensors in a safetensors header: 8 bytes of length, then JSON."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > MAX_HEADER_BYTES:
