@@ -205,7 +205,7 @@ def test_positions_need_the_visibility_api_in_a_supported_version(team: Team, fr
         polls = len(front.polls)
         until(lambda: len(front.polls) > polls + 1)
         assert "position" not in job.status()["queue"]
-        assert operator.log().count("places in Kueue's queues are unknown") == 1
+        assert operator.log().count("positions in Kueue's queues are unknown") == 1
     finally:
         front.positions = known
     front.version = "v1beta1"
