@@ -62,6 +62,7 @@ def cluster(kubernetes: Kubernetes, operator: Operator, policy: Path) -> Iterato
     cluster.history.stop()
     policy.write_text("{}")
     kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", LONG, "--wait=true")
+    kubernetes.kubectl("delete", "pod", "foreign", "-n", LONG, "--ignore-not-found", "--wait=false")
     until(lambda: not cluster.pods())
 
 
@@ -260,10 +261,12 @@ def foreign_pod(node: str, gpus: int) -> Object:
 
 def test_start_timeout_requeues_a_job_whose_gpus_a_foreign_pod_took(cluster: QueueCluster, policy: Path) -> None:
     with cluster.paused("scheduler"):
-        for name in ("one", "two"):
-            cluster.submit(name, 8)
-            until(partial(cluster.holds, name))
-        cluster.kubernetes.apply(foreign_pod("kwok-1", 4))
+        with cluster.paused("controller-manager"):  # so that the scheduler receives the foreign pod first
+            for name in ("one", "two"):
+                cluster.submit(name, 8)
+                until(partial(cluster.holds, name))
+            cluster.kubernetes.apply(foreign_pod("kwok-1", 4))
+        until(lambda: len(cluster.pods()) == 3)
     until(lambda: "Running" in {cluster.status(name).get("phase") for name in ("one", "two")})
     policy.write_text('{"startSeconds": 5}')
     until(lambda: {cluster.status(name).get("phase") for name in ("one", "two")} == {"Running", "Queued"})
