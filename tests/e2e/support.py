@@ -22,8 +22,8 @@ VALUES = ("training.env.TRAINYARD_DEVICE=cpu", "training.env.HF_ENDPOINT=http://
 """Chart values: the node has fake GPUs and no hub, and the pods of other tests may hold its cores for long."""
 STEPS, INTERVAL = 240, 40
 """Steps and checkpoint interval of the reference job: long enough to disturb it after its start."""
-TIMEOUT = 1800
-"""Seconds; long, since a job may have to wait for the jobs of other tests. A job that has ended ends a wait at once."""
+TIMEOUT = 900
+"""Seconds, three times the longest wait seen: a job may wait for other tests. A finished job ends a wait at once."""
 PROCESSES = """
 import os, pathlib
 found = {}

@@ -60,7 +60,7 @@ def objects(site: Site) -> str:
     """Return every object of every kind but Secrets, Events included."""
     listed = site.kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
     kinds = [kind for kind in listed if kind != "secrets" and not kind.startswith("componentstatuses")]
-    return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=1800)
+    return site.kubectl.run("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields", timeout=TIMEOUT)
 
 
 def metrics(site: Site) -> dict[str, str]:
