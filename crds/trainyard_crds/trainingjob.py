@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import Column, Kind, Rule, SpecModel, rules
 from trainyard_crds.constants import NAME_LIMIT
-from trainyard_crds.exports import Export
+from trainyard_crds.exports import Export, ExportFormat
 from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
 from trainyard_crds.tasks import TaskName
@@ -72,7 +72,7 @@ class TrainingJobSpec(SpecModel):
     exports: list[Export] | None = Field(
         default=None,
         min_length=1,
-        max_length=4,
+        max_length=len(get_args(ExportFormat)),
         description=(
             "Exports of the finished run, each format once. Entries may be added later, also after the run: a separate "
             "CPU Job writes each of them. Default: adapter, or model with method: full."

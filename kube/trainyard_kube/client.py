@@ -307,7 +307,7 @@ async def load_configuration(kubeconfig: str | None) -> Any:
             await config.load_kube_config(kubeconfig, client_configuration=configuration)
     except (ConfigException, yaml.YAMLError, OSError) as error:
         remedy = "Run in a pod with a service account, or set KUBECONFIG to a kubeconfig file."
-        raise ConfigurationError(f"There is no way to the API server: {error} {remedy}") from error
+        raise ConfigurationError(f"The API server cannot be reached: {error} {remedy}") from error
     configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
     return configuration
 

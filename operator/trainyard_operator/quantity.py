@@ -21,7 +21,7 @@ def exact(quantity: str) -> Fraction:
     """
     match = _PATTERN.fullmatch(quantity)
     if match is None:
-        raise ValueError(f"'{quantity}' is no Kubernetes quantity; write for example 500m, 2 or 16Gi")
+        raise ValueError(f"'{quantity}' is not a Kubernetes quantity; write, for example, 500m, 2 or 16Gi")
     number, suffix = Fraction(match[1]), match[2] or ""
     factor = _FACTORS.get(suffix)
     return number * (Fraction(10) ** int(suffix[1:]) if factor is None else factor)

@@ -34,7 +34,7 @@ def load_config(path: Path) -> RunConfig:
     except json.JSONDecodeError as error:
         raise ConfigurationError(
             f"The run config {path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.",
-            "Correct that place: JSON has no comments, no comma behind the last entry, and names in double quotes.",
+            "Correct that place: JSON has no comments, no comma after the last entry, and names in double quotes.",
         ) from error
     try:
         return RunConfig.model_validate(document)

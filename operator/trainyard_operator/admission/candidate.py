@@ -151,13 +151,14 @@ ObserveCandidate = Callable[[Key], Candidate | None]
 
 
 def observe_by_kind(adapters: Mapping[str, ObserveCandidate]) -> ObserveCandidate:
-    """Return a reader for several kinds.
+    """Return a reader for several kinds; objects of other kinds do not pass the queue and have no candidate.
 
     Args:
         adapters: Readers of the kinds that pass the queue, by the plural name of the kind.
     """
 
     def observe(key: Key) -> Candidate | None:
-        return adapters[key.kind](key)
+        adapter = adapters.get(key.kind)
+        return None if adapter is None else adapter(key)
 
     return observe

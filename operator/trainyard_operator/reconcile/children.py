@@ -62,7 +62,7 @@ class Children:
         )
 
     async def apply(self, bodies: Iterable[Object]) -> Refusal | None:
-        """Apply children in their order, server-side.
+        """Apply children in their order, server-side and with force: a kind looks up first whether a child is its own.
 
         Returns:
             Why the API server refused one; None when all were applied.

@@ -12,8 +12,6 @@ from trainyard_operator.reconcile.plan import Observation
 
 STALLED = "Stalled"
 """kstatus: True when the object failed and stays so without a change by a user."""
-RECONCILING = "Reconciling"
-"""kstatus: True while the object is on its way to the state it asks for."""
 READY = "Ready"
 
 

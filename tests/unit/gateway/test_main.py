@@ -70,7 +70,7 @@ def test_unusable_kubeconfig_exits_with_a_sentence(
     if text is not None:
         path.write_text(text)
     environment.setenv("KUBECONFIG", str(path))
-    assert "There is no way to the API server" in misconfiguration(capsys)
+    assert "The API server cannot be reached" in misconfiguration(capsys)
 
 
 def test_port_in_use_exits_with_a_sentence(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

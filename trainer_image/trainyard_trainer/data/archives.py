@@ -144,7 +144,7 @@ def members(path: Path, name: str, limits: Limits = LIMITS) -> Iterator[tuple[st
             yield member
     if not some:
         suffixes = ", ".join(ROW_SUFFIXES)
-        raise DataError(f"{name} contains no file of rows.", f"Add files that end in one of {suffixes}.")
+        raise DataError(f"{name} contains no file with rows.", f"Add files that end in one of {suffixes}.")
 
 
 def _gzip_members(file: BinaryIO, name: str, meter: _Meter) -> Iterator[tuple[str, BinaryIO]]:

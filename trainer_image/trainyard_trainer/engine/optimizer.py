@@ -104,10 +104,10 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: 
         index, key = name.split(".", 1)
         is_moment = isinstance(value, Tensor) and value.shape == parameters[int(index)].shape
         state.setdefault(int(index), {})[key] = shard_like(value, parameters[int(index)]) if is_moment else value
-    if isinstance(optimizer, AdamW):
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    else:
+    if hasattr(optimizer, "init_state"):  # of bitsandbytes
         _fill_buffers(optimizer, state)
+    else:
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _fill_buffers(optimizer: Any, state: dict[int, dict[str, Any]]) -> None:

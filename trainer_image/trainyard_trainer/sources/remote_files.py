@@ -28,7 +28,7 @@ SHA256 = "sha256"
 """User metadata of an object: hex SHA-256 of its content."""
 
 _TIMEOUT = timedelta(seconds=60)
-"""Of one request and its response; parts are small enough for slow networks."""
+"""Timeout of one request and its response; parts are small enough for slow networks."""
 _RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 
 

@@ -80,7 +80,7 @@ class History:
 
     @property
     def verdict(self) -> Ending | None:
-        """The end that decides the Job's: that of the pod at fault, else the last attempt's."""
+        """The ending that determines how the Job ends: that of the pod at fault, else the last attempt's."""
         return self.fault.ending if self.fault else self.ending
 
     def running_seconds(self, now: datetime) -> float:

@@ -68,7 +68,7 @@ def _force(context: PolicyContext) -> Decision:
     return Decision(
         phase=Phase.STOPPING,
         reason="StopForced",
-        message="The job is being ended at once.",
+        message="The job is being stopped immediately, without a checkpoint.",
         delete=(*jobs, *deletions),
         requeue_after=_FORCE_TIMEOUT + 1 if pods else None,
     )

@@ -189,6 +189,6 @@ def test_any_document_is_parsed_or_rejected(parse: Any, document: Any) -> None:
 
 
 @given(body=st.binary(max_size=80))
-def test_any_bytes_are_rejected(body: bytes) -> None:
+def test_arbitrary_bytes_are_rejected_cleanly(body: bytes) -> None:
     with pytest.raises(ReportRejectedError):
         parse_report(body, NOW)

@@ -100,3 +100,7 @@ def decide(controller: BuiltinAdmission, adapters: dict[str, ObserveCandidate], 
     candidate = adapters[key.kind](key)
     assert candidate is not None
     return controller.decide(candidate)
+
+
+def test_kind_without_an_adapter_does_not_pass_the_queue() -> None:
+    assert observe_by_kind({})(Key("notes", "team", "a")) is None

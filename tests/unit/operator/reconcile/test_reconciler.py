@@ -16,7 +16,7 @@ from trainyard_kube.events import EventWriter
 from trainyard_kube.merge_patch import merge_patch
 from trainyard_kube.paths import CONFIG_MAPS, Object
 from trainyard_kube.resource import Key
-from trainyard_operator.reconcile.apply import is_applied, stamped
+from trainyard_operator.reconcile.applied_hash import is_applied, stamped
 from trainyard_operator.reconcile.conditions import READY, Condition, conditions
 from trainyard_operator.reconcile.kind import Kind, Resource
 from trainyard_operator.reconcile.plan import Deletion, Need, Note, Observation, Patch, Plan

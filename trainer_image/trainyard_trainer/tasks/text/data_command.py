@@ -108,7 +108,7 @@ def _validate(arguments: argparse.Namespace, files: list[ExampleFile], poll: Pol
     _print(arguments, report.to_json(), _report_lines(report))
     if report.total:
         names = ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
-        raise DataError(f"{names}: {report.total:,} problems in {report.rows:,} rows.", "Correct or remove these rows.")
+        raise DataError(f"{names}: {_problems(report)} in {report.rows:,} rows.", "Correct or remove these rows.")
 
 
 def _files_of(config: RunConfig | None) -> list[ExampleFile]:
@@ -172,9 +172,13 @@ def _encoder(directory: Path, train_on: str, max_length: int) -> Encoder:
     return Encoder(load_tokenizer(directory, str(directory)), TRAIN_ON[train_on], str(directory))
 
 
+def _problems(report: Report) -> str:
+    return f"{report.total:,} problem{'s' if report.total != 1 else ''}"
+
+
 def _report_lines(report: Report) -> list[str]:
     lines = [f"{file}: written as {name}" for file, name in report.formats.items()]
-    lines += [f"{report.rows:,} rows, {report.total:,} problems"]
+    lines += [f"{report.rows:,} rows, {_problems(report)}"]
     lines += [f"  {count:>8,}  {kind}" for kind, count in report.counts.most_common()]
     lines += [f"{_printable(problem.message)} {problem.remedy}" for problem in report.problems[:_MAX_LINES]]
     hidden = report.total - min(_MAX_LINES, len(report.problems))

@@ -208,7 +208,7 @@ def test_pod_of_a_finished_job_that_seems_to_run_is_looked_up() -> None:
     [(False, "10:29:59", False), (False, "10:30:00", True), (True, "11:00:00", False)],
     ids=["in time", "late", "suspended by another client"],
 )
-def test_start_deadline_of_an_export(suspend: bool, now: str, late: bool) -> None:
+def test_export_fails_after_its_start_deadline(suspend: bool, now: str, late: bool) -> None:
     waiting = job(spec={"suspend": suspend})
     plan = planned(jobs=[waiting], pods=[pod()], now=now)
     assert (entry(plan)["state"] == "Failed") is late
