@@ -64,7 +64,7 @@ class UserClient:
                     raise answer_error(response.status, content)
                 document: Object = json.loads(content)
                 return document
-        except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON
             raise ApiUnreachableError(f"GET {url} got no answer: {str(error) or type(error).__name__}") from error
 
 

@@ -190,7 +190,7 @@ def join_group(config: RunConfig, member: Membership | None, device: torch.devic
         raise ConfigurationError(
             f"The environment's LOCAL_WORLD_SIZE is {member.local_world_size} and WORLD_SIZE {member.world_size}, but "
             f"processes is {config.processes} on {config.nodes} nodes.",
-            "Set processes and nodes to match, or start the trainer without a launcher: the trainer then starts its own processes.",
+            "Set processes and nodes to match, or start the trainer without a launcher: it starts its own processes.",
         )
     from trainyard_trainer.group.distributed import join
 

@@ -16,7 +16,7 @@ def create_api_app(training_jobs: TrainingJobService) -> FastAPI:
         training_jobs: Service of the TrainingJobs endpoints.
     """
     # FastAPI's pages at /docs and /redoc load scripts from a CDN.
-    app = FastAPI(title="Trainyard API", version="v1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Trainyard API", version="v1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(trainingjobs.create_router(training_jobs))
     add_error_handlers(app)
     return app

@@ -15,7 +15,7 @@ from trainyard_kube.paths import Object, path
 _CHUNK = "100"
 """Objects per request to the API server."""
 _CONCURRENT_LISTS = 4
-"""Lists in progress at once: each holds up to a page and a chunk of objects in memory."""
+"""Lists in progress at once: each holds up to a page and a chunk of objects, and the names of all."""
 
 
 class ObjectReader(Protocol):
@@ -64,14 +64,14 @@ class TrainingJobService:
         Raises:
             ApiError: the API server refused the request or did not answer.
         """
-        newest: list[Object] = []
-        total = 0
         async with self._lists:
-            async for chunk in self._chunks(token, namespace):
-                selected = [document for document in chunk if not phases or _phase(document) in phases]
-                total += len(selected)
-                newest = sorted(newest + selected, key=_age, reverse=True)[: offset + limit]
-        return Page([_without_managed_fields(document) for document in newest[offset:]], total)
+            # A second list reads the objects of the page: all objects before it may not fit in memory.
+            order = [_age(item) async for item in self._matching(token, namespace, phases)]
+            page = set(sorted(order, reverse=True)[offset : offset + limit])
+            matching = self._matching(token, namespace, phases)
+            items = [item async for item in matching if _age(item) in page] if page else []
+        items.sort(key=_age, reverse=True)
+        return Page([_without_managed_fields(item) for item in items], len(order))
 
     async def get(self, token: str, namespace: str, name: str) -> Object:
         """Return one TrainingJob.
@@ -86,6 +86,12 @@ class TrainingJobService:
         """
         url = path(TRAINING_JOBS, namespace, name.replace("_", "-"))
         return _without_managed_fields(await self._api.get(url, token))
+
+    async def _matching(self, token: str, namespace: str, phases: Collection[Phase]) -> AsyncIterator[Object]:
+        async for chunk in self._chunks(token, namespace):
+            for item in chunk:
+                if not phases or _phase(item) in phases:
+                    yield item
 
     async def _chunks(self, token: str, namespace: str) -> AsyncIterator[list[Object]]:
         position = ""

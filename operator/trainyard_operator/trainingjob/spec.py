@@ -99,9 +99,7 @@ def _validated(document: dict[str, Any]) -> Spec:
 def _without_invalid_fields(document: dict[str, Any], error: ValidationError) -> Spec:
     kept = {**_PLACEHOLDERS, **copy.deepcopy(document)}
     for _ in range(_PASSES):
-        for fault in sorted(
-            error.errors(), key=lambda fault: [str(part).zfill(5) for part in fault["loc"]], reverse=True
-        ):
+        for fault in sorted(error.errors(), key=lambda fault: _by_position(fault["loc"]), reverse=True):
             location = fault["loc"][:-1] if fault["type"] == "missing" else fault["loc"]
             _remove(kept, location)
         kept = {**_PLACEHOLDERS, **kept}

@@ -85,8 +85,9 @@ def _is_recorded(context: PolicyContext) -> bool:
 def _suspend_unplaced(context: PolicyContext) -> Decision | None:
     """Suspend a Job whose start was recorded as failed, unless its pods got their nodes after all."""
     assert context.child is not None
+    failed = context.observed.failed_starts
     over = context.is_idle if job_suspended(context.child) else _unplaced(context) is None
-    return None if over else _decision(context.observed.failed_starts, suspend=True)
+    return None if over or not failed else _decision(failed, suspend=True)
 
 
 def _failed_start(context: PolicyContext, cause: str, tried: int) -> Object:

@@ -64,7 +64,9 @@ def test_list_has_the_total_in_body_and_header(client: TestClient, api: FakeApi)
 
 
 @pytest.mark.parametrize("path", [LIST, DETAIL])
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic secret"])
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic secret", "Bearer a\x01b", f"Bearer {'a' * 9000}"]
+)
 def test_missing_token_is_rejected_without_a_request(
     client: TestClient, api: FakeApi, path: str, header: str | None
 ) -> None:

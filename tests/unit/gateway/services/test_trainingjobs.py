@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,10 @@ COLLECTION = "/apis/trainyard.dev/v1alpha1/namespaces/team/trainingjobs"
 def training_job(name: str, created: str = "2026-01-01T00:00:00Z", phase: str | None = "Running") -> dict[str, Any]:
     metadata = {"name": name, "creationTimestamp": created, "managedFields": [{}]}
     return {"metadata": metadata, "spec": {}} | ({} if phase is None else {"status": {"phase": phase}})
+
+
+class Tracked(dict[str, Any]):
+    """A document that a weak reference can refer to."""
 
 
 class FakeApi:
@@ -41,10 +47,27 @@ async def names(service: TrainingJobService, *phases: Phase, limit: int = 50, of
 async def test_list_reads_every_chunk_with_the_callers_token() -> None:
     api = FakeApi([training_job("a")], [training_job("b")])
     assert await names(TrainingJobService(api)) == (["b", "a"], 2)
-    assert api.requests == [
-        (COLLECTION, "secret", {"limit": "100"}),
-        (COLLECTION, "secret", {"limit": "100", "continue": "1"}),
-    ]
+    chunks = [(COLLECTION, "secret", {"limit": "100"}), (COLLECTION, "secret", {"limit": "100", "continue": "1"})]
+    assert api.requests == chunks * 2
+
+
+async def test_page_deep_in_a_list_keeps_no_other_objects() -> None:
+    kept: list[weakref.ref[Tracked]] = []
+    alive: list[int] = []
+
+    class Server(FakeApi):
+        async def get(self, path: str, token: str, query: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+            answer = await super().get(path, token, query)
+            gc.collect()
+            alive.append(sum(reference() is not None for reference in kept))
+            items = [{**item, "spec": Tracked()} for item in answer["items"]]
+            kept.extend(weakref.ref(item["spec"]) for item in items)
+            return {**answer, "items": items}
+
+    chunks = [[training_job(f"job-{chunk:02}-{item}") for item in range(10)] for chunk in range(20)]
+    page = await TrainingJobService(Server(*chunks)).list_page("secret", "team", phases=(), limit=2, offset=190)
+    assert [item["metadata"]["name"] for item in page.items] == ["job-00-9", "job-00-8"]
+    assert max(alive) <= 2 * 10 + 2
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
