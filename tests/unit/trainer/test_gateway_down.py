@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,44 +14,16 @@ from typing import Any
 import pytest
 
 from tests.unit.timeouts import TIMEOUT, wait_until
+from tests.unit.trainer import reporting_command
+from tests.unit.trainer.fork_server import start_program
 from tests.unit.trainer.toy import metric_lines, run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 STEPS = 12
 ANSWER = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\nboom"
-RUN = """
-import os, sys, threading
-from tests.unit.timeouts import TIMEOUT
-from tests.unit.trainer.toy import play
-from trainyard_trainer.main import main
-from trainyard_trainer.report import gateway_client
-
-post, append, close = gateway_client._post, gateway_client.RunLog.append, gateway_client.GatewayClient.close
-training, posted, logged = threading.current_thread(), threading.Event(), threading.Event()
-def checked_post(*arguments):
-    assert threading.current_thread() is not training, "the step loop waits for the network"
-    posted.set()
-    return post(*arguments)
-def recorded_append(log, *, kind, **event):
-    append(log, kind=kind, **event)
-    if kind == "ProgressNotReported":
-        logged.set()
-def delayed_close(client):
-    assert (logged if os.environ["ANSWERED"] else posted).wait(TIMEOUT)
-    close(client)
-gateway_client._post, gateway_client.RunLog.append = checked_post, recorded_append
-gateway_client.GatewayClient.close = delayed_close
-gateway_client._TIMEOUT_SECONDS, gateway_client.FLUSH_SECONDS = 3600.0, 0.5
-play("")
-sys.exit(main())
-"""
-"""The trainer's entry point with checks. A post from the training thread fails the run. A post that blocks training or,
-for more than half a second, its end would take an hour with a silent gateway. The run ends only after the first post
-has failed or, with a silent gateway, has started."""
 
 
 class FakeGateway:
@@ -127,15 +97,15 @@ def train(folder: Path, url: str, *, is_answered: bool) -> Termination:
     (folder / "run.json").write_text(json.dumps(config.to_json()))
     environ = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", ".")),
         "OMP_NUM_THREADS": "1",
         "ANSWERED": "yes" if is_answered else "",
         TERMINATION_LOG_ENV: str(folder / "termination"),
     }
-    command = [sys.executable, "-c", RUN, "train", "--config", str(folder / "run.json")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    command, output = ("train", "--config", str(folder / "run.json")), folder / "output"
+    process = start_program(reporting_command.run, *command, environ=environ, directory=folder, output=output)
+    process.join(TIMEOUT)
+    assert process.exitcode == 0, output.read_text()
+    assert "Traceback" not in output.read_text()
     return Termination.model_validate_json((folder / "termination").read_bytes())
 
 

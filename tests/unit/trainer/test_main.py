@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.timeouts import TIMEOUT
+from tests.unit.trainer import toy_command
 from tests.unit.trainer.cli_support import run_command_line
+from tests.unit.trainer.fork_server import Program, start_program
 from tests.unit.trainer.toy import ToyTask, exported, metric_lines, run_config, train_toy
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Outcome, Termination
@@ -27,19 +29,23 @@ def write_config(tmp_path: Path) -> Path:
     return path
 
 
-def process(tmp_path: Path, program: list[str], fault: str = "") -> subprocess.Popen[str]:
-    environ = {
+def environment(tmp_path: Path, fault: str = "") -> dict[str, str]:
+    return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", ".")),
         "OMP_NUM_THREADS": "1",
         "TOY_FAULT": fault,
         TERMINATION_LOG_ENV: str(tmp_path / "termination-log"),
     }
-    return subprocess.Popen([sys.executable, *program], env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
 
 
-def toy_program(tmp_path: Path) -> list[str]:
-    return [str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(write_config(tmp_path))]
+def train_in_process(tmp_path: Path, program: Program, fault: str) -> int | None:
+    """Run one attempt in a separate process and return its exit code, negative for a signal."""
+    command, output = ("train", "--config", str(write_config(tmp_path))), tmp_path / "output"
+    environ = environment(tmp_path, fault)
+    process = start_program(program, *command, environ=environ, directory=tmp_path, output=output)
+    process.join(TIMEOUT)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +56,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("fault", "exit_code", "resumed_from"),
+    ("program", "fault", "exit_code", "resumed_from"),
     [
-        pytest.param("kill:rename:6", -signal.SIGKILL, "step-3-e1", id="killed inside a checkpoint write"),
-        pytest.param("term:loss:29", 75, "step-7-e1", id="SIGTERM in the middle of a step"),
+        pytest.param(
+            toy_command.run, "kill:rename:6", -signal.SIGKILL, "step-3-e1", id="killed inside a checkpoint write"
+        ),
+        pytest.param(toy_command.run_fresh, "term:loss:29", 75, "step-7-e1", id="SIGTERM in the middle of a step"),
     ],
 )
 def test_killed_process_is_resumed_by_the_next(
-    tmp_path: Path, uninterrupted: Path, fault: str, exit_code: int, resumed_from: str
+    tmp_path: Path, uninterrupted: Path, *, program: Program, fault: str, exit_code: int, resumed_from: str
 ) -> None:
-    one = process(tmp_path, toy_program(tmp_path), fault)
-    assert one.communicate(timeout=TIMEOUT)
-    assert one.returncode == exit_code
+    assert train_in_process(tmp_path, program, fault) == exit_code
     if exit_code == 75:
         termination = Termination.model_validate_json((tmp_path / "termination-log").read_bytes())
         assert (termination.outcome, termination.exit_code, termination.step) == (Outcome.INTERRUPTED, 75, 7)
@@ -92,9 +98,9 @@ code = main.main()
 assert "torch" not in sys.modules
 sys.exit(code)
 """
-    one = process(tmp_path, ["-c", program])
-    one.communicate(timeout=TIMEOUT)
-    assert one.returncode == 75
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(tmp_path), cwd=tmp_path, timeout=TIMEOUT, check=False)
+    assert done.returncode == 75
     assert not (tmp_path / "run").exists()
 
 

@@ -33,7 +33,8 @@ def touch_when_trained(file: Path) -> None:
     ConnectedPodPeers.announce_trained = announce  # type: ignore[assignment, method-assign] # observe the launcher
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """Run the command line and return the exit code."""
     if is_launcher():
         if "TOY_TRAINED" in os.environ:
             touch_when_trained(Path(os.environ["TOY_TRAINED"]))
@@ -41,4 +42,13 @@ if __name__ == "__main__":
         from tests.unit.trainer.toy import play
 
         play(os.environ.get("TOY_FAULT", ""))
-    sys.exit(main())
+    return main()
+
+
+def run_fresh() -> int:
+    """Replace this process by a fresh interpreter that runs the same command line."""
+    os.execv(sys.executable, [sys.executable, __file__, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,6 +1,5 @@
 """Groups of real processes over gloo, forked from a process that has imported everything."""
 
-import multiprocessing
 import os
 import sys
 import traceback
@@ -9,6 +8,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from tests.unit.timeouts import TIMEOUT
+from tests.unit.trainer.fork_server import fork_server
 from tests.unit.trainer.group.launching import reserved_port
 from trainyard_trainer.group.membership import Membership, Node, local_members
 
@@ -28,9 +28,7 @@ def run_group(world_size: int, work: Callable[..., int | None], *arguments: Any,
 def _start_group(
     world_size: int, work: Callable[..., int | None], *arguments: Any, nodes: int, port: int
 ) -> list[ForkServerProcess]:
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tests.unit.trainer.group.work"])
+    context = fork_server()
     places = [Node(index=index, count=nodes, port=port) for index in range(nodes)]
     members = [member for node in places for member in local_members(world_size // nodes, node)]
     processes = [context.Process(target=_run, args=(work, member, arguments), daemon=True) for member in members]

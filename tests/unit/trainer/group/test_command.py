@@ -2,14 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.timeouts import TIMEOUT
+from tests.unit.trainer import toy_command
+from tests.unit.trainer.fork_server import Program, start_program
 from tests.unit.trainer.toy import run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
 from trainyard_crds.report import Termination
@@ -19,9 +19,11 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[4]
 
 
-def start(tmp_path: Path, fault: str = "", **blocks: Any) -> tuple[Termination, str]:
-    """Run one attempt and return its termination message and stderr."""
-    path, log = tmp_path / "run.json", tmp_path / "termination-log"
+def start(
+    tmp_path: Path, fault: str = "", program: Program = toy_command.run_fresh, **blocks: Any
+) -> tuple[Termination, str]:
+    """Run one attempt and return its termination message and output."""
+    path, log, output = tmp_path / "run.json", tmp_path / "termination-log", tmp_path / "output"
     path.write_text(json.dumps(run_config(tmp_path / "run", processes=2, **blocks).to_json()))
     environ = {
         **os.environ,
@@ -31,11 +33,12 @@ def start(tmp_path: Path, fault: str = "", **blocks: Any) -> tuple[Termination, 
         "CUDA_VISIBLE_DEVICES": "",
         TERMINATION_LOG_ENV: str(log),
     }
-    command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(path)]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
+    command = ("train", "--config", str(path))
+    process = start_program(program, *command, environ=environ, directory=tmp_path, output=output)
+    process.join(TIMEOUT)
     termination = Termination.model_validate_json(log.read_bytes())
-    assert termination.exit_code == done.returncode
-    return termination, done.stderr
+    assert termination.exit_code == process.exitcode
+    return termination, output.read_text()
 
 
 def test_group_is_stopped_and_resumed(tmp_path: Path) -> None:
@@ -43,13 +46,13 @@ def test_group_is_stopped_and_resumed(tmp_path: Path) -> None:
     assert (termination.exit_code, termination.reason) == (75, "Interrupted")
     assert termination.checkpoints
     assert termination.checkpoints[-1].step == termination.step
-    termination, _ = start(tmp_path)
+    termination, _ = start(tmp_path, program=toy_command.run)
     assert (termination.exit_code, termination.step) == (0, termination.total_steps)
     assert sorted(path.name for path in (tmp_path / "run/owner").iterdir()) == ["1.json", "2.json"]
 
 
 def test_configuration_error_is_printed_once(tmp_path: Path) -> None:
-    termination, stderr = start(tmp_path, gpus=2)
+    termination, output = start(tmp_path, gpus=2)
     assert (termination.exit_code, termination.reason) == (64, "BadConfiguration")
     assert "gpus is 2, but no CUDA device is available" in termination.message
-    assert stderr.count("BadConfiguration") == 1
+    assert output.count("BadConfiguration") == 1

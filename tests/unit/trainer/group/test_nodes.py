@@ -1,18 +1,19 @@
-"""The real entry point in several pods, each a launcher on loopback, with faults in one of them."""
+"""The trainer's command line in several pods, each a launcher on loopback, with faults in one of them."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.timeouts import TIMEOUT, wait_until
+from tests.unit.trainer import toy_command
+from tests.unit.trainer.fork_server import Program, start_program
 from tests.unit.trainer.group.launching import reserved_port
 from tests.unit.trainer.toy import exported, metric_lines, run_config
 from trainyard_crds.constants import TERMINATION_LOG_ENV
@@ -29,7 +30,8 @@ class Run:
 
     directory: Path
     port: int
-    pods: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
+    pods: dict[int, ForkServerProcess] = field(default_factory=dict)
+    program: Program = toy_command.run
 
     def __post_init__(self) -> None:
         self.directory.mkdir()
@@ -44,7 +46,7 @@ class Run:
         """Kill the remaining pods."""
         for pod in self.pods.values():
             pod.kill()
-            pod.wait()
+            pod.join()
 
     @property
     def path(self) -> Path:
@@ -66,13 +68,12 @@ class Run:
                 "MASTER_PORT": str(self.port),
                 TERMINATION_LOG_ENV: str(self.log(index)),
             }
-            command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", "run.json"]
-            for left in (self.log(index), self.trained(index)):
+            for left in (self.log(index), self.trained(index), self.output(index)):
                 left.unlink(missing_ok=True)
-            with self.output(index).open("w") as output:
-                self.pods[index] = subprocess.Popen(
-                    command, env=environ, cwd=self.directory, stdout=output, stderr=subprocess.STDOUT, text=True
-                )
+            command, output = ("train", "--config", "run.json"), self.output(index)
+            self.pods[index] = start_program(
+                self.program, *command, environ=environ, directory=self.directory, output=output
+            )
 
     def log(self, index: int) -> Path:
         return self.directory / f"termination-{index}"
@@ -86,11 +87,12 @@ class Run:
 
     def wait_for_others(self, index: int) -> None:
         """Wait until a pod logs that it waits for the others."""
-        wait_until(lambda: "WaitingForPods" in self.output(index).read_text())
+        wait_until(lambda: self.output(index).exists() and "WaitingForPods" in self.output(index).read_text())
 
     def end(self, index: int) -> Termination | None:
         """Wait for a pod and return its termination; None if it was killed."""
-        code = self.pods[index].wait(TIMEOUT)
+        self.pods[index].join(TIMEOUT)
+        code = self.pods[index].exitcode
         if code == -signal.SIGKILL:
             return None
         termination = Termination.model_validate_json(self.log(index).read_bytes())
@@ -117,9 +119,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("one")
     config = directory / "one.json"
     config.write_text(json.dumps(run_config(directory / "run", processes=2).to_json()))
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer_image", "."))}
-    command = [sys.executable, str(ROOT / "tests/unit/trainer/toy_command.py"), "train", "--config", str(config)]
-    subprocess.run(command, env={**environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=TIMEOUT)
+    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command, output = ("train", "--config", str(config)), directory / "output"
+    process = start_program(toy_command.run, *command, environ=environ, directory=directory, output=output)
+    process.join(TIMEOUT)
+    assert process.exitcode == 0, output.read_text()
     return directory / "run"
 
 
@@ -165,7 +169,7 @@ def test_pod_restarted_during_the_export_waits_for_the_result(tmp_path: Path, ru
     run.end(1)
     run.start(1)
     run.wait_for_others(1)
-    assert run.pods[1].poll() is None
+    assert run.pods[1].exitcode is None
     stop.unlink()
     terminations = [run.end(0), run.end(1)]
     assert terminations[0] == terminations[1]
@@ -174,5 +178,6 @@ def test_pod_restarted_during_the_export_waits_for_the_result(tmp_path: Path, ru
 
 
 def test_configuration_error_is_reported_by_all_pods(run: Run) -> None:
+    run.program = toy_command.run_fresh
     run.configure(gpus=1)
     assert run.codes() == [64, 64]

@@ -7,15 +7,18 @@ import time
 from pathlib import Path
 
 import bitsandbytes  # noqa: F401 - imported once
-import peft.tuners.lora.bnb  # noqa: F401
+import peft.tuners.lora.bnb
+import peft.utils.transformers_weight_conversion  # noqa: F401
 import pytest
 import tensorboard.compat.proto.event_pb2
 import tensorboard.summary  # noqa: F401
 import torch
 import torch.distributed.fsdp
 import transformers.models.llama.modeling_llama
+import transformers.models.qwen2
 import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from tests.unit.trainer import toy
 from tests.unit.trainer.definitions import replace_llm
@@ -32,6 +35,7 @@ from trainyard_trainer.stop import StopFlag
 from trainyard_trainer.tasks.llm.task import LlmTask
 
 torch.set_num_threads(1)
+get_checkpoint_conversion_mapping("llama")  # compiles the patterns of all models, once for all forked processes
 CPU = torch.device("cpu")
 
 
