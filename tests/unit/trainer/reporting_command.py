@@ -9,6 +9,7 @@ from tests.unit.trainer.toy import play
 from trainyard_trainer.main import main
 from trainyard_trainer.report import gateway_client
 from trainyard_trainer.report.gateway_client import GatewayClient
+from trainyard_trainer.report.run_log import RunLog
 
 
 def run() -> int:
@@ -18,7 +19,7 @@ def run() -> int:
     would take an hour with a silent gateway. The run ends only after the first post has failed or, with a silent
     gateway, has started.
     """
-    post, append, close = gateway_client._post, gateway_client.RunLog.append, GatewayClient.close
+    post, append, close = gateway_client._post, RunLog.append, GatewayClient.close
     training, posted, logged = threading.current_thread(), threading.Event(), threading.Event()
 
     def checked_post(*arguments: Any) -> Any:
@@ -37,7 +38,7 @@ def run() -> int:
 
     for owner, name, replacement in (
         (gateway_client, "_post", checked_post),
-        (gateway_client.RunLog, "append", recorded_append),
+        (RunLog, "append", recorded_append),
         (GatewayClient, "close", delayed_close),
         (gateway_client, "_TIMEOUT_SECONDS", 3600.0),
         (gateway_client, "FLUSH_SECONDS", 0.5),
