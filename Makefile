@@ -83,7 +83,7 @@ test-quick: venv ## Offline tests without the slow ones.
 
 test-unit: venv ## Offline tests, about 5 minutes.
 	@echo "== tier: unit (offline) =="
-	@$(PYTEST) tests/unit -n 3
+	@$(PYTEST) tests/unit -n 3 --dist worksteal
 
 # Tests mostly wait, so there are more processes than cores; tests/api/conftest.py distributes the files. GOGC makes the
 # Go programs of six control planes collect garbage less often, which saves a tenth of the CPU.
