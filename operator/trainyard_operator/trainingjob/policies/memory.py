@@ -19,8 +19,8 @@ def memory_caution(observed: Observed) -> Caution | Need | None:
 
     The trainer predicts the peak and reports its device's memory, so the prediction is known once the first pod has
     read the model's shape. The memory of the pool's other nodes is their label `<resource>.memory` (MiB, as NVIDIA's
-    GPU feature discovery writes it); nodes without it are skipped. On another node the trainer would choose its
-    recompute mode anew, so these are compared with the least that the run takes.
+    GPU feature discovery writes it); nodes without it are skipped. On another node the trainer would select its
+    recompute mode again, so those nodes are compared with the smallest peak of all modes.
     """
     estimate = observed.status.get("memoryEstimate")
     if estimate is None:

@@ -1,7 +1,7 @@
 """Exports that a finished run lacks: each by its own Job, one at a time, reported in `status.exports`.
 
-Making an export again is harmless (the trainer keeps a complete one), so that entry is the only state: a Job that is
-gone is created anew, and so is one whose result was not observed. The phase and its conditions never change.
+Making an export again is harmless (the trainer keeps a complete one), so that entry is the only state. The operator
+creates a Job again if it was deleted or its result was not observed. The phase and its conditions never change.
 """
 
 from __future__ import annotations
