@@ -102,3 +102,9 @@ class SupersededError(TrainerError):
     """A newer trainer owns the run directory."""
 
     exit_code = ExitCode.SUPERSEDED
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message as the end of a sentence: at most 300 characters and a full stop."""
+    lines = str(error).strip().splitlines()
+    return (lines[0][:300].rstrip(" .:") if lines else type(error).__name__) + "."

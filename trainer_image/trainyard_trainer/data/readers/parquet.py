@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from trainyard_trainer.data.readers.lines import LONGEST_ROW, too_long
 from trainyard_trainer.data.rows import Columns, Row
-from trainyard_trainer.errors import DataError, RowError
+from trainyard_trainer.errors import DataError, RowError, first_line
 
 _MAGIC = b"PAR1"
 _BATCH_ROWS = 256
@@ -47,7 +47,7 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
                 number += 1
                 yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _incomplete(file, _first_line(error)) from error
+        raise _incomplete(file, first_line(error)) from error
 
 
 def _incomplete(file: str, why: str) -> DataError:
@@ -68,8 +68,3 @@ def _size(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
     return sum(map(_size, value)) if isinstance(value, list) else 0
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0][:200].rstrip(" .:") if lines else type(error).__name__) + "."

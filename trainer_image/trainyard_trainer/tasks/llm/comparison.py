@@ -24,7 +24,8 @@ from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.generate import greedy
 from trainyard_trainer.tasks.text.models.adapter import CONFIG_FILE, attach_adapter
-from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
+from trainyard_trainer.tasks.text.models.loading import load_base_model
+from trainyard_trainer.tasks.text.models.tokenizer import load_tokenizer
 from trainyard_trainer.tasks.text.token_rows import TokenRows
 
 MAX_LENGTH = 4096

@@ -33,8 +33,9 @@ from trainyard_trainer.tasks.text.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
 from trainyard_trainer.tasks.text.models.full import load_model_weights, save_model
 from trainyard_trainer.tasks.text.models.libraries import import_libraries
-from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
+from trainyard_trainer.tasks.text.models.loading import load_base_model
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
+from trainyard_trainer.tasks.text.models.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

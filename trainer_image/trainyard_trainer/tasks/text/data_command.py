@@ -167,7 +167,7 @@ def _encoder(directory: Path, train_on: str, max_length: int) -> Encoder:
     if max_length < 2:
         raise ConfigurationError(f"--max-length is {max_length}.", "Give 2 or more tokens.")
     from trainyard_trainer.tasks.text.chat import Encoder
-    from trainyard_trainer.tasks.text.models.loading import load_tokenizer
+    from trainyard_trainer.tasks.text.models.tokenizer import load_tokenizer
 
     return Encoder(load_tokenizer(directory, str(directory)), TRAIN_ON[train_on], str(directory))
 

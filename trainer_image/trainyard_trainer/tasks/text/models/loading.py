@@ -1,4 +1,4 @@
-"""Loading of causal language models and their tokenizers."""
+"""Loading of causal language models."""
 
 from __future__ import annotations
 
@@ -12,29 +12,11 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from trainyard_crds.trainingjob_training import Quantization
-from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoundError
+from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoundError, first_line
 from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 from trainyard_trainer.tasks.text.models.quantization import disable_weight_repacking, quantization_config
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def load_tokenizer(directory: Path, name: str) -> Any:
-    """Load the tokenizer of a model.
-
-    Raises:
-        NotFoundError: The directory holds none that can be loaded.
-    """
-    quiet_libraries()
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise NotFoundError(
-            f"The model {name} has no tokenizer that can be loaded: {_first_line(error)}",
-            "Copy tokenizer.json and tokenizer_config.json to the model.",
-        ) from error
 
 
 def load_base_model(
@@ -86,16 +68,16 @@ def _translated(name: str) -> Iterator[None]:
         ) from error
     except (SafetensorError, OSError) as error:
         raise NotFoundError(
-            f"The weights of {name} cannot be read: {_first_line(error)}", "Copy the complete model again."
+            f"The weights of {name} cannot be read: {first_line(error)}", "Copy the complete model again."
         ) from error
     except (ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
         raise ConfigurationError(
-            f"{name} cannot be loaded as a causal language model: {_first_line(error)}",
+            f"{name} cannot be loaded as a causal language model: {first_line(error)}",
             "Use a causal language model whose architecture transformers knows; code from a model is never run.",
         ) from error
     except RuntimeError as error:
         raise NotFoundError(
-            f"The weights of {name} do not fit its config.json: {_first_line(error)}", "Copy the complete model again."
+            f"The weights of {name} do not fit its config.json: {first_line(error)}", "Copy the complete model again."
         ) from error
 
 
@@ -107,8 +89,3 @@ def _check_complete(name: str, report: dict[str, Any]) -> None:
             f"The weights of {name} are incomplete: {len(missing)} tensors are missing, for example {missing[0]}.",
             "Copy every *.safetensors file of the model.",
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0][:300].rstrip(" .:") if lines else type(error).__name__) + "."

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
-from trainyard_trainer.tasks.text.models.loading import load_base_model, load_tokenizer
+from trainyard_trainer.tasks.text.models.loading import load_base_model
 
 
 @pytest.fixture
@@ -55,7 +55,6 @@ def test_evaluation_does_not_repack_quantized_weights(tiny_model: Path) -> None:
 
 
 def test_loading_prints_nothing(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    load_tokenizer(tiny_model, "tiny")
     load(tiny_model, quantization=Quantization())
     assert capfd.readouterr() == ("", "")
 
@@ -109,14 +108,3 @@ def test_damaged_configuration(model: Path, content: str) -> None:
     (model / "config.json").write_text(content)
     with pytest.raises((ConfigurationError, NotFoundError), match="pvc://models/tiny"):
         load(model)
-
-
-@pytest.mark.parametrize("content", ["{", "{}", "[]", None])
-def test_damaged_tokenizer(model: Path, content: str | None) -> None:
-    (model / "tokenizer_config.json").unlink()
-    if content is None:
-        (model / "tokenizer.json").unlink()
-    else:
-        (model / "tokenizer.json").write_text(content)
-    with pytest.raises(NotFoundError, match="pvc://models/tiny has no tokenizer that can be loaded"):
-        load_tokenizer(model, "pvc://models/tiny")
