@@ -14,6 +14,7 @@ from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.export.logit_diff import LogitDiff, measure
 from trainyard_trainer.tasks.text.export.stored_weights import INDEX, read_config, read_shards
 from trainyard_trainer.tasks.text.models.loading import load_base_model
+from trainyard_trainer.tasks.text.models.tokenizer import save_tokenizer
 
 _COPIED = ("generation_config.json",)
 _SPARE_MEMORY = 1.5
@@ -56,7 +57,7 @@ def _write_model(job: ExportJob) -> None:
     for name in (*_COPIED, INDEX):
         if (base / name).is_file():
             shutil.copyfile(base / name, directory / name)
-    job.tokenizer.save_pretrained(str(directory))
+    save_tokenizer(job.tokenizer, directory)
 
 
 def _comparison_device(job: ExportJob) -> torch.device:

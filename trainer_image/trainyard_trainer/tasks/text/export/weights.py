@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from trainyard_trainer.tasks.text.export.format import ExportJob
+from trainyard_trainer.tasks.text.models.tokenizer import save_tokenizer
 
 
 def write_weights(job: ExportJob) -> None:
@@ -12,4 +13,4 @@ def write_weights(job: ExportJob) -> None:
     for path in sorted(job.weights.iterdir()):
         if path.is_file():
             shutil.copyfile(path, job.directory / path.name)
-    job.tokenizer.save_pretrained(str(job.directory))
+    save_tokenizer(job.tokenizer, job.directory)

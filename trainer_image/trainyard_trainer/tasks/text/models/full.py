@@ -12,6 +12,7 @@ from torch import Tensor
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.group.sharding import local_shard, shard_like
 from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
+from trainyard_trainer.tasks.text.models.tokenizer import save_tokenizer
 
 
 def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -25,7 +26,7 @@ def save_model(model: Any, tokenizer: Any, directory: Path, weights: Mapping[str
     """
     quiet_libraries()
     model.save_pretrained(str(directory), state_dict=None if weights is None else dict(weights))
-    tokenizer.save_pretrained(str(directory))
+    save_tokenizer(tokenizer, directory)
 
 
 def load_model_weights(model: Any, directory: Path) -> None:
