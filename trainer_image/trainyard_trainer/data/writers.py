@@ -15,7 +15,10 @@ from trainyard_trainer.errors import ConfigurationError, NotFoundError
 _BATCH_ROWS = 1024
 WriteRow = Callable[[Mapping[str, object]], None]
 ColumnType: TypeAlias = "type[str | bool] | list[ColumnType] | dict[str, ColumnType]"
-"""Type of a Parquet column: text, true or false, a list of one type, an object."""
+"""Type of a Parquet column: text, true or false, a list of one type, an object.
+
+A column of text holds other values as JSON text.
+"""
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def _parquet(path: Path, columns: Mapping[str, ColumnType]) -> Iterator[WriteRow
     with path.open("wb") as file, parquet.ParquetWriter(file, schema) as table:
 
         def write(row: Mapping[str, object]) -> None:
-            batch.append(row)
+            batch.append({name: _as_text(value) if columns.get(name) is str else value for name, value in row.items()})
             if len(batch) == _BATCH_ROWS:
                 flush()
 
@@ -86,6 +89,10 @@ def _parquet(path: Path, columns: Mapping[str, ColumnType]) -> Iterator[WriteRow
         yield write
         flush()
     Files().fsync(path)
+
+
+def _as_text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _arrow_type(pa: Any, column: ColumnType) -> Any:

@@ -41,13 +41,24 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
     try:
         table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         names = [name for name in table.schema_arrow.names if name in columns.names]
+        nested = [name for name in names if pa.types.is_nested(table.schema_arrow.field(name).type)]
         number = 0
         for batch in table.iter_batches(_batch_rows(table.metadata), columns=names or None, use_threads=False):
             for values in batch.to_pylist():
                 number += 1
+                values.update({name: _without_nulls(values[name]) for name in nested})
                 yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _incomplete(file, first_line(error)) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """A nested value without the null fields of its objects: a column gives every object every field."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list) and value and isinstance(value[0], dict | list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _incomplete(file: str, why: str) -> DataError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +111,7 @@ class Comparer:
             after=after,
             after_shuffled=shuffled,
             samples=[
-                Sample(question=_question(row)[-1].content, reference=_answer(row), before=first, after=second)
+                Sample(question=_question(row).messages[-1].content, reference=_answer(row), before=first, after=second)
                 for row, first, second in zip(chosen, answers_before, answers_after, strict=True)
             ],
         )
@@ -153,22 +153,24 @@ def _are_exchanged(examples: Sequence[Example]) -> bool:
 
 def _with_questions_of(example: Example, other: Example) -> Example:
     questions = cycle([message for message in other.messages if message.role == "user"] or [Message("user", "")])
-    return Example(
+    return replace(
+        example,
         messages=tuple(next(questions) if message.role == "user" else message for message in example.messages),
-        text=example.text,
     )
 
 
 def _choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     """Return some rows that have a question."""
-    with_question = [example for example in examples if any(message.role == "user" for message in _question(example))]
+    with_question = [
+        example for example in examples if any(message.role == "user" for message in _question(example).messages)
+    ]
     return random.Random(seed).sample(with_question, min(count, len(with_question)))
 
 
-def _question(example: Example) -> tuple[Message, ...]:
-    """Return the messages before the last answer."""
+def _question(example: Example) -> Example:
+    """Return the example up to its last answer."""
     answers = [number for number, message in enumerate(example.messages) if message.role == "assistant"]
-    return example.messages[: answers[-1]] if answers else ()
+    return replace(example, messages=example.messages[: answers[-1]] if answers else ())
 
 
 def _answer(example: Example) -> str:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
+from itertools import compress
 from typing import Any
-
-from jinja2 import TemplateError
 
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, RowError
+from trainyard_trainer.tasks.text import row_warnings
+from trainyard_trainer.tasks.text.answer_spans import AnswerFinder, NotLocatedError, Places, Span
+from trainyard_trainer.tasks.text.chat_template import TEMPLATE_ERRORS, ChatTemplate
 from trainyard_trainer.tasks.text.formats.example import Example, Message, TrainOn
 from trainyard_trainer.tasks.text.formats.registry import TURN_FIELDS
-
-_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
-"""Errors that a template raises, on purpose or by an expression."""
-_PROBE = (Message("user", "question"), Message("assistant", "answer"))
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,8 @@ class Encoded:
 
     tokens: list[int]
     loss: list[bool]
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """Names from `row_warnings`."""
 
     @property
     def has_loss(self) -> bool:
@@ -56,8 +55,10 @@ class _Rendered:
     """A row as text and the character ranges that carry loss; None: all of it."""
 
     text: str
-    spans: Sequence[tuple[int, int]] | None
-    is_conversation: bool
+    spans: Sequence[Span] | None
+    conversation: Example | None = None
+    """None for a row of text."""
+    warnings: tuple[str, ...] = ()
 
 
 class Encoder:
@@ -67,12 +68,12 @@ class Encoder:
         self._tokenizer = tokenizer
         self._train_on = train_on
         self._model_name = model_name
-        self._template: str | None = None
+        self._used: ChatTemplate | None = None
 
     @property
     def template(self) -> str | None:
         """The chat template, once a conversation was rendered with it."""
-        return self._template
+        return None if self._used is None else self._used.text
 
     @property
     def identity(self) -> str | None:
@@ -95,12 +96,13 @@ class Encoder:
     def encode_all(self, examples: Sequence[tuple[Row, Example]]) -> list[Encoded]:
         """Tokenise rows; batches are several times faster than single rows.
 
-        Text rows end with the end-of-sequence token, and every token carries loss. With `trainOn: all`, so does every
-        token of a conversation except its answers with `loss: false`. Rows of tokens are unchanged.
+        Text rows start with one beginning-of-sequence token, if the tokenizer adds it, and end with one end-of-sequence
+        token; every token carries loss. With `trainOn: all`, so does every token of a conversation except its turns
+        with `loss: false`. Rows of tokens are unchanged.
 
         Raises:
-            ConfigurationError: the tokenizer has no usable chat template, or its answers cannot be located.
-            RowError: the chat template refuses a conversation.
+            ConfigurationError: the tokenizer has no usable chat template.
+            RowError: the chat template refuses a conversation, or leaves out a part of it that carries loss.
         """
         rendered = [None if example.tokens else self._render_example(row, example) for row, example in examples]
         tokenized = self._tokenize([text for text in rendered if text is not None])
@@ -109,56 +111,160 @@ class Encoder:
             for (_, example), text in zip(examples, rendered, strict=True)
         ]
 
+    def prompt(self, example: Example) -> list[int]:
+        """Tokens of the turns of `example` with the template's generation prompt."""
+        text = self._template.render(example, generation_prompt=True)
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def _template(self) -> ChatTemplate:
+        if self._used is None:
+            self._used = self._usable_template()
+        return self._used
+
+    @cached_property
+    def _finder(self) -> AnswerFinder:
+        return AnswerFinder(self._template, [str(token) for token in self._tokenizer.added_tokens_decoder.values()])
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.added_tokens_decoder)
+
+    def _usable_template(self) -> ChatTemplate:
+        if self._tokenizer.chat_template is None:
+            raise ConfigurationError(
+                f"The tokenizer of {self._model_name} has no chat template, which conversations need.",
+                "Use an instruction-tuned model, add chat_template.jinja to the model, or train on text rows.",
+            )
+        template = ChatTemplate(self._tokenizer, self._model_name)
+        template.check()
+        if not self._tokenizer.is_fast:
+            problem = f"The tokenizer of {self._model_name} does not report the offsets of its tokens."
+            raise ConfigurationError(problem, "Give the model a tokenizer.json (a 'fast' tokenizer).")
+        return template
+
     def _render_example(self, row: Row, example: Example) -> _Rendered:
         if example.text is not None:
-            return _Rendered(example.text, None, is_conversation=False)
-        if self._template is None:
-            self._template = self._usable_template()
-        if (example.train_on or self._train_on) == "completions":
-            return self._render_completions(row, example.messages, self._template)
-        if all(message.loss for message in example.messages):
-            return _Rendered(self._render_row(row, example.messages), None, is_conversation=True)
-        return self._render_all_but(row, example.messages)
+            return _Rendered(example.text, None)
+        template = self._template
+        completions = (example.train_on or self._train_on) == "completions"
+        try:
+            if completions and template.has_marks(example):
+                text, marked = template.render_marked(example)
+            else:
+                text, marked = template.render(example), []
+        except TEMPLATE_ERRORS as error:
+            raise self._refusal(row, example, error) from error
+        try:
+            return self._located(row, example, text, marked, completions=completions)
+        except NotLocatedError as error:
+            raise self._not_rendered(row, example, error.number, error.why) from error
 
-    def _render_completions(self, row: Row, messages: Sequence[Message], template: str) -> _Rendered:
-        """Put loss on the answers, except those with `loss: false`."""
-        if _GENERATION_MARK.search(template):
-            text, spans = self._marked_spans(row, messages, template)
-            chosen = [message.loss for message in messages if message.role == "assistant"]
-            if all(chosen):
-                return _Rendered(text, spans, is_conversation=True)
-            if len(spans) == len(chosen):
-                kept = [span for span, loss in zip(spans, chosen, strict=True) if loss]
-                return _Rendered(text, kept, is_conversation=True)
-        text = self._render_row(row, messages)
-        spans = self._answer_spans(row, messages, text, loss=True)
-        return _Rendered(text, spans, is_conversation=True)
+    def _located(
+        self, row: Row, example: Example, text: str, marked: Sequence[Span], *, completions: bool
+    ) -> _Rendered:
+        """The rendered row with the ranges that carry loss."""
+        plain = all(message.is_plain for message in example.messages)
+        answers = [number for number, message in enumerate(example.messages) if message.role == "assistant"]
+        learned = [number for number in answers if example.messages[number].loss]
+        uses_marks = bool(marked) and (len(learned) == len(answers) or len(marked) == len(answers))
+        if plain and (uses_marks or (not completions and all(message.loss for message in example.messages))):
+            spans = _chosen(marked, example, answers) if uses_marks else None
+            return _Rendered(text, spans, example, self._tools_left_out(example))
+        places = self._finder.places(example, text)
+        warnings = (*self._tools_left_out(example), *self._left_out(row, example, places))
+        if uses_marks:
+            return _Rendered(text, _chosen(marked, example, answers), example, warnings)
+        if completions:
+            return _Rendered(text, list(self._finder.answers(example, text, places, learned)), example, warnings)
+        return _Rendered(text, self._all_but(example, text, places), example, warnings)
 
-    def _render_all_but(self, row: Row, messages: Sequence[Message]) -> _Rendered:
-        """Put loss on everything except the answers with `loss: false`."""
-        text = self._render_row(row, messages)
+    def _all_but(self, example: Example, text: str, places: Places) -> list[Span]:
+        """Everything except the turns with `loss: false`."""
+        without = [number for number, message in enumerate(example.messages) if not message.loss]
+        masked = [number for number in without if example.messages[number].role == "assistant"]
+        ranges = dict(zip(masked, self._finder.answers(example, text, places, masked), strict=True))
         spans, at = [], 0
-        for begin, end in self._answer_spans(row, messages, text, loss=False):
+        for number in without:
+            begin, end = ranges.get(number) or places.whole(number) or (at, at)
             spans.append((at, begin))
             at = end
-        return _Rendered(text, [*spans, (at, len(text))], is_conversation=True)
+        return [*spans, (at, len(text))]
+
+    def _left_out(self, row: Row, example: Example, places: Places) -> tuple[str, ...]:
+        """Names of warnings about parts that the template leaves out.
+
+        Raises:
+            RowError: it leaves out tool calls or results, without which the row teaches something else.
+        """
+        found = []
+        for number, message in enumerate(example.messages):
+            if message.tool_calls and places.call_counts.get(number, 0) < len(message.tool_calls):
+                raise self._not_rendered(row, example, number, "leaves out the tool calls of")
+            if message.role == "tool" and message.content.strip() and number not in places.content:
+                raise self._not_rendered(row, example, number, "leaves out the content of")
+            if message.tool_calls and message.content.strip() and number not in places.content:
+                found.append(row_warnings.CONTENT_LEFT_OUT)
+            if message.reasoning.strip() and number not in places.reasoning:
+                found.append(row_warnings.REASONING_LEFT_OUT)
+        return tuple(dict.fromkeys(found))
+
+    def _tools_left_out(self, example: Example) -> tuple[str, ...]:
+        if not example.tools or self._template.renders_tools:
+            return ()
+        return (row_warnings.TOOLS_LEFT_OUT,)
+
+    def _not_rendered(self, row: Row, example: Example, number: int, why: str) -> RowError:
+        role = f" ({example.messages[number].role})" if number < len(example.messages) else ""
+        problem = f"the chat template of {self._model_name} {why} turn {number + 1}{role}"
+        remedy = "Use a model whose template renders it, correct chat_template.jinja, or remove the row."
+        return row.error(problem, remedy, kind="NotRendered", field=_field_of_turn(row, example.messages, number))
+
+    def _refusal(self, row: Row, example: Example, error: Exception) -> RowError:
+        messages = example.messages
+        number = self._refused_turn(example, error)
+        what = "the conversation" if number is None else f"turn {number + 1} ({messages[number].role})"
+        problem = f"the chat template of {self._model_name} refuses {what}: {error}".rstrip(".")
+        remedy = "Write the turns as the model's template requires, or remove the row."
+        return row.error(problem, remedy, kind="TemplateRefused", field=_field_of_turn(row, messages, number))
+
+    def _refused_turn(self, example: Example, error: Exception) -> int | None:
+        """The last turn of the shortest prefix that the template refuses for the same reason."""
+        messages = example.messages
+        for count in range(1, len(messages)):
+            try:
+                self._template.render(replace(example, messages=messages[:count]))
+            except TEMPLATE_ERRORS as other:
+                if str(other) == str(error):
+                    return count - 1
+        return len(messages) - 1 if messages else None
 
     def _tokenize(self, rendered: Sequence[_Rendered]) -> Iterator[Encoded]:
         """Tokenise rendered rows in their order."""
-        conversations = iter(self._tokenize_conversations([one for one in rendered if one.is_conversation]))
-        texts = iter(self._tokenize_texts([one.text for one in rendered if not one.is_conversation]))
+        conversations = iter(self._tokenize_conversations([one for one in rendered if one.conversation]))
+        texts = iter(self._tokenize_texts([one.text for one in rendered if not one.conversation]))
         for one in rendered:
-            yield next(conversations if one.is_conversation else texts)
+            yield next(conversations if one.conversation else texts)
 
     def _tokenize_texts(self, texts: list[str]) -> list[Encoded]:
         if not texts:
             return []
-        end = self._tokenizer.eos_token_id
-        rows = [list(tokens) for tokens in self._tokenizer(texts)["input_ids"]]
+        begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        rows = [list(tokens) for tokens in self._tokenizer([self._without_tail(text) for text in texts])["input_ids"]]
         for tokens in rows:
+            while begin is not None and tokens[:2] == [begin, begin]:
+                del tokens[0]
+            while end is not None and tokens[-2:] == [end, end]:
+                del tokens[-1]
             if end is not None and tokens[-1:] != [end]:
                 tokens.append(end)
         return [Encoded(tokens, [True] * len(tokens)) for tokens in rows]
+
+    def _without_tail(self, text: str) -> str:
+        """The text without white space after an end-of-sequence token."""
+        end = self._tokenizer.eos_token
+        stripped = text.rstrip()
+        return stripped if end and stripped.endswith(end) else text
 
     def _tokenize_conversations(self, rendered: list[_Rendered]) -> list[Encoded]:
         if not rendered:
@@ -170,109 +276,41 @@ class Encoder:
             return_token_type_ids=False,
         )
         return [
-            Encoded(list(tokens), _loss_marks(encoding, one))
+            self._encoded(list(tokens), _loss_marks(encoding, one), one)
             for tokens, encoding, one in zip(encoded["input_ids"], encoded.encodings, rendered, strict=True)
         ]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of `messages` with the template's generation prompt."""
-        if self._template is None:
-            self._template = self._usable_template()
-        text = self._render(messages, generation_prompt=True)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _encoded(self, tokens: list[int], loss: list[bool], rendered: _Rendered) -> Encoded:
+        if rendered.spans is None:
+            return Encoded(tokens, loss, rendered.warnings)
+        return Encoded(tokens, loss, (*rendered.warnings, *self._end_warnings(tokens, loss, rendered)))
 
-    def _usable_template(self) -> str:
-        if self._tokenizer.chat_template is None:
-            raise ConfigurationError(
-                f"The tokenizer of {self._model_name} has no chat template, which conversations need.",
-                "Use an instruction-tuned model, add chat_template.jinja to the model, or train on text rows.",
-            )
-        try:
-            template = str(self._tokenizer.get_chat_template())
-            self._render(_PROBE)
-        except _TEMPLATE_ERRORS as error:
-            problem = f"The chat template of {self._model_name} does not work: {error}"
-            raise ConfigurationError(problem, "Correct chat_template.jinja of the model.") from error
-        if not self._tokenizer.is_fast:
-            problem = f"The tokenizer of {self._model_name} does not report the offsets of its tokens."
-            raise ConfigurationError(problem, "Give the model a tokenizer.json (a 'fast' tokenizer).")
-        return template
+    def _end_warnings(self, tokens: list[int], loss: list[bool], rendered: _Rendered) -> Iterator[str]:
+        """Names of warnings about what the row teaches: nothing but ends, or no end."""
+        if True not in loss:
+            return
+        if self._special_ids.issuperset(compress(tokens, loss)):
+            yield row_warnings.ONLY_END_LEARNED
+        last = tokens[len(loss) - 1 - loss[::-1].index(True)]
+        if last == self._tokenizer.eos_token_id or _ends_in_call(rendered.conversation):
+            return
+        if last in self._special_ids:
+            yield f"{row_warnings.OTHER_END}:{self._tokenizer.convert_ids_to_tokens(last)}"
+        else:
+            yield row_warnings.NO_END
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt))
 
-    def _render_row(self, row: Row, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-        try:
-            return self._render(messages, generation_prompt=generation_prompt)
-        except _TEMPLATE_ERRORS as error:
-            raise self._refusal(row, messages, error) from error
+def _ends_in_call(example: Example | None) -> bool:
+    """Whether the last answer is a call: templates may end one with a token of its own."""
+    answers = [message for message in example.messages if message.role == "assistant"] if example else []
+    return bool(answers and answers[-1].tool_calls)
 
-    def _refusal(self, row: Row, messages: Sequence[Message], error: Exception) -> RowError:
-        number = self._refused_turn(messages, error)
-        what = "the conversation" if number is None else f"turn {number + 1} ({messages[number].role})"
-        problem = f"the chat template of {self._model_name} refuses {what}: {error}".rstrip(".")
-        remedy = "Write the turns as the model's template requires, or remove the row."
-        return row.error(problem, remedy, kind="TemplateRefused", field=_field_of_turn(row, messages, number))
 
-    def _refused_turn(self, messages: Sequence[Message], error: Exception) -> int | None:
-        """The last turn of the shortest prefix that the template refuses for the same reason."""
-        for count in range(1, len(messages)):
-            try:
-                self._render(messages[:count])
-            except _TEMPLATE_ERRORS as other:
-                if str(other) == str(error):
-                    return count - 1
-        return len(messages) - 1 if messages else None
-
-    def _marked_spans(self, row: Row, messages: Sequence[Message], template: str) -> tuple[str, list[tuple[int, int]]]:
-        """The rendered conversation and its answers according to the template's generation marks."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            texts, spans = render_jinja_template(
-                conversations=[turns],
-                chat_template=template,
-                return_assistant_tokens_mask=True,
-                **self._tokenizer.special_tokens_map,
-            )
-        except _TEMPLATE_ERRORS as error:
-            raise self._refusal(row, messages, error) from error
-        return str(texts[0]), [(int(begin), int(end)) for begin, end in spans[0]]
-
-    def _answer_spans(self, row: Row, messages: Sequence[Message], text: str, *, loss: bool) -> list[tuple[int, int]]:
-        """The character range of each answer with the given `loss`, including its end-of-turn token."""
-        numbers = [
-            number for number, message in enumerate(messages) if message.role == "assistant" and message.loss is loss
-        ]
-        return [self._answer_span(row, messages, number, text) for number in numbers]
-
-    def _answer_span(self, row: Row, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
-        """The character range of answer `number`: it follows the turns before it with a generation prompt."""
-        before = self._render_row(row, messages[:number], generation_prompt=True)
-        is_last = number + 1 == len(messages)
-        through = text if is_last else self._render_row(row, messages[: number + 1])
-        content = messages[number].content.strip()
-        # Some templates render the last answer differently from earlier ones (an empty <think> block, for example):
-        # an earlier answer is then its content and the text that closes a turn.
-        closing = through[through.rfind(content) + len(content) :]
-        for answer in (through.removeprefix(before), content + closing):
-            if text.startswith(before) and through.startswith(before) and text.startswith(answer, len(before)):
-                end = len(before) + len(answer)
-                return len(before), self._end_of_turn(text, len(before), end)
-        raise ConfigurationError(
-            f"{row.file}, row {row.number}: the chat template of {self._model_name} rewrites earlier turns, so the"
-            " answers cannot be located.",
-            "Set spec.llm.trainOn: all, write conversations of one question and one answer, or add"
-            " {% generation %} marks to the template.",
-        )
-
-    def _end_of_turn(self, text: str, start: int, end: int) -> int:
-        """The offset after the end-of-turn token: the model never generates what follows it."""
-        token = self._tokenizer.eos_token
-        found = text.rfind(token, start, end) if token else -1
-        return end if found < 0 else found + len(token)
+def _chosen(marked: Sequence[Span], example: Example, answers: Sequence[int]) -> Sequence[Span]:
+    """The template's ranges of answers that carry loss."""
+    if len(marked) != len(answers):
+        return marked
+    return [span for span, number in zip(marked, answers, strict=True) if example.messages[number].loss]
 
 
 def _field_of_turn(row: Row, messages: Sequence[Message], number: int | None) -> str | None:

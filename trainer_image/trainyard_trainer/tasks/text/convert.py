@@ -9,7 +9,7 @@ from trainyard_trainer.data.rows import Row
 from trainyard_trainer.data.writers import ColumnType
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
-from trainyard_trainer.tasks.text.formats.row_format import Target
+from trainyard_trainer.tasks.text.formats.row_format import CONVERSATION_SCHEMA, TRAIN_ON_FIELD, Target
 
 TARGETS: Mapping[DatasetFormat, Target] = {name: one.target for name, one in FORMATS.items() if one.target}
 
@@ -25,9 +25,9 @@ def convert(row: Row, example: Example, target: DatasetFormat) -> dict[str, obje
         problem = f"it is a row of {content}, which cannot be converted to a conversation"
         raise row.error(problem, "Leave it as it is.", kind="NotConvertible")
     values = TARGETS[target].write(row, example)
-    return values if example.train_on is None else {**values, "trainOn": example.train_on}
+    return values if example.train_on is None else {**values, TRAIN_ON_FIELD: example.train_on}
 
 
 def schema_of(target: DatasetFormat) -> dict[str, ColumnType]:
     """Columns of every row that `convert` returns."""
-    return {**TARGETS[target].schema, "trainOn": str}
+    return {**TARGETS[target].schema, **CONVERSATION_SCHEMA}

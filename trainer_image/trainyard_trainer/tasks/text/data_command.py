@@ -184,6 +184,7 @@ def _report_lines(report: Report) -> list[str]:
     hidden = report.total - min(_MAX_LINES, len(report.problems))
     if hidden:
         lines.append(f"... and {hidden:,} more (--json prints the first 100)")
+    lines += [f"Warning: {_printable(warning.message)}" for warning in report.warnings]
     return lines if report.lengths is None else [*lines, *(_printable(line) for line in report.lengths.lines())]
 
 

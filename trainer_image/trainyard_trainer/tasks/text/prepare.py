@@ -11,6 +11,7 @@ from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import TrainOn
+from trainyard_trainer.tasks.text.row_warnings import sentences
 from trainyard_trainer.tasks.text.token_cache import TokenCache
 from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tokenize_file
 
@@ -130,6 +131,8 @@ class _Preparation:
         if file.without_loss:
             problem = "have no token with loss within the limit and were dropped"
             self.log("RowsWithoutLoss", f"{file.without_loss} of {file.seen} rows of {name} {problem}.")
+        for kind, sentence in sentences(file.warnings, file.seen, name):
+            self.log(kind, sentence)
 
     def _split(self, file: TokenizedFile, fraction: float) -> tuple[list[int], list[int]]:
         marks = held_out(file.digests, fraction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from trainyard_trainer.data.rows import Row
 from trainyard_trainer.data.split import position
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import ExampleFile
-from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.example import Example, Message
 from trainyard_trainer.tasks.text.packing import pack
 
 _BATCH_ROWS = 512
@@ -29,6 +30,15 @@ class Statistics:
     """Rows with the content of an earlier one."""
     repeated_prompts: int = 0
     """Other rows with the prompt of an earlier one."""
+    tool_rows: int = 0
+    """Rows with tools, calls or results."""
+    tool_calls: int = 0
+    tool_turns: int = 0
+    """Turns with the result of a call."""
+    reasoning_turns: int = 0
+    """Answers with reasoning, in its own field or in <think> tags."""
+    masked_turns: int = 0
+    """Turns with `loss: false`."""
     turns: array[int] = field(default_factory=lambda: array("i"))
     characters: array[int] = field(default_factory=lambda: array("q"))
     tokens: array[int] = field(default_factory=lambda: array("i"))
@@ -40,6 +50,11 @@ class Statistics:
             "rows": self.rows,
             "duplicates": self.duplicates,
             "repeatedPrompts": self.repeated_prompts,
+            "toolRows": self.tool_rows,
+            "toolCalls": self.tool_calls,
+            "toolTurns": self.tool_turns,
+            "reasoningTurns": self.reasoning_turns,
+            "maskedTurns": self.masked_turns,
             "turns": quantiles(self.turns),
             "characters": quantiles(self.characters),
         }
@@ -112,7 +127,14 @@ def measure(
 def _count(found: Statistics, example: Example, contents: set[int], prompts: set[int]) -> None:
     found.rows += 1
     found.turns.append(len(example.messages))
-    found.characters.append(sum(len(message.content) for message in example.messages) + len(example.text or ""))
+    found.characters.append(sum(map(_characters, example.messages)) + len(example.text or ""))
+    calls = sum(len(message.tool_calls) for message in example.messages)
+    results = sum(message.role == "tool" for message in example.messages)
+    found.tool_calls += calls
+    found.tool_turns += results
+    found.tool_rows += bool(example.tools or calls or results)
+    found.reasoning_turns += sum(map(_has_reasoning, example.messages))
+    found.masked_turns += sum(not message.loss for message in example.messages)
     content, prompt = position(example.digest), position(example.prompt_digest)
     if content in contents:
         found.duplicates += 1
@@ -120,6 +142,16 @@ def _count(found: Statistics, example: Example, contents: set[int], prompts: set
         found.repeated_prompts += 1
     contents.add(content)
     prompts.add(prompt)
+
+
+def _characters(message: Message) -> int:
+    """Characters of a turn; of a call, those of its name and arguments."""
+    calls = sum(len(call.name) + len(json.dumps(call.arguments, ensure_ascii=False)) for call in message.tool_calls)
+    return len(message.content) + len(message.reasoning) + calls
+
+
+def _has_reasoning(message: Message) -> bool:
+    return message.role == "assistant" and bool(message.reasoning or "</think>" in message.content)
 
 
 def _count_tokens(found: Statistics, encoder: Encoder, batch: Sequence[tuple[Row, Example]]) -> None:

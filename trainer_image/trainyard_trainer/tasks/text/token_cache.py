@@ -21,7 +21,7 @@ from trainyard_trainer.checkpoint.files import TEMPORARY_PREFIX, Files
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.token_rows import Origins, Overlong, TokenizedFile, TokenRows
 
-_VERSION = 1
+_VERSION = 2
 """Increment when the same rows and settings produce other tokens."""
 _DIGEST_BYTES = 32
 _READABLE = 0o644

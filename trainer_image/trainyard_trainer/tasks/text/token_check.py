@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainyard_trainer.data.rows import Row
@@ -63,6 +63,11 @@ class TokenCheck:
         self._encoder = encoder
         self.lengths = Lengths(max_length=max_length, overlong=overlong, first=[])
         self._collector = Collector(max_length, overlong)
+
+    @property
+    def warnings(self) -> Mapping[str, int]:
+        """Rows of the file by warning."""
+        return self._collector.warnings
 
     def begin_file(self) -> None:
         """Restart the counts of one file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,6 +19,7 @@ from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.chat import Encoded, Encoder
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.row_warnings import field_ignored
 
 Overlong = Literal["drop", "truncate", "split"]
 _BATCH_ROWS = 512
@@ -98,6 +100,8 @@ class TokenizedFile:
     """Tokens of the longest row, usable or not."""
     template: str | None
     """The chat template, if a conversation was rendered with it."""
+    warnings: dict[str, int]
+    """Rows by warning, named as in `row_warnings`."""
 
 
 class Collector:
@@ -112,6 +116,7 @@ class Collector:
         self.numbers = array("q")
         self.lengths = array("i")
         self.dropped = self.truncated = self.split = self.without_loss = 0
+        self.warnings: Counter[str] = Counter()
 
     def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
         """Tokenise the rows and yield the usable ones."""
@@ -128,6 +133,10 @@ class Collector:
         """The usable parts of a row: none, the row, or its pieces."""
         length = len(encoded.tokens)
         self.lengths.append(length)
+        if encoded.warnings:
+            self.warnings.update(encoded.warnings)
+        if example.ignored:
+            self.warnings.update(map(field_ignored, example.ignored))
         is_long = length > self.max_length
         # Conversations are not split: a piece could be an answer without its question.
         if is_long and (self.overlong == "drop" or (self.overlong == "split" and example.messages)):
@@ -187,6 +196,7 @@ def tokenize_file(
         without_loss=collector.without_loss,
         longest=max(collector.lengths),
         template=encoder.template,
+        warnings=dict(collector.warnings),
     )
 
 

@@ -14,6 +14,7 @@ from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
+from trainyard_trainer.tasks.text.row_warnings import field_ignored, sentences
 
 if TYPE_CHECKING:  # needs transformers
     from trainyard_trainer.tasks.text.token_check import Lengths, TokenCheck
@@ -36,6 +37,16 @@ class Problem:
     remedy: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """A warning about rows of a file; they are valid."""
+
+    file: str
+    kind: str
+    """Stable CamelCase name."""
+    message: str
+
+
 @dataclass(kw_only=True)
 class Report:
     """Number of rows, the first problems, and the number of problems of each kind."""
@@ -48,6 +59,7 @@ class Report:
     """The first `PROBLEMS_KEPT`, in the order of the rows."""
     lengths: Lengths | None = None
     """None if the rows were not tokenised."""
+    warnings: list[Warned] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -69,6 +81,8 @@ class Report:
             "problemsByKind": dict(self.counts.most_common()),
             "firstProblems": [vars(problem) for problem in self.problems],
         }
+        if self.warnings:
+            document["warnings"] = [vars(warning) for warning in self.warnings]
         return document if self.lengths is None else {**document, "lengths": self.lengths.to_json()}
 
 
@@ -90,11 +104,11 @@ def validate(
     """
     report = Report()
     for file in files:
-        before = report.rows
+        before, warnings = report.rows, Counter[str]()
         if tokens is not None:
             tokens.begin_file()
         try:
-            _validate_file(file, report, poll, tokens)
+            _validate_file(file, report, poll, tokens, warnings)
             if report.rows == before:
                 report.add(_problem_of_file(file, DataError(f"{file.name} has no rows.", "Add rows.")))
         except RowError as error:
@@ -104,12 +118,22 @@ def validate(
             report.add(_problem_of_file(file, error))
         if tokens is not None and (unusable := tokens.end_file(file.name)) is not None:
             report.add(_problem_of_file(file, unusable, kind="NothingToLearn"))
+        if tokens is not None:
+            warnings.update(tokens.warnings)
+        for kind, sentence in sentences(warnings, report.rows - before, file.name):
+            report.warnings.append(Warned(file=file.name, kind=kind, message=sentence))
     if tokens is not None:
         report.lengths = tokens.lengths
     return report
 
 
-def _validate_file(file: ExampleFile, report: Report, poll: Callable[[], None], tokens: TokenCheck | None) -> None:
+def _validate_file(
+    file: ExampleFile,
+    report: Report,
+    poll: Callable[[], None],
+    tokens: TokenCheck | None,
+    warnings: Counter[str],
+) -> None:
     for batch in _batches(_outcomes(file, report), 1 if tokens is None else _BATCH_ROWS):
         refused: dict[int, RowError] = {}
         if tokens is not None:
@@ -126,6 +150,8 @@ def _validate_file(file: ExampleFile, report: Report, poll: Callable[[], None], 
             parsed += not isinstance(outcome, RowError)
             if invalid is not None:
                 report.add(_problem_of_row(invalid))
+            elif tokens is None and not isinstance(outcome, RowError):
+                warnings.update(map(field_ignored, outcome[1].ignored))
 
 
 def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:

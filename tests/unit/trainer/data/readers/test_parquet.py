@@ -59,3 +59,9 @@ def test_row_over_the_limit_is_skipped(tmp_path: Path, monkeypatch: pytest.Monke
             first, second = parquet.read(stream, path.name, Columns(frozenset({"images"}), frozenset()))
         assert not isinstance(first, Row)
         assert isinstance(second, Row)
+
+
+def test_an_object_has_only_its_own_fields(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": {"a": 1}}, {"role": "assistant", "content": {"b": [{"c": 2}]}}]}]
+    found = list(write(tmp_path / "rows.parquet", rows).rows())
+    assert found == [Row("rows.parquet", 1, rows[0])]

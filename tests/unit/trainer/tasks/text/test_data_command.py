@@ -189,3 +189,46 @@ def test_commands_do_not_import_torch(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, "data", words[0], str(path), *words[1:]]
         paths = {"PYTHONPATH": ":".join(sys.path)}
         assert subprocess.run(command, env=paths, capture_output=True, check=False).returncode == 0
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Porto", "days": null}'}}
+TOOL_ROW: dict[str, Any] = {
+    "messages": [
+        {"role": "user", "content": "Is it warm in Porto?"},
+        {"role": "assistant", "content": "", "reasoning_content": "Ask.", "tool_calls": [{"id": "a1", **CALL}, CALL]},
+        {"role": "tool", "content": "31", "tool_call_id": "a1"},
+        {"role": "tool", "content": "sunny"},
+        {"role": "assistant", "content": "No.", "loss": False},
+        {"role": "assistant", "content": "<think>Hm.</think>Yes."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}],
+    "chat_template_kwargs": {"enable_thinking": True},
+}
+
+
+@pytest.mark.parametrize("target", ["messages", "sharegpt"])
+def test_tool_rows_survive_conversion_to_parquet(run: Run, tmp_path: Path, target: str) -> None:
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [TOOL_ROW, {"messages": TOOL_ROW["messages"][-1:]}])
+    assert run("convert", path, "--to", target, "--output", tmp_path / "rows.parquet")[0] == 0
+    assert run("convert", tmp_path / "rows.parquet", "--to", "messages", "--output", tmp_path / "out.jsonl")[0] == 0
+    assert read(tmp_path / "out.jsonl") == read(path)
+
+
+def test_statistics_count_tools_reasoning_and_masks(run: Run, tmp_path: Path) -> None:
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [TOOL_ROW, {"messages": TOOL_ROW["messages"][-1:]}])
+    found = run("stats", path)[1]
+    assert (found["toolRows"], found["toolCalls"], found["toolTurns"]) == (1, 2, 2)
+    assert (found["reasoningTurns"], found["maskedTurns"]) == (3, 1)
+
+
+def test_validation_warns_of_each_unused_field_once(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "weigth": 0}]
+    rows = [{"messages": turns, "id": number} for number in range(3)] + [{"messages": turns[:1]}, {"messages": turns}]
+    path = tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    for options in ((), ("--model", tiny_model)):
+        code, report, _ = run("validate", path, *options)
+        assert (code, report["problems"]) == (65, 1)
+        assert [warning["message"] for warning in report["warnings"] if warning["kind"] == "FieldIgnored"] == [
+            f"4 of 5 rows of {path} have the field 'messages[].weigth', which training does not use.",
+            f"3 of 5 rows of {path} have the field 'id', which training does not use.",
+        ]

@@ -102,7 +102,10 @@ def test_row_sets_its_loss(tmp_path: Path) -> None:
     assert read_rows(tmp_path, {"messages": plain})[0].digest == example.digest
     for bad, problem in (
         ({**turns[1], "loss": "no"}, r"'messages\[1\].loss' is text"),
-        ({"role": "user", "content": "x", "loss": False}, "is at a user turn"),
+        ({"role": "user", "content": "x", "loss": True}, "is at a user turn"),
+        ({**turns[1], "weight": 0.5}, r"'messages\[1\].weight' is 0.5"),
+        ({**turns[1], "weight": 1}, r"'messages\[1\].weight' contradicts another field"),
+        ({"role": "user", "content": "x", "train": "yes"}, r"'messages\[1\].train' is text"),
     ):
         with pytest.raises(DataError, match=problem):
             read_rows(tmp_path, {"messages": [turns[0], bad, turns[2]]})
@@ -129,9 +132,34 @@ BAD_LINES: dict[str, str | bytes] = {
     "field 'messages' is missing": '{"text": "x"}',
     "field 'messages' must be a list but is text": '{"messages": "x"}',
     "'messages[0]' must be an object but is text": '{"messages": ["x"]}',
-    "'messages[0].role' is 'tool', an unknown role": '{"messages": [{"role": "tool", "content": "x"}]}',
+    "'messages[0].role' is 'bot', an unknown role": '{"messages": [{"role": "bot", "content": "x"}]}',
     "'messages[0].role' is null, an unknown role": '{"messages": [{"content": "x"}]}',
-    "'messages[0].content' must be text but is a list": '{"messages": [{"role": "user", "content": []}]}',
+    "'messages[0].content' must be text but is an object": '{"messages": [{"role": "user", "content": {}}]}',
+    "'messages[0].content[0]' is a part of type 'image_url'": (
+        '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}'
+    ),
+    "'messages[0].content[0]' must be an object but is a number": '{"messages": [{"role": "user", "content": [1]}]}',
+    "'messages[0].tool_calls[0]' is no call with a name": (
+        '{"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}'
+    ),
+    "'messages[0].tool_calls[0].arguments' is a text that is not JSON": (
+        '{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}]}'
+    ),
+    "'messages[0].function_call.arguments' must be an object but is a list": (
+        '{"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": []}}]}'
+    ),
+    "'tools[0]' is no function with a name": (
+        '{"messages": [{"role": "assistant", "content": "x"}], "tools": [{"type": "web_search"}]}'
+    ),
+    "'tools' must be a list of functions but is an object": (
+        '{"messages": [{"role": "assistant", "content": "x"}], "tools": "{\\"name\\": 1}"}'
+    ),
+    "'chat_template_kwargs.messages' cannot be set by a row": (
+        '{"messages": [{"role": "assistant", "content": "x"}], "chat_template_kwargs": {"messages": []}}'
+    ),
+    "'images' has a value, but the task llm trains on text only": (
+        '{"messages": [{"role": "assistant", "content": "x"}], "images": ["cat.png"]}'
+    ),
     "has half of a surrogate pair": '{"messages": [{"role": "user", "content": "\\ud800"}]}',
     "the conversation has no answer": '{"messages": [{"role": "user", "content": "x"}]}',
     "the answer in turn 1 is empty": '{"messages": [{"role": "assistant", "content": ""}]}',

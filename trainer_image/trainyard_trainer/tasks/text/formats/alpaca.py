@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.tasks.text.formats.conversation import dialogue, history, write_dialogue
 from trainyard_trainer.tasks.text.formats.example import Example
-from trainyard_trainer.tasks.text.formats.row_format import RowFormat, Target
+from trainyard_trainer.tasks.text.formats.row_format import CONVERSATION_FIELDS, NESTED_FIELDS, RowFormat, Target
 
 
 def parse(row: Row) -> Example:
@@ -27,8 +27,8 @@ def write(row: Row, example: Example) -> dict[str, object]:
 FORMAT = RowFormat(
     name="alpaca",
     required=("instruction", "output"),
-    optional=("input", "history", "system"),
-    nested=("history",),
-    parse=parse,
+    optional=("input", "history", *CONVERSATION_FIELDS),
+    nested=("history", *NESTED_FIELDS),
+    interpret=parse,
     target=Target(write=write, schema={"instruction": str, "output": str, "history": [[str]], "system": str}),
 )

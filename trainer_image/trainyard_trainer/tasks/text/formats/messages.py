@@ -1,16 +1,21 @@
-"""Rows like {"messages": [{"role": "user", "content": "..."}, ...]}."""
+"""Rows like {"messages": [{"role": "user", "content": "..."}, ...], "tools": [...]}."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
-
 from trainyard_trainer.data.rows import Row
-from trainyard_trainer.tasks.text.formats.conversation import conversation, parse_loss, parse_role, turns, write_turn
-from trainyard_trainer.tasks.text.formats.example import Example, Message, Role
-from trainyard_trainer.tasks.text.formats.row_format import RowFormat, Target
+from trainyard_trainer.tasks.text.formats.conversation import turns_conversation, write_row_fields
+from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.formats.row_format import CONVERSATION_FIELDS, NESTED_FIELDS, RowFormat, Target
+from trainyard_trainer.tasks.text.formats.turn import TurnNames, turn_schema, write_turn
 
-_ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+_NAMES = TurnNames(
+    turns="messages",
+    role="role",
+    content="content",
+    other_role="from",
+    other_content="value",
+    roles=("system", "user", "assistant", "tool"),
+)
 
 
 def parse(row: Row) -> Example:
@@ -19,25 +24,21 @@ def parse(row: Row) -> Example:
     Raises:
         RowError: a turn is not an object with a known role and a text, or the turns make no conversation.
     """
-    return conversation(row, [_message(row, number, turn) for number, turn in turns(row, "messages")])
-
-
-def _message(row: Row, number: int, turn: Mapping[str, Any]) -> Message:
-    role = parse_role(row, f"messages[{number}].role", turn.get("role"), _ROLES)
-    content = row.checked_text(turn.get("content"), f"messages[{number}].content")
-    return Message(role, content, parse_loss(row, turn, role, f"messages[{number}].loss"))
+    return turns_conversation(row, _NAMES)
 
 
 def write(_row: Row, example: Example) -> dict[str, object]:
     """The conversation as a list of turns."""
-    return {"messages": [write_turn(message, "role", message.role, "content") for message in example.messages]}
+    turns = [write_turn(message, _NAMES, message.role) for message in example.messages]
+    return {"messages": turns, **write_row_fields(example)}
 
 
 FORMAT = RowFormat(
     name="messages",
     required=("messages",),
-    nested=("messages",),
+    optional=CONVERSATION_FIELDS,
+    nested=("messages", *NESTED_FIELDS),
     turns="messages",
-    parse=parse,
-    target=Target(write=write, schema={"messages": [{"role": str, "content": str, "loss": bool}]}),
+    interpret=parse,
+    target=Target(write=write, schema={"messages": [turn_schema(_NAMES)]}),
 )

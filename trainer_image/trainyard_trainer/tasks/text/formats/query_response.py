@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.tasks.text.formats.conversation import dialogue, history, write_dialogue
 from trainyard_trainer.tasks.text.formats.example import Example
-from trainyard_trainer.tasks.text.formats.row_format import RowFormat, Target
+from trainyard_trainer.tasks.text.formats.row_format import CONVERSATION_FIELDS, NESTED_FIELDS, RowFormat, Target
 
 
 def parse(row: Row) -> Example:
@@ -25,8 +25,8 @@ def write(row: Row, example: Example) -> dict[str, object]:
 FORMAT = RowFormat(
     name="query-response",
     required=("query", "response"),
-    optional=("history", "system"),
-    nested=("history",),
-    parse=parse,
+    optional=("history", *CONVERSATION_FIELDS),
+    nested=("history", *NESTED_FIELDS),
+    interpret=parse,
     target=Target(write=write, schema={"query": str, "response": str, "history": [[str]], "system": str}),
 )

@@ -24,7 +24,7 @@ FORMATS: Mapping[DatasetFormat, RowFormat] = {
 }
 
 COLUMNS = Columns(
-    names=frozenset({"trainOn"}.union(*((*one.required, *one.optional) for one in FORMATS.values()))),
+    names=frozenset[str]().union(*(one.known for one in FORMATS.values())),
     nested=frozenset[str]().union(*(one.nested for one in FORMATS.values())),
 )
 """Every column that some format reads."""

@@ -1,23 +1,31 @@
-"""Rows like {"conversations": [{"from": "human", "value": "..."}, ...], "system": "..."}."""
+"""Rows like {"conversations": [{"from": "human", "value": "..."}, ...], "system": "...", "tools": "[...]"}."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from trainyard_trainer.data.rows import Row
-from trainyard_trainer.tasks.text.formats.conversation import conversation, parse_loss, parse_role, turns, write_turn
+from trainyard_trainer.tasks.text.formats.conversation import turns_conversation, write_row_fields
 from trainyard_trainer.tasks.text.formats.example import Example, Message, Role
-from trainyard_trainer.tasks.text.formats.row_format import RowFormat, Target
+from trainyard_trainer.tasks.text.formats.row_format import CONVERSATION_FIELDS, NESTED_FIELDS, RowFormat, Target
+from trainyard_trainer.tasks.text.formats.turn import (
+    FUNCTION_CALL,
+    TurnNames,
+    turn_schema,
+    write_function_call,
+    write_turn,
+)
 
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
-_SPEAKERS: dict[Role, str] = {"system": "system", "user": "human", "assistant": "gpt"}
+_SPEAKERS: Mapping[Role, str] = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
+_NAMES = TurnNames(
+    turns="conversations",
+    role="from",
+    content="value",
+    other_role="role",
+    other_content="content",
+    roles=("system", "human", "gpt", "function_call", "observation", "user", "assistant", "tool"),
+)
 
 
 def parse(row: Row) -> Example:
@@ -26,29 +34,32 @@ def parse(row: Row) -> Example:
     Raises:
         RowError: a turn is not an object with a known speaker and a text, or the turns make no conversation.
     """
-    system = row.text("system", optional=True)
-    messages = [Message("system", system)] if system else []
-    messages += [_message(row, number, turn) for number, turn in turns(row, "conversations")]
-    return conversation(row, messages)
-
-
-def _message(row: Row, number: int, turn: Mapping[str, Any]) -> Message:
-    role = parse_role(row, f"conversations[{number}].from", turn.get("from"), _ROLES)
-    content = row.checked_text(turn.get("value"), f"conversations[{number}].value")
-    return Message(role, content, parse_loss(row, turn, role, f"conversations[{number}].loss"))
+    return turns_conversation(row, _NAMES)
 
 
 def write(_row: Row, example: Example) -> dict[str, object]:
-    """The conversation as a list of turns."""
-    return {"conversations": [write_turn(one, "from", _SPEAKERS[one.role], "value") for one in example.messages]}
+    """The conversation as a list of turns; tools are JSON text, as other programs expect."""
+    fields = write_row_fields(example)
+    if "tools" in fields:
+        fields["tools"] = json.dumps(fields["tools"], ensure_ascii=False)
+    return {"conversations": [_turn(message) for message in example.messages], **fields}
+
+
+def _turn(message: Message) -> dict[str, object]:
+    """One turn; calls alone make a `function_call` turn, others are beside the text."""
+    has_only_calls = not (message.content or message.reasoning or any(call.id for call in message.tool_calls))
+    if message.tool_calls and has_only_calls:
+        bare = Message("assistant", write_function_call(message), message.loss, name=message.name)
+        return write_turn(bare, _NAMES, FUNCTION_CALL)
+    return write_turn(message, _NAMES, _SPEAKERS[message.role])
 
 
 FORMAT = RowFormat(
     name="sharegpt",
     required=("conversations",),
-    optional=("system",),
-    nested=("conversations",),
+    optional=CONVERSATION_FIELDS,
+    nested=("conversations", *NESTED_FIELDS),
     turns="conversations",
-    parse=parse,
-    target=Target(write=write, schema={"conversations": [{"from": str, "value": str, "loss": bool}]}),
+    interpret=parse,
+    target=Target(write=write, schema={"conversations": [turn_schema(_NAMES)]}),
 )

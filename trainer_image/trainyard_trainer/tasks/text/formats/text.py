@@ -19,4 +19,4 @@ def parse(row: Row) -> Example:
     return Example(text=text)
 
 
-FORMAT = RowFormat(name="text", required=("text",), parse=parse)
+FORMAT = RowFormat(name="text", required=("text",), interpret=parse)

@@ -103,5 +103,5 @@ FORMAT = RowFormat(
     required=("input_ids",),
     optional=("labels", "loss_mask", "attention_mask"),
     nested=("input_ids", "labels", "loss_mask", "attention_mask"),
-    parse=parse,
+    interpret=parse,
 )
