@@ -18,6 +18,10 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"method": "lora", "quantization": {}},
         "quantization has no effect without method: qlora; remove it, or use method: qlora",
     ),
+    "limit of invalid rows that are not skipped": (
+        {"dataset": {"source": "pvc://data/train.jsonl", "maxInvalidFraction": 0.1}},
+        "maxInvalidFraction has no effect without onInvalidRow: skip; remove it, or skip invalid rows",
+    ),
     "paged optimizer without a GPU": (
         {"optimization": {"optimizer": "paged_adamw8bit"}, "resources": {"gpus": 0}},
         "optimization.optimizer: paged_adamw8bit has no effect without a GPU; use adamw or adamw8bit",
@@ -91,6 +95,9 @@ REFUSED: dict[str, tuple[Spec, str]] = {
 ACCEPTED: dict[str, Spec] = {
     "adapter with lora": {"method": "lora", "adapter": {"rank": 8}},
     "quantization with qlora": {"method": "qlora", "quantization": {}},
+    "skipped rows with a limit": {
+        "dataset": {"source": "pvc://data/train.jsonl", "onInvalidRow": "skip", "maxInvalidFraction": 0.1}
+    },
     "paged optimizer on a GPU": {"resources": {"gpus": 1}, "optimization": {"optimizer": "paged_adamw8bit"}},
     "offload on a GPU": {"resources": {"gpus": 1}, "optimization": {"recompute": "offload"}},
     "8-bit optimizer on one GPU": {

@@ -145,6 +145,30 @@ class MemoryEstimate(StatusModel):
     )
 
 
+MOST_INVALID_ROWS = 5
+"""Invalid rows that are named."""
+ROW_LIMIT, ROW_MESSAGE_LIMIT = 128, 256
+
+
+class InvalidRow(StatusModel):
+    """One row that training skips."""
+
+    row: str = Field(max_length=ROW_LIMIT, description="File and row number, for example `train.jsonl, row 17`.")
+    message: str = Field(max_length=ROW_MESSAGE_LIMIT, description="What is invalid in it, in a sentence.")
+
+
+class InvalidRows(StatusModel):
+    """Rows that training skips because they are invalid (spec.dataset.onInvalidRow: skip)."""
+
+    count: int = Field(ge=1, description="Number of them, in the training rows and in a file of held-out rows.")
+    first: list[InvalidRow] = Field(
+        default=[],
+        max_length=MOST_INVALID_ROWS,
+        description=f"The first {MOST_INVALID_ROWS} of them, in the order of the file.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+
 class Report(StatusModel):
     """Body of a progress POST. Lists are complete, never deltas; only the newest report counts."""
 
@@ -160,6 +184,7 @@ class Report(StatusModel):
     checkpoints: Annotated[list[CheckpointStatus], Field(max_length=20)] = []
     model: ResolvedModel | None = None
     memory_estimate: MemoryEstimate | None = None
+    invalid_rows: InvalidRows | None = None
     warnings: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=8)] = {}
     """CamelCase reason -> sentence, for example GracePeriodTooShort."""
 
@@ -208,12 +233,18 @@ class Termination(StatusModel):
     metrics: Metrics = {}
     model: ResolvedModel | None = None
     memory_estimate: MemoryEstimate | None = None
+    invalid_rows: InvalidRows | None = None
     checkpoints: list[CheckpointStatus] = []
     exports: list[ExportStatus] = []
 
     def to_message(self) -> str:
-        """Return JSON of at most TERMINATION_LIMIT bytes: drop old checkpoints first, then cut long texts."""
+        """Return JSON of at most TERMINATION_LIMIT bytes.
+
+        What is dropped first: the names of invalid rows, then old checkpoints; then long texts are cut.
+        """
         document = self.to_json()
+        if len(_encode(document)) > TERMINATION_LIMIT and "invalidRows" in document:
+            document["invalidRows"]["first"] = []
         while len(_encode(document)) > TERMINATION_LIMIT and _drop_oldest(document):
             pass
         for key in ("metrics", "message", "advice", "exports", "checkpoints"):

@@ -15,7 +15,13 @@ from trainyard_crds.exports import Export
 from trainyard_crds.sources import DEFAULT_REGION, Sha256
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob import TrainingJobSpec
-from trainyard_crds.trainingjob_inputs import DATASET_RULES, VALIDATION_RULES, DatasetFormat
+from trainyard_crds.trainingjob_inputs import (
+    DATASET_RULES,
+    DEFAULT_INVALID_FRACTION,
+    VALIDATION_RULES,
+    DatasetFormat,
+    OnInvalidRow,
+)
 from trainyard_crds.trainingjob_resources import MAX_GPUS, MAX_NODES
 from trainyard_crds.trainingjob_rules import SHARED_RULES
 from trainyard_crds.trainingjob_training import (
@@ -75,12 +81,24 @@ class RunDataset(SpecModel):
     sha256: str | None = Sha256
     format: DatasetFormat = "auto"
     max_rows: int | None = Field(default=None, ge=1)
+    on_invalid_row: OnInvalidRow = Field(
+        default="fail",
+        exclude_if=lambda chosen: chosen == "fail",  # an older trainer rejects the unknown field
+    )
+    max_invalid_fraction: float | None = Field(default=None, gt=0, le=0.5)
     validation: RunValidation | None = None
 
     @model_validator(mode="after")
     def _check_rules(self) -> RunDataset:
         check(DATASET_RULES, self, "spec.dataset.")
         return self
+
+    @property
+    def skip_limit(self) -> float | None:
+        """Largest share of rows of a file that are skipped as invalid; None if an invalid row ends the run."""
+        if self.on_invalid_row == "fail":
+            return None
+        return self.max_invalid_fraction or DEFAULT_INVALID_FRACTION
 
 
 class Identity(SpecModel):

@@ -53,6 +53,8 @@ class Model(SpecModel):
 
 _ROWS = "write pvc://claim/file.jsonl, hf://org/name/file.jsonl or s3://bucket/file.jsonl; secrets go into a Secret"
 DatasetFormat = Literal["auto", "messages", "sharegpt", "alpaca", "query-response", "text", "tokenized"]
+OnInvalidRow = Literal["fail", "skip"]
+DEFAULT_INVALID_FRACTION = 0.05
 
 
 class HeldOutRows(Protocol):
@@ -75,6 +77,14 @@ class TrainingRows(Protocol):
         """The training file."""
 
     @property
+    def on_invalid_row(self) -> str:
+        """What an invalid row does: fail, skip."""
+
+    @property
+    def max_invalid_fraction(self) -> float | None:
+        """Largest share of invalid rows."""
+
+    @property
     def validation(self) -> HeldOutRows | None:
         """Held-out rows."""
 
@@ -92,6 +102,11 @@ DATASET_RULES: tuple[Rule[TrainingRows], ...] = (
         "spec.dataset.validation.source is the training file itself, so its evaluation is meaningless; "
         "name another file, or use fraction",
         holds=lambda rows: rows.validation is None or rows.validation.source != rows.source,
+    ),
+    Rule(
+        "!has(self.maxInvalidFraction) || self.onInvalidRow == 'skip'",
+        "spec.dataset.maxInvalidFraction has no effect without onInvalidRow: skip; remove it, or skip invalid rows",
+        holds=lambda rows: rows.max_invalid_fraction is None or rows.on_invalid_row == "skip",
     ),
 )
 
@@ -156,5 +171,22 @@ class Dataset(SpecModel):
     )
     max_rows: int | None = Field(
         default=None, ge=1, description="Maximum number of rows, from the start of the file. Default: all."
+    )
+    on_invalid_row: OnInvalidRow = Field(
+        default="fail",
+        description=(
+            "Effect of an invalid row among the training rows or in a file of held-out rows: fail ends the run with "
+            "exit code 65; skip leaves the row out and counts it in status.invalidRows. A file that cannot be read to "
+            "its end always ends the run."
+        ),
+    )
+    max_invalid_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description=(
+            "With onInvalidRow: skip, the largest share of invalid rows in a file; more end the run with exit code 65. "
+            f"Greater than 0, at most 0.5. Default: {DEFAULT_INVALID_FRACTION}."
+        ),
     )
     validation: Validation | None = Field(default=None, description="Held-out rows. Default: none, and no evaluation.")

@@ -13,6 +13,7 @@ from trainyard_crds.report import (
     CheckpointStatus,
     ExportStatus,
     Gpu,
+    InvalidRows,
     MemoryEstimate,
     Metrics,
     Progress,
@@ -127,6 +128,9 @@ class TrainingJobStatus(StatusModel):
     )
     memory_estimate: MemoryEstimate | None = Field(
         default=None, description="Predicted memory of the run on one device."
+    )
+    invalid_rows: InvalidRows | None = Field(
+        default=None, description="Rows that training skips because they are invalid."
     )
     checkpoints: list[CheckpointStatus] = Field(
         default=[],

@@ -88,6 +88,16 @@ def test_report_of_the_current_pod_is_written_to_the_status(gateway: Gateway, jo
     assert row[:6] == [job.name, "Running", "37%", "120/320", "0.0123", "1h12m"]
 
 
+def test_skipped_rows_of_a_report_are_in_the_status(gateway: Gateway, job: Job) -> None:
+    pod = job.pod()
+    job.record(pod, phase="Running")
+    report_until_accepted(gateway, job, pod, 1, 1)
+    skipped = {"count": 3, "first": [{"row": "train.jsonl, row 17", "message": "Field 'text' is missing."}]}
+    body = report(2, 2) | {"invalidRows": skipped}
+    assert gateway.post(progress_path(job.namespace, job.name), body, pod.token).code == 200
+    assert until(lambda: job.status().get("invalidRows")) == skipped
+
+
 def test_newest_report_is_written_at_most_every_ten_seconds(gateway: Gateway, job: Job) -> None:
     pod = job.pod()
     job.record(pod)

@@ -11,7 +11,7 @@ from trainyard_crds.trainingjob_status import FINAL_CONDITIONS, FINAL_PHASES
 from trainyard_kube.cache import Cache
 from trainyard_kube.resource import ResourceSpec
 
-OWNED_FIELDS = ("progress", "metrics", "gpus", "memoryEstimate", "checkpoints", "summary")
+OWNED_FIELDS = ("progress", "metrics", "gpus", "memoryEstimate", "invalidRows", "checkpoints", "summary")
 
 
 class JobKey(NamedTuple):

@@ -21,6 +21,8 @@ BODY_LIMIT = 64 * 1024
 FUTURE_LIMIT = timedelta(minutes=5)
 """Accepted clock skew of a node ahead of the gateway."""
 METRICS_LIMIT = 64
+_PARTS = ("gpus", "checkpoints", "memoryEstimate", "invalidRows")
+"""Status fields that a report sets beside progress and metrics."""
 _LARGEST_INTEGER = 2**53
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z][-\w./@]{0,62}", re.ASCII)
@@ -37,7 +39,7 @@ class ReportUpdate:
         order: Increases from one report of a pod to the next; None if the body has no such value.
         progress: `status.progress` (JSON).
         metrics: `status.metrics`.
-        parts: `gpus`, `checkpoints` and `memoryEstimate` (JSON) if the body has them.
+        parts: the fields in `_PARTS` (JSON) if the body has them.
         partial: Whether `progress` omits unchanged fields, as a Kubeflow body does.
     """
 
@@ -80,9 +82,7 @@ def parse_report(body: bytes, now: datetime) -> ReportUpdate:
         entry["createdAt"] = _time(entry["createdAt"], now, f"checkpoints.{index}.createdAt")
     progress = document["progress"]
     progress["updatedAt"] = _time(progress.get("updatedAt"), now, "progress.updatedAt")
-    parts: dict[str, Any] = {
-        name: document[name] for name in ("gpus", "checkpoints", "memoryEstimate") if name in document
-    }
+    parts: dict[str, Any] = {name: document[name] for name in _PARTS if name in document}
     return ReportUpdate(report.sequence, progress, document["metrics"], parts)
 
 

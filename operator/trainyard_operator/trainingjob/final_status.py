@@ -14,7 +14,7 @@ from trainyard_operator.reconcile.fields import format_time, parse_time
 from trainyard_operator.trainingjob.model import Observed
 
 _METRICS_LIMIT, _CHECKPOINTS_LIMIT, _EXPORTS_LIMIT = 64, 20, 20
-TERMINATION_FIELDS = ("progress", "metrics", "checkpoints", "exports", "model", "memoryEstimate")
+TERMINATION_FIELDS = ("progress", "metrics", "checkpoints", "exports", "model", "memoryEstimate", "invalidRows")
 """Status fields that come from a termination message."""
 
 
@@ -88,6 +88,8 @@ def _artefacts(termination: Termination) -> Object:
         values["model"] = termination.model.to_json()
     if termination.memory_estimate is not None:
         values["memoryEstimate"] = termination.memory_estimate.to_json()
+    if termination.invalid_rows is not None:
+        values["invalidRows"] = termination.invalid_rows.to_json()
     return values
 
 

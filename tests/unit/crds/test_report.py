@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard_crds.constants import TERMINATION_LIMIT
-from trainyard_crds.report import CheckpointStatus, ExportStatus, Outcome, Termination
+from trainyard_crds.report import (
+    ROW_LIMIT,
+    ROW_MESSAGE_LIMIT,
+    CheckpointStatus,
+    ExportStatus,
+    InvalidRow,
+    InvalidRows,
+    Outcome,
+    Termination,
+)
 
 
 def checkpoint(step: int, best: bool = False) -> CheckpointStatus:
@@ -27,6 +36,7 @@ def test_any_message_fits_and_parses(count: int, message: str, advice: str, metr
     termination = Termination(
         outcome=Outcome.FAILED, exit_code=65, reason="BadData", message=message, advice=advice, metrics=metrics,
         checkpoints=[checkpoint(step, best=step == 3) for step in range(count)],
+        invalid_rows=InvalidRows(count=9, first=[InvalidRow(row="r" * ROW_LIMIT, message="m" * ROW_MESSAGE_LIMIT)] * 5),
         exports=[ExportStatus(format="adapter", uri="pvc://c/p", bytes=1, digest="sha256:" + "b" * 64)],
     )  # fmt: skip
     text = termination.to_message()

@@ -40,12 +40,12 @@ def run_config(spec: dict[str, Any]) -> RunConfig:
     held_out = dict(dataset.get("validation", {}))
     if "source" in held_out:
         held_out["source"] = held_out["source"].replace("pvc://", "file:///")
-    source = dataset["source"].replace("pvc://", "file:///")
+    rows = {**dataset, "source": dataset["source"].replace("pvc://", "file:///")}
     return RunConfig.model_validate(
         {
             "run_directory": "/run",
             "model": {"source": "file:///model"},
-            "dataset": {"source": source} | ({"validation": held_out} if "validation" in dataset else {}),
+            "dataset": rows | ({"validation": held_out} if "validation" in dataset else {}),
             "gpus": resources.gpus,
             "nodes": resources.nodes,
             "processes": resources.processes * resources.nodes,

@@ -57,6 +57,7 @@ class Session:
             stage=reporter.stage,
             log=reporter.log,
             memory=reporter.memory,
+            invalid_rows=reporter.invalid_rows,
             progress=reporter.stage_progress,
             group=group or Group(),
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainyard_crds.exports import Export
-from trainyard_crds.report import MemoryEstimate, Stage
+from trainyard_crds.report import InvalidRows, MemoryEstimate, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.group.group import Group
 from trainyard_trainer.stop import StopFlag
@@ -94,6 +94,8 @@ class RunContext:
     """Report the share of the current stage done, 0 to 100: of a download or a copy."""
     memory: Callable[[MemoryEstimate, str], None] = lambda _estimate, _advice: None
     """Report the predicted peak of one device, and the advice for a run that ends without memory."""
+    invalid_rows: Callable[[InvalidRows], None] = lambda _rows: None
+    """Report the rows that are skipped because they are invalid."""
     group: Group = field(default_factory=Group)
     """The processes that train together."""
     metrics: dict[str, float] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from trainyard_crds.report import (
     CheckpointStatus,
     ExportStatus,
     Gpu,
+    InvalidRows,
     MemoryEstimate,
     Outcome,
     Progress,
@@ -75,6 +76,7 @@ class Reporter:
         self._early_end = ""
         self._memory: MemoryEstimate | None = None
         self._memory_advice = ""
+        self._invalid_rows: InvalidRows | None = None
 
     def stage(self, stage: Stage) -> None:
         """Enter a stage and report it at once."""
@@ -202,6 +204,11 @@ class Reporter:
             self.warn("MemoryTooSmall", f"{text} {advice}")
         self._submit_report(urgent=True)
 
+    def invalid_rows(self, rows: InvalidRows) -> None:
+        """Report the rows that are skipped because they are invalid."""
+        self._invalid_rows = rows
+        self._submit_report()
+
     def stopped_early(self, reason: str) -> None:
         """Record why the run ends before its last step, for the log and the termination.
 
@@ -239,6 +246,7 @@ class Reporter:
             "metrics": dict(self._metrics),
             "model": self._model,
             "memory_estimate": self._memory,
+            "invalid_rows": self._invalid_rows,
             "checkpoints": list(self._checkpoints),
         }
 
@@ -260,6 +268,7 @@ class Reporter:
             checkpoints=newest_and_best(self._checkpoints),
             model=self._model,
             memory_estimate=self._memory,
+            invalid_rows=self._invalid_rows,
             warnings=dict(self._warnings),
         )
         self._client.submit(report, urgent=urgent)

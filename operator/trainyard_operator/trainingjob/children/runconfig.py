@@ -126,6 +126,8 @@ def _dataset(dataset: Dataset) -> RunDataset:
         sha256=dataset.sha256,
         format=dataset.format,
         max_rows=dataset.max_rows,
+        on_invalid_row=dataset.on_invalid_row,
+        max_invalid_fraction=dataset.max_invalid_fraction,
         validation=validation,
     )
 

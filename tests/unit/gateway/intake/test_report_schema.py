@@ -43,6 +43,14 @@ def test_report_becomes_status_fields() -> None:
     TrainingJobStatus.model_validate(fields)
 
 
+def test_skipped_rows_become_a_status_field() -> None:
+    invalid = {"count": 3, "first": [{"row": "train.jsonl, row 17", "message": "Field 'text' is missing."}]}
+    fields = parse_report(report(invalidRows=invalid), NOW).status_fields({})
+    assert fields["invalidRows"] == invalid
+    assert "invalidRows" not in parse_report(report(), NOW).status_fields({})
+    TrainingJobStatus.model_validate(fields)
+
+
 def test_report_without_a_time_gets_the_current_time() -> None:
     assert parse_report(report(progress={"step": 1}), NOW).progress["updatedAt"] == "2026-06-01T12:00:00Z"
 

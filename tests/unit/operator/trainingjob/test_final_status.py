@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tests.unit.operator.trainingjob.state_model import observed_of
-from trainyard_crds.report import Outcome, Termination
+from trainyard_crds.report import InvalidRow, InvalidRows, Outcome, Termination
 from trainyard_operator.trainingjob.final_status import final_values
 from trainyard_operator.trainingjob.model import Observed
 
@@ -31,3 +31,9 @@ def test_attempt_that_lost_steps_reports_its_own_step() -> None:
     )
     values = final_values(observed(), termination, NOW)
     assert (values["summary"]["step"], values["summary"]["eta"]) == ("100/320", None)
+
+
+def test_skipped_rows_are_a_final_value() -> None:
+    skipped = InvalidRows(count=2, first=[InvalidRow(row="train.jsonl, row 17", message="Field 'text' is missing.")])
+    termination = Termination(outcome=Outcome.FINISHED, exit_code=0, reason="TrainingFinished", invalid_rows=skipped)
+    assert final_values(observed(), termination, NOW)["invalidRows"] == skipped.to_json()

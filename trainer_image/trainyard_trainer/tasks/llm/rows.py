@@ -35,7 +35,13 @@ def fetch_rows(context: RunContext) -> tuple[ExampleFile, ExampleFile | float | 
 
     def fetch(source: str, sha256: str | None, max_rows: int | None) -> ExampleFile:
         file = resolve_file(source, context.resolved, context.stop.check, access_of(context), sha256=sha256)
-        return ExampleFile(path=file.path, name=file.name, format=dataset.format, max_rows=max_rows)
+        return ExampleFile(
+            path=file.path,
+            name=file.name,
+            format=dataset.format,
+            max_rows=max_rows,
+            skip_limit=dataset.skip_limit,
+        )
 
     train = fetch(dataset.source, dataset.sha256, dataset.max_rows)
     if dataset.validation is None:

@@ -74,6 +74,8 @@ class LlmTask:
             tokenizer = load_tokenizer(base.path, base.name)
             prepared = prepare_rows(context, base, tokenizer, train, validation)
         context.metrics.update(prepared.metrics)
+        if prepared.invalid_rows is not None:
+            context.invalid_rows(prepared.invalid_rows)
         context.stage(Stage.LOADING_MODEL)
         planned = plan_memory(context, base)
         model = _load_model(context, base, planned.recompute)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -106,9 +106,9 @@ def _validate(arguments: argparse.Namespace, files: list[ExampleFile], poll: Pol
     files = files or _files_of(config)
     report = validate(files, poll, _token_check(arguments, config))
     _print(arguments, report.to_json(), _report_lines(report))
-    if report.total:
+    if report.prevents_training:
         names = ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
-        raise DataError(f"{names}: {_problems(report)} in {report.rows:,} rows.", "Correct or remove these rows.")
+        raise DataError(f"{names}: {_problems(report)} in {report.rows:,} rows.", _remedy(files))
 
 
 def _files_of(config: RunConfig | None) -> list[ExampleFile]:
@@ -127,6 +127,7 @@ def _files_of(config: RunConfig | None) -> list[ExampleFile]:
             name=source.removeprefix(SCHEME),
             format=data.format,
             max_rows=data.max_rows if field == "dataset.source" else None,
+            skip_limit=data.skip_limit,
         )
         for field, source in sources.items()
         if source
@@ -172,6 +173,12 @@ def _encoder(directory: Path, train_on: str, max_length: int) -> Encoder:
     return Encoder(load_tokenizer(directory, str(directory)), TRAIN_ON[train_on], str(directory))
 
 
+def _remedy(files: Sequence[ExampleFile]) -> str:
+    if all(file.skip_limit is None for file in files):
+        return "Correct or remove these rows, or let training skip invalid ones: spec.dataset.onInvalidRow: skip."
+    return "Correct or remove these rows."
+
+
 def _problems(report: Report) -> str:
     return f"{report.total:,} problem{'s' if report.total != 1 else ''}"
 
@@ -184,6 +191,8 @@ def _report_lines(report: Report) -> list[str]:
     hidden = report.total - min(_MAX_LINES, len(report.problems))
     if hidden:
         lines.append(f"... and {hidden:,} more (--json prints the first 100)")
+    if report.skipped:
+        lines.append(f"Training skips the {report.skipped:,} invalid rows (dataset.onInvalidRow: skip).")
     lines += [f"Warning: {_printable(warning.message)}" for warning in report.warnings]
     return lines if report.lengths is None else [*lines, *(_printable(line) for line in report.lengths.lines())]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from trainyard_crds.report import InvalidRows
 from trainyard_trainer.data.split import held_out
 from trainyard_trainer.errors import DataError
 from trainyard_trainer.tasks.text.batches import BatchSettings, TextBatches
 from trainyard_trainer.tasks.text.chat import Encoder
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import TrainOn
+from trainyard_trainer.tasks.text.invalid_rows import invalid_rows
 from trainyard_trainer.tasks.text.row_warnings import sentences
 from trainyard_trainer.tasks.text.token_cache import TokenCache
 from trainyard_trainer.tasks.text.token_rows import Overlong, TokenizedFile, tokenize_file
@@ -46,6 +48,8 @@ class Prepared:
     train: TrainBatches
     evaluation: TextBatches | None
     metrics: dict[str, float]
+    invalid_rows: InvalidRows | None
+    """Rows that were skipped because they are invalid; None if there are none."""
 
 
 class _Preparation:
@@ -81,6 +85,7 @@ class _Preparation:
             train=TrainBatches(batches, fingerprint),
             evaluation=evaluation,
             metrics=_metrics(files, batches, evaluation),
+            invalid_rows=invalid_rows([file.skipped for file in files]),
         )
 
     def _held_out(self, file: TokenizedFile, members: Sequence[int]) -> TextBatches:
@@ -121,6 +126,10 @@ class _Preparation:
         )
 
     def _log_losses(self, name: str, file: TokenizedFile) -> None:
+        if file.invalid:
+            total = file.seen + file.invalid
+            problem = f"are invalid and were skipped (spec.dataset.onInvalidRow). {file.skipped.named()}"
+            self.log("RowsInvalid", f"{file.invalid} of {total} rows of {name} {problem}")
         limit = f"longer than spec.llm.maxLength {self.request.batches.max_length} (longest: {file.longest} tokens)"
         if file.dropped:
             self.log("RowsDropped", f"{file.dropped} of {file.seen} rows of {name} are {limit} and were dropped.")

@@ -54,6 +54,7 @@ class TokenCache:
             "tokenizer": identity,
             "maxLength": max_length,
             "overlong": overlong,
+            **({} if file.skip_limit is None else {"skipLimit": file.skip_limit}),
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import DataError, RowError
-from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.chat import Encoded, Encoder
 from trainyard_trainer.tasks.text.formats.example import Example
-from trainyard_trainer.tasks.text.token_rows import Collector, Overlong, nothing_usable
+from trainyard_trainer.tasks.text.token_rows import Collector, Overlong, encoded_or_refused, nothing_usable
 
 _ROWS_KEPT = 20
 
@@ -79,26 +79,18 @@ class TokenCheck:
         Raises:
             ConfigurationError: the chat template cannot be used.
         """
-        try:
-            self._count(pairs)
-        except RowError:
-            return self._check_each(pairs)
-        return {}
-
-    def _check_each(self, pairs: Sequence[tuple[Row, Example]]) -> dict[int, RowError]:
         refused = {}
-        for at, pair in enumerate(pairs):
-            try:
-                self._count([pair])
-            except RowError as error:
-                refused[at] = error
+        for at, (found, pair) in enumerate(zip(encoded_or_refused(self._encoder, pairs), pairs, strict=True)):
+            if isinstance(found, RowError):
+                refused[at] = found
+            else:
+                self._count(found, *pair)
         return refused
 
-    def _count(self, pairs: Sequence[tuple[Row, Example]]) -> None:
-        for encoded, (row, example) in zip(self._encoder.encode_all(pairs), pairs, strict=True):
-            list(self._collector.accept(encoded, row, example))
-            if len(encoded.tokens) > self.lengths.max_length and len(self.lengths.first) < _ROWS_KEPT:
-                self.lengths.first.append((row.file, row.number, len(encoded.tokens)))
+    def _count(self, encoded: Encoded, row: Row, example: Example) -> None:
+        list(self._collector.accept(encoded, row, example))
+        if len(encoded.tokens) > self.lengths.max_length and len(self.lengths.first) < _ROWS_KEPT:
+            self.lengths.first.append((row.file, row.number, len(encoded.tokens)))
 
     def end_file(self, name: str) -> DataError | None:
         """The error of training if no row of the file is usable."""

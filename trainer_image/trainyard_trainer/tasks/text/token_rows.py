@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
-from trainyard_trainer.errors import DataError
+from trainyard_trainer.errors import DataError, RowError
 from trainyard_trainer.tasks.text.chat import Encoded, Encoder
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.example import Example
+from trainyard_trainer.tasks.text.invalid_rows import SkippedRows, too_many_invalid
 from trainyard_trainer.tasks.text.row_warnings import field_ignored
 
 Overlong = Literal["drop", "truncate", "split"]
@@ -102,6 +103,15 @@ class TokenizedFile:
     """The chat template, if a conversation was rendered with it."""
     warnings: dict[str, int]
     """Rows by warning, named as in `row_warnings`."""
+    invalid: int = 0
+    """Invalid rows that were skipped; `seen` does not count them."""
+    first_invalid: tuple[tuple[str, str], ...] = ()
+    """The first of them: label and sentence."""
+
+    @property
+    def skipped(self) -> SkippedRows:
+        """The invalid rows."""
+        return SkippedRows(self.invalid, tuple((label, sentence) for label, sentence in self.first_invalid))
 
 
 class Collector:
@@ -117,12 +127,28 @@ class Collector:
         self.lengths = array("i")
         self.dropped = self.truncated = self.split = self.without_loss = 0
         self.warnings: Counter[str] = Counter()
+        self.skipped = SkippedRows()
 
-    def used(self, encoder: Encoder, examples: Iterator[tuple[Row, Example]]) -> Iterator[Encoded]:
-        """Tokenise the rows and yield the usable ones."""
-        while batch := list(islice(examples, _BATCH_ROWS)):
-            for encoded, (row, example) in zip(encoder.encode_all(batch), batch, strict=True):
-                yield from self.accept(encoded, row, example)
+    def used(
+        self, encoder: Encoder, outcomes: Iterator[tuple[Row, Example] | RowError], *, skip_invalid: bool
+    ) -> Iterator[Encoded]:
+        """Tokenise the rows and yield the usable ones.
+
+        Raises:
+            RowError: a row is invalid, unless `skip_invalid`.
+        """
+        while batch := list(islice(outcomes, _BATCH_ROWS)):
+            valid = [outcome for outcome in batch if not isinstance(outcome, RowError)]
+            encoded = iter(encoded_or_refused(encoder, valid))
+            for outcome in batch:
+                found = outcome if isinstance(outcome, RowError) else next(encoded)
+                if isinstance(outcome, RowError) or isinstance(found, RowError):
+                    assert isinstance(found, RowError)
+                    if not skip_invalid:
+                        raise found
+                    self.skipped.add(found)
+                else:
+                    yield from self.accept(found, *outcome)
 
     @property
     def origins(self) -> Origins:
@@ -156,6 +182,18 @@ class Collector:
         yield from usable
 
 
+def encoded_or_refused(encoder: Encoder, pairs: Sequence[tuple[Row, Example]]) -> list[Encoded | RowError]:
+    """Tokenise rows, with an error in place of each that the chat template refuses.
+
+    Raises:
+        ConfigurationError: the chat template cannot be used.
+    """
+    try:
+        return list(encoder.encode_all(pairs))
+    except RowError as error:
+        return [error] if len(pairs) == 1 else [encoded_or_refused(encoder, [pair])[0] for pair in pairs]
+
+
 def tokenize_file(
     file: ExampleFile,
     encoder: Encoder,
@@ -175,13 +213,17 @@ def tokenize_file(
 
     Raises:
         ConfigurationError: the chat template cannot be used.
-        DataError: a row is invalid, or none is usable.
+        DataError: a row is invalid (where they are skipped: too many are), or none is usable.
         NotFoundError: the file does not exist.
     """
     found = file.resolve_format()
     file = replace(file, format=found)
     collector = Collector(max_length, overlong)
-    rows = TokenRows.of(collector.used(encoder, file.examples(poll)))
+    limit, skipped = file.skip_limit, collector.skipped
+    rows = TokenRows.of(collector.used(encoder, file.outcomes(poll), skip_invalid=limit is not None))
+    all_rows = len(collector.lengths) + skipped.count
+    if limit is not None and skipped.count > limit * all_rows:
+        raise too_many_invalid(file.name, skipped.count, all_rows, limit, skipped.named())
     if not len(rows):
         raise nothing_usable(file.name, collector)
     return TokenizedFile(
@@ -197,6 +239,8 @@ def tokenize_file(
         longest=max(collector.lengths),
         template=encoder.template,
         warnings=dict(collector.warnings),
+        invalid=collector.skipped.count,
+        first_invalid=collector.skipped.first,
     )
 
 

@@ -14,6 +14,7 @@ from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.formats.detect import detect
 from trainyard_trainer.tasks.text.formats.example import Example
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
+from trainyard_trainer.tasks.text.invalid_rows import too_many_invalid
 from trainyard_trainer.tasks.text.row_warnings import field_ignored, sentences
 
 if TYPE_CHECKING:  # needs transformers
@@ -60,6 +61,15 @@ class Report:
     lengths: Lengths | None = None
     """None if the rows were not tokenised."""
     warnings: list[Warned] = field(default_factory=list)
+    invalid: Counter[str] = field(default_factory=Counter)
+    """Invalid rows by file."""
+    skipped: int = 0
+    """Invalid rows that training skips; each is a problem too."""
+
+    @property
+    def prevents_training(self) -> bool:
+        """Whether training ends with an error."""
+        return self.total > self.skipped
 
     @property
     def total(self) -> int:
@@ -72,6 +82,11 @@ class Report:
         if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append(problem)
 
+    def add_row(self, file: str, error: RowError) -> None:
+        """Count an invalid row of a file."""
+        self.invalid[file] += 1
+        self.add(_problem_of_row(error))
+
     def to_json(self) -> dict[str, object]:
         """The camelCase document."""
         document: dict[str, object] = {
@@ -81,6 +96,8 @@ class Report:
             "problemsByKind": dict(self.counts.most_common()),
             "firstProblems": [vars(problem) for problem in self.problems],
         }
+        if self.skipped:
+            document["rowsSkipped"] = self.skipped
         if self.warnings:
             document["warnings"] = [vars(warning) for warning in self.warnings]
         return document if self.lengths is None else {**document, "lengths": self.lengths.to_json()}
@@ -109,17 +126,16 @@ def validate(
             tokens.begin_file()
         try:
             _validate_file(file, report, poll, tokens, warnings)
+            _skip(file, report, report.rows - before)
             if report.rows == before:
-                report.add(_problem_of_file(file, DataError(f"{file.name} has no rows.", "Add rows.")))
+                report.add(_problem_of_file(file.name, DataError(f"{file.name} has no rows.", "Add rows.")))
         except RowError as error:
             report.rows += 1
             report.add(_problem_of_row(error))
         except DataError as error:
-            report.add(_problem_of_file(file, error))
-        if tokens is not None and (unusable := tokens.end_file(file.name)) is not None:
-            report.add(_problem_of_file(file, unusable, kind="NothingToLearn"))
+            report.add(_problem_of_file(file.name, error))
         if tokens is not None:
-            warnings.update(tokens.warnings)
+            _end_tokens(file, report, tokens, warnings)
         for kind, sentence in sentences(warnings, report.rows - before, file.name):
             report.warnings.append(Warned(file=file.name, kind=kind, message=sentence))
     if tokens is not None:
@@ -140,7 +156,7 @@ def _validate_file(
             try:
                 refused = tokens.check([outcome for outcome in batch if not isinstance(outcome, RowError)])
             except ConfigurationError as error:
-                report.add(_problem_of_file(file, error, kind="ChatTemplate"))
+                report.add(_problem_of_file(file.name, error, kind="ChatTemplate"))
                 tokens = None
         parsed = 0
         for outcome in batch:
@@ -149,9 +165,27 @@ def _validate_file(
             invalid = outcome if isinstance(outcome, RowError) else refused.get(parsed)
             parsed += not isinstance(outcome, RowError)
             if invalid is not None:
-                report.add(_problem_of_row(invalid))
+                report.add_row(file.name, invalid)
             elif tokens is None and not isinstance(outcome, RowError):
                 warnings.update(map(field_ignored, outcome[1].ignored))
+
+
+def _end_tokens(file: ExampleFile, report: Report, tokens: TokenCheck, warnings: Counter[str]) -> None:
+    if (unusable := tokens.end_file(file.name)) is not None:
+        report.add(_problem_of_file(file.name, unusable, kind="NothingToLearn"))
+    warnings.update(tokens.warnings)
+
+
+def _skip(file: ExampleFile, report: Report, rows: int) -> None:
+    """Count the invalid rows of a file as skipped where training skips them, or report that there are too many."""
+    if file.skip_limit is None:
+        return
+    count = report.invalid[file.name]
+    if count <= file.skip_limit * rows:
+        report.skipped += count
+        return
+    error = too_many_invalid(file.name, count, rows, file.skip_limit)
+    report.add(_problem_of_file(file.name, error, kind="TooManyInvalidRows"))
 
 
 def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
@@ -169,6 +203,10 @@ def _batches(outcomes: Iterator[Outcome], size: int) -> Iterator[list[Outcome]]:
 
 
 def _outcomes(file: ExampleFile, report: Report) -> Iterator[Outcome]:
+    if file.skip_limit is not None:  # as training does
+        report.formats[file.name] = file.resolve_format()
+        yield from file.outcomes()
+        return
     for row in file.rows():
         if isinstance(row, RowError):
             yield row
@@ -206,5 +244,5 @@ def _problem_of_row(error: RowError) -> Problem:
     )
 
 
-def _problem_of_file(file: ExampleFile, error: TrainerError, kind: str = "UnreadableFile") -> Problem:
-    return Problem(file=file.name, row=None, field=None, kind=kind, message=error.message, remedy=error.advice)
+def _problem_of_file(name: str, error: TrainerError, kind: str = "UnreadableFile") -> Problem:
+    return Problem(file=name, row=None, field=None, kind=kind, message=error.message, remedy=error.advice)

@@ -1,5 +1,6 @@
 """Interrupted training of a language model ends with the bits of uninterrupted training."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def test_resume_with_other_rows_is_refused(tmp_path: Path, tiny_model: Path) -> 
     termination = train(run)
     assert termination.exit_code == 65
     assert termination.outcome is Outcome.FAILED
+
+
+def test_a_resumed_run_skips_the_same_rows(tmp_path: Path, tiny_model: Path) -> None:
+    run = config(tmp_path, tiny_model, "run", "lora")
+    run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"on_invalid_row": "skip"})})
+    tiny.write_rows(tmp_path / "rows.jsonl", [{"messages": 7}, *tiny.questions(40)])
+    interrupted = train(run, interrupted_at=7)
+    shutil.rmtree(Path(run.run_directory) / "cache")
+    finished = train(run)
+    assert (interrupted.outcome, finished.outcome) == (Outcome.INTERRUPTED, Outcome.FINISHED)
+    assert finished.invalid_rows is not None
+    assert (finished.invalid_rows.count, finished.invalid_rows) == (1, interrupted.invalid_rows)
+    assert finished.invalid_rows.first[0].row.endswith("rows.jsonl, row 1")
 
 
 class TickingTask(LlmTask):

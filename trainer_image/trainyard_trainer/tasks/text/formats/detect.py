@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
+from trainyard_trainer.errors import RowError
 from trainyard_trainer.tasks.text.formats.registry import FORMATS
 
 
@@ -23,6 +25,23 @@ def detect(rows: Sequence[Row]) -> DatasetFormat:
             remedy = "Write all rows of a file in one format, or set spec.dataset.format."
             raise row.error(problem, remedy, kind="MixedFormats")
     return found
+
+
+def detect_most(rows: Sequence[Row]) -> DatasetFormat:
+    """The format of most of the first rows of a file, at least one; of two equally frequent ones the first.
+
+    Raises:
+        RowError: no row fits a format.
+    """
+    counts, errors = Counter[DatasetFormat](), list[RowError]()
+    for row in rows:
+        try:
+            counts[_detect_row(row)] += 1
+        except RowError as error:
+            errors.append(error)
+    if not counts:
+        raise errors[0]
+    return counts.most_common(1)[0][0]
 
 
 def _detect_row(row: Row) -> DatasetFormat:
