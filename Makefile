@@ -59,14 +59,15 @@ generate: venv ## Write CRDs, the chart's CRD templates, schemas and the API ref
 reviewable: fix generate ## Regenerate everything; fails on a dirty tree.
 	@git diff --exit-code --stat || { echo "the files above changed; commit them"; exit 1; }
 
-# Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt is the
-# separate environment of a test server.
+# Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt and
+# llama-cpp.txt are the separate environments of programs that tests use.
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: venv ## Resolve the lock files from pyproject.toml.
 	@$(UV_COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
 	@$(UV_COMPILE) --extra operator --extra gateway -c requirements/dev.txt pyproject.toml -o requirements/operator.txt
 	@$(UV_COMPILE) --extra trainer -c requirements/dev.txt pyproject.toml -o requirements/trainer.txt
 	@$(UV_COMPILE) requirements/moto.in -o requirements/moto.txt
+	@$(UV_COMPILE) requirements/llama-cpp.in -o requirements/llama-cpp.txt
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tests.unit.trainer.families.texts import CORPUS
+from tests.unit.trainer.families.texts import CORPUS, HARD_TEXTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 SPACE = "\u2581"
@@ -76,6 +76,8 @@ def byte_level(
 ) -> Tokenizer:
     """A byte-level BPE tokenizer.
 
+    Its vocabulary is learnt without a split, so that a text split elsewhere becomes other tokens.
+
     Args:
         splitter: Its pre-tokenizer; the default is GPT-2's.
         normalizer: Its normalizer.
@@ -85,17 +87,18 @@ def byte_level(
         ignore_merges: Whether a word that is a token is not split.
     """
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False) if splitter is None else splitter
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=256 + 300 + len(first),
+        vocab_size=256 + 500 + len(first),
         special_tokens=list(first),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator([*CORPUS, *HARD_TEXTS.values()], trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False) if splitter is None else splitter
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.add_tokens(list(last))
     after = processors.ByteLevel(trim_offsets=False)
     tokenizer.post_processor = after if bos is None else processors.Sequence([after, before_text(tokenizer, bos)])

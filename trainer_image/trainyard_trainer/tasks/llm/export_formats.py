@@ -13,7 +13,7 @@ from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.batches import TextBatch
 from trainyard_trainer.tasks.text.export.adapter_merge import check_mergeable
 from trainyard_trainer.tasks.text.export.format import ExportFormat, ExportJob
-from trainyard_trainer.tasks.text.export.gguf import check_gguf, gguf_usage, write_gguf
+from trainyard_trainer.tasks.text.export.gguf import check_gguf, gguf_usage, remark_on_gguf, write_gguf
 from trainyard_trainer.tasks.text.export.logit_diff import LogitDiff, probe_of
 from trainyard_trainer.tasks.text.export.merged import write_merged
 from trainyard_trainer.tasks.text.export.readme import adapter_usage, model_usage, write_readme
@@ -27,7 +27,12 @@ FORMATS: Mapping[exports.ExportFormat, ExportFormat] = {
         title="Fine-tuned (adapter merged)", usage=model_usage, write=write_merged, merges=True, compares=True
     ),
     "gguf": ExportFormat(
-        title="Fine-tuned, in GGUF:", usage=gguf_usage, write=write_gguf, check=check_gguf, merges=True
+        title="Fine-tuned, in GGUF:",
+        usage=gguf_usage,
+        write=write_gguf,
+        check=check_gguf,
+        remark=remark_on_gguf,
+        merges=True,
     ),
 }
 
@@ -77,7 +82,9 @@ def write_export(job: ExportJob) -> ExportNotes:
     diff = form.write(job)
     write_readme(job, form, merged_into)
     return (
-        ExportNotes(message=_message(job, diff), facts=_facts(job, merged_into, diff)) if form.merges else ExportNotes()
+        ExportNotes(message=_message(job, form, diff), facts=_facts(job, merged_into, diff))
+        if form.merges
+        else ExportNotes()
     )
 
 
@@ -107,7 +114,12 @@ def _facts(job: ExportJob, merged_into: str | None, diff: LogitDiff | None) -> d
     return facts
 
 
-def _message(job: ExportJob, diff: LogitDiff | None) -> str | None:
+def _message(job: ExportJob, form: ExportFormat, diff: LogitDiff | None) -> str | None:
+    sentences = (_difference(job, diff), form.remark(job.tokenizer))
+    return " ".join(sentence for sentence in sentences if sentence) or None
+
+
+def _difference(job: ExportJob, diff: LogitDiff | None) -> str | None:
     """Return the measured difference; else, after qlora, that the merge has one which was not measured."""
     if diff is not None:
         return diff.sentence

@@ -53,6 +53,11 @@ def accept(_base: LocalModel) -> None:
     """Accept every base model."""
 
 
+def no_remark(_tokenizer: Any) -> str | None:
+    """Return None: the export does what the trained model does."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportFormat:
     """How one format is written.
@@ -62,6 +67,7 @@ class ExportFormat:
         usage: The README's example of how the export is loaded.
         write: Write the export; returns its difference to the trained model where that was measured.
         check: Refuse, before rows are read, a base model whose export could not be written.
+        remark: What a user of an export with this tokenizer must know; None for nothing.
         merges: Whether an adapter is merged into the base model.
         compares: Whether the export is compared with the trained model on training rows.
     """
@@ -70,5 +76,6 @@ class ExportFormat:
     usage: Callable[[LocalModel], str]
     write: Callable[[ExportJob], LogitDiff | None]
     check: Callable[[LocalModel], None] = accept
+    remark: Callable[[Any], str | None] = no_remark
     merges: bool = False
     compares: bool = False

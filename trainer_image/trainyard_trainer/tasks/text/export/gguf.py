@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards, stored_names
 from trainyard_trainer.tasks.text.export.format import ExportJob
@@ -29,6 +31,13 @@ def check_gguf(base: LocalModel) -> None:
     check_supported(base.path, base.name)
 
 
+def remark_on_gguf(tokenizer: Any) -> str | None:
+    """Return how llama.cpp reads texts otherwise than the tokenizer; None where it does not."""
+    from trainyard_trainer.tasks.text.export.gguf_tokenizer import remark_on
+
+    return remark_on(tokenizer)
+
+
 def write_gguf(job: ExportJob) -> None:
     """Write the model: that of full training, or the base model with the adapter merged into it.
 
@@ -51,6 +60,7 @@ def write_gguf(job: ExportJob) -> None:
         {name: shape for shard in shards for name, shape in shard.shapes().items()},
         job.base.path,
         job.directory / f"model-{kind}.gguf",
+        tokenizer=job.tokenizer,
         name=identity.name if identity else job.base.name,
         type_=kind,
         poll=job.poll,

@@ -24,6 +24,7 @@ from trainyard_trainer.tasks.text.export.gguf_metadata import (
     write_metadata,
 )
 from trainyard_trainer.tasks.text.export.stored_weights import Shard, read_config
+from trainyard_trainer.tasks.text.models.tokenizer import load_tokenizer
 
 _TYPES = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -68,6 +69,7 @@ def check_supported(directory: Path, name: str) -> None:
 
     Raises:
         ConfigurationError: Its architecture, position encoding or tokenizer is not supported.
+        NotFoundError: It has no tokenizer.
     """
     config = read_config(directory)
     if config.get("model_type") not in ARCHITECTURES:
@@ -75,7 +77,7 @@ def check_supported(directory: Path, name: str) -> None:
             f"{name} is of the architecture {config.get('model_type')}, which cannot be exported as gguf.",
             f"Leave gguf out of spec.exports, or use a model of one of these: {', '.join(ARCHITECTURES)}.",
         )
-    check_metadata(config, directory, name)
+    check_metadata(config, load_tokenizer(directory, name), name)
 
 
 def write_file(
@@ -84,6 +86,7 @@ def write_file(
     model: Path,
     path: Path,
     *,
+    tokenizer: Any,
     name: str,
     type_: GgufType,
     poll: Callable[[], None],
@@ -93,8 +96,9 @@ def write_file(
     Args:
         shards: Its files with their tensors.
         shapes: The shape of every tensor.
-        model: Directory with its config and tokenizer.
+        model: Directory with its config.
         path: The file to write.
+        tokenizer: Its tokenizer.
         name: The model's name in the file.
         type_: How matrices are stored; vectors are f32.
         poll: Called between tensors; may raise.
@@ -105,7 +109,7 @@ def write_file(
     entries = _entries(shapes, config, kind)
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     try:
-        write_metadata(writer, config, model, name=name, file_type=file_type)
+        write_metadata(writer, config, tokenizer, name=name, file_type=file_type)
         factors = rope_factors(config)
         if factors is not None:
             entries = {_ROPE_FACTORS: _Entry(_ROPE_FACTORS, factors.shape, GGMLQuantizationType.F32), **entries}

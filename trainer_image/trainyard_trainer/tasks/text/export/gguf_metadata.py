@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gguf
@@ -27,7 +27,7 @@ _SCALINGS = {"linear": RopeScalingType.LINEAR, "yarn": RopeScalingType.YARN}
 _ADVICE = "Leave gguf out of spec.exports."
 
 
-def check_metadata(config: Mapping[str, Any], directory: Path, name: str) -> None:
+def check_metadata(config: Mapping[str, Any], tokenizer: Any, name: str) -> None:
     """Refuse position encodings and tokenizers that a GGUF file cannot describe.
 
     Raises:
@@ -39,23 +39,23 @@ def check_metadata(config: Mapping[str, Any], directory: Path, name: str) -> Non
             f"{name} scales its positions by '{kind}', which cannot be exported as gguf.",
             f"{_ADVICE} Known are default, llama3, {', '.join(_SCALINGS)}.",
         )
-    check_tokenizer(directory, name)
+    check_tokenizer(tokenizer, name, config["vocab_size"])
 
 
 def write_metadata(
-    writer: GGUFWriter, config: Mapping[str, Any], directory: Path, *, name: str, file_type: LlamaFileType
+    writer: GGUFWriter, config: Mapping[str, Any], tokenizer: Any, *, name: str, file_type: LlamaFileType
 ) -> None:
     """Write every key of a model.
 
     Args:
         writer: The file.
         config: The model's config.json.
-        directory: Its tokenizer.
+        tokenizer: Its tokenizer.
         name: The model's name in the file.
         file_type: The type of most matrices.
     """
     writer.add_type("model")
-    writer.add_name(name)
+    writer.add_name(_without_effect(name))
     writer.add_file_type(int(file_type))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(config["max_position_embeddings"])
@@ -69,7 +69,7 @@ def write_metadata(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     _write_rope(writer, config)
-    write_tokenizer(writer, directory, config["vocab_size"])
+    write_tokenizer(writer, tokenizer, config)
 
 
 def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
@@ -109,6 +109,11 @@ def _write_rope(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
         if "original_max_position_embeddings" in rope:
             writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def _without_effect(name: str) -> str:
+    """Return a name that llama.cpp shows only: by some words in it, it changes how it reads control tokens."""
+    return re.sub(r"(?i)(phi|modern)-?(?=3|bert)", r"\1 ", name)
 
 
 def _head_size(config: Mapping[str, Any]) -> int:

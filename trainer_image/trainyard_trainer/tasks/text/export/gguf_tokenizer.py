@@ -1,123 +1,143 @@
-"""The tokenizer of a GGUF file: llama.cpp then splits a text into the same tokens."""
+"""The tokenizer of a GGUF file: llama.cpp then splits a text into the tokens of training.
+
+llama.cpp splits texts by code of its own, which a name in the file selects. A tokenizer is written only where every
+part of it is known to be reproduced by that code; `gguf_byte_level` and `gguf_sentencepiece` hold the two kinds.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from gguf import GGUFWriter, SpecialVocab, TokenType
+from gguf import GGUFWriter, TokenType
 
 from trainyard_trainer.errors import ConfigurationError
+from trainyard_trainer.tasks.text.export import gguf_byte_level, gguf_sentencepiece
+from trainyard_trainer.tasks.text.export.gguf_pipeline import Document, parts_of
 
-_SPACE = "\u2581"
-"""SentencePiece's sign for a space."""
-_PRE_TOKENIZERS = {
-    # How text is split before BPE, known by the group of digits in the pattern.
-    r"\p{N}{1,3}": "llama-bpe",
-    r"|\p{N}|": "qwen2",
-}
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _ADVICE = (
-    "Leave gguf out of spec.exports. Known are tokenizers (tokenizer.json) of byte-level BPE of the GPT-2, Llama 3 and "
-    "Qwen kinds, and of SentencePiece BPE with byte fallback of the Llama 2, Mistral and Gemma kinds."
+    "Leave gguf out of spec.exports. Known are tokenizers of byte-level BPE with the splits of {splits}, and of "
+    "SentencePiece BPE with byte fallback as in Llama 2, Mistral 7B v0.1 and Gemma."
 )
+_NORMALIZATION_REMARK = (
+    "llama.cpp does not bring texts to the Unicode form NFC, which this tokenizer does: texts with separate combining "
+    "marks become other tokens there."
+)
+_FLAGS = {
+    "lstrip": "takes in white space before it",
+    "rstrip": "takes in white space after it",
+    "single_word": "is found only as a word of its own",
+}
+_NAMED = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 
-Document = Mapping[str, Any]
 
-
-def check_tokenizer(directory: Path, name: str) -> None:
+def check_tokenizer(tokenizer: Any, name: str, vocabulary: int) -> None:
     """Refuse tokenizers that llama.cpp does not reproduce.
 
+    Args:
+        tokenizer: The tokenizer of transformers that texts are tokenised with.
+        name: The model's name in messages.
+        vocabulary: Rows of the model's embedding.
+
     Raises:
-        ConfigurationError: The model has one.
+        ConfigurationError: It is one.
     """
-    if not (directory / "tokenizer.json").is_file():
+    if not tokenizer.is_fast:
         raise ConfigurationError(
-            f"{name} has no tokenizer.json, which an export as gguf reads.",
-            "Leave gguf out of spec.exports, or add one: load the tokenizer in transformers and call save_pretrained.",
+            f"The tokenizer of {name} has no tokenizer.json and cannot be converted to one.",
+            "Leave gguf out of spec.exports.",
         )
-    problem = _problem(_read(directory))
+    document = _document(tokenizer)
+    problem = (
+        _beyond_embedding(tokenizer, vocabulary)
+        or _problem(document)
+        or _added_token_problem(tokenizer, document)
+        or _around_problem(tokenizer)
+    )
     if problem is not None:
-        raise ConfigurationError(f"The tokenizer of {name} is none that can be written as gguf: {problem}.", _ADVICE)
+        advice = _ADVICE.format(splits=", ".join(gguf_byte_level.KNOWN))
+        raise ConfigurationError(f"The tokenizer of {name} cannot be written as gguf: {problem}.", advice)
 
 
-def write_tokenizer(writer: GGUFWriter, directory: Path, vocabulary: int) -> None:
+def remark_on(tokenizer: Any) -> str | None:
+    """Return what llama.cpp does otherwise than a tokenizer that `check_tokenizer` accepts; None when it is nothing."""
+    normalizers = parts_of(_document(tokenizer), "normalizer")
+    return _NORMALIZATION_REMARK if any(part["type"] == "NFC" for part in normalizers) else None
+
+
+def write_tokenizer(writer: GGUFWriter, tokenizer: Any, config: Mapping[str, Any]) -> None:
     """Write every key of a tokenizer that `check_tokenizer` accepts.
 
     Args:
         writer: The file.
-        directory: The tokenizer.
-        vocabulary: Rows of the model's embedding; those without a token are written as unused.
+        tokenizer: The tokenizer of transformers that texts are tokenised with.
+        config: The model's config.json. Rows of the embedding (`vocab_size`) without a token are written as unused.
     """
-    document = _read(directory)
+    document, vocabulary = _document(tokenizer), config["vocab_size"]
     tokens, types = _tokens(document, vocabulary)
-    pieces = _is_sentencepiece(document)
-    writer.add_tokenizer_model("llama" if pieces else "gpt2")
-    writer.add_tokenizer_pre("default" if pieces else _pre_tokenizer(document) or "default")
-    if pieces:
-        _mark_bytes(document, tokens, types)
-        writer.add_token_scores(_scores(document, tokens))
-        writer.add_add_space_prefix(_prepends_space(document))
+    kind = gguf_sentencepiece if _is_sentencepiece(document) else gguf_byte_level
+    kind.write(writer, document, tokens, types)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    SpecialVocab(directory, load_merges=not pieces, n_vocab=vocabulary).add_to_gguf(writer, quiet=True)
+    _write_special_tokens(writer, tokenizer, config)
 
 
-def _read(directory: Path) -> Document:
-    document: Document = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+def _document(tokenizer: Any) -> Document:
+    document: Document = json.loads(tokenizer.backend_tokenizer.to_str())
     return document
 
 
 def _problem(document: Document) -> str | None:
-    """Return why the tokenizer cannot be written; None when it can."""
-    model = document.get("model") or {}
-    if model.get("type") == "Unigram":
+    """Return why llama.cpp would split texts differently; None when it does not."""
+    kind = document["model"]["type"]
+    if kind == "Unigram":
         return "it is a Unigram model, whose texts llama.cpp would split differently"
-    if model.get("type") != "BPE":
-        return f"it is of the type {model.get('type')}"
-    if not model.get("byte_fallback"):
-        return None if _pre_tokenizer(document) else "it splits text in a way that llama.cpp has no name for"
-    return _sentencepiece_problem(document, model)
+    if kind != "BPE":
+        return f"it is of the type {kind}"
+    return gguf_sentencepiece.problem(document) if _is_sentencepiece(document) else gguf_byte_level.problem(document)
 
 
-def _sentencepiece_problem(document: Document, model: Document) -> str | None:
-    missing = [byte for byte in _BYTES if byte not in model["vocab"]]
-    if missing:
-        return f"it has no token {missing[0]}, and so none for a character that is in no other token"
-    odd = [name for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges") if model.get(name)]
-    if odd:
-        return f"it uses {odd[0]}"
-    unknown = [_kind(part) for part in _normalizers(document) if not _is_known_normalizer(part)]
-    unknown += [_kind(part) for part in _pre_tokenizers(document) if not _is_known_pre_tokenizer(part, model)]
-    return f"it changes text by {unknown[0]}" if unknown else None
+def _beyond_embedding(tokenizer: Any, vocabulary: int) -> str | None:
+    text, number = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    if number < vocabulary:
+        return None
+    return (
+        f"its token {text} has the number {number}, but the model has embeddings for {vocabulary} tokens; remove the "
+        "token from the tokenizer's files, or resize the embedding"
+    )
 
 
-def _is_known_normalizer(part: Document) -> bool:
-    """Whether a normalizer only replaces spaces by the sign or prepends one, as llama.cpp does."""
-    if part["type"] == "Replace":
-        return bool(part["pattern"] == {"String": " "} and part["content"] == _SPACE)
-    return bool(part["type"] == "Prepend" and part["prepend"] == _SPACE)
+def _added_token_problem(tokenizer: Any, document: Document) -> str | None:
+    """Return how an added token is found in a text otherwise than by llama.cpp, which looks for its plain text."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    for token in document["added_tokens"]:
+        text = token["content"]
+        for flag, meaning in _FLAGS.items():
+            if token[flag]:
+                return f"its token {text} {meaning}, which llama.cpp does not do"
+        if token["normalized"] and normalizer is not None and normalizer.normalize_str(text) != text:
+            return f"its token {text} is looked for in the normalised text, which llama.cpp does not do"
+    return None
 
 
-def _is_known_pre_tokenizer(part: Document, model: Document) -> bool:
-    """Whether a pre-tokenizer splits only at spaces that no token contains."""
-    if part["type"] == "Split":
-        return bool(part["pattern"] == {"String": " "})  # the normalizer has left none
-    splits = part.get("split", True) and any(_SPACE in token[1:] for token in model["vocab"])
-    return bool(part["type"] == "Metaspace" and part["replacement"] == _SPACE and not splits)
+def _around_problem(tokenizer: Any) -> str | None:
+    before, after = _around_text(tokenizer)
+    if before in ([], [tokenizer.bos_token_id]) and after in ([], [tokenizer.eos_token_id]):
+        return None
+    added = " ".join(tokenizer.convert_ids_to_tokens([*before, *after]))
+    return f"it puts {added} around a text, and llama.cpp its first and its last token only (bos_token, eos_token)"
+
+
+def _around_text(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens that are added before and after a text."""
+    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+    start = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def _is_sentencepiece(document: Document) -> bool:
     return bool(document["model"].get("byte_fallback"))
-
-
-def _prepends_space(document: Document) -> bool:
-    """Whether a space is prepended to a text. Unlike llama.cpp, Metaspace adds none to a text that begins with one."""
-    schemes = [part.get("prepend_scheme") for part in _pre_tokenizers(document) if part["type"] == "Metaspace"]
-    prepended = any(part["type"] == "Prepend" for part in _normalizers(document))
-    return prepended or any(scheme != "never" for scheme in schemes)
 
 
 def _tokens(document: Document, vocabulary: int) -> tuple[list[str], list[TokenType]]:
@@ -126,61 +146,32 @@ def _tokens(document: Document, vocabulary: int) -> tuple[list[str], list[TokenT
     types = [TokenType.UNUSED] * vocabulary
     for text, number in document["model"]["vocab"].items():
         tokens[number], types[number] = text, TokenType.NORMAL
-    for added in document.get("added_tokens", []):
+    for added in document["added_tokens"]:
         number = added["id"]
         tokens[number] = added["content"]
-        types[number] = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
+        types[number] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     return tokens, types
 
 
-def _mark_bytes(document: Document, tokens: list[str], types: list[TokenType]) -> None:
-    """Set the token types of SentencePiece; added tokens contain spaces, not the sign."""
-    vocab = document["model"]["vocab"]
-    for byte in _BYTES:
-        types[vocab[byte]] = TokenType.BYTE
-    if (unknown := document["model"].get("unk_token")) in vocab:
-        types[vocab[unknown]] = TokenType.UNKNOWN
-    for number, kind in enumerate(types):
-        if kind is TokenType.USER_DEFINED:
-            tokens[number] = tokens[number].replace(_SPACE, " ")
+def _write_special_tokens(writer: GGUFWriter, tokenizer: Any, config: Mapping[str, Any]) -> None:
+    """Write the numbers of named tokens, which of them belong around a text, and the chat template."""
+    numbers = {kind: _number_of(kind, tokenizer, config) for kind in _NAMED}
+    for kind, number in numbers.items():
+        if number is not None:
+            getattr(writer, f"add_{kind}_token_id")(number)
+    before, after = _around_text(tokenizer)
+    writer.add_add_bos_token(bool(before))
+    writer.add_add_eos_token(bool(after))
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = [{"name": name, "template": text} for name, text in template.items()]
+    if template:
+        writer.add_chat_template(template)
 
 
-def _scores(document: Document, tokens: Sequence[str]) -> list[float]:
-    """Return llama.cpp's merge scores, the highest first: each token's negative rank in the list of merges.
-
-    SentencePiece scores the pieces of its BPE models in the same way.
-    """
-    merges = document["model"]["merges"]
-    scores: dict[str, float] = {}
-    for rank, merge in enumerate(merges):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        scores.setdefault(left + right, -float(rank))
-    return [scores.get(token, -float(len(merges))) for token in tokens]
-
-
-def _pre_tokenizer(document: Document) -> str | None:
-    """Return llama.cpp's name of a byte-level BPE tokenizer's split; None for other tokenizers."""
-    parts = _pre_tokenizers(document)
-    if not any(part.get("type") == "ByteLevel" for part in parts):
-        return None
-    patterns = [part["pattern"].get("Regex", "") for part in parts if part.get("type") == "Split"]
-    if not patterns:
-        return "gpt-2"
-    found = [name for mark, name in _PRE_TOKENIZERS.items() if mark in patterns[0]]
-    return found[0] if len(patterns) == 1 and found else None
-
-
-def _pre_tokenizers(document: Document) -> list[Document]:
-    return _parts(document.get("pre_tokenizer"), "pretokenizers")
-
-
-def _normalizers(document: Document) -> list[Document]:
-    return _parts(document.get("normalizer"), "normalizers")
-
-
-def _parts(part: Document | None, name: str) -> list[Document]:
-    return [] if part is None else list(part.get(name, [part]))
-
-
-def _kind(part: Document) -> str:
-    return str(part.get("type"))
+def _number_of(kind: str, tokenizer: Any, config: Mapping[str, Any]) -> int | None:
+    """Return the number of a named token: the tokenizer's, else config.json's. llama.cpp has defaults of its own."""
+    number = getattr(tokenizer, f"{kind}_token_id", None)
+    if number is None:
+        number = config.get(f"{kind}_token_id")
+    return number if isinstance(number, int) and 0 <= number < config["vocab_size"] else None

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.task_support import logits, run_context
+from tests.unit.trainer.tasks.text.export.llama_cpp import LlamaCpp
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.tasks.llm.task import LlmTask
@@ -114,21 +115,57 @@ def test_unsupported_architecture_is_refused_before_rows_are_read(tmp_path: Path
     assert "llama, mistral, qwen2, qwen3" in caught.value.advice
 
 
+def changed(directory: Path, file: str, **changes: Any) -> Path:
+    """A tiny Llama whose file has other entries."""
+    save_family(directory, "llama")
+    path = directory / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return directory
+
+
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("file", "changes", "sentence"),
     [
-        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}}, "scales its positions by 'longrope'"),
-        ({}, "is none that can be written as gguf"),
+        (
+            "config.json",
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}},
+            "scales its positions by 'longrope'",
+        ),
+        (
+            "tokenizer.json",
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [
+                        {"type": "Digits", "individual_digits": False},
+                        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+                    ],
+                }
+            },
+            "it splits text in a way that llama.cpp has no name for",
+        ),
+        ("tokenizer_config.json", {"pad_token": "[PAD]"}, r"its token \[PAD\] has the number 346"),
     ],
 )
-def test_unsupported_position_encoding_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
-    model = save_family(tmp_path / "model", "llama")
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, **change}))
-    if not change:
-        (model / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram"}}))
+def test_what_gguf_cannot_hold_is_refused_before_rows_are_read(
+    tmp_path: Path, file: str, changes: dict[str, Any], sentence: str
+) -> None:
+    context = run_context(tmp_path, changed(tmp_path / "model", file, **changes), exports=[{"format": "gguf"}])
     with pytest.raises(ConfigurationError, match=sentence):
-        LlmTask().load(run_context(tmp_path, model, exports=[{"format": "gguf"}]))
+        LlmTask().load(context)
+
+
+def test_llama_cpp_reads_the_exported_file(tmp_path: Path, tiny_model: Path, llama_cpp: LlamaCpp) -> None:
+    run = trained(tmp_path, tiny_model)
+    run.export(tmp_path / "gguf", format="gguf", type="q8_0")
+    chat = "<|begin|><|user|>what is the colour of\n\nan apple 123?<|end|><|assistant|>"
+    wanted = tiny.make_tokenizer().encode(chat, add_special_tokens=False)
+    assert llama_cpp.tokenize(tmp_path / "gguf/model-q8_0.gguf", [chat]) == [wanted]
+
+
+def test_normalisation_that_llama_cpp_lacks_is_named_with_the_export(tmp_path: Path) -> None:
+    run = trained(tmp_path, changed(tmp_path / "model", "tokenizer.json", normalizer={"type": "NFC"}))
+    assert "does not bring texts to the Unicode form NFC" in (run.export(tmp_path / "a", format="gguf").message or "")
 
 
 def test_llama_3_rope_factors_equal_transformers() -> None:
