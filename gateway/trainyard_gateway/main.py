@@ -24,6 +24,7 @@ from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.health import create_health_app
 from trainyard_gateway.intake.api_requests import FIELD_MANAGER, LIMITS
 from trainyard_gateway.intake.wiring import Intake
+from trainyard_gateway.listening import listening_socket
 from trainyard_gateway.services.trainingjobs import TrainingJobService
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
@@ -89,14 +90,16 @@ def _servers(chosen: Settings, intake: Intake, users: UserClient, context: ssl.S
 
     def bounded(port: int, variable: str, limit: int) -> BoundedListener:
         refused = intake.metrics.connections_refused.inc
-        return BoundedListener(_listen(chosen.host, port, variable), clock=monotonic, refused=refused, limit=limit)
+        return BoundedListener(
+            listening_socket(chosen.host, port, variable), clock=monotonic, refused=refused, limit=limit
+        )
 
     api = create_api_app(TrainingJobService(users))
     health = create_health_app(intake, intake.metrics.registry)
     return {
         _server(intake.app(), context): bounded(chosen.port, "TRAINYARD_PORT", INTAKE_LIMIT),
         _server(api, context): bounded(chosen.api_port, "TRAINYARD_API_PORT", API_LIMIT),
-        _server(health, None): _listen(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
+        _server(health, None): listening_socket(chosen.host, chosen.health_port, "TRAINYARD_HEALTH_PORT"),
     }
 
 
@@ -117,14 +120,6 @@ async def _run(intake: Intake, certificate: ServingCertificate, servers: _Listen
         await intake.writer.drain(_DRAIN_SECONDS)
         for task in background:
             task.cancel()
-
-
-def _listen(host: str, port: int, variable: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise SettingsError(f"{variable}: cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
 def _server(app: FastAPI, context: ssl.SSLContext | None) -> _Server:

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     """Settings of one gateway process; an empty variable counts as unset.
 
     Attributes:
-        host: Address that all ports listen on.
+        host: Address that all ports listen on; None for every address, IPv4 and IPv6.
         port: HTTPS port of the intake.
         api_port: HTTPS port of the REST API.
         health_port: HTTP port of /healthz, /readyz and /metrics.
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
 
-    host: str = "0.0.0.0"  # noqa: S104 - a pod serves its cluster
+    host: str | None = None
     port: Port = 8443
     api_port: Port = 8444
     health_port: Port = 8080
