@@ -57,6 +57,13 @@ TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
 """Bytes of a termination message that the kubelet keeps."""
 
+POD_UID_ENV, POD_NAME_ENV, NODE_NAME_ENV = "POD_UID", "POD_NAME", "NODE_NAME"
+GPU_VISIBILITY_ENV = "NVIDIA_VISIBLE_DEVICES"
+"""`void` hides the GPUs of the node from a pod that requested none."""
+CA_BUNDLE_ENV = "SSL_CERT_FILE"
+"""The hub's client, the client of object storage and OpenSSL trust the CAs of this file only."""
+CA_BUNDLE_DIRECTORY = "/etc/trainyard/ca-bundle"
+
 # Intake of the gateway.
 KUBEFLOW_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 KUBEFLOW_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -70,6 +77,8 @@ NODE_RANK_ENV = "NODE_RANK"
 MASTER_ADDRESS_ENV = "MASTER_ADDR"
 MASTER_PORT_ENV = "MASTER_PORT"
 MASTER_PORT = 29400
+
+HUB_TOKEN_ENV = "HF_TOKEN"  # noqa: S105 - a variable's name
 
 # Credentials of object storage: keys of the Secret and environment variables of the trainer.
 S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from trainyard_crds.common import Column, Kind, Rule, SpecModel, rules
 from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exports import Export, ExportFormat
+from trainyard_crds.pod_options import PodOptions
 from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
 from trainyard_crds.tasks import TaskName
@@ -84,6 +85,11 @@ class TrainingJobSpec(SpecModel):
         description="Object storage of s3:// sources and destinations; may be added later, but not changed.",
     )
     resources: Resources | None = Field(default=None, description="GPUs, CPU and memory. Default: its defaults.")
+    pod: PodOptions | None = Field(
+        default=None,
+        description="Options of the pods: labels, image, ServiceAccount, environment and others. Default: those of the "
+        "chart.",
+    )
     storage: Storage | None = Field(
         default=None, description=f"Volume of the run. Default: a claim of {DEFAULT_CLAIM_SIZE}, retained."
     )

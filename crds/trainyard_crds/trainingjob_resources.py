@@ -82,6 +82,20 @@ class Resources(SpecModel):
         "at least "
         f"{_MEMORY_GIB}Gi.",
     )
+    ephemeral_storage: ByteQuantity | None = Field(
+        default=None,
+        description="Ephemeral storage of each pod, request and limit: downloads and caches without spec.storage.cache,"
+        " /tmp and the log count against it. Default: the chart's training.ephemeralStorage, else no limit but that of "
+        "the namespace's LimitRange.",
+    )
+    scratch_size: ByteQuantity | None = Field(
+        default=None,
+        description="Size limit of the home directory: downloads, compiler caches. Default: the chart's "
+        "training.scratchSize, 100Gi.",
+    )
+    tmp_size: ByteQuantity | None = Field(
+        default=None, description="Size limit of /tmp. Default: the chart's training.tmpSize, 10Gi."
+    )
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels that a node must have."
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from trainyard_crds.common import Rule
+from trainyard_crds.constants import HUB_TOKEN_ENV, S3_CREDENTIALS, S3_SESSION_TOKEN
 from trainyard_crds.exports import ADAPTER_FORMATS, FULL_FORMATS, Export
 from trainyard_crds.optimizers import NOT_PAGED, PAGED, SHARDABLE
 from trainyard_crds.trainingjob_training import Adapter, Evaluation, Optimization, Quantization
@@ -122,6 +123,16 @@ SPEC_RULES: tuple[Rule[Any], ...] = (
         "self.dataset.validation.source.startsWith('s3://')) || "
         "(has(self.exports) && self.exports.exists(e, has(e.destination)))",
         "spec.s3 has no effect without an s3:// source or destination; remove it",
+    ),
+    Rule(
+        "!has(self.pod) || !has(self.pod.env) || !has(self.model.credentialsSecret) || "
+        f"!self.pod.env.exists(e, e.name == '{HUB_TOKEN_ENV}')",
+        f"spec.pod.env: {HUB_TOKEN_ENV} is read from spec.model.credentialsSecret; remove one of them",
+    ),
+    Rule(
+        "!has(self.pod) || !has(self.pod.env) || !has(self.s3) || !has(self.s3.credentialsSecret) || "
+        f"!self.pod.env.exists(e, e.name in {[*S3_CREDENTIALS, S3_SESSION_TOKEN]})",
+        "spec.pod.env: the AWS credentials are read from spec.s3.credentialsSecret; remove one of them",
     ),
     Rule(
         "!has(oldSelf.exports) || (has(self.exports) && oldSelf.exports.all(o, self.exports.exists(e, e == o)))",

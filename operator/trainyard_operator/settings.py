@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from trainyard_operator.errors import SettingsError
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
+from trainyard_operator.trainingjob.pod_defaults import PodDefaults
 
 BUILTIN: Final = "Builtin"
 KUEUE: Final = "Kueue"
@@ -27,7 +28,7 @@ def _quantity(text: str) -> str:
     return text
 
 
-def _object_of_texts(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -42,7 +43,7 @@ Quantity = Annotated[str, AfterValidator(_quantity), Field(description="a Kubern
 Texts = Annotated[
     dict[str, str],
     NoDecode,
-    BeforeValidator(_object_of_texts),
+    BeforeValidator(_from_json),
     Field(description='a JSON object of texts, for example {"NCCL_DEBUG": "INFO"}'),
 ]
 
@@ -58,7 +59,10 @@ class Settings(BaseSettings):
         gateway_service: Name of the gateway's Service in the operator's namespace.
         gateway_port: Port of that Service.
         scratch_size: Size limit of a trainer's home directory.
-        training_environment: Additional variables of training pods, by name.
+        tmp_size: Size limit of a trainer's /tmp.
+        ephemeral_storage: Ephemeral storage of trainer pods; None for no request and no limit.
+        training_environment: Additional variables of training and export pods, by name.
+        pod_defaults: Options of pods that a spec does not set.
         lease_name: Name of the Lease.
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
@@ -79,6 +83,12 @@ class Settings(BaseSettings):
     gateway_service: Name = "trainyard-gateway"
     gateway_port: Port = 8443
     scratch_size: Quantity = "100Gi"
+    tmp_size: Quantity = "10Gi"
+    ephemeral_storage: Quantity | None = None
+    pod_defaults: Annotated[PodDefaults, NoDecode, BeforeValidator(_from_json)] = Field(
+        default=PodDefaults(),
+        description="a JSON object with the pod options of the chart's training block, names as in values.yaml",
+    )
     training_environment: Texts = Field(default={}, validation_alias=f"{_PREFIX}TRAINING_ENV")
     lease_name: Name = "trainyard-operator"
     health_port: Port = 8080
@@ -124,6 +134,9 @@ class Settings(BaseSettings):
             image_pull_policy=self.image_pull_policy,
             gateway_url=f"https://{self.gateway_host}:{self.gateway_port}",
             scratch_size=self.scratch_size,
+            tmp_size=self.tmp_size,
+            ephemeral_storage=self.ephemeral_storage,
+            pod_defaults=self.pod_defaults,
             environment=self.training_environment,
         )
 

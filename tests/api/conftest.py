@@ -26,7 +26,7 @@ ORDER = (
     ("test_gang",),
     ("test_queue_scale",),
     ("test_gateway_load",),
-    ("test_operator", "test_exports", "test_tenants", "test_memory_warning"),
+    ("test_operator", "test_exports", "test_tenants", "test_memory_warning", "test_pod_options"),
     ("test_crd", "test_error_corpus", "test_examples"),
     ("test_gateway",),
     ("test_gateway_api",),

@@ -92,6 +92,69 @@ REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
         {"adapter": {"targets": ["all-linear", "q_proj"]}},
         "all-linear already includes every linear layer; remove the other names",
     ),
+    "a label of Trainyard": (
+        {"pod": {"labels": {"trainyard.dev/role": "check"}}},
+        "spec.pod.labels may not have the keys trainyard.dev/*, batch.kubernetes.io/*, kueue.x-k8s.io/*",
+    ),
+    "the queue of Kueue as a label": ({"pod": {"labels": {"kueue.x-k8s.io/queue-name": "q"}}}, "may not have the keys"),
+    "the manager as a label": ({"pod": {"labels": {"app.kubernetes.io/managed-by": "me"}}}, "may not have the keys"),
+    "a label's value with a blank": ({"pod": {"labels": {"team": "a b"}}}, "must be a label value: letters, digits"),
+    "an annotation of the Job controller": (
+        {"pod": {"annotations": {"batch.kubernetes.io/job-completion-index": "0"}}},
+        "spec.pod.annotations may not have the keys trainyard.dev/*, batch.kubernetes.io/*",
+    ),
+    "a variable of Trainyard": (
+        {"pod": {"env": [{"name": "HOME", "value": "/root"}]}},
+        "is a variable that Trainyard sets itself; remove it",
+    ),
+    "all GPUs of the node": (
+        {"pod": {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}},
+        "is a variable that Trainyard sets itself",
+    ),
+    "a variable's name with a dash": (
+        {"pod": {"env": [{"name": "MY-NAME", "value": "x"}]}},
+        "must be a variable's name: letters, digits and '_'",
+    ),
+    "a variable without a value": ({"pod": {"env": [{"name": "A"}]}}, "spec.pod.env[] needs either value or valueFrom"),
+    "a variable with two sources": (
+        {
+            "pod": {
+                "env": [
+                    {
+                        "name": "A",
+                        "valueFrom": {
+                            "secretKeyRef": {"name": "s", "key": "k"},
+                            "configMapKeyRef": {"name": "c", "key": "k"},
+                        },
+                    }
+                ]
+            }
+        },
+        "spec.pod.env[].valueFrom needs either secretKeyRef or configMapKeyRef",
+    ),
+    "a variable twice": (
+        {"pod": {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        "spec.pod.env[1]: Duplicate value",
+    ),
+    "variables from nowhere": ({"pod": {"envFrom": [{}]}}, "spec.pod.envFrom[] needs either secretRef or configMapRef"),
+    "a hub token twice": (
+        {
+            "model": {"source": "hf://org/model", "credentialsSecret": {"name": "hub", "key": "token"}},
+            "pod": {"env": [{"name": "HF_TOKEN", "value": "x"}]},
+        },
+        "spec.pod.env: HF_TOKEN is read from spec.model.credentialsSecret; remove one of them",
+    ),
+    "AWS credentials twice": (
+        {
+            "model": {"source": "s3://models/tiny"},
+            "s3": {"credentialsSecret": {"name": "storage"}},
+            "pod": {"env": [{"name": "AWS_ACCESS_KEY_ID", "value": "x"}]},
+        },
+        "spec.pod.env: the AWS credentials are read from spec.s3.credentialsSecret; remove one of them",
+    ),
+    "root as the user": ({"pod": {"securityContext": {"runAsUser": 0}}}, "spec.pod.securityContext.runAsUser"),
+    "an image with a blank": ({"pod": {"image": "a b"}}, "spec.pod.image must be an image reference, for example"),
+    "a host path": ({"pod": {"volumes": [{"hostPath": {"path": "/"}}]}}, 'unknown field "spec.pod.volumes"'),
     "a negative limit of retries": ({"retry": {"limit": -1}}, "spec.retry.limit"),
     "an unknown way to stop": ({"stop": "Now"}, 'spec.stop: Unsupported value: "Now"'),
 }
@@ -99,6 +162,10 @@ CHANGES: dict[str, tuple[Object, str]] = {
     "another model": ({"model": {"source": "pvc://models/other"}}, "spec.model is immutable; create a new TrainingJob"),
     "a block added": ({"llm": {"maxLength": 64}}, "spec.llm is immutable; create a new TrainingJob"),
     "a block removed": ({"resources": None}, "spec.resources is immutable; create a new TrainingJob"),
+    "a label of the pods added": (
+        {"pod": {"labels": {"team": "nlp"}}},
+        "spec.pod is immutable; create a new TrainingJob",
+    ),
     "a deadline added": ({"activeDeadlineSeconds": 5}, "spec.activeDeadlineSeconds is immutable"),
     "an export changed": (
         {"exports": [{"format": "gguf", "type": "f32"}]},

@@ -14,7 +14,7 @@ from tests.api.operator_support import Team
 pytestmark = pytest.mark.api
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 COVERED = {"method: lora", "method: qlora", "method: full", "source: hf://", "source: s3://", "source: pvc://"}
-COVERED |= {"format: merged", "format: gguf", "suspend: true"}
+COVERED |= {"format: merged", "format: gguf", "suspend: true", "pod:"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -38,9 +38,9 @@ priorityClassName: {{ . }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
-  fsGroup: 1000
+  {{- with .Values.podSecurityContext }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
@@ -61,6 +61,17 @@ readinessProbe:
   httpGet: {path: /readyz, port: health}
   periodSeconds: 2
   timeoutSeconds: 2
+{{- end }}
+
+{{/* Options of trainer pods that a spec does not set, as JSON. */}}
+{{- define "trainyard.podDefaults" -}}
+{{- $classes := dict "runtimeClassName" .Values.training.runtimeClassName "priorityClassName" .Values.training.priorityClassName }}
+{{- $names := dict "serviceAccountName" .Values.training.serviceAccountName "schedulerName" .Values.training.schedulerName }}
+{{- $access := dict "imagePullSecrets" .Values.training.imagePullSecrets "caBundle" .Values.training.caBundle }}
+{{- $metadata := dict "labels" .Values.training.labels "annotations" .Values.training.annotations }}
+{{- $propagated := dict "propagateLabels" .Values.training.propagateLabels "propagateAnnotations" .Values.training.propagateAnnotations }}
+{{- $user := dict "securityContext" .Values.training.securityContext }}
+{{- merge $classes $names $access $metadata $propagated $user | toJson }}
 {{- end }}
 
 {{/* Rejects queue values that would have no effect; renders nothing. */}}

@@ -10,6 +10,7 @@ from trainyard_crds.report import Termination
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.plan import Deletion, Observation
+from trainyard_operator.trainingjob.pod_defaults import PodDefaults
 from trainyard_operator.trainingjob.spec import Spec
 
 
@@ -22,14 +23,20 @@ class RenderSettings:
         image_pull_policy: `imagePullPolicy` of the trainer's container.
         gateway_url: URL of the gateway's intake, without a path.
         scratch_size: Size limit of the pod's home directory (caches, downloaded models), a Kubernetes quantity.
-        environment: Additional variables of training pods, by name.
+        tmp_size: Size limit of /tmp, a Kubernetes quantity.
+        ephemeral_storage: Ephemeral storage of pods, a Kubernetes quantity; None for no request and no limit.
+        environment: Additional variables of training and export pods, by name.
+        pod_defaults: Options of pods that a spec does not set.
     """
 
     trainer_image: str
     image_pull_policy: str
     gateway_url: str
     scratch_size: str = "100Gi"
+    tmp_size: str = "10Gi"
+    ephemeral_storage: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod_defaults: PodDefaults = field(default_factory=PodDefaults)
 
 
 @dataclass(frozen=True, kw_only=True)

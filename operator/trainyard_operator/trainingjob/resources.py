@@ -48,6 +48,7 @@ def jobs_on_node(store: Store, node: str) -> set[Key]:
     return store.owners_of(ResourceKind.PODS, lambda pod: pod["spec"].get("nodeName") == node)
 
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _METADATA = (
     "name",
     "namespace",
@@ -66,11 +67,12 @@ _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 
 def trim_training_job(obj: Object) -> Object:
-    """Return a TrainingJob without managed fields and annotations."""
+    """Return a TrainingJob without managed fields and without the annotation that repeats the whole object."""
+    kept = {key: value for key, value in (obj["metadata"].get("annotations") or {}).items() if key != LAST_APPLIED}
     return {
         "apiVersion": obj.get("apiVersion"),
         "kind": obj.get("kind"),
-        "metadata": _pick(obj["metadata"], _METADATA),
+        "metadata": _pick(obj["metadata"], _METADATA) | ({"annotations": kept} if kept else {}),
         "spec": obj.get("spec") or {},
         "status": obj.get("status") or {},
     }

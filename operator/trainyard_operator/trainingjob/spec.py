@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from trainyard_crds.pod_options import PodOptions
 from trainyard_crds.queue import Queue
 from trainyard_crds.trainingjob import Retry, TrainingJobSpec
 from trainyard_crds.trainingjob_inputs import Dataset, Model
@@ -33,6 +34,7 @@ class Spec(TrainingJobSpec):
     """A TrainingJobSpec in which the blocks that the operator reads are filled with their defaults."""
 
     resources: Resources = Resources()
+    pod: PodOptions = PodOptions()
     storage: Storage = Storage()
     queue: Queue = Queue()
     retry: Retry = Retry()

@@ -53,6 +53,22 @@ def test_values(load_with: Load) -> None:
     assert str(settings.queue_policy_file) == "/etc/policy.json"
 
 
+def test_empty_pod_defaults_count_as_unset(load_with: Load) -> None:
+    assert load_with({}).render.pod_defaults.security_context.run_as_user == 1000
+    chart = '{"labels": {}, "schedulerName": "", "caBundle": {}, "imagePullSecrets": [], "securityContext": {}}'
+    defaults = load_with({"TRAINYARD_POD_DEFAULTS": chart, "TRAINYARD_EPHEMERAL_STORAGE": ""}).render.pod_defaults
+    assert (defaults.scheduler_name, defaults.ca_bundle, defaults.labels) == (None, None, {})
+    assert defaults.security_context.run_as_user is None, "the cluster chooses the user"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"runtimeClass": "nvidia"}', '{"labels": {"a b": "c"}}', '{"labels": {"job-name": "x"}}']
+)
+def test_pod_defaults_that_cannot_be_used_end_the_process(load_with: Load, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"TRAINYARD_POD_DEFAULTS is '.*'; set a JSON object with the pod options"):
+        load_with({"TRAINYARD_POD_DEFAULTS": text})
+
+
 def test_queue_mode(load_with: Load) -> None:
     assert load_with({}).queue_mode == "Builtin"
     assert load_with({"TRAINYARD_QUEUE_MODE": "Kueue"}).local_queue is None

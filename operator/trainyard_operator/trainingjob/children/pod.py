@@ -10,11 +10,16 @@ from trainyard_crds.constants import (
     CLAIMS_DIRECTORY,
     CONFIG_DIRECTORY,
     CONFIG_FILE,
+    GPU_VISIBILITY_ENV,
     HUB_CACHE_DIRECTORY,
     HUB_CACHE_ENV,
+    HUB_TOKEN_ENV,
     KUBEFLOW_CA_ENV,
     KUBEFLOW_TOKEN_ENV,
     KUBEFLOW_URL_ENV,
+    NODE_NAME_ENV,
+    POD_NAME_ENV,
+    POD_UID_ENV,
     RUN_VOLUME,
     S3_CREDENTIALS,
     S3_SESSION_TOKEN,
@@ -31,19 +36,17 @@ from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
 from trainyard_operator.quantity import whole_units
-from trainyard_operator.trainingjob.children import gang
+from trainyard_operator.trainingjob.children import gang, pod_options
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import RenderSettings
 from trainyard_operator.trainingjob.spec import Spec
 
-_USER = 1000
 _TOKEN_SECONDS = 3600
-_TMP_SIZE = "10Gi"
 _SHM_SHARE = 4
 """The memory limit divided by the limit of /dev/shm, which counts against it."""
 _CHECK_RESOURCES = {"cpu": "500m", "memory": "512Mi"}
 _TRAINER = ["python", "-m", "trainyard_trainer"]
-_NO_GPU = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+_NO_GPU = {"name": GPU_VISIBILITY_ENV, "value": "void"}
 
 
 def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
@@ -51,14 +54,15 @@ def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_ma
     resources = spec.resources
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
-        image=settings.trainer_image,
+        image=pod_options.image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "train", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
-        env=_training_env(job, spec, resources, settings),
-        limits=_limits(resources),
+        environment=pod_options.environment(spec, settings, _training_env(job, spec, resources, settings)),
+        limits=_limits(resources, settings),
         mounts=mounts,
     )
-    return _placed(container, volumes, spec) | gang.subdomain(job, resources.nodes)
+    runtime_class = pod_options.runtime_class(spec, settings.pod_defaults)
+    return _placed(container, volumes, spec, settings) | runtime_class | gang.subdomain(job, resources.nodes)
 
 
 def preferring(nodes: tuple[str, ...]) -> Object:
@@ -75,22 +79,30 @@ def preferring(nodes: tuple[str, ...]) -> Object:
 
 def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
     """Return the pod that makes an export: the training pod without GPUs and without a token to report progress."""
-    resources = spec.resources
     container = _container(
-        image=settings.trainer_image,
+        image=pod_options.image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "export", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
-        env=_export_env(spec),
-        limits=_host_limits(resources),
-        mounts=[*_data_mounts(job, spec), *_scratch_mounts()],
+        environment=pod_options.environment(spec, settings, _export_env(spec)),
+        limits=_host_limits(spec.resources, settings),
+        mounts=[*_data_mounts(job, spec), *pod_options.ca_bundle_mounts(spec, settings), *_scratch_mounts()],
     )
-    scratch = _scratch_volumes(settings.scratch_size, _TMP_SIZE)
-    return _placed(container, [*_data_volumes(job, spec, config_map), *scratch], spec)
+    volumes = [
+        *_data_volumes(job, spec, config_map),
+        *pod_options.ca_bundle_volumes(spec, settings),
+        *_work_volumes(spec, settings),
+    ]
+    return _placed(container, volumes, spec, settings)
 
 
-def _placed(container: Object, volumes: list[Object], spec: Spec) -> Object:
+def _placed(container: Object, volumes: list[Object], spec: Spec, settings: RenderSettings) -> Object:
     """Return a pod on the nodes that the spec selects, with the spec's grace period."""
-    return {**_pod(container, volumes, spec.checkpoints.grace_period_seconds), **_node_choice(spec.resources)}
+    pod = _pod(container, volumes, pod_options.identity(spec, settings.pod_defaults), _grace_seconds(spec))
+    return pod | _node_choice(spec.resources)
+
+
+def _grace_seconds(spec: Spec) -> int:
+    return spec.checkpoints.grace_period_seconds
 
 
 def _node_choice(resources: Resources) -> Object:
@@ -108,45 +120,45 @@ def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str |
     The volume is mounted read-only. The spec may be invalid: a finished run is not validated again.
     """
     container = _container(
-        image=image or settings.trainer_image,
+        image=image or pod_options.image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "result", "--run-directory", directory],
-        env=[*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _NO_GPU],
+        environment={"env": [*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _NO_GPU]},
         limits=_CHECK_RESOURCES,
         mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
     )
     volumes = [_claim_volume("run", run_claim(job, spec)), *_scratch_volumes("1Gi", "1Gi")]
-    return {**_pod(container, volumes, grace_seconds=10), **_node_choice(spec.resources)}
+    identity = pod_options.identity(spec, settings.pod_defaults)
+    return _pod(container, volumes, identity, grace_seconds=10) | _node_choice(spec.resources)
 
 
-def _pod(container: Object, volumes: list[Object], grace_seconds: int) -> Object:
+def _pod(container: Object, volumes: list[Object], identity: Object, grace_seconds: int) -> Object:
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        **identity,
         "containers": [container],
         "volumes": volumes,
     }
 
 
 def _container(
-    *, image: str, pull_policy: str, command: list[str], env: list[Object], limits: dict[str, str], mounts: list[Object]
+    *,
+    image: str,
+    pull_policy: str,
+    command: list[str],
+    environment: Object,
+    limits: dict[str, str],
+    mounts: list[Object],
 ) -> Object:
     return {
         "name": TRAINER_CONTAINER,
         "image": image,
         "imagePullPolicy": pull_policy,
         "command": command,
-        "env": env,
+        **environment,
         "resources": {"requests": limits, "limits": limits},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -159,15 +171,17 @@ def _container(
     }
 
 
-def _limits(resources: Resources) -> dict[str, str]:
-    limits = _host_limits(resources)
+def _limits(resources: Resources, settings: RenderSettings) -> dict[str, str]:
+    limits = _host_limits(resources, settings)
     if resources.gpus:
         limits[resources.gpu_resource] = str(resources.gpus)
     return limits
 
 
-def _host_limits(resources: Resources) -> dict[str, str]:
-    return {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
+def _host_limits(resources: Resources, settings: RenderSettings) -> dict[str, str]:
+    storage = resources.ephemeral_storage or settings.ephemeral_storage
+    host = {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
+    return host | ({"ephemeral-storage": storage} if storage else {})
 
 
 def _training_env(job: Object, spec: Spec, resources: Resources, settings: RenderSettings) -> list[Object]:
@@ -178,20 +192,18 @@ def _training_env(job: Object, spec: Spec, resources: Resources, settings: Rende
         _env(KUBEFLOW_URL_ENV, settings.gateway_url + kubeflow_path(namespace, name)),
         _env(KUBEFLOW_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
         _env(KUBEFLOW_TOKEN_ENV, f"{TOKEN_DIRECTORY}/{TOKEN_FILE}"),
-        _field_env("POD_UID", "metadata.uid"),
-        _field_env("POD_NAME", "metadata.name"),
-        _field_env("NODE_NAME", "spec.nodeName"),
+        _field_env(POD_UID_ENV, "metadata.uid"),
+        _field_env(POD_NAME_ENV, "metadata.name"),
+        _field_env(NODE_NAME_ENV, "spec.nodeName"),
         *gang.environment(job, resources.nodes),
     ]
     if not resources.gpus:
         env.append(_NO_GPU)
-    own = [*env, *_cache_env(spec), *_credentials_env(spec)]
-    taken = {entry["name"] for entry in own}
-    return [*(_env(*pair) for pair in sorted(settings.environment.items()) if pair[0] not in taken), *own]
+    return [*env, *_cache_env(spec), *_credentials_env(spec)]
 
 
 def _export_env(spec: Spec) -> list[Object]:
-    log, pod_uid = _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _field_env("POD_UID", "metadata.uid")
+    log, pod_uid = _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _field_env(POD_UID_ENV, "metadata.uid")
     return [*_scratch_env(), log, pod_uid, _NO_GPU, *_cache_env(spec), *_credentials_env(spec)]
 
 
@@ -201,7 +213,7 @@ def _cache_env(spec: Spec) -> list[Object]:
 
 def _credentials_env(spec: Spec) -> list[Object]:
     secret = spec.model.credentials_secret
-    hub = [] if secret is None else [_secret_env("HF_TOKEN", secret.name, secret.key)]
+    hub = [] if secret is None else [_secret_env(HUB_TOKEN_ENV, secret.name, secret.key)]
     return [*hub, *_s3_env(spec.s3)]
 
 
@@ -244,16 +256,24 @@ def _volumes(
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
         {"name": "token", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
         {"name": "shm", "emptyDir": shm},
-        *_scratch_volumes(settings.scratch_size, _TMP_SIZE),
+        *pod_options.ca_bundle_volumes(spec, settings),
+        *_work_volumes(spec, settings),
     ]
     mounts = [
         *_data_mounts(job, spec),
         _mount("ca", CA_DIRECTORY, read_only=True),
         _mount("token", TOKEN_DIRECTORY, read_only=True),
         _mount("shm", "/dev/shm"),  # noqa: S108 - a volume of the pod
+        *pod_options.ca_bundle_mounts(spec, settings),
         *_scratch_mounts(),
     ]
     return volumes, mounts
+
+
+def _work_volumes(spec: Spec, settings: RenderSettings) -> list[Object]:
+    """Return the scratch volumes of a pod that trains or exports."""
+    resources = spec.resources
+    return _scratch_volumes(resources.scratch_size or settings.scratch_size, resources.tmp_size or settings.tmp_size)
 
 
 def _data_volumes(job: Object, spec: Spec, config_map: str) -> list[Object]:

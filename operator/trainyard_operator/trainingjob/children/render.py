@@ -25,6 +25,7 @@ from trainyard_crds.runconfig import RunConfig
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.children import gang, pod
+from trainyard_operator.trainingjob.children.pod_options import Extra, extra_metadata
 from trainyard_operator.trainingjob.children.runconfig import (
     config_text,
     export_config,
@@ -58,6 +59,7 @@ def children(observed: Observed, settings: RenderSettings, admission: Admission)
     config_name = config_map["metadata"]["name"]
     train = _job(
         job,
+        extra_metadata(job, spec, settings.pod_defaults),
         name=name,
         role=TRAIN_ROLE,
         annotations={RUN_CONFIG_ANNOTATION: config_name} | _admitted(admission),
@@ -83,6 +85,7 @@ def export_job(observed: Observed, export: Export, settings: RenderSettings) -> 
     config_name = config_map["metadata"]["name"]
     made = _job(
         job,
+        extra_metadata(job, spec, settings.pod_defaults),
         name=export_name(job["metadata"]["name"], job["metadata"]["uid"], export.format),
         role=EXPORT_ROLE,
         annotations={RUN_CONFIG_ANNOTATION: config_name},
@@ -109,6 +112,7 @@ def check_job(observed: Observed, settings: RenderSettings, *, image: str | None
     directory = run_directory(RUN_VOLUME, metadata["name"], metadata["uid"])
     return _job(
         job,
+        extra_metadata(job, observed.spec, settings.pod_defaults),
         name=check_name(metadata["name"], metadata["uid"]),
         role=CHECK_ROLE,
         annotations={},
@@ -228,9 +232,21 @@ def _claim(job: Object, spec: Spec) -> Object:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim}
 
 
-def _job(job: Object, *, name: str, role: str, annotations: dict[str, str], spec: Object, pod_spec: Object) -> Object:
+def _job(
+    job: Object,
+    extra: Extra,
+    *,
+    name: str,
+    role: str,
+    annotations: dict[str, str],
+    spec: Object,
+    pod_spec: Object,
+) -> Object:
     metadata = _metadata(job, name, role)
-    if annotations:
-        metadata["annotations"] = annotations
-    template = {"metadata": {"labels": _labels(job, role)}, "spec": pod_spec}
+    metadata["labels"] = {**extra.labels, **metadata["labels"]}
+    if extra.annotations or annotations:
+        metadata["annotations"] = {**extra.annotations, **annotations}
+    template = {"metadata": {"labels": {**extra.labels, **_labels(job, role)}}, "spec": pod_spec}
+    if extra.annotations:
+        template["metadata"]["annotations"] = dict(extra.annotations)
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

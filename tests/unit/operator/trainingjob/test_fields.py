@@ -119,6 +119,93 @@ def claims(job: dict[str, Any]) -> Any:
     return {one["persistentVolumeClaim"]["claimName"] for one in pod(job)["volumes"] if "persistentVolumeClaim" in one}
 
 
+def variables(job: dict[str, Any]) -> Any:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in pod(job)["containers"][0]["env"]}
+
+
+def variable(name: str) -> Check:
+    """Return a check of a variable's value or source."""
+    return lambda job: variables(job)[name]
+
+
+def security(name: str) -> Check:
+    """Return a check of a field of the pod's security context."""
+    return lambda job: pod(job)["securityContext"][name]
+
+
+def scratch(name: str) -> Check:
+    """Return a check of the size limit of a scratch volume."""
+    return lambda job: next(one["emptyDir"]["sizeLimit"] for one in pod(job)["volumes"] if one["name"] == name)
+
+
+def option(field: str, value: Any) -> tuple[dict[str, Any], Check, Any]:
+    """Return the case of an option that a pod has under the same name."""
+    return {"pod": {field: value}}, lambda job: pod(job)[field], value
+
+
+SECRET_KEY, CONFIG_KEY = {"name": "proxy", "key": "url"}, {"name": "settings", "key": "level"}
+ENV = [
+    {"name": "PROXY", "valueFrom": {"secretKeyRef": SECRET_KEY}},
+    {"name": "LEVEL", "valueFrom": {"configMapKeyRef": CONFIG_KEY}},
+    {"name": "PLAIN", "value": "yes"},
+]
+SOURCES = [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "others"}}]
+BUNDLE = {"pod": {"caBundle": {"name": "company", "key": "all.pem"}}}
+USER = {"runAsUser": 2000, "runAsGroup": 2001, "fsGroup": 2002}
+POD_OPTIONS: dict[str, tuple[dict[str, Any], Check, Any]] = {
+    "pod.labels": (
+        {"pod": {"labels": {"team": "nlp"}}},
+        lambda job: job["spec"]["template"]["metadata"]["labels"]["team"],
+        "nlp",
+    ),
+    "pod.annotations": (
+        {"pod": {"annotations": {"mesh/inject": "false"}}},
+        lambda job: job["spec"]["template"]["metadata"]["annotations"],
+        {"mesh/inject": "false"},
+    ),
+    "pod.image": ({"pod": {"image": "own:1"}}, lambda job: pod(job)["containers"][0]["image"], "own:1"),
+    "pod.imagePullSecrets.name": option("imagePullSecrets", [{"name": "registry"}]),
+    "pod.serviceAccountName": option("serviceAccountName", "reader"),
+    "pod.runtimeClassName": option("runtimeClassName", "nvidia"),
+    "pod.priorityClassName": option("priorityClassName", "low"),
+    "pod.schedulerName": option("schedulerName", "volcano"),
+    "pod.env.name": ({"pod": {"env": ENV}}, lambda job: {"PROXY", "LEVEL", "PLAIN"} <= variables(job).keys(), True),
+    "pod.env.value": ({"pod": {"env": ENV}}, lambda job: variables(job)["PLAIN"], "yes"),
+    **{
+        f"pod.env.valueFrom.{source}.{part}": (
+            {"pod": {"env": ENV}},
+            variable(name),
+            {source: reference},
+        )
+        for name, source, reference in (
+            ("PROXY", "secretKeyRef", SECRET_KEY),
+            ("LEVEL", "configMapKeyRef", CONFIG_KEY),
+        )
+        for part in ("name", "key")
+    },
+    **{
+        f"pod.envFrom.{source}.name": (
+            {"pod": {"envFrom": SOURCES}},
+            lambda job: pod(job)["containers"][0]["envFrom"],
+            SOURCES,
+        )
+        for source in ("secretRef", "configMapRef")
+    },
+    "pod.caBundle.name": (
+        BUNDLE,
+        lambda job: [one["configMap"]["name"] for one in pod(job)["volumes"] if one["name"] == "ca-bundle"],
+        ["company"],
+    ),
+    "pod.caBundle.key": (BUNDLE, lambda job: variables(job)["SSL_CERT_FILE"], "/etc/trainyard/ca-bundle/all.pem"),
+    **{
+        f"pod.securityContext.{name}": (
+            {"pod": {"securityContext": USER}},
+            security(name),
+            value,
+        )
+        for name, value in USER.items()
+    },
+}
 HUB = {"model": {"source": "hf://org/model", "credentialsSecret": {"name": "hub", "key": "token"}}}
 TOLERATION = {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5}
 S3 = {"model": {"source": "s3://models/tiny"}, "s3": {"credentialsSecret": {"name": "storage"}}}
@@ -139,6 +226,13 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
     ),
     "resources.cpu": ({"resources": {"cpu": "7"}}, lambda job: limits(job)["cpu"], "7"),
     "resources.memory": ({"resources": {"memory": "9Gi"}}, lambda job: limits(job)["memory"], "9Gi"),
+    "resources.ephemeralStorage": (
+        {"resources": {"ephemeralStorage": "20Gi"}},
+        lambda job: limits(job)["ephemeral-storage"],
+        "20Gi",
+    ),
+    "resources.scratchSize": ({"resources": {"scratchSize": "7Gi"}}, scratch("home"), "7Gi"),
+    "resources.tmpSize": ({"resources": {"tmpSize": "8Gi"}}, scratch("tmp"), "8Gi"),
     "resources.nodeSelector": (
         {"resources": {"nodeSelector": {"pool": "a100"}}},
         lambda job: pod(job)["nodeSelector"],
@@ -152,6 +246,7 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
         )
         for name in TOLERATION
     },
+    **POD_OPTIONS,
     "retry.limit": ({"retry": {"limit": 7}}, lambda job: job["spec"]["backoffLimit"], 7),
     "checkpoints.gracePeriodSeconds": (
         {"checkpoints": {"gracePeriodSeconds": 77}},

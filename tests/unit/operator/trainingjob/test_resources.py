@@ -79,6 +79,13 @@ def test_image_of_a_job_is_kept_and_trimming_is_idempotent() -> None:
     assert trim_job(once) == once
 
 
+def test_annotations_of_a_training_job_are_kept_but_not_the_copy_of_the_object() -> None:
+    job = training_job(1)
+    job["metadata"]["annotations"] = {"team": "nlp", "kubectl.kubernetes.io/last-applied-configuration": "{...}"}
+    assert trim_training_job(job)["metadata"]["annotations"] == {"team": "nlp"}
+    assert "annotations" not in trim_training_job(training_job(1))["metadata"]
+
+
 def test_enqueue_time_is_the_only_annotation_of_a_job_that_is_kept() -> None:
     annotations = {ENQUEUED_ANNOTATION: "2026-01-02T10:00:00.000001Z", "other": "x"}
     metadata = {"name": "j", "namespace": "team", "uid": "j", "resourceVersion": "1", "annotations": annotations}

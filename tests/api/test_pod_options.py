@@ -1,0 +1,98 @@
+"""Pod options on a real API server: pods under Pod Security restricted, a LimitRange, the chart's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.gateway_support import Kubernetes, until
+from tests.api.operator_support import Operator, Team, TrainingJob
+from trainyard_crds.pod_options import PodOptions
+
+pytestmark = pytest.mark.api
+
+ALL: dict[str, Any] = {
+    "labels": {"example.com/cost-center": "4711"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "image": "registry.local/own-trainer:1",
+    "imagePullSecrets": [{"name": "registry"}],
+    "serviceAccountName": "bucket-reader",
+    "runtimeClassName": "pod-options",
+    "priorityClassName": "pod-options",
+    "schedulerName": "other-scheduler",
+    "env": [
+        {"name": "HF_ENDPOINT", "value": "https://hub.example.com"},
+        {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}},
+        {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "level"}}},
+    ],
+    "envFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "network"}}],
+    "caBundle": {"name": "company-ca", "key": "ca.crt"},
+    "securityContext": {"runAsUser": 2000, "runAsGroup": 2000, "fsGroup": 2000},
+}
+RESOURCES = {"gpus": 0, "cpu": "1", "memory": "2Gi"}
+STORAGE = {"ephemeralStorage": "20Gi", "scratchSize": "15Gi", "tmpSize": "2Gi"}
+
+
+@pytest.fixture
+def classes(control_plane: Kubernetes) -> Iterator[Kubernetes]:
+    """A RuntimeClass and a PriorityClass; the API server refuses pods that name others."""
+    made: list[dict[str, Any]] = [
+        {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runc"},
+        {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 100},
+    ]
+    for body in made:
+        control_plane.apply(body | {"metadata": {"name": "pod-options"}})
+    yield control_plane
+    for body in made:
+        control_plane.kubectl("delete", f"{body['kind']}/pod-options", "--wait=false")
+
+
+def service_account(team: Team, name: str) -> None:
+    metadata = {"name": name, "namespace": team.namespace}
+    team.kubernetes.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+
+
+def first_pod(job: TrainingJob) -> dict[str, Any]:
+    """Wait for the first pod of a job."""
+    return dict(until(job.pods)[0])
+
+
+def test_pod_with_every_option_passes_pod_security_restricted(
+    operator: Operator, team: Team, classes: Kubernetes
+) -> None:
+    assert set(ALL) == {field.alias for field in PodOptions.model_fields.values()}
+    service_account(team, "bucket-reader")
+    job = team.create("all", pod=ALL, resources=RESOURCES | STORAGE)
+    pod = first_pod(job)
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    assert pod["metadata"]["labels"]["example.com/cost-center"] == "4711"
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    same = ("imagePullSecrets", "serviceAccountName", "runtimeClassName", "priorityClassName", "schedulerName")
+    assert {name: spec[name] for name in same} == {name: ALL[name] for name in same}
+    assert spec["priority"] == 100
+    assert ALL["securityContext"].items() <= spec["securityContext"].items()
+    assert (container["image"], container["envFrom"]) == (ALL["image"], ALL["envFrom"])
+    assert container["resources"]["limits"]["ephemeral-storage"] == "20Gi"
+    sizes = {volume["name"]: volume["emptyDir"].get("sizeLimit") for volume in spec["volumes"] if "emptyDir" in volume}
+    assert sizes == {"home": "15Gi", "tmp": "2Gi", "shm": str(512 << 20)}
+
+
+def test_gang_and_its_pods_have_the_options(operator: Operator, team: Team, classes: Kubernetes) -> None:
+    service_account(team, "bucket-reader")
+    job = team.create("pair", pod=ALL, resources=RESOURCES | {"nodes": 2})
+    until(lambda: len(job.pods()) == 2)
+    assert {pod["spec"]["serviceAccountName"] for pod in job.pods()} == {"bucket-reader"}
+
+
+def test_ephemeral_storage_of_a_job_replaces_the_default_of_a_limit_range(operator: Operator, team: Team) -> None:
+    default = {"ephemeral-storage": "64Mi"}
+    limits = [{"type": "Container", "default": default, "defaultRequest": default}]
+    metadata = {"name": "small", "namespace": team.namespace}
+    team.kubernetes.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": limits}})
+    found = {}
+    for name, storage in {"unset": {}, "set": {"ephemeralStorage": "20Gi"}}.items():
+        job = team.create(name, resources=RESOURCES | storage)
+        found[name] = first_pod(job)["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"]
+    assert found == {"unset": "64Mi", "set": "20Gi"}
