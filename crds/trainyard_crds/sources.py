@@ -129,5 +129,7 @@ class S3(SpecModel):
         description="Region of the buckets; most services other than AWS ignore it.",
     )
     credentials_secret: S3Secret | None = Field(
-        default=None, description="Credentials. Default: none, for public buckets."
+        default=None,
+        description="Credentials. Default: the cloud identity of the pod's ServiceAccount, see "
+        "spec.pod.serviceAccountName; else none, for public buckets.",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gateway.certificates import write_pair
+from tests.unit.certificates import write_pair
 from trainyard_gateway import listening
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.listening import listening_socket

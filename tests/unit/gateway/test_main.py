@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gateway.certificates import write_pair
+from tests.unit.certificates import write_pair
 from trainyard_gateway.main import main
 
 UNREACHABLE = {

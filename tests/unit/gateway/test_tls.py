@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from tests.unit.gateway.certificates import write_pair
+from tests.unit.certificates import write_pair
 from trainyard_gateway.errors import SettingsError
 from trainyard_gateway.tls import ServingCertificate
 

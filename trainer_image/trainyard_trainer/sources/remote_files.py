@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -30,6 +30,23 @@ SHA256 = "sha256"
 _TIMEOUT = timedelta(seconds=60)
 """Timeout of one request and its response; parts are small enough for slow networks."""
 _RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+
+_IDENTITY = {
+    "AWS_ROLE_ARN": "role_arn",
+    "AWS_ROLE_SESSION_NAME": "role_session_name",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "web_identity_token_file",
+    "AWS_ENDPOINT_URL_STS": "endpoint_url_sts",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "container_credentials_relative_uri",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "container_credentials_full_uri",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "container_authorization_token_file",
+}
+"""Variables of a cloud identity, and the settings of the client."""
+_IDENTITIES = (
+    ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+)
+"""The variables that each kind of identity needs."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +121,8 @@ class Remote:
 
 
 def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
-    """A bucket; requests are unsigned without credentials in the environment."""
-    key, secret = (environ.get(name) for name in S3_CREDENTIALS)
-    config: S3Config = {"skip_signature": True}
-    if key and secret:
-        config = {"access_key_id": key, "secret_access_key": secret}
-        if token := environ.get(S3_SESSION_TOKEN):
-            config["session_token"] = token
+    """A bucket, with the credentials of the environment: keys, else a cloud identity, else none (unsigned requests)."""
+    config = _credentials(environ)
     if s3.endpoint is not None:
         config["endpoint"] = s3.endpoint
     config |= {"region": s3.region, "checksum_algorithm": "SHA256"}
@@ -118,10 +130,33 @@ def open_bucket(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> Remote:
     return Remote(store, f"{S3_SCHEME}{bucket}", _unfinished_uploads(bucket, s3, environ))
 
 
+def _credentials(environ: Mapping[str, str]) -> S3Config:
+    key, secret = (environ.get(name) for name in S3_CREDENTIALS)
+    if key and secret:
+        config: S3Config = {"access_key_id": key, "secret_access_key": secret}
+        if token := environ.get(S3_SESSION_TOKEN):
+            config["session_token"] = token
+        return config
+    if has_identity(environ):
+        # The client reads these variables too, but from the process; given here, the arguments decide.
+        found = {name: environ[variable] for variable, name in _IDENTITY.items() if environ.get(variable)}
+        return cast("S3Config", found)
+    return {"skip_signature": True}
+
+
+def has_identity(environ: Mapping[str, str]) -> bool:
+    """Whether the platform gave the pod a cloud identity, which the client exchanges for temporary credentials.
+
+    The variables are set by the webhooks of IAM roles for service accounts and of EKS Pod Identity, and by ECS. The
+    metadata service of a machine is not used: its identity is that of every pod on the machine.
+    """
+    return any(all(environ.get(name) for name in names) for names in _IDENTITIES)
+
+
 def _unfinished_uploads(bucket: str, s3: RunS3, environ: Mapping[str, str]) -> UnfinishedUploads | None:
     key, secret = (environ.get(name) for name in S3_CREDENTIALS)
     if not (key and secret):
-        return None
+        return None  # the credentials of an identity stay in the client; a lifecycle rule of the bucket removes parts
     return UnfinishedUploads(
         endpoint=s3.endpoint or f"https://s3.{s3.region}.amazonaws.com",
         bucket=bucket,
@@ -178,7 +213,10 @@ def _not_found(name: str) -> NotFoundError:
 
 def _permission_advice(name: str) -> str:
     if name.startswith(S3_SCHEME):
-        return "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.s3.credentialsSecret."
+        return (
+            "Name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.s3.credentialsSecret, or a "
+            "ServiceAccount with a cloud identity that may use the bucket in spec.pod.serviceAccountName."
+        )
     return "Put the file where no login is needed: on a claim, or in object storage."
 
 

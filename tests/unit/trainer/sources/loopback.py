@@ -2,11 +2,13 @@
 
 import re
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 
@@ -95,11 +97,17 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve_site(site: S, handler: type[Handler[S]]) -> Iterator[S]:
+def serve_site(site: S, handler: type[Handler[S]], certificate: tuple[Path, Path] | None = None) -> Iterator[S]:
+    """Serve a site, over TLS with a certificate and its key."""
     server = Server(("127.0.0.1", 0), type("BoundHandler", (handler,), {"site": site}))
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    site.address = f"http://127.0.0.1:{server.server_port}"
+    scheme = "http" if certificate is None else "https"
+    site.address = f"{scheme}://127.0.0.1:{server.server_port}"
     try:
         yield site
     finally:

@@ -1,11 +1,12 @@
 """moto's S3 server, run by the interpreter of moto's environment.
 
-Prints one JSON line with its address and the credentials of a user with all S3 permissions, then enforces signatures
-and permissions. Ends when its standard input is closed.
+Prints one JSON line with its address, and the credentials of a user and of a role with all S3 permissions. Then it
+enforces signatures and permissions. Ends when its standard input is closed.
 """
 
 import json
 import sys
+from typing import Any
 
 import boto3  # type: ignore[import-not-found]
 from moto import settings  # type: ignore[import-not-found]
@@ -26,9 +27,19 @@ def main() -> None:
     policy = json.dumps({"Version": "2012-10-17", "Statement": allowed})
     iam.put_user_policy(UserName="trainer", PolicyName="s3", PolicyDocument=policy)
     key = iam.create_access_key(UserName="trainer")["AccessKey"]
+    temporary = temporary_credentials(iam, boto3.client("sts", **options), policy)
     settings.INITIAL_NO_AUTH_ACTION_COUNT = 0.0
-    print(json.dumps({"endpoint": endpoint, "id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}), flush=True)  # noqa: T201
+    keys = {"id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
+    print(json.dumps({"endpoint": endpoint, "temporary": temporary, **keys}), flush=True)  # noqa: T201
     sys.stdin.read()
+
+
+def temporary_credentials(iam: Any, sts: Any, policy: str) -> dict[str, str]:
+    """Return temporary credentials of a role with all S3 permissions."""
+    role = iam.create_role(RoleName="trainer", AssumeRolePolicyDocument="{}")["Role"]
+    iam.put_role_policy(RoleName="trainer", PolicyName="s3", PolicyDocument=policy)
+    made = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="trainer")["Credentials"]
+    return {name: made[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
 
 
 if __name__ == "__main__":

@@ -15,10 +15,17 @@ ROOT = Path(__file__).parents[4]
 
 @dataclass(frozen=True)
 class Storage:
-    """The server; its bucket is named models."""
+    """The server; its bucket is named models.
+
+    Attributes:
+        s3: Its settings.
+        environ: Variables with the credentials of a user.
+        temporary: Credentials of a role, by the names of AWS: AccessKeyId, SecretAccessKey, SessionToken.
+    """
 
     s3: RunS3
     environ: dict[str, str]
+    temporary: dict[str, str]
 
 
 @contextmanager
@@ -36,6 +43,7 @@ def serve() -> Iterator[Storage]:
         yield Storage(
             RunS3(endpoint=found["endpoint"]),
             {"AWS_ACCESS_KEY_ID": found["id"], "AWS_SECRET_ACCESS_KEY": found["secret"]},
+            found["temporary"],
         )
     finally:
         process.stdin.close()

@@ -1,8 +1,9 @@
-"""Self-signed serving certificates."""
+"""Self-signed serving certificates of loopback."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -17,6 +18,8 @@ def write_pair(directory: Path, name: str) -> tuple[Path, Path]:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    addresses = [x509.IPAddress(ip_address(text)) for text in ("127.0.0.1", "::1")]
+    builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
     certificate = (
         builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1)).sign(key, hashes.SHA256())
     )
