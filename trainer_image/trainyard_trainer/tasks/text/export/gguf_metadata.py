@@ -39,7 +39,7 @@ def check_metadata(config: Mapping[str, Any], tokenizer: Any, name: str) -> None
             f"{name} scales its positions by '{kind}', which cannot be exported as gguf.",
             f"{_ADVICE} Known are default, llama3, {', '.join(_SCALINGS)}.",
         )
-    check_tokenizer(tokenizer, name, config["vocab_size"])
+    check_tokenizer(tokenizer, config, name)
 
 
 def write_metadata(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from gguf import GGUFWriter, TokenType
@@ -32,13 +33,13 @@ _FLAGS = {
 _NAMED = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 
 
-def check_tokenizer(tokenizer: Any, name: str, vocabulary: int) -> None:
+def check_tokenizer(tokenizer: Any, config: Mapping[str, Any], name: str) -> None:
     """Refuse tokenizers that llama.cpp does not reproduce.
 
     Args:
         tokenizer: The tokenizer of transformers that texts are tokenised with.
+        config: The model's config.json; its `vocab_size` is the number of rows of the embedding.
         name: The model's name in messages.
-        vocabulary: Rows of the model's embedding.
 
     Raises:
         ConfigurationError: It is one.
@@ -50,10 +51,11 @@ def check_tokenizer(tokenizer: Any, name: str, vocabulary: int) -> None:
         )
     document = _document(tokenizer)
     problem = (
-        _beyond_embedding(tokenizer, vocabulary)
+        _beyond_embedding(tokenizer, config["vocab_size"])
         or _problem(document)
         or _added_token_problem(tokenizer, document)
         or _around_problem(tokenizer)
+        or _end_problem(tokenizer, config)
     )
     if problem is not None:
         advice = _ADVICE.format(splits=", ".join(gguf_byte_level.KNOWN))
@@ -136,21 +138,24 @@ def _around_text(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(bare) :]
 
 
+def _end_problem(tokenizer: Any, config: Mapping[str, Any]) -> str | None:
+    """Without the number of an end token, llama.cpp ends answers at a number of its own."""
+    return None if _number_of("eos", tokenizer, config) is not None else "it names no end of text (eos_token)"
+
+
 def _is_sentencepiece(document: Document) -> bool:
     return bool(document["model"].get("byte_fallback"))
 
 
 def _tokens(document: Document, vocabulary: int) -> tuple[list[str], list[TokenType]]:
     """Return the token of every row of the embedding; rows without one are unused."""
-    tokens = [f"[PAD{number}]" for number in range(vocabulary)]
-    types = [TokenType.UNUSED] * vocabulary
-    for text, number in document["model"]["vocab"].items():
-        tokens[number], types[number] = text, TokenType.NORMAL
+    found = {number: (text, TokenType.NORMAL) for text, number in document["model"]["vocab"].items()}
     for added in document["added_tokens"]:
-        number = added["id"]
-        tokens[number] = added["content"]
-        types[number] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-    return tokens, types
+        found[added["id"]] = (added["content"], TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED)
+    taken = {text for text, _ in found.values()}
+    unused = (name for name in map("[PAD{}]".format, count()) if name not in taken)  # llama.cpp wants distinct ones
+    rows = [found[number] if number in found else (next(unused), TokenType.UNUSED) for number in range(vocabulary)]
+    return [text for text, _ in rows], [kind for _, kind in rows]
 
 
 def _write_special_tokens(writer: GGUFWriter, tokenizer: Any, config: Mapping[str, Any]) -> None:
@@ -174,4 +179,5 @@ def _number_of(kind: str, tokenizer: Any, config: Mapping[str, Any]) -> int | No
     number = getattr(tokenizer, f"{kind}_token_id", None)
     if number is None:
         number = config.get(f"{kind}_token_id")
+        number = number[0] if isinstance(number, list) and number else number
     return number if isinstance(number, int) and 0 <= number < config["vocab_size"] else None

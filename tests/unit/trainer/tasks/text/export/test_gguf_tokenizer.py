@@ -248,6 +248,25 @@ def test_other_tokens_around_a_text_are_refused(tmp_path: Path) -> None:
         written(directory)
 
 
+def test_tokenizer_without_an_end_of_text_is_refused(tmp_path: Path) -> None:
+    directory = FAMILIES["llama_3"].save(tmp_path)
+    (directory / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<|begin_of_text|>"}))
+    tokenizer = load_tokenizer(directory, "llama_3")
+    with pytest.raises(ConfigurationError, match="it names no end of text"):
+        check_tokenizer(tokenizer, {"vocab_size": 1000}, "llama_3")
+    check_tokenizer(tokenizer, {"vocab_size": 1000, "eos_token_id": [2, 3]}, "llama_3")
+
+
+def test_names_of_unused_rows_are_those_of_no_token(tmp_path: Path, llama_cpp: LlamaCpp) -> None:
+    directory = FAMILIES["gpt_2"].save(tmp_path)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken("[PAD0]"), AddedToken("[PAD2]")])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    path = written(directory)
+    assert fields_of(path)["tokens"][-UNUSED:] == ["[PAD1]", "[PAD3]", "[PAD4]"]
+    assert llama_cpp.tokenize(path, ["[PAD0]"]) == [[tokenizer.token_to_id("[PAD0]")]]
+
+
 @pytest.mark.parametrize("place", ["tokenizer.json", "tokenizer_config.json"])
 def test_token_beyond_the_embedding_is_refused(tmp_path: Path, place: str) -> None:
     directory = FAMILIES["llama_3"].save(tmp_path)
@@ -262,8 +281,8 @@ def test_token_beyond_the_embedding_is_refused(tmp_path: Path, place: str) -> No
     tokenizer = load_tokenizer(directory, "llama_3")
     sentence = rf"its token \[PAD\] has the number {size}, but the model has embeddings for {size} tokens"
     with pytest.raises(ConfigurationError, match=sentence):
-        check_tokenizer(tokenizer, "llama_3", size)
-    check_tokenizer(tokenizer, "llama_3", size + 1)
+        check_tokenizer(tokenizer, {"vocab_size": size}, "llama_3")
+    check_tokenizer(tokenizer, {"vocab_size": size + 1}, "llama_3")
 
 
 def test_missing_tokenizer_is_refused(tmp_path: Path) -> None:
