@@ -14,17 +14,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from trainyard_trainer.tasks.text.chat_template import CALL_PROBE, TEMPLATE_ERRORS, ChatTemplate
 from trainyard_trainer.tasks.text.formats.example import Example, Message, Role, ToolCall
 
 Span = tuple[int, int]
+_FIRST_CALL_MARK = 0xF0000
+"""The beginning of each call of the conversation has a mark of its own: templates repeat names of functions."""
+MAX_CALLS = 0xFFF0
 _FIRST_MARK = 0x100000
 _KINDS = ("content", "reasoning", "calls")
 _MARKS_PER_TURN = 2 * len(_KINDS)
 MAX_TURNS = 0xFFF0 // _MARKS_PER_TURN
-_MARK = re.compile("[\U00100000-\U0010fffd]")
+_MARK = re.compile("[\U000f0000-\U0010fffd]")
 _THINK_TAG = re.compile(r"(</?think>)")
 _PROBES = ("\U0010fff8", "\U0010fff9", "\U0010fffa", "\U0010fffb")
 _REPLACEMENT = "\U0010fffc"
@@ -49,8 +53,6 @@ class Frame:
     """The same for any turn; empty if the template has no generation prompt."""
     ends: tuple[str, ...]
     """Tokens that end an answer; empty if it has none."""
-    closing: str
-    """What follows every answer."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,15 @@ class Places:
 class AnswerFinder:
     """Finds answers in the texts of one template."""
 
-    def __init__(self, template: ChatTemplate, added_tokens: Sequence[str]) -> None:
+    def __init__(self, template: ChatTemplate, added_tokens: Sequence[str], end_token: str | None) -> None:
         self._template = template
+        self._end_token = end_token
         self._tokens = [token for token in added_tokens if token.strip()]
         self._frames: dict[str, Frame] = {}
 
     def places(self, example: Example, text: str) -> Places:
         """The place of every turn's parts in `text`, the rendered example; parts that are not in it have none."""
-        if len(example.messages) > MAX_TURNS:
+        if len(example.messages) > MAX_TURNS or sum(len(one.tool_calls) for one in example.messages) > MAX_CALLS:
             raise NotLocatedError(
                 MAX_TURNS, f"renders too many turns to locate answers: there are at most {MAX_TURNS:,}; this is"
             )
@@ -95,7 +98,7 @@ class AnswerFinder:
             return self._places_by_difference(example, text)
         if _MARK.sub("", marked) != text:
             return self._places_by_difference(example, text)
-        return _read_marks(marked)
+        return _read_marks(marked, example)
 
     def answers(self, example: Example, text: str, places: Places, numbers: Sequence[int]) -> Iterator[Span]:
         """The ranges of characters that the model generates for the answers `numbers`, in order.
@@ -111,9 +114,11 @@ class AnswerFinder:
             part = places.whole(number)
             if part is None:
                 raise NotLocatedError(number, "leaves out the text of")
+            if number and (previous := places.whole(number - 1)) is not None and previous[1] <= part[0]:
+                after = max(after, previous[1])
             begin = self._begin(_Rendered(example, text, frame), number, (after, part[0]))
             limit = _next_place(example, places, number, len(text))
-            after = max(part[1], _end(text, frame, part[1], limit))
+            after = max(part[1], self._end(_Rendered(example, text, frame), number, (part[1], limit)))
             yield begin, after
 
     def _begin(self, rendered: _Rendered, number: int, within: Span) -> int:
@@ -121,11 +126,10 @@ class AnswerFinder:
         example, text, frame = rendered.example, rendered.text, rendered.frame
         after, first = within
         before = example.messages[number - 1].role if number else None
-        choices = frame.prompts.get(before, ()) if before else ()
-        for candidates in (choices, frame.generation_prompts):
-            ends = [at + len(one) for one in candidates if (at := text.rfind(one, after, first)) >= 0]
-            if ends:
-                return max(ends)
+        candidates = (*(frame.prompts.get(before, ()) if before else ()), *frame.generation_prompts)
+        ends = [at + len(one) for one in candidates if (at := text.rfind(one, after, first)) >= 0]
+        if ends:
+            return max(ends)
         if number:
             try:
                 prompt = self._template.render(
@@ -138,6 +142,22 @@ class AnswerFinder:
         if example.messages[number].tool_calls:
             raise NotLocatedError(number, "does not show where the model starts to generate")
         return first
+
+    def _end(self, rendered: _Rendered, number: int, within: Span) -> int:
+        """The offset after the token that ends the turn: the model never generates what follows it."""
+        text, frame, (after, limit) = rendered.text, rendered.frame, within
+        ends = [at + len(end) for end in frame.ends if (at := text.find(end, after, limit)) >= 0]
+        if ends:
+            return min(ends)
+        if frame.ends:
+            return after
+        # Without an end token, the turn ends where the conversation would end if this were its last turn.
+        example = rendered.example
+        try:
+            alone = self._template.render(replace(example, messages=example.messages[: number + 1])).rstrip()
+        except TEMPLATE_ERRORS:
+            return after
+        return len(alone) if after <= len(alone) <= limit and text.startswith(alone) else after
 
     def _places_by_difference(self, example: Example, text: str) -> Places:
         """The place of each turn that could be needed: what changes in the text when the turn is replaced."""
@@ -180,7 +200,12 @@ class AnswerFinder:
         asked, bare = render([question], prompt=True), render([question])
         short = render([question, answer])
         long = render([question, answer, Message("user", third), Message("assistant", fourth)])
-        between = [_between(text, first, second) for text in (short, long)] + [_between(long, third, fourth)]
+        reasoned = render([question, Message("assistant", second, reasoning=third)])
+        between = [
+            *(_between(text, first, second) for text in (short, long)),
+            _between(long, third, fourth),
+            _between(reasoned, first, third),
+        ]
         prompts: dict[Role, tuple[str, ...]] = {"user": _prompts(_after(asked, first), between, asked != bare)}
         system = [Message("system", third)]
         prompts["system"] = _prompts(
@@ -194,8 +219,7 @@ class AnswerFinder:
         generation: tuple[str, ...] = ()
         if asked and bare and asked.startswith(bare) and asked != bare:
             generation = _prompts(asked[len(bare) :], [gap.removeprefix(_after(bare, first)) for gap in between], True)
-        closing, ends = self._closing(render, long, short)
-        return Frame(prompts, generation, ends, closing)
+        return Frame(prompts, generation, self._ends(render, long, short))
 
     def _probe_renderer(self, example: Example) -> Callable[..., str]:
         """A function that renders turns as the rows of this kind; "" where the template refuses them."""
@@ -217,13 +241,15 @@ class AnswerFinder:
         asked, bare = render(turns, prompt=True), render(turns)
         return _prompts(_after(asked, _PROBES[0]), [_between(answered, _PROBES[0], _PROBES[1])], asked != bare)
 
-    def _closing(self, render: Callable[..., str], long: str, short: str) -> tuple[str, tuple[str, ...]]:
-        """What follows every answer, and the tokens that end one."""
+    def _ends(self, render: Callable[..., str], long: str, short: str) -> tuple[str, ...]:
+        """The tokens that end an answer."""
         _, second, third, _ = _PROBES
         middle, last = _between(long, second, third), _after(short, second)
         shared = _shared([middle, last]) if middle else last
         ends = []
-        if token := self._last_token(shared):
+        if self._end_token and self._end_token in shared:
+            ends.append(self._end_token)
+        elif token := self._last_token(shared):
             ends.append(token)
         elif token := self._last_token(last):
             ends += [token, *([first] if (first := self._first_token(middle)) else [])]
@@ -232,7 +258,7 @@ class AnswerFinder:
         token = self._last_token(called)
         if ends and token and not any(end in called for end in ends):
             ends.append(token)
-        return shared, tuple(ends)
+        return tuple(ends)
 
     def _last_token(self, text: str) -> str | None:
         """The added token that ends last in a text."""
@@ -258,15 +284,6 @@ def _next_place(example: Example, places: Places, number: int, end: int) -> int:
         if (part := places.whole(later)) is not None:
             return part[0]
     return end
-
-
-def _end(text: str, frame: Frame, after: int, limit: int) -> int:
-    """The offset after the token that ends the turn: the model never generates what follows it."""
-    found = [at + len(end) for end in frame.ends if (at := text.find(end, after, limit)) >= 0]
-    if found:
-        return min(found)
-    closing = "" if frame.ends else frame.closing.rstrip()
-    return after + len(closing) if text.startswith(closing, after) else after
 
 
 def _prompts(asked: str, between: Sequence[str], has_effect: bool) -> tuple[str, ...]:
@@ -335,19 +352,21 @@ def _with_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 def _marked(example: Example) -> Example:
     """The example with marks around the texts of its turns."""
-    return replace(example, messages=tuple(_marked_turn(number, one) for number, one in enumerate(example.messages)))
+    call_marks = map(chr, count(_FIRST_CALL_MARK))
+    turns = (_marked_turn(number, message, call_marks) for number, message in enumerate(example.messages))
+    return replace(example, messages=tuple(turns))
 
 
-def _marked_turn(number: int, message: Message) -> Message:
+def _marked_turn(number: int, message: Message, call_marks: Iterator[str]) -> Message:
     if not _is_located(message):
         return message
     base = _FIRST_MARK + number * _MARKS_PER_TURN
     content = _marked_text(message.content, base)
     if message.is_plain:
         return Message(message.role, content, message.loss)
-    opening, closing = chr(base + 4), chr(base + 5)
+    closing = chr(base + 4)
     calls = tuple(
-        ToolCall(opening + call.name, _with_strings(call.arguments, lambda text: text + closing), call.id)
+        ToolCall(next(call_marks) + call.name, _with_strings(call.arguments, lambda text: text + closing), call.id)
         for call in message.tool_calls
     )
     return replace(message, content=content, reasoning=_marked_text(message.reasoning, base + 2), tool_calls=calls)
@@ -369,16 +388,23 @@ def _wrapped(text: str, opening: str, closing: str) -> str:
     return f"{text[:begin]}{opening}{core}{closing}{text[begin + len(core) :]}"
 
 
-def _read_marks(marked: str) -> Places:
+def _read_marks(marked: str, example: Example) -> Places:
     """The places of the marks in the text without them."""
     found = Places()
     parts = (found.content, found.reasoning, found.calls)
-    for count, match in enumerate(_MARK.finditer(marked)):
-        at, mark = match.start() - count, ord(match[0]) - _FIRST_MARK
-        number, kind = divmod(mark, _MARKS_PER_TURN)
-        part = parts[kind // 2]
+    turns_of_calls = [number for number, message in enumerate(example.messages) for _ in message.tool_calls]
+    known: set[str] = set()
+    for before, match in enumerate(_MARK.finditer(marked)):
+        at, mark = match.start() - before, match[0]
+        if ord(mark) >= _FIRST_MARK:
+            number, kind = divmod(ord(mark) - _FIRST_MARK, _MARKS_PER_TURN)
+            part = parts[kind // 2]
+        elif mark in known:
+            continue
+        else:
+            known.add(mark)
+            number, part = turns_of_calls[ord(mark) - _FIRST_CALL_MARK], found.calls
+            found.call_counts[number] = found.call_counts.get(number, 0) + 1
         begin, end = part.get(number, (at, at))
         part[number] = (min(begin, at), max(end, at))
-        if kind == 4:
-            found.call_counts[number] = found.call_counts.get(number, 0) + 1
     return found

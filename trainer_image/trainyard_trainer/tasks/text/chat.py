@@ -124,7 +124,8 @@ class Encoder:
 
     @cached_property
     def _finder(self) -> AnswerFinder:
-        return AnswerFinder(self._template, [str(token) for token in self._tokenizer.added_tokens_decoder.values()])
+        tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
+        return AnswerFinder(self._template, tokens, self._tokenizer.eos_token)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 
@@ -29,13 +29,14 @@ class Dialect:
     """Whether arguments are JSON text; objects otherwise."""
     empty_content: str | None = ""
     """The content of an answer that has only calls."""
-    short_ids: bool = False
-    """Whether every call has an id of nine letters and digits, as Mistral's templates require."""
+    ids: Literal["optional", "required", "short"] = "optional"
+    """Whether calls need ids; Mistral's templates require nine letters and digits."""
 
 
+IDS: Sequence[Literal["optional", "required", "short"]] = ("optional", "required", "short")
 _DIALECTS = tuple(
-    Dialect(arguments_as_text=as_text, empty_content=empty, short_ids=short)
-    for short in (False, True)
+    Dialect(arguments_as_text=as_text, empty_content=empty, ids=ids)
+    for ids in IDS
     for as_text in (False, True)
     for empty in ("", None)
 )
@@ -126,9 +127,10 @@ class ChatTemplate:
 
     def _renders_calls(self, dialect: Dialect) -> bool:
         try:
-            text, _ = self._render(CALL_PROBE, dialect)
+            texts = [self._render(probe, dialect)[0] for probe in (CALL_PROBE, _CALL_PROBE_WITHOUT_IDS)]
         except TEMPLATE_ERRORS:
             return False
+        text = texts[0]
         return all(part in text for part in _CALL_PARTS) and not any(part in text for part in _PYTHON_PARTS)
 
 
@@ -138,8 +140,8 @@ _PYTHON_PARTS = ("'city':", "None")
 CALL_PROBE = Example(
     messages=(
         Message("user", "where"),
-        Message("assistant", "", tool_calls=(ToolCall("find_place", {"city": "Lisbon"}, "call_0001"),)),
-        Message("tool", "it is sunny", tool_call_id="call_0001", name="find_place"),
+        Message("assistant", "", tool_calls=(ToolCall("find_place", {"city": "Lisbon"}, "call_a1b2c3d4"),)),
+        Message("tool", "it is sunny", tool_call_id="call_a1b2c3d4", name="find_place"),
         Message("assistant", "there"),
     ),
     tools=(
@@ -158,12 +160,21 @@ CALL_PROBE = Example(
     ),
 )
 """A row with a call, its result and an answer."""
+_CALL_PROBE_WITHOUT_IDS = replace(
+    CALL_PROBE,
+    messages=tuple(
+        replace(
+            message, tool_calls=tuple(replace(call, id="") for call in message.tool_calls), tool_call_id="", name=""
+        )
+        for message in CALL_PROBE.messages
+    ),
+)
 
 
 def turns_of(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
     """The turns as a template reads them."""
-    if dialect.short_ids:
-        messages = list(_with_short_ids(messages))
+    if dialect.ids != "optional":
+        messages = list(_with_ids(messages, short=dialect.ids == "short"))
     return [_turn(message, dialect) for message in messages]
 
 
@@ -190,26 +201,27 @@ def _call(call: ToolCall, dialect: Dialect) -> dict[str, Any]:
     return {**found, "id": call.id} if call.id else found
 
 
-def _with_short_ids(messages: Sequence[Message]) -> Iterator[Message]:
-    """Give every call an id of nine letters and digits, and every result that of its call."""
+def _with_ids(messages: Sequence[Message], *, short: bool) -> Iterator[Message]:
+    """Give every call an id, and every result that of its call; `short`: an id of nine letters and digits."""
     names: dict[str, str] = {}
     pending: list[str] = []
     count = 0
     for message in messages:
         calls = []
         for call in message.tool_calls:
-            short = call.id if _SHORT_ID.fullmatch(call.id) else f"{count:09d}"
+            fits = bool(_SHORT_ID.fullmatch(call.id)) if short else bool(call.id)
+            identity = call.id if fits else f"{count:09d}"
             count += 1
-            names[call.id] = short
-            pending.append(short)
-            calls.append(replace(call, id=short))
+            names[call.id] = identity
+            pending.append(identity)
+            calls.append(replace(call, id=identity))
         if calls:
             yield replace(message, tool_calls=tuple(calls))
         elif message.role == "tool":
             known = names.get(message.tool_call_id) if message.tool_call_id else None
-            short = known or (pending[0] if pending else f"{count:09d}")
-            if short in pending:
-                pending.remove(short)
-            yield replace(message, tool_call_id=short)
+            identity = known or (pending[0] if pending else f"{count:09d}")
+            if identity in pending:
+                pending.remove(identity)
+            yield replace(message, tool_call_id=identity)
         else:
             yield message
