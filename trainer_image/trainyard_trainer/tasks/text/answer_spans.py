@@ -141,7 +141,9 @@ class AnswerFinder:
                 return len(prompt)
         if example.messages[number].tool_calls:
             raise NotLocatedError(number, "does not show where the model starts to generate")
-        return first
+        content = example.messages[number].content
+        space = content[: len(content) - len(content.lstrip())]
+        return first - len(space) if text.endswith(space, after, first) else first
 
     def _end(self, rendered: _Rendered, number: int, within: Span) -> int:
         """The offset after the token that ends the turn: the model never generates what follows it."""

@@ -290,7 +290,7 @@ class Encoder:
         """Names of warnings about what the row teaches: nothing but ends, or no end."""
         if True not in loss:
             return
-        if self._special_ids.issuperset(compress(tokens, loss)):
+        if self._special_ids.issuperset(compress(tokens, loss)) or _learns_no_text(rendered.conversation):
             yield row_warnings.ONLY_END_LEARNED
         last = tokens[len(loss) - 1 - loss[::-1].index(True)]
         if last == self._tokenizer.eos_token_id or _ends_in_call(rendered.conversation):
@@ -299,6 +299,14 @@ class Encoder:
             yield f"{row_warnings.OTHER_END}:{self._tokenizer.convert_ids_to_tokens(last)}"
         else:
             yield row_warnings.NO_END
+
+
+def _learns_no_text(example: Example | None) -> bool:
+    """Whether every answer with loss is white space."""
+    return not any(
+        message.role == "assistant" and message.loss and (message.content.strip() or message.tool_calls)
+        for message in (example.messages if example else ())
+    )
 
 
 def _ends_in_call(example: Example | None) -> bool:

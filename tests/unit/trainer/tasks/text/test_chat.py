@@ -4,6 +4,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from tests.unit.trainer import tiny
@@ -102,6 +103,39 @@ def test_text_rows_end_with_eos_and_need_no_template() -> None:
     assert all(encoded.loss)
     twice = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text="the moon<|end|>"))
     assert twice.tokens == encoded.tokens
+
+
+@pytest.mark.parametrize("adds_special", [True, False])
+def test_a_text_has_one_token_at_its_beginning_and_one_at_its_end(adds_special: bool) -> None:
+    tokenizer = tiny.make_tokenizer(None)
+    begin, end, *_ = tiny.SPECIAL
+    if adds_special:
+        processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}",
+            special_tokens=[(begin, tokenizer.bos_token_id), (end, tokenizer.eos_token_id)],
+        )
+        tokenizer.backend_tokenizer.post_processor = processor
+    plain = f"{begin}the moon{end}"
+    for text in ("the moon", plain, f"{plain}\n", f"{plain} \n\n", f"{begin}the moon", f"the moon{end}\n"):
+        encoded = Encoder(tokenizer, "completions", "tiny").encode(ROW, Example(text=text))
+        has_begin = adds_special or text.startswith(begin)
+        assert tokenizer.decode(encoded.tokens) == (plain if has_begin else plain.removeprefix(begin))
+        assert all(encoded.loss)
+
+
+def test_a_row_that_teaches_only_the_end_is_a_warning() -> None:
+    glued = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+    encoder = Encoder(tiny.make_tokenizer(glued), "completions", "tiny")
+    row = Example(messages=(Message("user", "where is the"), Message("assistant", " moon")))
+    assert encoder.encode(ROW, row).warnings == ()
+    row = Example(messages=(Message("user", "where is th"), Message("assistant", "e")))
+    assert learned(tiny.make_tokenizer(glued), row) == ["<|end|>"]
+    assert encoder.encode(ROW, row).warnings == ("OnlyEndLearned",)
+    blank = Example(messages=(Message("user", "where"), Message("assistant", " ")))
+    assert (
+        "OnlyEndLearned"
+        in Encoder(tiny.make_tokenizer(tiny.PLAIN_TEMPLATE), "completions", "tiny").encode(ROW, blank).warnings
+    )
 
 
 def test_conversations_need_a_template() -> None:
