@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import ByteQuantity, CpuQuantity, DnsName, Rule, SpecModel, rules
+from trainyard_crds.placement import DeviceClaim, NodeRequirement, OtherResource, TopologySpread
 
 DEFAULT_CLAIM_SIZE = "10Gi"
 MAX_GPUS, MAX_NODES = 64, 64
@@ -36,6 +37,19 @@ class TolerationSpec(SpecModel):
 
 class Resources(SpecModel):
     """Resources of the trainer pods."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.topologySpread) || self.nodes > 1",
+                "spec.resources.topologySpread has no effect with a single pod; remove it, or set nodes above 1",
+            ),
+            Rule(
+                "!has(self.extended) || !self.extended.exists(e, e.name == self.gpuResource)",
+                "spec.resources.extended: GPUs are counted by spec.resources.gpus; remove the entry of gpuResource",
+            ),
+        )
+    )
 
     gpus: int = Field(
         default=1,
@@ -99,6 +113,35 @@ class Resources(SpecModel):
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels that a node must have."
     )
+    node_affinity: list[NodeRequirement] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="Requirements on labels that a node must meet, all of them. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    topology_spread: list[TopologySpread] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4,
+        description="Domains over which the pods of a job with several nodes are spread where possible; the queue's "
+        "choice of nodes does not depend on it. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["topologyKey"]},
+    )
+    extended: list[OtherResource] | None = Field(
+        default=None,
+        max_length=8,
+        description="Further resources of each training pod: network devices, huge pages. The queue does not count "
+        "them. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    claims: list[DeviceClaim] | None = Field(
+        default=None,
+        max_length=8,
+        description="Claims of devices (dynamic resource allocation, Kubernetes 1.34) of each training pod, such as "
+        "network devices. GPUs are requested by gpus: the queue does not count claims. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     tolerations: list[TolerationSpec] | None = Field(
         default=None,
         max_length=16,
@@ -110,6 +153,12 @@ class Resources(SpecModel):
     def processes(self) -> int:
         """Processes of each pod."""
         return max(1, self.gpus)
+
+    @property
+    def further(self) -> tuple[tuple[str, str], ...]:
+        """Names and quantities of the further resources of each pod, ephemeral storage included."""
+        storage = (("ephemeral-storage", self.ephemeral_storage),) if self.ephemeral_storage else ()
+        return (*storage, *((entry.name, entry.quantity) for entry in self.extended or []))
 
     @property
     def cpu_limit(self) -> str:

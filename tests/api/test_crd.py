@@ -154,6 +154,42 @@ REFUSED: dict[str, tuple[Object, str]] = rule_cases.REFUSED | {
     ),
     "root as the user": ({"pod": {"securityContext": {"runAsUser": 0}}}, "spec.pod.securityContext.runAsUser"),
     "an image with a blank": ({"pod": {"image": "a b"}}, "spec.pod.image must be an image reference, for example"),
+    "a requirement without values": (
+        {"resources": {"nodeAffinity": [{"key": "zone", "operator": "In"}]}},
+        "spec.resources.nodeAffinity[]: In and NotIn need values, Exists and DoesNotExist have none",
+    ),
+    "values of a label that exists": (
+        {"resources": {"nodeAffinity": [{"key": "zone", "operator": "Exists", "values": ["a"]}]}},
+        "In and NotIn need values, Exists and DoesNotExist have none",
+    ),
+    "a requirement on no label": (
+        {"resources": {"nodeAffinity": [{"key": "a b", "operator": "Exists"}]}},
+        "must be the key of a label, for example topology.kubernetes.io/zone",
+    ),
+    "a spread of one pod": (
+        {"resources": {"topologySpread": [{"topologyKey": "rack"}]}},
+        "spec.resources.topologySpread has no effect with a single pod; remove it, or set nodes above 1",
+    ),
+    "the GPU resource once more": (
+        {"resources": {"gpuResource": "example.com/card", "extended": [{"name": "example.com/card", "quantity": "1"}]}},
+        "spec.resources.extended: GPUs are counted by spec.resources.gpus; remove the entry of gpuResource",
+    ),
+    "GPUs that the queue would not count": (
+        {"resources": {"extended": [{"name": "nvidia.com/gpu", "quantity": "1"}]}},
+        "must not be a GPU: the queue counts GPUs by spec.resources.gpus and gpuResource",
+    ),
+    "memory as a further resource": (
+        {"resources": {"extended": [{"name": "memory", "quantity": "1Gi"}]}},
+        "must be a resource name with a domain, for example rdma/hca, or hugepages-2Mi",
+    ),
+    "half a device": (
+        {"resources": {"extended": [{"name": "rdma/hca", "quantity": "500m"}]}},
+        "must be a whole number above 0, for hugepages with a unit, for example 4Gi",
+    ),
+    "a claim of nothing": (
+        {"resources": {"claims": [{"name": "nic"}]}},
+        "spec.resources.claims[] needs either resourceClaimName or resourceClaimTemplateName",
+    ),
     "a host path": ({"pod": {"volumes": [{"hostPath": {"path": "/"}}]}}, 'unknown field "spec.pod.volumes"'),
     "a negative limit of retries": ({"retry": {"limit": -1}}, "spec.retry.limit"),
     "an unknown way to stop": ({"stop": "Now"}, 'spec.stop: Unsupported value: "Now"'),

@@ -33,6 +33,14 @@ ALL: dict[str, Any] = {
 }
 RESOURCES = {"gpus": 0, "cpu": "1", "memory": "2Gi"}
 STORAGE = {"ephemeralStorage": "20Gi", "scratchSize": "15Gi", "tmpSize": "2Gi"}
+PLACEMENT = {
+    "nodeAffinity": [
+        {"key": "zone", "operator": "In", "values": ["a", "b"]},
+        {"key": "spot", "operator": "DoesNotExist"},
+    ],
+    "extended": [{"name": "rdma/hca", "quantity": "2"}, {"name": "hugepages-2Mi", "quantity": "4Mi"}],
+    "claims": [{"name": "nic", "resourceClaimTemplateName": "fast-nic"}],
+}
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def test_pod_with_every_option_passes_pod_security_restricted(
 ) -> None:
     assert set(ALL) == {field.alias for field in PodOptions.model_fields.values()}
     service_account(team, "bucket-reader")
-    job = team.create("all", pod=ALL, resources=RESOURCES | STORAGE)
+    job = team.create("all", pod=ALL, resources=RESOURCES | STORAGE | PLACEMENT)
     pod = first_pod(job)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert pod["metadata"]["labels"]["example.com/cost-center"] == "4711"
@@ -75,14 +83,23 @@ def test_pod_with_every_option_passes_pod_security_restricted(
     assert ALL["securityContext"].items() <= spec["securityContext"].items()
     assert (container["image"], container["envFrom"]) == (ALL["image"], ALL["envFrom"])
     assert container["resources"]["limits"]["ephemeral-storage"] == "20Gi"
+    assert container["resources"]["limits"].items() >= {"rdma/hca": "2", "hugepages-2Mi": "4Mi"}.items()
+    assert (container["resources"]["claims"], spec["resourceClaims"]) == ([{"name": "nic"}], PLACEMENT["claims"])
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == PLACEMENT["nodeAffinity"]
     sizes = {volume["name"]: volume["emptyDir"].get("sizeLimit") for volume in spec["volumes"] if "emptyDir" in volume}
     assert sizes == {"home": "15Gi", "tmp": "2Gi", "shm": str(512 << 20)}
 
 
 def test_gang_and_its_pods_have_the_options(operator: Operator, team: Team, classes: Kubernetes) -> None:
     service_account(team, "bucket-reader")
-    job = team.create("pair", pod=ALL, resources=RESOURCES | {"nodes": 2})
+    spread = [{"topologyKey": "rack"}]
+    job = team.create("pair", pod=ALL, resources=RESOURCES | {"nodes": 2, "topologySpread": spread})
     until(lambda: len(job.pods()) == 2)
+    for pod in job.pods():
+        (constraint,) = pod["spec"]["topologySpreadConstraints"]
+        assert (constraint["topologyKey"], constraint["whenUnsatisfiable"]) == ("rack", "ScheduleAnyway")
+        assert constraint["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert {pod["spec"]["serviceAccountName"] for pod in job.pods()} == {"bucket-reader"}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from trainyard_crds.trainingjob_resources import Resources, TolerationSpec
+from trainyard_operator.queue.node_affinity import Requirement, requirements_of
 
 Object = dict[str, Any]
 REPLICAS_LABEL = "nvidia.com/gpu.replicas"
@@ -75,14 +76,16 @@ class Pool(NamedTuple):
         resource: Extended resource of the GPUs; empty for jobs without GPUs.
         selector: Required node labels, sorted.
         tolerations: Tolerations of the pods, sorted.
+        requirements: Further requirements on node labels, sorted.
     """
 
     resource: str
     selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
     def __str__(self) -> str:
-        labels = ",".join(f"{key}={value}" for key, value in self.selector)
+        labels = ",".join([*(f"{key}={value}" for key, value in self.selector), *map(str, self.requirements)])
         return f"{self.resource or 'cpu'}{f' ({labels})' if labels else ''}"
 
     def matches(self, node: Node) -> bool:
@@ -94,6 +97,8 @@ class Pool(NamedTuple):
         if node.time_sliced and not self.resource.endswith(".shared"):
             return False
         if any(node.labels.get(key) != value for key, value in self.selector):
+            return False
+        if not all(requirement.is_met(node.labels) for requirement in self.requirements):
             return False
         return all(self._tolerates(taint) for taint in node.taints)
 
@@ -111,6 +116,7 @@ def pool_of(resources: Resources) -> Pool:
         resource=resources.gpu_resource,
         selector=tuple(sorted((resources.node_selector or {}).items())),
         tolerations=tuple(sorted(set(found))),
+        requirements=requirements_of(resources.node_affinity or []),
     )
 
 

@@ -82,7 +82,9 @@ class Quotas:
 
 
 @lru_cache(maxsize=1024)
-def pod_usage(gpus: int, gpu_resource: str, cpu: str, memory: str) -> Mapping[str, Fraction]:
+def pod_usage(
+    gpus: int, gpu_resource: str, cpu: str, memory: str, further: tuple[tuple[str, str], ...] = ()
+) -> Mapping[str, Fraction]:
     """Return the usage of one trainer pod by the resource names of quotas; cached, so equal pods share one mapping.
 
     Args:
@@ -90,9 +92,10 @@ def pod_usage(gpus: int, gpu_resource: str, cpu: str, memory: str) -> Mapping[st
         gpu_resource: Extended resource of the GPUs.
         cpu: Cores, a quantity; request and limit are the same.
         memory: Bytes, a quantity; request and limit are the same.
+        further: Names and quantities of further resources, for example ephemeral-storage.
     """
     usage = {"pods": Fraction(1), "count/pods": Fraction(1)}
-    for key, amount in (("cpu", exact(cpu)), ("memory", exact(memory))):
+    for key, amount in (("cpu", exact(cpu)), ("memory", exact(memory)), *((key, exact(text)) for key, text in further)):
         usage |= {key: amount, f"requests.{key}": amount, f"limits.{key}": amount}
     return usage | ({f"requests.{gpu_resource}": Fraction(gpus)} if gpus else {})
 

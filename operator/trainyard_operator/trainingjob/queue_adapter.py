@@ -194,7 +194,9 @@ def _request(observed: Observed, enqueued_at: datetime, now: datetime, history: 
         enqueued_at=enqueued_at,
         time_limit=_time_limit(observed),
         expected_run=_reported_remaining(observed) or history(pool, _elapsed(observed, now)),
-        pod_usage=pod_usage(resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit),
+        pod_usage=pod_usage(
+            resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit, resources.further
+        ),
         has_job=observed.child is not None,
         **_backoff(observed),
     )

@@ -36,7 +36,7 @@ from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
 from trainyard_operator.quantity import whole_units
-from trainyard_operator.trainingjob.children import gang, pod_options
+from trainyard_operator.trainingjob.children import gang, placement, pod_options
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import RenderSettings
 from trainyard_operator.trainingjob.spec import Spec
@@ -49,8 +49,10 @@ _TRAINER = ["python", "-m", "trainyard_trainer"]
 _NO_GPU = {"name": GPU_VISIBILITY_ENV, "value": "void"}
 
 
-def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
-    """Return the pod that trains."""
+def training_pod(
+    job: Object, spec: Spec, settings: RenderSettings, *, config_map: str, prefer: tuple[str, ...] = ()
+) -> Object:
+    """Return the pod that trains; it prefers the nodes that the queue planned."""
     resources = spec.resources
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
@@ -62,19 +64,15 @@ def training_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_ma
         mounts=mounts,
     )
     runtime_class = pod_options.runtime_class(spec, settings.pod_defaults)
-    return _placed(container, volumes, spec, settings) | runtime_class | gang.subdomain(job, resources.nodes)
-
-
-def preferring(nodes: tuple[str, ...]) -> Object:
-    """Return the part of a pod that makes it prefer nodes; it may run elsewhere, for example after a node is lost.
-
-    Each node is its own preference: a field selector of a node's name takes one value only.
-    """
-    if not nodes:
-        return {}
-    names = ({"key": "metadata.name", "operator": "In", "values": [node]} for node in sorted(set(nodes)))
-    terms = [{"weight": 100, "preference": {"matchFields": [name]}} for name in names]
-    return {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}}
+    if resources.claims:
+        container["resources"]["claims"] = [{"name": claim.name} for claim in resources.claims]
+    return {
+        **_placed(container, volumes, spec, settings, prefer),
+        **runtime_class,
+        **placement.device_claims(resources),
+        **placement.topology_spread(job, resources),
+        **gang.subdomain(job, resources.nodes),
+    }
 
 
 def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
@@ -95,23 +93,16 @@ def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map:
     return _placed(container, volumes, spec, settings)
 
 
-def _placed(container: Object, volumes: list[Object], spec: Spec, settings: RenderSettings) -> Object:
+def _placed(
+    container: Object, volumes: list[Object], spec: Spec, settings: RenderSettings, prefer: tuple[str, ...] = ()
+) -> Object:
     """Return a pod on the nodes that the spec selects, with the spec's grace period."""
     pod = _pod(container, volumes, pod_options.identity(spec, settings.pod_defaults), _grace_seconds(spec))
-    return pod | _node_choice(spec.resources)
+    return pod | placement.node_choice(spec.resources, prefer)
 
 
 def _grace_seconds(spec: Spec) -> int:
     return spec.checkpoints.grace_period_seconds
-
-
-def _node_choice(resources: Resources) -> Object:
-    """Return the parts of a pod that select its nodes."""
-    optional = {
-        "nodeSelector": resources.node_selector,
-        "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
-    }
-    return {key: value for key, value in optional.items() if value}
 
 
 def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str | None, directory: str) -> Object:
@@ -129,7 +120,7 @@ def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str |
     )
     volumes = [_claim_volume("run", run_claim(job, spec)), *_scratch_volumes("1Gi", "1Gi")]
     identity = pod_options.identity(spec, settings.pod_defaults)
-    return _pod(container, volumes, identity, grace_seconds=10) | _node_choice(spec.resources)
+    return _pod(container, volumes, identity, grace_seconds=10) | placement.node_choice(spec.resources)
 
 
 def _pod(container: Object, volumes: list[Object], identity: Object, grace_seconds: int) -> Object:
@@ -175,7 +166,7 @@ def _limits(resources: Resources, settings: RenderSettings) -> dict[str, str]:
     limits = _host_limits(resources, settings)
     if resources.gpus:
         limits[resources.gpu_resource] = str(resources.gpus)
-    return limits
+    return limits | {entry.name: entry.quantity for entry in resources.extended or []}
 
 
 def _host_limits(resources: Resources, settings: RenderSettings) -> dict[str, str]:

@@ -64,7 +64,7 @@ def children(observed: Observed, settings: RenderSettings, admission: Admission)
         role=TRAIN_ROLE,
         annotations={RUN_CONFIG_ANNOTATION: config_name} | _admitted(admission),
         spec=gang.job_spec(nodes, _retries(spec)),
-        pod_spec=pod.training_pod(job, spec, settings, config_map=config_name) | pod.preferring(admission.nodes),
+        pod_spec=pod.training_pod(job, spec, settings, config_map=config_name, prefer=admission.nodes),
     )
     return config_map, *claim, *service, _for_kueue(train, admission)
 

@@ -66,6 +66,9 @@ def test_jobs_with_equal_node_requirements_share_a_pool() -> None:
 def test_jobs_without_gpus_have_a_separate_pool() -> None:
     assert pool_for({"gpus": 0, "nodeSelector": {"a": "1"}}) == Pool("")
     assert pool_for({}) == Pool(GPU)
+    assert str(pool_for({"nodeAffinity": [{"key": "zone", "operator": "In", "values": ["b", "a"]}]})) == (
+        f"{GPU} (zone In (a, b))"
+    )
 
 
 def test_selector_matches_node_labels() -> None:
@@ -105,3 +108,17 @@ def test_time_sliced_gpus_need_the_shared_resource() -> None:
     assert not Pool(GPU).matches(sliced)
     assert Pool("nvidia.com/gpu.shared").matches(sliced)
     assert Pool(GPU).matches(Node(name="a", labels={"nvidia.com/gpu.replicas": "1"}))
+
+
+def test_node_affinity_restricts_the_pool() -> None:
+    pool = pool_for({"nodeAffinity": [{"key": "gpu", "operator": "NotIn", "values": ["v100"]}]})
+    assert pool != pool_for({})
+    assert pool.matches(Node(name="a", labels={"gpu": "h100"}))
+    assert not pool.matches(Node(name="b", labels={"gpu": "v100"}))
+
+
+def test_pool_does_not_depend_on_the_order_of_the_requirements() -> None:
+    first = {"key": "zone", "operator": "In", "values": ["a", "b"]}
+    second = {"key": "spot", "operator": "DoesNotExist"}
+    swapped = {**first, "values": ["b", "a"]}
+    assert pool_for({"nodeAffinity": [first, second]}) == pool_for({"nodeAffinity": [second, swapped]})

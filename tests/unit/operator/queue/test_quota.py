@@ -12,7 +12,7 @@ from trainyard_operator.quantity import exact, written
 from trainyard_operator.queue.admission_cycle import admit
 from trainyard_operator.queue.models import Admitted
 from trainyard_operator.queue.policy import Policy
-from trainyard_operator.queue.quota import Headroom, Quotas, quota_of
+from trainyard_operator.queue.quota import Headroom, Quotas, pod_usage, quota_of
 
 GPUS = f"requests.{GPU}"
 
@@ -150,3 +150,9 @@ def test_quantities_are_read_exactly(text: str) -> None:
 def test_amounts_are_written_as_users_write_them(text: str, shown: str) -> None:
     assert written(exact(text), binary=True) == shown
     assert written(exact("100m"), binary=False) == "0.1"
+
+
+def test_further_resources_and_ephemeral_storage_count() -> None:
+    usage = pod_usage(0, "nvidia.com/gpu", "1", "1Gi", (("ephemeral-storage", "2Ki"), ("rdma/hca", "3")))
+    wanted = {"ephemeral-storage": 2048, "requests.ephemeral-storage": 2048, "limits.ephemeral-storage": 2048}
+    assert usage.items() >= {**wanted, "requests.rdma/hca": 3}.items()

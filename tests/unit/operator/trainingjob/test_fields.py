@@ -24,6 +24,8 @@ FIRST: dict[str, Any] = {
         "sha256": "a" * 64,
         "format": "messages",
         "maxRows": 7,
+        "onInvalidRow": "skip",
+        "maxInvalidFraction": 0.25,
         "validation": {"source": "s3://rows/held.jsonl", "sha256": "b" * 64},
     },
     "optimization": {
@@ -206,6 +208,54 @@ POD_OPTIONS: dict[str, tuple[dict[str, Any], Check, Any]] = {
         for name, value in USER.items()
     },
 }
+AFFINITY = [{"key": "zone", "operator": "In", "values": ["a", "b"]}]
+SPREAD = [{"topologyKey": "rack", "maxSkew": 2}]
+CLAIMS = [
+    {"name": "shared", "resourceClaimName": "switch"},
+    {"name": "own", "resourceClaimTemplateName": "nic"},
+]
+
+
+def requirements(job: dict[str, Any]) -> Any:
+    required = pod(job)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    return required["nodeSelectorTerms"]
+
+
+def spread(name: str) -> Check:
+    """Return a check of a field of the topology spread."""
+    return lambda job: [one[name] for one in pod(job)["topologySpreadConstraints"]]
+
+
+PLACEMENT: dict[str, tuple[dict[str, Any], Check, Any]] = {
+    **{
+        f"resources.nodeAffinity.{part}": (
+            {"resources": {"nodeAffinity": AFFINITY}},
+            requirements,
+            [{"matchExpressions": AFFINITY}],
+        )
+        for part in ("key", "operator", "values")
+    },
+    **{
+        f"resources.topologySpread.{part}": (
+            {"resources": {"nodes": 2, "topologySpread": SPREAD}},
+            spread(part),
+            [value],
+        )
+        for part, value in (("topologyKey", "rack"), ("maxSkew", 2))
+    },
+    **{
+        f"resources.extended.{part}": (
+            {"resources": {"extended": [{"name": "rdma/hca", "quantity": "2"}]}},
+            lambda job: limits(job)["rdma/hca"],
+            "2",
+        )
+        for part in ("name", "quantity")
+    },
+    **{
+        f"resources.claims.{part}": ({"resources": {"claims": CLAIMS}}, lambda job: pod(job)["resourceClaims"], CLAIMS)
+        for part in ("name", "resourceClaimName", "resourceClaimTemplateName")
+    },
+}
 HUB = {"model": {"source": "hf://org/model", "credentialsSecret": {"name": "hub", "key": "token"}}}
 TOLERATION = {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5}
 S3 = {"model": {"source": "s3://models/tiny"}, "s3": {"credentialsSecret": {"name": "storage"}}}
@@ -247,6 +297,7 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
         for name in TOLERATION
     },
     **POD_OPTIONS,
+    **PLACEMENT,
     "retry.limit": ({"retry": {"limit": 7}}, lambda job: job["spec"]["backoffLimit"], 7),
     "checkpoints.gracePeriodSeconds": (
         {"checkpoints": {"gracePeriodSeconds": 77}},
