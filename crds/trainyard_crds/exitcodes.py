@@ -53,7 +53,11 @@ EXIT_CODES: dict[ExitCode, Meaning] = {
         "SourceUnreachable", OnExit.COUNT, "A model or dataset source did not answer."
     ),
     ExitCode.INTERNAL_ERROR: Meaning("InternalError", OnExit.COUNT, "The trainer failed unexpectedly."),
-    ExitCode.STORAGE_FAILED: Meaning("StorageFailed", OnExit.FAIL, "The checkpoint volume is full or read-only."),
+    ExitCode.STORAGE_FAILED: Meaning(
+        "StorageFailed",
+        OnExit.FAIL,
+        "The checkpoint volume is full or read-only.",
+    ),
     ExitCode.INTERRUPTED: Meaning("Interrupted", OnExit.IGNORE, "Saved and stopped after SIGTERM; it can resume."),
     ExitCode.PEER_LOST: Meaning("PeerLost", OnExit.IGNORE, "Another process of the group was lost."),
     ExitCode.NOT_PERMITTED: Meaning("NotPermitted", OnExit.FAIL, "The credentials do not permit the download."),

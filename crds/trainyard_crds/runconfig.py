@@ -23,6 +23,7 @@ from trainyard_crds.trainingjob_inputs import (
     OnInvalidRow,
 )
 from trainyard_crds.trainingjob_resources import MAX_GPUS, MAX_NODES
+from trainyard_crds.trainingjob_resume import CHECKPOINT_FORMS, CHECKPOINT_PATTERN, DEFAULT_CHECKPOINT, ResumeMode
 from trainyard_crds.trainingjob_rules import SHARED_RULES
 from trainyard_crds.trainingjob_training import (
     DEFAULT_METHOD,
@@ -101,6 +102,20 @@ class RunDataset(SpecModel):
         return self.max_invalid_fraction or DEFAULT_INVALID_FRACTION
 
 
+class RunResume(SpecModel):
+    """A checkpoint of another run, at which this one begins."""
+
+    run_directory: str = Field(min_length=1, description="The directory of that run.")
+    run_uri: str | None = Field(default=None, description="Its location in messages: pvc://claim/path.")
+    checkpoint: str = Field(default=DEFAULT_CHECKPOINT, pattern=CHECKPOINT_PATTERN, description=CHECKPOINT_FORMS)
+    mode: ResumeMode = "continue"
+
+    @property
+    def display_name(self) -> str:
+        """The run in messages."""
+        return self.run_uri or self.run_directory
+
+
 class Identity(SpecModel):
     """The TrainingJob of the run; absent on a laptop."""
 
@@ -143,6 +158,9 @@ class RunConfig(SpecModel):
     method: Method = DEFAULT_METHOD
     model: RunModelSource
     dataset: RunDataset
+    resume_from: RunResume | None = Field(
+        default=None, description="The checkpoint of another run that this one begins at. Default: the base model."
+    )
     optimization: Optimization = Optimization()
     adapter: Adapter | None = None
     quantization: Quantization | None = None

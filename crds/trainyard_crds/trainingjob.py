@@ -16,6 +16,7 @@ from trainyard_crds.sources import S3
 from trainyard_crds.tasks import TaskName
 from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resources import DEFAULT_CLAIM_SIZE, Resources, Storage
+from trainyard_crds.trainingjob_resume import ResumeFrom
 from trainyard_crds.trainingjob_rules import SPEC_RULES
 from trainyard_crds.trainingjob_status import TrainingJobStatus
 from trainyard_crds.trainingjob_training import (
@@ -60,6 +61,9 @@ class TrainingJobSpec(SpecModel):
     )
     model: Model = Field(description="The base model.")
     dataset: Dataset = Field(description="The training rows.")
+    resume_from: ResumeFrom | None = Field(
+        default=None, description="Begin at a checkpoint of another run. Default: train from the base model."
+    )
     optimization: Optimization | None = Field(
         default=None, description="Optimizer and schedule. Default: its defaults."
     )
@@ -136,6 +140,12 @@ class TrainingJob(SpecModel):
                 "!has(self.spec.resources) || self.spec.resources.nodes < 2 || !self.metadata.name.contains('.')",
                 "metadata.name may not have a '.' with spec.resources.nodes above 1: the pods' host names are "
                 "derived from it; use '-' instead",
+            ),
+            Rule(
+                "!has(self.spec.resumeFrom) || !has(self.spec.resumeFrom.trainingJob) || "
+                "self.spec.resumeFrom.trainingJob != self.metadata.name",
+                "spec.resumeFrom.trainingJob names this TrainingJob itself; name another one, or resume from its "
+                "former run with spec.resumeFrom.runUri",
             ),
         )
     )

@@ -22,11 +22,12 @@ TEMPORARY_PREFIX = ".tmp-"
 _CHUNK = 1 << 20
 _READABLE = 0o444
 
+_GO_ON = "Then a new TrainingJob with spec.resumeFrom continues from the last checkpoint."
 _CHECK_VOLUME = "Check the volume and the node it is attached to."
 _STORAGE_ERRORS = {
-    errno.ENOSPC: ("is full", "Use a larger volume (storage.size) or keep fewer checkpoints (checkpoints.keep)."),
-    errno.EDQUOT: ("has used up its quota", "Raise the quota or keep fewer checkpoints (checkpoints.keep)."),
-    errno.EROFS: ("is read-only", "Make the volume writable, or use another one."),
+    errno.ENOSPC: ("is full", f"Enlarge the volume, use another one or keep fewer checkpoints. {_GO_ON}"),
+    errno.EDQUOT: ("has used up its quota", f"Raise the quota or keep fewer checkpoints. {_GO_ON}"),
+    errno.EROFS: ("is read-only", f"Make the volume writable, or use another one. {_GO_ON}"),
     errno.EIO: ("failed with an I/O error", _CHECK_VOLUME),
     errno.EUCLEAN: ("is damaged", _CHECK_VOLUME),
     errno.EBADMSG: ("is damaged", _CHECK_VOLUME),

@@ -223,7 +223,11 @@ def _names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if is_checkpoint_name(path.name)}
 
 
+def names_of_run(directory: Path, owner: OwnerRecord | None) -> list[str]:
+    """Return the names of the checkpoints that the newest owner wrote or inherited, in no order."""
+    return [name for name in _names(directory) if belongs_to_run(name, owner_epoch_of(name), owner)]
+
+
 def _valid_checkpoints(directory: Path, owner: OwnerRecord | None) -> list[Checkpoint]:
-    names = [name for name in _names(directory) if belongs_to_run(name, owner_epoch_of(name), owner)]
-    verified = (read_verified(directory / name) for name in names)
+    verified = (read_verified(directory / name) for name in names_of_run(directory, owner))
     return sorted((one for one in verified if one is not None), key=lambda one: one.order)

@@ -16,6 +16,7 @@ from trainyard_trainer.engine.async_checkpointer import create_checkpointer, dra
 from trainyard_trainer.engine.evaluation import Evaluator
 from trainyard_trainer.engine.grace import GracePeriodMonitor
 from trainyard_trainer.engine.gradients import Gradients
+from trainyard_trainer.engine.initial_checkpoint import InitialCheckpoint
 from trainyard_trainer.engine.loss_accumulator import LossAccumulator
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.resume_checks import check_fingerprint
@@ -45,6 +46,7 @@ class Engine:
         clock: Clock,
         objective: Objective,
         settings: dict[str, str],
+        initial: InitialCheckpoint | None = None,
     ) -> None:
         config = context.config
         self._task = task
@@ -56,6 +58,7 @@ class Engine:
         self._config = config
         self._objective = objective
         self._settings = settings
+        self._initial = initial
         self._group = context.group
         self._plan = StepPlan.of(loaded.train, config.optimization, self._group.world_size)
         self._triggers = Triggers(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
@@ -123,10 +126,12 @@ class Engine:
         return self._triggers.stops_early(self._state.evaluations_since_best)
 
     def _begin(self) -> None:
-        if (checkpoint := self._store.newest) is None:
-            self._reporter.metrics_log.begin(0)
-        else:
+        if (checkpoint := self._store.newest) is not None:
             self._resume(checkpoint)
+        else:
+            self._reporter.metrics_log.begin(0)
+            if self._initial is not None:
+                self._begin_at(self._initial)
         self._loaded.model.train()
         self._reporter.begin(
             step=self._state.step,
@@ -139,6 +144,8 @@ class Engine:
         )
         if self._state.step > 0:
             self._run_triggers()
+            if self._checkpointer.saved_step != self._state.step:
+                self._save()  # a run that began at another run's checkpoint does not need it again
         elif self._config.evaluation.baseline and self._loaded.has_evaluation:
             self._evaluator.evaluate_baseline(self._state)
         self._reporter.stage(Stage.TRAINING)
@@ -147,15 +154,29 @@ class Engine:
     def _resume(self, checkpoint: Checkpoint) -> None:
         manifest = checkpoint.manifest
         check_fingerprint(manifest.data_fingerprint, self._loaded.train.fingerprint, manifest.step)
+        self._reporter.metrics_log.begin(self._restore(checkpoint))
+        self._checkpointer.saved_step = self._state.step
+        self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
+
+    def _begin_at(self, initial: InitialCheckpoint) -> None:
+        """Begin at a checkpoint of another run."""
+        if initial.weights_only:
+            self._task.load_weights(self._loaded, initial.checkpoint.weights)
+        else:
+            initial.check_rows(self._loaded.train.fingerprint)
+            initial.check_steps(self._plan.total_steps)
+            self._restore(initial.checkpoint)
+        self._reporter.log("ResumedFrom", f"The run begins at {initial.name}, with its {initial.taken}.")
+
+    def _restore(self, checkpoint: Checkpoint) -> int:
+        """Restore weights and training state; return the bytes of metrics.jsonl that belong to them."""
         self._task.load_weights(self._loaded, checkpoint.weights)
         self._state, self._rng, length = read_state(
             checkpoint.state, optimizer=self._optimizer, losses=self._losses, rank=self._group.rank
         )
         self._state.judge_by(self._objective)
         restore_rng(self._rng, self._context.device)
-        self._reporter.metrics_log.begin(length)
-        self._checkpointer.saved_step = self._state.step
-        self._reporter.log("Resumed", f"Resumed from {checkpoint.name}.")
+        return length
 
     def _step(self) -> None:
         started = self._clock.monotonic()

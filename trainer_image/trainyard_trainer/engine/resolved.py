@@ -8,6 +8,8 @@ from pathlib import Path
 from trainyard_trainer.checkpoint.files import storage_errors
 from trainyard_trainer.checkpoint.staging import StagingDirectory
 
+RESOLVED_FILE = "resolved.json"
+
 
 class ResolvedFile:
     """Texts by key, kept for every later start of the run and shared by the processes of this one.

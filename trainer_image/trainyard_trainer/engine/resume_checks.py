@@ -43,11 +43,20 @@ def check_settings(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     Raises:
         DataError: One of them differs.
     """
+    difference = first_difference(before, now)
+    if difference is not None:
+        name, old, new = difference
+        raise DataError(f"{name} was {old} when this run began and is {new} now.", _ADVICE)
+
+
+def first_difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return name, old and new value of the first setting that differs; None if all are equal."""
     for name in sorted({*before, *now}, key=lambda name: (name.count("."), name)):
         unwritten = _UNWRITTEN.get(name, "unset")
         old, new = before.get(name, unwritten), now.get(name, unwritten)
         if old != new:
-            raise DataError(f"{name} was {old} when this run began and is {new} now.", _ADVICE)
+            return name, old, new
+    return None
 
 
 def check_fingerprint(before: str, now: str, step: int) -> None:

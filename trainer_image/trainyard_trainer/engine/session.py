@@ -14,8 +14,9 @@ from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.definition import TaskDefinition
+from trainyard_trainer.engine.initial_checkpoint import InitialCheckpoint, find_initial
 from trainyard_trainer.engine.loop import Engine
-from trainyard_trainer.engine.resolved import ResolvedFile
+from trainyard_trainer.engine.resolved import RESOLVED_FILE, ResolvedFile
 from trainyard_trainer.engine.resume_checks import check_same_rows, check_settings, training_settings
 from trainyard_trainer.engine.rng import seed_everything
 from trainyard_trainer.engine.task import RunContext
@@ -48,12 +49,13 @@ class Session:
         self._clock = clock
         self._store = store
         self._reporter = reporter
+        self._resolved = ResolvedFile(self._run_directory / RESOLVED_FILE, store.staging)
         self._context = RunContext(
             config=config,
             run_directory=self._run_directory,
             device=device,
             stop=stop,
-            resolved=ResolvedFile(self._run_directory / "resolved.json", store.staging),
+            resolved=self._resolved,
             stage=reporter.stage,
             log=reporter.log,
             memory=reporter.memory,
@@ -74,6 +76,7 @@ class Session:
             self._reporter.restore(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
         self._reporter.checkpoints(self._store.statuses())
         settings = training_settings(self._config, self._definition.settings)
+        initial = None if checkpoint else self._find_initial(settings)
         if checkpoint is not None:
             check_settings(checkpoint.manifest.config, settings)
         task = self._definition.create()
@@ -96,6 +99,7 @@ class Session:
             clock=self._clock,
             objective=self._definition.objective_of(self._config),
             settings=settings,
+            initial=initial,
         )
         chosen = engine.train()
         if self._store.staging is None or chosen is None:
@@ -111,3 +115,21 @@ class Session:
             staging=self._store.staging,
         )
         return [exporter.export(request) for request in self._config.exports]
+
+    def _find_initial(self, settings: dict[str, str]) -> InitialCheckpoint | None:
+        """Return the checkpoint of another run that this run, which has none of its own yet, begins at.
+
+        Raises:
+            ConfigurationError: The settings do not fit it.
+            NotFoundError: It does not exist.
+        """
+        objective = self._definition.objective_of(self._config)
+        initial = find_initial(self._config, self._resolved, objective, self._context.group)
+        if initial is None:
+            return None
+        initial.check_settings(settings)
+        self._reporter.begins_at(initial.name)
+        if not initial.weights_only:
+            manifest = initial.checkpoint.manifest
+            self._reporter.restore(step=manifest.step, epoch=manifest.epoch, metrics=manifest.metrics)
+        return initial

@@ -71,6 +71,7 @@ class Reporter:
         self._speed: dict[str, float] = {}
         self._gpus: list[Gpu] = []
         self._checkpoints: Sequence[CheckpointStatus] = ()
+        self._beginning = "the beginning"
         self._model: ResolvedModel | None = None
         self._warnings: dict[str, str] = {}
         self._early_end = ""
@@ -110,6 +111,10 @@ class Reporter:
         """Set the state of the checkpoint to resume from, before model and data are loaded."""
         self._metrics = _finite(metrics)
         self._update(step=step, epoch=epoch)
+
+    def begins_at(self, name: str) -> None:
+        """Set the checkpoint of another run that this run begins at, for messages."""
+        self._beginning = name
 
     def begin(
         self,
@@ -185,7 +190,7 @@ class Reporter:
             termination = termination.model_copy(update={"advice": self._memory_advice[:_WARNING_LIMIT]})
         if termination.outcome is not Outcome.INTERRUPTED:
             return termination
-        saved = self._checkpoints[-1].name if self._checkpoints else "the beginning"
+        saved = self._checkpoints[-1].name if self._checkpoints else self._beginning
         message = f"{termination.message} The next start resumes from {saved}."
         return termination.model_copy(update={"message": message})
 

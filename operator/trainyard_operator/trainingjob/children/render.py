@@ -26,6 +26,7 @@ from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.trainingjob.children import gang, pod
 from trainyard_operator.trainingjob.children.pod_options import Extra, extra_metadata
+from trainyard_operator.trainingjob.children.resumed_run import with_known_run
 from trainyard_operator.trainingjob.children.runconfig import (
     config_text,
     export_config,
@@ -50,7 +51,7 @@ def children(observed: Observed, settings: RenderSettings, admission: Admission)
     Raises:
         InvalidSpecError: the spec does not fit this operator's API.
     """
-    job, spec = observed.job, _valid(observed)
+    job, spec = observed.job, with_known_run(observed, _valid(observed))
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
     config_map = _config_map(job, run_config(job, spec, settings.gateway_url), TRAIN_ROLE)
     nodes = spec.resources.nodes
@@ -80,7 +81,7 @@ def export_job(observed: Observed, export: Export, settings: RenderSettings) -> 
     Raises:
         InvalidSpecError: the spec does not fit this operator's API.
     """
-    job, spec = observed.job, _valid(observed)
+    job, spec = observed.job, _valid(observed).model_copy(update={"resume_from": None})
     config_map = _config_map(job, export_config(job, spec, export), EXPORT_ROLE)
     config_name = config_map["metadata"]["name"]
     made = _job(

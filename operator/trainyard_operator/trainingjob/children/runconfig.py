@@ -26,12 +26,14 @@ from trainyard_crds.runconfig import (
     RunConfig,
     RunDataset,
     RunModelSource,
+    RunResume,
     RunS3,
     RunValidation,
     training_blocks,
 )
 from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_inputs import Dataset, Model
+from trainyard_crds.trainingjob_resume import ResumeFrom
 from trainyard_kube.paths import Object
 from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec, sentence
 
@@ -54,6 +56,7 @@ def run_config(job: Object, spec: Spec, gateway_url: str) -> RunConfig:
             run_uri=run_uri(job, spec),
             cache_directory=CACHE_DIRECTORY if cache_claim(spec) else None,
             model=_model(spec.model),
+            resume_from=_resume(spec.resume_from),
             dataset=_dataset(spec.dataset),
             s3=_s3(spec.s3),
             gpus=resources.gpus,
@@ -106,7 +109,8 @@ def cache_claim(spec: Spec) -> str | None:
 def source_claims(spec: Spec) -> list[str]:
     """Return the names of the claims that the sources are on, each once, in a stable order."""
     validation = spec.dataset.validation
-    sources = [spec.model.source, spec.dataset.source, (validation.source if validation else None) or ""]
+    resumed = spec.resume_from.run_uri if spec.resume_from else None
+    sources = [spec.model.source, spec.dataset.source, (validation.source if validation else None) or "", resumed or ""]
     return sorted({_split(source)[0] for source in sources if source.startswith(_PVC)})
 
 
@@ -114,6 +118,14 @@ def _model(model: Model) -> RunModelSource:
     path = _local(model.source)
     shown = model.source if path != model.source else None
     return RunModelSource(source=path, revision=model.revision, display_source=shown)
+
+
+def _resume(resumed: ResumeFrom | None) -> RunResume | None:
+    """Return the checkpoint to resume from; the TrainingJob in the spec was replaced by its run directory."""
+    if resumed is None or resumed.run_uri is None:
+        return None
+    directory = _local(resumed.run_uri).removeprefix("file://")
+    return RunResume(run_directory=directory, run_uri=resumed.run_uri, checkpoint=resumed.checkpoint, mode=resumed.mode)
 
 
 def _dataset(dataset: Dataset) -> RunDataset:

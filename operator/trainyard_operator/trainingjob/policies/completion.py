@@ -22,7 +22,7 @@ LOG_TAIL_LIMIT = 2048
 _RETRIES_EXHAUSTED = ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes")
 _RESULT_UNKNOWN = (
     "The training Job completed, but its result is unknown: the pod reported none and none could be read from the "
-    "volume. See {uri}; a new TrainingJob on the same data can continue from its checkpoints."
+    "volume. See {uri}; a new TrainingJob with spec.resumeFrom continues from its last checkpoint."
 )
 
 

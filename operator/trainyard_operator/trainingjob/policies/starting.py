@@ -16,6 +16,7 @@ from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policies.gang_restart import report_broken_gang
 from trainyard_operator.trainingjob.policies.namespace_termination import RECHECK_SECONDS, awaits_replacements
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, pending_reason
+from trainyard_operator.trainingjob.policies.resuming import refuse_unknown_run
 from trainyard_operator.trainingjob.policies.start_timeout import seconds_to_timeout
 from trainyard_operator.trainingjob.policy_context import PolicyContext
 from trainyard_operator.trainingjob.spec import InvalidSpecError
@@ -37,9 +38,9 @@ def start_or_run(context: PolicyContext) -> Decision | Need:
 
 
 def _create(context: PolicyContext) -> Decision | Need:
-    unshared = _refuse_unshared_claim(context)
-    if unshared is not None:
-        return unshared
+    refused = _refuse_unshared_claim(context) or refuse_unknown_run(context)
+    if refused is not None:
+        return refused
     queued = _queued(context)
     if queued is not None:
         return queued
@@ -90,8 +91,9 @@ def _fail_deleted(context: PolicyContext) -> Decision | Need:
     if need not in context.observed.answers:
         return need
     text = (
-        f"The training Job {need.name} was deleted by another client. Checkpoints remain on the volume; use "
-        "spec.suspend to pause a job and spec.stop to end it."
+        f"The training Job {need.name} was deleted by another client. Checkpoints remain on the volume: "
+        "a new TrainingJob with spec.resumeFrom continues from them. Use spec.suspend to pause a job and spec.stop to "
+        "end it."
     )
     return failed(context.observed, context.history, "JobDeleted", text)
 

@@ -28,6 +28,7 @@ FIRST: dict[str, Any] = {
         "maxInvalidFraction": 0.25,
         "validation": {"source": "s3://rows/held.jsonl", "sha256": "b" * 64},
     },
+    "resumeFrom": {"runUri": "pvc://old/trainyard/old-1", "checkpoint": "step-3-e1", "mode": "weights"},
     "optimization": {
         "epochs": 2.5,
         "maxSteps": 9,
@@ -355,6 +356,7 @@ def test_lifecycle_field_has_a_scenario(field: str) -> None:
 
 
 def test_every_field_has_a_table() -> None:
-    tables = {*FOR_THE_TRAINER, *IN_THE_JOB, *IN_THE_CLAIM, *IN_SCENARIOS}
+    # resumeFrom.trainingJob takes a look-up: policies/test_resuming.py
+    tables = {*FOR_THE_TRAINER, *IN_THE_JOB, *IN_THE_CLAIM, *IN_SCENARIOS, "resumeFrom.trainingJob"}
     assert set(leaves(TrainingJobSpec)) == tables
     assert {"resources.gpus", "storage.cache.claimName", "optimization.learningRate"} <= tables
