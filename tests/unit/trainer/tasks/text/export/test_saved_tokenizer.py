@@ -9,15 +9,16 @@ from transformers import AutoTokenizer
 
 from tests.unit.trainer.tasks.text.export.trained import save_family, trained
 
-TEXT = "\n\n1 in 1998"
+TEXT = "what is the colour of the red fox"
 
 
-def digits_under_gpt_2(directory: Path) -> Path:
-    """A tiny model whose tokenizer_config.json names GPT-2's class, and whose tokenizer.json splits digits."""
+def split_under_gpt_2(directory: Path) -> Path:
+    """A tiny model whose tokenizer_config.json names GPT-2's class, and whose tokenizer.json has a split of its own."""
     save_family(directory, "llama")
     path = directory / "tokenizer.json"
     document: dict[str, Any] = json.loads(path.read_text())
-    parts = [{"type": "Digits", "individual_digits": True}, document["pre_tokenizer"]]
+    split = {"type": "Split", "pattern": {"String": "e"}, "behavior": "Isolated", "invert": False}
+    parts = [split, document["pre_tokenizer"]]
     document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
     path.write_text(json.dumps(document))
     path = directory / "tokenizer_config.json"
@@ -27,7 +28,7 @@ def digits_under_gpt_2(directory: Path) -> Path:
 
 @pytest.mark.parametrize(("method", "format_"), [("lora", "adapter"), ("lora", "merged"), ("full", "model")])
 def test_exports_have_the_split_of_tokenizer_json(tmp_path: Path, method: str, format_: str) -> None:
-    model = digits_under_gpt_2(tmp_path / "model")
+    model = split_under_gpt_2(tmp_path / "model")
     changes = {} if method == "lora" else {"adapter": None}
     run = trained(tmp_path, model, method=method, **changes)
     run.export(tmp_path / "out", format=format_)
