@@ -46,6 +46,19 @@ def _no_tokenizer(model: Path) -> None:
         path.unlink()
 
 
+def _token_beyond_embedding(model: Path) -> None:
+    _change(model / "tokenizer_config.json", pad_token="[PAD]")
+
+
+def _unknown_split(model: Path) -> None:
+    split = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    _change(model / "tokenizer.json", pre_tokenizer=split)
+
+
+def _change(path: Path, **entries: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
 def _no_chat_template(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
 
@@ -85,6 +98,8 @@ SPOILS: dict[str, Callable[[Path], None]] = {
     "pickled weights": _pickled_weights,
     "truncated weights": _truncated_weights,
     "no tokenizer": _no_tokenizer,
+    "token beyond the embedding": _token_beyond_embedding,
+    "split unknown to llama.cpp": _unknown_split,
     "no chat template": _no_chat_template,
     "chat template without tools": _template_without_tools,
     "unknown architecture": _unknown_architecture,

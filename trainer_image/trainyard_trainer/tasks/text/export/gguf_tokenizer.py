@@ -50,9 +50,9 @@ def check_tokenizer(tokenizer: Any, config: Mapping[str, Any], name: str) -> Non
             "Leave gguf out of spec.exports.",
         )
     document = _document(tokenizer)
+    _check_numbers(tokenizer, config["vocab_size"], name)
     problem = (
-        _beyond_embedding(tokenizer, config["vocab_size"])
-        or _problem(document)
+        _problem(document)
         or _added_token_problem(tokenizer, document)
         or _around_problem(tokenizer)
         or _end_problem(tokenizer, config)
@@ -100,14 +100,14 @@ def _problem(document: Document) -> str | None:
     return gguf_sentencepiece.problem(document) if _is_sentencepiece(document) else gguf_byte_level.problem(document)
 
 
-def _beyond_embedding(tokenizer: Any, vocabulary: int) -> str | None:
+def _check_numbers(tokenizer: Any, vocabulary: int, name: str) -> None:
     text, number = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
-    if number < vocabulary:
-        return None
-    return (
-        f"its token {text} has the number {number}, but the model has embeddings for {vocabulary} tokens; remove the "
-        "token from the tokenizer's files, or resize the embedding"
-    )
+    if number >= vocabulary:
+        raise ConfigurationError(
+            f"The tokenizer of {name} cannot be written as gguf: its token {text} has the number {number}, but the "
+            f"model has embeddings for {vocabulary} tokens.",
+            "Leave gguf out of spec.exports, remove the token from the tokenizer's files, or resize the embedding.",
+        )
 
 
 def _added_token_problem(tokenizer: Any, document: Document) -> str | None:
