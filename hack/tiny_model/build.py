@@ -34,7 +34,7 @@ def write(folder: Path, split: questions.Split, recipe: pretrain.Recipe) -> None
     }
     print(
         "tiny model: pre-training {parameters} parameters on {megabytes} MB of Python documentation"
-        " ({tokens} tokens), 1 to 2 minutes".format(**facts),
+        " ({tokens} tokens), 2 to 3 minutes".format(**facts),
         flush=True,
     )
     pretrain.pretrain(model, blocks, recipe, _print_step)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tiny_model import build, corpus, pretrain, questions
+from tiny_model import build, corpus, muon, pretrain, questions
 from tiny_model.questions import Guard, Split, first_sentences, make_split, normal
 
 pytestmark = pytest.mark.slow
@@ -124,3 +124,11 @@ def test_build_is_reproducible(folder: Path, split: Split, tmp_path: Path) -> No
 def digests(path: Path) -> dict[str, str]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 48), (48, 96)])
+def test_muon_updates_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(muon.orthogonalised(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
