@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.api.chart_support import MINIMAL, named, render
 from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import Operator, Team, TrainingJob
+from tests.api.operator_support import Operator, Team, TrainingJob, leading
 from trainyard_crds.pod_options import PodOptions
 
 pytestmark = pytest.mark.api
@@ -40,6 +43,19 @@ PLACEMENT = {
     ],
     "extended": [{"name": "rdma/hca", "quantity": "2"}, {"name": "hugepages-2Mi", "quantity": "4Mi"}],
     "claims": [{"name": "nic", "resourceClaimTemplateName": "fast-nic"}],
+}
+CHART: dict[str, Any] = {
+    "labels": {"example.com/site": "north"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "propagateLabels": ["example.com/*"],
+    "imagePullSecrets": [{"name": "registry"}],
+    "serviceAccountName": "bucket-reader",
+    "runtimeClassName": "nvidia",
+    "priorityClassName": "pod-options",
+    "caBundle": {"name": "company-ca"},
+    "securityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+    "ephemeralStorage": "30Gi",
+    "env": {"HTTPS_PROXY": "http://proxy:3128"},
 }
 
 
@@ -113,3 +129,28 @@ def test_ephemeral_storage_of_a_job_replaces_the_default_of_a_limit_range(operat
         job = team.create(name, resources=RESOURCES | storage)
         found[name] = first_pod(job)["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"]
     assert found == {"unset": "64Mi", "set": "20Gi"}
+
+
+def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
+    operator: Operator, team: Team, classes: Kubernetes, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps({"training": CHART}))
+    chart = named(render(MINIMAL, f"--values={values}"), "Deployment", "trainyard-operator")
+    variables = {one["name"]: one.get("value", "") for one in chart["spec"]["template"]["spec"]["containers"][0]["env"]}
+    passed = ("POD_DEFAULTS", "TRAINING_ENV", "EPHEMERAL_STORAGE", "SCRATCH_SIZE", "TMP_SIZE")
+    service_account(team, "bucket-reader")
+    operator.stop()  # the fixture starts it again
+    environment = {f"TRAINYARD_{name}": variables[f"TRAINYARD_{name}"] for name in passed}
+    with leading(Operator(classes, tmp_path, "chart", **environment)):
+        job = team.create("defaults", resources=RESOURCES)
+        pod = first_pod(job)
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    assert "pod" not in job.read()["spec"]
+    assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("bucket-reader", "pod-options")
+    assert "runtimeClassName" not in spec, "the pod has no GPU"
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert container["resources"]["limits"]["ephemeral-storage"] == "30Gi"
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container["env"]
+    assert {"name": "SSL_CERT_FILE", "value": "/etc/trainyard/ca-bundle/ca.crt"} in container["env"]
+    assert not {"runAsUser", "fsGroup"} & spec["securityContext"].keys(), "the cluster chooses the user"

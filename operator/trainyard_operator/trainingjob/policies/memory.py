@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from trainyard_crds.placement import NodeRequirement
+from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition
 from trainyard_operator.reconcile.plan import NODES, Need
@@ -37,7 +39,7 @@ def _pool_caution(observed: Observed, estimate: Object) -> Caution | Need | None
     """Return the warning about nodes of the pool with smaller GPUs."""
     resources, least = observed.spec.resources, int(estimate.get("leastBytes") or estimate["bytes"])
     label = f"{resources.gpu_resource}.memory"
-    need = Need(NODES, _selector(resources.node_selector or {}, label))
+    need = Need(NODES, _selector(resources, label))
     if need not in observed.answers:
         return _known(observed, least) or need
     nodes = observed.answers[need] or ()
@@ -63,8 +65,16 @@ def _caution(reason: str, peak: int, problem: str, estimate: Object) -> Caution:
     return Caution(CONDITION, reason, f"The run is predicted to need {_gib(peak)}; {problem}.{advice}")
 
 
-def _selector(labels: Mapping[str, str], label: str) -> str:
-    return ",".join([*(f"{name}={value}" for name, value in sorted(labels.items())), label])
+def _selector(resources: Resources, label: str) -> str:
+    """Return the label selector of the nodes that the pods may use and whose GPU memory is known."""
+    labels = (f"{name}={value}" for name, value in sorted((resources.node_selector or {}).items()))
+    return ",".join([*labels, *(_term(entry) for entry in resources.node_affinity or []), label])
+
+
+def _term(requirement: NodeRequirement) -> str:
+    if requirement.values is None:
+        return requirement.key if requirement.operator == "Exists" else f"!{requirement.key}"
+    return f"{requirement.key} {requirement.operator.lower()} ({','.join(requirement.values)})"
 
 
 def _too_small(nodes: Iterable[Object], label: str, peak: int) -> Iterable[tuple[int, str]]:

@@ -60,6 +60,17 @@ def test_nodes_of_the_pool_are_looked_up() -> None:
     assert decided(ESTIMATE, spec=spec) == Need(NODES, "a=1,b=2,amd.com/gpu.memory")
 
 
+def test_node_affinity_limits_the_nodes_that_are_looked_up() -> None:
+    affinity = [
+        {"key": "zone", "operator": "In", "values": ["a", "b"]},
+        {"key": "gpu", "operator": "NotIn", "values": ["v100"]},
+        {"key": "spot", "operator": "DoesNotExist"},
+        {"key": "rack", "operator": "Exists"},
+    ]
+    selector = f"zone in (a,b),gpu notin (v100),!spot,rack,{LABEL}"
+    assert decided(ESTIMATE, spec={"resources": {"nodeAffinity": affinity}}) == Need(NODES, selector)
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
