@@ -63,6 +63,7 @@ class Settings(BaseSettings):
         ephemeral_storage: Ephemeral storage of trainer pods; None for no request and no limit.
         training_environment: Additional variables of training and export pods, by name.
         pod_defaults: Options of pods that a spec does not set.
+        retention_seconds: Seconds after which finished TrainingJobs are deleted; None keeps them.
         lease_name: Name of the Lease.
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
@@ -90,6 +91,9 @@ class Settings(BaseSettings):
         description="a JSON object with the pod options of the chart's training block, names as in values.yaml",
     )
     training_environment: Texts = Field(default={}, validation_alias=f"{_PREFIX}TRAINING_ENV")
+    retention_seconds: Annotated[int, Field(ge=60)] | None = Field(
+        default=None, description="a number of seconds from 60, or unset it to keep finished TrainingJobs"
+    )
     lease_name: Name = "trainyard-operator"
     health_port: Port = 8080
     kubeconfig: str | None = Field(default=None, validation_alias="KUBECONFIG")
@@ -137,6 +141,7 @@ class Settings(BaseSettings):
             tmp_size=self.tmp_size,
             ephemeral_storage=self.ephemeral_storage,
             pod_defaults=self.pod_defaults,
+            retention_seconds=self.retention_seconds,
             environment=self.training_environment,
         )
 

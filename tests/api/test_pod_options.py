@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +56,7 @@ CHART: dict[str, Any] = {
     "ephemeralStorage": "30Gi",
     "env": {"HTTPS_PROXY": "http://proxy:3128"},
 }
+PASSED = ("POD_DEFAULTS", "TRAINING_ENV", "EPHEMERAL_STORAGE", "SCRATCH_SIZE", "TMP_SIZE", "RETENTION_SECONDS")
 
 
 @pytest.fixture
@@ -131,20 +131,28 @@ def test_ephemeral_storage_of_a_job_replaces_the_default_of_a_limit_range(operat
     assert found == {"unset": "64Mi", "set": "20Gi"}
 
 
-def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
-    operator: Operator, team: Team, classes: Kubernetes, tmp_path: Path
-) -> None:
-    values = tmp_path / "values.yaml"
-    values.write_text(json.dumps({"training": CHART}))
+@pytest.fixture(scope="module")
+def chart_operator(
+    session_operator: Operator, control_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """An operator with the permissions and settings that the chart gives it; the last tests of the file use it."""
+    folder = tmp_path_factory.mktemp("chart")
+    values = folder / "values.yaml"
+    values.write_text(json.dumps({"training": CHART, "retention": {"finishedSeconds": 60}}))
     chart = named(render(MINIMAL, f"--values={values}"), "Deployment", "trainyard-operator")
     variables = {one["name"]: one.get("value", "") for one in chart["spec"]["template"]["spec"]["containers"][0]["env"]}
-    passed = ("POD_DEFAULTS", "TRAINING_ENV", "EPHEMERAL_STORAGE", "SCRATCH_SIZE", "TMP_SIZE")
+    session_operator.stop()  # the fixture of other tests starts it again
+    environment = {f"TRAINYARD_{name}": variables[f"TRAINYARD_{name}"] for name in PASSED}
+    with leading(Operator(control_plane, folder, "chart", chart=(f"--values={values}",), **environment)) as operator:
+        yield operator
+
+
+def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
+    chart_operator: Operator, team: Team, classes: Kubernetes
+) -> None:
     service_account(team, "bucket-reader")
-    operator.stop()  # the fixture starts it again
-    environment = {f"TRAINYARD_{name}": variables[f"TRAINYARD_{name}"] for name in passed}
-    with leading(Operator(classes, tmp_path, "chart", **environment)):
-        job = team.create("defaults", resources=RESOURCES)
-        pod = first_pod(job)
+    job = team.create("defaults", resources=RESOURCES)
+    pod = first_pod(job)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert "pod" not in job.read()["spec"]
     assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("bucket-reader", "pod-options")
@@ -154,3 +162,12 @@ def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
     assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container["env"]
     assert {"name": "SSL_CERT_FILE", "value": "/etc/trainyard/ca-bundle/ca.crt"} in container["env"]
     assert not {"runAsUser", "fsGroup"} & spec["securityContext"].keys(), "the cluster chooses the user"
+
+
+def test_finished_job_is_deleted_after_the_time_of_the_chart(chart_operator: Operator, team: Team) -> None:
+    job, kept = (team.create(name, suspend=True, stop="Force") for name in ("old", "new"))
+    job.wait("Stopped")
+    kept.wait("Stopped")
+    job.client.patch(f"{job.path}/status", {"status": {"completionTime": "2026-01-01T00:00:00Z"}})
+    until(lambda: not job.client.exists(job.path))
+    assert kept.read()["status"]["phase"] == "Stopped"

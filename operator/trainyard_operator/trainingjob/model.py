@@ -16,7 +16,7 @@ from trainyard_operator.trainingjob.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """Settings of the operator that go into children.
+    """Settings of the operator that plans depend on: most go into children.
 
     Attributes:
         trainer_image: Image of the trainer.
@@ -27,6 +27,7 @@ class RenderSettings:
         ephemeral_storage: Ephemeral storage of pods, a Kubernetes quantity; None for no request and no limit.
         environment: Additional variables of training and export pods, by name.
         pod_defaults: Options of pods that a spec does not set.
+        retention_seconds: Seconds after which finished TrainingJobs are deleted; None keeps them.
     """
 
     trainer_image: str
@@ -37,6 +38,7 @@ class RenderSettings:
     ephemeral_storage: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     pod_defaults: PodDefaults = field(default_factory=PodDefaults)
+    retention_seconds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from trainyard_operator.trainingjob.pods.attempts import job_history
 from trainyard_operator.trainingjob.policies.kueue_handoff import child_patches, queue_remark
 from trainyard_operator.trainingjob.policies.memory import memory_caution
 from trainyard_operator.trainingjob.policies.post_run_exports import plan_exports
+from trainyard_operator.trainingjob.policies.retention import expire
 from trainyard_operator.trainingjob.policies.unreachable_node import unreachable_node_message
 from trainyard_operator.trainingjob.policy_chain import decide
 from trainyard_operator.trainingjob.policy_context import PolicyContext
@@ -75,9 +76,9 @@ def _decide(context: PolicyContext) -> Decision | Need:
 
 
 def _plan_finished(observed: Observed, settings: RenderSettings, now: datetime) -> Plan:
-    """Delete a child that could start again, then make exports that were requested since."""
+    """Delete a child that could start again, then make exports that were requested since; later delete the job."""
     child = observed.child
     if child is not None and not job_finished(child) and not is_being_deleted(child):
         return Plan(delete=(Deletion("jobs", child["metadata"]["name"], child["metadata"]["uid"]),))
     succeeded = observed.status.get("phase") == Phase.SUCCEEDED
-    return plan_exports(observed, settings, now) if succeeded else Plan()
+    return expire(observed, settings, now, plan_exports(observed, settings, now) if succeeded else Plan())

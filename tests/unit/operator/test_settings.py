@@ -53,6 +53,13 @@ def test_values(load_with: Load) -> None:
     assert str(settings.queue_policy_file) == "/etc/policy.json"
 
 
+def test_finished_jobs_are_kept_unless_the_chart_sets_a_time(load_with: Load) -> None:
+    assert load_with({"TRAINYARD_RETENTION_SECONDS": ""}).render.retention_seconds is None
+    assert load_with({"TRAINYARD_RETENTION_SECONDS": "604800"}).render.retention_seconds == 604800
+    with pytest.raises(SettingsError, match="TRAINYARD_RETENTION_SECONDS is '5'; set a number of seconds from 60"):
+        load_with({"TRAINYARD_RETENTION_SECONDS": "5"})
+
+
 def test_empty_pod_defaults_count_as_unset(load_with: Load) -> None:
     assert load_with({}).render.pod_defaults.security_context.run_as_user == 1000
     chart = '{"labels": {}, "schedulerName": "", "caBundle": {}, "imagePullSecrets": [], "securityContext": {}}'
