@@ -1,4 +1,4 @@
-"""llama.cpp, asked for the tokens of a text by a GGUF file."""
+"""llama.cpp, asked for the tokens of a text and for logits by a GGUF file."""
 
 import json
 import subprocess
@@ -24,14 +24,20 @@ class LlamaCpp:
             texts: What to tokenise.
             special: Whether the tokens that belong before and after a text are added.
         """
+        return cast("list[list[int]]", self._answer({"file": str(file), "texts": list(texts), "special": special}))
+
+    def logits(self, file: Path, tokens: Sequence[int]) -> list[float]:
+        """Return the logits of every token of the vocabulary after the given tokens."""
+        return cast("list[float]", self._answer({"file": str(file), "tokens": list(tokens)}))
+
+    def _answer(self, request: dict[str, object]) -> list[object]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"file": str(file), "texts": list(texts), "special": special}
         self._process.stdin.write(f"{json.dumps(request)}\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         assert isinstance(answer, list), answer
-        return cast("list[list[int]]", answer)
+        return answer
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from trainyard_trainer.tasks.text.export.stored_weights import read_shards
 
 ROUNDING = {"f32": 0.0, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2}
 """Largest difference of a weight; tiny weights are below 1."""
+LLAMA_CPP_ROUNDING = 2e-2
+"""Largest difference of a logit in llama.cpp, which keeps keys and values in f16; tiny logits reach 3."""
 
 
 def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
@@ -155,12 +157,17 @@ def test_what_gguf_cannot_hold_is_refused_before_rows_are_read(
         LlmTask().load(context)
 
 
-def test_llama_cpp_reads_the_exported_file(tmp_path: Path, tiny_model: Path, llama_cpp: LlamaCpp) -> None:
-    run = trained(tmp_path, tiny_model)
-    run.export(tmp_path / "gguf", format="gguf", type="q8_0")
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_llama_cpp_computes_what_the_trained_model_does(tmp_path: Path, llama_cpp: LlamaCpp, family: str) -> None:
+    run = trained(tmp_path, save_family(tmp_path / "model", family))
+    run.export(tmp_path / "gguf", format="gguf", type="f32")
     chat = "<|begin|><|user|>what is the colour of\n\nan apple 123?<|end|><|assistant|>"
-    wanted = tiny.make_tokenizer().encode(chat, add_special_tokens=False)
-    assert llama_cpp.tokenize(tmp_path / "gguf/model-q8_0.gguf", [chat]) == [wanted]
+    tokens = tiny.make_tokenizer().encode(chat, add_special_tokens=False)
+    assert llama_cpp.tokenize(tmp_path / "gguf/model-f32.gguf", [chat]) == [tokens]
+    with torch.no_grad():
+        wanted = run.loaded.model.eval()(input_ids=torch.tensor([tokens])).logits[0, -1]
+    found = torch.tensor(llama_cpp.logits(tmp_path / "gguf/model-f32.gguf", tokens))
+    assert torch.allclose(found, wanted, atol=LLAMA_CPP_ROUNDING, rtol=0)
 
 
 def test_normalisation_that_llama_cpp_lacks_is_named_with_the_export(tmp_path: Path) -> None:

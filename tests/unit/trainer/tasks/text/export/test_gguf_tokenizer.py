@@ -123,7 +123,7 @@ PARTS = st.sampled_from([*" ".join(CORPUS).split(" "), "\n", "\r\n", "\t", "  ",
 
 
 @pytest.mark.parametrize("family", ["gpt_2", "llama_2", "llama_3", "qwen_2", "smollm", "yi"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(parts=st.lists(PARTS, min_size=1, max_size=8), joint=st.sampled_from(["", " "]))
 @example(parts=["\n\n", "1"], joint="")
 def test_llama_cpp_makes_the_tokens_of_training_for_any_text(
