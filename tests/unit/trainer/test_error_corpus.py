@@ -67,6 +67,15 @@ def _template_without_tools(model: Path) -> None:
     (model / "chat_template.jinja").write_text(tiny.PLAIN_TEMPLATE)
 
 
+def _template_without_end(model: Path) -> None:
+    (model / "chat_template.jinja").write_text(tiny.PLAIN_TEMPLATE.replace(" + eos_token", ""))
+
+
+def _template_without_headers(model: Path) -> None:
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+    (model / "chat_template.jinja").write_text(template)
+
+
 def _unknown_architecture(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "model_type": "tinyllama9"}))
@@ -91,7 +100,7 @@ def _zip_bomb(folder: Path) -> None:
         archive.writestr("rows.jsonl", (" " * 1_000_000 + "\n") * 100)
 
 
-WARNINGS = {"ValidationOverlap", "FieldIgnored"}
+WARNINGS = {"ValidationOverlap", "FieldIgnored", "NoEndToken", "OnlyEndLearned"}
 LARGE_FILES: dict[str, Callable[[Path], None]] = {"row of 50 MB": _row_of_50_megabytes, "zip bomb": _zip_bomb}
 SPOILS: dict[str, Callable[[Path], None]] = {
     "no weights": _no_weights,
@@ -102,6 +111,8 @@ SPOILS: dict[str, Callable[[Path], None]] = {
     "split unknown to llama.cpp": _unknown_split,
     "no chat template": _no_chat_template,
     "chat template without tools": _template_without_tools,
+    "chat template without end token": _template_without_end,
+    "chat template without headers": _template_without_headers,
     "unknown architecture": _unknown_architecture,
     "no number": _non_finite_weight,
 }

@@ -53,6 +53,10 @@ class Frame:
     """The same for any turn; empty if the template has no generation prompt."""
     ends: tuple[str, ...]
     """Tokens that end an answer; empty if it has none."""
+    openings: tuple[str, ...]
+    """What a template may write between prompt and content of an answer without reasoning."""
+    closings: tuple[str, ...]
+    """What a template may write after the content, up to the end of the token that ends the answer."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,30 @@ class AnswerFinder:
         if _MARK.sub("", marked) != text:
             return self._places_by_difference(example, text)
         return _read_marks(marked, example)
+
+    def plain_answers(self, example: Example, text: str) -> list[Span] | None:
+        """The ranges of all answers if the text shows them without doubt; this saves the second rendering.
+
+        Every answer follows a question, the prompt between the two occurs once for each of them, and what follows it
+        is the content and the end of an answer. None if one of this does not hold.
+        """
+        frame, messages = self._frame(example), example.messages
+        answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
+        if not all(number and messages[number - 1].role == "user" for number in answers):
+            return None
+        for prompt in frame.prompts["user"]:
+            if text.count(prompt) == len(answers):
+                found, at = [], 0
+                for number in answers:
+                    start = text.find(prompt, at)
+                    place = _content_and_end(text, start + len(prompt), messages[number].content, frame)
+                    if place is None:
+                        return None
+                    content, at = place
+                    longer = (start + len(one) for one in frame.prompts["user"] if text.startswith(one, start))
+                    found.append((max(begin for begin in longer if begin <= content), at))
+                return found
+        return None
 
     def answers(self, example: Example, text: str, places: Places, numbers: Sequence[int]) -> Iterator[Span]:
         """The ranges of characters that the model generates for the answers `numbers`, in order.
@@ -221,7 +249,17 @@ class AnswerFinder:
         generation: tuple[str, ...] = ()
         if asked and bare and asked.startswith(bare) and asked != bare:
             generation = _prompts(asked[len(bare) :], [gap.removeprefix(_after(bare, first)) for gap in between], True)
-        return Frame(prompts, generation, self._ends(render, long, short))
+        ends = self._ends(render, long, short)
+        tails = (_between(long, second, third), _after(short, second))
+        return Frame(
+            prompts,
+            generation,
+            ends,
+            openings=tuple(
+                {gap.removeprefix(one) for gap in between for one in prompts["user"] if gap.startswith(one)}
+            ),
+            closings=tuple({tail[: tail.find(end) + len(end)] for tail in tails for end in ends if end in tail}),
+        )
 
     def _probe_renderer(self, example: Example) -> Callable[..., str]:
         """A function that renders turns as the rows of this kind; "" where the template refuses them."""
@@ -278,6 +316,18 @@ class AnswerFinder:
 def _is_located(message: Message) -> bool:
     """Whether the place of a turn can matter: answers, results, and turns that carry no loss."""
     return message.role in ("assistant", "tool") or not message.loss
+
+
+def _content_and_end(text: str, begin: int, content: str, frame: Frame) -> Span | None:
+    """Where the content starts, which the template may have stripped, and where its answer ends; None if it differs."""
+    for one in (content, content.strip()):
+        for opening in frame.openings:
+            at = begin + len(opening)
+            if text.startswith(opening, begin) and text.startswith(one, at):
+                for closing in frame.closings:
+                    if text.startswith(closing, at + len(one)):
+                        return at, at + len(one) + len(closing)
+    return None
 
 
 def _next_place(example: Example, places: Places, number: int, end: int) -> int:

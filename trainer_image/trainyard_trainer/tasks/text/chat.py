@@ -172,6 +172,9 @@ class Encoder:
         if plain and (uses_marks or (not completions and all(message.loss for message in example.messages))):
             spans = _chosen(marked, example, answers) if uses_marks else None
             return _Rendered(text, spans, example, self._tools_left_out(example))
+        if completions and plain and (found := self._finder.plain_answers(example, text)) is not None:
+            chosen = [span for span, number in zip(found, answers, strict=True) if example.messages[number].loss]
+            return _Rendered(text, chosen, example, self._tools_left_out(example))
         places = self._finder.places(example, text)
         warnings = (*self._tools_left_out(example), *self._left_out(row, example, places))
         if uses_marks:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.trainer.families import FAMILIES
@@ -303,6 +303,7 @@ FINDERS = {
 
 
 @pytest.mark.parametrize("name", FINDERS)
+@settings(max_examples=40)
 @given(turns=chats, system=st.booleans())
 def test_any_answer_is_located_exactly(name: str, turns: list[tuple[str, str]], system: bool) -> None:
     head = [Message("system", "Be kind.")] if system and name != "gemma" else []
@@ -339,6 +340,7 @@ odd = st.lists(
 
 
 @pytest.mark.parametrize("name", ["qwen_3", "deepseek_v3", "mistral_v3", "gpt_oss"])
+@settings(max_examples=40)
 @given(messages=odd)
 def test_any_row_is_located_or_refused_by_its_own_error(name: str, messages: list[Message]) -> None:
     turns = [one if one.role == "assistant" else replace(one, tool_calls=(), reasoning="") for one in messages]
@@ -362,3 +364,21 @@ def test_the_error_of_a_turn_without_place_has_its_number() -> None:
     with pytest.raises(NotLocatedError, match="leaves out the text of") as caught:
         list(finder.answers(example, "another text", finder.places(example, "another text"), [1]))
     assert caught.value.number == 1
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@settings(max_examples=40)
+@given(turns=chats)
+def test_the_short_way_finds_the_same_answers(name: str, turns: list[tuple[str, str]]) -> None:
+    example = chat(*(text for pair in turns for text in pair))
+    text = ChatTemplate(tokenizer_of(name), name).render(example)
+    numbers = range(1, len(example.messages), 2)
+    found = FINDERS[name].plain_answers(example, text)
+    if found is not None:
+        assert found == list(FINDERS[name].answers(example, text, FINDERS[name].places(example, text), numbers))
+
+
+@pytest.mark.parametrize("name", sorted(set(FINDERS) - {"falcon"}))
+def test_ordinary_rows_are_rendered_once(name: str) -> None:
+    example = chat("who painted it", "the old fox", "surely", "yes surely")
+    assert FINDERS[name].plain_answers(example, ChatTemplate(tokenizer_of(name), name).render(example)) is not None

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.trainer import tiny
+from tests.unit.trainer.families import FAMILIES
 from tests.unit.trainer.tasks.text.data_cli import Run
 from trainyard_crds.trainingjob_inputs import DatasetFormat
 from trainyard_trainer.data.rows import Row
@@ -232,3 +233,27 @@ def test_validation_warns_of_each_unused_field_once(run: Run, tmp_path: Path, ti
             f"4 of 5 rows of {path} have the field 'messages[].weigth', which training does not use.",
             f"3 of 5 rows of {path} have the field 'id', which training does not use.",
         ]
+
+
+def test_rows_of_the_tool_calling_example_are_trained_on(run: Run, tmp_path: Path) -> None:
+    model = FAMILIES["qwen_3"].save(tmp_path / "model")
+    path = Path(__file__).parents[5] / "examples/tool-calling.jsonl"
+    code, report, _ = run("validate", path, "--model", model)
+    assert (code, report["problems"], report.get("warnings", [])) == (0, 0, [])
+    found = run("stats", path, "--model", model)[1]
+    assert (found["toolRows"], found["toolCalls"], found["toolTurns"]) == (3, 3, 3)
+    assert (found["reasoningTurns"], found["maskedTurns"]) == (2, 1)
+    assert 0 < found["lossTokens"] < found["tokens"]["total"] / 2
+
+
+def test_validation_warns_of_what_a_template_leaves_out(run: Run, tmp_path: Path) -> None:
+    model = FAMILIES["phi_4"].save(tmp_path / "model")
+    thinking = [TOOL_ROW["messages"][0], {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}]
+    rows = [{"messages": thinking, "tools": TOOL_ROW["tools"]}, {"messages": thinking}, {"messages": thinking}]
+    path = tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    code, report, _ = run("validate", path, "--model", model)
+    assert code == 0
+    assert [(one["kind"], one["message"].split(" of ")[0]) for one in report["warnings"]] == [
+        ("ToolsLeftOut", "1"),
+        ("ReasoningLeftOut", "3"),
+    ]

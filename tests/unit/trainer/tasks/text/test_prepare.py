@@ -258,3 +258,12 @@ def test_cache_write_error_does_not_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     assert run(tmp_path, tiny.questions(3), cache=TokenCache(tmp_path / "cache"), log=log).metrics["trainRows"] == 3
     assert any(line.startswith("TokensNotKept") for line in log)
+
+
+def test_warnings_are_logged_with_counts_and_again_from_the_cache(tmp_path: Path) -> None:
+    rows = [{**row, "id": number} for number, row in enumerate(tiny.questions(5))] + tiny.questions(3, start=9)
+    cache = TokenCache(tmp_path / "cache")
+    for _ in range(2):
+        log: list[str] = []
+        run(tmp_path, rows, log=log, cache=cache)
+        assert "FieldIgnored: 5 of 8 rows of rows.jsonl have the field 'id', which training does not use." in log
