@@ -65,6 +65,13 @@ def terminated(pod: Object) -> Object:
     return state
 
 
+def other_running_containers(pod: Object) -> tuple[str, ...]:
+    """Return the containers beside the trainer's that have not ended; native sidecars are init containers."""
+    states = pod.get("status", {}).get("containerStatuses") or []
+    others = [entry for entry in states if entry["name"] != TRAINER_CONTAINER]
+    return tuple(entry["name"] for entry in others if "terminated" not in (entry.get("state") or {}))
+
+
 def by_age(pod: Object) -> tuple[str, str]:
     """Sort key that puts the oldest pod first."""
     return pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]

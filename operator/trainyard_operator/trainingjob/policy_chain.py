@@ -14,13 +14,15 @@ from trainyard_operator.trainingjob.k8s_fields import job_finished, job_suspende
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.completion import complete, succeeded
 from trainyard_operator.trainingjob.policies.deadlines import enforce_limits
-from trainyard_operator.trainingjob.policies.gang_restart import fail_exhausted_gang, restart_gang
+from trainyard_operator.trainingjob.policies.gang_restart import restart_gang
 from trainyard_operator.trainingjob.policies.kueue_handoff import (
     fail_inadmissible,
     follow_kueue_eviction,
     refuse_local_queue,
 )
 from trainyard_operator.trainingjob.policies.namespace_termination import end_with_namespace
+from trainyard_operator.trainingjob.policies.retry_limit import enforce_retry_limit
+from trainyard_operator.trainingjob.policies.sidecars import end_with_trainer
 from trainyard_operator.trainingjob.policies.start_timeout import time_out_start
 from trainyard_operator.trainingjob.policies.starting import start_or_run
 from trainyard_operator.trainingjob.policies.stopping import stop, suspend, yield_gpus
@@ -71,8 +73,9 @@ _POLICIES: tuple[_Policy, ...] = (
     _succeed_while_stopping,
     end_with_namespace,
     stop,
+    enforce_retry_limit,
+    end_with_trainer,
     _await_verdict,
-    fail_exhausted_gang,
     enforce_limits,
     refuse_local_queue,
     suspend,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trainyard_crds.constants import child_name
-from trainyard_crds.exitcodes import OnExit
+from trainyard_crds.exitcodes import OnExit, codes_for
 from trainyard_crds.tasks import MEMORY_FIELDS
 from trainyard_crds.trainingjob_status import AttemptCounts
 from trainyard_kube.paths import Object
@@ -33,7 +33,14 @@ from trainyard_operator.trainingjob.pods.gang_faults import (
     seconds_to_await_fault,
     works_alone,
 )
-from trainyard_operator.trainingjob.pods.pod_termination import POD_LOST, ContainerMemory, Ending, pod_ending
+from trainyard_operator.trainingjob.pods.pod_termination import (
+    EVICTED_BY_KUBELET,
+    POD_LOST,
+    ContainerMemory,
+    Ending,
+    pod_ending,
+    seconds_to_await_kubelet,
+)
 
 LIMIT = 20
 """Attempts kept in the status."""
@@ -55,7 +62,8 @@ class History:
         unfinished: Whether any pod may still hold a GPU.
         gang: State of the pods of a gang; None on one node.
         fault: The fault of another pod that ended, or will end, the last attempt.
-        cause_in: Seconds for which such a fault is awaited; until then the attempt does not count as ended.
+        cause_in: Seconds for which such a fault, or the kubelet's verdict, is awaited; until then the attempt does not
+            count as ended.
     """
 
     attempts: list[Object]
@@ -82,6 +90,14 @@ class History:
     def verdict(self) -> Ending | None:
         """The ending that determines how the Job ends: that of the pod at fault, else the last attempt's."""
         return self.fault.ending if self.fault else self.ending
+
+    @property
+    def counted_by_operator(self) -> bool:
+        """Whether an attempt counts that the Job controller ignored: a pod that saved in time while it was evicted."""
+        ignored = codes_for(OnExit.IGNORE)
+        return any(
+            entry.get("reason") == EVICTED_BY_KUBELET and entry.get("exitCode") in ignored for entry in self.attempts
+        )
 
     def running_seconds(self, now: datetime) -> float:
         """Return the seconds for which the job's containers ran, in all, until now."""
@@ -167,7 +183,7 @@ class _Recorder:
         if "finishedAt" in entry:
             return _Update(counts=counts, fault=fault)
         is_newest = entry["number"] == counts.total
-        cause_in = self._cause_in(leader) if leader and is_newest and fault is None else None
+        cause_in = self._cause_in(pod) if pod and is_newest and fault is None else None
         end = self._end(pod) if cause_in is None else None
         _record_start(entry, pod, end)
         if end is None:
@@ -184,12 +200,15 @@ class _Recorder:
         harmless = found is not None and found.ending.action is not OnExit.FAIL
         return None if harmless and works_alone(leader, self.observed.status.get("progress") or {}) else found
 
-    def _cause_in(self, leader: Object) -> float | None:
-        """Return the seconds to await the fault; None where the Job is suspended or finished, and it has no effect."""
+    def _cause_in(self, pod: Object) -> float | None:
+        """Return the seconds to await the cause; None where the Job is suspended or finished, and it has no effect."""
         child = self.observed.child
         if child is None or job_suspended(child) or job_finished(child):
             return None
-        return seconds_to_await_fault(leader, container_memory(self.observed), self.now)
+        verdict_in = seconds_to_await_kubelet(pod, self.now)
+        if verdict_in is not None or self.observed.spec.resources.nodes == 1:
+            return verdict_in
+        return seconds_to_await_fault(pod, container_memory(self.observed), self.now)
 
     def _record_end(self, entry: Object, end: Ending, fault: Fault | None) -> None:
         if end.started_at:

@@ -153,7 +153,9 @@ def fault_of(pod: Object, memory: ContainerMemory) -> Fault | None:
     if disrupted is not None and (end is None or end.exit_code != 0):
         leaving = Ending(action=OnExit.IGNORE, reason=disrupted[0], message=disrupted[1])
         return Fault(pod=pod, ending=end or leaving, moment=moment)
-    if end is None or end.action is OnExit.COMPLETE or end.exit_code in _CONSEQUENCES:
+    if end is None or end.action is OnExit.COMPLETE:
+        return None
+    if end.exit_code in _CONSEQUENCES and end.action is not OnExit.COUNT:
         return None
     return None if _ended_on_request(pod, end) else Fault(pod=pod, ending=end, moment=moment)
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trainyard_crds.exitcodes import OnExit
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.reconcile.fields import condition, parse_time
-from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.pods.attempts import GROUP_RESTARTS, is_gang_restarting
-from trainyard_operator.trainingjob.policies.completion import end_cause, failed, retries_text
 from trainyard_operator.trainingjob.policies.pending_reason import GANG_STARTS_AGAIN
 from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 HANG_SECONDS = 120
 """Seconds after which a pod counts as hung that continues without a peer; normally it exits at once."""
-
-
-def fail_exhausted_gang(context: PolicyContext) -> Decision | Need | None:
-    """Fail a gang with more faults than spec.retry.limit; None for one that may start again.
-
-    The Job controller counts per index; the limit holds for all of them together.
-    """
-    history, end = context.history, context.history.verdict
-    if history.gang is None or end is None or end.action is not OnExit.COUNT:
-        return None
-    if history.counts.failed <= context.spec.retry.limit:
-        return None
-    reason, text = end_cause(history)
-    return failed(context.observed, history, reason, f"{text} {retries_text(context.observed, history)}")
 
 
 def restart_gang(context: PolicyContext) -> Decision | None:

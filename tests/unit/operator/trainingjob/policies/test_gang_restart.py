@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.builders import GANG, attempt, child, condition, context, ended, running, time
+from tests.unit.operator.trainingjob.builders import GANG, child, condition, context, ended, running
 from tests.unit.operator.trainingjob.state_model import ADMITTED, CHILD
-from trainyard_operator.reconcile.plan import LOG, Need
+from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.gang_restart import (
-    fail_exhausted_gang,
     report_broken_gang,
     restart_gang,
 )
@@ -19,35 +18,6 @@ from trainyard_operator.trainingjob.policies.gang_restart import (
 LOST_PEER = ended("1-a", 137, until="10:08:00")
 LEADER = running("0-a")
 RESTARTING = [condition("Running", holds=False, reason="GroupRestarts", message="Pod 1 was lost.")]
-
-
-@pytest.mark.parametrize(
-    ("failed", "limit", "end", "decision"),
-    [
-        (3, 3, ended("0-a", 70), None),
-        (4, 3, ended("0-a", 70), "InternalError"),
-        (1, 0, ended("0-a", 70), "InternalError"),
-        (4, 3, ended("0-a", 75), None),
-        (4, 3, running("0-a"), None),
-    ],
-    ids=["within the limit", "above the limit", "limit 0", "free restart", "running"],
-)
-def test_faults_of_a_gang_count_against_the_retry_limit(
-    failed: int, limit: int, end: Any, decision: str | None
-) -> None:
-    status = {
-        "attempts": [attempt(name="0-a", finishedAt=time("10:05:00"), startedAt=time("10:00:05"))],
-        "attemptCounts": {"total": 1, "failed": failed},
-    }
-    spec = {**GANG, "retry": {"limit": limit}}
-    answers = {(LOG, f"{CHILD}-0-a"): "the end"}
-    found = fail_exhausted_gang(context(end, child=child(), spec=spec, status=status, answers=answers))
-    assert not isinstance(found, Need)
-    assert (found and found.reason) == decision
-    if found is not None:
-        assert found.message.endswith(f"Attempts that count as faults: {failed}, spec.retry.limit: {limit}.")
-        assert (found.phase, found.log_tail) == ("Failed", "the end")
-    assert fail_exhausted_gang(context(ended("a", 70), child=child(), status=status)) is None
 
 
 @pytest.mark.parametrize(
@@ -107,5 +77,5 @@ def test_whole_gangs_are_left_alone(pods: tuple[Any, ...]) -> None:
 
 def test_jobs_on_one_node_are_left_alone() -> None:
     seen = context(running(), child=child())
-    found: list[Decision | Need | None] = [restart_gang(seen), report_broken_gang(seen), fail_exhausted_gang(seen)]
-    assert found == [None, None, None]
+    found: list[Decision | Need | None] = [restart_gang(seen), report_broken_gang(seen)]
+    assert found == [None, None]
