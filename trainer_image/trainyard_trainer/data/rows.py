@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainyard_trainer.errors import RowError
@@ -26,6 +26,8 @@ class Row:
     number: int
     """From 1: the line of JSON Lines, the element of an array, the row of a table."""
     values: Mapping[str, Any]
+    unread: tuple[str, ...] = field(default=(), compare=False)
+    """Columns of the file that no task reads; their values are not known."""
 
     def error(self, problem: str, remedy: str, *, kind: str, field: str | None = None) -> RowError:
         """The error for this row."""

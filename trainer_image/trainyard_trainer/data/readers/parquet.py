@@ -41,13 +41,14 @@ def read(stream: BinaryIO, file: str, columns: Columns) -> Iterator[Row | RowErr
     try:
         table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         names = [name for name in table.schema_arrow.names if name in columns.names]
+        unread = tuple(name for name in table.schema_arrow.names if name not in columns.names) if names else ()
         nested = [name for name in names if pa.types.is_nested(table.schema_arrow.field(name).type)]
         number = 0
         for batch in table.iter_batches(_batch_rows(table.metadata), columns=names or None, use_threads=False):
             for values in batch.to_pylist():
                 number += 1
                 values.update({name: _without_nulls(values[name]) for name in nested})
-                yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values)
+                yield too_long(file, number) if _size(values) > LONGEST_ROW else Row(file, number, values, unread)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _incomplete(file, first_line(error)) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -203,14 +204,17 @@ def _printable(text: str) -> str:
 
 
 def _convert(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:
-    target, count = arguments.to, 0
+    target, count, ignored = arguments.to, 0, Counter[str]()
     with row_writer(arguments.output, force=arguments.force, schema=schema_of(target)) as write:
         for file in files:
             for row, example in file.examples(poll):
                 write(convert(row, example, target))
                 count += 1
-    document = {"rows": count, "format": target, "output": str(arguments.output)}
-    _print(arguments, document, [f"{count:,} rows written as {target} to {arguments.output}"])
+                ignored.update(example.ignored)
+    document = {"rows": count, "format": target, "output": str(arguments.output), "fieldsNotWritten": ignored}
+    lines = [f"{count:,} rows written as {target} to {arguments.output}"]
+    lines += [f"Warning: field '{_printable(name)}' of {rows:,} rows is not written" for name, rows in ignored.items()]
+    _print(arguments, document, lines)
 
 
 def _split(arguments: argparse.Namespace, files: list[ExampleFile], poll: Poll) -> None:

@@ -179,6 +179,25 @@ def test_answers_with_loss_false_carry_no_loss() -> None:
         assert after == "<|user|>when was born<|end|><|assistant|>this river<|end|>"
 
 
+def test_masked_questions_carry_no_loss_when_everything_else_does() -> None:
+    messages = (*MULTI.messages[:1], replace(MULTI.messages[1], loss=False), *MULTI.messages[2:])
+    for template in (tiny.MARKED_TEMPLATE, tiny.PLAIN_TEMPLATE):
+        before, after = learned(tiny.make_tokenizer(template), Example(messages=messages), "all")
+        assert before == "<|begin|><|system|>be brief<|end|><|user|>"
+        assert after.startswith("<|end|><|assistant|>a blue whale<|end|>")
+
+
+def test_marks_that_are_not_one_for_each_answer_are_not_used_for_masks() -> None:
+    twice = tiny.MARKED_TEMPLATE.replace(
+        "{{ message['content'] + eos_token }}{% endgeneration %}",
+        "{{ message['content'] }}{% endgeneration %}{% generation %}{{ eos_token }}{% endgeneration %}",
+    )
+    tokenizer = tiny.make_tokenizer(twice)
+    assert learned(tokenizer, MULTI) == ["a blue whale<|end|>", "this river<|end|>"]
+    messages = (*MULTI.messages[:2], replace(MULTI.messages[2], loss=False), *MULTI.messages[3:])
+    assert learned(tokenizer, Example(messages=messages)) == ["this river<|end|>"]
+
+
 def test_train_on_of_a_row_overrides_the_setting() -> None:
     tokenizer = tiny.make_tokenizer()
     assert learned(tokenizer, replace(SINGLE, train_on="completions"), "all") == ["a blue whale<|end|>"]

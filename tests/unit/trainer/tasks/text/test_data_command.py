@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.families import FAMILIES
@@ -256,4 +258,22 @@ def test_validation_warns_of_what_a_template_leaves_out(run: Run, tmp_path: Path
     assert [(one["kind"], one["message"].split(" of ")[0]) for one in report["warnings"]] == [
         ("ToolsLeftOut", "1"),
         ("ReasoningLeftOut", "3"),
+    ]
+
+
+def test_fields_that_a_conversion_loses_are_named(run: Run, tmp_path: Path) -> None:
+    rows = [{**ask("Hi"), "id": number} for number in range(3)]
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [*rows, ask("Bye")])
+    assert run("convert", path, "--to", "messages", "--output", tmp_path / "a.jsonl")[1]["fieldsNotWritten"] == {
+        "id": 3
+    }
+
+
+def test_columns_of_a_parquet_file_that_are_not_read_are_a_warning(run: Run, tmp_path: Path) -> None:
+    table = pa.table({"query": ["Hi", "Bye"], "response": ["Hello", "See you"], "source": ["a", "b"]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    code, report, _ = run("validate", tmp_path / "rows.parquet")
+    assert code == 0
+    assert [warning["message"] for warning in report["warnings"]] == [
+        f"2 of 2 rows of {tmp_path / 'rows.parquet'} have the field 'source', which training does not use."
     ]

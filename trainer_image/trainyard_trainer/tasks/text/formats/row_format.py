@@ -60,14 +60,14 @@ class RowFormat:
             RowError: the row is wrong.
         """
         example = self.interpret(row)
-        if row.values.keys() <= self.known:
+        if row.values.keys() <= self.known and not row.unread:
             return example
         unused = [name for name in row.values if name not in self.known and row.values[name] not in _WITHOUT_VALUE]
         for name in unused:
             if name in MEDIA_FIELDS:
                 problem = f"field '{name}' has a value, but the task llm trains on text only"
                 raise row.error(problem, "Remove the field, or the row.", kind="Media", field=name)
-        return replace(example, ignored=(*example.ignored, *unused)) if unused else example
+        return replace(example, ignored=(*example.ignored, *unused, *row.unread))
 
 
 _WITHOUT_VALUE: tuple[object, ...] = (None, "", [], {})
