@@ -272,7 +272,7 @@ class KubeClient:
 
     def _refusal(self, response: Any, content: bytes) -> ApiRefusedError:
         error = answer_error(response.status, content)
-        if isinstance(error, ThrottledError):
+        if isinstance(error, ThrottledError) and not error.is_denial:
             seconds = response.headers.get("Retry-After", "")
             self._limiter.pause(float(seconds) if seconds.isdigit() else _PAUSE_WITHOUT_RETRY_AFTER)
         return error

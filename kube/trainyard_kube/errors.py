@@ -19,7 +19,15 @@ KubeError
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+
+_DENIED = re.compile(
+    r"""admission webhook "[^"]*" denied the request|"""
+    r"""(\S+ "[^"]*" is forbidden: )?\w+AdmissionPolicy '[^']*' (with binding '[^']*' )?denied request"""
+)
+"""How the API server begins the message of a denial by a webhook or an admission policy, whatever its code."""
+_SCHEMA_CAUSE = re.compile(r"FieldValue\w+")
 
 
 class KubeError(Exception):
@@ -55,6 +63,17 @@ class ApiRefusedError(ApiError):
     def __init__(self, code: int, reason: str, message: str, causes: Sequence[str] = ()) -> None:
         super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
         self.code, self.reason, self.message, self.causes = code, reason, message, tuple(causes)
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether a webhook or an admission policy denied the request; it may choose any code and reason."""
+        return _DENIED.match(self.message) is not None
+
+    @property
+    def is_schema_violation(self) -> bool:
+        """Whether the API server's own validation refused the object: each cause then has a reason about a field."""
+        is_about_fields = bool(self.causes) and all(_SCHEMA_CAUSE.fullmatch(cause) for cause in self.causes)
+        return isinstance(self, InvalidError) and is_about_fields and not self.is_denial
 
 
 class BadRequestError(ApiRefusedError):

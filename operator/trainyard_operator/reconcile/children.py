@@ -14,25 +14,15 @@ from trainyard_kube.errors import (
     ForbiddenError,
     InvalidError,
     NotFoundError,
-    ServerError,
 )
 from trainyard_kube.paths import Object, path
 from trainyard_operator.errors import ForeignObjectError
 from trainyard_operator.reconcile.fields import labels, owned_by
 from trainyard_operator.reconcile.kind import Resource
 from trainyard_operator.reconcile.plan import Deletion, Patch, Refusal
+from trainyard_operator.reconcile.refusals import refusal_of
 
 logger = logging.getLogger(__name__)
-
-_REFUSALS = (InvalidError, ForbiddenError, BadRequestError, NotFoundError, ForeignObjectError)
-_WEBHOOK_DOWN = "failed calling webhook"
-"""In the API server's answer (500) when a mandatory webhook does not answer."""
-
-
-def is_webhook_down(error: ServerError) -> bool:
-    """Return whether a request failed because a mandatory webhook does not answer."""
-    return _WEBHOOK_DOWN in error.message
-
 
 class Children:
     """Writes the children of one kind.
@@ -75,7 +65,7 @@ class Children:
             url = path(resource.collection, metadata["namespace"], metadata["name"])
             try:
                 resource.ingest(await self._kube.apply(url, body))
-            except (*_REFUSALS, ServerError) as error:
+            except (ApiRefusedError, ForeignObjectError) as error:
                 return refusal_of(body["kind"], error)
         return None
 
@@ -125,7 +115,7 @@ class Children:
     async def _create_or_refusal(self, body: Object) -> Refusal | None:
         try:
             await self._create(body)
-        except (*_REFUSALS, ServerError) as error:
+        except (ApiRefusedError, ForeignObjectError) as error:
             return refusal_of(body["kind"], error)
         return None
 
@@ -141,7 +131,7 @@ class Children:
             resource.ingest(await self._kube.create(path(resource.collection, namespace), body))
             return
         except ConflictError as conflict:
-            if conflict.reason != "AlreadyExists":
+            if conflict.reason != "AlreadyExists" or conflict.is_denial:
                 raise
         found = await self._kube.get(path(resource.collection, namespace, name))
         if not self._is_ours(found, body):
@@ -155,26 +145,6 @@ class Children:
         if "ownerReferences" in body["metadata"]:
             return owned_by(found, uid)
         return labels(found).get(self._uid_label) == uid
-
-
-def refusal_of(kind: str, error: ApiRefusedError | ForeignObjectError) -> Refusal:
-    """Return the refusal that an error means for a child of that kind.
-
-    Raises:
-        ServerError: the API server failed without refusing anything.
-    """
-    if isinstance(error, ForeignObjectError):
-        return Refusal("NameTaken", str(error), final=False)
-    if isinstance(error, ServerError):
-        if not is_webhook_down(error):
-            raise error
-        text = f"The API server cannot create the {kind} now; the operator retries: {error.message}"
-        return Refusal("WebhookUnavailable", text, final=False, transient=True)
-    text = f"The API server refused the {kind}: {error.message}"
-    if isinstance(error, InvalidError):
-        return Refusal("InvalidSpec", text, final=True)
-    quota = isinstance(error, ForbiddenError) and "exceeded quota" in error.message
-    return Refusal("QuotaExceeded" if quota else "CreateForbidden", text, final=False)
 
 
 def _first(refusals: Iterable[Refusal | None]) -> Refusal | None:

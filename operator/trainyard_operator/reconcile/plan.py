@@ -35,12 +35,17 @@ class Refusal(NamedTuple):
         message: Sentence for the user.
         final: Whether another try cannot succeed.
         transient: Whether the cluster is at fault, not the child.
+        may_pass: Whether it may pass without a change of the reconciled object: a policy, a quota, a webhook that is
+            down. No deadline of the object runs meanwhile.
+        child: Kind of the refused child. The children before it exist.
     """
 
     reason: str
     message: str
     final: bool
     transient: bool = False
+    may_pass: bool = False
+    child: str = ""
 
 
 class Deletion(NamedTuple):

@@ -8,14 +8,15 @@ from typing import Generic
 
 from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import ServerClock
-from trainyard_kube.errors import NotFoundError, ServerError
+from trainyard_kube.errors import ApiRefusedError, NotFoundError
 from trainyard_kube.events import EventWriter
 from trainyard_kube.paths import path
 from trainyard_kube.resource import Key
-from trainyard_operator.reconcile.children import Children, is_webhook_down
+from trainyard_operator.reconcile.children import Children
 from trainyard_operator.reconcile.kind import Kind, ObservationT
 from trainyard_operator.reconcile.lookup import Lookup
 from trainyard_operator.reconcile.plan import Plan
+from trainyard_operator.reconcile.refusals import is_webhook_down
 from trainyard_operator.reconcile.status import StatusWriter
 from trainyard_operator.reconcile.work_queue import Result
 
@@ -88,8 +89,8 @@ class Reconciler(Generic[ObservationT]):
     async def _carry_out(self, observed: ObservationT, plan: Plan) -> Result:
         try:
             await self._change_children(observed, plan)
-        except ServerError as error:
-            if not is_webhook_down(error):
+        except ApiRefusedError as error:
+            if not (error.is_denial or is_webhook_down(error)):
                 raise
             return await self._block(observed, error)
         await self._status.write(observed, plan)
@@ -104,7 +105,7 @@ class Reconciler(Generic[ObservationT]):
         for deletion in plan.delete:
             await self._children.delete(observed.namespace, deletion)
 
-    async def _block(self, observed: ObservationT, error: ServerError) -> Result:
+    async def _block(self, observed: ObservationT, error: ApiRefusedError) -> Result:
         """Write the planned status with the reason of the delay; retry, at once where the plan asks for it."""
         text = f"The API server cannot make this change now; the operator retries: {error.message}"
         logger.warning("%s", text)

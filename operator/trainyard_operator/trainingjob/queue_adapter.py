@@ -168,11 +168,10 @@ def seconds_run(observed: Observed, now: datetime) -> float:
 
 
 def _is_granted(grant: Grant | None, request: Request, now: datetime) -> bool:
-    """Return whether a pending grant is valid: it expires when the Job cannot be created, until the backoff ends."""
+    """Return whether a pending grant is valid: it expires when its Job is refused, until the backoff ends."""
     if grant is None or not grant.pending:
         return False
-    backs_off = request.not_before is not None and request.not_before > now
-    return request.has_job or not backs_off
+    return request.not_before is None or request.not_before <= now
 
 
 def _has_live_pods(observed: Observed) -> bool:

@@ -169,6 +169,20 @@ async def test_throttled_client_pauses_as_the_server_requests(tmp_path: Path, mo
     assert pauses == [7.0]
 
 
+async def test_denial_with_the_code_of_throttling_does_not_pause_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        status = {"code": 429, "message": 'admission webhook "closed.example" denied the request: later'}
+        return web.json_response(status, status=429, headers={"Retry-After": "7"})
+
+    async with connected(tmp_path, answer) as kube:
+        monkeypatch.setattr(kube._limiter, "pause", lambda _: pytest.fail("the client pauses"))
+        with pytest.raises(ThrottledError) as caught:
+            await kube.create("/apis/batch/v1/namespaces/team/jobs", {})
+    assert caught.value.is_denial
+
+
 async def test_answer_that_is_not_json_counts_as_none(tmp_path: Path) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text="{")

@@ -24,6 +24,8 @@ from trainyard_operator.trainingjob.policy_context import PolicyContext
 _REASON = "NotPlaced"
 _MESSAGE_LIMIT = 1000
 _NO_NODE = "The pod got no node in time."
+QUOTA_SECONDS = 30
+"""Seconds of refusals by a ResourceQuota after which an admission is withdrawn; its controller needs a few to count."""
 
 
 class _Unplaced(NamedTuple):
@@ -39,7 +41,7 @@ def time_out_start(context: PolicyContext) -> Decision | None:
     The record is written first: a kill in between neither loses it nor counts a start twice, and the queue knows the
     backoff before it sees that the job waits.
     """
-    if context.child is None:
+    if context.child is None or (job_suspended(context.child) and context.is_idle):
         return _withdraw(context)
     if _is_recorded(context):
         return _suspend_unplaced(context)
@@ -59,20 +61,50 @@ def seconds_to_timeout(context: PolicyContext) -> float | None:
 
 
 def _withdraw(context: PolicyContext) -> Decision | None:
-    """Withdraw the admission of a job whose Job the API server has refused for the whole timeout."""
+    """Withdraw the admission of a job whose Job the API server has refused to create, or to resume, for too long."""
+    if context.admission.handoff is not None:
+        return None
     recorded = context.observed.failed_starts
     if recorded and parse_time(recorded["notBefore"]) > context.now:
         # The queue has not withdrawn the admission yet.
         return Decision(phase=None) if context.admission.admitted else None
-    refusal, timeout, waited = context.observed.refusal, context.admission.start_seconds, seconds_starting(context)
-    if refusal is None or refusal.final or timeout is None or waited is None or waited < timeout:
+    refused, waited = _refused(context), _seconds_admitted(context)
+    if refused is None or waited is None or waited < refused.timeout:
         return None
-    tried = seconds_of_failed_starts(context) + waited
+    tried = seconds_of_failed_starts(context) + (0.0 if refused.may_pass else waited)
     if tried >= context.spec.start_deadline_seconds:
         return None
-    failed = _failed_start(context, refusal.message, int(tried))
+    failed = _failed_start(context, refused.cause, int(tried))
     waits = reasons.backing_off(parse_time(failed["notBefore"]), failed["message"])
     return Decision(phase=Phase.QUEUED, reason=waits.code, message=waits.message, failed_starts=failed)
+
+
+def _seconds_admitted(context: PolicyContext) -> float | None:
+    """Return the seconds since the status reports the admission; None while it does not."""
+    admitted = condition(context.observed.job, "Admitted")
+    if admitted is None or admitted["status"] != "True":
+        return None
+    return (context.now - parse_time(admitted["lastTransitionTime"])).total_seconds()
+
+
+class _Refused(NamedTuple):
+    """Why a Job was refused, after how many seconds its admission is withdrawn, and `Refusal.may_pass`."""
+
+    cause: str
+    timeout: float
+    may_pass: bool
+
+
+def _refused(context: PolicyContext) -> _Refused | None:
+    refusal, timeout = context.observed.refusal, context.admission.start_seconds
+    if context.child is not None and context.observed.blocked and timeout is not None:
+        return _Refused(context.observed.blocked, timeout, may_pass=True)
+    if refusal is None or refusal.final:
+        return None
+    if refusal.reason == "QuotaExceeded":
+        # The queue counts quotas and says what is missing, so the job need not hold anything meanwhile.
+        timeout = min(QUOTA_SECONDS, timeout or QUOTA_SECONDS)
+    return None if timeout is None else _Refused(refusal.message, timeout, refusal.may_pass)
 
 
 def _is_recorded(context: PolicyContext) -> bool:

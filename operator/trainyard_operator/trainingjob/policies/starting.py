@@ -106,7 +106,7 @@ def _report_refusal(context: PolicyContext, refusal: Refusal) -> Decision:
         # refuse is not admitted: the start deadline has not begun.
         phase = Phase.QUEUED if refusal.transient else Phase.PENDING
         return Decision(phase=phase, reason=refusal.reason, message=refusal.message, waits=True)
-    late = _late(context, refusal.reason, refusal.message)
+    late = None if refusal.may_pass else _late(context, refusal.reason, refusal.message)
     # Pending, not Starting: no child exists yet.
     return late or Decision(phase=Phase.PENDING, reason=refusal.reason, message=refusal.message)
 

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from trainyard_kube.clock import ServerClock
-from trainyard_kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from trainyard_kube.errors import (
+    ApiRefusedError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    status_error,
+)
 from trainyard_kube.events import EventWriter
 from trainyard_kube.merge_patch import merge_patch
 from trainyard_kube.paths import CONFIG_MAPS, Object
@@ -269,7 +276,7 @@ def _body() -> Object:
 @pytest.mark.parametrize(
     ("error", "reason", "failed"),
     [
-        (InvalidError(422, "Invalid", "data is wrong"), "InvalidSpec", False),
+        (InvalidError(422, "Invalid", "data is wrong", ["FieldValueInvalid"]), "InvalidSpec", False),
         (ForbiddenError(403, "Forbidden", "exceeded quota: configmaps"), "QuotaExceeded", True),
         (ForbiddenError(403, "Forbidden", "not allowed"), "CreateForbidden", True),
     ],
@@ -279,6 +286,41 @@ async def test_refused_child_is_reported(error: Exception, reason: str, failed: 
     fixture.server.refuse["create"] = error
     assert (await fixture.reconciler.reconcile(KEY)).failed is failed
     assert fixture.status["conditions"][0]["reason"] == reason
+
+
+WEBHOOK = 'admission webhook "closed.example" denied the request: maintenance until 18:00'
+POLICY = """configmaps "hello" is forbidden: ValidatingAdmissionPolicy 'closed' with binding 'all' denied request: later"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(status_error(code, "", WEBHOOK) for code in (400, 401, 403, 404, 409, 418, 422, 429, 500, 503)),
+        status_error(409, "AlreadyExists", WEBHOOK),
+        status_error(422, "Invalid", WEBHOOK, ["FieldValueInvalid"]),
+        status_error(422, "Invalid", POLICY, ["None"]),
+        status_error(422, "Invalid", POLICY.replace(" with binding 'all'", ""), ["None"]),
+        status_error(422, "Invalid", "some admission plugin says no"),
+    ],
+    ids=lambda error: f"{error.code} {error.reason} {error.message[:20]}",
+)
+async def test_denial_with_any_code_is_reported_and_retried(error: Exception) -> None:
+    fixture = Fixture()
+    fixture.server.refuse["create"] = error
+    assert (await fixture.reconciler.reconcile(KEY)).failed
+    assert fixture.status["conditions"][0]["reason"] == "CreateForbidden"
+    del fixture.server.refuse["create"]
+    await fixture.settle()
+    assert CHILD in fixture.server.objects
+
+
+@pytest.mark.parametrize("code", [409, 429, 500])
+async def test_failed_request_that_nothing_denied_is_retried_without_a_status(code: int) -> None:
+    fixture = Fixture()
+    fixture.server.refuse["create"] = status_error(code, "", "try again")
+    with pytest.raises(ApiRefusedError):
+        await fixture.reconciler.reconcile(KEY)
+    assert "status" not in fixture.server.objects[NOTE]
 
 
 async def test_status_conflict_reads_the_object_again() -> None:

@@ -105,7 +105,9 @@ def test_backoff_doubles_up_to_an_hour() -> None:
 
 RECORDED = {"count": 1, "seconds": 300, "message": "No node.", "notBefore": f"{DAY}10:06:00Z"}
 NOT_PLACED = [condition("Running", holds=False, reason="NotPlaced")]
-REFUSAL = Refusal("QuotaExceeded", "Quota used up.", final=False)
+REFUSAL = Refusal("CreateForbidden", "Not allowed.", final=False)
+DENIAL = REFUSAL._replace(may_pass=True)
+QUOTA = Refusal("QuotaExceeded", "Quota used up.", final=False, may_pass=True)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,8 @@ def test_start_times_out(pods: list[Object], case: dict[str, Any], times_out: bo
 )
 def test_recorded_start_suspends_its_job(job: Object, pods: list[Object], suspends: bool) -> None:
     status = {"phase": "Suspending", "conditions": NOT_PLACED, "queue": {"failedStarts": RECORDED}}
-    found = time_out_start(context(*pods, child=job, status=status, admission=TIMED, now="10:05:01"))
+    waiting = TIMED._replace(admitted=False)
+    found = time_out_start(context(*pods, child=job, status=status, admission=waiting, now="10:05:01"))
     assert (found is not None) is suspends
     if found is not None:
         assert (found.suspend, found.failed_starts) == (True, RECORDED)
@@ -173,15 +176,41 @@ def test_recorded_start_suspends_its_job(job: Object, pods: list[Object], suspen
         ({"refusal": REFUSAL, "now": "10:04:59"}, None, None),
         ({"refusal": REFUSAL._replace(final=True)}, None, None),
         ({"refusal": REFUSAL, "spec": {"startDeadlineSeconds": 300}}, None, None),
+        ({"refusal": DENIAL, "spec": {"startDeadlineSeconds": 300}}, "Queued", "BackingOff"),
+        ({"refusal": QUOTA, "now": "10:00:30"}, "Queued", "BackingOff"),
+        ({"refusal": QUOTA, "now": "10:00:29"}, None, None),
+        ({"refusal": QUOTA, "admission": TIMED._replace(start_seconds=None)}, "Queued", "BackingOff"),
+        ({"refusal": DENIAL, "admission": TIMED._replace(start_seconds=None)}, None, None),
         ({}, None, None),
     ],
-    ids=["refused for the timeout", "in time", "final", "start deadline", "not refused"],
+    ids=[
+        *("refused for the timeout", "in time", "final", "start deadline", "denial, no start deadline"),
+        *("quota", "quota, in time", "quota, no GPUs", "denial, no GPUs", "not refused"),
+    ],
 )
 def test_admission_of_a_refused_job_is_withdrawn(case: dict[str, Any], phase: str | None, reason: str | None) -> None:
     status = {"conditions": [condition("Admitted")]}
     found = time_out_start(context(**{"status": status, "admission": TIMED, "now": "10:05:00", **case}))
     assert (found and found.phase) == phase
     assert (found and found.reason) == reason
+
+
+def test_denials_of_a_job_do_not_use_up_its_start_deadline() -> None:
+    status = {"conditions": [condition("Admitted")], "queue": {"failedStarts": {**RECORDED, "seconds": 7}}}
+    found = time_out_start(context(status=status, admission=TIMED, refusal=DENIAL, now="10:07:00"))
+    assert found is not None
+    assert found.failed_starts is not None
+    assert (found.failed_starts["count"], found.failed_starts["seconds"]) == (2, 7)
+
+
+@pytest.mark.parametrize(("now", "withdrawn"), [("10:05:00", True), ("10:04:59", False)])
+def test_admission_of_a_job_whose_resumption_is_denied_is_withdrawn(now: str, withdrawn: bool) -> None:
+    held, status = child(condition("Suspended"), suspend=True), {"conditions": [condition("Admitted")]}
+    found = time_out_start(context(child=held, status=status, admission=TIMED, now=now, blocked="Denied: closed."))
+    assert (found is not None) is withdrawn
+    if found is not None:
+        assert (found.phase, found.suspend) == ("Queued", None)
+        assert found.message.startswith("Denied: closed. It keeps its place")
 
 
 @pytest.mark.parametrize(("admitted", "waits"), [(True, True), (False, False)])

@@ -111,11 +111,12 @@ def test_deleted_job_is_not_created_again() -> None:
     [
         (Refusal("InvalidSpec", "No.", final=True), {}, "Failed", False),
         (Refusal("QuotaExceeded", "No.", final=False), {}, "Pending", False),
-        (Refusal("QuotaExceeded", "No.", final=False), {"since": "09:40:00"}, "Failed", False),
+        (Refusal("NameTaken", "No.", final=False), {"since": "09:40:00"}, "Failed", False),
+        (Refusal("CreateForbidden", "No.", final=False, may_pass=True), {"since": "09:40:00"}, "Pending", False),
         (Refusal("CreateForbidden", "No.", final=False), {"handoff": True}, "Pending", True),
         (Refusal("WebhookUnavailable", "No.", final=False, transient=True), {"handoff": True}, "Queued", True),
     ],
-    ids=["final", "retried", "too long", "Kueue refuses", "Kueue is down"],
+    ids=["final", "retried", "too long", "denied for long", "Kueue refuses", "Kueue is down"],
 )
 def test_refused_children(refusal: Refusal, case: dict[str, Any], phase: str, waits: bool) -> None:
     admission = ADMITTED._replace(handoff=KueueHandoff({})) if case.get("handoff") else ADMITTED
