@@ -14,8 +14,8 @@ import pytest
 
 from tests.api import kueue_support
 from tests.api.chart_support import ROOT
-from tests.api.gateway_support import RESTRICTED, Kubernetes, free_port, plane, until
-from tests.api.kueue_front import Front, Webhook
+from tests.api.gateway_support import RESTRICTED, Kubernetes, plane, until
+from tests.api.kueue_front import WEBHOOKS, Front
 from tests.api.kueue_support import CHART, FLAVOR_LABEL, GROUP, QUEUE, Manager
 from tests.api.operator_support import (
     NODE,
@@ -30,6 +30,7 @@ from tests.api.operator_support import (
     team_namespace,
     termination,
 )
+from tests.api.webhook_support import Webhook
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
@@ -419,7 +420,7 @@ def webhook_failures(operator: Operator) -> int:
 
 
 def test_job_waits_while_kueues_webhook_is_down_or_refuses(team: Team, operator: Operator, tmp_path: Path) -> None:
-    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
+    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, WEBHOOKS)
     webhook.register()
     try:
         job = submit(team, "job", startDeadlineSeconds=1)
@@ -428,7 +429,8 @@ def test_job_waits_while_kueues_webhook_is_down_or_refuses(team: Team, operator:
         tried = webhook_failures(operator)
         until(lambda: webhook_failures(operator) >= tried + 5)  # with pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s
         assert job.status()["phase"] == "Queued", "it is never failed for that, whatever time a start may take"
-        with webhook.denying("metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value"):
+        message = "metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value"
+        with webhook.denying(lambda _: {"code": 403, "reason": "Forbidden", "message": message}):
             job.patch(suspend=True)
             job.wait("Suspended")
             refused = submit(team, "refused")
@@ -445,7 +447,7 @@ def test_job_waits_while_kueues_webhook_is_down_or_refuses(team: Team, operator:
 def test_suspension_waits_for_kueues_webhook(team: Team, manager: Manager, tmp_path: Path) -> None:
     job = submit(team, "job")
     pod = job.run()
-    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, free_port())
+    webhook = Webhook(team.kubernetes, team.namespace, tmp_path, WEBHOOKS)
     manager.stop()
     webhook.register()
     try:

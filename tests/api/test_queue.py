@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,12 +19,11 @@ import pytest
 from tests.api import kwok_support
 from tests.api.gateway_support import Kubernetes, sample, until
 from tests.api.operator_support import Operator, leading
-from tests.api.status_history_support import StatusHistory
+from tests.api.queue_support import QueueCluster
 
 Object = dict[str, Any]
 CLAIM, SHORT, LONG = "models", "queue-short", "queue-long"
 NODES = 2
-TRAINING_JOBS = f"/apis/trainyard.dev/v1alpha1/namespaces/{LONG}/trainingjobs"
 
 
 @pytest.fixture(scope="module")
@@ -57,71 +54,13 @@ def operator(kubernetes: Kubernetes, policy: Path, tmp_path_factory: pytest.Temp
 def cluster(kubernetes: Kubernetes, operator: Operator, policy: Path) -> Iterator[QueueCluster]:
     """A cluster whose jobs are deleted and whose GPUs are free after the test."""
     policy.write_text("{}")
-    cluster = QueueCluster(kubernetes, operator)
+    cluster = QueueCluster(kubernetes, operator, LONG, CLAIM)
     yield cluster
     cluster.history.stop()
     policy.write_text("{}")
     kubernetes.kubectl("delete", "trainingjobs", "--all", "-n", LONG, "--wait=true")
     kubernetes.kubectl("delete", "pod", "foreign", "-n", LONG, "--ignore-not-found", "--wait=false")
     until(lambda: not cluster.pods())
-
-
-class QueueCluster:
-    """TrainingJobs whose pods run until they are deleted."""
-
-    def __init__(self, kubernetes: Kubernetes, operator: Operator) -> None:
-        self.kubernetes, self.client, self.operator = kubernetes, kubernetes.client, operator
-        self.history = StatusHistory(kubernetes, LONG)
-
-    def submit(self, name: str, gpus: int = 1, **spec: Any) -> None:
-        body = kwok_support.training_job(LONG, name, claim=CLAIM, gpus=gpus, **spec)
-        self.client.apply(f"{TRAINING_JOBS}/{name}", body)
-
-    def read(self, name: str) -> Object:
-        found: Object = self.client.get(f"{TRAINING_JOBS}/{name}")
-        return found
-
-    def status(self, name: str) -> Object:
-        found: Object = self.read(name).get("status", {})
-        return found
-
-    def wait(self, name: str, phase: str, reason: str | None = None, **queue: Any) -> Object:
-        """Wait for a phase with these values in `status.queue`."""
-        wanted = queue if reason is None else {"reason": reason, **queue}
-
-        def is_so(status: Object) -> bool:
-            return status.get("phase") == phase and wanted.items() <= (status.get("queue") or {}).items()
-
-        return self.history.wait(name, is_so)
-
-    def delete(self, name: str) -> None:
-        self.client.delete(f"{TRAINING_JOBS}/{name}")
-
-    def child(self, name: str) -> Object:
-        found: Object = self.client.get(f"/apis/batch/v1/namespaces/{LONG}/jobs/{self.status(name)['jobName']}")
-        return found
-
-    def rows(self, part: str) -> dict[str, Object]:
-        """Return one part of the operator's debug view of the queue, by job name."""
-        return {row["name"]: row for row in self.operator.get_json("/queue")[part]}
-
-    def holds(self, name: str) -> bool:
-        return name in self.rows("holding")
-
-    @contextmanager
-    def paused(self, part: str) -> Iterator[None]:
-        """Pause a process of the control plane."""
-        process = self.kubernetes.cluster.plane.processes.pid(part)
-        assert process is not None
-        os.kill(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(process, signal.SIGCONT)
-
-    def pods(self) -> list[Object]:
-        found: list[Object] = self.client.get(f"/api/v1/namespaces/{LONG}/pods")["items"]
-        return found
 
 
 def test_jobs_wait_in_order_with_position_and_reason(cluster: QueueCluster) -> None:

@@ -98,7 +98,7 @@ class _Cycle:
     def _consider(self, request: Request) -> Reason | None:
         """Admit a job, or return why it waits."""
         if not self._can_ever_fit(request):
-            return reasons.exceeds_capacity(request, self._inventory.capacity(request.pool))
+            return self._exceeds_capacity(request)
         if self._policy.held:
             return reasons.queue_held()
         inadmissible = self._inadmissible(request)
@@ -114,6 +114,10 @@ class _Cycle:
         if shape not in self._fits_when_empty:
             self._fits_when_empty[shape] = self._capacity.fits_when_empty(request)
         return self._fits_when_empty[shape]
+
+    def _exceeds_capacity(self, request: Request) -> Reason:
+        capacity = self._inventory.capacity(request.pool)
+        return reasons.exceeds_capacity(request, capacity, {} if capacity else self._inventory.mismatches(request.pool))
 
     def _inadmissible(self, request: Request) -> Reason | None:
         """Return the limit of the namespace, or the backoff, that excludes a job from this cycle."""
@@ -162,7 +166,8 @@ class _Cycle:
         self._heads[head.pool] = reservation
         chosen = victims(head, self._capacity, self._inventory, self._running) if self._policy.preemption else None
         if chosen is None:
-            return reasons.insufficient_gpus(head, self._capacity.free(head.pool))
+            closed = self._inventory.closed(head.pool)
+            return reasons.insufficient_gpus(head, self._capacity.free(head.pool), closed)
         self._preempt(chosen)
         return reasons.preempting(len(chosen)) if chosen else reasons.waiting_for_release()
 

@@ -87,6 +87,16 @@ class Inventory:
         counts = (node.allocatable.get(pool.resource, 0) for node in self.nodes.values() if pool.matches(node))
         return [count for count in counts if count]
 
+    def closed(self, pool: Pool) -> Counter[str]:
+        """Return how many nodes of a pool take no pods now, by `Node.closed`."""
+        nodes = (node for node in self.nodes.values() if node.closed and node.allocatable.get(pool.resource))
+        return Counter(node.closed for node in nodes if pool.matches(node))
+
+    def mismatches(self, pool: Pool) -> Counter[str]:
+        """Return how many nodes offer the resource of a pool and do not belong to it, by `Pool.mismatch`."""
+        offering = (node for node in self.nodes.values() if node.allocatable.get(pool.resource))
+        return Counter(cause for node in offering if (cause := pool.mismatch(node)))
+
     def free_units(self) -> dict[str, int]:
         """Return the free units on all schedulable nodes, by resource."""
         free: Counter[str] = Counter()

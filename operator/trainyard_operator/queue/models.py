@@ -45,6 +45,7 @@ class Request:
         not_before: End of its backoff after a failed start; meanwhile it blocks no other job.
         backoff_cause: Why that start failed, in a sentence.
         pod_usage: Usage of one pod by the resource names of ResourceQuotas.
+        created_usage: Usage of the objects that have yet to be created for it, in the same way: claim, Job and others.
         has_job: Whether its child Job exists.
     """
 
@@ -60,6 +61,7 @@ class Request:
     not_before: datetime | None = None
     backoff_cause: str = "Its last start failed."
     pod_usage: Mapping[str, Fraction] = field(default_factory=dict)
+    created_usage: Mapping[str, Fraction] = field(default_factory=dict)
     has_job: bool = False
 
     @property

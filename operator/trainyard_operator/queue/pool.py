@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,14 @@ Object = dict[str, Any]
 REPLICAS_LABEL = "nvidia.com/gpu.replicas"
 """Set by NVIDIA's GPU feature discovery. Above 1, the GPUs are time-sliced and share their memory."""
 _REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
+_PASSING_TAINTS = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/disrupt",
+    "karpenter.sh/unregistered",
+)
+"""Beginnings of the keys of taints that a node has for a while: it is cordoned, short of something, new, or removed."""
 
 
 class Taint(NamedTuple):
@@ -21,6 +29,9 @@ class Taint(NamedTuple):
     key: str
     value: str
     effect: str
+
+    def __str__(self) -> str:
+        return f"{self.key}{'=' if self.value else ''}{self.value}:{self.effect}"
 
 
 class Toleration(NamedTuple):
@@ -47,8 +58,8 @@ class Node:
     Attributes:
         name: Its name.
         labels: Its labels.
-        taints: Its taints.
-        schedulable: Whether it is ready and not cordoned.
+        taints: Its taints, without those that pass: they count as `closed`.
+        closed: Why it takes no pods now, as in "it is not ready"; empty while it does.
         allocatable: Allocatable units of each extended resource.
         uid: Its UID.
         unreachable_since: API timestamp since when its kubelet sends no heartbeat; empty while it does.
@@ -57,10 +68,15 @@ class Node:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
-    schedulable: bool = True
+    closed: str = ""
     allocatable: Mapping[str, int] = field(default_factory=dict)
     uid: str = ""
     unreachable_since: str = ""
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether it takes pods now."""
+        return not self.closed
 
     @property
     def time_sliced(self) -> bool:
@@ -91,16 +107,34 @@ class Pool(NamedTuple):
     def matches(self, node: Node) -> bool:
         """Return whether a node belongs to the pool, schedulable or not.
 
-        The admission plugin ExtendedResourceToleration adds a toleration for the taint that has the resource's name,
-        so that taint counts as tolerated.
+        Trainer pods tolerate the taint that has the resource's name (`children.placement`).
         """
-        if node.time_sliced and not self.resource.endswith(".shared"):
-            return False
-        if any(node.labels.get(key) != value for key, value in self.selector):
-            return False
-        if not all(requirement.is_met(node.labels) for requirement in self.requirements):
-            return False
-        return all(self._tolerates(taint) for taint in node.taints)
+        unfit = self._is_shared(node) or self._missing_label(node) or self._unmet(node) or self._untolerated_taint(node)
+        return not unfit
+
+    def mismatch(self, node: Node) -> str:
+        """Return what keeps a node out of the pool, as in "a node with ..."; empty if it belongs to it."""
+        if self._is_shared(node):
+            return f"with time-sliced GPUs (label {REPLICAS_LABEL})"
+        if label := self._missing_label(node):
+            return f"without the label {label[0]}={label[1]}"
+        if requirement := self._unmet(node):
+            return f"that do not meet nodeAffinity {requirement}"
+        if taint := self._untolerated_taint(node):
+            return f"with the taint {taint}"
+        return ""
+
+    def _is_shared(self, node: Node) -> bool:
+        return node.time_sliced and not self.resource.endswith(".shared")
+
+    def _missing_label(self, node: Node) -> tuple[str, str] | None:
+        return next(((key, value) for key, value in self.selector if node.labels.get(key) != value), None)
+
+    def _unmet(self, node: Node) -> Requirement | None:
+        return next((each for each in self.requirements if not each.is_met(node.labels)), None)
+
+    def _untolerated_taint(self, node: Node) -> Taint | None:
+        return next((taint for taint in node.taints if not self._tolerates(taint)), None)
 
     def _tolerates(self, taint: Taint) -> bool:
         harmless = taint.effect not in _REPELLING_EFFECTS or taint.key == self.resource
@@ -124,12 +158,11 @@ def node_of(obj: Object) -> Node:
     """Parse a v1 Node."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     ready = next((entry for entry in status.get("conditions") or [] if entry["type"] == "Ready"), {"status": ""})
-    deleted = "deletionTimestamp" in obj["metadata"]
     return Node(
         name=obj["metadata"]["name"],
         labels=obj["metadata"].get("labels") or {},
-        taints=tuple(_taints(spec.get("taints") or [])),
-        schedulable=ready["status"] == "True" and not spec.get("unschedulable", False) and not deleted,
+        taints=tuple(taint for taint in _taints(spec.get("taints") or []) if not _is_passing(taint)),
+        closed=_closed(obj, is_ready=ready["status"] == "True"),
         allocatable=units(status.get("allocatable") or {}),
         uid=obj["metadata"].get("uid", ""),
         unreachable_since=str(ready.get("lastTransitionTime", "")) if ready["status"] == "Unknown" else "",
@@ -141,11 +174,25 @@ def units(quantities: Mapping[str, Any]) -> dict[str, int]:
     return {key: int(value) for key, value in quantities.items() if "/" in key and str(value).isdecimal()}
 
 
-def _taints(entries: Iterable[Object]) -> Iterable[Taint]:
-    # Taints of a node that is cordoned or not ready are covered by `schedulable`.
-    for entry in entries:
-        if not entry["key"].startswith("node.kubernetes.io/"):
-            yield Taint(entry["key"], entry.get("value") or "", entry["effect"])
+def _closed(node: Object, *, is_ready: bool) -> str:
+    spec = node.get("spec") or {}
+    if "deletionTimestamp" in node["metadata"]:
+        return "being deleted"
+    if spec.get("unschedulable", False):
+        return "cordoned"
+    if not is_ready:
+        return "not ready"
+    passing = (taint for taint in _taints(spec.get("taints") or []) if _is_passing(taint))
+    found = next((taint for taint in passing if taint.effect in _REPELLING_EFFECTS), None)
+    return f"tainted {found.key}" if found else ""
+
+
+def _is_passing(taint: Taint) -> bool:
+    return taint.key.startswith(_PASSING_TAINTS)
+
+
+def _taints(entries: Iterable[Object]) -> Iterator[Taint]:
+    return (Taint(entry["key"], entry.get("value") or "", entry["effect"]) for entry in entries)
 
 
 def _toleration(entry: TolerationSpec) -> Toleration:

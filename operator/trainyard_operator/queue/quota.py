@@ -14,7 +14,7 @@ from trainyard_operator.queue.models import Admitted, Request
 from trainyard_operator.queue.reasons import Reason
 
 Object = dict[str, Any]
-_JOBS = "count/jobs.batch"
+_CLASS = "{}.storageclass.storage.k8s.io/{}"
 _MATCHING_SCOPES = ("NotTerminating", "NotBestEffort")
 """Scopes of trainer pods: they set requests, no activeDeadlineSeconds and no PriorityClass."""
 
@@ -81,6 +81,10 @@ class Quotas:
         return self._by_namespace.get(namespace, {}).values()
 
 
+JOB_USAGE: dict[str, Fraction] = {"count/jobs.batch": Fraction(1)}
+"""Usage of a Job."""
+
+
 @lru_cache(maxsize=1024)
 def pod_usage(
     gpus: int, gpu_resource: str, cpu: str, memory: str, further: tuple[tuple[str, str], ...] = ()
@@ -98,6 +102,28 @@ def pod_usage(
     for key, amount in (("cpu", exact(cpu)), ("memory", exact(memory)), *((key, exact(text)) for key, text in further)):
         usage |= {key: amount, f"requests.{key}": amount, f"limits.{key}": amount}
     return usage | ({f"requests.{gpu_resource}": Fraction(gpus)} if gpus else {})
+
+
+@lru_cache(maxsize=1024)
+def created_usage(*, service: bool, claim_size: str | None, storage_class: str | None) -> Mapping[str, Fraction]:
+    """Return the usage of the objects that are created with a Job, and of the Job; cached like `pod_usage`.
+
+    Args:
+        service: Whether a Service is created.
+        claim_size: Size of the claim that is created, a quantity; None without one.
+        storage_class: Its storage class; None for the cluster's default, whose own limits are not counted: the API
+            server enters the class only when it creates the claim.
+    """
+    one, usage = Fraction(1), JOB_USAGE | dict.fromkeys(("configmaps", "count/configmaps"), Fraction(1))
+    if service:
+        usage |= dict.fromkeys(("services", "count/services"), one)
+    if claim_size is None:
+        return usage
+    claims, storage = "persistentvolumeclaims", "requests.storage"
+    usage |= {claims: one, f"count/{claims}": one, storage: exact(claim_size)}
+    if storage_class is not None:
+        usage |= {_CLASS.format(storage_class, key): usage[key] for key in (claims, storage)}
+    return usage
 
 
 class Headroom:
@@ -144,6 +170,5 @@ class Headroom:
 
 
 def _need(request: Request, key: str, pods: int) -> Fraction:
-    if key == _JOBS:
-        return Fraction(0 if request.has_job else 1)
-    return request.pod_usage.get(key, Fraction(0)) * pods
+    nothing = Fraction(0)
+    return request.pod_usage.get(key, nothing) * pods + request.created_usage.get(key, nothing)

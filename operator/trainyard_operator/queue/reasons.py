@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from fractions import Fraction
+from types import MappingProxyType
 from typing import NamedTuple
 
 from trainyard_operator.quantity import written
@@ -22,6 +24,9 @@ class Reason(NamedTuple):
     message: str
 
 
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+_CAUSES = 3
+"""Causes that a message names."""
 _BEHIND_HEAD = Reason("WaitingForTurn", "Jobs before it in the queue wait for GPUs.")
 
 
@@ -30,16 +35,18 @@ def queue_held() -> Reason:
     return Reason("QueueHeld", "The administrator holds the queue; running jobs continue.")
 
 
-def exceeds_capacity(request: Request, capacity: list[int]) -> Reason:
+def exceeds_capacity(request: Request, capacity: list[int], mismatches: Mapping[str, int] = _NOTHING) -> Reason:
     """The pool is too small even when it is empty.
 
     Args:
         request: The job's request.
         capacity: GPUs of each node of its pool.
+        mismatches: Nodes that offer the resource and do not belong to the pool, counted by cause.
     """
     if not capacity:
-        text = f"No node offers {request.pool}; check spec.resources.gpuResource, nodeSelector and tolerations."
-        return Reason("ExceedsCapacity", text)
+        others = ", ".join(f"{_nodes(count)} {cause}" for cause, count in sorted(mismatches.items())[:_CAUSES])
+        text = f"No node offers {request.pool}{f' to it: {others}' if others else ''}"
+        return Reason("ExceedsCapacity", f"{text}; check spec.resources.gpuResource, nodeSelector and tolerations.")
     if max(capacity) < request.gpus:
         text = f"It needs {_gpus(request.gpus)} on one node; the largest node of {request.pool} has {max(capacity)}."
         return Reason("ExceedsCapacity", f"{text} Lower spec.resources.gpus.")
@@ -65,12 +72,13 @@ def quota_exceeded(namespace: str, name: str, key: str, *, hard: Fraction, used:
         need: What the job would use.
     """
     what = key.removeprefix("requests.") if "/" in key else key
-    binary = key.endswith("memory")
+    binary = key.endswith(("memory", "requests.storage"))
     text = (
         f"Namespace {namespace} may use {written(hard, binary=binary)} {what} (ResourceQuota {name}) and uses "
         f"{written(used, binary=binary)}; this job needs {written(need, binary=binary)}."
     )
-    return Reason("QuotaExceeded", f"{text} Lower spec.resources, or ask for more." if need > hard else text)
+    lowered = "spec.storage.size" if key.endswith("requests.storage") else "spec.resources"
+    return Reason("QuotaExceeded", f"{text} Lower {lowered}, or ask for more." if need > hard else text)
 
 
 def backing_off(until: datetime, cause: str) -> Reason:
@@ -78,13 +86,21 @@ def backing_off(until: datetime, cause: str) -> Reason:
     return Reason("BackingOff", f"{cause} It keeps its place and is tried again at {until:%H:%M:%S} UTC.")
 
 
-def insufficient_gpus(request: Request, free: dict[str, int]) -> Reason:
-    """The job is the head of its pool, and too few GPUs are free."""
-    most = max(free.values(), default=0)
+def insufficient_gpus(request: Request, free: dict[str, int], closed: Mapping[str, int] = _NOTHING) -> Reason:
+    """The job is the head of its pool, and too few GPUs are free.
+
+    Args:
+        request: The job's request.
+        free: Free GPUs of each node of its pool.
+        closed: Nodes of the pool that take no pods now, counted by cause.
+    """
     if request.nodes == 1:
-        return Reason("WaitingForGpus", f"It needs {_gpus(request.gpus)} on one node; the most free is {most}.")
-    fitting = sum(count // request.gpus for count in free.values())
-    return Reason("WaitingForGpus", f"It needs {_need(request)}; there is room for {fitting} of them.")
+        text = f"It needs {_gpus(request.gpus)} on one node; the most free is {max(free.values(), default=0)}."
+    else:
+        fitting = sum(count // request.gpus for count in free.values())
+        text = f"It needs {_need(request)}; there is room for {fitting} of them."
+    causes = ", ".join(f"{count} {cause}" for cause, count in sorted(closed.items())[:_CAUSES])
+    return Reason("WaitingForGpus", f"{text} Nodes of {request.pool} that take no pods: {causes}." if causes else text)
 
 
 def preempting(count: int) -> Reason:

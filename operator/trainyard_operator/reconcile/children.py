@@ -24,6 +24,7 @@ from trainyard_operator.reconcile.refusals import refusal_of
 
 logger = logging.getLogger(__name__)
 
+
 class Children:
     """Writes the children of one kind.
 

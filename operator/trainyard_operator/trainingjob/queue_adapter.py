@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
@@ -14,7 +16,7 @@ from trainyard_operator.admission.decision import Admission
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Pool, pool_of
 from trainyard_operator.queue.position import QueuePosition
-from trainyard_operator.queue.quota import pod_usage
+from trainyard_operator.queue.quota import JOB_USAGE, created_usage, pod_usage
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.reconcile.fields import condition, holds, parse_time, seconds_between
 from trainyard_operator.trainingjob.conditions import is_final
@@ -196,8 +198,23 @@ def _request(observed: Observed, enqueued_at: datetime, now: datetime, history: 
         pod_usage=pod_usage(
             resources.gpus, resources.gpu_resource, resources.cpu_limit, resources.memory_limit, resources.further
         ),
+        created_usage=_created_usage(observed),
         has_job=observed.child is not None,
         **_backoff(observed),
+    )
+
+
+def _created_usage(observed: Observed) -> Mapping[str, Fraction]:
+    """Return the quota usage of what has yet to be created; `runUri` is in the status once the claim exists."""
+    if observed.child is not None:
+        return {}
+    if "runUri" in observed.status:
+        return JOB_USAGE
+    storage = observed.spec.storage
+    return created_usage(
+        service=observed.spec.resources.nodes > 1,
+        claim_size=None if storage.claim_name else storage.claim_size,
+        storage_class=storage.storage_class_name,
     )
 
 

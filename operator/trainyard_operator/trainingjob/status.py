@@ -11,6 +11,7 @@ from trainyard_operator.admission.decision import QUEUE_IDENTITY_FIELDS, QUEUE_W
 from trainyard_operator.reconcile.fields import format_time, holds
 from trainyard_operator.reconcile.plan import Note
 from trainyard_operator.trainingjob.children.runconfig import run_uri
+from trainyard_operator.trainingjob.claim import has_claim
 from trainyard_operator.trainingjob.conditions import job_conditions
 from trainyard_operator.trainingjob.final_status import final_values
 from trainyard_operator.trainingjob.model import Decision, Observed
@@ -36,7 +37,9 @@ def desired_status(
         "queue": queue,
     }
     if observed.child is not None or decision.create:
-        status |= {"jobName": child_name(observed.name, observed.uid), "runUri": run_uri(observed.job, observed.spec)}
+        status["jobName"] = child_name(observed.name, observed.uid)
+    if "jobName" in status or has_claim(observed):
+        status["runUri"] = run_uri(observed.job, observed.spec)
     status |= _attempt_fields(observed, history)
     if final:
         status |= {"completionTime": format_time(now), "logTail": decision.log_tail}

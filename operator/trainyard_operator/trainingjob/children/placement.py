@@ -10,14 +10,20 @@ from trainyard_kube.paths import Object
 def node_choice(resources: Resources, prefer: tuple[str, ...] = ()) -> Object:
     """Return the parts of a pod that select its nodes.
 
+    Pods of a job with GPUs tolerate the taint that has the resource's name, as the queue assumes: the admission plugin
+    ExtendedResourceToleration, which is off by default, would add that toleration to pods that request GPUs only.
+
     Args:
         resources: Node selector, tolerations and node affinity, which nodes must meet.
         prefer: Nodes that the pod prefers; it may run elsewhere, for example after a node is lost.
     """
+    tolerations = [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []]
+    if resources.gpus:
+        tolerations.append({"key": resources.gpu_resource, "operator": "Exists"})
     affinity = _required(resources) | _preferred(prefer)
     optional = {
         "nodeSelector": resources.node_selector,
-        "tolerations": [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations or []],
+        "tolerations": tolerations,
         "affinity": {"nodeAffinity": affinity} if affinity else None,
     }
     return {key: value for key, value in optional.items() if value}

@@ -9,6 +9,7 @@ from trainyard_crds.trainingjob_resources import SHARED_ACCESS
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.reconcile.plan import Need, Refusal
 from trainyard_operator.trainingjob.children.render import children
+from trainyard_operator.trainingjob.claim import claim_need
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies import deadlines
@@ -38,7 +39,7 @@ def start_or_run(context: PolicyContext) -> Decision | Need:
 
 
 def _create(context: PolicyContext) -> Decision | Need:
-    refused = _refuse_unshared_claim(context) or refuse_unknown_run(context)
+    refused = _refuse_unshared_claim(context) or refuse_unknown_run(context) or _await_quota(context)
     if refused is not None:
         return refused
     queued = _queued(context)
@@ -73,6 +74,11 @@ def _refuse_unshared_claim(context: PolicyContext) -> Decision | Need | None:
         "TrainingJob."
     )
     return Decision(phase=Phase.FAILED, reason="InvalidSpec", message=text)
+
+
+def _await_quota(context: PolicyContext) -> Need | None:
+    """Look up the claim of a job that waits for quota: an earlier start may have created it."""
+    return claim_need(context.observed) if context.admission.reason == "QuotaExceeded" else None
 
 
 def _queued(context: PolicyContext) -> Decision | None:

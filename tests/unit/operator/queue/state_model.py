@@ -9,7 +9,7 @@ from trainyard_operator.queue.free_capacity import FreeCapacity
 from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
 from trainyard_operator.queue.pool import Node, Pool
-from trainyard_operator.queue.quota import Quotas, pod_usage, quota_of
+from trainyard_operator.queue.quota import Quotas, created_usage, pod_usage, quota_of
 
 GPU = "nvidia.com/gpu"
 POOL = Pool(GPU)
@@ -63,8 +63,11 @@ def make_request(
     pool: Pool = POOL,
     not_before: dt.datetime | None = None,
     has_job: bool = False,
+    claim_size: str | None = None,
+    storage_class: str | None = None,
 ) -> Request:
     """A job enqueued `at` seconds after NOW."""
+    created = created_usage(service=nodes > 1, claim_size=claim_size, storage_class=storage_class)
     return Request(
         uid=uid,
         namespace=namespace,
@@ -77,6 +80,7 @@ def make_request(
         expected_run=None if expected_run is None else Estimate(expected_run, Basis.HISTORY),
         not_before=not_before,
         pod_usage=pod_usage(gpus, pool.resource, "2", "8Gi"),
+        created_usage={} if has_job else created,
         has_job=has_job,
     )
 

@@ -11,7 +11,7 @@ from trainyard_operator.queue.admission_cycle import Outcome, admit
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Request, in_order
 from trainyard_operator.queue.policy import Policy
-from trainyard_operator.queue.pool import Node, Pool
+from trainyard_operator.queue.pool import REPLICAS_LABEL, Node, Pool, Taint
 
 STRICT = Policy()
 
@@ -74,10 +74,17 @@ def test_gang_is_admitted_whole_or_not_at_all() -> None:
         ),
         (
             make_request("x", pool=Pool(GPU, (("gpu", "b200"),))),
-            "No node offers nvidia.com/gpu (gpu=b200); check spec.resources.gpuResource, nodeSelector and tolerations.",
+            (
+                "No node offers nvidia.com/gpu (gpu=b200) to it: 2 nodes without the label gpu=b200; check "
+                "spec.resources.gpuResource, nodeSelector and tolerations."
+            ),
+        ),
+        (
+            make_request("x", pool=Pool("amd.com/gpu")),
+            "No node offers amd.com/gpu; check spec.resources.gpuResource, nodeSelector and tolerations.",
         ),
     ],
-    ids=["node", "nodes", "pool"],
+    ids=["node", "nodes", "pool", "resource"],
 )
 def test_job_that_exceeds_capacity_blocks_no_other_job(request_: Request, sentence: str) -> None:
     found = admit(
@@ -122,9 +129,28 @@ def test_jobs_without_gpus_do_not_wait_for_jobs_with_gpus() -> None:
 
 def test_job_waits_for_an_unschedulable_node() -> None:
     inventory = nodes(8)
-    inventory.put_node(Node(name="n0", schedulable=False, allocatable={GPU: 8}))
+    inventory.put_node(Node(name="n0", closed="cordoned", allocatable={GPU: 8}))
     found = admit([make_request("a")], [], inventory, STRICT, NOW)
     assert found.reasons["a"].code == "WaitingForGpus"
+
+
+def test_reason_names_what_keeps_nodes_from_the_job() -> None:
+    inventory = Inventory()
+    inventory.put_node(Node(name="a", labels={REPLICAS_LABEL: "4"}, allocatable={GPU: 4}))
+    inventory.put_node(Node(name="b", taints=(Taint("team", "vision", "NoSchedule"),), allocatable={GPU: 8}))
+    found = admit([make_request("x")], [], inventory, STRICT, NOW).reasons["x"]
+    assert found.message == (
+        "No node offers nvidia.com/gpu to it: 1 node with the taint team=vision:NoSchedule, 1 node with time-sliced "
+        "GPUs (label nvidia.com/gpu.replicas); check spec.resources.gpuResource, nodeSelector and tolerations."
+    )
+    for name, closed in (("c", "cordoned"), ("d", "not ready"), ("e", "cordoned")):
+        inventory.put_node(Node(name=name, closed=closed, allocatable={GPU: 8}))
+    found = admit([make_request("x")], [], inventory, STRICT, NOW).reasons["x"]
+    assert found.code == "WaitingForGpus"
+    assert found.message == (
+        "It needs 1 GPU on one node; the most free is 0. Nodes of nvidia.com/gpu that take no pods: 2 cordoned, 1 not "
+        "ready."
+    )
 
 
 def test_blocked_head_does_not_block_another_pool() -> None:

@@ -48,7 +48,7 @@ def test_foreign_pods_count_and_unschedulable_nodes_have_no_free_gpus() -> None:
     inventory = nodes(8, 4)
     hold(inventory, "foreign", "n0", 3)
     assert free(inventory, POOL) == {"n0": 5, "n1": 4}
-    inventory.put_node(Node(name="n1", schedulable=False, allocatable={GPU: 4}))
+    inventory.put_node(Node(name="n1", closed="cordoned", allocatable={GPU: 4}))
     assert free(inventory, POOL) == {"n0": 5}
     assert sorted(inventory.capacity(POOL)) == [4, 8], "a closed node may open again"
 

@@ -37,23 +37,34 @@ def test_ready_node_has_its_extended_resources() -> None:
     assert found == Node(name="a", labels={"gpu": "h100"}, allocatable={GPU: 8})
 
 
+def short_of(key: str) -> list[dict[str, str]]:
+    return [{"key": key, "effect": "NoSchedule"}]
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "closed"),
     [
-        {"spec__unschedulable": True},
-        {"status__conditions": [{"type": "Ready", "status": "Unknown"}]},
-        {"status__conditions": []},
-        {"metadata__deletionTimestamp": "2026-01-02T10:00:00Z"},
+        ({"spec__unschedulable": True}, "cordoned"),
+        ({"status__conditions": [{"type": "Ready", "status": "Unknown"}]}, "not ready"),
+        ({"status__conditions": []}, "not ready"),
+        ({"metadata__deletionTimestamp": "2026-01-02T10:00:00Z"}, "being deleted"),
+        (
+            {"spec__taints": short_of("node.kubernetes.io/disk-pressure")},
+            "tainted node.kubernetes.io/disk-pressure",
+        ),
+        ({"spec__taints": short_of("karpenter.sh/disrupted")}, "tainted karpenter.sh/disrupted"),
     ],
-    ids=["cordoned", "lost", "new", "leaving"],
+    ids=["cordoned", "lost", "new", "leaving", "disk pressure", "disrupted"],
 )
-def test_node_that_takes_no_pods_is_unschedulable(changes: dict[str, Any]) -> None:
-    assert not node_of(node(**changes)).schedulable
+def test_node_that_takes_no_pods_now_is_closed(changes: dict[str, Any], closed: str) -> None:
+    found = node_of(node(**changes))
+    assert (found.schedulable, found.closed, found.taints) == (False, closed, ())
+    assert Pool(GPU).matches(found), "it still belongs to the pool"
 
 
-def test_cordon_is_not_a_taint() -> None:
-    cordon = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
-    assert node_of(node(spec__taints=cordon)).taints == ()
+def test_preferred_taint_closes_no_node() -> None:
+    taints = [{"key": "node.kubernetes.io/maintenance", "effect": "PreferNoSchedule"}]
+    assert node_of(node(spec__taints=taints)).schedulable
 
 
 def test_jobs_with_equal_node_requirements_share_a_pool() -> None:

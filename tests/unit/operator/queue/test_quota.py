@@ -73,6 +73,40 @@ def test_gang_needs_quota_for_each_pod_and_one_job() -> None:
     assert Headroom(limit, ()).refusal(made, pods=3) is None
 
 
+FAST = "fast.storageclass.storage.k8s.io"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize(
+    ("hard", "used", "sentence"),
+    [
+        ("persistentvolumeclaims", "3", "may use 3 persistentvolumeclaims (ResourceQuota gpus) and uses 3;"),
+        ("count/persistentvolumeclaims", "3", "may use 3 count/persistentvolumeclaims"),
+        ("configmaps", "3", "may use 3 configmaps"),
+        (f"{FAST}/persistentvolumeclaims", "3", "may use 3 fast.storageclass.storage.k8s.io/persistentvolumeclaims"),
+        ("requests.storage", "3", "may use 3 requests.storage (ResourceQuota gpus) and uses 3; this job needs 20Gi."),
+        (f"{FAST}/requests.storage", "3", "this job needs 20Gi. Lower spec.storage.size, or ask for more."),
+    ],
+)
+def test_created_claim_needs_quota(hard: str, used: str, sentence: str, gpus: int) -> None:
+    limit = quotas(quota({hard: "3"}, {hard: used}))
+    request = make_request("a", gpus, claim_size="20Gi", storage_class="fast")
+    found = Headroom(limit, ()).refusal(request)
+    assert found is not None
+    assert sentence in found.message
+    assert Headroom(limit, ()).refusal(make_request("b", gpus, has_job=True)) is None
+    if "/p" in hard or "storage" in hard:
+        assert Headroom(limit, ()).refusal(make_request("c", gpus, claim_size=None)) is None
+
+
+def test_claim_of_a_promised_job_is_reserved() -> None:
+    limit = quotas(quota({"requests.storage": "50Gi"}, {"requests.storage": "10Gi"}))
+    jobs = [make_request(uid, claim_size="20Gi", at=at) for at, uid in enumerate("abc")]
+    found = admit(jobs, (), nodes(8), Policy(), NOW, quotas=limit)
+    assert [start.request.uid for start in found.starts] == ["a", "b"]
+    assert found.reasons["c"].code == "QuotaExceeded"
+
+
 def scope(name: str, operator: str = "Exists", *values: str) -> dict[str, Any]:
     return {"scopeSelector": {"matchExpressions": [{"scopeName": name, "operator": operator, "values": list(values)}]}}
 

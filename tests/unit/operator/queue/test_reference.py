@@ -34,7 +34,12 @@ class Cluster:
         for number, size in enumerate(self.sizes):
             labels = {"color": "red"} if number == 0 else {}
             made.put_node(
-                Node(name=f"n{number}", labels=labels, schedulable=number not in self.closed, allocatable={GPU: size})
+                Node(
+                    name=f"n{number}",
+                    labels=labels,
+                    closed="cordoned" if number in self.closed else "",
+                    allocatable={GPU: size},
+                )
             )
         for node, count in self.held.items():
             hold(made, f"foreign-{node}", node, count)

@@ -289,7 +289,9 @@ async def test_refused_child_is_reported(error: Exception, reason: str, failed: 
 
 
 WEBHOOK = 'admission webhook "closed.example" denied the request: maintenance until 18:00'
-POLICY = """configmaps "hello" is forbidden: ValidatingAdmissionPolicy 'closed' with binding 'all' denied request: later"""
+POLICY = (
+    """configmaps "hello" is forbidden: ValidatingAdmissionPolicy 'closed' with binding 'all' denied request: later"""
+)
 
 
 @pytest.mark.parametrize(

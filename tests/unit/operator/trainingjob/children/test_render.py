@@ -249,8 +249,16 @@ def test_check_job_uses_the_nodes_of_the_run() -> None:
     tolerations = [{"key": "gpu", "operator": "Exists"}]
     job = merged(new_job(), {"spec": {"resources": {"nodeSelector": {"zone": "a"}, "tolerations": tolerations}}})
     spec = check_job(observed_of(job), SETTINGS, image=None)["spec"]["template"]["spec"]
-    assert (spec["nodeSelector"], spec["tolerations"]) == ({"zone": "a"}, tolerations)
+    gpu = {"key": "nvidia.com/gpu", "operator": "Exists"}
+    assert (spec["nodeSelector"], spec["tolerations"]) == ({"zone": "a"}, [*tolerations, gpu])
     assert "nodeSelector" not in check_job(observed_of(new_job()), SETTINGS, image=None)["spec"]["template"]["spec"]
+
+
+def test_pods_of_a_gpu_job_tolerate_the_taint_that_the_queue_takes_as_tolerated() -> None:
+    for gpus, expected in ((1, [{"key": "amd.com/gpu", "operator": "Exists"}]), (0, None)):
+        job = merged(new_job(), {"spec": {"resources": {"gpus": gpus, "gpuResource": "amd.com/gpu"}}})
+        train = children(observed_of(job), SETTINGS, ADMITTED)[-1]
+        assert train["spec"]["template"]["spec"].get("tolerations") == expected
 
 
 def test_check_job_uses_the_image_of_the_run_and_a_read_only_volume() -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.builders import GANG, child, condition, context, ended, pod, running, time
-from tests.unit.operator.trainingjob.state_model import ADMITTED, CHILD
+from tests.unit.operator.trainingjob.state_model import ADMITTED, CHILD, JobModel
 from trainyard_operator.admission.decision import Admission, KueueHandoff
 from trainyard_operator.reconcile.plan import Need, Refusal
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.starting import start_or_run
+from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
 
 WAITS = Admission(admitted=False, reason="WaitingForGPUs", message="It waits.")
 UNDECIDED = Admission(admitted=False, reason="", message="", decided=False)
@@ -96,6 +97,46 @@ def test_claim_of_a_gang_must_be_shared(claim: Any, fails: bool) -> None:
 def test_claim_is_looked_up_when_the_job_is_new_and_when_it_is_admitted(case: dict[str, Any], needs: bool) -> None:
     found = start_or_run(context(**{"spec": CLAIM, **case}))
     assert (found == Need(*CLAIM_NEED)) is needs
+
+
+NO_QUOTA = WAITS._replace(reason="QuotaExceeded")
+CREATED_NEED = ("persistentvolumeclaims", CHILD)
+
+
+def test_claim_of_an_earlier_start_is_looked_up_while_the_job_waits_for_quota() -> None:
+    assert start_or_run(context(admission=NO_QUOTA)) == Need(*CREATED_NEED)
+    for case in ({"status": {"runUri": "pvc://x/y"}}, {"spec": {"storage": {"claimName": "data"}}}):
+        assert decided(admission=NO_QUOTA, **case).phase == "Queued"
+    assert decided(admission=WAITS).phase == "Queued"
+
+
+@pytest.mark.parametrize(
+    ("case", "exists"),
+    [
+        ({"answers": {Need(*CREATED_NEED): {"metadata": {}}}}, True),
+        ({"answers": {Need(*CREATED_NEED): None}}, False),
+        ({"refusal": Refusal("CreateForbidden", "No.", final=False, child="Job")}, True),
+        ({"refusal": Refusal("QuotaExceeded", "No.", final=False, child="PersistentVolumeClaim")}, False),
+    ],
+    ids=["found", "not found", "Job refused", "claim refused"],
+)
+def test_status_records_the_claim_that_exists_before_the_job(case: dict[str, Any], exists: bool) -> None:
+    model = JobModel()
+    model.admission = ADMITTED if "refusal" in case else NO_QUOTA
+    for name, value in case.items():
+        setattr(model, name, value)
+    status = model.plan().status or {}
+    assert ("runUri" in status) is exists
+    assert "jobName" not in status, "a job whose Job was recorded and is gone has failed"
+    model.apply(model.plan())
+    waiting = (
+        TrainingJobCandidate(model.observed())
+        .entry(enqueued_at=model.now, now=model.now, grant=None, preempted=False, history=lambda *_: None)
+        .waiting
+    )
+    assert waiting is not None
+    assert ("persistentvolumeclaims" in waiting.created_usage) is not exists
+    assert waiting.created_usage["count/jobs.batch"] == 1
 
 
 def test_deleted_job_is_not_created_again() -> None:
