@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,45 @@ def _stages(seconds: Mapping[str, float]) -> list[Object]:
         stage["spec"]["next"]["statusTemplate"] = "\n".join(line for line in lines if "$message" not in line)
         ours.append(stage)
     return [*shipped, *ours]
+
+
+@contextmanager
+def autoscaler(kubernetes: Kubernetes, name: str, labels: Mapping[str, str], most: int) -> Iterator[None]:
+    """Add a fake node of 8 GPUs, `most` at most, while a pod that selects these labels finds no room.
+
+    Args:
+        kubernetes: The control plane.
+        name: Beginning of the nodes' names.
+        labels: Their labels.
+        most: Most nodes.
+    """
+    over, made = threading.Event(), list[str]()
+
+    def grow() -> None:
+        while not over.wait(0.2) and len(made) < most:
+            pods = kubernetes.client.get("/api/v1/pods?fieldSelector=spec.nodeName%3D")["items"]
+            if any(_is_unschedulable(pod) and labels.items() <= pod["spec"]["nodeSelector"].items() for pod in pods):
+                made.append(f"{name}-{len(made)}")
+                node = kwok.node(made[-1])
+                node["metadata"]["labels"] |= labels
+                kubernetes.apply(node)
+                kubernetes.client.patch(f"/api/v1/nodes/{made[-1]}/status", {"status": node["status"]})
+                over.wait(2)  # until the scheduler has placed the pod
+
+    thread = threading.Thread(target=grow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for node in made:
+            kubernetes.client.delete(f"/api/v1/nodes/{node}")
+
+
+def _is_unschedulable(pod: Object) -> bool:
+    conditions = pod["status"].get("conditions") or []
+    return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
 
 
 def prepare_namespace(kubernetes: Kubernetes, namespace: str, claim: str) -> None:

@@ -5,7 +5,9 @@ Real scheduler and Job controller, one fake node of 8 GPUs.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -148,15 +150,18 @@ def test_full_claim_quota_is_reported_before_any_gpu_is_promised(
     team: QueueCluster, other: QueueCluster, claims: Callable[[int], None]
 ) -> None:
     claims(1)
+    other.submit("first", 8)
+    other.wait("first", "Running")
     for name, gpus in (("new-claim", 8), ("cpu-only", 0)):
         team.submit(name, gpus, storage={"size": "1Gi"})
         found = team.wait(name, "Queued", "QuotaExceeded")
         assert found["message"] == (
             f"Namespace {TEAM} may use 1 persistentvolumeclaims (ResourceQuota claims) and uses 1; this job needs 1."
         )
-    other.submit("whole-node", 8)
-    other.wait("whole-node", "Running")
-    other.delete("whole-node")
+    other.delete("first")
+    other.submit("second", 8)
+    other.wait("second", "Running")
+    other.delete("second")
     claims(2)
     until(lambda: "jobName" in team.status("new-claim"))
     team.wait("cpu-only", "Queued", "QuotaExceeded")
@@ -197,3 +202,72 @@ def test_tainted_node_counts_for_the_jobs_that_can_use_it_only(team: QueueCluste
         team.wait("tolerant", "Running")
     finally:
         team.client.patch(NODE, {"spec": {"taints": taints}})
+
+
+A100 = {"type": "kwok", "pool": "a100"}
+
+
+def declare(policy: Path, operator: Operator, **pool: Any) -> None:
+    """Declare an elastic pool and wait until the operator uses it."""
+    taint = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
+    whole = {"name": "a100", "maxNodes": 1, "gpusPerNode": 8, "labels": A100, "taints": [taint], **pool}
+    policy.write_text(json.dumps({"elasticPools": [whole]}))
+    until(lambda: operator.get_json("/queue")["settings"]["elasticPools"])
+    time.sleep(0.1)
+
+
+def on_a100(gpus: int) -> Object:
+    resources = kwok_support.training_job(TEAM, "x", claim=CLAIM, gpus=gpus)["spec"]["resources"]
+    return {**resources, "nodeSelector": A100}
+
+
+def test_pool_that_an_autoscaler_grows_from_zero_takes_jobs_in_order(team: QueueCluster, policy: Path) -> None:
+    declare(policy, team.operator)
+    team.submit("first", resources=on_a100(8))
+    waits = team.wait("first", "Starting")
+    assert waits["message"].startswith(
+        "The nodes have no room; its pods wait for the autoscaler to add one: a100 (0 of at most 1 nodes). No node can "
+        "take the pod: 0/1 nodes are available"
+    )
+    running = next(one for one in waits["conditions"] if one["type"] == "Running")
+    assert (running["status"], running["reason"]) == ("False", "WaitingForNodes")
+    team.submit("second", resources=on_a100(8))
+    team.submit("huge", resources=on_a100(16))
+    second = team.wait("second", "Queued", "WaitingForGpus", position=1, length=1)
+    assert second["message"] == "It needs 8 GPUs on one node; the most free is 0."
+    huge = team.wait("huge", "Queued", "ExceedsCapacity")
+    assert "the largest node of nvidia.com/gpu (pool=a100,type=kwok) has 8" in huge["message"]
+    team.submit("elsewhere", 8)
+    team.wait("elsewhere", "Running")
+    with kwok_support.autoscaler(team.kubernetes, "a100", A100, 1):
+        team.wait("first", "Running")
+        assert team.status("second")["phase"] == "Queued"
+        team.delete("first")
+        team.wait("second", "Running")
+        assert [pod["spec"]["nodeName"] for pod in team.pods() if "second" in pod["metadata"]["name"]] == ["a100-0"]
+        team.delete("second")
+        until(lambda: len(team.pods()) == 1)
+
+
+def test_job_for_which_no_node_comes_makes_way(team: QueueCluster, policy: Path) -> None:
+    declare(policy, team.operator, startSeconds=5)
+    team.submit("first", resources=on_a100(8))
+    team.wait("first", "Starting")
+    team.submit("second", resources=on_a100(8))
+    queued = team.wait("first", "Queued", "BackingOff")
+    assert "a100 (0 of at most 1 nodes)" in queued["message"]
+    assert queued["queue"]["failedStarts"]["seconds"] == 0
+    team.wait("second", "Starting")
+    assert team.child("first")["spec"]["suspend"] is True
+
+
+def test_pod_that_a_limit_range_refuses_is_named(team: QueueCluster) -> None:
+    limits = [{"type": "Container", "max": {"memory": "32Mi"}}]
+    named = {"metadata": {"name": "small", "namespace": TEAM}}
+    team.kubernetes.apply({"apiVersion": "v1", "kind": "LimitRange", **named, "spec": {"limits": limits}})
+    try:
+        team.submit("large", 1)
+        found = team.history.wait("large", lambda status: "gets no pod" in status.get("message", ""))
+        assert "gets no pod: the pod is forbidden: maximum memory usage per Container is 32Mi" in found["message"]
+    finally:
+        team.kubernetes.kubectl("delete", "limitrange", "small", "-n", TEAM)

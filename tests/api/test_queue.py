@@ -177,7 +177,10 @@ def test_foreign_pods_and_cordoned_nodes_reduce_capacity(cluster: QueueCluster) 
         until(lambda: gpus(cluster.operator) == {"kwok-0": (True, 1), "kwok-1": (False, 0)})
         cluster.submit("job", 8)
         found = cluster.wait("job", "Queued", "WaitingForGpus")
-        assert found["message"] == "It needs 8 GPUs on one node; the most free is 7."
+        assert found["message"] == (
+            "It needs 8 GPUs on one node; the most free is 7. Nodes of nvidia.com/gpu (type=kwok) that take no pods: 1 "
+            "cordoned."
+        )
     finally:
         cluster.kubernetes.kubectl("uncordon", "kwok-1")
         cluster.client.delete(f"/api/v1/namespaces/{LONG}/pods/foreign")

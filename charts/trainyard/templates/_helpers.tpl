@@ -78,8 +78,8 @@ readinessProbe:
 {{- define "trainyard.queueValues" -}}
 {{- if eq .Values.queue.mode "Kueue" }}
 {{- $capped := or .Values.queue.namespaceGpus (not (kindIs "invalid" .Values.queue.defaultNamespaceGpus)) }}
-{{- if or .Values.queue.held .Values.queue.backfill .Values.queue.preemption $capped (ne (toString .Values.queue.startSeconds) "300") }}
-{{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus and startSeconds have no effect with queue.mode=Kueue: remove them, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady of Kueue" }}
+{{- if or .Values.queue.held .Values.queue.backfill .Values.queue.preemption .Values.queue.elasticPools $capped (ne (toString .Values.queue.startSeconds) "300") }}
+{{- fail "queue.held, backfill, preemption, namespaceGpus, defaultNamespaceGpus, startSeconds and elasticPools have no effect with queue.mode=Kueue: remove them, and set stopPolicy, queueingStrategy, preemption and quotas of the ClusterQueue, and waitForPodsReady and provisioning AdmissionChecks of Kueue" }}
 {{- end }}
 {{- else if .Values.queue.localQueue }}
 {{- fail "queue.localQueue names a LocalQueue of Kueue and has no effect with queue.mode=Builtin: remove it, or set queue.mode=Kueue" }}

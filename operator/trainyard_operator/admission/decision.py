@@ -37,6 +37,10 @@ class Admission(NamedTuple):
         admitted_at: API timestamp of the admission, unique among all jobs; empty where no queue decides.
         queue: Its entry in `status.queue`.
         start_seconds: Start timeout in seconds; None where no other job waits for the resources.
+        elastic: Whether an elastic pool can serve it. The time until its pods have nodes then counts against
+            `start_seconds` only.
+        growth: What an admitted job waits for whose pods find no room on the nodes that exist, a sentence; empty for
+            others.
         quota: The ResourceQuota that refuses pods of an admitted job, in a sentence; empty where none does.
         pending: Whether configuration is missing that the object needs before it can wait for GPUs.
         handoff: The connection to Kueue; None where the operator decides.
@@ -51,6 +55,8 @@ class Admission(NamedTuple):
     admitted_at: str = ""
     queue: Object | None = None
     start_seconds: int | None = None
+    elastic: bool = False
+    growth: str = ""
     quota: str = ""
     pending: bool = False
     handoff: KueueHandoff | None = None

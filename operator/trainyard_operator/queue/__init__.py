@@ -7,6 +7,7 @@ Pure: no clock, no I/O, no kind of object.
 | `models` | `Request` (a waiting job), `Admitted` (a job that holds GPUs), and the queue order |
 | `pool` | nodes, taints, and the nodes that a job can use |
 | `inventory` | GPUs of each node, and the pods that hold them |
+| `elastic` | nodes that an autoscaler can still add |
 | `free_capacity` | GPUs that are free during one admission cycle |
 | `placement` | node per pod of a gang, all or nothing |
 | `quota` | headroom of ResourceQuotas |

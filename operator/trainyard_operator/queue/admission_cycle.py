@@ -76,7 +76,7 @@ class _Cycle:
     ) -> None:
         self._running = admitted
         self._inventory, self._policy, self._now = inventory, policy, now
-        self._capacity = FreeCapacity(inventory, admitted)
+        self._capacity = FreeCapacity(inventory, admitted, policy.elastic_pools)
         self._headroom = Headroom(quotas, admitted)
         self._used: Counter[str] = Counter()
         for job in admitted:
@@ -116,7 +116,7 @@ class _Cycle:
         return self._fits_when_empty[shape]
 
     def _exceeds_capacity(self, request: Request) -> Reason:
-        capacity = self._inventory.capacity(request.pool)
+        capacity = self._capacity.capacity(request.pool)
         return reasons.exceeds_capacity(request, capacity, {} if capacity else self._inventory.mismatches(request.pool))
 
     def _inadmissible(self, request: Request) -> Reason | None:

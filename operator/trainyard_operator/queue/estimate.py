@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from trainyard_operator.queue.elastic import ElasticPool
 from trainyard_operator.queue.free_capacity import FreeCapacity, occupied_nodes
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Basis, Estimate, Request
@@ -32,7 +33,12 @@ def expected_run(past: Iterable[float], elapsed: float) -> float:
     return median(longer) if longer else 2.0 * elapsed
 
 
-def estimates(waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> dict[str, Estimate]:
+def estimates(
+    waiting: Sequence[Request],
+    admitted: Sequence[Admitted],
+    inventory: Inventory,
+    elastic: Iterable[ElasticPool] = (),
+) -> dict[str, Estimate]:
     """Return the seconds until each waiting job starts, and the weakest basis involved; jobs without one are omitted.
 
     The simulation follows the strict order of every pool. It ignores backfill and preemption, which only start jobs
@@ -42,8 +48,9 @@ def estimates(waiting: Sequence[Request], admitted: Sequence[Admitted], inventor
         waiting: The waiting jobs, in order.
         admitted: Every admitted job.
         inventory: The nodes and their pods.
+        elastic: Elastic pools, whose future nodes take jobs as well.
     """
-    return _Simulation(waiting, admitted, inventory).run()
+    return _Simulation(waiting, admitted, FreeCapacity(inventory, admitted, elastic), inventory).run()
 
 
 @dataclass(order=True)
@@ -57,8 +64,13 @@ class _End:
 
 
 class _Simulation:
-    def __init__(self, waiting: Sequence[Request], admitted: Sequence[Admitted], inventory: Inventory) -> None:
-        capacity = FreeCapacity(inventory, admitted)
+    def __init__(
+        self,
+        waiting: Sequence[Request],
+        admitted: Sequence[Admitted],
+        capacity: FreeCapacity,
+        inventory: Inventory,
+    ) -> None:
         self._queues: dict[Pool, list[Request]] = {}
         for request in waiting:
             queue = self._queues.setdefault(request.pool, [])

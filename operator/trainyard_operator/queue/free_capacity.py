@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
+from trainyard_operator.queue.elastic import ElasticPool, future_nodes
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Request
-from trainyard_operator.queue.placement import give, place, reserve, slots, take
+from trainyard_operator.queue.placement import give, is_future, place, reserve, slots, take
 from trainyard_operator.queue.pool import Pool
 
 
@@ -17,10 +19,11 @@ class FreeCapacity:
     Args:
         inventory: The nodes and their pods.
         admitted: Every admitted job; GPUs for its unbound pods count as taken.
+        elastic: Elastic pools; the nodes that they can still get count as free nodes.
     """
 
-    def __init__(self, inventory: Inventory, admitted: Iterable[Admitted]) -> None:
-        self._inventory = inventory
+    def __init__(self, inventory: Inventory, admitted: Iterable[Admitted], elastic: Iterable[ElasticPool] = ()) -> None:
+        self._inventory, self._future = inventory, future_nodes(elastic, inventory)
         self._pool_nodes: dict[Pool, tuple[str, ...]] = {}
         self._free: dict[str, dict[str, int]] = {}
         with_gpus = (job for job in admitted if job.request.gpus)
@@ -43,7 +46,12 @@ class FreeCapacity:
 
     def fits_when_empty(self, request: Request) -> bool:
         """Return whether the pool could hold the gang if all its nodes were empty and schedulable."""
-        return not request.gpus or slots(self._inventory.capacity(request.pool), request.gpus) >= request.nodes
+        return not request.gpus or slots(self.capacity(request.pool), request.gpus) >= request.nodes
+
+    def capacity(self, pool: Pool) -> list[int]:
+        """Return the GPUs of each node of a pool, schedulable or not, existing or not."""
+        future = (node.allocatable.get(pool.resource, 0) for node in self._future.values() if pool.matches(node))
+        return [*self._inventory.capacity(pool), *filter(None, future)]
 
     def take(self, request: Request, placement: Sequence[str]) -> None:
         """Mark the GPUs of a newly admitted gang as taken."""
@@ -52,12 +60,14 @@ class FreeCapacity:
 
     def _resource(self, pool: Pool) -> dict[str, int]:
         if pool.resource not in self._free:
-            self._free[pool.resource] = self._inventory.free(pool.resource)
+            future = {name: node.allocatable.get(pool.resource, 0) for name, node in self._future.items()}
+            self._free[pool.resource] = self._inventory.free(pool.resource) | future
         return self._free[pool.resource]
 
     def _nodes(self, pool: Pool) -> tuple[str, ...]:
         if pool not in self._pool_nodes:
-            schedulable = (node for node in self._inventory.nodes.values() if node.schedulable)
+            every = chain(self._inventory.nodes.values(), self._future.values())
+            schedulable = (node for node in every if node.schedulable)
             usable = (node for node in schedulable if node.allocatable.get(pool.resource) and pool.matches(node))
             self._pool_nodes[pool] = tuple(sorted(node.name for node in usable))
         return self._pool_nodes[pool]
@@ -71,7 +81,9 @@ def unbound_pods(inventory: Inventory, job: Admitted) -> list[str]:
     missing = job.request.nodes - (sum(bound.values()) if bound else 0) - job.succeeded_pods
     if missing <= 0:
         return []
-    planned = list((Counter(job.placement) - Counter(bound)).elements())
+    # A pod that waits for a new node takes any GPU that becomes free before.
+    existing = Counter(node for node in job.placement if not is_future(node))
+    planned = list((existing - Counter(bound)).elements())
     return (planned + [""] * missing)[:missing]
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+_FUTURE = "+"
+"""First character of the names of nodes that an autoscaler has yet to create; no node has it."""
+
+
+def future_name(pool: str, number: int) -> str:
+    """Return the name of a node that does not exist yet."""
+    return f"{_FUTURE}{pool}-{number}"
+
+
+def is_future(node: str) -> bool:
+    """Return whether a node does not exist yet."""
+    return node.startswith(_FUTURE)
+
 
 def place(free: dict[str, int], *, gpus: int, nodes: int) -> tuple[str, ...] | None:
     """Return a node for each pod of a gang, or None if they do not all fit.
 
     Best fit: each pod goes to the node with the fewest free GPUs that has enough, which keeps whole nodes free for
-    large jobs. Pods of a gang may share a node. The pods are identical and a node has floor(free / gpus) slots for
-    them, so best fit finds a placement whenever one exists.
+    large jobs. Nodes that do not exist yet come last. Pods of a gang may share a node. The pods are identical and a
+    node has floor(free / gpus) slots for them, so best fit finds a placement whenever one exists.
 
     Args:
         free: Free GPUs by node.
@@ -21,7 +34,7 @@ def place(free: dict[str, int], *, gpus: int, nodes: int) -> tuple[str, ...] | N
         return None
     left, chosen = dict(free), list[str]()
     for _ in range(nodes):
-        best = min((count, name) for name, count in left.items() if count >= gpus)[1]
+        best = min((is_future(name), count, name) for name, count in left.items() if count >= gpus)[2]
         left[best] -= gpus
         chosen.append(best)
     return tuple(sorted(chosen))

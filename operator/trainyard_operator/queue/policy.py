@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from trainyard_operator.queue.elastic import ElasticPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,7 @@ class Policy:
         default_namespace_gpus: The same for namespaces without an entry; None for no limit.
         start_seconds: Start timeout in seconds: the pods of an admitted job must be bound by then, or the admission is
             withdrawn; None for no limit.
+        elastic_pools: Node groups that an autoscaler grows.
     """
 
     held: bool = False
@@ -26,7 +29,15 @@ class Policy:
     namespace_gpus: Mapping[str, int] = field(default_factory=dict)
     default_namespace_gpus: int | None = None
     start_seconds: int | None = 300
+    elastic_pools: tuple[ElasticPool, ...] = ()
 
     def cap(self, namespace: str) -> int | None:
         """Most GPUs that a namespace may hold; None for no limit."""
         return self.namespace_gpus.get(namespace, self.default_namespace_gpus)
+
+    def timeout(self, elastic: Iterable[ElasticPool]) -> int | None:
+        """Start timeout of a job that these elastic pools can serve, in seconds; None for no limit."""
+        limits = [pool.start_seconds for pool in elastic]
+        if self.start_seconds is not None:
+            limits.append(self.start_seconds)
+        return max(limits, default=None)

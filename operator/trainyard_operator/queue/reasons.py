@@ -54,6 +54,16 @@ def exceeds_capacity(request: Request, capacity: list[int], mismatches: Mapping[
     return Reason("ExceedsCapacity", f"{text} Lower spec.resources.nodes or gpus.")
 
 
+def waiting_for_nodes(pools: Mapping[str, tuple[int, int]]) -> str:
+    """Return what an admitted job waits for, in a sentence.
+
+    Args:
+        pools: Nodes that exist, and most nodes, of each elastic pool that can serve it.
+    """
+    named = ", ".join(f"{name} ({exist} of at most {most} nodes)" for name, (exist, most) in pools.items())
+    return f"The nodes have no room; its pods wait for the autoscaler to add one: {named}."
+
+
 def namespace_cap(request: Request, cap: int, used: int) -> Reason:
     """The policy's GPU limit of the namespace is reached."""
     text = f"Namespace {request.namespace} may hold {_gpus(cap)} and holds {used}; this job needs {request.total}."

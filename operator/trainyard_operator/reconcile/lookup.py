@@ -16,9 +16,9 @@ from trainyard_kube.errors import (
     NotFoundError,
 )
 from trainyard_kube.nodes import NodeLabels
-from trainyard_kube.paths import CONFIG_MAPS, PODS, path
+from trainyard_kube.paths import CONFIG_MAPS, EVENTS, PODS, path
 from trainyard_operator.reconcile.kind import Resource
-from trainyard_operator.reconcile.plan import LOG, NODES, TERMINATING, Need
+from trainyard_operator.reconcile.plan import FAILED_CREATE, LOG, NODES, TERMINATING, Need
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Lookup:
             return await self._nodes.select(need.name)
         if need.kind == TERMINATING:
             return await self._is_terminating(need.name)
+        if need.kind == FAILED_CREATE:
+            return await self._failed_create(namespace, need.name)
         resource = self._resources[need.kind]
         try:
             found = await self._kube.get(path(resource.collection, namespace, need.name))
@@ -69,6 +71,17 @@ class Lookup:
         except NotFoundError:
             return True
         return False
+
+    async def _failed_create(self, namespace: str, job: str) -> str | None:
+        """Return the message of the newest Event about a pod that a Job could not get; None where there is none."""
+        selector = f"regarding.kind=Job,regarding.name={job},reason=FailedCreate"
+        try:
+            found, _version = await self._kube.list_all(path(EVENTS, namespace), [("fieldSelector", selector)])
+        except ApiError as error:
+            logger.info("the Events of Job %s cannot be read: %s", job, error)
+            return None
+        newest = max(found, key=lambda event: str(event.get("deprecatedLastTimestamp") or ""), default=None)
+        return None if newest is None else str(newest.get("note") or "")
 
     async def _log(self, namespace: str, need: Need) -> str | None:
         """Return the end of a container's log; None where it is unavailable, which must not delay the status."""

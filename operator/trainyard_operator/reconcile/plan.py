@@ -8,17 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 from trainyard_kube.paths import Object
 
-LOG, NODES, TERMINATING = "log", "nodes", "terminating"
-"""Kinds of `Need` beside plural names: the end of a container's log, the nodes of a label selector, and whether a
-namespace is being deleted."""
+LOG, NODES, TERMINATING, FAILED_CREATE = "log", "nodes", "terminating", "failed-create"
+"""Kinds of `Need` beside plural names: the end of a container's log, the nodes of a label selector, whether a namespace
+is being deleted, and why the Job controller could not create a pod of a Job."""
 
 
 class Need(NamedTuple):
     """Something to look up at the API server before a decision can be made.
 
     Attributes:
-        kind: The plural name of a resource, for one object; or LOG, NODES, TERMINATING.
-        name: Name of the object, pod or namespace; or the selector.
+        kind: The plural name of a resource, for one object; or LOG, NODES, TERMINATING, FAILED_CREATE.
+        name: Name of the object, pod, Job or namespace; or the selector.
         container: For LOG, the container.
     """
 

@@ -15,9 +15,13 @@ from trainyard_operator.admission.builtin.registry import JobRegistry, QueuedJob
 from trainyard_operator.admission.builtin.view import describe, format_microseconds
 from trainyard_operator.admission.candidate import Candidate, ObserveCandidate
 from trainyard_operator.admission.decision import Admission
+from trainyard_operator.queue import reasons
 from trainyard_operator.queue.admission_cycle import admit
+from trainyard_operator.queue.elastic import ElasticPool, serving
+from trainyard_operator.queue.free_capacity import FreeCapacity, unbound_pods
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted
+from trainyard_operator.queue.placement import is_future, slots
 from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.quota import Headroom, Quotas
 
@@ -66,7 +70,7 @@ class BuiltinAdmission:
         self._registry = JobRegistry(observe, now)
         self._publisher = Publisher(self._registry, self.inventory, add=add, now=now, clock=clock)
         self._changed = asyncio.Event()
-        self._start_timeout = Policy.start_seconds
+        self._applied = Policy()
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
@@ -121,7 +125,8 @@ class BuiltinAdmission:
         A suspended Job whose pods still exist is resumed only by a new grant. A preemption is not remembered over a
         restart of the operator, and a user who suspends a job gives up its admission.
         """
-        grant = job.grant
+        grant, request = job.grant, holding.request
+        elastic = serving(self._applied.elastic_pools, request)
         is_granted = grant is not None and grant.pending
         continues = not job.preempted and (candidate.is_running or is_granted)
         return Admission(
@@ -130,10 +135,12 @@ class BuiltinAdmission:
             message="",
             decided=continues,
             preempted=job.preempted,
-            nodes=tuple(node for node in grant.nodes if node) if grant else (),
+            nodes=tuple(node for node in grant.nodes if node and not is_future(node)) if grant else (),
             admitted_at=format_microseconds(grant.admitted_at) if grant else "",
             queue=queue,
-            start_seconds=self._start_timeout if holding.request.gpus else None,
+            start_seconds=self._applied.timeout(elastic) if request.gpus else None,
+            elastic=bool(elastic),
+            growth=self._growth(holding, elastic),
             quota=self._quota_refusal(holding),
         )
 
@@ -143,6 +150,18 @@ class BuiltinAdmission:
             return ""
         refusal = Headroom(self.quotas, ()).refusal(job.request, job.missing_pods)
         return refusal.message if refusal else ""
+
+    def _growth(self, job: Admitted, elastic: list[ElasticPool]) -> str:
+        """Return which elastic pools a job waits for; empty where its pods have nodes or find room on existing ones."""
+        unbound = unbound_pods(self.inventory, job) if elastic else []
+        if not unbound:
+            return ""
+        free = FreeCapacity(self.inventory, ()).free(job.request.pool)
+        if slots(free.values(), job.request.gpus) >= len(unbound):
+            return ""
+        return reasons.waiting_for_nodes(
+            {pool.name: (pool.existing(self.inventory), pool.max_nodes) for pool in elastic}
+        )
 
     # --- cycles -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +184,7 @@ class BuiltinAdmission:
     def run_cycle(self) -> None:
         """Ingest changes, admit what fits, and publish why the other jobs wait."""
         policy = self._policy.current()
-        self._apply_start_timeout(policy)
+        self._apply(policy)
         self._registry.ingest()
         waiting = self._registry.waiting()
         if not waiting:
@@ -176,12 +195,12 @@ class BuiltinAdmission:
             self._add(self._registry.grant(start).key)
         for uid in outcome.preempt:
             self._add(self._registry.preempt(uid).key)
-        self._publisher.publish(outcome)
+        self._publisher.publish(outcome, policy)
 
-    def _apply_start_timeout(self, policy: Policy) -> None:
-        if policy.start_seconds == self._start_timeout:
+    def _apply(self, policy: Policy) -> None:
+        before, self._applied = self._applied, policy
+        if (policy.start_seconds, policy.elastic_pools) == (before.start_seconds, before.elastic_pools):
             return
-        self._start_timeout = policy.start_seconds
         for job in self._registry.jobs.values():  # the deadline of jobs that are starting changes
             if job.entry.holding:
                 self._add(job.key)

@@ -16,6 +16,7 @@ from trainyard_operator.queue.admission_cycle import Outcome
 from trainyard_operator.queue.estimate import estimates
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Basis
+from trainyard_operator.queue.policy import Policy
 from trainyard_operator.queue.position import PUBLISH_INTERVAL, PUBLISH_RATE, QueuePosition, positions
 from trainyard_operator.queue.reasons import Reason
 from trainyard_operator.reconcile.fields import format_time
@@ -78,13 +79,15 @@ class Publisher:
         self._findings = _Findings()
         self.is_deferred = False
 
-    def publish(self, outcome: Outcome) -> None:
-        """Publish the results of a cycle."""
+    def publish(self, outcome: Outcome, policy: Policy) -> None:
+        """Publish the results of a cycle with a policy."""
         began = self._clock()
         self.is_deferred = began - self._refreshed_at < _COST_FACTOR * self._refresh_cost
         if not self.is_deferred:
             self._findings = _Findings(
-                reasons=outcome.reasons, positions=positions(outcome.waiting), starts=self._expected_starts(outcome)
+                reasons=outcome.reasons,
+                positions=positions(outcome.waiting),
+                starts=self._expected_starts(outcome, policy),
             )
             self._publish_each(outcome.reasons)
             self._refreshed_at, self._refresh_cost = began, self._clock() - began
@@ -98,9 +101,10 @@ class Publisher:
         if not written and candidate.uid in self._findings.reasons:
             job.published, job.published_at = self._findings.of(candidate.uid), self._clock()
 
-    def _expected_starts(self, outcome: Outcome) -> dict[str, tuple[datetime, Basis]]:
+    def _expected_starts(self, outcome: Outcome, policy: Policy) -> dict[str, tuple[datetime, Basis]]:
         in_line = [request for request in outcome.waiting if request.uid not in outcome.nonblocking]
-        found, now = estimates(in_line, self._registry.holding(), self._inventory), self._now()
+        found = estimates(in_line, self._registry.holding(), self._inventory, policy.elastic_pools)
+        now = self._now()
         return {uid: (now + timedelta(seconds=estimate.seconds), estimate.basis) for uid, estimate in found.items()}
 
     def _publish_each(self, uids: Iterable[str]) -> None:

@@ -83,11 +83,19 @@ def _start_began(context: PolicyContext) -> datetime | None:
         if suspended["status"] == "True":
             return None  # the Job controller has not resumed it yet
         moments.append(suspended["lastTransitionTime"])
+    if context.admission.elastic:
+        moments += _got_nodes(context)
     if context.history.gang is not None:
         moments += _gang_stopped(context)
     elif context.history.last is not None and "finishedAt" in context.history.last:
         moments.append(context.history.last["finishedAt"])
     return max(parse_time(moment) for moment in moments)
+
+
+def _got_nodes(context: PolicyContext) -> list[str]:
+    """Return when the pods got their nodes, which an autoscaler may have had to create."""
+    scheduled = (condition(pod, "PodScheduled") for pod in context.observed.pods)
+    return [found["lastTransitionTime"] for found in scheduled if found is not None and found["status"] == "True"]
 
 
 def _gang_stopped(context: PolicyContext) -> list[str]:

@@ -7,7 +7,8 @@ import re
 from trainyard_crds.constants import child_name
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition, parse_time
-from trainyard_operator.trainingjob.k8s_fields import container_state
+from trainyard_operator.reconcile.plan import FAILED_CREATE, Need
+from trainyard_operator.trainingjob.k8s_fields import container_state, pod_ended, pod_phase
 from trainyard_operator.trainingjob.pods.gang_faults import Gang
 from trainyard_operator.trainingjob.pods.redact import redact
 from trainyard_operator.trainingjob.policies.deadlines import seconds_starting
@@ -18,9 +19,12 @@ Cause = tuple[str, str]
 
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')
+WAITING_FOR_NODES = "WaitingForNodes"
 NO_POD_SECONDS = 30
 """Seconds after which a Job without a pod is reported."""
 GANG_STARTS_AGAIN = "The group starts again from the last checkpoint."
+_CREATING_POD = re.compile(r'^Error creating: pods "[^"]*"')
+"""Beginning of the Job controller's message; the name of the pod is another one at each try."""
 _PROGRESSING = ("ContainerCreating", "PodInitializing")
 
 
@@ -35,18 +39,25 @@ def pending_reason(context: PolicyContext) -> Cause:
         return _gang_pending_reason(context, context.history.gang)
     if pod is None:
         return _no_pod_yet(context)
-    return pod_pending_reason(pod) or starting(child_name(context.observed.name, context.observed.uid))
+    growth = context.admission.growth
+    return pod_pending_reason(pod, growth) or starting(child_name(context.observed.name, context.observed.uid))
 
 
-def pod_pending_reason(pod: Object) -> Cause | None:
-    """Return what keeps a pod's container from running; None while it only takes its time."""
+def pod_pending_reason(pod: Object, growth: str = "") -> Cause | None:
+    """Return what keeps a pod's container from running; None while it only takes its time.
+
+    Args:
+        pod: The pod.
+        growth: `Admission.growth` of its job.
+    """
     waiting = container_state(pod).get("waiting")
     if waiting is not None and waiting.get("reason") not in _PROGRESSING:
         return _container_waits(pod, waiting)
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and scheduled["status"] == "False":
         detail = redact(scheduled.get("message") or "no node fits")
-        return scheduled.get("reason") or "Unschedulable", f"No node can take the pod: {detail}"
+        text = f"No node can take the pod: {detail}"
+        return (WAITING_FOR_NODES, f"{growth} {text}") if growth else (scheduled.get("reason") or "Unschedulable", text)
     return None
 
 
@@ -60,12 +71,42 @@ def starting(name: str) -> Cause:
     return "JobCreated", f"The Job {name} starts its pod, which gets its node, image and volumes."
 
 
-def no_pod(name: str) -> Cause:
-    """Return the cause of a Job that gets no pod."""
+def no_pod(name: str, refusal: str = "") -> Cause:
+    """Return the cause of a Job that gets no pod.
+
+    Args:
+        name: The Job's.
+        refusal: Message of the Event in which the Job controller states why; empty if there is none.
+    """
+    if refusal:
+        cause = redact(_CREATING_POD.sub("the pod", refusal, count=1)).rstrip(".")
+        return "NoPod", f"The Job {name} gets no pod: {cause}."
     text = (
         f"The Job {name} gets no pod; a ResourceQuota or an admission policy may refuse it: kubectl describe job {name}"
     )
     return "NoPod", text
+
+
+def no_pod_need(context: PolicyContext) -> Need | None:
+    """Return the look-up of why a Job has lacked a pod for a while; None if it has its pods, or that is known."""
+    waited = None if context.child is None else seconds_starting(context)
+    if waited is None or waited < NO_POD_SECONDS or context.admission.quota or is_restarting(context):
+        return None
+    pods, need = context.observed.pods, _failed_create(context)
+    is_between_attempts = any(pod_ended(pod) and pod_phase(pod) != "Succeeded" for pod in pods)
+    if is_between_attempts or len(pods) >= context.spec.resources.nodes or need in context.observed.answers:
+        return None
+    return need
+
+
+def no_pod_cause(context: PolicyContext) -> Cause:
+    """Return the cause of a job whose Job gets no pod, with what `no_pod_need` looked up."""
+    refusal = context.observed.answers.get(_failed_create(context)) or ""
+    return no_pod(child_name(context.observed.name, context.observed.uid), refusal)
+
+
+def _failed_create(context: PolicyContext) -> Need:
+    return Need(FAILED_CREATE, child_name(context.observed.name, context.observed.uid))
 
 
 def is_restarting(context: PolicyContext) -> bool:
@@ -77,7 +118,7 @@ def is_restarting(context: PolicyContext) -> bool:
 def _gang_pending_reason(context: PolicyContext, gang: Gang) -> Cause:
     """Return what the first pending pod waits for, and how many pods run."""
     name = child_name(context.observed.name, context.observed.uid)
-    cause = pod_pending_reason(gang.waiting) if gang.waiting else None
+    cause = pod_pending_reason(gang.waiting, context.admission.growth) if gang.waiting else None
     if cause is None and not gang.running:
         return _no_pod_yet(context) if gang.waiting is None else starting(name)
     reason, text = cause or ("JobCreated", f"The Job {name} starts its pods, which get their nodes, image and volumes.")
@@ -89,7 +130,7 @@ def _no_pod_yet(context: PolicyContext) -> Cause:
     waited = None if context.child is None else seconds_starting(context)
     if waited is None or waited < NO_POD_SECONDS:
         return starting(name)
-    return no_pod(name)
+    return no_pod_cause(context)
 
 
 def _was_suspended_since(context: PolicyContext, moment: str) -> bool:

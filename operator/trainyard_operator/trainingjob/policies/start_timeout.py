@@ -9,16 +9,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
-from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.queue import reasons
 from trainyard_operator.queue.backoff import backoff
 from trainyard_operator.reconcile.fields import condition, format_time, owned_by, parse_time
+from trainyard_operator.reconcile.plan import Need
 from trainyard_operator.trainingjob.k8s_fields import is_being_deleted, job_suspended, pod_ended, pod_phase
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.deadlines import seconds_of_failed_starts, seconds_starting
-from trainyard_operator.trainingjob.policies.pending_reason import is_restarting, no_pod, pod_pending_reason
+from trainyard_operator.trainingjob.policies.pending_reason import (
+    is_restarting,
+    no_pod_cause,
+    no_pod_need,
+    pod_pending_reason,
+)
 from trainyard_operator.trainingjob.policy_context import PolicyContext
 
 _REASON = "NotPlaced"
@@ -35,7 +40,7 @@ class _Unplaced(NamedTuple):
     cause: str
 
 
-def time_out_start(context: PolicyContext) -> Decision | None:
+def time_out_start(context: PolicyContext) -> Decision | Need | None:
     """Record a start whose pods got no node in time, then suspend its Job; None for others.
 
     The record is written first: a kill in between neither loses it nor counts a start twice, and the queue knows the
@@ -48,10 +53,18 @@ def time_out_start(context: PolicyContext) -> Decision | None:
     timeout, found = context.admission.start_seconds, None if context.admission.preempted else _unplaced(context)
     if timeout is None or found is None or found.seconds < timeout:
         return None
-    tried = seconds_of_failed_starts(context) + found.seconds
+    need = no_pod_need(context)
+    if need is not None:
+        return need
+    tried = seconds_of_failed_starts(context) + (0.0 if context.admission.elastic else found.seconds)
     if tried >= context.spec.start_deadline_seconds:
         return None  # spec.startDeadlineSeconds ends it
     return _decision(_failed_start(context, found.cause, int(tried)), suspend=None)
+
+
+def waits_for_new_node(context: PolicyContext) -> bool:
+    """Return whether a pod has no node yet that an autoscaler may have to create."""
+    return context.admission.elastic and context.child is not None and _unplaced(context) is not None
 
 
 def seconds_to_timeout(context: PolicyContext) -> float | None:
@@ -156,7 +169,7 @@ def _unplaced(context: PolicyContext) -> _Unplaced | None:
     unbound = [pod for pod in own if _is_unbound(pod)]
     if unbound:
         since = min(parse_time(pod["metadata"]["creationTimestamp"]) for pod in unbound)
-        _reason, cause = pod_pending_reason(unbound[0]) or ("", _NO_NODE)
+        _reason, cause = pod_pending_reason(unbound[0], context.admission.growth) or ("", _NO_NODE)
         return _Unplaced((context.now - since).total_seconds(), cause)
     present = sum(not pod_ended(pod) or pod_phase(pod) == "Succeeded" for pod in own)
     return None if present >= context.spec.resources.nodes else _missing_pods(context)
@@ -173,5 +186,5 @@ def _missing_pods(context: PolicyContext) -> _Unplaced | None:
     between_attempts = is_restarting(context) and not context.admission.quota
     if waited is None or between_attempts:
         return None
-    _reason, cause = no_pod(child_name(context.observed.name, context.observed.uid))
+    _reason, cause = no_pod_cause(context)
     return _Unplaced(waited, context.admission.quota or cause)

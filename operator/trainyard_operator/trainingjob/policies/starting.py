@@ -16,9 +16,9 @@ from trainyard_operator.trainingjob.policies import deadlines
 from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policies.gang_restart import report_broken_gang
 from trainyard_operator.trainingjob.policies.namespace_termination import RECHECK_SECONDS, awaits_replacements
-from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, pending_reason
+from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, no_pod_need, pending_reason
 from trainyard_operator.trainingjob.policies.resuming import refuse_unknown_run
-from trainyard_operator.trainingjob.policies.start_timeout import seconds_to_timeout
+from trainyard_operator.trainingjob.policies.start_timeout import seconds_to_timeout, waits_for_new_node
 from trainyard_operator.trainingjob.policy_context import PolicyContext
 from trainyard_operator.trainingjob.spec import InvalidSpecError
 
@@ -30,7 +30,11 @@ _STARTED = (Phase.STARTING, Phase.RUNNING)
 def start_or_run(context: PolicyContext) -> Decision | Need:
     """Create the children of a job, resume it, wait for its container, or follow its run."""
     if context.child is not None:
-        return _resume(context) if job_suspended(context.child) else _delay(context) or _run(context)
+        return (
+            _resume(context)
+            if job_suspended(context.child)
+            else _delay(context) or no_pod_need(context) or _run(context)
+        )
     if "jobName" in context.observed.status:
         return _fail_deleted(context)
     if context.observed.refusal is not None:
@@ -142,7 +146,7 @@ def _run(context: PolicyContext) -> Decision:
     waiting = Decision(
         phase=Phase.STARTING, reason=reason, message=message, requeue_after=_seconds_to_next_message(context)
     )
-    return _late(context, reason, message) or waiting
+    return waiting if waits_for_new_node(context) else _late(context, reason, message) or waiting
 
 
 def _seconds_to_next_message(context: PolicyContext) -> float | None:

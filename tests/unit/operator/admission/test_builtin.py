@@ -10,8 +10,10 @@ from tests.queueing.queue_fixture import QueueFixture
 from tests.unit.operator.queue.state_model import GPU, NOW, quota
 from tests.unit.operator.trainingjob.state_model import observed_of
 from trainyard_crds.constants import ENQUEUED_ANNOTATION
+from trainyard_operator.queue.elastic import ElasticPool
 from trainyard_operator.queue.inventory import Holder
 from trainyard_operator.queue.policy import Policy
+from trainyard_operator.queue.pool import Node
 from trainyard_operator.queue.position import PUBLISH_RATE
 from trainyard_operator.queue.quota import quota_of
 from trainyard_operator.trainingjob.queue_adapter import seconds_run
@@ -477,3 +479,28 @@ def test_run_time_comes_from_the_pods() -> None:
         "status": {"attempts": [{"podUID": "b", "finishedAt": "x"}], "attemptCounts": {"runningSeconds": 8}},
     }
     assert seconds_run(observed_of(recorded, pods=(ran("b", 20, 25),)), now) == 8
+
+
+def test_job_on_a_future_node_waits_for_the_autoscaler_also_after_a_restart() -> None:
+    elastic = ElasticPool(name="more", gpu_resource=GPU, max_nodes=3, gpus_per_node=2, start_seconds=900)
+    queue = QueueFixture(1, Policy(elastic_pools=(elastic,)))
+    queue.submit("large", 2)
+    queue.submit("small", 1)
+    queue.cycle()
+    stamp = NOW.isoformat()
+    for is_restarted in (False, True):
+        if is_restarted:
+            job = {"metadata": {"creationTimestamp": stamp}, "spec": {"suspend": False}, "status": {}}
+            queue.change("large", child=job)
+            queue.start("small")
+            queue.restart()
+            queue.bind("small")
+            queue.cycle()
+        found = queue.decision("large")
+        assert (found.nodes, found.start_seconds, found.elastic) == ((), 900, True)
+        assert found.growth == (
+            "The nodes have no room; its pods wait for the autoscaler to add one: more (1 of at most 3 nodes)."
+        )
+    queue.controller.inventory.put_node(Node(name="new", allocatable={GPU: 2}))
+    assert queue.decision("large").growth == "", "the scheduler places it now"
+    assert queue.decision("large").start_seconds == 900

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.queue.state_model import GPU, NOW, hold, make_admitted, make_request, nodes, quota, quotas
 from trainyard_operator.queue.admission_cycle import admit
+from trainyard_operator.queue.elastic import ElasticPool
 from trainyard_operator.queue.inventory import Holder, Inventory
 from trainyard_operator.queue.models import Admitted, Request
 from trainyard_operator.queue.policy import Policy
@@ -28,6 +29,17 @@ class Cluster:
     sizes: list[int]
     closed: set[int]
     held: dict[str, int] = field(default_factory=dict)
+    most: int = 0
+
+    @property
+    def growth(self) -> dict[str, int]:
+        """GPUs of the nodes that can still be added; they are not red."""
+        return {f"+more-{number}": 4 for number in range(len(self.sizes) + 1, self.most + 1)}
+
+    @property
+    def elastic(self) -> tuple[ElasticPool, ...]:
+        pool = ElasticPool(name="more", gpu_resource=GPU, max_nodes=self.most, gpus_per_node=4, start_seconds=9)
+        return (pool,) if self.most else ()
 
     def inventory(self) -> Inventory:
         made = Inventory()
@@ -47,16 +59,18 @@ class Cluster:
 
     def names(self, pool: Pool, *, closed: bool) -> list[str]:
         numbers = range(len(self.sizes)) if pool == EVERY else range(1)
-        return [f"n{number}" for number in numbers if closed or number not in self.closed]
+        existing = [f"n{number}" for number in numbers if closed or number not in self.closed]
+        return existing + (list(self.growth) if pool == EVERY else [])
 
 
 CLUSTERS = st.builds(
-    lambda sizes, closed, held: Cluster(
-        sizes, closed, {f"n{i}": min(h, sizes[i]) for i, h in enumerate(held[: len(sizes)])}
+    lambda sizes, closed, held, most: Cluster(
+        sizes, closed, {f"n{i}": min(h, sizes[i]) for i, h in enumerate(held[: len(sizes)])}, most
     ),
     SIZES,
     st.sets(st.integers(0, 3), max_size=2),
     st.lists(st.integers(0, 4), min_size=4, max_size=4),
+    st.sampled_from([0, 0, 2, 5]),
 )
 
 
@@ -95,10 +109,10 @@ def naive_cycle(
     waiting: list[Request], cluster: Cluster, policy: Policy, hard: int | None
 ) -> tuple[list[str], dict[str, str]]:
     """Return the jobs that start and the reasons of the others, by one plain loop over the queue."""
-    left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)}
+    left = {f"n{i}": size - cluster.held.get(f"n{i}", 0) for i, size in enumerate(cluster.sizes)} | cluster.growth
     used, blocked, started, why = Counter[str](), set[Pool](), list[str](), dict[str, str]()
     for job in sorted(waiting, key=lambda one: (-one.priority, one.enqueued_at, one.uid)):
-        size = {f"n{i}": count for i, count in enumerate(cluster.sizes)}
+        size = {f"n{i}": count for i, count in enumerate(cluster.sizes)} | cluster.growth
         ever = sum(size[node] // job.gpus for node in cluster.names(job.pool, closed=True)) if job.gpus else job.nodes
         cap = policy.namespace_gpus.get(job.namespace, policy.default_namespace_gpus)
         if ever < job.nodes:
@@ -121,7 +135,7 @@ def naive_cycle(
                     blocked.add(job.pool)
                     why[job.uid] = "WaitingForGpus"
                     break
-                trial[min(fit, key=lambda node: (trial[node], node))] -= job.gpus
+                trial[min(fit, key=lambda node: (node in cluster.growth, trial[node], node))] -= job.gpus
             else:
                 left = trial
                 used[job.namespace] += job.gpus * job.nodes
@@ -140,7 +154,7 @@ def test_strict_cycle_matches_a_naive_reference(
     waiting: list[Request], cluster: Cluster, held: bool, limits: tuple[int | None, dict[str, int], int | None]
 ) -> None:
     cap, caps, hard = limits
-    policy = Policy(held=held, namespace_gpus=caps, default_namespace_gpus=cap)
+    policy = Policy(held=held, namespace_gpus=caps, default_namespace_gpus=cap, elastic_pools=cluster.elastic)
     quota_of_b = [] if hard is None else [quota({f"requests.{GPU}": str(hard)}, namespace="b")]
     found = admit(waiting, [], cluster.inventory(), policy, NOW, quotas=quotas(*quota_of_b))
     started, why = naive_cycle(waiting, cluster, policy, hard)
@@ -153,17 +167,19 @@ def test_strict_cycle_matches_a_naive_reference(
 def test_late_pods_keep_their_gpus(waiting: list[Request], cluster: Cluster, comes: list[bool], backfill: bool) -> None:
     """GPUs are never admitted twice while only some pods are bound."""
     inventory, running, given = cluster.inventory(), list[Admitted](), list[tuple[str, int]]()
-    arrives, policy = iter(comes), Policy(backfill=backfill)
+    arrives, policy = iter(comes), Policy(backfill=backfill, elastic_pools=cluster.elastic)
     for job in sorted(waiting, key=lambda one: one.uid):
         for start in admit([job], running, inventory, policy, NOW).starts:
             running.append(make_admitted(start.request, *start.placement))
             for number, node in enumerate(start.placement if start.request.gpus else ()):
                 given.append((node, start.request.gpus))
-                if next(arrives):
+                if next(arrives) and node not in cluster.growth:
                     inventory.put_pod(f"{start.request.uid}-{number}", _pod(start.request, number, node))
     for number, size in enumerate(cluster.sizes):
         total = sum(gpus for node, gpus in given if node == f"n{number}") + cluster.held.get(f"n{number}", 0)
         assert total <= size
+    promised = sum(gpus for node, gpus in given if node in cluster.growth)
+    assert promised <= sum(cluster.growth.values()), "never more than the declared growth"
 
 
 def _pod(request: Request, number: int, node: str) -> Holder:

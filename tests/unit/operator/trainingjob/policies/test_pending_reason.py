@@ -59,6 +59,13 @@ def test_pod_waits(found: Any, reason: str, message: str) -> None:
     assert pending_reason(context(found, child=child())) == (reason, message)
 
 
+def test_pod_that_waits_for_a_new_node_says_so() -> None:
+    growth = ADMITTED._replace(elastic=True, growth="It waits for the pool a100.")
+    expected = "It waits for the pool a100. No node can take the pod: 0/2 nodes are available."
+    assert pending_reason(context(unscheduled(), child=child(), admission=growth)) == ("WaitingForNodes", expected)
+    assert pending_reason(context(pod(), child=child(), admission=growth)) == ("JobCreated", STARTS)
+
+
 @pytest.mark.parametrize(
     ("now", "reason"), [("10:00:29", "JobCreated"), ("10:00:30", "NoPod")], ids=["just created", "for a while"]
 )
@@ -66,6 +73,14 @@ def test_job_without_pod(now: str, reason: str) -> None:
     found, message = pending_reason(context(child=child(), now=now))
     assert found == reason
     assert ("kubectl describe job" in message) is (reason == "NoPod")
+
+
+def test_job_without_pod_states_the_message_of_the_job_controller() -> None:
+    refused = 'Error creating: admission webhook "x.y.z" denied the request: token=abcdefgh'
+    seen = context(child=child(), now="10:00:30", answers={("failed-create", CHILD): refused})
+    found = pending_reason(seen)
+    expected = 'Error creating: admission webhook "x.y.z" denied the request: token=[redacted]'
+    assert found == ("NoPod", f"The Job {CHILD} gets no pod: {expected}.")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,23 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.trainingjob.builders import GANG, child, condition, context, ended, pod, running
-from tests.unit.operator.trainingjob.state_model import ADMITTED, DAY, JobModel, at, merged, new_pod, suspends
+from tests.unit.operator.trainingjob.state_model import ADMITTED, CHILD, DAY, JobModel, at, merged, new_pod, suspends
 from trainyard_kube.paths import Object
 from trainyard_operator.queue.backoff import backoff
-from trainyard_operator.reconcile.plan import Refusal
+from trainyard_operator.reconcile.plan import FAILED_CREATE, Need, Refusal
 from trainyard_operator.trainingjob.children.gang import INDEX_LABEL
-from trainyard_operator.trainingjob.policies.start_timeout import time_out_start
+from trainyard_operator.trainingjob.model import Decision
+from trainyard_operator.trainingjob.policies.start_timeout import time_out_start as policy
+from trainyard_operator.trainingjob.policy_context import PolicyContext
 
+NO_EVENT = {(FAILED_CREATE, CHILD): None}
 TIMED = ADMITTED._replace(start_seconds=300, queue={"pool": "nvidia.com/gpu"})
+
+
+def time_out_start(context: PolicyContext) -> Decision | None:
+    found = policy(context)
+    assert not isinstance(found, Need)
+    return found
 
 
 @pytest.fixture
@@ -93,6 +102,33 @@ def ended_at(moment: str) -> Object:
     return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": state}]}
 
 
+REFUSED = 'Error creating: pods "tune-5f8c1d2e-x2k4p" is forbidden: maximum memory usage per Container is 1Gi'
+
+
+def test_failed_start_names_what_refused_the_pod() -> None:
+    start = {"child": child(), "now": "10:05:00", "admission": TIMED}
+    assert policy(context(**start)) == Need(FAILED_CREATE, CHILD)
+    found = time_out_start(context(**start, answers={(FAILED_CREATE, CHILD): REFUSED}))
+    assert found is not None
+    assert found.message.startswith(
+        f"The Job {CHILD} gets no pod: the pod is forbidden: maximum memory usage per Container is 1Gi. The job rel"
+    )
+
+
+ELASTIC = TIMED._replace(start_seconds=1200, elastic=True, growth="It waits for a node of a100.")
+
+
+@pytest.mark.parametrize(("now", "times_out"), [("10:19:59", False), ("10:20:00", True), ("10:45:00", True)])
+def test_job_that_waits_for_a_new_node_has_its_own_timeout_and_no_start_deadline(now: str, times_out: bool) -> None:
+    unscheduled = pod(status={"conditions": [condition("PodScheduled", holds=False, message="No room.")]})
+    found = time_out_start(context(unscheduled, child=child(), now=now, admission=ELASTIC))
+    assert (found is not None) is times_out
+    if found is not None:
+        assert found.failed_starts is not None
+        assert found.failed_starts["seconds"] == 0
+        assert found.failed_starts["message"] == "It waits for a node of a100. No node can take the pod: No room."
+
+
 def test_job_without_gpus_has_no_timeout(unbound: JobModel) -> None:
     unbound.admission = TIMED._replace(start_seconds=None)
     assert unbound.plan().status is None
@@ -141,7 +177,8 @@ QUOTA = Refusal("QuotaExceeded", "Quota used up.", final=False, may_pass=True)
 )
 def test_start_times_out(pods: list[Object], case: dict[str, Any], times_out: bool) -> None:
     admission = TIMED._replace(**case.pop("admission", {}))
-    found = time_out_start(context(*pods, **{"child": child(), "now": "10:05:00", "admission": admission, **case}))
+    given = {"child": child(), "now": "10:05:00", "admission": admission, "answers": NO_EVENT}
+    found = time_out_start(context(*pods, **{**given, **case}))
     assert (found is not None) is times_out
     if found is not None:
         assert (found.phase, found.reason, found.suspend) == ("Suspending", "NotPlaced", None)

@@ -99,6 +99,30 @@ def test_claim_is_looked_up_when_the_job_is_new_and_when_it_is_admitted(case: di
     assert (found == Need(*CLAIM_NEED)) is needs
 
 
+def scheduled(clock: str) -> Any:
+    return pod(status={"conditions": [condition("PodScheduled", since=clock)]}, spec={"nodeName": "n1"})
+
+
+@pytest.mark.parametrize(
+    ("found", "now", "phase"),
+    [
+        (pod(), "10:59:00", "Starting"),
+        (scheduled("10:40:00"), "11:09:59", "Starting"),
+        (scheduled("10:40:00"), "11:10:00", "Failed"),
+    ],
+    ids=["no node yet", "new node", "new node, too late"],
+)
+def test_start_deadline_begins_when_a_new_node_is_there(found: Any, now: str, phase: str) -> None:
+    elastic = ADMITTED._replace(elastic=True, start_seconds=7200)
+    assert decided(found, child=child(), now=now, admission=elastic, status=STARTING).phase == phase
+
+
+def test_refusal_of_a_pod_is_looked_up() -> None:
+    seen = {"child": child(), "now": "10:00:30", "status": STARTING}
+    assert start_or_run(context(**seen)) == Need("failed-create", CHILD)
+    assert start_or_run(context(pod(), **seen)) != Need("failed-create", CHILD)
+
+
 NO_QUOTA = WAITS._replace(reason="QuotaExceeded")
 CREATED_NEED = ("persistentvolumeclaims", CHILD)
 
