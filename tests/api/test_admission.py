@@ -162,6 +162,7 @@ def test_full_claim_quota_is_reported_before_any_gpu_is_promised(
     other.submit("second", 8)
     other.wait("second", "Running")
     other.delete("second")
+    until(lambda: not other.pods())
     claims(2)
     until(lambda: "jobName" in team.status("new-claim"))
     team.wait("cpu-only", "Queued", "QuotaExceeded")
