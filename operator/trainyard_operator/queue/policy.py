@@ -36,8 +36,5 @@ class Policy:
         return self.namespace_gpus.get(namespace, self.default_namespace_gpus)
 
     def timeout(self, elastic: Iterable[ElasticPool]) -> int | None:
-        """Start timeout of a job that these elastic pools can serve, in seconds; None for no limit."""
-        limits = [pool.start_seconds for pool in elastic]
-        if self.start_seconds is not None:
-            limits.append(self.start_seconds)
-        return max(limits, default=None)
+        """Start timeout of a job, in seconds, by the elastic pools that can serve it; None for no limit."""
+        return max((pool.start_seconds for pool in elastic), default=self.start_seconds)

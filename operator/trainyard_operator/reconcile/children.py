@@ -20,7 +20,7 @@ from trainyard_operator.errors import ForeignObjectError
 from trainyard_operator.reconcile.fields import labels, owned_by
 from trainyard_operator.reconcile.kind import Resource
 from trainyard_operator.reconcile.plan import Deletion, Patch, Refusal
-from trainyard_operator.reconcile.refusals import refusal_of
+from trainyard_operator.reconcile.refusals import is_over_quota, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +131,14 @@ class Children:
         try:
             resource.ingest(await self._kube.create(path(resource.collection, namespace), body))
             return
-        except ConflictError as conflict:
-            if conflict.reason != "AlreadyExists" or conflict.is_denial:
+        except (ConflictError, ForbiddenError) as error:
+            if not _may_exist(error):
                 raise
-        found = await self._kube.get(path(resource.collection, namespace, name))
+            refused = error
+        try:
+            found = await self._kube.get(path(resource.collection, namespace, name))
+        except NotFoundError:
+            raise refused from None
         if not self._is_ours(found, body):
             raise ForeignObjectError(
                 f"A {kind} {name} exists in namespace {namespace} and belongs to something else. Delete or rename it."
@@ -146,6 +150,11 @@ class Children:
         if "ownerReferences" in body["metadata"]:
             return owned_by(found, uid)
         return labels(found).get(self._uid_label) == uid
+
+
+def _may_exist(error: ApiRefusedError) -> bool:
+    """Return whether the object of a refused creation may exist: quotas are checked first, and count it again."""
+    return not error.is_denial and (error.reason == "AlreadyExists" or is_over_quota(error))
 
 
 def _first(refusals: Iterable[Refusal | None]) -> Refusal | None:

@@ -23,6 +23,11 @@ def is_webhook_down(error: ApiRefusedError) -> bool:
     return isinstance(error, ServerError) and _WEBHOOK_DOWN in error.message
 
 
+def is_over_quota(error: ApiRefusedError) -> bool:
+    """Return whether a ResourceQuota refused a request."""
+    return isinstance(error, ForbiddenError) and not error.is_denial and "exceeded quota" in error.message
+
+
 def is_refused(error: ApiRefusedError) -> bool:
     """Return whether a request was refused; otherwise it failed, and the same request may succeed at once."""
     return error.is_denial or is_webhook_down(error) or isinstance(error, _REFUSALS)
@@ -47,6 +52,6 @@ def refusal_of(kind: str, error: ApiRefusedError | ForeignObjectError) -> Refusa
     text = f"The API server refused the {kind}: {error.message}"
     if error.is_schema_violation:
         return Refusal("InvalidSpec", text, final=True, child=kind)
-    quota = isinstance(error, ForbiddenError) and not error.is_denial and "exceeded quota" in error.message
+    quota = is_over_quota(error)
     may_pass = quota or error.is_denial
     return Refusal("QuotaExceeded" if quota else "CreateForbidden", text, final=False, may_pass=may_pass, child=kind)

@@ -34,7 +34,7 @@ def starts(found: Outcome) -> dict[str, tuple[str, ...]]:
     return {start.request.uid: start.placement for start in found.starts}
 
 
-def test_jobs_are_let_in_up_to_the_declared_maximum_and_wait_in_order_beyond() -> None:
+def test_jobs_are_admitted_up_to_the_declared_maximum_and_wait_in_order_beyond() -> None:
     found = cycle(*(make_request(name, 8, at=at) for at, name in enumerate("abcd")))
     assert starts(found) == {"a": ("+a100-1",), "b": ("+a100-2",)}
     assert {uid: reason.code for uid, reason in found.reasons.items()} == {"c": "WaitingForGpus", "d": "WaitingForTurn"}
@@ -122,7 +122,7 @@ def test_estimates_count_future_nodes_and_no_more() -> None:
     }
 
 
-@pytest.mark.parametrize(("general", "timeout"), [(300, 1200), (3600, 3600), (None, 1200)])
+@pytest.mark.parametrize(("general", "timeout"), [(300, 1200), (3600, 1200), (None, 1200)])
 def test_start_timeout_covers_the_creation_of_a_node(general: int | None, timeout: int) -> None:
     policy = Policy(start_seconds=general)
     assert policy.timeout([pool()]) == timeout

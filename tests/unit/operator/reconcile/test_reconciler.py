@@ -288,6 +288,14 @@ async def test_refused_child_is_reported(error: Exception, reason: str, failed: 
     assert fixture.status["conditions"][0]["reason"] == reason
 
 
+async def test_child_that_exists_is_adopted_although_a_quota_would_refuse_another() -> None:
+    fixture = Fixture()
+    fixture.server.put(CHILD, _body())
+    fixture.server.refuse["create"] = ForbiddenError(403, "Forbidden", "exceeded quota: configmaps")
+    fixture.kind.fixed_plan = Plan(create=(_body(),))
+    assert not (await fixture.reconciler.reconcile(KEY)).failed
+
+
 WEBHOOK = 'admission webhook "closed.example" denied the request: maintenance until 18:00'
 POLICY = (
     """configmaps "hello" is forbidden: ValidatingAdmissionPolicy 'closed' with binding 'all' denied request: later"""

@@ -96,6 +96,7 @@ def models(draw: st.DrawFn) -> JobModel:
         model.answers[need_of("pods", f"{CHILD}-{name}")] = None
         model.answers[need_of("log", f"{CHILD}-{name}")] = "the end"
     model.answers[need_of("jobs", CHILD)] = None
+    model.answers[need_of("failed-create", CHILD)] = draw(st.sampled_from([None, "Error creating: x"]))
     model.answers[need_of("terminating", NAMESPACE)] = draw(st.booleans())
     return model
 

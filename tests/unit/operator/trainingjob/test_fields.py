@@ -292,7 +292,7 @@ IN_THE_JOB: dict[str, tuple[dict[str, Any], Check, Any]] = {
     **{
         f"resources.tolerations.{name}": (
             {"resources": {"tolerations": [TOLERATION]}},
-            lambda job: pod(job)["tolerations"],
+            lambda job: pod(job)["tolerations"][:1],
             [TOLERATION],
         )
         for name in TOLERATION

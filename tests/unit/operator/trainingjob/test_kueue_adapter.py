@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.trainingjob.state_model import SETTINGS, JobModel, new_job, observed_of, suspends
+from tests.unit.operator.trainingjob.state_model import (
+    CHILD,
+    SETTINGS,
+    JobModel,
+    merged,
+    need_of,
+    new_job,
+    observed_of,
+    suspends,
+)
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
@@ -101,6 +110,15 @@ ADMITTED = ("Admitted", True, "Admitted", "The workload is admitted")
         (
             workload(RESERVED, admissionChecks=[{"name": "budget", "state": "Retry"}]),
             ("WaitingForAdmissionChecks", "Its quota is reserved; it waits for admission checks: budget (Retry)."),
+        ),
+        (
+            workload(
+                RESERVED, admissionChecks=[{"name": "nodes", "state": "Pending", "message": "Nodes come in 10 min."}]
+            ),
+            (
+                "WaitingForAdmissionChecks",
+                "Its quota is reserved; it waits for admission checks: nodes (Pending: Nodes come in 10 min.).",
+            ),
         ),
         (
             workload(RESERVED),
@@ -253,6 +271,16 @@ def test_job_is_created_suspended_with_kueue_labels() -> None:
     assert not [label for label in pods if label.startswith("kueue")]
 
 
+def test_job_has_the_parameters_of_its_provisioning_request() -> None:
+    parameters = {"provreq.kueue.x-k8s.io/maxRunDurationSeconds": "3600"}
+    topology = {"kueue.x-k8s.io/podset-preferred-topology": "rack"}
+    given = merged(new_job(), {"spec": {"pod": {"annotations": {**parameters, **topology}}}})
+    admission = Admission(admitted=True, reason="Admitted", message="", handoff=KueueHandoff({QUEUE_LABEL: "gpus"}))
+    job = children(observed_of(given), SETTINGS, admission)[-1]
+    assert parameters.items() <= job["metadata"]["annotations"].items(), "Kueue reads them from the Job"
+    assert topology.items() <= job["spec"]["template"]["metadata"]["annotations"].items()
+
+
 def kueue_world() -> JobModel:
     model = JobModel()
     model.kueue = {"default": "gpus"}
@@ -334,6 +362,7 @@ def test_queue_name_of_a_running_builtin_job_is_reported_as_unused() -> None:
     planned = model.plan()
     assert planned.status is None or "spec.queue.name 'gpus' has no effect" in planned.status["message"]
     model.now = model.now.replace(minute=1)
+    model.answers = {need_of("failed-create", CHILD): None}
     planned = model.plan()
     assert planned.status is not None
     assert planned.status["message"].endswith(

@@ -15,7 +15,7 @@ import yaml
 
 from tests.unit.operator.trainingjob.state_model import CHILD, DAY, JobModel, at, merged, need_of, new_pod, suspends
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.reconcile.plan import Plan, Refusal
+from trainyard_operator.reconcile.plan import FAILED_CREATE, Plan, Refusal
 
 GOLDEN = Path(__file__).parent / "golden"
 SCENARIOS = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
@@ -82,7 +82,8 @@ def apply_step(model: JobModel, step: dict[str, Any]) -> None:
     model.unreachable_nodes = with_times(step.get("unreachableNodes", model.unreachable_nodes))
     apply_exports(model, step)
     apply_kueue(model, step)
-    model.answers = {need_of(kind, name): answer for kind, name, answer in step.get("answers", [])}
+    model.answers = {need_of(FAILED_CREATE, CHILD): None}
+    model.answers |= {need_of(kind, name): answer for kind, name, answer in step.get("answers", [])}
     model.refusal = Refusal(**step["refusal"]) if step.get("refusal") else None
     model.admission = admission(step["admission"]) if "admission" in step else model.admission
 

@@ -94,6 +94,9 @@ class QuotaServer:
         message = 'jobs.batch "tune" is forbidden: exceeded quota: jobs, used: 3, limited: 3'
         raise ForbiddenError(403, "Forbidden", message)
 
+    async def get(self, url: str) -> Any:
+        raise NotFoundError(404, "NotFound", url)
+
     async def merge(self, _: str, body: Any) -> Any:
         self.status = body["status"]
         return {**new_job(), "status": self.status}

@@ -106,7 +106,7 @@ REFUSED = 'Error creating: pods "tune-5f8c1d2e-x2k4p" is forbidden: maximum memo
 
 
 def test_failed_start_names_what_refused_the_pod() -> None:
-    start = {"child": child(), "now": "10:05:00", "admission": TIMED}
+    start: dict[str, Any] = {"child": child(), "now": "10:05:00", "admission": TIMED}
     assert policy(context(**start)) == Need(FAILED_CREATE, CHILD)
     found = time_out_start(context(**start, answers={(FAILED_CREATE, CHILD): REFUSED}))
     assert found is not None
@@ -177,7 +177,7 @@ QUOTA = Refusal("QuotaExceeded", "Quota used up.", final=False, may_pass=True)
 )
 def test_start_times_out(pods: list[Object], case: dict[str, Any], times_out: bool) -> None:
     admission = TIMED._replace(**case.pop("admission", {}))
-    given = {"child": child(), "now": "10:05:00", "admission": admission, "answers": NO_EVENT}
+    given: dict[str, Any] = {"child": child(), "now": "10:05:00", "admission": admission, "answers": NO_EVENT}
     found = time_out_start(context(*pods, **{**given, **case}))
     assert (found is not None) is times_out
     if found is not None:

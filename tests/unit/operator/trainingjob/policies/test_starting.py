@@ -118,7 +118,7 @@ def test_start_deadline_begins_when_a_new_node_is_there(found: Any, now: str, ph
 
 
 def test_refusal_of_a_pod_is_looked_up() -> None:
-    seen = {"child": child(), "now": "10:00:30", "status": STARTING}
+    seen: dict[str, Any] = {"child": child(), "now": "10:00:30", "status": STARTING}
     assert start_or_run(context(**seen)) == Need("failed-create", CHILD)
     assert start_or_run(context(pod(), **seen)) != Need("failed-create", CHILD)
 
@@ -129,7 +129,8 @@ CREATED_NEED = ("persistentvolumeclaims", CHILD)
 
 def test_claim_of_an_earlier_start_is_looked_up_while_the_job_waits_for_quota() -> None:
     assert start_or_run(context(admission=NO_QUOTA)) == Need(*CREATED_NEED)
-    for case in ({"status": {"runUri": "pvc://x/y"}}, {"spec": {"storage": {"claimName": "data"}}}):
+    known: list[dict[str, Any]] = [{"status": {"runUri": "pvc://x/y"}}, {"spec": {"storage": {"claimName": "data"}}}]
+    for case in known:
         assert decided(admission=NO_QUOTA, **case).phase == "Queued"
     assert decided(admission=WAITS).phase == "Queued"
 
