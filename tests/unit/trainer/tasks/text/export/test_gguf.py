@@ -24,6 +24,16 @@ ROUNDING = {"f32": 0.0, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2}
 LLAMA_CPP_ROUNDING = 2e-2
 """Largest difference of a logit in llama.cpp, which keeps keys and values in f16; tiny logits reach 3."""
 
+LLAMA_3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+
 
 def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.float() for shard in read_shards(directory) for name, tensor in shard.tensors()}
@@ -157,9 +167,23 @@ def test_what_gguf_cannot_hold_is_refused_before_rows_are_read(
         LlmTask().load(context)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_llama_cpp_computes_what_the_trained_model_does(tmp_path: Path, llama_cpp: LlamaCpp, family: str) -> None:
-    run = trained(tmp_path, save_family(tmp_path / "model", family))
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("llama", {"rope_parameters": LLAMA_3_ROPE}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+        ("qwen2", {"rope_parameters": YARN}),
+    ],
+    ids=["llama", "qwen2", "qwen3", "tied", "llama3-rope", "linear-rope", "yarn"],
+)
+def test_llama_cpp_computes_what_the_trained_model_does(
+    tmp_path: Path, llama_cpp: LlamaCpp, family: str, changes: dict[str, Any]
+) -> None:
+    run = trained(tmp_path, save_family(tmp_path / "model", family, **changes))
     run.export(tmp_path / "gguf", format="gguf", type="f32")
     chat = "<|begin|><|user|>what is the colour of\n\nan apple 123?<|end|><|assistant|>"
     tokens = tiny.make_tokenizer().encode(chat, add_special_tokens=False)
