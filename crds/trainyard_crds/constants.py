@@ -13,6 +13,10 @@ ROLE_LABEL = f"{GROUP}/role"
 """`train` for the training Job and its pods, `check` for the Job that reads result.json, `export` for the Job of
 an export appended to spec.exports."""
 
+# Annotation on the TrainingJob.
+RUN_ANNOTATION = f"{GROUP}/run"
+"""The run of the TrainingJob, by which one restored from a backup finds it: JSON with name, uid and spec digest."""
+
 # Annotations on the child Job.
 RUN_CONFIG_ANNOTATION = f"{GROUP}/run-config"
 """Name of the immutable ConfigMap that holds the RunConfig."""

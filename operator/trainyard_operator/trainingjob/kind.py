@@ -21,6 +21,7 @@ from trainyard_operator.trainingjob.plan import Admit, plan
 from trainyard_operator.trainingjob.pods.gang_faults import is_recorded
 from trainyard_operator.trainingjob.policies.post_run_exports import is_unfinished
 from trainyard_operator.trainingjob.resources import ResourceKind, job_key
+from trainyard_operator.trainingjob.run_identity import with_run_annotation
 
 
 class TrainingJobs(Kind[Observed]):
@@ -71,7 +72,7 @@ class TrainingJobs(Kind[Observed]):
 
     def plan(self, observed: Observed, now: datetime) -> Plan:
         """Decide what to do about one TrainingJob."""
-        return plan(observed, self._settings, now, self._admit)
+        return with_run_annotation(observed, plan(observed, self._settings, now, self._admit))
 
     def carried_out(self, observed: Observed) -> None:
         """Forget deleted pods whose end is recorded in the status."""

@@ -21,6 +21,7 @@ from trainyard_operator.trainingjob.policies.kueue_handoff import (
     refuse_local_queue,
 )
 from trainyard_operator.trainingjob.policies.namespace_termination import end_with_namespace
+from trainyard_operator.trainingjob.policies.restoring import restore
 from trainyard_operator.trainingjob.policies.retry_limit import enforce_retry_limit
 from trainyard_operator.trainingjob.policies.sidecars import end_with_trainer
 from trainyard_operator.trainingjob.policies.start_timeout import time_out_start
@@ -72,6 +73,7 @@ _POLICIES: tuple[_Policy, ...] = (
     _complete_finished,
     _succeed_while_stopping,
     end_with_namespace,
+    restore,
     stop,
     enforce_retry_limit,
     end_with_trainer,

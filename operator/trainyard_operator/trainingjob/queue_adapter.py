@@ -24,6 +24,7 @@ from trainyard_operator.trainingjob.k8s_fields import container_state, job_finis
 from trainyard_operator.trainingjob.kueue_adapter import kueue_admission
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.resources import job_key
+from trainyard_operator.trainingjob.run_identity import is_restoring
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class TrainingJobCandidate:
         """Whether it is to run, now or later."""
         spec = self.observed.spec
         deleted = "deletionTimestamp" in self.observed.job["metadata"]
-        return not (deleted or self.is_final or spec.suspend or spec.stop is not None)
+        restoring = is_restoring(self.observed)
+        return not (deleted or self.is_final or restoring or spec.suspend or spec.stop is not None)
 
     @property
     def is_running(self) -> bool:

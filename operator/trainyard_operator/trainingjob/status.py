@@ -16,6 +16,7 @@ from trainyard_operator.trainingjob.conditions import job_conditions
 from trainyard_operator.trainingjob.final_status import final_values
 from trainyard_operator.trainingjob.model import Decision, Observed
 from trainyard_operator.trainingjob.pods.attempts import History
+from trainyard_operator.trainingjob.run_identity import RESTORING, is_restored
 
 _MESSAGE_LIMIT = 2048
 _STARTED = (*FINAL_PHASES, Phase.RUNNING)
@@ -36,9 +37,9 @@ def desired_status(
         "summary": {"gpus": str(resources.gpus * resources.nodes), "queue": _position_text(queue)},
         "queue": queue,
     }
-    if observed.child is not None or decision.create:
+    if observed.child is not None:
         status["jobName"] = child_name(observed.name, observed.uid)
-    if "jobName" in status or has_claim(observed):
+    if _has_run(observed, decision):
         status["runUri"] = run_uri(observed.job, observed.spec)
     status |= _attempt_fields(observed, history)
     if final:
@@ -49,6 +50,13 @@ def desired_status(
         status["summary"] |= values.pop("summary")
         status |= values
     return status
+
+
+def _has_run(observed: Observed, decision: Decision) -> bool:
+    """Return whether the status names the run directory: its claim exists, and that of a restored job was read."""
+    if observed.child is not None:
+        return True
+    return decision.reason not in RESTORING if is_restored(observed) else has_claim(observed)
 
 
 def _queue(observed: Observed, decision: Decision, admission: Admission) -> Object | None:

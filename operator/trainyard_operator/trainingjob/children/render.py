@@ -34,6 +34,7 @@ from trainyard_operator.trainingjob.children.runconfig import (
     run_config,
 )
 from trainyard_operator.trainingjob.model import Observed, RenderSettings
+from trainyard_operator.trainingjob.run_identity import is_restored, run_uid
 from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec
 
 TRAIN_ROLE, CHECK_ROLE, EXPORT_ROLE = "train", "check", "export"
@@ -55,7 +56,7 @@ def children(observed: Observed, settings: RenderSettings, admission: Admission)
     name = child_name(job["metadata"]["name"], job["metadata"]["uid"])
     config_map = _config_map(job, run_config(job, spec, settings.gateway_url), TRAIN_ROLE)
     nodes = spec.resources.nodes
-    claim = () if spec.storage.claim_name else (_claim(job, spec),)
+    claim = () if spec.storage.claim_name or is_restored(observed) else (_claim(job, spec),)
     service = () if nodes == 1 else (_service(job),)
     config_name = config_map["metadata"]["name"]
     train = _job(
@@ -110,7 +111,7 @@ def check_job(observed: Observed, settings: RenderSettings, *, image: str | None
         image: Image of the training Job; None when that is gone.
     """
     job, metadata = observed.job, observed.job["metadata"]
-    directory = run_directory(RUN_VOLUME, metadata["name"], metadata["uid"])
+    directory = run_directory(RUN_VOLUME, metadata["name"], run_uid(job, observed.spec))
     return _job(
         job,
         extra_metadata(job, observed.spec, settings.pod_defaults),

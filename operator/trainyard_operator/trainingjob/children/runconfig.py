@@ -15,7 +15,6 @@ from trainyard_crds.constants import (
     RUN_VOLUME,
     TOKEN_DIRECTORY,
     TOKEN_FILE,
-    child_name,
     progress_path,
     run_directory,
 )
@@ -35,6 +34,7 @@ from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_inputs import Dataset, Model
 from trainyard_crds.trainingjob_resume import ResumeFrom
 from trainyard_kube.paths import Object
+from trainyard_operator.trainingjob.run_identity import run_name, run_uid
 from trainyard_operator.trainingjob.spec import InvalidSpecError, Spec, sentence
 
 _PVC = "pvc://"
@@ -52,7 +52,7 @@ def run_config(job: Object, spec: Spec, gateway_url: str) -> RunConfig:
     try:
         return RunConfig(
             job=Identity(namespace=namespace, name=name, uid=uid),
-            run_directory=run_directory(RUN_VOLUME, name, uid),
+            run_directory=run_directory(RUN_VOLUME, name, run_uid(job, spec)),
             run_uri=run_uri(job, spec),
             cache_directory=CACHE_DIRECTORY if cache_claim(spec) else None,
             model=_model(spec.model),
@@ -91,13 +91,12 @@ def config_text(config: RunConfig) -> tuple[str, str]:
 
 def run_claim(job: Object, spec: Spec) -> str:
     """Return the name of the claim with the run directory."""
-    metadata = job["metadata"]
-    return spec.storage.claim_name or child_name(metadata["name"], metadata["uid"])
+    return spec.storage.claim_name or run_name(job, spec)
 
 
 def run_uri(job: Object, spec: Spec) -> str:
     """Return the URI of the run directory: pvc://claim/path."""
-    return run_directory(_PVC + run_claim(job, spec), job["metadata"]["name"], job["metadata"]["uid"])
+    return run_directory(_PVC + run_claim(job, spec), job["metadata"]["name"], run_uid(job, spec))
 
 
 def cache_claim(spec: Spec) -> str | None:

@@ -91,7 +91,7 @@ def _checked(observed: Observed, settings: RenderSettings) -> Decision:
         image = (observed.child or {}).get("spec", {}).get("image")
         # The phase stays: the GPUs are free, and the result is not known yet.
         return Decision(phase=None, create=(check_job(observed, settings, image=image),))
-    found = next((result for pod in observed.check_pods if (result := _result(pod))), None)
+    found = checked_termination(observed)
     if found is not None and found.outcome is Outcome.FINISHED:
         return succeeded(found)
     if found is None and not job_finished(observed.check):
@@ -99,6 +99,11 @@ def _checked(observed: Observed, settings: RenderSettings) -> Decision:
     uri = observed.status.get("runUri", "the run's volume")
     message = _RESULT_UNKNOWN.format(uri=uri)
     return Decision(phase=Phase.FAILED, reason="ResultUnknown", message=message, termination=found)
+
+
+def checked_termination(observed: Observed) -> Termination | None:
+    """Return what the check Job reported of the volume: the result of a finished run, or that there is none."""
+    return next((result for pod in observed.check_pods if (result := _result(pod))), None)
 
 
 def _result(pod: Object) -> Termination | None:

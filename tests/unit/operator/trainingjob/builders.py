@@ -107,10 +107,11 @@ def context(
     admission: Admission = ADMITTED,
     answers: dict[tuple[str, str], Any] | None = None,
     refusal: Refusal | None = None,
+    metadata: Object | None = None,
     **observed: Any,
 ) -> PolicyContext:
     """What a policy decides from."""
-    job = merged(new_job(), {"spec": spec or {}, "status": status or {}})
+    job = merged(new_job(), {"spec": spec or {}, "status": status or {}, "metadata": metadata or {}})
     found = {need_of(*need): answer for need, answer in (answers or {}).items()}
     seen = observed_of(job, child=child, pods=pods, answers=found, refusal=refusal, **observed)
     history = job_history(seen, at(now))
