@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from trainyard_kube.cache import Cache
+from trainyard_kube.cache import Cache, Entry
 from trainyard_kube.client import KubeClient
+from trainyard_kube.paths import Object
 from trainyard_kube.resource import ResourceSpec
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,13 @@ class Informer(Generic[V]):
         Raises:
             ApiError: the list failed.
         """
-        entries, version = await self._kube.list_all(self.spec.url, self.spec.query, self.cache.entry)
+        found, version = await self._kube.list_all(self.spec.url, self.spec.query, self._entry)
+        entries = [entry for entry in found if entry is not None]
         await asyncio.sleep(grace)
         changed = self.cache.replace(entries, int(version))
         if changed:
             self._notify(changed, True)
         return len(changed), version
+
+    def _entry(self, obj: Object) -> Entry[V] | None:
+        return self.cache.entry(obj) if self.spec.selects(obj) else None

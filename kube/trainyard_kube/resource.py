@@ -36,12 +36,14 @@ class ResourceSpec(Generic[V]):
         kind: Plural name of the kind.
         collection: URL path of the collection, see `trainyard_kube.paths`.
         labels: Labels that an object must have; None permits any value.
+        namespaces: Namespaces of the objects; empty for all. Others are listed and watched too, and dropped.
         trim: Returns what to keep of an object, None for nothing.
     """
 
     kind: str
     collection: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    namespaces: frozenset[str] = frozenset()
     trim: Callable[[Object], V | None]
 
     @property
@@ -60,7 +62,9 @@ class ResourceSpec(Generic[V]):
         return [("labelSelector", self.selector)] if self.labels else []
 
     def selects(self, obj: Object) -> bool:
-        """Return whether an object has the labels; a watch that several informers share delivers others, too."""
+        """Return whether an object has the labels and is in the namespaces; lists and watches deliver others, too."""
+        if self.namespaces and obj["metadata"].get("namespace") not in self.namespaces:
+            return False
         labels = obj["metadata"].get("labels") or {}
         return all(key in labels and value in (None, labels[key]) for key, value in self.labels.items())
 

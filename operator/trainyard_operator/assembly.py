@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -115,7 +116,7 @@ class Operator:
         )
         self._informers = [
             Informer(kube, spec, self._store.cache(spec.kind), monotonic, partial(self._notify, spec.kind))
-            for spec in SPECS
+            for spec in (replace(spec, namespaces=frozenset(self._settings.watch_namespaces)) for spec in SPECS)
         ]
         informers = [*feed.informers, *self._informers]
         self._resync = Resync(informers, monotonic)

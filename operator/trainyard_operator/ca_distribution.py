@@ -115,7 +115,10 @@ class CaDistributor:
     async def _find_published(self) -> None:
         """List the namespaces that have the current certificate, and remove it where no TrainingJob is left."""
         selector = f"{MANAGED_BY_LABEL}={MANAGED_BY},{ROLE_LABEL}={_CA_ROLE}"
-        items, _ = await self._kube.list_all(path(CONFIG_MAPS), [("labelSelector", selector)])
+        items: list[Object] = []
+        for namespace in self._settings.watch_namespaces or (None,):
+            found, _ = await self._kube.list_all(path(CONFIG_MAPS, namespace), [("labelSelector", selector)])
+            items += found
         present = [item for item in items if item["metadata"]["name"] == CA_CONFIG_MAP]
         self._published = {item["metadata"]["namespace"] for item in present if item.get("data") == self._data()}
         wanted = self._store.namespaces()

@@ -32,6 +32,10 @@ def _from_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _from_commas(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 def _choice(*choices: str) -> Any:
     return Field(description=f"one of {', '.join(choices)}")
 
@@ -64,6 +68,7 @@ class Settings(BaseSettings):
         training_environment: Additional variables of training and export pods, by name.
         pod_defaults: Options of pods that a spec does not set.
         retention_seconds: Seconds after which finished TrainingJobs are deleted; None keeps them.
+        watch_namespaces: Namespaces whose TrainingJobs this operator runs; empty for all.
         lease_name: Name of the Lease.
         health_port: Port of /healthz, /readyz and /metrics.
         kubeconfig: Kubeconfig file; None inside a cluster.
@@ -93,6 +98,9 @@ class Settings(BaseSettings):
     training_environment: Texts = Field(default={}, validation_alias=f"{_PREFIX}TRAINING_ENV")
     retention_seconds: Annotated[int, Field(ge=60)] | None = Field(
         default=None, description="a number of seconds from 60, or unset it to keep finished TrainingJobs"
+    )
+    watch_namespaces: Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_from_commas)] = Field(
+        default=(), description="names of namespaces with commas between them, or unset it for all"
     )
     lease_name: Name = "trainyard-operator"
     health_port: Port = 8080

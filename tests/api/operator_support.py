@@ -137,7 +137,7 @@ def service_account(kubernetes: Kubernetes, folder: Path, *arguments: str) -> Pa
     objects = [
         entry
         for entry in render(MINIMAL, *arguments)
-        if entry["kind"] in kinds and entry["metadata"]["name"] == "trainyard-operator"
+        if entry["kind"] in kinds and entry["metadata"]["name"] in ("trainyard-operator", "trainyard-jobs")
     ]
     kubernetes.apply(*objects)
     token = kubernetes.kubectl("create", "token", "trainyard-operator", "-n", SYSTEM, "--duration", "8h")

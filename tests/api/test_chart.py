@@ -151,6 +151,18 @@ def test_invalid_value_is_named(settings: tuple[str, ...], sentence: str) -> Non
     assert sentence in done.stderr
 
 
+def test_watched_namespaces_get_roles_and_no_write_is_cluster_wide() -> None:
+    objects = render(MINIMAL, "--set=watchNamespaces={team-a,team-b}", "--set=retention.finishedSeconds=60")
+    for role, part in (("trainyard-jobs", "operator"), ("trainyard-progress", "gateway")):
+        found = [entry for entry in objects if entry["metadata"]["name"] == role]
+        places = sorted(entry["metadata"]["namespace"] for entry in found)
+        assert places == ["team-a", "team-a", "team-b", "team-b"]
+        rules = named(objects, "ClusterRole", f"trainyard-{part}")["rules"]
+        written = [rule for rule in rules if not {"get", "list", "watch"}.issuperset(rule["verbs"])]
+        assert [rule["resources"] for rule in written] == ([] if part == "operator" else [["tokenreviews"]])
+    assert not [entry for entry in render() if entry["metadata"]["name"] in ("trainyard-jobs", "trainyard-progress")]
+
+
 def test_older_kubernetes_is_rejected() -> None:
     done = helm("template", "x", str(CHART), "--kube-version=1.30.9", f"--values={MINIMAL}", check=False)
     assert "requires kubeVersion: >=1.31" in done.stderr

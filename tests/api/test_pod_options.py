@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.api.chart_support import MINIMAL, named, render
-from tests.api.gateway_support import Kubernetes, until
-from tests.api.operator_support import Operator, Team, TrainingJob, leading
+from tests.api.gateway_support import RESTRICTED, Kubernetes, until
+from tests.api.operator_support import Operator, Team, TrainingJob, leading, team_namespace
 from trainyard_crds.pod_options import PodOptions
 
 pytestmark = pytest.mark.api
@@ -56,7 +56,15 @@ CHART: dict[str, Any] = {
     "ephemeralStorage": "30Gi",
     "env": {"HTTPS_PROXY": "http://proxy:3128"},
 }
-PASSED = ("POD_DEFAULTS", "TRAINING_ENV", "EPHEMERAL_STORAGE", "SCRATCH_SIZE", "TMP_SIZE", "RETENTION_SECONDS")
+PASSED = (
+    "POD_DEFAULTS",
+    "TRAINING_ENV",
+    "EPHEMERAL_STORAGE",
+    "SCRATCH_SIZE",
+    "TMP_SIZE",
+    "RETENTION_SECONDS",
+    "WATCH_NAMESPACES",
+)
 
 
 @pytest.fixture
@@ -132,26 +140,29 @@ def test_ephemeral_storage_of_a_job_replaces_the_default_of_a_limit_range(operat
 
 
 @pytest.fixture(scope="module")
-def chart_operator(
+def watched(
     session_operator: Operator, control_plane: Kubernetes, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Operator]:
-    """An operator with the permissions and settings that the chart gives it; the last tests of the file use it."""
+) -> Iterator[Team]:
+    """The only namespace of an operator with the permissions and settings that the chart gives it.
+
+    The last tests of the file use it.
+    """
     folder = tmp_path_factory.mktemp("chart")
-    values = folder / "values.yaml"
-    values.write_text(json.dumps({"training": CHART, "retention": {"finishedSeconds": 60}}))
-    chart = named(render(MINIMAL, f"--values={values}"), "Deployment", "trainyard-operator")
-    variables = {one["name"]: one.get("value", "") for one in chart["spec"]["template"]["spec"]["containers"][0]["env"]}
-    session_operator.stop()  # the fixture of other tests starts it again
-    environment = {f"TRAINYARD_{name}": variables[f"TRAINYARD_{name}"] for name in PASSED}
-    with leading(Operator(control_plane, folder, "chart", chart=(f"--values={values}",), **environment)) as operator:
-        yield operator
+    with team_namespace(control_plane, "watched", RESTRICTED) as team:
+        chart = {"training": CHART, "retention": {"finishedSeconds": 60}, "watchNamespaces": [team.namespace]}
+        values = folder / "values.yaml"
+        values.write_text(json.dumps(chart))
+        spec = named(render(MINIMAL, f"--values={values}"), "Deployment", "trainyard-operator")["spec"]["template"]
+        variables = {one["name"]: one.get("value", "") for one in spec["spec"]["containers"][0]["env"]}
+        environment = {f"TRAINYARD_{name}": variables[f"TRAINYARD_{name}"] for name in PASSED}
+        session_operator.stop()  # the fixture of other tests starts it again
+        with leading(Operator(control_plane, folder, "chart", chart=(f"--values={values}",), **environment)):
+            yield team
 
 
-def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
-    chart_operator: Operator, team: Team, classes: Kubernetes
-) -> None:
-    service_account(team, "bucket-reader")
-    job = team.create("defaults", resources=RESOURCES)
+def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(watched: Team, classes: Kubernetes) -> None:
+    service_account(watched, "bucket-reader")
+    job = watched.create("defaults", resources=RESOURCES)
     pod = first_pod(job)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert "pod" not in job.read()["spec"]
@@ -164,10 +175,20 @@ def test_defaults_of_the_chart_reach_the_pods_but_not_the_spec(
     assert not {"runAsUser", "fsGroup"} & spec["securityContext"].keys(), "the cluster chooses the user"
 
 
-def test_finished_job_is_deleted_after_the_time_of_the_chart(chart_operator: Operator, team: Team) -> None:
-    job, kept = (team.create(name, suspend=True, stop="Force") for name in ("old", "new"))
+def test_finished_job_is_deleted_after_the_time_of_the_chart(watched: Team) -> None:
+    job, kept = (watched.create(name, suspend=True, stop="Force") for name in ("old", "new"))
     job.wait("Stopped")
     kept.wait("Stopped")
     job.client.patch(f"{job.path}/status", {"status": {"completionTime": "2026-01-01T00:00:00Z"}})
     until(lambda: not job.client.exists(job.path))
     assert kept.read()["status"]["phase"] == "Stopped"
+
+
+def test_job_in_another_namespace_is_left_alone(watched: Team, team: Team, classes: Kubernetes) -> None:
+    service_account(watched, "bucket-reader")
+    other = team.create("elsewhere", resources=RESOURCES)
+    first_pod(watched.create("here", resources=RESOURCES))
+    assert "phase" not in other.status()
+    assert not other.client.exists(other.child_path)
+    until(lambda: "trainyard-ca" in watched.names("configmaps"))
+    assert "trainyard-ca" not in team.names("configmaps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def test_objects_without_the_labels_are_ignored() -> None:
     informer.handle(event("ADDED", child(1, managed="no")))
     informer.handle(event("ADDED", child(2, "other")))
     assert [each["metadata"]["name"] for each in informer.cache.values()] == ["other"]
+
+
+async def test_objects_of_other_namespaces_are_dropped_from_lists_and_events() -> None:
+    here, there = child(1), child(2, "other")
+    there["metadata"]["namespace"] = "elsewhere"
+    spec = replace(CHILD_SPEC, namespaces=frozenset({here["metadata"]["namespace"]}))
+    kube: Any = FakeKube(items=[here, there])
+    informer = Informer[Any](kube, spec, Cache(spec.trim), lambda: 0.0)
+    assert await informer.relist() == (1, "50")
+    informer.handle(event("MODIFIED", {**there, "metadata": {**there["metadata"], "resourceVersion": "60"}}))
+    assert len(informer.cache) == 1
 
 
 async def test_relist_uses_the_selector_and_counts_changes() -> None:

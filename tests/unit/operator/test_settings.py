@@ -60,6 +60,13 @@ def test_finished_jobs_are_kept_unless_the_chart_sets_a_time(load_with: Load) ->
         load_with({"TRAINYARD_RETENTION_SECONDS": "5"})
 
 
+def test_namespaces_are_separated_by_commas(load_with: Load) -> None:
+    assert load_with({"TRAINYARD_WATCH_NAMESPACES": ""}).watch_namespaces == ()
+    assert load_with({"TRAINYARD_WATCH_NAMESPACES": "team-a, team-b"}).watch_namespaces == ("team-a", "team-b")
+    with pytest.raises(SettingsError, match="TRAINYARD_WATCH_NAMESPACES is 'Team'; set names of namespaces"):
+        load_with({"TRAINYARD_WATCH_NAMESPACES": "Team"})
+
+
 def test_empty_pod_defaults_count_as_unset(load_with: Load) -> None:
     assert load_with({}).render.pod_defaults.security_context.run_as_user == 1000
     chart = '{"labels": {}, "schedulerName": "", "caBundle": {}, "imagePullSecrets": [], "securityContext": {}}'
