@@ -14,6 +14,7 @@ from trainyard_trainer.checkpoint.replica_store import ReplicaStore
 from trainyard_trainer.checkpoint.store import CheckpointStore
 from trainyard_trainer.clock import Clock
 from trainyard_trainer.engine.definition import TaskDefinition
+from trainyard_trainer.engine.device import slow_precision
 from trainyard_trainer.engine.initial_checkpoint import InitialCheckpoint, find_initial
 from trainyard_trainer.engine.loop import Engine
 from trainyard_trainer.engine.resolved import RESOLVED_FILE, ResolvedFile
@@ -79,6 +80,8 @@ class Session:
         initial = None if checkpoint else self._find_initial(settings)
         if checkpoint is not None:
             check_settings(checkpoint.manifest.config, settings)
+        if text := slow_precision(self._context.device, self._config.optimization.precision):
+            self._reporter.log("SlowPrecision", text, "warning")
         task = self._definition.create()
         seed = self._config.optimization.seed
         seed_everything(seed)
