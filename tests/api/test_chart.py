@@ -12,6 +12,7 @@ import pytest
 
 from tests.api.chart_support import CHART, MINIMAL, NAMESPACE, Object, helm, named, render
 from tests.api.gateway_support import RESTRICTED, Kubernetes, plane, until
+from trainyard_operator.admission.policy_file import PolicyFile
 
 pytestmark = pytest.mark.api
 
@@ -126,6 +127,17 @@ def test_crd_values() -> None:
     assert crds(render(CHART / "ci" / "no-crds-values.yaml")) == []
 
 
+POOL = '{"name": "a100", "maxNodes": 4, "gpusPerNode": 8, "labels": {"gpu": "a100"}}'
+
+
+def test_elastic_pools_reach_the_settings_of_the_queue(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    objects = render(MINIMAL, f"--set-json=queue.elasticPools=[{POOL}]")
+    path.write_text(named(objects, "ConfigMap", "trainyard-queue")["data"]["policy.json"])
+    found = PolicyFile(path).current().elastic_pools
+    assert [(pool.name, pool.max_nodes, pool.labels) for pool in found] == [("a100", 4, {"gpu": "a100"})]
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -141,6 +153,8 @@ def test_crd_values() -> None:
         (("--set=queue.mode=Kueue", "--set=queue.preemption=true"), "have no effect with queue.mode=Kueue"),
         (("--set=queue.mode=Kueue", "--set=queue.namespaceGpus.team=2"), "have no effect with queue.mode=Kueue"),
         (("--set=queue.mode=Kueue", "--set=queue.defaultNamespaceGpus=0"), "have no effect with queue.mode=Kueue"),
+        (("--set=queue.mode=Kueue", f"--set-json=queue.elasticPools=[{POOL}]"), "have no effect with queue.mode=Kueue"),
+        (('--set-json=queue.elasticPools=[{"name": "a100"}]',), "maxNodes"),
         (("--set=queue.localQueue=gpus",), "has no effect with queue.mode=Builtin"),
     ],
 )
