@@ -116,22 +116,25 @@ class ChatTemplate:
     @cached_property
     def renders_tools(self) -> bool:
         """Whether the tools of a row are in its text."""
+        text = self._text_without_calls
+        return not text or any(part in text for part in ("find_place", "Find a place."))
+
+    @cached_property
+    def _text_without_calls(self) -> str:
+        """A row with tools and no call; "" if the template refuses it."""
         try:
-            text, _ = self._render(CALL_PROBE, self._dialect)
+            return self._render(replace(_PROBE, tools=CALL_PROBE.tools), _DIALECTS[0])[0]
         except TEMPLATE_ERRORS:
-            try:
-                text, _ = self._render(replace(_PROBE, tools=CALL_PROBE.tools), self._dialect)
-            except TEMPLATE_ERRORS:
-                return True  # the row's own error says why
-        return "Find a place." in text or text.count("find_place") > 1
+            return ""
 
     def _renders_calls(self, dialect: Dialect) -> bool:
         try:
             texts = [self._render(probe, dialect)[0] for probe in (CALL_PROBE, _CALL_PROBE_WITHOUT_IDS)]
         except TEMPLATE_ERRORS:
             return False
-        text = texts[0]
-        return all(part in text for part in _CALL_PARTS) and not any(part in text for part in _PYTHON_PARTS)
+        text, without = texts[0], self._text_without_calls
+        shows_python = any(text.count(part) > without.count(part) for part in _PYTHON_PARTS)
+        return all(part in text for part in _CALL_PARTS) and not shows_python
 
 
 _CALL_PARTS = ("find_place", "Lisbon", "it is sunny")

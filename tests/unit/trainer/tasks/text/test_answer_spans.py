@@ -382,3 +382,15 @@ def test_the_short_way_finds_the_same_answers(name: str, turns: list[tuple[str, 
 def test_ordinary_rows_are_rendered_once(name: str) -> None:
     example = chat("who painted it", "the old fox", "surely", "yes surely")
     assert FINDERS[name].plain_answers(example, ChatTemplate(tokenizer_of(name), name).render(example)) is not None
+
+
+spoken = st.text(st.sampled_from("abt \n\u00e9\U0001f600<|>{"), min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@pytest.mark.parametrize("name", ["phi_4", "granite", "llama_3", "qwen_2"])
+@settings(max_examples=40)
+@given(turns=st.lists(st.tuples(contents, spoken), min_size=1, max_size=3))
+def test_tokens_with_loss_are_the_answers_and_their_ends(name: str, turns: list[tuple[str, str]]) -> None:
+    end = LEARNED[name][1]
+    found = learned(name, chat(*(text for pair in turns for text in pair)))
+    assert found == [f"{answer}{end}" for _, answer in turns]
