@@ -122,7 +122,16 @@ def _message(job: ExportJob, form: ExportFormat, diff: LogitDiff | None) -> str 
 def _difference(job: ExportJob, diff: LogitDiff | None) -> str | None:
     """Return the measured difference; else, after qlora, that the merge has one which was not measured."""
     if diff is not None:
-        return diff.sentence
+        return f"{_warning(job)} {diff.sentence}" if diff.is_large else diff.sentence
     if job.config.method != "qlora" or job.request.base == "dequantized":
         return None
     return "Merged into the original base model, not the 4-bit one it was trained on; format merged measures how far."
+
+
+def _warning(job: ExportJob) -> str:
+    """Say that an export is not the model that was trained, and what to do."""
+    if job.config.method == "qlora" and job.request.base != "dequantized":
+        remedy = "it is merged into the original base model, not the 4-bit one it was trained on; set base: dequantized"
+    else:
+        remedy = "use the adapter instead, and compare both on your own data"
+    return f"Warning: this export differs much from the trained model: {remedy}."

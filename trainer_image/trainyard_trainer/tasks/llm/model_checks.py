@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.batches import TextBatches
+from trainyard_trainer.tasks.text.export.stored_weights import is_quantized
 from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 from trainyard_trainer.tasks.text.prepare import Prepared
+
+
+def check_method(config: RunConfig, base: LocalModel) -> None:
+    """Refuse full training of quantised weights: only what is not quantised would change, and nothing could be saved.
+
+    Raises:
+        ConfigurationError: The base model's weights are stored quantised.
+    """
+    if config.method == "full" and is_quantized(base.path):
+        raise ConfigurationError(
+            f"The weights of {base.name} are stored quantised and cannot be trained with method: full.",
+            "Use method: lora, or train on the model it was quantised from.",
+        )
 
 
 def check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:

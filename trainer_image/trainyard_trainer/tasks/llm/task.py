@@ -24,7 +24,7 @@ from trainyard_trainer.tasks.llm.export_formats import (
     write_export,
 )
 from trainyard_trainer.tasks.llm.memory import plan_memory
-from trainyard_trainer.tasks.llm.model_checks import check_lengths, check_packing, check_tokens
+from trainyard_trainer.tasks.llm.model_checks import check_lengths, check_method, check_packing, check_tokens
 from trainyard_trainer.tasks.llm.rows import access_of, fetch_rows, prepare_rows
 from trainyard_trainer.tasks.text.batches import TextBatch, TextBatches
 from trainyard_trainer.tasks.text.evaluate import mean_loss
@@ -66,6 +66,7 @@ class LlmTask:
         with context.group.main_process_first(context.stop.check, context.resolved.values):
             context.stage(Stage.DOWNLOADING)
             base = resolve_model(config.model, context.resolved, context.stop.check, access_of(context))
+            check_method(config, base)
             check_exports(config, base)
             train, validation = fetch_rows(context)
             context.stop.check()

@@ -44,7 +44,7 @@ class Delta:
     """B, (out, r)."""
     scaling: float
     transposed: bool
-    """Whether the weight is (in, out)."""
+    """Whether the stored weight is (in, out)."""
 
     def added_to(self, weight: Tensor) -> Tensor:
         """Return W + scaling * B A, in the weight's type."""
@@ -68,12 +68,14 @@ class TrainedAdapter:
         return weight if delta is None else delta.added_to(weight)
 
 
-def read_adapter(directory: Path, names: frozenset[str]) -> TrainedAdapter:
+def read_adapter(directory: Path, names: frozenset[str], transposed: frozenset[str]) -> TrainedAdapter:
     """Read a PEFT directory.
 
     Args:
         directory: The PEFT directory.
         names: The base model's stored tensors.
+        transposed: Names of those that are stored as (in, out). PEFT's `fan_in_fan_out` is the layout in memory, which
+            differs after qlora: 4-bit layers are (out, in) always.
 
     Raises:
         ConfigurationError: It changes tensors that are not stored.
@@ -81,16 +83,25 @@ def read_adapter(directory: Path, names: frozenset[str]) -> TrainedAdapter:
     config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
     scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-    transposed = bool(config.get("fan_in_fan_out"))
-    deltas, replaced = {}, {}
+    deltas: dict[str, Delta] = {}
+    replaced: dict[str, Tensor] = {}
+    tied: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(_A):
             module = name.removesuffix(_A)
             weight = stored_name(f"{module}.weight", names)
-            deltas[weight] = Delta(tensor, tensors[f"{module}{_B}"], scaling, transposed)
+            deltas[weight] = Delta(tensor, tensors[f"{module}{_B}"], scaling, weight in transposed)
         elif not name.endswith(_B):
-            replaced[stored_name(name, names)] = tensor
-    return TrainedAdapter(deltas, replaced)
+            (replaced if is_stored(name, names) else tied)[name] = tensor
+    for name, tensor in tied.items():
+        if not any(torch.equal(tensor, other) for other in replaced.values() if other.shape == tensor.shape):
+            stored_name(name, names)  # raises: the adapter changes it apart from the tensor it is tied to
+    return TrainedAdapter(deltas, {stored_name(name, names): tensor for name, tensor in replaced.items()})
+
+
+def is_stored(name: str, stored: frozenset[str]) -> bool:
+    """Whether a tensor of the loaded model is stored under its own name, with or without the base model's prefix."""
+    return name in stored or name.partition(".")[2] in stored
 
 
 def stored_name(name: str, stored: frozenset[str]) -> str:
@@ -121,10 +132,33 @@ def check_mergeable(model: Any, base: Path) -> None:
         ConfigurationError: It cannot.
     """
     names = stored_names(read_shards(base))
-    for name, parameter in model.named_parameters():
+    stored: set[int] = set()
+    missing: dict[str, int] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad:
             plain = name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
-            stored_name(plain.replace(".lora_A", "").replace(".lora_B", ""), names)
+            plain = plain.replace(".lora_A", "").replace(".lora_B", "")
+            if is_stored(plain, names):
+                stored.add(id(parameter))
+            else:
+                missing[plain] = id(parameter)
+    for name, parameter in missing.items():
+        if parameter not in stored:  # else it is tied to a tensor that is stored
+            stored_name(name, names)
+
+
+def transposed_names(base: Path, stored: frozenset[str]) -> frozenset[str]:
+    """Return the names of the stored tensors that are (in, out): those of GPT-2's Conv1D layers.
+
+    The shape does not tell: it may be square. The model is built without weights from its config.json.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base), local_files_only=True))
+    layers = (f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D))
+    return frozenset(stored_name(name, stored) for name in layers)
 
 
 def merged_shards(
@@ -132,7 +166,8 @@ def merged_shards(
 ) -> Iterator[tuple[Shard, Iterator[tuple[str, Tensor]]]]:
     """Yield every weight file of the base model with its tensors, merged one at a time."""
     shards = read_shards(base)
-    trained = read_adapter(adapter, stored_names(shards))
+    names = stored_names(shards)
+    trained = read_adapter(adapter, names, transposed_names(base, names))
     for shard in shards:
         yield shard, _merged(shard, trained, substitute)
 
@@ -146,7 +181,9 @@ def _merged(shard: Shard, trained: TrainedAdapter, substitute: Substitute) -> It
 class Dequantized:
     """The 4-bit weights of a loaded model by stored name, dequantised one at a time."""
 
-    def __init__(self, model: Any, stored: frozenset[str]) -> None:
+    def __init__(self, model: Any, base: Path) -> None:
+        stored = stored_names(read_shards(base))
+        self._transposed = transposed_names(base, stored)
         self._bitsandbytes = import_bitsandbytes()
         kind = self._bitsandbytes.nn.Linear4bit
         self._weights = {
@@ -162,12 +199,12 @@ class Dequantized:
         return dtype
 
     def __call__(self, name: str) -> Tensor | None:
-        """Return the dequantised weight on the CPU; None for tensors that are not quantised."""
+        """Return the dequantised weight on the CPU in the stored layout; None for tensors that are not quantised."""
         weight = self._weights.get(name)
         if weight is None:
             return None
         tensor: Tensor = self._bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
-        return tensor.cpu()
+        return (tensor.T if name in self._transposed else tensor).cpu()
 
 
 def _plain(module: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainyard_trainer.sources.resolve import LocalModel
-from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards
 from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.export.stored_weights import read_shards
 
@@ -52,7 +52,7 @@ def write_gguf(job: ExportJob) -> None:
         tensors = ((shard, shard.tensors()) for shard in shards)
     else:
         dequantized = job.request.base == "dequantized"
-        substitute = Dequantized(job.model, stored_names(shards)) if dequantized else keep_stored
+        substitute = Dequantized(job.model, job.base.path) if dequantized else keep_stored
         tensors = (pair for pair in merged_shards(job.base.path, job.weights, substitute))
     kind, identity = job.request.type or "bf16", job.config.job
     write_file(

@@ -12,6 +12,8 @@ from torch import Tensor
 from trainyard_trainer.tasks.text.batches import TextBatch
 
 _ROWS, _TOKENS = 4, 256
+_LARGE = 0.1
+"""Mean difference above which an export answers otherwise, in standard deviations of the trained model's logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,24 @@ class LogitDiff:
     """Of the absolute differences."""
     same_top: float
     """Share of positions whose most likely token is the same."""
+    relative: float
+    """`mean`, in standard deviations of the trained model's logits."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the exported model answers otherwise than the trained one."""
+        return not self.relative <= _LARGE
 
     @property
     def facts(self) -> dict[str, float]:
         """The numbers for the export's record."""
-        return {"tokens": self.tokens, "maximum": self.maximum, "mean": self.mean, "sameTopToken": self.same_top}
+        return {
+            "tokens": self.tokens,
+            "maximum": self.maximum,
+            "mean": self.mean,
+            "relative": self.relative,
+            "sameTopToken": self.same_top,
+        }
 
     @property
     def sentence(self) -> str:
@@ -79,5 +94,9 @@ def measure(trained: Any, load_exported: Callable[[], Any], probe: TextBatch) ->
     difference = (wanted - found).abs()
     same = (wanted.argmax(-1) == found.argmax(-1)).float().mean()
     return LogitDiff(
-        tokens=len(wanted), maximum=float(difference.max()), mean=float(difference.mean()), same_top=float(same)
+        tokens=len(wanted),
+        maximum=float(difference.max()),
+        mean=float(difference.mean()),
+        same_top=float(same),
+        relative=float(difference.mean() / wanted.std()),
     )

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards, stored_names
+from trainyard_trainer.tasks.text.export.adapter_merge import Dequantized, keep_stored, merged_shards
 from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.export.logit_diff import LogitDiff, measure
-from trainyard_trainer.tasks.text.export.stored_weights import INDEX, read_config, read_shards
+from trainyard_trainer.tasks.text.export.stored_weights import INDEX, read_config
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 from trainyard_trainer.tasks.text.models.tokenizer import save_tokenizer
 
@@ -42,7 +42,7 @@ def _write_model(job: ExportJob) -> None:
     """Write the merged model file by file: at most one of them is in memory."""
     base, directory, substitute = job.base.path, job.directory, None
     if job.request.base == "dequantized":
-        substitute = Dequantized(job.model, stored_names(read_shards(base)))
+        substitute = Dequantized(job.model, base)
     for shard, tensors in merged_shards(base, job.weights, substitute or keep_stored):
         merged = {}
         for name, tensor in tensors:

@@ -59,13 +59,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def is_quantized(directory: Path) -> bool:
+    """Whether a model's weights are stored quantised, by bitsandbytes or any other method."""
+    config = read_config(directory)
+    return any(config.get(field) for field in ("quantization_config", "compression_config"))
+
+
 def check_plain_weights(directory: Path, name: str) -> None:
     """Refuse base models with quantised weights: an adapter cannot be added to those.
 
     Raises:
         ConfigurationError: They are quantised.
     """
-    if "quantization_config" in read_config(directory):
+    if is_quantized(directory):
         raise ConfigurationError(
             f"The weights of {name} are stored quantised, so an adapter cannot be merged into them.",
             "Export the adapter only (spec.exports: [{format: adapter}]), or train on the model it was quantised from.",

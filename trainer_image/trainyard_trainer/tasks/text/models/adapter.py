@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainyard_crds.trainingjob_training import Adapter
 from trainyard_trainer.errors import ConfigurationError, NotFoundError
+from trainyard_trainer.tasks.text.models.adapter_targets import target_names, tied_names, whole_names
 from trainyard_trainer.tasks.text.models.fused import fuse_adapter
 from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
 
@@ -34,30 +36,25 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
         revision: The base model's commit, if it has one.
 
     Raises:
-        ConfigurationError: A target is no module of the model that can take an adapter, or a module that is to be
-            trained whole is not there or stored in 4 bits.
+        ConfigurationError: A target is no module of the model that can take an adapter, a module cannot be trained
+            whole, or PEFT refuses the model.
     """
     import_bitsandbytes()
     from peft import LoraConfig, get_peft_model
 
-    targets = list(adapter.targets)
-    everything = targets == ["all-linear"]
-    if not everything:
-        _check_targets(model, targets)
-    whole = list(adapter.modules_to_save or ())
-    _check_whole(model, whole)
+    targets, whole = target_names(model, adapter), whole_names(model, adapter)
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules="all-linear" if everything else targets,
+        target_modules=targets,
         use_rslora=adapter.use_rslora,
         modules_to_save=whole or None,
-        ensure_weight_tying=bool(whole) and _is_tied(model),
+        ensure_weight_tying=bool(whole) and bool(tied_names(model)),
         task_type="CAUSAL_LM",
         bias="none",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _refusals_translated(model.config.model_type):
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config)
     fuse_adapter(peft_model)
@@ -67,15 +64,14 @@ def add_adapter(model: Any, adapter: Adapter, *, seed: int, base: str, revision:
 
 
 def adapter_weights(model: Any) -> dict[str, Tensor]:
-    """Return the adapter's tensors (no copies), named as in a PEFT directory; tied ones under their first name only."""
+    """Return the adapter's tensors (no copies), named as in a PEFT directory; a tied one stands under both names."""
     from peft import get_peft_model_state_dict
 
     # Without state_dict, PEFT selects the same tensors after packing every quantised weight of the base model.
     named = model.named_parameters(remove_duplicate=False)
     trainable = {name: tensor for name, tensor in named if tensor.requires_grad}
     weights: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trainable, save_embedding_layers=False)
-    first = {id(tensor): name for name, tensor in reversed(weights.items())}
-    return {name: tensor for name, tensor in weights.items() if first[id(tensor)] == name}
+    return weights
 
 
 def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -87,8 +83,7 @@ def save_adapter(model: Any, directory: Path, weights: Mapping[str, Tensor] | No
         weights: A copy of its `adapter_weights`; default: the current ones.
     """
     weights = adapter_weights(model) if weights is None else weights
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(_unshared(weights), directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {**model.active_peft_config.to_dict(), "inference_mode": True}
     document = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     (directory / CONFIG_FILE).write_text(f"{document}\n")
@@ -144,40 +139,25 @@ def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
 
 
-def _check_targets(model: nn.Module, targets: list[str]) -> None:
-    """PEFT matches a target with the end of a module's name; whatever it matches must be a linear layer."""
-    names = {name for name, module in model.named_modules() if _takes_adapter(module)}
-    short = sorted({name.rsplit(".", 1)[-1] for name in names})
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise ConfigurationError(
-                f"spec.adapter.targets names '{target}', but the model has no such linear layer.",
-                f"Use all-linear, or some of: {', '.join(short)}.",
-            )
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU; a tied one is copied for its second name, since safetensors stores no shared memory."""
+    tensors: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, weight in weights.items():
+        tensor = weight.detach().cpu().contiguous()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in written else tensor
+        written.add(tensor.data_ptr())
+    return tensors
 
 
-def _check_whole(model: nn.Module, names: list[str]) -> None:
-    """PEFT passes over a name it does not find, and 4-bit weights cannot be trained."""
-    for wanted in names:
-        found = [one for name, one in model.named_modules() if name == wanted or name.endswith(f".{wanted}")]
-        if not found:
-            raise ConfigurationError(
-                f"spec.adapter.modulesToSave names '{wanted}', but the model has no such module.",
-                "Name a module of the model, for example embed_tokens or lm_head.",
-            )
-        if not all(parameter.is_floating_point() for one in found for parameter in one.parameters()):
-            raise ConfigurationError(
-                f"spec.adapter.modulesToSave names '{wanted}', whose weights are stored in 4 bits and cannot be "
-                "trained whole.",
-                "Use method: lora, or name modules that stay as they are: embed_tokens, lm_head, norms.",
-            )
-
-
-def _is_tied(model: Any) -> bool:
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    return head is not None and head.weight is embedding.weight
-
-
-def _takes_adapter(module: nn.Module) -> bool:
-    """Linear layers, the 4-bit ones too (which subclass them), and GPT-2's transposed ones."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+@contextmanager
+def _refusals_translated(architecture: str) -> Iterator[None]:
+    """PEFT refuses a layer or a whole architecture with an error of its own, which a retry would not change."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(" .:")
+        raise ConfigurationError(
+            f"An adapter cannot be added to this model ({architecture}): {reason}.",
+            "Name other modules in spec.adapter.targets and spec.adapter.modulesToSave, or use method: full.",
+        ) from error
