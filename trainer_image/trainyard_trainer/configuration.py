@@ -25,7 +25,7 @@ def load_config(path: Path) -> RunConfig:
         ConfigurationError: The file is missing, is not JSON, or a field cannot work.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"The run config {path} cannot be read: {reason}.") from error

@@ -77,3 +77,9 @@ def test_invalid_run_config_file_is_refused(tmp_path: Path, content: bytes, mess
 
 def test_scientific_notation_as_text_is_accepted(tmp_path: Path) -> None:
     load(tmp_path, optimization={"learningRate": "1e-4"})
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run_config(tmp_path).to_json()), encoding="utf-8-sig")
+    assert load_config(path) == run_config(tmp_path)

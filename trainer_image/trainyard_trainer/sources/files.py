@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 from trainyard_crds.constants import CLAIMS_DIRECTORY
 from trainyard_trainer.errors import NotFoundError
@@ -17,8 +18,12 @@ def display_name(source: str) -> str:
 
 
 def local_path(source: str) -> Path:
-    """The path of a file:// source."""
-    return Path(source.removeprefix(SCHEME))
+    """The path of a file:// source, as it is written or with its percent escapes decoded (`my%20run`).
+
+    The operator writes paths on claims without escapes, so a path that exists as written is that one.
+    """
+    written = Path(source.removeprefix(SCHEME))
+    return written if written.exists() else Path(unquote(str(written)))
 
 
 def check_model_directory(directory: Path, name: str) -> None:

@@ -41,7 +41,7 @@ def read_bucket_headers(remote: Remote, folder: str) -> ModelHeaders:
         TrainerError: see `Remote`.
     """
     files = {file.key.removeprefix(f"{folder}/"): file for file in remote.list(folder)}
-    weights = [file for name, file in files.items() if _is_weights(name)]
+    weights = [file for name, file in files.items() if is_weights(name)]
     if _CONFIG not in files or not weights:
         missing = "*.safetensors files" if _CONFIG in files else _CONFIG
         raise NotFoundError(f"There is no {missing} in {remote.url(folder)}.", "Check model.source and s3.")
@@ -52,7 +52,7 @@ def read_bucket_headers(remote: Remote, folder: str) -> ModelHeaders:
     return ModelHeaders(_read(remote, config, 0, min(config.bytes, _CONFIG_LIMIT)), tensors)
 
 
-def _is_weights(name: str) -> bool:
+def is_weights(name: str) -> bool:
     """Whether a file holds weights; subfolders and consolidated* files repeat them."""
     return name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
 

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.trainer.resolved import ResolvedMemory
 from trainyard_crds.runconfig import RunModelSource
 from trainyard_trainer.errors import NotFoundError
+from trainyard_trainer.sources.files import local_path
 from trainyard_trainer.sources.resolve import resolve_file, resolve_model
 
 
@@ -45,3 +46,16 @@ def test_display_name_of_a_mounted_claim(tmp_path: Path) -> None:
     file = resolve_file("file:///volumes/claims/data/sub/rows.jsonl", ResolvedMemory(), lambda: None)
     assert file.name == "pvc://data/sub/rows.jsonl"
     assert file.path == Path("/volumes/claims/data/sub/rows.jsonl")
+
+
+def test_escapes_of_a_file_url_are_decoded(tmp_path: Path) -> None:
+    directory = tmp_path / "my run"
+    directory.mkdir()
+    assert local_path(directory.as_uri()) == directory
+    assert local_path(f"file://{directory}") == directory
+
+
+def test_a_path_with_a_percent_sign_is_found_as_it_is_written(tmp_path: Path) -> None:
+    written = tmp_path / "my%20run"
+    written.mkdir()
+    assert local_path(f"file://{written}") == written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.sources.resolve import Access, LocalModel, resolve_file
 from trainyard_trainer.tasks.text.batches import BatchSettings
 from trainyard_trainer.tasks.text.chat import Encoder
+from trainyard_trainer.tasks.text.chat_template import reads_the_date
 from trainyard_trainer.tasks.text.example_file import ExampleFile
 from trainyard_trainer.tasks.text.prepare import DataRequest, Prepared, prepare
 from trainyard_trainer.tasks.text.token_cache import TokenCache
+
+_DATE = "date"
+"""Key in resolved.json."""
 
 
 def access_of(context: RunContext) -> Access:
@@ -56,9 +61,24 @@ def prepare_rows(
 ) -> Prepared:
     """Check and tokenise the rows."""
     request = _request(context.config, train, validation, _pad_token(tokenizer))
-    encoder = Encoder(tokenizer, context.config.llm.train_on, base.name)
+    encoder = Encoder(tokenizer, context.config.llm.train_on, base.name, _date_of_run(context, tokenizer))
     cache = TokenCache(_token_directory(context), keeps=context.group.is_main_process)
     return prepare(request, encoder, cache=cache, poll=context.stop.check, log=context.log)
+
+
+def _date_of_run(context: RunContext, tokenizer: Any) -> date | None:
+    """Return the date of the run's first start if the chat template writes it: a later start has the same rows."""
+    if not reads_the_date(tokenizer):
+        return None
+    if (known := context.resolved.get(_DATE)) is None:
+        known = today().isoformat()
+        context.resolved.put(_DATE, known)
+    return date.fromisoformat(known)
+
+
+def today() -> date:
+    """Return the date by the clock, in UTC."""
+    return datetime.now(UTC).date()
 
 
 def _request(

@@ -70,7 +70,7 @@ class LlmTask:
             check_exports(config, base)
             train, validation = fetch_rows(context)
             context.stop.check()
-        with context.group.main_process_first(context.stop.check):
+        with context.group.main_process_first(context.stop.check, context.resolved.values):
             context.stage(Stage.PREPARING_DATA)
             tokenizer = load_tokenizer(base.path, base.name)
             prepared = prepare_rows(context, base, tokenizer, train, validation)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from importlib.metadata import version
 from itertools import compress
@@ -15,7 +16,7 @@ from trainyard_trainer.data.rows import Row
 from trainyard_trainer.errors import ConfigurationError, RowError
 from trainyard_trainer.tasks.text import row_warnings
 from trainyard_trainer.tasks.text.answer_spans import AnswerFinder, NotLocatedError, Places, Span
-from trainyard_trainer.tasks.text.chat_template import TEMPLATE_ERRORS, ChatTemplate
+from trainyard_trainer.tasks.text.chat_template import TEMPLATE_ERRORS, ChatTemplate, reads_the_date
 from trainyard_trainer.tasks.text.formats.example import Example, Message, TrainOn
 from trainyard_trainer.tasks.text.formats.registry import TURN_FIELDS
 
@@ -62,10 +63,18 @@ class _Rendered:
 
 
 class Encoder:
-    """Renders conversations with the tokenizer's own chat template and tokenises them."""
+    """Renders conversations with the tokenizer's own chat template and tokenises them.
 
-    def __init__(self, tokenizer: Any, train_on: TrainOn, model_name: str) -> None:
+    Args:
+        tokenizer: Has the chat template.
+        train_on: What carries loss.
+        model_name: The model in messages.
+        today: The date that a template writes into its text; None: the clock's.
+    """
+
+    def __init__(self, tokenizer: Any, train_on: TrainOn, model_name: str, today: date | None = None) -> None:
         self._tokenizer = tokenizer
+        self._today = today
         self._train_on = train_on
         self._model_name = model_name
         self._used: ChatTemplate | None = None
@@ -86,6 +95,7 @@ class Encoder:
             json.dumps(self._tokenizer.special_tokens_map, sort_keys=True, default=str),
             self._train_on,
             version("transformers"),
+            *([self._today.isoformat()] if self._today and reads_the_date(self._tokenizer) else []),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -137,7 +147,7 @@ class Encoder:
                 f"The tokenizer of {self._model_name} has no chat template, which conversations need.",
                 "Use an instruction-tuned model, add chat_template.jinja to the model, or train on text rows.",
             )
-        template = ChatTemplate(self._tokenizer, self._model_name)
+        template = ChatTemplate(self._tokenizer, self._model_name, self._today)
         template.check()
         if not self._tokenizer.is_fast:
             problem = f"The tokenizer of {self._model_name} does not report the offsets of its tokens."

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from trainyard_trainer.tasks.text.formats.example import Example, Message, ToolC
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 """Errors that a template raises, on purpose or by an expression."""
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_CLOCK = "strftime_now"
+"""The function by which a template reads the date."""
+_CLOCK_CALL = re.compile(r"strftime_now\(\s*([\"'])(.*?)\1\s*\)")
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 _PROBE = Example(messages=(Message("user", "question"), Message("assistant", "answer")))
 
@@ -43,11 +47,22 @@ _DIALECTS = tuple(
 """In the order of preference."""
 
 
+def reads_the_date(tokenizer: Any) -> bool:
+    """Whether a chat template of a tokenizer writes the date into its text."""
+    return _CLOCK in str(tokenizer.chat_template)
+
+
+def _dated(template: str, today: date) -> str:
+    """Return a template with a date in place of its calls of the clock: the library passes no functions to it."""
+    return _CLOCK_CALL.sub(lambda call: json.dumps(today.strftime(call.group(2))), template)
+
+
 class ChatTemplate:
     """The chat template of a tokenizer; it must have one."""
 
-    def __init__(self, tokenizer: Any, model_name: str) -> None:
+    def __init__(self, tokenizer: Any, model_name: str, today: date | None = None) -> None:
         self._tokenizer = tokenizer
+        self._today = today
         self._variables = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
         self.model_name = model_name
         self.text = self._text(has_tools=False)
@@ -56,9 +71,10 @@ class ChatTemplate:
     def _text(self, *, has_tools: bool) -> str:
         """The template's source; a model may have another one for rows with tools."""
         try:
-            return str(self._tokenizer.get_chat_template(tools=[{}] if has_tools else None))
+            text = str(self._tokenizer.get_chat_template(tools=[{}] if has_tools else None))
         except TEMPLATE_ERRORS as error:
             raise self._unusable(error) from error
+        return text if self._today is None else _dated(text, self._today)
 
     def check(self) -> None:
         """Render a question and an answer.

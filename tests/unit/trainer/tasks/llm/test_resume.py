@@ -1,6 +1,8 @@
 """Interrupted training of a language model ends with the bits of uninterrupted training."""
 
+import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from trainyard_crds.report import Outcome
 from trainyard_trainer import bootstrap
 from trainyard_trainer.engine.task import Loaded, MicroBatch
 from trainyard_trainer.stop import StopFlag
+from trainyard_trainer.tasks.llm import rows
 from trainyard_trainer.tasks.llm.task import LlmTask
 
 
@@ -57,6 +60,20 @@ def test_a_resumed_run_skips_the_same_rows(tmp_path: Path, tiny_model: Path) -> 
     assert finished.invalid_rows is not None
     assert (finished.invalid_rows.count, finished.invalid_rows) == (1, interrupted.invalid_rows)
     assert finished.invalid_rows.first[0].row.endswith("rows.jsonl, row 1")
+
+
+DATED = tiny.MARKED_TEMPLATE + "{{ strftime_now('%d %b %Y') }}"
+
+
+def test_a_run_resumes_on_another_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.save_tiny_model(tmp_path / "dated", DATED)
+    run = config(tmp_path, model, "run", "lora")
+    monkeypatch.setattr(rows, "today", lambda: date(2026, 1, 31))
+    assert train(run, interrupted_at=7).outcome is Outcome.INTERRUPTED
+    shutil.rmtree(Path(run.run_directory) / "cache")
+    monkeypatch.setattr(rows, "today", lambda: date(2026, 2, 1))
+    assert train(run).outcome is Outcome.FINISHED
+    assert json.loads((Path(run.run_directory) / "resolved.json").read_text())["date"] == "2026-01-31"
 
 
 class TickingTask(LlmTask):

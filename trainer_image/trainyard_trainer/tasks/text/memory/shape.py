@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trainyard_trainer.errors import NotFoundError
-from trainyard_trainer.sources.safetensors_headers import MAX_HEADER_BYTES, parse_header
+from trainyard_trainer.sources.safetensors_headers import MAX_HEADER_BYTES, is_weights, parse_header
+
+_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers", "vocab_size")
+"""What a known architecture has in config.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def read_shape(directory: Path, name: str) -> ModelShape:
     with _translated(name):
         config = (directory / "config.json").read_bytes()
         tensors: dict[str, tuple[int, ...]] = {}
-        for path in sorted(directory.glob("*.safetensors")):
+        for path in sorted(path for path in directory.iterdir() if is_weights(path.name)):
             tensors |= _header(path)
         if not tensors:
             raise NotFoundError(f"The model {name} has no *.safetensors files.", "Copy the complete model.")
@@ -81,7 +84,9 @@ def shape_of(config: bytes, tensors: Mapping[str, tuple[int, ...]], name: str) -
     """
     with _translated(name):
         values = json.loads(config)
-        return _shape(values.get("text_config") or values, tensors)
+        values = values.get("text_config") or values
+        _check_known(values, name)
+        return _shape(values, tensors)
 
 
 @contextmanager
@@ -92,8 +97,19 @@ def _translated(name: str) -> Iterator[None]:
         raise NotFoundError(
             f"The memory of {name} cannot be predicted: config.json or the header of a *.safetensors file lacks values"
             f" ({type(error).__name__}: {error}).",
-            "Copy the complete model again; only decoder-only language models are known.",
+            "Copy the complete model again.",
         ) from error
+
+
+def _check_known(config: Mapping[str, Any], name: str) -> None:
+    """Refuse an architecture whose config.json has other names for its sizes."""
+    missing = [key for key in _SIZES if key not in config]
+    if missing and config.get("model_type"):
+        raise NotFoundError(
+            f"The memory of {name} cannot be predicted: the plan does not know the architecture "
+            f"{config['model_type']} (config.json has no {', '.join(missing)}).",
+            "Train it without a prediction; the plan knows decoder-only language models with these values.",
+        )
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:

@@ -1,12 +1,14 @@
 """The predicted peak compared with the bytes of a real step."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.text.memory.batches import full_batch
@@ -194,3 +196,19 @@ def test_sharded_model_is_whole_while_loading() -> None:
     assert "whole model while loading" not in spread[2].parts
     assert spread[64].parts["weights"] < spread[2].parts["weights"] < spread[1].parts["weights"]
     assert spread[64].peak == spread[1].parts["weights"]
+
+
+def test_weights_that_repeat_the_others_are_counted_once(tmp_path: Path, tiny_model: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_model, directory)
+    weights = load_file(directory / "model.safetensors")
+    save_file({f"original.{name}": value for name, value in weights.items()}, directory / "consolidated.safetensors")
+    assert read_shape(directory, "model") == read_shape(tiny_model, "model")
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=64))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(NotFoundError, match="does not know the architecture gpt2") as caught:
+        read_shape(tmp_path, "model")
+    assert "Copy" not in caught.value.advice
