@@ -46,7 +46,8 @@ class Optimization(SpecModel):
     )
     optimizer: OptimizerName = Field(default="adamw", description=OPTIMIZER_DESCRIPTION)
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Data type of the weights and activations. fp32 is faster on most CPUs."
+        default="bf16",
+        description="Data type of weights and activations; updates are computed in fp32. fp32 is faster on most CPUs.",
     )
     recompute: Literal["auto", "none", "selective", "full", "offload"] = Field(
         default="auto",

@@ -18,6 +18,7 @@ from trainyard_trainer.engine.grace import GracePeriodMonitor
 from trainyard_trainer.engine.gradients import Gradients
 from trainyard_trainer.engine.initial_checkpoint import InitialCheckpoint
 from trainyard_trainer.engine.loss_accumulator import LossAccumulator
+from trainyard_trainer.engine.master_weights import MasterWeights
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.resume_checks import check_fingerprint
 from trainyard_trainer.engine.rng import capture_rng, restore_rng
@@ -62,7 +63,8 @@ class Engine:
         self._group = context.group
         self._plan = StepPlan.of(loaded.train, config.optimization, self._group.world_size)
         self._triggers = Triggers(config, total_steps=self._plan.total_steps, has_evaluation=loaded.has_evaluation)
-        self._optimizer = create_optimizer(loaded.parameter_groups, config.optimization.optimizer)
+        self._masters = MasterWeights(loaded.parameter_groups)
+        self._optimizer = create_optimizer(self._masters.groups, config.optimization.optimizer)
         self._state = TrainingState(objective=objective)
         self._losses = LossAccumulator(context.device, loaded.train, self._group)
         self._rng = capture_rng(context.device)
@@ -162,6 +164,7 @@ class Engine:
         """Begin at a checkpoint of another run."""
         if initial.weights_only:
             self._task.load_weights(self._loaded, initial.checkpoint.weights)
+            self._masters.restore({})
         else:
             initial.check_rows(self._loaded.train.fingerprint)
             initial.check_steps(self._plan.total_steps)
@@ -172,7 +175,11 @@ class Engine:
         """Restore weights and training state; return the bytes of metrics.jsonl that belong to them."""
         self._task.load_weights(self._loaded, checkpoint.weights)
         self._state, self._rng, length = read_state(
-            checkpoint.state, optimizer=self._optimizer, losses=self._losses, rank=self._group.rank
+            checkpoint.state,
+            optimizer=self._optimizer,
+            masters=self._masters,
+            losses=self._losses,
+            rank=self._group.rank,
         )
         self._state.judge_by(self._objective)
         restore_rng(self._rng, self._context.device)
@@ -182,10 +189,12 @@ class Engine:
         started = self._clock.monotonic()
         state = self._state
         cursors, next_cursor = self._plan.step(state.cursor)
-        rates = set_learning_rates(self._optimizer, self._loaded.parameter_groups, self._factor(state.step + 1))
+        rates = set_learning_rates(self._optimizer, self._masters.groups, self._factor(state.step + 1))
         done = self._gradients.compute(cursors)
-        norm = clip_gradients(self._loaded.parameter_groups, self._config.optimization.max_grad_norm)
+        self._masters.take_gradients()
+        norm = clip_gradients(self._masters.groups, self._config.optimization.max_grad_norm)
         self._optimizer.step()
+        self._masters.publish()
         self._optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.cursor = next_cursor
@@ -245,6 +254,7 @@ class Engine:
         tensors, document = pack_state(
             state=state,
             optimizer=self._optimizer,
+            masters=self._masters,
             losses=self._losses,
             rng=self._rng,
             metrics_length=self._reporter.metrics_log.length,

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainyard_trainer.engine.loss_accumulator import LossAccumulator
+from trainyard_trainer.engine.master_weights import MasterWeights
 from trainyard_trainer.engine.optimizer import pack_optimizer, unpack_optimizer
 from trainyard_trainer.engine.rng import RngState
 from trainyard_trainer.engine.step_plan import Cursor
@@ -73,6 +74,7 @@ def pack_state(
     *,
     state: TrainingState,
     optimizer: Optimizer,
+    masters: MasterWeights,
     losses: LossAccumulator,
     rng: RngState,
     metrics_length: int,
@@ -83,6 +85,7 @@ def pack_state(
     Args:
         state: The position of the run.
         optimizer: Its state is packed; its settings come from the config.
+        masters: What the optimizer updates.
         losses: Those not yet logged.
         rng: The generators after the last step.
         metrics_length: Bytes of metrics.jsonl that belong to this state.
@@ -90,7 +93,8 @@ def pack_state(
     """
     optimizer_tensors, optimizer_scalars = pack_optimizer(optimizer)
     loss_sum, loss_weight = losses.pack()
-    tensors = _prefixed("optimizer", optimizer_tensors) | _prefixed("rng", rng.tensors()) | {"window.loss": loss_sum}
+    tensors = _prefixed("optimizer", optimizer_tensors) | _prefixed("master", masters.tensors())
+    tensors |= _prefixed("rng", rng.tensors()) | {"window.loss": loss_sum}
     document = {
         "training": _stored(state),
         "optimizer": optimizer_scalars,
@@ -109,9 +113,9 @@ def write_state(directory: Path, tensors: Mapping[str, Tensor], document: Mappin
 
 
 def read_state(
-    directory: Path, *, optimizer: Optimizer, losses: LossAccumulator, rank: int = 0
+    directory: Path, *, optimizer: Optimizer, masters: MasterWeights, losses: LossAccumulator, rank: int = 0
 ) -> tuple[TrainingState, RngState, int]:
-    """Restore optimizer and losses as they were in the process of that rank.
+    """Restore optimizer, master weights and losses as they were in the process of that rank.
 
     Returns:
         The position of the run, its generators, and the bytes of metrics.jsonl that belong to it.
@@ -119,6 +123,7 @@ def read_state(
     tensors = load_file(directory / _TENSORS)
     document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
     unpack_optimizer(optimizer, _without_prefix("optimizer", tensors), document["optimizer"])
+    masters.restore(_without_prefix("master", tensors))
     if rank == 0:
         loss_sum, rng = tensors["window.loss"], RngState.from_parts(_without_prefix("rng", tensors), document["rng"])
     else:

@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.unit.trainer.toy import ToyData
 from trainyard_trainer.engine.loss_accumulator import LossAccumulator
+from trainyard_trainer.engine.master_weights import MasterWeights
 from trainyard_trainer.engine.optimizer import clip_gradients, create_optimizer, set_learning_rates
 from trainyard_trainer.engine.rng import RngState, capture_rng, preserved_state, restore_rng, seed_everything
 from trainyard_trainer.engine.state import TrainingState, pack_state, read_state, write_state
@@ -66,7 +67,14 @@ def test_state_round_trips_bit_for_bit(tmp_path: Path) -> None:
     make_step(groups, optimizer)
     window.add(step=1, cursors=[Cursor()], losses=[torch.tensor(2.5)], loss_weight=5, grad_norm=torch.tensor(1.0))
     state = TrainingState(step=1, cursor=Cursor(2, 3), items=7, metrics={"loss": 0.1}, evaluated_step=1, best_value=0.1)
-    packed = pack_state(state=state, optimizer=optimizer, losses=window, rng=capture_rng(CPU), metrics_length=11)
+    packed = pack_state(
+        state=state,
+        optimizer=optimizer,
+        masters=MasterWeights(groups),
+        losses=window,
+        rng=capture_rng(CPU),
+        metrics_length=11,
+    )
     write_state(tmp_path, *packed)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
 
@@ -74,7 +82,7 @@ def test_state_round_trips_bit_for_bit(tmp_path: Path) -> None:
     for copy, group in zip(copies, groups, strict=True):
         copy.parameters[0].data.copy_(group.parameters[0])
     fresh, empty = create_optimizer(copies), LossAccumulator(CPU, ToyData())
-    restored, _rng, length = read_state(tmp_path, optimizer=fresh, losses=empty)
+    restored, _rng, length = read_state(tmp_path, optimizer=fresh, masters=MasterWeights(copies), losses=empty)
     assert (restored, length) == (state, 11)
     assert empty.take() == {"loss": 0.5, "gradNorm": 0.0}
     make_step(groups, optimizer)
@@ -83,15 +91,16 @@ def test_state_round_trips_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_state_of_an_older_trainer_is_read(tmp_path: Path) -> None:
-    optimizer, losses = create_optimizer(two_groups()), LossAccumulator(CPU, ToyData())
+    groups = two_groups()
+    optimizer, losses, masters = create_optimizer(groups), LossAccumulator(CPU, ToyData()), MasterWeights(groups)
     state = TrainingState(step=1, items=7, best_value=0.1)
     tensors, document = pack_state(
-        state=state, optimizer=optimizer, losses=losses, rng=capture_rng(CPU), metrics_length=11
+        state=state, optimizer=optimizer, masters=masters, losses=losses, rng=capture_rng(CPU), metrics_length=11
     )
     assert (document["training"]["tokens"], document["training"]["best_loss"]) == (7, 0.1)
     del document["training"]["objective"]
     write_state(tmp_path, tensors, document)
-    restored, _rng, _length = read_state(tmp_path, optimizer=optimizer, losses=losses)
+    restored, _rng, _length = read_state(tmp_path, optimizer=optimizer, masters=masters, losses=losses)
     assert restored == state
 
 

@@ -96,6 +96,7 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
     run = _Run(config, shape)
     parts = {"weights": _weights(run), "quantisation constants": _constants(run)}
     parts |= {"adapters": _FP32 * sum(run.adapter_sizes), "modules trained whole": _copies(run)}
+    parts |= {"fp32 copies of the weights": _masters(run)}
     gradients = run.width * run.whole + parts["adapters"]
     activations, working = _activations(run, recompute)
     head = _head(run)
@@ -104,6 +105,10 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
         # Gradients grow while activations are freed: the peak holds the larger of both.
         gradients = max(0, gradients + working - activations - head)
         parts["gradients"] = gradients
+    in_fp32 = _FP32 * run.whole + parts["adapters"]
+    if in_fp32 > gradients + activations + max(head, working):
+        # The optimizer's step comes after all activations are freed, with the gradients in fp32.
+        parts["gradients"], activations, head, working = in_fp32, 0, 0, 0
     parts |= {"activations": activations, "logits and working memory": max(head, working)}
     if config.method == "full" and config.processes > 1:
         parts = _spread(run, parts)
@@ -122,7 +127,8 @@ def _spread(run: _Run, parts: dict[str, int]) -> dict[str, int]:
     blocks = sum(rows * columns for rows, columns in run.shape.linear().values())
     block, rest = blocks // run.shape.layers, run.shape.parameters - blocks
     gathered = {"weights": run.width * (rest + 2 * block), "gradients": (run.width + _FP32) * max(rest, block)}
-    shared = {name: -(-parts[name] // run.config.processes) for name in ("weights", "gradients", "optimizer")}
+    names = ("weights", "fp32 copies of the weights", "gradients", "optimizer")
+    shared = {name: -(-parts[name] // run.config.processes) for name in names}
     spread = {**parts, **{name: size + gathered.get(name, 0) for name, size in shared.items()}}
     # Every process loads the whole model before it is sharded.
     return {**spread, "whole model while loading": max(0, parts["weights"] - sum(spread.values()))}
@@ -134,12 +140,12 @@ def context_bytes(config: RunConfig) -> int:
 
 
 def checkpoint_copy(config: RunConfig, shape: ModelShape) -> int:
-    """Return the bytes of host memory for the copy of a checkpoint: trained weights and moments.
+    """Return the bytes of host memory for the copy of a checkpoint: trained weights, their fp32 copies and moments.
 
     The copy is kept from the first checkpoint to the end of the run.
     """
     run = _Run(config, shape)
-    return run.width * run.whole + _FP32 * sum(run.adapter_sizes) + _moments(run)
+    return run.width * run.whole + _masters(run) + _FP32 * sum(run.adapter_sizes) + _moments(run)
 
 
 def _adapted(config: RunConfig, shape: ModelShape) -> dict[str, tuple[int, int]]:
@@ -189,10 +195,15 @@ def _copies(run: _Run) -> int:
     return 0 if run.config.method == "full" else run.width * run.whole
 
 
+def _masters(run: _Run) -> int:
+    """The optimizer updates fp32 copies of 16-bit weights (`engine.master_weights`)."""
+    return 0 if run.width == _FP32 else _FP32 * run.whole
+
+
 def _moments(run: _Run) -> int:
     traits = OPTIMIZERS[run.config.optimization.optimizer]
     if not traits.is_8bit:
-        return traits.moments * (run.width * run.whole + _FP32 * sum(run.adapter_sizes))
+        return traits.moments * _FP32 * (run.whole + sum(run.adapter_sizes))
     small = sum(size for size in run.adapter_sizes if size < _LEAST_8BIT_SIZE)
     large = run.whole + sum(run.adapter_sizes) - small
     return traits.moments * (_FP32 * small + large + _FP32 * (large // 256))

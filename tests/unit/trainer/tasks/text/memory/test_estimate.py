@@ -16,6 +16,7 @@ from tests.unit.trainer.tasks.text.memory.configs import BATCH, BF16, LAYERS, VO
 from tests.unit.trainer.tasks.text.memory.live import LiveBytes
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.engine.host_copy import HostCopy
+from trainyard_trainer.engine.master_weights import MasterWeights
 from trainyard_trainer.engine.optimizer import create_optimizer, pack_optimizer
 from trainyard_trainer.engine.task import ParameterGroup
 from trainyard_trainer.errors import NotFoundError
@@ -48,9 +49,10 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
     model, cpu = load(directory, config, recompute), torch.device("cpu")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
-    optimizer = create_optimizer([group], config.optimization.optimizer)
+    masters = MasterWeights([group])
+    optimizer = create_optimizer(masters.groups, config.optimization.optimizer)
     batch, live = full_batch(BATCH, config.llm.max_length), LiveBytes()
-    for tensor in held_tensors(model):
+    for tensor in (*held_tensors(model), *masters.tensors().values()):
         live.hold(tensor)
     rows = find_chunk_rows(model, cpu)
     with live:
@@ -58,7 +60,9 @@ def measured_peak(directory: Path, config: RunConfig, recompute: Recompute) -> i
             live.peak = live.now
             for _ in range(micro_steps):
                 torch.autograd.backward(summed_loss(model, batch, rows))
+            masters.take_gradients()
             optimizer.step()
+            masters.publish()
             optimizer.zero_grad()
     return live.peak
 
@@ -79,6 +83,8 @@ def held_tensors(model: Any) -> Iterator[torch.Tensor]:
         pytest.param("full", "full", {}, id="full, recomputed"),
         pytest.param("full", "none", {"optimization": {"gradientAccumulation": 1}}, id="full, no accumulation"),
         pytest.param("full", "none", {"optimization": {"optimizer": "adamw8bit"}}, id="full, 8-bit optimizer"),
+        pytest.param("full", "none", {**BF16, "llm": {"maxLength": 64}}, id="full, bf16"),
+        pytest.param("full", "full", BF16, id="full, bf16, recomputed"),
         pytest.param("lora", "none", {"adapter": {"rank": 16}}, id="lora"),
         pytest.param("lora", "full", {"adapter": {"rank": 16}}, id="lora, recomputed"),
         pytest.param("lora", "none", {"adapter": {"dropout": 0.1}}, id="lora, dropout"),
@@ -120,12 +126,14 @@ def test_checkpoint_copy_is_as_large_as_predicted(
         model = add_adapter(model, config.adapter, seed=0, base="tiny", revision=None)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group = ParameterGroup(name="all", parameters=trained, learning_rate=1e-4, weight_decay=0.0)
-    optimizer = create_optimizer([group], config.optimization.optimizer)
+    masters = MasterWeights([group])
+    optimizer = create_optimizer(masters.groups, config.optimization.optimizer)
     for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
+    masters.take_gradients()
     optimizer.step()
     weights = adapter_weights(model) if config.adapter else model.state_dict()
-    copies, _wait = HostCopy().take({**weights, **pack_optimizer(optimizer)[0]})
+    copies, _wait = HostCopy().take({**weights, **masters.tensors(), **pack_optimizer(optimizer)[0]})
     measured = sum(tensor.nbytes for tensor in copies.values())
     assert checkpoint_copy(config, read_shape(tiny_model, "tiny")) == pytest.approx(measured, rel=0.01)
 
