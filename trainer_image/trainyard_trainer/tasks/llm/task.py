@@ -31,6 +31,7 @@ from trainyard_trainer.tasks.text.evaluate import mean_loss
 from trainyard_trainer.tasks.text.export.format import ExportJob
 from trainyard_trainer.tasks.text.loss import find_chunk_rows, summed_loss
 from trainyard_trainer.tasks.text.models.adapter import adapter_weights, add_adapter, load_adapter, save_adapter
+from trainyard_trainer.tasks.text.models.attention import has_eager_attention
 from trainyard_trainer.tasks.text.models.full import load_model_weights, save_model
 from trainyard_trainer.tasks.text.models.libraries import import_libraries
 from trainyard_trainer.tasks.text.models.loading import load_base_model
@@ -201,6 +202,12 @@ def _load_model(context: RunContext, base: LocalModel, recompute: Recompute) -> 
         device=context.device,
         quantization=config.quantization,
     )
+    if has_eager_attention(model):
+        context.log(
+            "EagerAttention",
+            f"{base.name} has an architecture without fused attention: every layer keeps a matrix of all pairs of"
+            " tokens, so memory and time grow with the square of llm.maxLength, and the memory plan is too low.",
+        )
     if config.adapter is not None:
         seed = config.optimization.seed
         model = add_adapter(model, config.adapter, seed=seed, base=base.reference, revision=base.revision)

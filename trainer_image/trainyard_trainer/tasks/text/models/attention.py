@@ -21,6 +21,11 @@ _in_packed_call: ContextVar[bool] = ContextVar("in_packed_call", default=False)
 """transformers builds masks before it calls the layers, without the boundaries."""
 
 
+def has_eager_attention(model: Any) -> bool:
+    """Whether the model computes whole attention matrices: its architecture supports no fused attention."""
+    return _implementation(model) == "eager"
+
+
 def can_use_boundaries(model: Any) -> bool:
     """Whether the model's attention can be replaced, and its device has a kernel for its type."""
     base = _base(model)

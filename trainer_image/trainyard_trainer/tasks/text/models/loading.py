@@ -16,6 +16,8 @@ from trainyard_trainer.errors import ConfigurationError, GpuMemoryError, NotFoun
 from trainyard_trainer.tasks.text.models.library_logging import quiet_libraries
 from trainyard_trainer.tasks.text.models.quantization import disable_weight_repacking, quantization_config
 
+_NO_SDPA = "does not support an attention implementation through torch.nn.functional.scaled_dot_product_attention"
+"""In the refusal of transformers."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -27,7 +29,9 @@ def load_base_model(
     device: torch.device,
     quantization: Quantization | None = None,
 ) -> Any:
-    """Load a causal language model with SDPA attention, its weights as stored or quantised.
+    """Load a causal language model, its weights as stored or quantised.
+
+    Attention is SDPA's, or eager where the architecture has no other (soft caps of logits, attention sinks).
 
     Args:
         directory: Its files.
@@ -42,19 +46,30 @@ def load_base_model(
         NotFoundError: Weights are missing or unreadable.
     """
     quiet_libraries()
-    from transformers import AutoModelForCausalLM
-
-    options: dict[str, Any] = {"dtype": DTYPES[precision], "attn_implementation": "sdpa", "device_map": {"": device}}
+    options: dict[str, Any] = {"dtype": DTYPES[precision], "device_map": {"": device}}
     if quantization is not None:
         options["quantization_config"] = quantization_config(quantization, DTYPES[precision])
     with _translated(name):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(directory), local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
-        )
+        model, report = _from_pretrained(directory, options)
     _check_complete(name, report)
     if quantization is not None:
         disable_weight_repacking(model)
     return model
+
+
+def _from_pretrained(directory: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    always = {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True, **options}
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(str(directory), attn_implementation="sdpa", **always)
+    except ValueError as error:
+        # Raised before any weight is read.
+        if _NO_SDPA not in str(error):
+            raise
+        loaded = AutoModelForCausalLM.from_pretrained(str(directory), attn_implementation="eager", **always)
+    model, report = loaded
+    return model, report
 
 
 @contextmanager
