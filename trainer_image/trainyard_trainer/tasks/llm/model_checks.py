@@ -10,6 +10,7 @@ from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.batches import TextBatches
 from trainyard_trainer.tasks.text.export.stored_weights import is_quantized
+from trainyard_trainer.tasks.text.models.quantization import count_quantized
 from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 from trainyard_trainer.tasks.text.prepare import Prepared
 
@@ -64,3 +65,26 @@ def check_packing(context: RunContext, model: Any) -> None:
             "Set spec.llm.packing: false.",
         )
     enable_boundary_attention(model, vocabulary, context.device)
+
+
+_NEGLIGIBLE = 0.05
+"""Share of the matrices that may stay in 16 bits without a warning: routers, for example."""
+
+
+def check_quantized(context: RunContext, model: Any, base: LocalModel) -> None:
+    """Refuse qlora where nothing of the model is in 4 bits, and warn where much is not."""
+    found = count_quantized(model)
+    if found.values == 0:
+        raise ConfigurationError(
+            f"No matrix of {base.name} can be stored in 4 bits: its layers ({model.config.model_type}) are not plain"
+            " linear layers.",
+            "Use method: lora.",
+        )
+    if found.rest > _NEGLIGIBLE * (found.rest + found.values):
+        share = found.rest / (found.rest + found.values)
+        context.log(
+            "PartlyQuantized",
+            f"{share:.0%} of the matrices of {base.name} stay in {context.config.optimization.precision}"
+            f" ({found.rest_bytes / 2**30:.1f} GiB), for example {found.example}: only plain linear layers are stored"
+            " in 4 bits, and experts of a mixture are not. The memory plan counts them so.",
+        )

@@ -24,7 +24,13 @@ from trainyard_trainer.tasks.llm.export_formats import (
     write_export,
 )
 from trainyard_trainer.tasks.llm.memory import plan_memory
-from trainyard_trainer.tasks.llm.model_checks import check_lengths, check_method, check_packing, check_tokens
+from trainyard_trainer.tasks.llm.model_checks import (
+    check_lengths,
+    check_method,
+    check_packing,
+    check_quantized,
+    check_tokens,
+)
 from trainyard_trainer.tasks.llm.rows import access_of, fetch_rows, prepare_rows
 from trainyard_trainer.tasks.text.batches import TextBatch, TextBatches
 from trainyard_trainer.tasks.text.evaluate import mean_loss
@@ -202,6 +208,8 @@ def _load_model(context: RunContext, base: LocalModel, recompute: Recompute) -> 
         device=context.device,
         quantization=config.quantization,
     )
+    if config.quantization is not None:
+        check_quantized(context, model, base)
     if has_eager_attention(model):
         context.log(
             "EagerAttention",

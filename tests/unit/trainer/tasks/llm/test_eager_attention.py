@@ -63,4 +63,4 @@ def test_a_run_trains_and_says_what_its_attention_costs(tmp_path: Path, name: st
 def test_packing_is_refused_where_rows_would_see_each_other(tmp_path: Path) -> None:
     ended = train(config(tmp_path, save("gpt_oss", tmp_path / "model"), "run", "lora"))
     assert ended.exit_code == 64
-    assert "Set spec.llm.packing: false." in (ended.message or "")
+    assert "packing: false" in (ended.advice or "")

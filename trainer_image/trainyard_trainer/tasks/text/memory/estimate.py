@@ -124,7 +124,7 @@ def _spread(run: _Run, parts: dict[str, int]) -> dict[str, int]:
     Weights outside the blocks stay whole through a step, beside the block in use and the next one. Whole gradients, and
     the fp32 copy in which they are summed, exist for one of them at a time.
     """
-    blocks = sum(rows * columns for rows, columns in run.shape.linear().values())
+    blocks = sum(rows * columns for rows, columns in run.shape.linear().values()) + run.shape.experts
     block, rest = blocks // run.shape.layers, run.shape.parameters - blocks
     gathered = {"weights": run.width * (rest + 2 * block), "gradients": (run.width + _FP32) * max(rest, block)}
     names = ("weights", "fp32 copies of the weights", "gradients", "optimizer")
@@ -308,5 +308,6 @@ def flops_per_token(config: RunConfig, shape: ModelShape) -> float:
     own gradient where it is trained.
     """
     run = _Run(config, shape)
-    weights = sum(rows * columns for rows, columns in shape.linear().values()) + shape.vocabulary * shape.hidden
+    weights = sum(rows * columns for rows, columns in shape.linear().values()) + shape.experts
+    weights += shape.vocabulary * shape.hidden
     return 6.0 * weights if config.method == "full" else 4.0 * weights + 6.0 * sum(run.adapter_sizes)

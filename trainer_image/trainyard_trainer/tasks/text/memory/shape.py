@@ -16,6 +16,8 @@ from trainyard_trainer.sources.safetensors_headers import MAX_HEADER_BYTES, is_w
 
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers", "vocab_size")
 """What a known architecture has in config.json."""
+_EXPERTS = ".experts."
+"""In the names of the tensors of a mixture's experts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,20 @@ class ModelShape:
         return sum(prod(shape) for shape in self.tensors.values())
 
     def linear(self) -> dict[str, tuple[int, int]]:
-        """Return (outputs, inputs) of the blocks' linear layers by module name: the targets of adapters and 4 bits."""
+        """Return (outputs, inputs) of the blocks' linear layers by module name: the targets of adapters and 4 bits.
+
+        Experts are not among them: transformers loads all of a layer as one tensor.
+        """
         return {
             name.removesuffix(".weight"): (shape[0], shape[1])
             for name, shape in self.tensors.items()
-            if len(shape) == 2 and name.endswith(".weight") and not _is_vocabulary(name)
+            if len(shape) == 2 and name.endswith(".weight") and not _is_vocabulary(name) and _EXPERTS not in name
         }
+
+    @property
+    def experts(self) -> int:
+        """Values of the experts' matrices."""
+        return sum(prod(shape) for name, shape in self.tensors.items() if _EXPERTS in name and len(shape) > 1)
 
 
 def read_shape(directory: Path, name: str) -> ModelShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +21,39 @@ def quantization_config(quantization: Quantization, compute_dtype: torch.dtype) 
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+class Quantized(NamedTuple):
+    """What of a model's matrices is stored in 4 bits; embeddings and the head never are.
+
+    Attributes:
+        values: Number of values in 4 bits.
+        rest: Number of values of the other matrices.
+        rest_bytes: Their bytes.
+        example: The largest of those matrices; empty if there is none.
+    """
+
+    values: int
+    rest: int
+    rest_bytes: int
+    example: str
+
+
+def count_quantized(model: Any) -> Quantized:
+    """Count the values of a loaded model's matrices. transformers quantises plain linear layers and no others."""
+    vocabulary = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
+    values, rest = 0, {}
+    for name, parameter in model.named_parameters():
+        if (state := getattr(parameter, "quant_state", None)) is not None:
+            values += state.shape.numel()
+        elif parameter.ndim > 1 and id(parameter) not in vocabulary:
+            rest[name] = parameter
+    return Quantized(
+        values=values,
+        rest=sum(parameter.numel() for parameter in rest.values()),
+        rest_bytes=sum(parameter.nbytes for parameter in rest.values()),
+        example=max(rest, key=lambda name: rest[name].numel(), default=""),
     )
 
 
