@@ -16,6 +16,8 @@ from trainyard_trainer.tasks.text.memory.shape import ModelShape
 
 _MOST_ADVICE = 3
 _ADVICE_LIMIT = 256
+_SHORT = 0.7
+"""Share of the device above which a report has advice; below it, the advice would only distract."""
 _MODES: tuple[Mode, ...] = ("none", "selective", "full", "offload")
 _Change = tuple[str, RunConfig, Recompute]
 """Advice, and the run config and recompute mode that it results in."""
@@ -28,7 +30,8 @@ def describe(found: Estimate, config: RunConfig, shape: ModelShape, free: FreeMe
         f"{config.method}, {options.precision}, {options.batch_size} x {config.llm.max_length} tokens per "
         f"forward pass, {options.optimizer}, recompute {found.recompute}"
     )
-    advised = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT]
+    is_short = free.device is None or found.peak > _SHORT * free.device
+    advised = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT] if is_short else ""
     return MemoryEstimate(
         bytes=found.peak,
         least_bytes=_least(config, shape, found),

@@ -188,3 +188,11 @@ def test_recompute_is_advised_where_not_used() -> None:
 
 def log_lines(directory: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (directory / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_report_has_advice_only_where_memory_is_short() -> None:
+    shape = llama_8b()
+    found = estimate(LARGE, shape, FULL)
+    assert describe(found, LARGE, shape, FreeMemory(found.peak)).advice is not None
+    assert describe(found, LARGE, shape, FreeMemory(2 * found.peak)).advice is None
+    assert describe(found, LARGE, shape, FreeMemory()).advice is not None
