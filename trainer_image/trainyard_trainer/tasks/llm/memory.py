@@ -12,7 +12,7 @@ from trainyard_trainer.memory.host import free_memory
 from trainyard_trainer.memory.recompute import Mode, Recompute, recompute_of
 from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.memory.estimate import checkpoint_copy, context_bytes, estimate, flops_per_token
-from trainyard_trainer.tasks.text.memory.plan import describe, gib
+from trainyard_trainer.tasks.text.memory.plan import advice_text, describe, gib
 from trainyard_trainer.tasks.text.memory.recompute_policy import FreeMemory, choose_recompute
 from trainyard_trainer.tasks.text.memory.shape import ModelShape, read_shape
 
@@ -40,7 +40,7 @@ def plan_memory(context: RunContext, base: LocalModel) -> Planned:
     free = _free_memory(context, shape)
     found = estimate(config, shape, choose_recompute(config, shape, free))
     report = describe(found, config, shape, free)
-    advice = report.advice or "use a larger GPU"
+    advice = advice_text(config, shape, found.recompute) or "use a larger GPU"
     context.memory(report, f"{advice[0].upper()}{advice[1:]}. Predicted peak: {gib(found.peak)}.")
     limit = "" if free.device is None else f" of {gib(free.device)}"
     context.log("MemoryPlan", f"Predicted peak: {gib(found.peak)}{limit} ({report.basis}).")

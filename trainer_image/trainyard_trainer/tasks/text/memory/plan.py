@@ -31,7 +31,7 @@ def describe(found: Estimate, config: RunConfig, shape: ModelShape, free: FreeMe
         f"forward pass, {options.optimizer}, recompute {found.recompute}"
     )
     is_short = free.device is None or found.peak > _SHORT * free.device
-    advised = "; ".join(advice(config, shape, found.recompute))[:_ADVICE_LIMIT] if is_short else ""
+    advised = advice_text(config, shape, found.recompute) if is_short else ""
     return MemoryEstimate(
         bytes=found.peak,
         least_bytes=_least(config, shape, found),
@@ -39,6 +39,11 @@ def describe(found: Estimate, config: RunConfig, shape: ModelShape, free: FreeMe
         device_bytes=free.device,
         advice=advised or None,
     )
+
+
+def advice_text(config: RunConfig, shape: ModelShape, recompute: Recompute) -> str:
+    """Return the advice as one line of bounded length; empty where nothing helps."""
+    return "; ".join(advice(config, shape, recompute))[:_ADVICE_LIMIT]
 
 
 def _least(config: RunConfig, shape: ModelShape, found: Estimate) -> int:
