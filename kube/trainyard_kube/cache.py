@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, ValuesView
 from typing import Generic, NamedTuple, TypeVar
@@ -43,7 +44,7 @@ class Cache(Generic[V]):
         self._trim, self._on_change = trim, on_change
         self._values: dict[str, V] = {}
         self._versions: dict[str, int] = {}
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._tombstones: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._values)
@@ -65,15 +66,24 @@ class Cache(Generic[V]):
         return self._versions.get(obj["metadata"]["uid"], -1) >= version_of(obj)
 
     def put(self, obj: Object) -> bool:
-        """Store an object unless a newer version of it is cached or it was deleted; return whether it was stored."""
+        """Store an object unless a newer version of it is cached or it was deleted; return whether it was stored.
+
+        An object that left the selection of a watch looks deleted. The API server's answer to a read shows that it
+        exists: its version is the one of the deletion event or a later one, which no deleted object has.
+        """
         # Checked before the object is trimmed: most events repeat the answer to a write of this process.
-        if self.has(obj) or obj["metadata"]["uid"] in self._tombstones:
+        if self.has(obj) or self._is_buried(obj["metadata"]["uid"], version_of(obj)):
             return False
         return self._store(self.entry(obj))
 
-    def delete(self, obj: Object) -> None:
-        """Remove a deleted object, given its last state."""
-        self._remove(obj["metadata"]["uid"], self._trim(obj))
+    def delete(self, obj: Object, *, for_good: bool = False) -> None:
+        """Remove a deleted object, given its last state.
+
+        Args:
+            obj: The object, as the event of its deletion shows it.
+            for_good: Whether the API server does not find it any more; then no version of it is stored again.
+        """
+        self._remove(obj["metadata"]["uid"], self._trim(obj), math.inf if for_good else version_of(obj))
 
     def replace(self, entries: Iterable[Entry[V]], version: int) -> list[V]:
         """Apply a complete list: newer objects are stored, missing ones that are not newer than the list are removed.
@@ -85,7 +95,7 @@ class Cache(Generic[V]):
         changed: list[V | None] = []
         for uid in [uid for uid, cached in self._versions.items() if uid not in listed and cached <= version]:
             last = self._values.get(uid)
-            self._remove(uid, last)
+            self._remove(uid, last, version)
             changed.append(last)
         changed += [entry.value for entry in listed.values() if self._store(entry)]
         return [value for value in changed if value is not None]
@@ -100,8 +110,9 @@ class Cache(Generic[V]):
         self._values[uid] = value
 
     def _store(self, entry: Entry[V]) -> bool:
-        if entry.uid in self._tombstones or self._versions.get(entry.uid, -1) >= entry.version:
+        if self._is_buried(entry.uid, entry.version) or self._versions.get(entry.uid, -1) >= entry.version:
             return False
+        self._tombstones.pop(entry.uid, None)
         before = self._values.pop(entry.uid, None) if entry.value is None else self._values.get(entry.uid)
         self._versions[entry.uid] = entry.version
         if entry.value is not None:
@@ -110,9 +121,13 @@ class Cache(Generic[V]):
             self._on_change(entry.uid, before, entry.value)
         return True
 
-    def _remove(self, uid: str, last: V | None) -> None:
-        """Remove an object and keep its UID, so that an older list or event does not restore it."""
-        self._tombstones[uid] = None
+    def _is_buried(self, uid: str, version: int) -> bool:
+        """Return whether a version of an object is from before its removal."""
+        return version < self._tombstones.get(uid, -1)
+
+    def _remove(self, uid: str, last: V | None, version: float) -> None:
+        """Remove an object and keep its UID with the version, so that an older list or event does not restore it."""
+        self._tombstones[uid] = max(version, self._tombstones.get(uid, -1))
         if len(self._tombstones) > _TOMBSTONES:
             self._tombstones.popitem(last=False)
         self._versions.pop(uid, None)

@@ -105,8 +105,8 @@ class Store:
         return self.key_of(kind, obj)
 
     def remove(self, kind: str, obj: Object) -> Key | None:
-        """Remove a deleted object and return its owner's key."""
-        self._caches[kind].delete(obj)
+        """Remove an object that the API server does not find any more, and return its owner's key."""
+        self._caches[kind].delete(obj, for_good=True)
         return self.key_of(kind, obj)
 
     def forget_deleted(self, kind: str, owner_uid: str, children: Iterable[Object]) -> None:
@@ -142,6 +142,7 @@ class Store:
         if after is not None:
             owner = spec.owner_uid(decompressed(after))
             self._children.setdefault((spec.kind, owner), {})[uid] = None
+            self._deleted.get((spec.kind, owner), {}).pop(uid, None)
             if owner in self._final:
                 self._compress(spec.kind, uid)
             return

@@ -84,7 +84,7 @@ class Reconciler(Generic[ObservationT]):
             resource.remove(observed.obj)
         resource.ingest(current)
         same: bool = current["metadata"].get("generation") == metadata.get("generation")
-        return same and "deletionTimestamp" not in current["metadata"]
+        return same and ("deletionTimestamp" in current["metadata"]) is observed.is_being_deleted
 
     async def _carry_out(self, observed: ObservationT, plan: Plan) -> Result:
         try:

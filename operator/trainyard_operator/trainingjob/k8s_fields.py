@@ -6,7 +6,8 @@ from trainyard_crds.constants import TRAINER_CONTAINER
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import holds
 
-_ENDED_POD_PHASES = ("Succeeded", "Failed")
+ENDED_POD_PHASES = ("Succeeded", "Failed")
+"""Phases of a pod whose containers all ended."""
 
 
 def job_finished(child: Object | None) -> bool:
@@ -42,7 +43,7 @@ def pod_phase(pod: Object) -> str:
 
 def pod_ended(pod: Object) -> bool:
     """Return whether all containers of a pod ended, so that it holds no GPU."""
-    return is_gone(pod) or pod_phase(pod) in _ENDED_POD_PHASES
+    return is_gone(pod) or pod_phase(pod) in ENDED_POD_PHASES
 
 
 def container_state(pod: Object) -> Object:

@@ -42,7 +42,7 @@ class Observer:
             obj=job,
             spec=spec,
             spec_error=spec_error,
-            child=next((child for child in self._jobs(uid, TRAIN_ROLE) if child["metadata"]["name"] == name), None),
+            child=next((child for child in self._jobs(uid) if child["metadata"]["name"] == name), None),
             pods=self._pods(uid, TRAIN_ROLE),
             check=next(iter(self._jobs(uid, CHECK_ROLE)), None),
             check_pods=self._pods(uid, CHECK_ROLE),
@@ -51,10 +51,10 @@ class Observer:
             unreachable_nodes=unreachable_nodes,
         )
 
-    def _jobs(self, uid: str, role: str) -> list[Object]:
-        return [
-            child for child in self._store.children(ResourceKind.JOBS, uid, {ROLE_LABEL: role}) if owned_by(child, uid)
-        ]
+    def _jobs(self, uid: str, role: str | None = None) -> list[Object]:
+        """Return the Jobs of an owner; the training Job has its name, so its labels do not matter."""
+        selected = {} if role is None else {ROLE_LABEL: role}
+        return [child for child in self._store.children(ResourceKind.JOBS, uid, selected) if owned_by(child, uid)]
 
     def _pods(self, uid: str, role: str) -> tuple[Object, ...]:
         return tuple(self._store.children(ResourceKind.PODS, uid, {ROLE_LABEL: role}))

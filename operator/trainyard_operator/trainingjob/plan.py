@@ -12,8 +12,10 @@ from trainyard_operator.admission.decision import Admission, admit_immediately
 from trainyard_operator.reconcile.plan import Deletion, Need, Plan
 from trainyard_operator.trainingjob.conditions import is_final
 from trainyard_operator.trainingjob.k8s_fields import is_being_deleted, job_finished
+from trainyard_operator.trainingjob.missing_job import repaired_labels, with_training_job
 from trainyard_operator.trainingjob.model import Decision, Observed, RenderSettings
 from trainyard_operator.trainingjob.pods.attempts import job_history
+from trainyard_operator.trainingjob.policies.deletion import is_held_by_others
 from trainyard_operator.trainingjob.policies.kueue_handoff import child_patches, queue_remark
 from trainyard_operator.trainingjob.policies.memory import memory_caution
 from trainyard_operator.trainingjob.policies.post_run_exports import plan_exports
@@ -32,10 +34,17 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     The plan depends on nothing else, so one that was carried out in part is simply made again. A finished job never
     starts again, whatever happens to its children.
     """
-    if observed.is_being_deleted:
+    if observed.is_being_deleted and (is_final(observed) or not is_held_by_others(observed)):
         return Plan()  # the garbage collector deletes the children
     if is_final(observed):
         return _plan_finished(observed, settings, now)
+    found = with_training_job(observed)
+    if isinstance(found, Need):
+        return Plan(need=found)
+    return _plan_unfinished(found, settings, now, admit)
+
+
+def _plan_unfinished(observed: Observed, settings: RenderSettings, now: datetime, admit: Admit) -> Plan:
     history = job_history(observed, now)
     if isinstance(history, Need):
         return Plan(need=history)
@@ -44,13 +53,14 @@ def plan(observed: Observed, settings: RenderSettings, now: datetime, admit: Adm
     decision = _decide(context)
     if isinstance(decision, Need):
         return Plan(need=decision)
+    repairs = repaired_labels(observed)
     if decision.phase is None:
-        return Plan(create=decision.create, requeue_after=decision.requeue_after)
+        return Plan(create=decision.create, patches=repairs, requeue_after=decision.requeue_after)
     patch = merge_patch(observed.status, desired_status(observed, decision, history, admission, now))
     final = decision.phase in FINAL_PHASES
     return Plan(
         create=decision.create,
-        patches=child_patches(observed, decision, admission),
+        patches=(*repairs, *child_patches(observed, decision, admission)),
         delete=decision.delete,
         status=patch or None,
         note=note(observed, decision),

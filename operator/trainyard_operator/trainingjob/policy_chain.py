@@ -14,6 +14,9 @@ from trainyard_operator.trainingjob.k8s_fields import job_finished, job_suspende
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.completion import complete, succeeded
 from trainyard_operator.trainingjob.policies.deadlines import enforce_limits
+from trainyard_operator.trainingjob.policies.deleted_job import end_without_job
+from trainyard_operator.trainingjob.policies.deletion import end_deleted
+from trainyard_operator.trainingjob.policies.foreign_suspension import follow_foreign_suspension
 from trainyard_operator.trainingjob.policies.gang_restart import restart_gang
 from trainyard_operator.trainingjob.policies.kueue_handoff import (
     fail_inadmissible,
@@ -70,17 +73,20 @@ def _complete_finished(context: PolicyContext) -> Decision | Need | None:
 
 _Policy = Callable[[PolicyContext], Decision | Need | None]
 _POLICIES: tuple[_Policy, ...] = (
+    end_deleted,
     _complete_finished,
     _succeed_while_stopping,
     end_with_namespace,
     restore,
     stop,
+    end_without_job,
     enforce_retry_limit,
     end_with_trainer,
     _await_verdict,
     enforce_limits,
     refuse_local_queue,
     suspend,
+    follow_foreign_suspension,
     restart_gang,
     time_out_start,
     follow_kueue_eviction,

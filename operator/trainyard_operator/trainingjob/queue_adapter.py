@@ -25,6 +25,7 @@ from trainyard_operator.trainingjob.kueue_adapter import kueue_admission
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.resources import job_key
 from trainyard_operator.trainingjob.run_identity import is_restoring
+from trainyard_operator.trainingjob.suspender import foreign_suspender
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class TrainingJobCandidate:
         """Whether it is to run, now or later."""
         spec = self.observed.spec
         deleted = "deletionTimestamp" in self.observed.job["metadata"]
-        restoring = is_restoring(self.observed)
-        return not (deleted or self.is_final or restoring or spec.suspend or spec.stop is not None)
+        held = spec.suspend or spec.stop is not None or foreign_suspender(self.observed) is not None
+        return not (deleted or self.is_final or held or is_restoring(self.observed))
 
     @property
     def is_running(self) -> bool:

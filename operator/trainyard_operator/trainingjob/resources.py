@@ -48,6 +48,8 @@ def jobs_on_node(store: Store, node: str) -> set[Key]:
     return store.owners_of(ResourceKind.PODS, lambda pod: pod["spec"].get("nodeName") == node)
 
 
+SUSPENDED_BY = "suspendedBy"
+"""Where a trimmed Job that is suspended names the field manager that set `spec.suspend`."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _METADATA = (
     "name",
@@ -68,11 +70,15 @@ _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 def trim_training_job(obj: Object) -> Object:
     """Return a TrainingJob without managed fields and without the annotation that repeats the whole object."""
-    kept = {key: value for key, value in (obj["metadata"].get("annotations") or {}).items() if key != LAST_APPLIED}
+    metadata = obj["metadata"]
+    kept = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != LAST_APPLIED}
+    finalizers = metadata.get("finalizers") if "deletionTimestamp" in metadata else None
     return {
         "apiVersion": obj.get("apiVersion"),
         "kind": obj.get("kind"),
-        "metadata": _pick(obj["metadata"], _METADATA) | ({"annotations": kept} if kept else {}),
+        "metadata": _pick(metadata, _METADATA)
+        | ({"annotations": kept} if kept else {})
+        | ({"finalizers": finalizers} if finalizers else {}),
         "spec": obj.get("spec") or {},
         "status": obj.get("status") or {},
     }
@@ -81,9 +87,13 @@ def trim_training_job(obj: Object) -> Object:
 def trim_job(obj: Object) -> Object:
     """Return what decisions need of a Job."""
     spec = obj.get("spec") or {}
-    annotations = _pick(obj["metadata"].get("annotations") or {}, (ENQUEUED_ANNOTATION,))
+    metadata = obj["metadata"]
+    annotations = _pick(metadata.get("annotations") or {}, (ENQUEUED_ANNOTATION,))
+    manager = _suspender(metadata) if spec.get("suspend") else None
     return {
-        "metadata": _pick(obj["metadata"], _METADATA) | ({"annotations": annotations} if annotations else {}),
+        "metadata": _pick(metadata, _METADATA)
+        | ({"annotations": annotations} if annotations else {})
+        | ({SUSPENDED_BY: manager} if manager else {}),
         "spec": _pick(spec, ("suspend", "backoffLimit")) | _image((spec.get("template") or {}).get("spec") or spec),
         "status": _status(obj, _JOB_STATUS),
     }
@@ -102,6 +112,14 @@ def trim_pod(obj: Object) -> Object:
     }
 
 
+def _suspender(metadata: Object) -> str | None:
+    """Return the field manager that last set `spec.suspend`, also from a Job that was trimmed before."""
+    for entry in metadata.get("managedFields") or []:
+        if "f:suspend" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}):
+            return str(entry.get("manager") or "")
+    return metadata.get(SUSPENDED_BY)
+
+
 def _pick(mapping: Object, keys: tuple[str, ...]) -> Object:
     return {key: mapping[key] for key in keys if key in mapping}
 
@@ -116,6 +134,13 @@ def _image(pod_spec: Object) -> Object:
     """Return the trainer's image as `image`, also from a spec that was trimmed before."""
     images = [entry["image"] for entry in pod_spec.get("containers") or [] if entry["name"] == TRAINER_CONTAINER]
     return {"image": images[0]} if images else _pick(pod_spec, ("image",))
+
+
+def _job_owner_uid(obj: Object) -> str:
+    """Return the UID of a Job's TrainingJob; the label, which any client may change, only without a reference."""
+    references = obj["metadata"].get("ownerReferences") or []
+    owners = [entry["uid"] for entry in references if entry.get("controller") and entry.get("kind") == "TrainingJob"]
+    return str(owners[0]) if owners else _owner_uid(obj)
 
 
 def _owner_uid(obj: Object) -> str:
@@ -136,7 +161,7 @@ SPECS = (
         is_final=lambda job: _phase(job) in FINAL_PHASES,
         state=_phase,
     ),
-    StoredSpec(kind=ResourceKind.JOBS, collection=paths.JOBS, labels=_LABELS, trim=trim_job, owner_uid=_owner_uid),
+    StoredSpec(kind=ResourceKind.JOBS, collection=paths.JOBS, labels=_LABELS, trim=trim_job, owner_uid=_job_owner_uid),
     StoredSpec(
         kind=ResourceKind.PODS,
         collection=paths.PODS,

@@ -83,5 +83,13 @@ def test_tombstones_are_bounded(monkeypatch: pytest.MonkeyPatch, deleted: int) -
     monkeypatch.setattr("trainyard_kube.cache._TOMBSTONES", 3)
     cache, _ = new_cache()
     for number in range(deleted):
-        cache.delete(owner(1, uid=str(number)))
+        cache.delete(owner(2, uid=str(number)))
     assert cache.put(owner(1, uid="0")) is (deleted > 3)
+
+
+@pytest.mark.parametrize(("version", "for_good", "stored"), [(4, False, False), (5, False, True), (6, True, False)])
+def test_object_that_only_left_the_selection_is_stored_again(version: int, for_good: bool, stored: bool) -> None:
+    cache, _ = new_cache()
+    cache.put(owner(4))
+    cache.delete(owner(5), for_good=for_good)
+    assert cache.put(owner(version)) is stored

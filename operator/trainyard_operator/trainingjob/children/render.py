@@ -197,7 +197,8 @@ def owner_reference(job: Object) -> Object:
     }
 
 
-def _labels(job: Object, role: str) -> dict[str, str]:
+def owner_labels(job: Object, role: str) -> dict[str, str]:
+    """Return the labels by which a child of a TrainingJob is found."""
     return {
         MANAGED_BY_LABEL: MANAGED_BY,
         JOB_NAME_LABEL: job["metadata"]["name"],
@@ -210,7 +211,7 @@ def _metadata(job: Object, name: str, role: str = TRAIN_ROLE) -> Object:
     return {
         "name": name,
         "namespace": job["metadata"]["namespace"],
-        "labels": _labels(job, role),
+        "labels": owner_labels(job, role),
         "ownerReferences": [owner_reference(job)],
     }
 
@@ -248,7 +249,7 @@ def _job(
     metadata["labels"] = {**extra.labels, **metadata["labels"]}
     if extra.annotations or annotations:
         metadata["annotations"] = {**extra.annotations, **annotations}
-    template = {"metadata": {"labels": {**extra.labels, **_labels(job, role)}}, "spec": pod_spec}
+    template = {"metadata": {"labels": {**extra.labels, **owner_labels(job, role)}}, "spec": pod_spec}
     if extra.annotations:
         template["metadata"]["annotations"] = dict(extra.annotations)
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

@@ -33,7 +33,8 @@ def complete(context: PolicyContext) -> Decision | Need:
         return succeeded(history.ending.termination)
     if holds(observed.child, "Failed"):
         return failed(observed, history, *_failure(observed, history))
-    return _checked(observed, context.settings)
+    message = _RESULT_UNKNOWN.format(uri=observed.status.get("runUri", "the run's volume"))
+    return read_result(observed, context.settings, otherwise=("ResultUnknown", message))
 
 
 def succeeded(termination: Termination | None) -> Decision:
@@ -85,8 +86,14 @@ def _failure(observed: Observed, history: History) -> tuple[str, str]:
     return reason, text
 
 
-def _checked(observed: Observed, settings: RenderSettings) -> Decision:
-    """Return what the check Job found; create the check Job where there is none."""
+def read_result(observed: Observed, settings: RenderSettings, *, otherwise: tuple[str, str]) -> Decision:
+    """Return what the check Job found on the volume; create the check Job where there is none.
+
+    Args:
+        observed: The TrainingJob.
+        settings: The operator's settings.
+        otherwise: Reason and message of the failure where no finished run is found.
+    """
     if observed.check is None:
         image = (observed.child or {}).get("spec", {}).get("image")
         # The phase stays: the GPUs are free, and the result is not known yet.
@@ -96,9 +103,8 @@ def _checked(observed: Observed, settings: RenderSettings) -> Decision:
         return succeeded(found)
     if found is None and not job_finished(observed.check):
         return Decision(phase=None)
-    uri = observed.status.get("runUri", "the run's volume")
-    message = _RESULT_UNKNOWN.format(uri=uri)
-    return Decision(phase=Phase.FAILED, reason="ResultUnknown", message=message, termination=found)
+    reason, message = otherwise
+    return Decision(phase=Phase.FAILED, reason=reason, message=message, termination=found)
 
 
 def checked_termination(observed: Observed) -> Termination | None:

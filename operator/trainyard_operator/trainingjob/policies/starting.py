@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainyard_crds.constants import child_name
 from trainyard_crds.trainingjob_resources import SHARED_ACCESS
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.reconcile.plan import Need, Refusal
@@ -13,7 +12,6 @@ from trainyard_operator.trainingjob.claim import claim_need
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies import deadlines
-from trainyard_operator.trainingjob.policies.completion import failed
 from trainyard_operator.trainingjob.policies.gang_restart import report_broken_gang
 from trainyard_operator.trainingjob.policies.namespace_termination import RECHECK_SECONDS, awaits_replacements
 from trainyard_operator.trainingjob.policies.pending_reason import NO_POD_SECONDS, no_pod_need, pending_reason
@@ -35,8 +33,6 @@ def start_or_run(context: PolicyContext) -> Decision | Need:
             if job_suspended(context.child)
             else _delay(context) or no_pod_need(context) or _run(context)
         )
-    if "jobName" in context.observed.status:
-        return _fail_deleted(context)
     if context.observed.refusal is not None:
         return _report_refusal(context, context.observed.refusal)
     return _create(context)
@@ -93,19 +89,6 @@ def _queued(context: PolicyContext) -> Decision | None:
         return Decision(phase=None)
     phase = Phase.PENDING if admission.pending else Phase.QUEUED
     return Decision(phase=phase, reason=admission.reason, message=admission.message, waits=True, suspend=False)
-
-
-def _fail_deleted(context: PolicyContext) -> Decision | Need:
-    """Fail a job whose Job is gone: its retry budget and its frozen template are lost with it."""
-    need = Need("jobs", child_name(context.observed.name, context.observed.uid))
-    if need not in context.observed.answers:
-        return need
-    text = (
-        f"The training Job {need.name} was deleted by another client. Checkpoints remain on the volume: "
-        "a new TrainingJob with spec.resumeFrom continues from them. Use spec.suspend to pause a job and spec.stop to "
-        "end it."
-    )
-    return failed(context.observed, context.history, "JobDeleted", text)
 
 
 def _report_refusal(context: PolicyContext, refusal: Refusal) -> Decision:
