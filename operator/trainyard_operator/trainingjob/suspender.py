@@ -12,7 +12,8 @@ from trainyard_operator.trainingjob.resources import SUSPENDED_BY
 
 SUSPENDED_BY_OTHER = "SuspendedByOther"
 """Reason of a job whose Job another client suspended."""
-_STARTED = (Phase.STARTING, Phase.RUNNING)
+_BEFORE = (Phase.STARTING, Phase.RUNNING, Phase.SUSPENDING)
+"""Phases until a suspension by another client is over. The operator suspends a Job in some of them, too: as itself."""
 
 
 def foreign_suspender(observed: Observed) -> str | None:
@@ -29,4 +30,4 @@ def foreign_suspender(observed: Observed) -> str | None:
         return None
     running = condition(observed.job, "Running")
     is_reported = running is not None and running["reason"] == SUSPENDED_BY_OTHER
-    return str(manager) if is_reported or observed.status.get("phase") in _STARTED else None
+    return str(manager) if is_reported or observed.status.get("phase") in _BEFORE else None

@@ -36,8 +36,8 @@ def end_without_job(context: PolicyContext) -> Decision | Need | None:
             ),
         )
     text = (
-        f"The training Job {name} was deleted by another client. Checkpoints remain on the volume; use "
-        "spec.suspend to pause a job and spec.stop to end it."
+        f"The training Job {name} was deleted by another client. Checkpoints remain on the volume: a new TrainingJob "
+        "with spec.resumeFrom continues from them. Use spec.suspend to pause a job and spec.stop to end it."
     )
     if context.history.ending is not None and context.history.ending.exit_code is not None:
         return failed(context.observed, context.history, _REASON, text)

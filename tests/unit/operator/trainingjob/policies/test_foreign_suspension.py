@@ -29,6 +29,8 @@ def test_job_suspended_by_another_client_is_reported_and_stays_so() -> None:
     saving = follow_foreign_suspension(context(running(), child=suspended("kubectl-patch"), status=RUNNING))
     assert saving is not None
     assert (saving.phase, saving.reason, saving.suspend) == ("Suspending", "SuspendedByOther", None)
+    later = context(running(), child=suspended("kubectl-patch"), status={"phase": "Suspending"})
+    assert follow_foreign_suspension(later) == saving
     idle = context(child=suspended("kubectl-patch", condition("Suspended")), status=REPORTED)
     found = follow_foreign_suspension(idle)
     assert found is not None
