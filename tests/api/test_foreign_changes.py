@@ -84,7 +84,7 @@ def test_job_with_foreign_labels_trains_on_and_is_found_again(operator: Operator
     assert job.child()["metadata"]["uid"] == uid
 
 
-def test_job_that_its_ttl_deleted_while_nobody_looked_has_succeeded(operator: Operator, team: Team) -> None:
+def test_job_that_its_ttl_deleted_while_the_operator_was_down_has_succeeded(operator: Operator, team: Team) -> None:
     job = team.create("expired")
     pod = job.run()
     operator.kill()

@@ -37,7 +37,4 @@ def repaired_labels(observed: Observed) -> tuple[Patch, ...]:
         return ()
     known = labels(child)
     changed = {key: value for key, value in owner_labels(observed.job, TRAIN_ROLE).items() if known.get(key) != value}
-    metadata = child["metadata"]
-    return (
-        (Patch("jobs", metadata["name"], {"metadata": {"uid": metadata["uid"], "labels": changed}}),) if changed else ()
-    )
+    return (Patch("jobs", child["metadata"]["name"], {"metadata": {"labels": changed}}),) if changed else ()

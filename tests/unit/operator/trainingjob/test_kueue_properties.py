@@ -12,6 +12,7 @@ from tests.unit.operator.trainingjob.strategies import TIMES, models
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
 from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
 from trainyard_operator.reconcile.plan import Plan
+from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, owner_labels
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
 
 REASONS = ("Pending", "Preempted", "Deactivated", "DeactivatedDueToRequeuingLimitExceeded", "Admitted")
@@ -49,7 +50,8 @@ def kueue_worlds(draw: st.DrawFn) -> JobModel:
     if model.child is not None and draw(st.booleans()):
         calm(model)
     if model.child is not None:
-        model.child["metadata"]["labels"] = {QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
+        ours = owner_labels(model.job, TRAIN_ROLE)
+        model.child["metadata"]["labels"] = {**ours, QUEUE_LABEL: "gpus", PRIORITY_LABEL: "trainyard-p5"}
         model.workload = draw(workloads())
     return model
 

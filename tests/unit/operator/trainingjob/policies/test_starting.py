@@ -164,14 +164,6 @@ def test_status_records_the_claim_that_exists_before_the_job(case: dict[str, Any
     assert waiting.created_usage["count/jobs.batch"] == 1
 
 
-def test_deleted_job_is_not_created_again() -> None:
-    need = ("jobs", CHILD)
-    assert start_or_run(context(status={"jobName": CHILD})) == Need(*need)
-    found = decided(status={"jobName": CHILD}, answers={need: None})
-    assert (found.phase, found.reason) == ("Failed", "JobDeleted")
-    assert found.message.startswith(f"The training Job {CHILD} was deleted by another client.")
-
-
 @pytest.mark.parametrize(
     ("refusal", "case", "phase", "waits"),
     [
