@@ -9,7 +9,7 @@ from itertools import chain
 from trainyard_operator.queue.elastic import ElasticPool, future_nodes
 from trainyard_operator.queue.inventory import Inventory
 from trainyard_operator.queue.models import Admitted, Request
-from trainyard_operator.queue.placement import give, is_future, place, reserve, slots, take
+from trainyard_operator.queue.placement import give, is_future, place, reserve_anywhere, reserve_planned, slots, take
 from trainyard_operator.queue.pool import Pool
 
 
@@ -28,9 +28,11 @@ class FreeCapacity:
         self._free: dict[str, dict[str, int]] = {}
         with_gpus = (job for job in admitted if job.request.gpus)
         incomplete = [(job.request, pods) for job in with_gpus if (pods := unbound_pods(inventory, job))]
-        for request, pods in sorted(incomplete, key=lambda each: each[0].order):
+        displaced = [(request, self._reserve_planned(request, pods)) for request, pods in incomplete]
+        # Planned nodes first: a pod without one must not take the GPUs of another. Large pods next: they fit fewest.
+        for request, count in sorted(displaced, key=lambda each: (-each[0].gpus, each[0].order)):
             free = self.free(request.pool)
-            reserve(free, pods, request.gpus)
+            reserve_anywhere(free, count, request.gpus)
             self._resource(request.pool).update(free)
 
     def free(self, pool: Pool) -> dict[str, int]:
@@ -57,6 +59,13 @@ class FreeCapacity:
         """Mark the GPUs of a newly admitted gang as taken."""
         if request.gpus:
             take(self._resource(request.pool), placement, request.gpus)
+
+    def _reserve_planned(self, request: Request, pods: Sequence[str]) -> int:
+        """Take GPUs on the planned nodes of pods; return how many pods have none or do not fit there."""
+        free = self.free(request.pool)
+        displaced = reserve_planned(free, pods, request.gpus)
+        self._resource(request.pool).update(free)
+        return displaced
 
     def _resource(self, pool: Pool) -> dict[str, int]:
         if pool.resource not in self._free:

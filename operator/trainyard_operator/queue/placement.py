@@ -59,13 +59,16 @@ def give(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
             free[node] += gpus
 
 
-def reserve(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
-    """Take GPUs for unbound pods: on the planned node, else on any node that fits, else nowhere.
+def reserve_planned(free: dict[str, int], placement: Sequence[str], gpus: int) -> int:
+    """Take GPUs for unbound pods on their planned nodes, in place.
 
     Args:
-        free: Free GPUs by node, changed in place.
-        placement: The node planned for each pod.
+        free: Free GPUs by node.
+        placement: The node planned for each pod; empty for none.
         gpus: GPUs of each pod.
+
+    Returns:
+        The number of pods whose node is not planned or has too few GPUs.
     """
     displaced = 0
     for node in placement:
@@ -73,7 +76,12 @@ def reserve(free: dict[str, int], placement: Sequence[str], gpus: int) -> None:
             free[node] -= gpus
         else:
             displaced += 1
-    for _ in range(displaced):
+    return displaced
+
+
+def reserve_anywhere(free: dict[str, int], pods: int, gpus: int) -> None:
+    """Take GPUs for unbound pods on any nodes, in place; what fits nowhere is not reserved."""
+    for _ in range(pods):
         found = place(free, gpus=gpus, nodes=1)
         if found is None:
             return

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard_operator.queue.placement import place, reserve
+from trainyard_operator.queue.placement import place, reserve_anywhere, reserve_planned
 
 FREE = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 8), max_size=4)
 
@@ -29,7 +29,7 @@ def test_best_fit_keeps_whole_nodes_free() -> None:
 @given(FREE, st.lists(st.sampled_from("abcdx"), max_size=3), st.integers(1, 4))
 def test_reserve_takes_no_more_than_is_free(free: dict[str, int], planned: list[str], gpus: int) -> None:
     left = dict(free)
-    reserve(left, planned, gpus)
+    reserve_anywhere(left, reserve_planned(left, planned, gpus), gpus)
     assert all(0 <= left[node] <= free[node] for node in free)
     held = sum(free.values()) - sum(left.values())
     assert held == gpus * min(len(planned), sum(count // gpus for count in free.values())) or held % gpus == 0
