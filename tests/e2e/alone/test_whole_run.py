@@ -22,9 +22,11 @@ CHECKED_INSIDE_THE_API_SERVER = {
     # without it no Job is created.
     ("trainyard-operator", "update", "trainyard.dev", "trainingjobs/finalizers"),
 }
-ONLY_AFTER_A_KILL = {
-    # Used only when an operator died between a Service and its Job: tests/api/test_gang.py covers it.
+USED_IN_THE_API_TIER = {
+    # When an operator died between a Service and its Job: tests/api/test_gang.py.
     ("trainyard-operator", "get", "", "services"),
+    # When a Job gets no pod: tests/api/test_admission.py.
+    ("trainyard-operator", "list", "events.k8s.io", "events"),
 }
 Permission = tuple[str, str, str, str]
 
@@ -74,7 +76,7 @@ def used(site: Site) -> set[Permission]:
 
 
 def test_every_permission_is_used_and_no_request_was_denied(site: Site) -> None:
-    unused = granted(site) - used(site) - ONLY_AFTER_A_KILL
+    unused = granted(site) - used(site) - USED_IN_THE_API_TIER
     assert unused == CHECKED_INSIDE_THE_API_SERVER, "granted and never used"
     denied = [
         (user(event), event["verb"], event.get("requestURI"))

@@ -48,9 +48,11 @@ class Fixture:
     def __init__(self, elector: FakeElector) -> None:
         self.elector, self.events, self.stop = elector, FakeEvents(), asyncio.Event()
         self.log: list[str] = []
+        self.started = asyncio.Event()
 
     async def part(self) -> None:
         self.log.append("part")
+        self.started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -78,7 +80,7 @@ def cast_any(value: object) -> Any:
 async def test_stop_ends_the_parts_before_the_watches_and_releases_the_lease() -> None:
     fixture = Fixture(FakeElector())
     running = asyncio.create_task(fixture.run())
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(fixture.started.wait(), TIMEOUT)
     fixture.stop.set()
     await running
     assert fixture.log == ["watch", "part", "part ended", "watch ended"]

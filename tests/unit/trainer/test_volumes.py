@@ -68,7 +68,7 @@ def test_full_volume_keeps_its_checkpoint(volume: Volume, uninterrupted: Path) -
     run, ballast = volume.mount_point / "run", []
     termination = train_toy(run_config(run), at_save(2, lambda: ballast.append(volume.fill())))
     assert_storage_failed(termination, run, "is full.")
-    assert "storage.size" in termination.advice
+    assert "spec.resumeFrom" in termination.advice
     assert resumable(run) == ("step-3-e1", 3)
     assert_storage_failed(start(run), run, "is full.")
     assert resumable(run) == ("step-3-e1", 3)
