@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, MambaConfig, PretrainedConfig
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.runs import config, train
@@ -32,6 +32,7 @@ SIZES: dict[str, Any] = {
 CONFIGS: dict[str, PretrainedConfig] = {
     "gemma2": Gemma2Config(**SIZES, attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
     "gpt_oss": GptOssConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
+    "mamba": MambaConfig(vocab_size=346, hidden_size=64, num_hidden_layers=2, state_size=8),
 }
 
 
@@ -64,3 +65,8 @@ def test_packing_is_refused_where_rows_would_see_each_other(tmp_path: Path) -> N
     ended = train(config(tmp_path, save("gpt_oss", tmp_path / "model"), "run", "lora"))
     assert ended.exit_code == 64
     assert "packing: false" in (ended.advice or "")
+
+
+def test_a_recurrent_model_is_not_said_to_have_eager_attention(tmp_path: Path) -> None:
+    directory = save("mamba", tmp_path / "model")
+    assert not has_eager_attention(load_base_model(directory, "tiny", precision="fp32", device=torch.device("cpu")))

@@ -22,8 +22,11 @@ _in_packed_call: ContextVar[bool] = ContextVar("in_packed_call", default=False)
 
 
 def has_eager_attention(model: Any) -> bool:
-    """Whether the model computes whole attention matrices: its architecture supports no fused attention."""
-    return _implementation(model) == "eager"
+    """Whether the model computes whole attention matrices: its architecture supports no fused attention.
+
+    Recurrent models (Mamba, RWKV) are loaded as eager too, but have no attention heads.
+    """
+    return _implementation(model) == "eager" and bool(getattr(model.config, "num_attention_heads", None))
 
 
 def can_use_boundaries(model: Any) -> bool:
