@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, FalconConfig, MixtralConfig, Pret
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.runs import config, train
 from trainyard_crds.report import Outcome
+from trainyard_crds.trainingjob_training import Quantization
+from trainyard_trainer.errors import GpuMemoryError
 from trainyard_trainer.memory.recompute import recompute_of
 from trainyard_trainer.tasks.text.memory.estimate import estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
@@ -60,3 +62,16 @@ def test_a_model_of_which_nothing_can_be_quantized_is_refused(tmp_path: Path) ->
     directory = save(FalconConfig(**sizes, alibi=False), tmp_path / "model")
     ended = train(config(tmp_path, directory, "run", "qlora", packing=False))
     assert (ended.exit_code, ended.advice) == (64, "Use method: lora.")
+
+
+@pytest.mark.parametrize(("quantization", "is_advised"), [(None, True), (Quantization(), False)])
+def test_qlora_is_not_the_remedy_for_qlora(
+    quantization: Quantization | None, is_advised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(GpuMemoryError) as raised:
+        load_base_model(tmp_path, "m", precision="fp32", device=torch.device("cpu"), quantization=quantization)
+    assert ("qlora" in str(raised.value.advice)) is is_advised

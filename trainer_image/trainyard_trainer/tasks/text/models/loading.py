@@ -49,7 +49,7 @@ def load_base_model(
     options: dict[str, Any] = {"dtype": DTYPES[precision], "device_map": {"": device}}
     if quantization is not None:
         options["quantization_config"] = quantization_config(quantization, DTYPES[precision])
-    with _translated(name):
+    with _translated(name, quantized=quantization is not None):
         model, report = _from_pretrained(directory, options)
     _check_complete(name, report)
     if quantization is not None:
@@ -73,13 +73,13 @@ def _from_pretrained(directory: Path, options: dict[str, Any]) -> tuple[Any, dic
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
+def _translated(name: str, *, quantized: bool) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
+        smaller = "a smaller model" if quantized else "method: qlora, a smaller model"
         raise GpuMemoryError(
-            f"The model {name} does not fit into the GPU's memory.",
-            "Use method: qlora, a smaller model or a larger GPU.",
+            f"The model {name} does not fit into the GPU's memory.", f"Use {smaller} or a larger GPU."
         ) from error
     except (SafetensorError, OSError) as error:
         raise NotFoundError(
