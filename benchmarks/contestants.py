@@ -97,7 +97,7 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
         live = stack.enter_context(_live_bytes()) if case.watched else None
         task = ObservedTask(result, live)
         stack.enter_context(patch.dict(TASKS, {"llm": replace(LLM, create=lambda: task)}))
-        stack.enter_context(patch.object(AsyncCheckpointer, "save", _timed(AsyncCheckpointer.save, result.saves)))
+        stack.enter_context(patch.object(AsyncCheckpointer, "save", _observed(AsyncCheckpointer.save, result, live)))
         termination = bootstrap.train(config, stop=StopFlag(), environ={})
     if termination.exit_code != 0 or task.loaded is None:
         sys.exit(f"{termination.reason}: {termination.message}")
@@ -107,7 +107,6 @@ def ours(case: Case, folder: Path) -> tuple[Result, Any]:
     if (found := termination.memory_estimate) is not None:
         result.predicted = found.bytes - context_bytes(config)
         result.recompute = found.basis.rpartition("recompute ")[2]
-    result.measured = live.peak if live is not None else 0
     return result, task.loaded.model
 
 
@@ -144,13 +143,20 @@ def _live_bytes() -> Any:
     return LiveBytes()
 
 
-def _timed(function: Callable[..., None], seconds: list[float]) -> Callable[..., None]:
-    def timed(*arguments: Any, **options: Any) -> None:
-        began = time.monotonic()
-        function(*arguments, **options)
-        seconds.append(time.monotonic() - began)
+def _observed(save: Callable[..., None], result: Result, live: Any) -> Callable[..., None]:
+    """Return `save` with its time noted, and before the first one the peak of the steps.
 
-    return timed
+    The memory plan counts the copy of a checkpoint beside the peak (`checkpoint_copy`).
+    """
+
+    def observed(*arguments: Any, **options: Any) -> None:
+        if live is not None and not result.saves:
+            result.measured = live.peak
+        began = time.monotonic()
+        save(*arguments, **options)
+        result.saves.append(time.monotonic() - began)
+
+    return observed
 
 
 # --- the peer ---------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ are just that quarter, so that all lengths are seen, as in a long run.
 A save is written by a thread: `steps wait` is the time the engine itself waits for it; `is longer` compares the step \
 after a save with the median of the others, and so has in it what the thread takes from the steps.
 Prediction: the memory plan's peak for the run, against the bytes of all tensors that exist at a time, counted by a \
-dispatch mode in a run of its own, after the first step."""
+dispatch mode in a run of its own, after the first step and before the first save."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def estimate(config: RunConfig, shape: ModelShape, recompute: Recompute) -> Esti
     parts |= {"optimizer": _resident_moments(run, activations + max(head, working)), "gradients": gradients}
     if run.config.optimization.gradient_accumulation == 1 and config.method == "full":
         # Gradients grow while activations are freed: the peak holds the larger of both.
-        gradients = max(0, gradients + working - activations - head)
+        before_embedding = gradients - run.width * run.shape.late_embedding
+        gradients = max(0, before_embedding + working - activations - max(head, working))
         parts["gradients"] = gradients
     in_fp32 = _FP32 * run.whole + parts["adapters"]
     if in_fp32 > gradients + activations + max(head, working):

@@ -44,6 +44,15 @@ class ModelShape:
         """Values of all tensors."""
         return sum(prod(shape) for shape in self.tensors.values())
 
+    @property
+    def late_embedding(self) -> int:
+        """Values of the input embedding where it has a gradient only after all layers; 0 where the head shares it."""
+        if not any("lm_head" in name for name in self.tensors):
+            return 0
+        return sum(
+            prod(shape) for name, shape in self.tensors.items() if _is_vocabulary(name) and "lm_head" not in name
+        )
+
     def linear(self) -> dict[str, tuple[int, int]]:
         """Return (outputs, inputs) of the blocks' linear layers by module name: the targets of adapters and 4 bits.
 

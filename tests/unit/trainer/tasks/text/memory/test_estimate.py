@@ -82,6 +82,12 @@ def held_tensors(model: Any) -> Iterator[torch.Tensor]:
         pytest.param("full", "selective", {}, id="full, selective"),
         pytest.param("full", "full", {}, id="full, recomputed"),
         pytest.param("full", "none", {"optimization": {"gradientAccumulation": 1}}, id="full, no accumulation"),
+        pytest.param(
+            "full",
+            "full",
+            {"optimization": {"gradientAccumulation": 1}, "llm": {"maxLength": 384}},
+            id="full, recomputed, no accumulation, longer",
+        ),
         pytest.param("full", "none", {"optimization": {"optimizer": "adamw8bit"}}, id="full, 8-bit optimizer"),
         pytest.param("full", "none", {**BF16, "llm": {"maxLength": 64}}, id="full, bf16"),
         pytest.param("full", "full", BF16, id="full, bf16, recomputed"),
