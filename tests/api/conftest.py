@@ -33,6 +33,7 @@ ORDER = (
         "test_memory_warning",
         "test_pod_options",
         "test_foreign_changes",
+        "test_public_reports",
     ),
     ("test_crd", "test_error_corpus", "test_examples"),
     ("test_gateway",),
