@@ -118,3 +118,11 @@ def team(control_plane: Kubernetes) -> Iterator[Team]:
     """A separate namespace for each test."""
     with team_namespace(control_plane, "team", RESTRICTED) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings of the queue of one module's operator, empty at first."""
+    path = tmp_path_factory.mktemp("policy") / "policy.json"
+    path.write_text("{}")
+    return path

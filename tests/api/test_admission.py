@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,6 @@ def kubernetes() -> Iterator[Kubernetes]:
         for namespace in (TEAM, OTHER):
             kwok_support.prepare_namespace(kubernetes, namespace, CLAIM)
         yield kubernetes
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy.json"
-    path.write_text("{}")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +206,6 @@ def declare(policy: Path, operator: Operator, **pool: Any) -> None:
     whole = {"name": "a100", "maxNodes": 1, "gpusPerNode": 8, "labels": A100, "taints": [taint], **pool}
     policy.write_text(json.dumps({"elasticPools": [whole]}))
     until(lambda: operator.get_json("/queue")["settings"]["elasticPools"])
-    time.sleep(0.1)
 
 
 def on_a100(gpus: int) -> Object:

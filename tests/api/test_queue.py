@@ -36,13 +36,6 @@ def kubernetes() -> Iterator[Kubernetes]:
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy.json"
-    path.write_text("{}")
-    return path
-
-
-@pytest.fixture(scope="module")
 def operator(kubernetes: Kubernetes, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     with leading(
         Operator(kubernetes, tmp_path_factory.mktemp("operator"), "queue", TRAINYARD_QUEUE_POLICY=str(policy))

@@ -3,72 +3,11 @@
 A family is a module with its `FAMILY`; the chat template is `templates/<name>.jinja`.
 """
 
-from tests.unit.trainer.families import (
-    bloom,
-    command_r,
-    deepseek_v2,
-    deepseek_v3,
-    falcon,
-    gemma,
-    gemma_2,
-    gemma_3,
-    glm_4,
-    gpt_2,
-    gpt_neox,
-    gpt_oss,
-    granite,
-    internlm_2,
-    llama_2,
-    llama_3,
-    minicpm,
-    mistral,
-    mistral_nemo,
-    mistral_v3,
-    mixtral,
-    olmo,
-    olmo_2,
-    phi_3,
-    phi_4,
-    qwen_2,
-    qwen_3,
-    smollm,
-    stablelm_2,
-    yi,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from tests.unit.trainer.families.building import Family
 
-FAMILIES: dict[str, Family] = {
-    module.FAMILY.name: module.FAMILY
-    for module in (
-        bloom,
-        command_r,
-        deepseek_v2,
-        deepseek_v3,
-        falcon,
-        gemma,
-        gemma_2,
-        gemma_3,
-        glm_4,
-        gpt_2,
-        gpt_neox,
-        gpt_oss,
-        granite,
-        internlm_2,
-        llama_2,
-        llama_3,
-        minicpm,
-        mistral,
-        mistral_nemo,
-        mistral_v3,
-        mixtral,
-        olmo,
-        olmo_2,
-        phi_3,
-        phi_4,
-        qwen_2,
-        qwen_3,
-        smollm,
-        stablelm_2,
-        yi,
-    )
-}
+_MODULES = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES if hasattr(module, "FAMILY")}

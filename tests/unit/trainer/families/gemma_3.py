@@ -1,43 +1,13 @@
-"""Gemma 3: Gemma's tokenizer with other control tokens."""
+"""Gemma 3: Gemma 2's tokenizer with tokens for images."""
 
-from tokenizers import Tokenizer, pre_tokenizers
+from dataclasses import replace
 
-from tests.unit.trainer.families.building import SPACE, Family, plain, sentencepiece
+from tests.unit.trainer.families import gemma_2
 
-FIRST = (
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<mask>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<start_of_image>",
-    "<end_of_image>",
-)
-
-
-def tokenizer() -> Tokenizer:
-    """Runs of line breaks and of spaces are added tokens, as in the published vocabulary."""
-    runs = [*("\n" * count for count in (1, 2, 3, 4)), *(SPACE * count for count in (2, 3, 4, 5, 6, 7, 8))]
-    found = sentencepiece(prefix="never", first=FIRST, pieces=runs, last=plain(*runs), bos="<bos>")
-    found.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    return found
-
-
-FAMILY = Family(
+FAMILY = replace(
+    gemma_2.FAMILY,
     name="gemma_3",
     model_type="gemma3_text",
-    tokenizer=tokenizer,
-    config={
-        "tokenizer_class": "GemmaTokenizer",
-        "add_bos_token": True,
-        "add_eos_token": False,
-        "bos_token": "<bos>",
-        "eos_token": "<eos>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "clean_up_tokenization_spaces": False,
-    },
+    tokenizer=lambda: gemma_2.tokenizer((*gemma_2.FIRST, "<start_of_image>", "<end_of_image>")),
     examples=("google/gemma-3-4b-it", "google/gemma-3-1b-it"),
 )

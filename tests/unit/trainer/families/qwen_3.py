@@ -1,11 +1,15 @@
 """Qwen 3: Qwen 2's tokenizer with tokens for thinking and tools."""
 
+from dataclasses import replace
+
 from tokenizers import normalizers
 
-from tests.unit.trainer.families.building import Family, byte_level, isolated, plain, special
+from tests.unit.trainer.families import qwen_2
+from tests.unit.trainer.families.building import byte_level, isolated, plain, special
 from tests.unit.trainer.families.patterns import SINGLE_DIGIT
 
-FAMILY = Family(
+FAMILY = replace(
+    qwen_2.FAMILY,
     name="qwen_3",
     model_type="qwen3",
     tokenizer=lambda: byte_level(
@@ -16,16 +20,5 @@ FAMILY = Family(
             *plain("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
         ],
     ),
-    config={
-        "tokenizer_class": "Qwen2Tokenizer",
-        "add_prefix_space": False,
-        "bos_token": None,
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": None,
-        "errors": "replace",
-        "split_special_tokens": False,
-        "clean_up_tokenization_spaces": False,
-    },
     examples=("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"),
 )
