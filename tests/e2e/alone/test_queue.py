@@ -70,9 +70,14 @@ def test_jobs_wait_in_order_and_a_preempted_one_resumes(preemption: Site) -> Non
     status = site.wait_phase("second", "Running")
     assert site.wait_resumed(status["attempts"][-1]["pod"]) == saved
     assert (len(status["attempts"]), status["attemptCounts"]["failed"]) == (2, 0)
-    jobs = {job["metadata"]["name"]: job["metadata"]["annotations"] for job in site.kubectl.items("jobs")}
-    admitted = {name: jobs[site.status(name)["jobName"]][ADMITTED_ANNOTATION] for name in ("urgent", "middle")}
-    assert admitted["urgent"] < admitted["middle"]
+    assert admitted_at(site, "urgent") < admitted_at(site, "middle")
     for name in ("first", "second"):
         site.patch(name, {"stop": "Force"})
         site.wait_phase(name, "Stopped")
+
+
+def admitted_at(site: Site, name: str) -> str:
+    """Return when the queue admitted a job, from its child Job."""
+    job = site.kubectl.get("job", site.status(name)["jobName"])
+    assert job is not None
+    return str(job["metadata"]["annotations"][ADMITTED_ANNOTATION])
