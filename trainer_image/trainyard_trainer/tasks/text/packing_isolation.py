@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainyard_trainer.tasks.text.dependence import depends
 from trainyard_trainer.tasks.text.loss import evaluation_mode
 from trainyard_trainer.tasks.text.models.attention import can_use_boundaries, packed_call, use_boundaries, use_masks
 
@@ -15,13 +16,15 @@ _LENGTH = 8
 
 
 def isolates_packed_rows(model: Any, vocabulary: int, device: torch.device) -> bool:
-    """Whether packed rows attend only to themselves in this architecture, under attention's masks.
+    """Whether packed rows attend only to themselves in this architecture, with its attention as it is set.
 
-    Runs a packed pair twice with different first rows: the second row's logits must not change. Recurrent and
-    convolutional layers, for example, carry state over the boundary. Restores modes and random state.
+    The second of two packed rows must not depend on the first; see `depends`. Recurrent and convolutional layers, for
+    example, carry state over the boundary. Restores modes.
     """
-    rows, other = _pairs(vocabulary, device)
-    return _are_equal(*(_logits(model, pair)[_LENGTH:] for pair in (rows, other)))
+    rows = _rows(vocabulary, device)
+    first, second = slice(_LENGTH), slice(_LENGTH, None)
+    with packed_call(model, _boundaries(device), _LENGTH) as options:
+        return not depends(model, rows, logits=second, inputs=first, position_ids=_positions(device), **options)
 
 
 def enable_boundary_attention(model: Any, vocabulary: int, device: torch.device) -> bool:
@@ -35,11 +38,11 @@ def enable_boundary_attention(model: Any, vocabulary: int, device: torch.device)
     """
     if not can_use_boundaries(model):
         return False
-    rows, _ = _pairs(vocabulary, device)
+    rows = _rows(vocabulary, device)
     masked = _logits(model, rows)
     use_boundaries(model)
     try:
-        same = _are_equal(masked, _logits(model, rows))
+        same = _are_equal(masked, _logits(model, rows)) and isolates_packed_rows(model, vocabulary, device)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):  # the kernel or the call does not support them
         same = False
     if not same:
@@ -47,20 +50,24 @@ def enable_boundary_attention(model: Any, vocabulary: int, device: torch.device)
     return same
 
 
-def _pairs(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return two rows, and a pair with another first row."""
-    tokens = torch.arange(3 * _LENGTH, device=device).remainder(vocabulary)
-    rows, other = tokens[: 2 * _LENGTH].reshape(1, -1), tokens[_LENGTH:].flip(0).reshape(1, -1).clone()
-    other[0, _LENGTH:] = rows[0, _LENGTH:]
-    return rows, other
+def _rows(vocabulary: int, device: torch.device) -> Tensor:
+    """Return two packed rows, (1, 2 * length)."""
+    return torch.arange(2 * _LENGTH, device=device).remainder(vocabulary)[None]
+
+
+def _positions(device: torch.device) -> Tensor:
+    return torch.arange(_LENGTH, device=device).repeat(2)[None]
+
+
+def _boundaries(device: torch.device) -> Tensor:
+    return torch.arange(3, dtype=torch.int32, device=device) * _LENGTH
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:
     """Return the logits of a packed pair, (2 * length, vocabulary)."""
-    positions = torch.arange(_LENGTH, device=rows.device).repeat(2).reshape(1, -1)
-    boundaries = torch.arange(3, dtype=torch.int32, device=rows.device) * _LENGTH
-    with evaluation_mode(model), torch.no_grad(), packed_call(model, boundaries, _LENGTH) as options:
-        logits: Tensor = model(input_ids=rows, position_ids=positions, use_cache=False, **options).logits
+    device = rows.device
+    with evaluation_mode(model), torch.no_grad(), packed_call(model, _boundaries(device), _LENGTH) as options:
+        logits: Tensor = model(input_ids=rows, position_ids=_positions(device), use_cache=False, **options).logits
     return logits[0].float()
 
 

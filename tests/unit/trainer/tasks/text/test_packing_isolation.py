@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GPT2Config,
+    Lfm2Config,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.text.reference_loss import plain_loss, random_rows
@@ -19,7 +28,7 @@ from trainyard_trainer.tasks.text.models import attention
 from trainyard_trainer.tasks.text.models.adapter import add_adapter
 from trainyard_trainer.tasks.text.models.attention import IMPLEMENTATION, use_boundaries, use_masks
 from trainyard_trainer.tasks.text.models.recompute import recompute_activations
-from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention
+from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -169,3 +178,16 @@ def test_saved_model_has_no_attention_setting(tmp_path: Any) -> None:
     assert IMPLEMENTATION not in (tmp_path / "config.json").read_text()
     use_masks(model)
     assert model.config._attn_implementation == "sdpa"
+
+
+WEAKLY_MIXING: dict[str, PretrainedConfig] = {
+    "bloom": BloomConfig(vocab_size=346, hidden_size=64, n_layer=2, n_head=4),
+    "lfm2": Lfm2Config(**{**SIZES, "initializer_range": 0.02}, layer_types=["conv", "full_attention"]),
+}
+"""Their rows see each other, but with these small weights the logits hardly show it."""
+
+
+@pytest.mark.parametrize("name", WEAKLY_MIXING)
+def test_rows_that_hardly_see_each_other_are_detected(name: str) -> None:
+    torch.manual_seed(0)
+    assert not isolates_packed_rows(AutoModelForCausalLM.from_config(WEAKLY_MIXING[name]), 346, CPU)
