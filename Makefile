@@ -49,7 +49,7 @@ generated: venv ## Fail when generated CRDs, docs or schemas are stale.
 vocabulary: venv ## Fail on words that the glossary replaces (docs/glossary.md).
 	@.venv/bin/python hack/vocabulary.py || { echo "use the words on the right; docs/glossary.md lists the terms"; exit 1; }
 
-.PHONY: fix generate reviewable lock
+.PHONY: fix generate reviewable lock models
 fix: venv ## Format and apply ruff's safe fixes.
 	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --fix .
 
@@ -58,6 +58,10 @@ generate: venv ## Write CRDs, the chart's CRD templates, schemas and the API ref
 
 reviewable: fix generate ## Regenerate everything; fails on a dirty tree.
 	@git diff --exit-code --stat || { echo "the files above changed; commit them"; exit 1; }
+
+# Not part of `generate`, since it trains some 350 tiny models.
+models: venv ## Write the table of architectures, docs/models.md.
+	@.venv/bin/python hack/models_table --out docs/models.md
 
 # Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt and
 # llama-cpp.txt are the separate environments of programs that tests use.

@@ -9,8 +9,9 @@ from trainyard_trainer.engine.task import RunContext
 from trainyard_trainer.errors import ConfigurationError
 from trainyard_trainer.sources.resolve import LocalModel
 from trainyard_trainer.tasks.text.batches import TextBatches
+from trainyard_trainer.tasks.text.causality import is_causal
 from trainyard_trainer.tasks.text.export.stored_weights import is_quantized
-from trainyard_trainer.tasks.text.models.quantization import count_quantized
+from trainyard_trainer.tasks.text.models.quantization import computing_fault, count_quantized
 from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 from trainyard_trainer.tasks.text.prepare import Prepared
 
@@ -36,6 +37,20 @@ def check_tokens(model: Any, base: LocalModel, prepared: Prepared) -> None:
         raise ConfigurationError(
             f"The tokenizer of {base.name} writes token {highest}, but the model has embeddings for {size} tokens.",
             "Use the tokenizer the model was trained with.",
+        )
+
+
+def check_causal(context: RunContext, model: Any, base: LocalModel) -> None:
+    """Refuse models that read the tokens they are to predict: their loss falls to nothing, and they learn nothing.
+
+    Raises:
+        ConfigurationError: It is one.
+    """
+    if not is_causal(model, int(model.get_input_embeddings().num_embeddings), context.device):
+        raise ConfigurationError(
+            f"{base.name} is no causal language model ({model.config.model_type}): its predictions depend on the tokens"
+            " that follow, so the loss would be that of copying.",
+            "Use a model that predicts each token from the ones before it; encoders such as BERT do not.",
         )
 
 
@@ -72,12 +87,17 @@ _NEGLIGIBLE = 0.05
 
 
 def check_quantized(context: RunContext, model: Any, base: LocalModel) -> None:
-    """Refuse qlora where nothing of the model is in 4 bits, and warn where much is not."""
+    """Refuse qlora where nothing of the model is in 4 bits or it cannot compute so; warn where much is not."""
     found = count_quantized(model)
     if found.values == 0:
         raise ConfigurationError(
             f"No matrix of {base.name} can be stored in 4 bits: its layers ({model.config.model_type}) are not plain"
             " linear layers.",
+            "Use method: lora.",
+        )
+    if (fault := computing_fault(model)) is not None:
+        raise ConfigurationError(
+            f"{base.name} ({model.config.model_type}) cannot compute with weights in 4 bits: {fault}",
             "Use method: lora.",
         )
     if found.rest > _NEGLIGIBLE * (found.rest + found.values):

@@ -25,6 +25,7 @@ from trainyard_trainer.tasks.llm.export_formats import (
 )
 from trainyard_trainer.tasks.llm.memory import plan_memory
 from trainyard_trainer.tasks.llm.model_checks import (
+    check_causal,
     check_lengths,
     check_method,
     check_packing,
@@ -91,6 +92,7 @@ class LlmTask:
         check_merges(config, model, base)
         check_tokens(model, base, prepared)
         check_lengths(model, base, prepared)
+        check_causal(context, model, base)
         check_packing(context, model)
         chunk_rows = find_chunk_rows(model, context.device)
         if config.method == "full":

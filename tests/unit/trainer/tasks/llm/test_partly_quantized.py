@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, FalconConfig, MixtralConfig, PretrainedConfig, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    MambaConfig,
+    MixtralConfig,
+    PretrainedConfig,
+    Qwen3MoeConfig,
+)
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.runs import config, train
@@ -75,3 +82,10 @@ def test_qlora_is_not_the_remedy_for_qlora(
     with pytest.raises(GpuMemoryError) as raised:
         load_base_model(tmp_path, "m", precision="fp32", device=torch.device("cpu"), quantization=quantization)
     assert ("qlora" in str(raised.value.advice)) is is_advised
+
+
+def test_a_model_that_cannot_compute_with_4_bit_weights_is_refused(tmp_path: Path) -> None:
+    settings = MambaConfig(vocab_size=346, hidden_size=32, num_hidden_layers=2, state_size=4)
+    ended = train(config(tmp_path, save(settings, tmp_path / "model"), "run", "qlora", packing=False))
+    assert (ended.exit_code, ended.advice) == (64, "Use method: lora.")
+    assert "(mamba) cannot compute with weights in 4 bits" in ended.message

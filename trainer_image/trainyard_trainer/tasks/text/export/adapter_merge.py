@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,14 @@ def stored_name(name: str, stored: frozenset[str]) -> str:
     for candidate in (name, name.partition(".")[2]):
         if candidate in stored:
             return candidate
-    raise ConfigurationError(
+    raise _unmergeable(name, "leave that module out of spec.adapter.targets")
+
+
+def _unmergeable(name: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError(
         f"The adapter changes {name}, which the base model's files do not hold as such (it is tied to another tensor, "
         "or stored in another form), so it cannot be merged.",
-        "Export the adapter only, or leave that module out of spec.adapter.targets.",
+        f"Export the adapter only, or {remedy}.",
     )
 
 
@@ -129,22 +133,26 @@ def check_mergeable(model: Any, base: Path) -> None:
     """Check before the first step that a model's adapter can be merged at the end.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: It cannot; the remedy names the layers that can be merged.
     """
     names = stored_names(read_shards(base))
-    stored: set[int] = set()
+    stored: dict[str, int] = {}
     missing: dict[str, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad:
             plain = name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
             plain = plain.replace(".lora_A", "").replace(".lora_B", "")
-            if is_stored(plain, names):
-                stored.add(id(parameter))
-            else:
-                missing[plain] = id(parameter)
+            (stored if is_stored(plain, names) else missing)[plain] = id(parameter)
     for name, parameter in missing.items():
-        if parameter not in stored:  # else it is tied to a tensor that is stored
-            stored_name(name, names)
+        if parameter not in stored.values():  # else it is tied to a tensor that is stored
+            raise _unmergeable(name.replace(".base_layer", ""), _remedy(stored))
+
+
+def _remedy(mergeable: Iterable[str]) -> str:
+    layers = sorted({name.split(".")[-2] for name in mergeable if name.endswith(".weight")})
+    if not layers:
+        return "name other layers in spec.adapter.targets"
+    return f"set spec.adapter.targets to layers that can be merged: {', '.join(layers)}"
 
 
 def transposed_names(base: Path, stored: frozenset[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trainyard_crds.trainingjob_training import Quantization
+from trainyard_trainer.errors import first_line
 from trainyard_trainer.tasks.text.models.libraries import import_bitsandbytes
 
 
@@ -42,12 +43,13 @@ class Quantized(NamedTuple):
 
 def count_quantized(model: Any) -> Quantized:
     """Count the values of a loaded model's matrices. transformers quantises plain linear layers and no others."""
-    vocabulary = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    tables |= {id(head.weight) for head in [model.get_output_embeddings()] if head is not None}
     values, rest = 0, {}
     for name, parameter in model.named_parameters():
         if (state := getattr(parameter, "quant_state", None)) is not None:
             values += state.shape.numel()
-        elif parameter.ndim > 1 and id(parameter) not in vocabulary:
+        elif parameter.ndim > 1 and id(parameter) not in tables:
             rest[name] = parameter
     return Quantized(
         values=values,
@@ -55,6 +57,22 @@ def count_quantized(model: Any) -> Quantized:
         rest_bytes=sum(parameter.nbytes for parameter in rest.values()),
         example=max(rest, key=lambda name: rest[name].numel(), default=""),
     )
+
+
+def computing_fault(model: Any) -> str | None:
+    """Return why a loaded model cannot compute with its 4-bit weights; None if it can.
+
+    Some architectures read a layer's weights themselves, beside its forward pass.
+    """
+    tokens = torch.zeros((1, 4), dtype=torch.int64, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            model(input_ids=tokens, use_cache=False)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return first_line(error)
+    return None
 
 
 def disable_weight_repacking(model: nn.Module) -> None:

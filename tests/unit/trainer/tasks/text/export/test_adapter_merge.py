@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.task_support import logits, run_context
 from tests.unit.trainer.tasks.text.export.trained import Trained, trained
 from tests.unit.trainer.tasks.text.tied_models import save_tied
@@ -89,3 +90,38 @@ def test_full_training_of_quantized_weights_is_refused_before_rows_are_read(tmp_
     (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
     with pytest.raises(ConfigurationError, match="are stored quantised and cannot be trained with method: full"):
         LlmTask().load(run_context(tmp_path, model, method="full"))
+
+
+def test_experts_that_cannot_be_merged_are_refused_with_the_layers_that_can(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, DeepseekV3Config
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 346,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 16,
+        "head_dim": 16,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 128,
+    }
+    AutoModelForCausalLM.from_config(DeepseekV3Config(**sizes)).save_pretrained(tmp_path / "model")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "model")
+    changes: dict[str, Any] = {"exports": [{"format": "merged"}], "llm": {"maxLength": 128, "packing": False}}
+    with pytest.raises(ConfigurationError, match=r"changes model\.layers\.1\.mlp\.experts\.weight") as refused:
+        LlmTask().load(run_context(tmp_path, tmp_path / "model", **changes))
+    assert "spec.adapter.targets" in refused.value.advice
+    targets = refused.value.advice.rpartition(": ")[2].rstrip(".").split(", ")
+    named = run_context(tmp_path, tmp_path / "model", adapter={"rank": 4, "targets": targets}, **changes)
+    LlmTask().load(named)
