@@ -47,7 +47,7 @@ def test_gpus_of_the_pool_that_are_too_small(
     condition = until(lambda: job.condition("MemoryTooSmall"))
     sentence = (
         f"The run is predicted to need 20.00 GiB; 1 of the 1 nodes it may run on have smaller GPUs: {node} (16.00 GiB)."
-        " What helps most: less."
+        " Exclude them with spec.resources.nodeAffinity, or lower what the run needs. What helps most: less."
     )
     assert (condition["status"], condition["reason"]) == ("True", "PoolTooSmall")
     assert condition["message"] == sentence

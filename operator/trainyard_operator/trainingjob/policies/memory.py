@@ -49,6 +49,7 @@ def _pool_caution(observed: Observed, estimate: Object) -> Caution | Need | None
     names = ", ".join(f"{name} ({_gib(size)})" for size, name in small[:_LISTED_NODES])
     more = ", ..." if len(small) > _LISTED_NODES else ""
     where = f"{len(small)} of the {len(nodes)} nodes it may run on have smaller GPUs: {names}{more}"
+    where += ". Exclude them with spec.resources.nodeAffinity, or lower what the run needs"
     return _caution("PoolTooSmall", least, where, estimate)
 
 

@@ -71,6 +71,9 @@ def test_node_affinity_limits_the_nodes_that_are_looked_up() -> None:
     assert decided(ESTIMATE, spec={"resources": {"nodeAffinity": affinity}}) == Need(NODES, selector)
 
 
+REMEDY = " Exclude them with spec.resources.nodeAffinity, or lower what the run needs."
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -79,11 +82,12 @@ def test_node_affinity_limits_the_nodes_that_are_looked_up() -> None:
         ([], None),
         (
             [node("n1", "24576"), node("n2", "8192")],
-            "1 of the 2 nodes it may run on have smaller GPUs: n2 (8.00 GiB).",
+            "1 of the 2 nodes it may run on have smaller GPUs: n2 (8.00 GiB)." + REMEDY,
         ),
         (
             [node(f"n{index}", str(1024 * (9 - index))) for index in range(1, 6)],
-            "5 of the 5 nodes it may run on have smaller GPUs: n5 (4.00 GiB), n4 (5.00 GiB), n3 (6.00 GiB), ....",
+            "5 of the 5 nodes it may run on have smaller GPUs: n5 (4.00 GiB), n4 (5.00 GiB), n3 (6.00 GiB), ...."
+            + REMEDY,
         ),
     ],
     ids=["large enough", "unknown", "none", "one", "many"],
