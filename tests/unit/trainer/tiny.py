@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -65,6 +66,26 @@ def make_config(family: str = "llama") -> PreTrainedConfig:
     if family == "qwen3":
         return Qwen3Config(**sizes, head_dim=32)
     return (Qwen2Config if family == "qwen2" else LlamaConfig)(**sizes)
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 346,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
+"""Sizes of tests with other architectures; most accept these names."""
+
+
+def save_random(settings: PreTrainedConfig, directory: Path) -> Path:
+    """Save a random model of some architecture with the tokenizer of the others; the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(settings).save_pretrained(directory)
+    make_tokenizer().save_pretrained(directory)
+    return directory
 
 
 def make_model(family: str = "llama") -> PreTrainedModel:

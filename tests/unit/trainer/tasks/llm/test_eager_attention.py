@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, MambaConfig, PretrainedConfig
+from transformers import Gemma2Config, GptOssConfig, MambaConfig, PretrainedConfig
 
 from tests.unit.trainer import tiny
 from tests.unit.trainer.tasks.llm.runs import config, train
@@ -18,15 +18,10 @@ from trainyard_trainer.tasks.text.models.attention import has_eager_attention
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 346,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    **tiny.SMALL,
     "num_key_value_heads": 2,
     "head_dim": 16,
     "initializer_range": 0.1,
-    "max_position_embeddings": 512,
     "sliding_window": 5,
 }
 CONFIGS: dict[str, PretrainedConfig] = {
@@ -36,15 +31,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 
 
-def save(name: str, directory: Path) -> Path:
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(CONFIGS[name]).save_pretrained(directory)
-    tiny.make_tokenizer().save_pretrained(directory)
-    return directory
-
-
 def test_packed_rows_have_the_loss_of_separate_ones(tmp_path: Path) -> None:
-    directory = save("gemma2", tmp_path / "model")
+    directory = tiny.save_random(CONFIGS["gemma2"], tmp_path / "model")
     model = load_base_model(directory, "tiny", precision="fp32", device=torch.device("cpu"))
     assert has_eager_attention(model)
     rows = random_rows(7)
@@ -55,18 +43,18 @@ def test_packed_rows_have_the_loss_of_separate_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "packing"), [("gemma2", True), ("gpt_oss", False)])
 def test_a_run_trains_and_says_what_its_attention_costs(tmp_path: Path, name: str, packing: bool) -> None:
-    run = config(tmp_path, save(name, tmp_path / "model"), "run", "lora", packing)
+    run = config(tmp_path, tiny.save_random(CONFIGS[name], tmp_path / "model"), "run", "lora", packing)
     assert train(run).outcome is Outcome.FINISHED
     lines = [json.loads(line) for line in Path(run.run_directory, "log.jsonl").read_text().splitlines()]
     assert [line["type"] for line in lines].count("EagerAttention") == 1
 
 
 def test_packing_is_refused_where_rows_would_see_each_other(tmp_path: Path) -> None:
-    ended = train(config(tmp_path, save("gpt_oss", tmp_path / "model"), "run", "lora"))
+    ended = train(config(tmp_path, tiny.save_random(CONFIGS["gpt_oss"], tmp_path / "model"), "run", "lora"))
     assert ended.exit_code == 64
     assert "packing: false" in (ended.advice or "")
 
 
 def test_a_recurrent_model_is_not_said_to_have_eager_attention(tmp_path: Path) -> None:
-    directory = save("mamba", tmp_path / "model")
+    directory = tiny.save_random(CONFIGS["mamba"], tmp_path / "model")
     assert not has_eager_attention(load_base_model(directory, "tiny", precision="fp32", device=torch.device("cpu")))

@@ -25,32 +25,16 @@ from trainyard_trainer.tasks.text.memory.estimate import estimate
 from trainyard_trainer.tasks.text.memory.shape import read_shape
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 346,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-}
+SIZES: dict[str, Any] = {**tiny.SMALL, "intermediate_size": 128, "num_key_value_heads": 2, "head_dim": 16}
 MIXTURES: dict[str, PretrainedConfig] = {
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
     "qwen3_moe": Qwen3MoeConfig(**SIZES, moe_intermediate_size=128, num_experts=4, num_experts_per_tok=2),
 }
 
 
-def save(settings: PretrainedConfig, directory: Path) -> Path:
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(settings).save_pretrained(directory)
-    tiny.make_tokenizer().save_pretrained(directory)
-    return directory
-
-
 @pytest.mark.parametrize("name", MIXTURES)
 def test_experts_that_stay_in_16_bits_are_reported_and_planned_for(tmp_path: Path, name: str) -> None:
-    directory = save(MIXTURES[name], tmp_path / "model")
+    directory = tiny.save_random(MIXTURES[name], tmp_path / "model")
     run = config(tmp_path, directory, "run", "qlora", packing=False)
     assert train(run).outcome is Outcome.FINISHED
     lines = [json.loads(line) for line in Path(run.run_directory, "log.jsonl").read_text().splitlines()]
@@ -66,7 +50,7 @@ def test_experts_that_stay_in_16_bits_are_reported_and_planned_for(tmp_path: Pat
 
 def test_a_model_of_which_nothing_can_be_quantized_is_refused(tmp_path: Path) -> None:
     sizes = {"vocab_size": 346, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    directory = save(FalconConfig(**sizes, alibi=False), tmp_path / "model")
+    directory = tiny.save_random(FalconConfig(**sizes, alibi=False), tmp_path / "model")
     ended = train(config(tmp_path, directory, "run", "qlora", packing=False))
     assert (ended.exit_code, ended.advice) == (64, "Use method: lora.")
 
@@ -86,6 +70,6 @@ def test_qlora_is_not_the_remedy_for_qlora(
 
 def test_a_model_that_cannot_compute_with_4_bit_weights_is_refused(tmp_path: Path) -> None:
     settings = MambaConfig(vocab_size=346, hidden_size=32, num_hidden_layers=2, state_size=4)
-    ended = train(config(tmp_path, save(settings, tmp_path / "model"), "run", "qlora", packing=False))
+    ended = train(config(tmp_path, tiny.save_random(settings, tmp_path / "model"), "run", "qlora", packing=False))
     assert (ended.exit_code, ended.advice) == (64, "Use method: lora.")
     assert "(mamba) cannot compute with weights in 4 bits" in ended.message

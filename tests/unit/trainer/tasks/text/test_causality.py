@@ -21,14 +21,7 @@ from trainyard_crds.trainingjob_training import Quantization
 from trainyard_trainer.tasks.text.causality import is_causal
 from trainyard_trainer.tasks.text.models.loading import load_base_model
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 346,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-}
+SIZES = tiny.SMALL
 CPU = torch.device("cpu")
 CAUSAL: dict[str, PretrainedConfig] = {
     "gemma2": Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=16),  # scales embeddings, eager attention

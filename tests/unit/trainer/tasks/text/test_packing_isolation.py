@@ -31,16 +31,7 @@ from trainyard_trainer.tasks.text.models.recompute import recompute_activations
 from trainyard_trainer.tasks.text.packing_isolation import enable_boundary_attention, isolates_packed_rows
 
 CPU = torch.device("cpu")
-SIZES: dict[str, Any] = {
-    "vocab_size": 346,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.1,
-    "max_position_embeddings": 512,
-}
+SIZES: dict[str, Any] = {**tiny.SMALL, "num_key_value_heads": 2, "initializer_range": 0.1}
 
 
 def windowed(kind: str, window: int) -> PreTrainedModel:
