@@ -14,7 +14,7 @@ PYTHON ?= python3
 VENV = $(shell PYTHON=$(PYTHON) hack/venv)
 # One thread: tests and the demo share two cores, and tiny models are faster without parallel overhead.
 export OMP_NUM_THREADS ?= 1
-export PYTHONPATH := crds:kube:operator:gateway:trainer_image:hack
+export PYTHONPATH := crds:kube:operator:gateway:serving:trainer_image:hack
 
 .PHONY: help
 help: ## Show this list.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -46,6 +46,15 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scale:
+    """JSON paths of the `scale` subresource, which `kubectl scale`, an HPA and KEDA use."""
+
+    replicas: str = ".spec.replicas"
+    status_replicas: str = ".status.replicas"
+    selector: str = ".status.selector"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kind:
     """Parts of a CustomResourceDefinition beside its schema."""
 
@@ -53,8 +62,18 @@ class Kind:
     plural: str
     short_names: tuple[str, ...]
     columns: tuple[Column, ...]
-    mutable: tuple[str, ...]
+    mutable: tuple[str, ...] = ()
     """Spec fields (camelCase) that may change after creation; all others get an immutability rule."""
+    is_mutable: bool = False
+    """Whether every spec field may change."""
+    scale: Scale | None = None
+    """The `scale` subresource; None: the kind cannot be scaled."""
+
+
+class CustomResource(SpecModel):
+    """Base of the kinds."""
+
+    kind_info: ClassVar[Kind]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from trainyard_crds.sources import no_secret, s3_destination
 from trainyard_crds.tasks import TaskName
 
 ExportFormat = Literal["adapter", "model", "merged", "gguf"]
+WholeModelFormat = Literal["model", "merged"]
+"""Formats that are served as a whole model."""
 ExportBase = Literal["original", "dequantized"]
 FORMATS: dict[TaskName, tuple[ExportFormat, ...]] = {"llm": ("adapter", "model", "merged", "gguf")}
 """Formats that each task writes."""

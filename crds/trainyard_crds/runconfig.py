@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from trainyard_crds.checkpoint_names import CHECKPOINT_FORMS, CHECKPOINT_PATTERN
 from trainyard_crds.common import SpecModel, check
 from trainyard_crds.exports import Export
 from trainyard_crds.sources import DEFAULT_REGION, Sha256
@@ -23,7 +24,7 @@ from trainyard_crds.trainingjob_inputs import (
     OnInvalidRow,
 )
 from trainyard_crds.trainingjob_resources import MAX_GPUS, MAX_NODES
-from trainyard_crds.trainingjob_resume import CHECKPOINT_FORMS, CHECKPOINT_PATTERN, DEFAULT_CHECKPOINT, ResumeMode
+from trainyard_crds.trainingjob_resume import DEFAULT_CHECKPOINT, ResumeMode
 from trainyard_crds.trainingjob_rules import SHARED_RULES
 from trainyard_crds.trainingjob_training import (
     DEFAULT_METHOD,

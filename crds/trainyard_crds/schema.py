@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainyard_crds.common import GROUP, VERSION, Column, Kind, Rule
+from trainyard_crds.common import GROUP, VERSION, Column, CustomResource, Kind, Rule, Scale
+from trainyard_crds.modeldeployment import ModelDeployment
 from trainyard_crds.trainingjob import TrainingJob
 
 Schema = dict[str, Any]
 
-KINDS: tuple[type[TrainingJob], ...] = (TrainingJob,)
+KINDS: tuple[type[CustomResource], ...] = (TrainingJob, ModelDeployment)
 
 _DROPPED = ("title", "examples", "additionalProperties", "const", "exclusiveMinimum", "exclusiveMaximum", "$defs")
 
@@ -24,7 +25,7 @@ class SchemaError(ValueError):
     """A model cannot be expressed as a structural schema."""
 
 
-def crd(model: type[TrainingJob]) -> Schema:
+def crd(model: type[CustomResource]) -> Schema:
     """Return the CustomResourceDefinition of a kind."""
     info = model.kind_info
     return {
@@ -47,13 +48,24 @@ def crd(model: type[TrainingJob]) -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} | _scale(info.scale),
                     "additionalPrinterColumns": [_column(column) for column in info.columns],
                     "schema": {"openAPIV3Schema": root_schema(model)},
                 }
             ],
         },
     }
+
+
+def _scale(scale: Scale | None) -> Schema:
+    if scale is None:
+        return {}
+    paths = {
+        "specReplicasPath": scale.replicas,
+        "statusReplicasPath": scale.status_replicas,
+        "labelSelectorPath": scale.selector,
+    }
+    return {"scale": paths}
 
 
 def _column(column: Column) -> Schema:
@@ -63,7 +75,7 @@ def _column(column: Column) -> Schema:
     return entry
 
 
-def root_schema(model: type[TrainingJob]) -> Schema:
+def root_schema(model: type[CustomResource]) -> Schema:
     """Return the structural schema of a kind, immutability rules included."""
     schema = structural(model)
     schema["description"] = (model.__doc__ or "").strip()
@@ -176,6 +188,8 @@ def _collapse_optional(node: Schema, path: str) -> Schema:
 
 def _add_immutability(spec: Schema, info: Kind) -> None:
     """Add a transition rule per immutable field to the parent, so that it also applies to added and removed fields."""
+    if info.is_mutable:
+        return
     always = set(spec.get("required", ())) | {name for name, child in spec["properties"].items() if "default" in child}
     validations = spec.setdefault("x-kubernetes-validations", [])
     for name in spec["properties"]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
-from trainyard_crds.common import Column, Kind, Rule, SpecModel, rules
+from trainyard_crds.common import Column, CustomResource, Kind, Rule, SpecModel, rules
 from trainyard_crds.constants import NAME_LIMIT
 from trainyard_crds.exports import Export, ExportFormat
 from trainyard_crds.pod_options import PodOptions
@@ -126,7 +126,7 @@ class TrainingJobSpec(SpecModel):
     )
 
 
-class TrainingJob(SpecModel):
+class TrainingJob(CustomResource):
     """A fine-tuning run: queued, run as a Job, with its progress in the status."""
 
     model_config = ConfigDict(

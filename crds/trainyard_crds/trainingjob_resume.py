@@ -6,12 +6,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from trainyard_crds.checkpoint_names import CHECKPOINT_FORMS, CHECKPOINT_PATTERN
 from trainyard_crds.common import DnsName, Rule, SpecModel, rules
 
 ResumeMode = Literal["continue", "weights"]
 DEFAULT_CHECKPOINT = "last"
-CHECKPOINT_PATTERN = r"^(last|best|step-[0-9]+-e[0-9]+)$"
-CHECKPOINT_FORMS = "last, best or the name of a checkpoint in status.checkpoints, for example step-300-e1"
 _RUN_URI = r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^?#\x00-\x1f]+$"
 _ESCAPES = r"(^|/)[.][.]?(/|$)|^pvc://.*//"
 

@@ -1,0 +1,1 @@
+"""What runs beside the engine in a replica of a ModelDeployment, and the artifact reader."""
