@@ -68,7 +68,7 @@ models: venv ## Write the table of architectures, docs/models.md.
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: venv ## Resolve the lock files from pyproject.toml.
 	@$(UV_COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
-	@$(UV_COMPILE) --extra operator --extra gateway -c requirements/dev.txt pyproject.toml -o requirements/operator.txt
+	@$(UV_COMPILE) --extra operator --extra gateway --extra serving -c requirements/dev.txt pyproject.toml -o requirements/operator.txt
 	@$(UV_COMPILE) --extra trainer -c requirements/dev.txt pyproject.toml -o requirements/trainer.txt
 	@$(UV_COMPILE) requirements/moto.in -o requirements/moto.txt
 	@$(UV_COMPILE) requirements/llama-cpp.in -o requirements/llama-cpp.txt
