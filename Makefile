@@ -64,7 +64,7 @@ models: venv ## Write the table of architectures, docs/models.md.
 	@.venv/bin/python hack/models_table --out docs/models.md
 
 # Locks carry hashes and no registry address. operator.txt and trainer.txt are subsets of dev.txt; moto.txt and
-# llama-cpp.txt are the separate environments of programs that tests use.
+# llama-cpp.txt are the separate environments of programs that tests use, server.txt that of the serving engine.
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: venv ## Resolve the lock files from pyproject.toml.
 	@$(UV_COMPILE) --all-extras pyproject.toml -o requirements/dev.txt
@@ -72,6 +72,7 @@ lock: venv ## Resolve the lock files from pyproject.toml.
 	@$(UV_COMPILE) --extra trainer -c requirements/dev.txt pyproject.toml -o requirements/trainer.txt
 	@$(UV_COMPILE) requirements/moto.in -o requirements/moto.txt
 	@$(UV_COMPILE) requirements/llama-cpp.in -o requirements/llama-cpp.txt
+	@$(UV_COMPILE) --override requirements/server-overrides.txt requirements/server.in -o requirements/server.txt
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Image:
         lock: The lock file of its dependency layer.
         gigabytes: Disk that the first build takes: build store, registry and node together.
         minutes: About how long the first build takes.
+        is_kept: Whether the build store keeps the image after the push, for the next build of its code layer.
     """
 
     name: str
@@ -35,11 +36,13 @@ class Image:
     lock: str
     gigabytes: float
     minutes: int
+    is_kept: bool = True
 
 
 IMAGES = {
     "operator": Image("operator", "Dockerfile.operator", "requirements/operator.txt", 1.5, 1),
     "trainer": Image("trainer", "Dockerfile.trainer", "requirements/trainer.txt", 20, 7),
+    "server": Image("server", "Dockerfile.server", "requirements/server.txt", 16, 7, is_kept=False),
 }
 
 
@@ -87,7 +90,7 @@ def _load(image: Image, registry: Registry, store: "Store") -> Build:
         store.build(image, staged.folder, local)
         say(f"pushing {reference}")
         store.push(local, reference)
-        store.forget_others(repository, staged.tag)
+        store.forget_others(repository, staged.tag if image.is_kept else "")
     return build
 
 
@@ -115,6 +118,8 @@ class Store:
         self._buildah(
             "bud", *options, *pip_options(), f"--file={folder / image.dockerfile}", f"--tag={name}", str(folder)
         )
+        if not image.is_kept:
+            return
         marker = self._marker(image)
         marker.parent.mkdir(parents=True, exist_ok=True)
         for old in marker.parent.glob(f"{image.name}-*"):
@@ -131,7 +136,7 @@ class Store:
         self._buildah("push", "--tls-verify=false", *fast, name, f"docker://{reference}")
 
     def forget_others(self, repository: str, tag: str) -> None:
-        """Remove the older builds of an image; layers that the newest shares stay."""
+        """Remove the builds of an image but the one with a tag; layers that this one shares stay."""
         listed = self._buildah("images", "--format={{.Name}}:{{.Tag}}", "--filter=dangling=false").split()
         old = [name for name in listed if name.startswith(f"localhost/{repository}:") and not name.endswith(f":{tag}")]
         for name in old:
