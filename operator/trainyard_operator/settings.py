@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from trainyard_operator.errors import SettingsError
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.trainingjob.pod_defaults import PodDefaults
+from trainyard_operator.pod_template.defaults import PodDefaults
 
 BUILTIN: Final = "Builtin"
 KUEUE: Final = "Kueue"

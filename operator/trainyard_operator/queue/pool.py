@@ -107,7 +107,7 @@ class Pool(NamedTuple):
     def matches(self, node: Node) -> bool:
         """Return whether a node belongs to the pool, schedulable or not.
 
-        Trainer pods tolerate the taint that has the resource's name (`children.placement`).
+        Trainer pods tolerate the taint that has the resource's name (`pod_template.nodes`).
         """
         unfit = self._is_shared(node) or self._missing_label(node) or self._unmet(node) or self._untolerated_taint(node)
         return not unfit

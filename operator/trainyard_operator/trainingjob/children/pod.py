@@ -36,7 +36,8 @@ from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
 from trainyard_operator.quantity import whole_units
-from trainyard_operator.trainingjob.children import gang, placement, pod_options
+from trainyard_operator.pod_template import blocks, nodes, options
+from trainyard_operator.trainingjob.children import gang, placement
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import RenderSettings
 from trainyard_operator.trainingjob.spec import Spec
@@ -56,14 +57,14 @@ def training_pod(
     resources = spec.resources
     volumes, mounts = _volumes(job, spec, resources, settings, config_map)
     container = _container(
-        image=pod_options.image(spec, settings),
+        image=_image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "train", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
-        environment=pod_options.environment(spec, settings, _training_env(job, spec, resources, settings)),
+        environment=options.environment(spec, settings, _training_env(job, spec, resources, settings)),
         limits=_limits(resources, settings),
         mounts=mounts,
     )
-    runtime_class = pod_options.runtime_class(spec, settings.pod_defaults)
+    runtime_class = options.runtime_class(spec, settings.pod_defaults)
     if resources.claims:
         container["resources"]["claims"] = [{"name": claim.name} for claim in resources.claims]
     return {
@@ -78,16 +79,16 @@ def training_pod(
 def export_pod(job: Object, spec: Spec, settings: RenderSettings, *, config_map: str) -> Object:
     """Return the pod that makes an export: the training pod without GPUs and without a token to report progress."""
     container = _container(
-        image=pod_options.image(spec, settings),
+        image=_image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "export", "--config", f"{CONFIG_DIRECTORY}/{CONFIG_FILE}"],
-        environment=pod_options.environment(spec, settings, _export_env(spec)),
+        environment=options.environment(spec, settings, _export_env(spec)),
         limits=_host_limits(spec.resources, settings),
-        mounts=[*_data_mounts(job, spec), *pod_options.ca_bundle_mounts(spec, settings), *_scratch_mounts()],
+        mounts=[*_data_mounts(job, spec), *options.ca_bundle_mounts(spec, settings), *blocks.scratch_mounts()],
     )
     volumes = [
         *_data_volumes(job, spec, config_map),
-        *pod_options.ca_bundle_volumes(spec, settings),
+        *options.ca_bundle_volumes(spec, settings),
         *_work_volumes(spec, settings),
     ]
     return _placed(container, volumes, spec, settings)
@@ -97,12 +98,17 @@ def _placed(
     container: Object, volumes: list[Object], spec: Spec, settings: RenderSettings, prefer: tuple[str, ...] = ()
 ) -> Object:
     """Return a pod on the nodes that the spec selects, with the spec's grace period."""
-    pod = _pod(container, volumes, pod_options.identity(spec, settings.pod_defaults), _grace_seconds(spec))
-    return pod | placement.node_choice(spec.resources, prefer)
+    pod = _pod(container, volumes, options.identity(spec, settings.pod_defaults), _grace_seconds(spec))
+    return pod | nodes.node_choice(spec.resources, prefer)
 
 
 def _grace_seconds(spec: Spec) -> int:
     return spec.checkpoints.grace_period_seconds
+
+
+def _image(spec: Spec, settings: RenderSettings) -> str:
+    """Return the image of the job's pods."""
+    return spec.pod.image or settings.trainer_image
 
 
 def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str | None, directory: str) -> Object:
@@ -111,16 +117,16 @@ def check_pod(job: Object, spec: Spec, settings: RenderSettings, *, image: str |
     The volume is mounted read-only. The spec may be invalid: a finished run is not validated again.
     """
     container = _container(
-        image=image or pod_options.image(spec, settings),
+        image=image or _image(spec, settings),
         pull_policy=settings.image_pull_policy,
         command=[*_TRAINER, "result", "--run-directory", directory],
-        environment={"env": [*_scratch_env(), _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _NO_GPU]},
+        environment={"env": [*blocks.scratch_env(), blocks.env(TERMINATION_LOG_ENV, TERMINATION_LOG), _NO_GPU]},
         limits=_CHECK_RESOURCES,
-        mounts=[_mount("run", RUN_VOLUME, read_only=True), *_scratch_mounts()],
+        mounts=[blocks.mount("run", RUN_VOLUME, read_only=True), *blocks.scratch_mounts()],
     )
-    volumes = [_claim_volume("run", run_claim(job, spec)), *_scratch_volumes("1Gi", "1Gi")]
-    identity = pod_options.identity(spec, settings.pod_defaults)
-    return _pod(container, volumes, identity, grace_seconds=10) | placement.node_choice(spec.resources)
+    volumes = [blocks.claim_volume("run", run_claim(job, spec)), *blocks.scratch_volumes("1Gi", "1Gi")]
+    identity = options.identity(spec, settings.pod_defaults)
+    return _pod(container, volumes, identity, grace_seconds=10) | nodes.node_choice(spec.resources)
 
 
 def _pod(container: Object, volumes: list[Object], identity: Object, grace_seconds: int) -> Object:
@@ -153,11 +159,7 @@ def _container(
         "resources": {"requests": limits, "limits": limits},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": blocks.RESTRICTED,
         "volumeMounts": mounts,
     }
 
@@ -178,14 +180,14 @@ def _host_limits(resources: Resources, settings: RenderSettings) -> dict[str, st
 def _training_env(job: Object, spec: Spec, resources: Resources, settings: RenderSettings) -> list[Object]:
     namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
     env = [
-        *_scratch_env(),
-        _env(TERMINATION_LOG_ENV, TERMINATION_LOG),
-        _env(KUBEFLOW_URL_ENV, settings.gateway_url + kubeflow_path(namespace, name)),
-        _env(KUBEFLOW_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
-        _env(KUBEFLOW_TOKEN_ENV, f"{TOKEN_DIRECTORY}/{TOKEN_FILE}"),
-        _field_env(POD_UID_ENV, "metadata.uid"),
-        _field_env(POD_NAME_ENV, "metadata.name"),
-        _field_env(NODE_NAME_ENV, "spec.nodeName"),
+        *blocks.scratch_env(),
+        blocks.env(TERMINATION_LOG_ENV, TERMINATION_LOG),
+        blocks.env(KUBEFLOW_URL_ENV, settings.gateway_url + kubeflow_path(namespace, name)),
+        blocks.env(KUBEFLOW_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
+        blocks.env(KUBEFLOW_TOKEN_ENV, f"{TOKEN_DIRECTORY}/{TOKEN_FILE}"),
+        blocks.field_env(POD_UID_ENV, "metadata.uid"),
+        blocks.field_env(POD_NAME_ENV, "metadata.name"),
+        blocks.field_env(NODE_NAME_ENV, "spec.nodeName"),
         *gang.environment(job, resources.nodes),
     ]
     if not resources.gpus:
@@ -194,46 +196,21 @@ def _training_env(job: Object, spec: Spec, resources: Resources, settings: Rende
 
 
 def _export_env(spec: Spec) -> list[Object]:
-    log, pod_uid = _env(TERMINATION_LOG_ENV, TERMINATION_LOG), _field_env(POD_UID_ENV, "metadata.uid")
-    return [*_scratch_env(), log, pod_uid, _NO_GPU, *_cache_env(spec), *_credentials_env(spec)]
+    log, pod_uid = blocks.env(TERMINATION_LOG_ENV, TERMINATION_LOG), blocks.field_env(POD_UID_ENV, "metadata.uid")
+    return [*blocks.scratch_env(), log, pod_uid, _NO_GPU, *_cache_env(spec), *_credentials_env(spec)]
 
 
 def _cache_env(spec: Spec) -> list[Object]:
-    return [] if cache_claim(spec) is None else [_env(HUB_CACHE_ENV, HUB_CACHE_DIRECTORY)]
+    return [] if cache_claim(spec) is None else [blocks.env(HUB_CACHE_ENV, HUB_CACHE_DIRECTORY)]
 
 
 def _credentials_env(spec: Spec) -> list[Object]:
-    secret = spec.model.credentials_secret
-    hub = [] if secret is None else [_secret_env(HUB_TOKEN_ENV, secret.name, secret.key)]
-    return [*hub, *_s3_env(spec.s3)]
+    return [*blocks.hub_env(spec.model.credentials_secret), *blocks.s3_env(spec.s3)]
 
 
-def _s3_env(s3: S3 | None) -> list[Object]:
-    """Return the credentials by the names of the Secret's keys; only temporary ones have a session token."""
-    if s3 is None or s3.credentials_secret is None:
-        return []
-    name = s3.credentials_secret.name
-    always = [_secret_env(key, name, key) for key in S3_CREDENTIALS]
-    return [*always, _secret_env(S3_SESSION_TOKEN, name, S3_SESSION_TOKEN, optional=True)]
 
 
-def _env(name: str, value: str) -> Object:
-    return {"name": name, "value": value}
 
-
-def _secret_env(variable: str, secret: str, key: str, *, optional: bool = False) -> Object:
-    reference: Object = {"name": secret, "key": key}
-    if optional:
-        reference["optional"] = True
-    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
-
-
-def _field_env(name: str, path: str) -> Object:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-
-def _scratch_env() -> list[Object]:
-    return [_env(name, path) for name, path in SCRATCH_DIRECTORIES.items()]
 
 
 def _volumes(
@@ -247,16 +224,16 @@ def _volumes(
         {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "optional": True}},
         {"name": "token", "projected": {"sources": [{"serviceAccountToken": _token(job)}]}},
         {"name": "shm", "emptyDir": shm},
-        *pod_options.ca_bundle_volumes(spec, settings),
+        *options.ca_bundle_volumes(spec, settings),
         *_work_volumes(spec, settings),
     ]
     mounts = [
         *_data_mounts(job, spec),
-        _mount("ca", CA_DIRECTORY, read_only=True),
-        _mount("token", TOKEN_DIRECTORY, read_only=True),
-        _mount("shm", "/dev/shm"),  # noqa: S108 - a volume of the pod
-        *pod_options.ca_bundle_mounts(spec, settings),
-        *_scratch_mounts(),
+        blocks.mount("ca", CA_DIRECTORY, read_only=True),
+        blocks.mount("token", TOKEN_DIRECTORY, read_only=True),
+        blocks.mount("shm", "/dev/shm"),  # noqa: S108 - a volume of the pod
+        *options.ca_bundle_mounts(spec, settings),
+        *blocks.scratch_mounts(),
     ]
     return volumes, mounts
 
@@ -264,22 +241,22 @@ def _volumes(
 def _work_volumes(spec: Spec, settings: RenderSettings) -> list[Object]:
     """Return the scratch volumes of a pod that trains or exports."""
     resources = spec.resources
-    return _scratch_volumes(resources.scratch_size or settings.scratch_size, resources.tmp_size or settings.tmp_size)
+    return blocks.scratch_volumes(resources.scratch_size or settings.scratch_size, resources.tmp_size or settings.tmp_size)
 
 
 def _data_volumes(job: Object, spec: Spec, config_map: str) -> list[Object]:
     """Return the volumes of the run config and of every claim that a run reads or writes."""
-    claims = [_claim_volume(volume, claim) for claim, volume in _claims(job, spec).items()]
+    claims = [blocks.claim_volume(volume, claim) for claim, volume in _claims(job, spec).items()]
     return [*claims, {"name": "config", "configMap": {"name": config_map}}]
 
 
 def _data_mounts(job: Object, spec: Spec) -> list[Object]:
     claims, cache = _claims(job, spec), cache_claim(spec)
     return [
-        _mount("run", RUN_VOLUME),
-        *([] if cache is None else [_mount(claims[cache], CACHE_VOLUME)]),
-        *(_mount(claims[claim], f"{CLAIMS_DIRECTORY}/{claim}", read_only=True) for claim in source_claims(spec)),
-        _mount("config", CONFIG_DIRECTORY, read_only=True),
+        blocks.mount("run", RUN_VOLUME),
+        *([] if cache is None else [blocks.mount(claims[cache], CACHE_VOLUME)]),
+        *(blocks.mount(claims[claim], f"{CLAIMS_DIRECTORY}/{claim}", read_only=True) for claim in source_claims(spec)),
+        blocks.mount("config", CONFIG_DIRECTORY, read_only=True),
     ]
 
 
@@ -298,21 +275,4 @@ def _token(job: Object) -> Object:
     return {"audience": audience, "expirationSeconds": _TOKEN_SECONDS, "path": TOKEN_FILE}
 
 
-def _claim_volume(name: str, claim: str) -> Object:
-    return {"name": name, "persistentVolumeClaim": {"claimName": claim}}
 
-
-def _scratch_volumes(home: str, tmp: str) -> list[Object]:
-    """Return the scratch volumes; HOME contains every scratch directory but /tmp."""
-    return [{"name": "home", "emptyDir": {"sizeLimit": home}}, {"name": "tmp", "emptyDir": {"sizeLimit": tmp}}]
-
-
-def _scratch_mounts() -> list[Object]:
-    return [_mount("home", SCRATCH_DIRECTORIES["HOME"]), _mount("tmp", SCRATCH_DIRECTORIES["TMPDIR"])]
-
-
-def _mount(name: str, path: str, *, read_only: bool = False) -> Object:
-    mount: Object = {"name": name, "mountPath": path}
-    if read_only:
-        mount["readOnly"] = True
-    return mount

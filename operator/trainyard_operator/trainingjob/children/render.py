@@ -24,8 +24,8 @@ from trainyard_crds.exports import Export
 from trainyard_crds.runconfig import RunConfig
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
+from trainyard_operator.pod_template.options import Extra, extra_metadata
 from trainyard_operator.trainingjob.children import gang, pod
-from trainyard_operator.trainingjob.children.pod_options import Extra, extra_metadata
 from trainyard_operator.trainingjob.children.resumed_run import with_known_run
 from trainyard_operator.trainingjob.children.runconfig import (
     config_text,

@@ -13,7 +13,7 @@ from trainyard_crds.pod_options import RESERVED_VARIABLES, is_qualified_name
 from trainyard_crds.trainingjob import TrainingJobSpec
 from trainyard_operator.trainingjob.children.render import check_job, children, export_job
 from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.trainingjob.pod_defaults import PodDefaults
+from trainyard_operator.pod_template.defaults import PodDefaults
 
 Object = dict[str, Any]
 DEFAULTS = PodDefaults.model_validate(

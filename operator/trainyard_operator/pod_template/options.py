@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from trainyard_crds.constants import CA_BUNDLE_DIRECTORY, CA_BUNDLE_ENV
-from trainyard_crds.pod_options import CaBundle, PodSecurity
+from trainyard_crds.pod_options import CaBundle, PodOptions, PodSecurity
 from trainyard_kube.paths import Object
-from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.trainingjob.pod_defaults import (
+from trainyard_operator.pod_template.defaults import (
     PodDefaults,
     allowed,
     is_reserved_annotation,
     is_reserved_label,
 )
-from trainyard_operator.trainingjob.spec import Spec
+
+
+class Gpus(Protocol):
+    """The resources of a pod."""
+
+    @property
+    def gpus(self) -> int:
+        """Its GPUs."""
+
+
+class PodSpec(Protocol):
+    """The spec of an object that has pods."""
+
+    @property
+    def pod(self) -> PodOptions:
+        """Options of its pods."""
+
+    @property
+    def resources(self) -> Gpus:
+        """Resources of each pod."""
+
+
+class PodSettings(Protocol):
+    """The settings of the operator that go into every pod."""
+
+    @property
+    def pod_defaults(self) -> PodDefaults:
+        """Options that a spec does not set."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Additional variables, by name."""
 
 
 class Extra(NamedTuple):
-    """Labels and annotations of a job's Jobs and pods beside Trainyard's own."""
+    """Labels and annotations of an object's children beside Trainyard's own."""
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
 
 
-def extra_metadata(job: Object, spec: Spec, defaults: PodDefaults) -> Extra:
-    """Return the additional labels and annotations: of the chart, of the TrainingJob, then of spec.pod.
+def extra_metadata(obj: Object, spec: PodSpec, defaults: PodDefaults) -> Extra:
+    """Return the additional labels and annotations: of the chart, of the object, then of spec.pod.
 
-    A later one replaces an earlier one with the same key. Those of the TrainingJob need a place in the chart's
+    A later one replaces an earlier one with the same key. Those of the object need a place in the chart's
     allow-list.
     """
-    metadata = job["metadata"]
+    metadata = obj["metadata"]
     labels = allowed(metadata.get("labels") or {}, defaults.propagate_labels)
     annotations = allowed(metadata.get("annotations") or {}, defaults.propagate_annotations)
     return Extra(
@@ -48,13 +78,8 @@ def extra_metadata(job: Object, spec: Spec, defaults: PodDefaults) -> Extra:
     )
 
 
-def image(spec: Spec, settings: RenderSettings) -> str:
-    """Return the image of the job's pods."""
-    return spec.pod.image or settings.trainer_image
-
-
-def identity(spec: Spec, defaults: PodDefaults) -> Object:
-    """Return the parts of every pod of a job that say under which names it runs: ServiceAccount, classes, user."""
+def identity(spec: PodSpec, defaults: PodDefaults) -> Object:
+    """Return the parts of every pod that say under which names it runs: ServiceAccount, classes, user."""
     own = spec.pod
     secrets = own.image_pull_secrets or defaults.image_pull_secrets
     optional = {
@@ -66,13 +91,13 @@ def identity(spec: Spec, defaults: PodDefaults) -> Object:
     return {key: value for key, value in optional.items() if value} | {"securityContext": _security(spec, defaults)}
 
 
-def runtime_class(spec: Spec, defaults: PodDefaults) -> Object:
-    """Return the RuntimeClass of a training pod; the chart's is for pods with GPUs."""
+def runtime_class(spec: PodSpec, defaults: PodDefaults) -> Object:
+    """Return the RuntimeClass of a pod; the chart's is for pods with GPUs."""
     name = spec.pod.runtime_class_name or (defaults.runtime_class_name if spec.resources.gpus else None)
     return {"runtimeClassName": name} if name else {}
 
 
-def _security(spec: Spec, defaults: PodDefaults) -> Object:
+def _security(spec: PodSpec, defaults: PodDefaults) -> Object:
     own, default = spec.pod.security_context or PodSecurity(), defaults.security_context
     optional = {
         "runAsUser": own.run_as_user or default.run_as_user,
@@ -87,8 +112,8 @@ def _security(spec: Spec, defaults: PodDefaults) -> Object:
     }
 
 
-def environment(spec: Spec, settings: RenderSettings, own: list[Object]) -> Object:
-    """Return `env` and `envFrom` of a container that trains or exports.
+def environment(spec: PodSpec, settings: PodSettings, own: list[Object]) -> Object:
+    """Return `env` and `envFrom` of a container.
 
     Args:
         spec: The spec.
@@ -109,18 +134,18 @@ def environment(spec: Spec, settings: RenderSettings, own: list[Object]) -> Obje
     return {"env": [*first, *chosen, *last]} | ({"envFrom": sources} if sources else {})
 
 
-def ca_bundle_volumes(spec: Spec, settings: RenderSettings) -> list[Object]:
+def ca_bundle_volumes(spec: PodSpec, settings: PodSettings) -> list[Object]:
     """Return the volume of the CA bundle, if there is one."""
     bundle = _bundle(spec, settings)
     return [] if bundle is None else [{"name": "ca-bundle", "configMap": {"name": bundle.name}}]
 
 
-def ca_bundle_mounts(spec: Spec, settings: RenderSettings) -> list[Object]:
+def ca_bundle_mounts(spec: PodSpec, settings: PodSettings) -> list[Object]:
     """Return the mount of the CA bundle, if there is one."""
     if _bundle(spec, settings) is None:
         return []
     return [{"name": "ca-bundle", "mountPath": CA_BUNDLE_DIRECTORY, "readOnly": True}]
 
 
-def _bundle(spec: Spec, settings: RenderSettings) -> CaBundle | None:
+def _bundle(spec: PodSpec, settings: PodSettings) -> CaBundle | None:
     return spec.pod.ca_bundle or settings.pod_defaults.ca_bundle
