@@ -17,7 +17,7 @@ def install(kubectl: Kubectl, helm: Path, images: dict[str, str], *values: str) 
     """Install or upgrade Trainyard and wait until operator and gateway are ready and replaced pods have ended.
 
     Args:
-        images: `operator` and `trainer` -> image reference.
+        images: `operator`, `trainer` and `server` -> image reference.
         values: More `--set` assignments.
 
     Raises:
@@ -27,7 +27,7 @@ def install(kubectl: Kubectl, helm: Path, images: dict[str, str], *values: str) 
     kubectl.apply(namespace(NAMESPACE))
     command = [str(helm), "upgrade", "--install", "trainyard", str(ROOT / "charts" / "trainyard")]
     command += [f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", f"--timeout={TIMEOUT}s"]
-    for value in (f"image.operator={images['operator']}", f"image.trainer={images['trainer']}", *values):
+    for value in (*(f"image.{name}={reference}" for name, reference in images.items()), *values):
         command += ["--set", value]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -20,6 +20,7 @@ from trainyard_kube.resource import Key
 from trainyard_kube.resync import PERIOD, Resync
 from trainyard_kube.store import Store
 from trainyard_operator.admission.controller import AdmissionController
+from trainyard_operator.admission.decision import admit_immediately
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
@@ -27,14 +28,22 @@ from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.leadership import Leader
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.modeldeployment.kind import ModelDeployments
+from trainyard_operator.modeldeployment.observe import Observer as ModelDeploymentObserver
+from trainyard_operator.modeldeployment.references import References
+from trainyard_operator.modeldeployment.replica_state import ReplicaStates
+from trainyard_operator.modeldeployment.resolve import named_jobs
+from trainyard_operator.modeldeployment.resources import MODEL_DEPLOYMENTS
+from trainyard_operator.modeldeployment.spec import parse_spec
 from trainyard_operator.reconcile.reconciler import Reconciler
 from trainyard_operator.reconcile.work_queue import Result, WorkQueue
 from trainyard_operator.reconcile.workers import Workers
 from trainyard_operator.settings import Settings
+from trainyard_operator.stored_resources import SPECS
 from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.queue_adapter import TrainingJobCandidate
-from trainyard_operator.trainingjob.resources import SPECS, ResourceKind, is_unanswered, jobs_on_node
+from trainyard_operator.trainingjob.resources import ResourceKind, is_unanswered, job_key, jobs_on_node
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +84,11 @@ class Operator:
             add=self._queue.add,
         )
         self._connect_informers(kube)
-        self._reconcilers = {ResourceKind.TRAINING_JOBS: Reconciler(self._training_jobs(), kube, self._events, clock)}
+        self._references, self._replica_states = References(), ReplicaStates()
+        self._reconcilers: dict[str, Reconciler[Any]] = {
+            ResourceKind.TRAINING_JOBS: Reconciler(self._training_jobs(), kube, self._events, clock),
+            MODEL_DEPLOYMENTS: Reconciler(self._model_deployments(), kube, self._events, clock),
+        }
         self._workers = Workers(self._queue, self._reconcile, self._metrics)
         self._primed = asyncio.Event()
         self._elector = self._create_elector(kube, clock)
@@ -134,6 +147,16 @@ class Operator:
             unreachable_nodes=self._admission.inventory.unreachable,
         )
 
+    def _model_deployments(self) -> ModelDeployments:
+        return ModelDeployments(
+            self._store,
+            ModelDeploymentObserver(self._store),
+            settings=self._settings.serving,
+            admit=admit_immediately,
+            replica_state=self._replica_states.ask,
+            request_reader=lambda _namespace, _claim: None,
+        )
+
     def _create_elector(self, kube: KubeClient, clock: ServerClock) -> Elector:
         settings = self._settings
         elector = Elector(
@@ -161,9 +184,10 @@ class Operator:
     async def _work(self) -> None:
         await self._resync.prime()
         for key in self._store.all_keys():
+            self._note_references(key)
             self._add(key)
         self._primed.set()
-        logger.info("the cache is complete, %d TrainingJobs", len(self._store.all_keys()))
+        logger.info("the cache is complete, %d objects", len(self._store.all_keys()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resync.run())
             group.create_task(self._admission.run())
@@ -201,7 +225,7 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> Result:
         try:
-            return await self._reconcilers[ResourceKind(key.kind)].reconcile(key)
+            return await self._reconcilers[key.kind].reconcile(key)
         finally:
             if self._store.get(key) is None:
                 # A refused request can be the first notice of a deletion, which neither watch nor list repeats then.
@@ -213,7 +237,18 @@ class Operator:
         keys = dict.fromkeys(self._store.key_of(kind, obj) for obj in objects)
         for key in keys:
             if key is not None:
+                self._note_references(key)
                 (self._add if fresh else self._admission.mark_dirty)(key)
+                for dependent in self._references.to(key) if fresh else ():
+                    self._queue.add(dependent)
+
+    def _note_references(self, key: Key) -> None:
+        """Record which TrainingJobs a ModelDeployment names."""
+        if key.kind != MODEL_DEPLOYMENTS:
+            return
+        obj = self._store.get(key)
+        names = named_jobs(parse_spec(obj["spec"]).spec) if obj is not None else set()
+        self._references.put(key, (job_key(key.namespace, name) for name in names))
 
     def _reconcile_jobs_on(self, node: str) -> None:
         """Reconcile the jobs with pods on a node that became unreachable or reachable: their status reports it."""

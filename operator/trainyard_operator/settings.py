@@ -13,9 +13,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from trainyard_operator.errors import SettingsError
+from trainyard_operator.modeldeployment.model import ServingSettings
+from trainyard_operator.pod_template.defaults import PodDefaults
 from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.pod_template.defaults import PodDefaults
 
 BUILTIN: Final = "Builtin"
 KUEUE: Final = "Kueue"
@@ -59,6 +60,11 @@ class Settings(BaseSettings):
         namespace: The operator's own namespace: Lease, certificates, the gateway's Service.
         identity: This process among those that compete for the Lease; by default the host name, which is a pod's name.
         trainer_image: Image of the trainer.
+        operator_image: The operator's own image, which serving pods and artifact readers use too.
+        serving_gpu_image: Image of the serving engine for replicas with GPUs.
+        serving_cpu_image: Image of the serving engine for replicas without.
+            Without one such ModelDeployments need spec.pod.image.
+        serving_environment: Additional variables of serving pods, by name.
         image_pull_policy: `imagePullPolicy` of the trainer's container.
         gateway_service: Name of the gateway's Service in the operator's namespace.
         gateway_port: Port of that Service.
@@ -83,6 +89,10 @@ class Settings(BaseSettings):
     namespace: Name
     identity: str = Field(default_factory=socket.gethostname)
     trainer_image: str = Field(description="the image of the trainer")
+    operator_image: str = Field(description="the image of the operator")
+    serving_gpu_image: str = ""
+    serving_cpu_image: str = ""
+    serving_environment: Texts = Field(default={}, validation_alias=f"{_PREFIX}SERVING_ENV")
     image_pull_policy: Annotated[
         Literal["Always", "IfNotPresent", "Never"], _choice("Always", "IfNotPresent", "Never")
     ] = "IfNotPresent"
@@ -151,6 +161,18 @@ class Settings(BaseSettings):
             pod_defaults=self.pod_defaults,
             retention_seconds=self.retention_seconds,
             environment=self.training_environment,
+        )
+
+    @property
+    def serving(self) -> ServingSettings:
+        """The part that goes into the children of ModelDeployments."""
+        return ServingSettings(
+            gpu_image=self.serving_gpu_image,
+            cpu_image=self.serving_cpu_image,
+            proxy_image=self.operator_image,
+            image_pull_policy=self.image_pull_policy,
+            environment=self.serving_environment,
+            pod_defaults=self.pod_defaults,
         )
 
 

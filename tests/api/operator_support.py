@@ -83,6 +83,9 @@ class Operator(SupervisedProcess):
             "TRAINYARD_NAMESPACE": SYSTEM,
             "TRAINYARD_IDENTITY": self.identity,
             "TRAINYARD_TRAINER_IMAGE": IMAGE,
+            "TRAINYARD_OPERATOR_IMAGE": "registry.local/trainyard-operator:1",
+            "TRAINYARD_SERVING_GPU_IMAGE": "registry.local/vllm:1",
+            "TRAINYARD_SERVING_CPU_IMAGE": "registry.local/trainyard-server:1",
             "TRAINYARD_HEALTH_PORT": str(self.health_port),
             **self._environment,
         }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from trainyard_kube.paths import Object
@@ -50,12 +51,14 @@ class Kind(ABC, Generic[ObservationT]):
         uid_label: Label with the object's UID by which a child without owner reference is recognised.
         untrusted_status: Status fields filled from other programs' messages. They are dropped where the API server
             refuses them, so that they never prevent the rest from being written.
+        lookups: Look-ups of its own beyond the API server, by the kind of the `Need`; each is given the need's name.
     """
 
     resource: Resource
     related: tuple[Resource, ...]
     uid_label: str
     untrusted_status: Collection[str] = ()
+    lookups: Mapping[str, Callable[[str], Awaitable[object]]] = MappingProxyType({})
 
     @abstractmethod
     def observe(self, key: Key) -> ObservationT | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from trainyard_kube.client import KubeClient
 from trainyard_kube.clock import monotonic
@@ -16,7 +17,7 @@ from trainyard_kube.errors import (
     NotFoundError,
 )
 from trainyard_kube.nodes import NodeLabels
-from trainyard_kube.paths import CONFIG_MAPS, EVENTS, PODS, path
+from trainyard_kube.paths import CONFIG_MAPS, EVENTS, PODS, Object, path
 from trainyard_operator.reconcile.kind import Resource
 from trainyard_operator.reconcile.plan import FAILED_CREATE, LOG, NODES, TERMINATING, Need
 
@@ -33,10 +34,16 @@ class Lookup:
     Args:
         kube: The API server.
         resources: Resources by plural name.
+        others: Look-ups of a kind beyond the API server, by the kind of the need.
     """
 
-    def __init__(self, kube: KubeClient, resources: Mapping[str, Resource]) -> None:
-        self._kube, self._resources = kube, resources
+    def __init__(
+        self,
+        kube: KubeClient,
+        resources: Mapping[str, Resource],
+        others: Mapping[str, Callable[[str], Awaitable[object]]] = MappingProxyType({}),
+    ) -> None:
+        self._kube, self._resources, self._others = kube, resources, others
         self._nodes = NodeLabels(kube, monotonic)
 
     async def answer(self, namespace: str, need: Need) -> object:
@@ -45,14 +52,18 @@ class Lookup:
         Raises:
             ApiError: see the tree of errors.
         """
-        if need.kind == LOG:
-            return await self._log(namespace, need)
-        if need.kind == NODES:
-            return await self._nodes.select(need.name)
-        if need.kind == TERMINATING:
-            return await self._is_terminating(need.name)
-        if need.kind == FAILED_CREATE:
-            return await self._failed_create(namespace, need.name)
+        if need.kind in self._others:
+            return await self._others[need.kind](need.name)
+        answers: dict[str, Callable[[], Awaitable[object]]] = {
+            LOG: lambda: self._log(namespace, need),
+            NODES: lambda: self._nodes.select(need.name),
+            TERMINATING: lambda: self._is_terminating(need.name),
+            FAILED_CREATE: lambda: self._failed_create(namespace, need.name),
+        }
+        answer = answers.get(need.kind, lambda: self._object(namespace, need))
+        return await answer()
+
+    async def _object(self, namespace: str, need: Need) -> Object | None:
         resource = self._resources[need.kind]
         try:
             found = await self._kube.get(path(resource.collection, namespace, need.name))

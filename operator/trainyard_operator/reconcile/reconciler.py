@@ -36,7 +36,7 @@ class Reconciler(Generic[ObservationT]):
     def __init__(self, kind: Kind[ObservationT], kube: KubeClient, events: EventWriter, clock: ServerClock) -> None:
         resources = {resource.plural: resource for resource in (kind.resource, *kind.related)}
         self._kind, self._kube, self._clock = kind, kube, clock
-        self._lookup = Lookup(kube, resources)
+        self._lookup = Lookup(kube, resources, kind.lookups)
         self._children = Children(kube, resources, kind.uid_label)
         self._status = StatusWriter(kube, events, kind.resource, kind.untrusted_status)
 

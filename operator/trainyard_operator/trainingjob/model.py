@@ -9,8 +9,8 @@ from typing import NamedTuple
 from trainyard_crds.report import Termination
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
-from trainyard_operator.reconcile.plan import Deletion, Observation
 from trainyard_operator.pod_template.defaults import PodDefaults
+from trainyard_operator.reconcile.plan import Deletion, Observation
 from trainyard_operator.trainingjob.spec import Spec
 
 

@@ -140,10 +140,11 @@ def _job_owner_uid(obj: Object) -> str:
     """Return the UID of a Job's TrainingJob; the label, which any client may change, only without a reference."""
     references = obj["metadata"].get("ownerReferences") or []
     owners = [entry["uid"] for entry in references if entry.get("controller") and entry.get("kind") == "TrainingJob"]
-    return str(owners[0]) if owners else _owner_uid(obj)
+    return str(owners[0]) if owners else owner_uid(obj)
 
 
-def _owner_uid(obj: Object) -> str:
+def owner_uid(obj: Object) -> str:
+    """Return the UID of the TrainingJob that the label of a child names."""
     return str((obj["metadata"].get("labels") or {}).get(JOB_UID_LABEL, ""))
 
 
@@ -162,12 +163,4 @@ SPECS = (
         state=_phase,
     ),
     StoredSpec(kind=ResourceKind.JOBS, collection=paths.JOBS, labels=_LABELS, trim=trim_job, owner_uid=_job_owner_uid),
-    StoredSpec(
-        kind=ResourceKind.PODS,
-        collection=paths.PODS,
-        labels=_LABELS,
-        trim=trim_pod,
-        owner_uid=_owner_uid,
-        keep_deleted=True,
-    ),
 )

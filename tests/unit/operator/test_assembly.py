@@ -34,7 +34,15 @@ class Unreachable:
 
 @pytest.mark.parametrize("mode", ["Builtin", "Kueue"])
 async def test_operator_serves_probes_while_it_waits_for_the_lease(mode: Literal["Builtin", "Kueue"]) -> None:
-    settings = Settings(namespace="system", trainer_image="trainer", health_port=free_port(), queue_mode=mode)
+    settings = Settings(
+        namespace="system",
+        trainer_image="trainer",
+        operator_image="operator",
+        serving_gpu_image="vllm",
+        serving_cpu_image="server",
+        health_port=free_port(),
+        queue_mode=mode,
+    )
     stop = asyncio.Event()
     kube = KubeClient(Unreachable(), ServerClock(), "test")
     running = asyncio.create_task(Operator(settings, kube, ServerClock(), stop).run())

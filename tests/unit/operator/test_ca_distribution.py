@@ -17,7 +17,13 @@ from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.settings import Settings
 from trainyard_operator.trainingjob.resources import SPECS, ResourceKind
 
-SETTINGS = Settings(namespace="system", trainer_image="trainer")
+SETTINGS = Settings(
+    namespace="system",
+    trainer_image="trainer",
+    operator_image="operator",
+    serving_gpu_image="vllm",
+    serving_cpu_image="server",
+)
 
 
 class Cluster:

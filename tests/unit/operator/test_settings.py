@@ -11,7 +11,13 @@ from trainyard_operator.errors import SettingsError
 from trainyard_operator.main import main
 from trainyard_operator.settings import Settings, load
 
-REQUIRED = {"TRAINYARD_NAMESPACE": "system", "TRAINYARD_TRAINER_IMAGE": "trainer:1"}
+REQUIRED = {
+    "TRAINYARD_NAMESPACE": "system",
+    "TRAINYARD_TRAINER_IMAGE": "trainer:1",
+    "TRAINYARD_OPERATOR_IMAGE": "operator:1",
+    "TRAINYARD_SERVING_GPU_IMAGE": "vllm:1",
+    "TRAINYARD_SERVING_CPU_IMAGE": "server:1",
+}
 Load = Callable[[dict[str, str]], Settings]
 
 

@@ -13,7 +13,6 @@ from trainyard_crds.constants import (
     GPU_VISIBILITY_ENV,
     HUB_CACHE_DIRECTORY,
     HUB_CACHE_ENV,
-    HUB_TOKEN_ENV,
     KUBEFLOW_CA_ENV,
     KUBEFLOW_TOKEN_ENV,
     KUBEFLOW_URL_ENV,
@@ -21,9 +20,6 @@ from trainyard_crds.constants import (
     POD_NAME_ENV,
     POD_UID_ENV,
     RUN_VOLUME,
-    S3_CREDENTIALS,
-    S3_SESSION_TOKEN,
-    SCRATCH_DIRECTORIES,
     TERMINATION_LOG,
     TERMINATION_LOG_ENV,
     TOKEN_DIRECTORY,
@@ -32,11 +28,10 @@ from trainyard_crds.constants import (
     kubeflow_path,
     progress_audience,
 )
-from trainyard_crds.sources import S3
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
-from trainyard_operator.quantity import whole_units
 from trainyard_operator.pod_template import blocks, nodes, options
+from trainyard_operator.quantity import whole_units
 from trainyard_operator.trainingjob.children import gang, placement
 from trainyard_operator.trainingjob.children.runconfig import cache_claim, run_claim, source_claims
 from trainyard_operator.trainingjob.model import RenderSettings
@@ -208,11 +203,6 @@ def _credentials_env(spec: Spec) -> list[Object]:
     return [*blocks.hub_env(spec.model.credentials_secret), *blocks.s3_env(spec.s3)]
 
 
-
-
-
-
-
 def _volumes(
     job: Object, spec: Spec, resources: Resources, settings: RenderSettings, config_map: str
 ) -> tuple[list[Object], list[Object]]:
@@ -241,7 +231,9 @@ def _volumes(
 def _work_volumes(spec: Spec, settings: RenderSettings) -> list[Object]:
     """Return the scratch volumes of a pod that trains or exports."""
     resources = spec.resources
-    return blocks.scratch_volumes(resources.scratch_size or settings.scratch_size, resources.tmp_size or settings.tmp_size)
+    return blocks.scratch_volumes(
+        resources.scratch_size or settings.scratch_size, resources.tmp_size or settings.tmp_size
+    )
 
 
 def _data_volumes(job: Object, spec: Spec, config_map: str) -> list[Object]:
@@ -273,6 +265,3 @@ def _claims(job: Object, spec: Spec) -> dict[str, str]:
 def _token(job: Object) -> Object:
     audience = progress_audience(job["metadata"]["uid"])
     return {"audience": audience, "expirationSeconds": _TOKEN_SECONDS, "path": TOKEN_FILE}
-
-
-

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from tests.unit.operator.trainingjob.state_model import ADMITTED, SETTINGS, merged, new_job, observed_of
 from trainyard_crds.pod_options import RESERVED_VARIABLES, is_qualified_name
 from trainyard_crds.trainingjob import TrainingJobSpec
+from trainyard_operator.pod_template.defaults import PodDefaults
 from trainyard_operator.trainingjob.children.render import check_job, children, export_job
 from trainyard_operator.trainingjob.model import RenderSettings
-from trainyard_operator.pod_template.defaults import PodDefaults
 
 Object = dict[str, Any]
 DEFAULTS = PodDefaults.model_validate(

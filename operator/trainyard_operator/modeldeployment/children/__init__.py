@@ -1,0 +1,1 @@
+"""Bodies of a ModelDeployment's children."""
