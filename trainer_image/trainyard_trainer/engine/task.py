@@ -18,6 +18,7 @@ from trainyard_crds.exports import Export
 from trainyard_crds.report import InvalidRows, MemoryEstimate, Stage
 from trainyard_crds.runconfig import RunConfig
 from trainyard_trainer.group.group import Group
+from trainyard_trainer.resolved import Resolved
 from trainyard_trainer.stop import StopFlag
 
 
@@ -58,16 +59,6 @@ class ParameterGroup:
     parameters: Sequence[nn.Parameter]
     learning_rate: float
     weight_decay: float
-
-
-class Resolved(Protocol):
-    """resolved.json: values such as a hub revision, resolved once and reused on resume."""
-
-    def get(self, key: str) -> str | None:
-        """Return the value of an earlier start of this run, or None."""
-
-    def put(self, key: str, value: str) -> None:
-        """Keep a value for every later start of this run."""
 
 
 class ResolvedValues(Resolved, Protocol):

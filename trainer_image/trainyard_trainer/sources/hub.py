@@ -36,7 +36,7 @@ from trainyard_trainer.errors import (
 from trainyard_trainer.sources.safetensors_headers import ModelHeaders
 
 if TYPE_CHECKING:  # the memory plan imports this module without torch
-    from trainyard_trainer.engine.task import Resolved
+    from trainyard_trainer.resolved import Resolved
 
 SCHEME = "hf://"
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")

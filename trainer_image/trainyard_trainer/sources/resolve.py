@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainyard_crds.runconfig import RunModelSource, RunS3
-from trainyard_trainer.engine.task import Resolved
 from trainyard_trainer.errors import DataError, NotFoundError
+from trainyard_trainer.resolved import Resolved
 from trainyard_trainer.sources import files, hub, hub_files, remote_files
 from trainyard_trainer.sources.download import Downloader, cache_directory, fingerprint
 from trainyard_trainer.sources.s3 import split_url
@@ -86,7 +86,7 @@ def resolve_model(
     name = model.display_source or files.display_name(model.source)
     revision: str | None = None
     if model.source.startswith(remote_files.S3_SCHEME):
-        path = _fetch_directory(model.source, resolved, poll, access)
+        path = fetch_directory(model.source, resolved, poll, access)
     elif not model.source.startswith(hub.SCHEME):
         path = files.local_path(model.source)
     else:
@@ -133,8 +133,14 @@ def resolve_file(
     return LocalFile(path=hub_files.fetch_file(repository, file, commit, access.downloader(poll)), name=name)
 
 
-def _fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
-    """Fetch the model files of a directory in object storage."""
+def fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
+    """Fetch the model files of a directory in object storage.
+
+    Raises:
+        DataError: they changed since the run started.
+        NotFoundError: there are none.
+        TrainerError: see `Downloader.fetch_all`.
+    """
     remote, folder = access.bucket(source)
     found = [(file, file.key.removeprefix(f"{folder}/")) for file in remote.list(folder)]
     selected = [(file, name) for file, name in found if hub.is_model_file(name)]

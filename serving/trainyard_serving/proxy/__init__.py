@@ -1,0 +1,1 @@
+"""The proxy beside the engine: the only way to it, and the owner of its adapters."""
