@@ -24,6 +24,7 @@ from trainyard_operator.admission.decision import admit_immediately
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
+from trainyard_operator.artifact_reader.readers import ArtifactReaders
 from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.leadership import Leader
@@ -84,6 +85,7 @@ class Operator:
             add=self._queue.add,
         )
         self._connect_informers(kube)
+        self._artifact_readers = self._create_artifact_readers(kube, clock)
         self._references, self._replica_states = References(), ReplicaStates()
         self._reconcilers: dict[str, Reconciler[Any]] = {
             ResourceKind.TRAINING_JOBS: Reconciler(self._training_jobs(), kube, self._events, clock),
@@ -95,7 +97,7 @@ class Operator:
         self._leader = Leader(
             self._elector,
             self._events,
-            parts=[self._work, self._distribute_certificates],
+            parts=[self._work, self._distribute_certificates, self._artifact_readers.run],
             watch=self._watch_after_priming,
             stop=stop,
         )
@@ -150,11 +152,24 @@ class Operator:
     def _model_deployments(self) -> ModelDeployments:
         return ModelDeployments(
             self._store,
-            ModelDeploymentObserver(self._store),
+            ModelDeploymentObserver(self._store, self._artifact_readers.problem),
             settings=self._settings.serving,
             admit=admit_immediately,
             replica_state=self._replica_states.ask,
-            request_reader=lambda _namespace, _claim: None,
+            request_reader=self._artifact_readers.request,
+        )
+
+    def _create_artifact_readers(self, kube: KubeClient, clock: ServerClock) -> ArtifactReaders:
+        settings = self._settings
+        return ArtifactReaders(
+            kube,
+            clock,
+            monotonic,
+            authority=lambda: self._ca.authority,
+            image=settings.operator_image,
+            pull_policy=settings.image_pull_policy,
+            defaults=settings.pod_defaults,
+            others=(f"{settings.namespace}/{settings.gateway_service}",),
         )
 
     def _create_elector(self, kube: KubeClient, clock: ServerClock) -> Elector:

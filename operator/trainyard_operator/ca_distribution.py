@@ -1,4 +1,4 @@
-"""Writes the certificates to Secrets, and the CA certificate to a ConfigMap in each namespace with TrainingJobs."""
+"""Writes the certificates to Secrets, and the CA certificate to a ConfigMap in each namespace with objects of ours."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ class CaDistributor:
         self._authority: Pair | None = None
         self._published: set[str] = set()
         self._wake = asyncio.Event()
+
+    @property
+    def authority(self) -> Pair | None:
+        """The certificate authority; None until it was read or made."""
+        return self._authority
 
     def namespace_changed(self, namespace: str) -> None:
         """Update the certificate of a namespace if it got its first TrainingJob or lost its last one."""

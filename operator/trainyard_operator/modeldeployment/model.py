@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from trainyard_crds.serving import ReplicaState
@@ -47,7 +47,7 @@ class Observed(Observation):
         deployment: Its Deployment.
         applied: Its other children: ConfigMaps, Service, PodDisruptionBudget.
         pods: Its pods that exist, in any order.
-        reader_problems: Why files of a claim cannot be read now, a sentence, by claim.
+        reader_problem: Returns why files of a claim cannot be read now, by namespace and claim; None if they can.
     """
 
     spec: Spec
@@ -56,7 +56,7 @@ class Observed(Observation):
     deployment: Object | None = None
     applied: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
-    reader_problems: Mapping[str, str] = field(default_factory=dict)
+    reader_problem: Callable[[str, str], str | None] = field(default=lambda *_: None, compare=False)
 
     @property
     def replica_states(self) -> dict[str, ReplicaState | None]:

@@ -46,6 +46,7 @@ class Observer:
             deployment=next(iter(self._children("deployments", uid)), None),
             applied=tuple(applied),
             pods=tuple(pod for pod in pods if not pod.get("gone")),
+            reader_problem=self._reader_problem,
         )
 
     def gone_pods(self, key: Key) -> list[Object]:

@@ -89,6 +89,8 @@ def _serve(observed: Observed, resolved: Resolved, settings: ServingSettings, no
         fault = Fault(refusal.reason, refusal.message, final=refusal.final)
     elif replicas < wanted_replicas(observed) and admission.decided:
         fault = Fault(admission.reason, admission.message, final=False)
+    else:
+        fault = _unreadable(observed)
     report = _report(observed, resolved, wanted, fault, now, replicas=wanted_replicas(observed), admission=admission)
     if refusal is not None:
         return report
@@ -228,6 +230,13 @@ def _missing_image(observed: Observed, settings: ServingSettings) -> Fault | Non
         return None
     text = f"The chart sets no image for the engine. Set its value {value}, or spec.pod.image."
     return Fault("NoEngineImage", text, final=False)
+
+
+def _unreadable(observed: Observed) -> Fault | None:
+    """Return why the files that replicas need cannot be read now."""
+    problems = (observed.reader_problem(observed.namespace, claim) for claim in sorted(claims_to_read(observed)))
+    found = next((problem for problem in problems if problem is not None), None)
+    return None if found is None else Fault("ArtifactReaderNotReady", found, final=False)
 
 
 def _need(observed: Observed) -> Need | None:

@@ -27,7 +27,7 @@ def artifacts_app(volume: Volume, tokens: Tokens, idle: IdleTimer) -> web.Applic
     Args:
         volume: The claim.
         tokens: Verifies who asks.
-        idle: Told of every request that was permitted.
+        idle: Notified of every request that was permitted.
     """
 
     @web.middleware

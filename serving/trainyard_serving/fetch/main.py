@@ -18,7 +18,7 @@ from trainyard_trainer.sources.files import check_model_directory
 
 CONFIG_ENV = "TRAINYARD_PROXY_CONFIG"
 _FAILED = 1
-_ADAPTER_PATIENCE = 60.0
+_ADAPTER_TIMEOUT = 60.0
 """Seconds that an adapter waits for an artifact reader in one try; the proxy tries again."""
 _TRANSIENT = (SourceError, StorageError)
 
@@ -73,7 +73,7 @@ def _fetch_adapter(config: ServingConfig, target: Path) -> None:
     """Copy an adapter to a directory that exists only when it is complete."""
     artifact = Artifact.model_validate_json(sys.stdin.buffer.read())
     downloads = target.with_name(f".{target.name}.downloads")
-    sources = _sources(config, cache_directory(os.environ, downloads), patience=_ADAPTER_PATIENCE)
+    sources = _sources(config, cache_directory(os.environ, downloads), reader_timeout=_ADAPTER_TIMEOUT)
     found = sources.fetch(artifact)
     if not found.is_dir():
         raise NotFoundError(f"There is no directory {artifact.display}.", "Name the directory of a PEFT adapter.")
@@ -86,6 +86,6 @@ def _fetch_adapter(config: ServingConfig, target: Path) -> None:
     shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _sources(config: ServingConfig, cache: Path, patience: float = 600.0) -> Sources:
+def _sources(config: ServingConfig, cache: Path, reader_timeout: float = 600.0) -> Sources:
     s3 = config.s3 or RunS3()
-    return Sources(namespace=config.namespace, cache=cache, environ=os.environ, s3=s3, patience=patience)
+    return Sources(namespace=config.namespace, cache=cache, environ=os.environ, s3=s3, reader_timeout=reader_timeout)

@@ -48,7 +48,7 @@ class Sources:
         cache: Directory for downloads.
         environ: The environment: credentials, files of the artifact reader.
         s3: Object storage.
-        patience: Seconds to wait for an artifact reader, which is started on demand.
+        reader_timeout: Seconds to wait for an artifact reader, which is started on demand.
         sleep: Waits.
         address: Returns the URL of the artifact reader of a namespace and claim.
     """
@@ -57,7 +57,7 @@ class Sources:
     cache: Path
     environ: Mapping[str, str]
     s3: RunS3 = field(default_factory=RunS3)
-    patience: float = 600.0
+    reader_timeout: float = 600.0
     sleep: Callable[[float], None] = time.sleep
     address: Callable[[str, str], str] = reader_url
 
@@ -110,7 +110,7 @@ class Sources:
             try:
                 return ask()
             except SourceError:
-                if waited >= self.patience:
+                if waited >= self.reader_timeout:
                     raise
             self.sleep(pause)
             waited, pause = waited + pause, min(_LONGEST_WAIT, 2 * pause)

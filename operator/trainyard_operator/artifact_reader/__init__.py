@@ -1,0 +1,1 @@
+"""Artifact readers: one small read-only pod per claim, started on demand, that serves the files of finished runs."""
