@@ -3,6 +3,7 @@
 A manifest: `manifests/NAME.yaml`, which begins with the comments `# Mistake: ...` and `# Remedy: ...`, and
 `manifests/NAME.txt` with kubectl's output. If it has two documents, the first one is applied without an error.
 A dataset, model or run config: `data/NAME.yaml`, see `DataCase`.
+A ModelDeployment whose status explains the mistake: `status/NAME.yaml`, see `StatusCase`.
 
 To add one, write the .yaml and run its test with --update-goldens; read the message as a user would.
 """
@@ -60,6 +61,24 @@ class DataCase(Case):
     spoil: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusCase(Case):
+    """A ModelDeployment that the API server accepts; the mistake is in the status, as `Reason: message`.
+
+    Either the TrainingJobs that it names decide, or the files of an adapter.
+
+    Attributes:
+        spec: Its spec.
+        jobs: `spec` and `status` of the TrainingJobs of its namespace, by name.
+        adapter: Files of an adapter: `config` (adapter_config.json), `weights` (shape of each tensor of
+            adapter_model.safetensors) and `files` (other files as they are); None for a case of TrainingJobs.
+    """
+
+    spec: dict[str, Any]
+    jobs: dict[str, dict[str, Any]]
+    adapter: dict[str, Any] | None
+
+
 def manifests() -> dict[str, ManifestCase]:
     """Return the manifests by name."""
     return {path.stem: _manifest(path) for path in sorted((FOLDER / "manifests").glob("*.yaml"))}
@@ -96,6 +115,24 @@ def _data(path: Path) -> DataCase:
     )
 
 
+def statuses() -> dict[str, StatusCase]:
+    """Return the ModelDeployments whose status explains the mistake, by name."""
+    return {path.stem: _status(path) for path in sorted((FOLDER / "status").glob("*.yaml"))}
+
+
+def _status(path: Path) -> StatusCase:
+    document = yaml.safe_load(path.read_text())
+    return StatusCase(
+        name=path.stem,
+        mistake=document["mistake"],
+        remedy=document["remedy"],
+        spec=document.get("spec", {}),
+        jobs=document.get("jobs", {}),
+        adapter=document.get("adapter"),
+        path=path,
+    )
+
+
 def table() -> str:
     """Return docs/mistakes.md."""
     lines = [
@@ -103,7 +140,8 @@ def table() -> str:
         "",
         "Search this page for the message you read. `make generate` writes it from `tests/corpus`; a test checks each",
         "line. `kubectl apply` prints the messages of the API server. Those of the trainer are in the job's status and",
-        "(on a laptop) in the last line of its output.",
+        "(on a laptop) in the last line of its output. Those of a ModelDeployment are in its status:",
+        "`kubectl get md NAME -o yaml` shows reason and message, in the conditions and for each adapter.",
         "",
         "## Manifests: messages of the API server",
         "",
@@ -112,6 +150,10 @@ def table() -> str:
         "## Datasets, models, run configs: messages of the trainer",
         "",
         *_rows(data().values()),
+        "",
+        "## ModelDeployments: reasons and messages in the status",
+        "",
+        *_rows(statuses().values()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -153,7 +153,7 @@ class Condition(StatusModel):
 class SecretKey(SpecModel):
     """A key of a Secret in the same namespace."""
 
-    name: DnsName = Field(description="Name of the Secret, in the namespace of the TrainingJob.")
+    name: DnsName = Field(description="Name of the Secret, in the same namespace.")
     key: str = Field(
         min_length=1,
         max_length=253,

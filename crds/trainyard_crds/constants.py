@@ -90,6 +90,8 @@ S3_SESSION_TOKEN = "AWS_SESSION_TOKEN"  # noqa: S105 - a variable's name
 
 NAME_LIMIT = 48
 """Maximum length of a TrainingJob name: `<name>-<uid8>` and the suffix of a pod must fit a label value."""
+MAX_ADAPTERS = 128
+"""Most entries of spec.adapters of a ModelDeployment."""
 
 
 def child_name(job_name: str, uid: str) -> str:

@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from trainyard_crds.common import Column, CustomResource, Kind, Rule, Scale, SpecModel, rules
-from trainyard_crds.constants import NAME_LIMIT
-from trainyard_crds.modeldeployment_model import MAX_ADAPTERS, ServedAdapter, ServedModel
+from trainyard_crds.constants import MAX_ADAPTERS
+from trainyard_crds.modeldeployment_model import ServedAdapter, ServedModel
+from trainyard_crds.modeldeployment_rules import NAME_RULES, SPEC_RULES
 from trainyard_crds.modeldeployment_serving import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_PORT,
     ENGINE_FLAGS,
     CacheVolume,
+    EngineFlag,
     Rollout,
     Route,
     Runtime,
@@ -26,27 +28,6 @@ from trainyard_crds.modeldeployment_status import ModelDeploymentStatus
 from trainyard_crds.pod_options import PodOptions
 from trainyard_crds.queue import Queue
 from trainyard_crds.sources import S3
-
-_FLAG = "^--(" + "|".join(ENGINE_FLAGS) + r")(=[^\s]*)?$"
-_USES_S3 = (
-    "(has(self.model.source) && self.model.source.startsWith('s3://')) || "
-    "(has(self.adapters) && self.adapters.exists(a, has(a.source) && a.source.startsWith('s3://')))"
-)
-
-SPEC_RULES: tuple[Rule[Any], ...] = (
-    Rule(
-        f"!has(self.s3) || {_USES_S3}",
-        "spec.s3 has no effect without an s3:// source; remove it",
-    ),
-    Rule(
-        "!has(self.scaleToZero) || self.replicas <= 1",
-        "spec.scaleToZero starts one replica for the first request; with it spec.replicas must be 0 or 1",
-    ),
-    Rule(
-        "!has(self.adapters) || !has(self.model.servedName) || self.adapters.all(a, a.name != self.model.servedName)",
-        "spec.adapters[].name is the name of the model, spec.model.servedName; use another name",
-    ),
-)
 
 
 class ModelDeploymentSpec(SpecModel):
@@ -97,21 +78,13 @@ class ModelDeploymentSpec(SpecModel):
     queue: Queue | None = Field(
         default=None, description="Queue settings of replicas with GPUs. Default: its defaults."
     )
-    args: list[str] | None = Field(
+    args: list[EngineFlag] | None = Field(
         default=None,
         max_length=32,
         description="Further flags of vLLM, each as --name=value or --name: "
         + ", ".join(ENGINE_FLAGS)
         + ". Default: none.",
-        json_schema_extra=rules(
-            Rule(
-                f"self.all(a, a.matches(r'{_FLAG}'))",
-                "spec.args takes these flags of vLLM, each as --name=value or --name without blanks: "
-                + ", ".join(ENGINE_FLAGS)
-                + "; the others are set by Trainyard or would load code or files",
-            ),
-            **{"x-kubernetes-list-type": "atomic"},
-        ),
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535, description="Port of the Service.")
     service_type: ServiceType = Field(default="ClusterIP", description="Type of the Service.")
@@ -149,19 +122,7 @@ class ModelDeployment(CustomResource):
     """An OpenAI-compatible endpoint: a model with adapters, served by vLLM."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                f"self.metadata.name.size() <= {NAME_LIMIT} && !self.metadata.name.contains('.')",
-                f"metadata.name may have at most {NAME_LIMIT} characters and no '.': the names of the Service and the "
-                "pods are derived from it",
-            ),
-            Rule(
-                "!has(self.spec.adapters) || has(self.spec.model.servedName) || "
-                "self.spec.adapters.all(a, a.name != self.metadata.name)",
-                "spec.adapters[].name is the name of the model, which is that of the ModelDeployment; use another "
-                "name, or set spec.model.servedName",
-            ),
-        )
+        json_schema_extra=rules(*NAME_RULES),
     )
     kind_info: ClassVar[Kind] = Kind(
         kind="ModelDeployment",

@@ -9,11 +9,16 @@ from pydantic import ConfigDict, Field
 from trainyard_crds.checkpoint_names import CHECKPOINT_FORMS, CHECKPOINT_PATTERN
 from trainyard_crds.common import DnsName, Rule, SecretKey, SpecModel, rules
 from trainyard_crds.exports import WholeModelFormat
+from trainyard_crds.serving import BASE_NAME
 from trainyard_crds.sources import model_source, no_secret
 
 SERVED_NAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 """Names that clients put into `model` of a request; no '/' and no '@', so that none is a path or a version."""
-MAX_ADAPTERS = 128
+
+_CREDENTIALS = (
+    "remove it; Secrets with a hub token and with keys of object storage are named in spec.model.credentialsSecret and "
+    "spec.s3.credentialsSecret"
+)
 
 
 def _served_name(field: str) -> dict[str, Any]:
@@ -77,11 +82,12 @@ class ServedModel(SpecModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             _exactly_one("spec.model"),
-            no_secret(
-                "spec.model.source",
-                "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
-            ),
+            no_secret("spec.model.source", _CREDENTIALS),
             _hub_only("spec.model", "revision"),
+            Rule(
+                f"!has(self.servedName) || self.servedName != '{BASE_NAME}'",
+                f"spec.model.servedName: {BASE_NAME} is the name of the base model below an adapter; use another name",
+            ),
         )
     )
 
@@ -124,12 +130,12 @@ class ServedAdapter(SpecModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             _exactly_one("spec.adapters[]"),
-            no_secret(
-                "spec.adapters[].source",
-                "write hf://org/name and name a Secret with the hub token in spec.model.credentialsSecret",
-            ),
+            no_secret("spec.adapters[].source", _CREDENTIALS),
             _hub_only("spec.adapters[]", "revision"),
-            Rule("self.name != 'base'", "spec.adapters[].name: base is the name of the base model; use another name"),
+            Rule(
+                f"self.name != '{BASE_NAME}'",
+                f"spec.adapters[].name: {BASE_NAME} is the name of the base model; use another name",
+            ),
         )
     )
 

@@ -46,6 +46,21 @@ ENGINE_FLAGS = (
 )
 """Flags of vLLM that spec.args may set. Not among them: what Trainyard sets itself, and what would load code, files of
 the node or another model, or open a port."""
+_FLAG = "^--(" + "|".join(ENGINE_FLAGS) + r")(=\S+)?$"
+EngineFlag = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        json_schema_extra=rules(
+            Rule(
+                f"self.matches(r'{_FLAG}')",
+                "must be a flag of vLLM that `kubectl explain md.spec.args` lists, written --name=value or --name, "
+                "without blanks; models, adapters, ranks, GPUs and ports have fields in the spec, and other flags "
+                "would load code or files",
+            )
+        ),
+    ),
+]
 
 
 class ServingResources(SpecModel):
@@ -151,6 +166,21 @@ class Rollout(SpecModel):
     )
 
 
+HostName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules(
+            Rule(
+                r"self.matches(r'^([*][.])?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+                "must be a host name in lower case, for example chat.example.com, without scheme, port and path",
+            )
+        ),
+    ),
+]
+
+
 class GatewayReference(SpecModel):
     """A Gateway of the Gateway API."""
 
@@ -167,7 +197,7 @@ class Route(SpecModel):
     """An HTTPRoute to the Service; needs the Gateway API in the cluster."""
 
     gateway: GatewayReference = Field(description="The Gateway that carries the route.")
-    hostnames: list[DnsName] | None = Field(
+    hostnames: list[HostName] | None = Field(
         default=None, min_length=1, max_length=16, description="Host names of the route. Default: the Gateway's."
     )
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from trainyard_crds.common import Condition, StatusModel, Timestamp
-from trainyard_crds.modeldeployment_model import MAX_ADAPTERS
+from trainyard_crds.constants import MAX_ADAPTERS
 from trainyard_crds.queue import QueueStatus
 
 

@@ -84,13 +84,13 @@ def _unreserved(field: str, prefixes: Iterable[str], keys: Iterable[str] = ()) -
 class ObjectName(SpecModel):
     """An object in the same namespace."""
 
-    name: DnsName = Field(description="Name of the object, in the namespace of the TrainingJob.")
+    name: DnsName = Field(description="Name of the object, in the same namespace.")
 
 
 class ConfigMapKey(SpecModel):
     """A key of a ConfigMap in the same namespace."""
 
-    name: DnsName = Field(description="Name of the ConfigMap, in the namespace of the TrainingJob.")
+    name: DnsName = Field(description="Name of the ConfigMap, in the same namespace.")
     key: str = Field(
         min_length=1,
         max_length=253,
@@ -148,7 +148,7 @@ class Variable(SpecModel):
     value: str | None = Field(
         default=None,
         max_length=MAX_ANNOTATION,
-        description="Value, which every reader of the TrainingJob can see. Default: none, see valueFrom.",
+        description="Value, which every reader of the object can see. Default: none, see valueFrom.",
     )
     value_from: VariableSource | None = Field(
         default=None, description="A Secret or ConfigMap with the value. Default: none, see value."
@@ -175,7 +175,7 @@ class CaBundle(SpecModel):
     """A ConfigMap with the CAs that the trainer trusts."""
 
     name: DnsName = Field(
-        description="Name of a ConfigMap in the namespace of the TrainingJob with CA certificates (PEM). They replace "
+        description="Name of a ConfigMap in the same namespace with CA certificates (PEM). They replace "
         "those of the image: include the public ones if the job also uses public servers."
     )
     key: str = Field(

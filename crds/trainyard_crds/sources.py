@@ -38,7 +38,7 @@ def no_secret(field: str, write: str, name: str = "source") -> Rule[Any]:
     return Rule(
         f"!has(self.{name}) || !{_MAY_IDENTIFY.format(f'self.{name}')}",
         f"{field} must not hold a user name, password or token (text before '@' or behind '?'), which every reader "
-        f"of the TrainingJob can see; {write}",
+        f"of the object can see; {write}",
         field_path=f".{name}",
     )
 
@@ -53,7 +53,7 @@ def model_source(field: str) -> dict[str, Any]:
     return _well_formed(
         f"{_HF_MODEL}|{_PVC}|{_S3}",
         f"{field} must be hf://org/name, pvc://claim/path or s3://bucket/path, for example hf://Qwen/Qwen3-0.6B; "
-        "a revision goes into spec.model.revision, files from elsewhere onto a claim",
+        f"a revision goes into {field.removesuffix('source')}revision, files from elsewhere onto a claim",
     )
 
 

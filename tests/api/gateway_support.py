@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +31,7 @@ from tests.api.chart_support import NAMESPACE as SYSTEM
 from tests.api.chart_support import ROOT, render
 from tests.api.supervised import SupervisedProcess
 from trainyard_crds.constants import child_name, progress_audience, progress_path
+from trainyard_crds.schema import KINDS
 from trainyard_kube.errors import ApiError
 
 NAMESPACE, FOREIGN = "team", "foreign"
@@ -95,10 +97,10 @@ class Kubernetes:
         self.client.apply(f"/api/v1/namespaces/{name}", body)
         until(lambda: self.client.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
 
-    def serves_trainingjobs(self) -> bool:
-        """Return whether the CRD is served; `kubectl wait` fails while its status is empty."""
+    def serves(self, plural: str, version: str = "trainyard.dev/v1alpha1") -> bool:
+        """Return whether a kind is served; `kubectl wait` fails while the status of its CRD is empty."""
         try:
-            return self.client.exists("/apis/trainyard.dev/v1alpha1/trainingjobs")
+            return self.client.exists(f"/apis/{version}/{plural}")
         except ApiError:  # 429 while the storage of the new kind is initialised
             return False
 
@@ -285,10 +287,12 @@ class Gateway:
 
 
 def install_crd(cluster: Cluster) -> None:
-    """Install the CRD and wait until it is served; called before the controllers start, so that they discover it."""
+    """Install the CRDs and wait until they are served: before the controllers start, so that they discover them."""
     kubernetes = Kubernetes(cluster)
-    kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/manifests/trainingjobs.yaml"))
-    until(kubernetes.serves_trainingjobs)
+    for kind in KINDS:
+        plural = kind.kind_info.plural
+        kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / f"crds/manifests/{plural}.yaml"))
+        until(partial(kubernetes.serves, plural))
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def test_install_upgrade_uninstall(kubernetes: Kubernetes) -> None:
     installed = helm("install", "trainyard", str(CHART), *place, f"--values={MINIMAL}")
     assert "kubectl apply -f" in installed.stdout
     assert "kubectl get tj -w" in installed.stdout
-    until(kubernetes.serves_trainingjobs)
+    until(lambda: kubernetes.serves("trainingjobs"))
     job = kubernetes.job("tune", "default")
     before = generation(kubernetes)
     helm("upgrade", "trainyard", str(CHART), *place, f"--values={MINIMAL}")

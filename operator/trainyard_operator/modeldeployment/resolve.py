@@ -160,10 +160,15 @@ def _of_export(job: Object, export: str, served: str) -> Resolved | Fault:
             f"The export {export} of TrainingJob {name} is {entries[0].get('state')}; it is served when it is written."
         )
         return Fault("WaitingForExport", text, final=False)
-    detail = f": {entries[0].get('message')}" if entries else ""
+    if entries:
+        text = (
+            f"The export {export} of TrainingJob {name} failed: {entries[0].get('message', '')} Correct the cause and "
+            f"delete its Job {entries[0].get('jobName', '')}; it is then made again."
+        )
+        return Fault("ExportFailed", text, final=False)
     text = (
-        f"TrainingJob {name} has no export {export}{detail}. Add format: {export} to spec.exports of the TrainingJob; "
-        "it is then written by a Job of its own."
+        f"TrainingJob {name} has no export {export}. Add format: {export} to spec.exports of the TrainingJob; a Job "
+        "then makes it."
     )
     return Fault("ExportNotFound", text, final=False)
 

@@ -1,17 +1,22 @@
-"""The generated CRD: structural, described, with immutability rules, and current."""
+"""The generated CRDs of all kinds: structural, described, with immutability rules, and current."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 import generate
-from trainyard_crds.schema import SchemaError, crd, root_schema, structural
+from trainyard_crds.common import CustomResource
+from trainyard_crds.modeldeployment import ModelDeployment
+from trainyard_crds.schema import KINDS, SchemaError, crd, root_schema, structural
 from trainyard_crds.trainingjob import TrainingJob
 
 FORBIDDEN = {"$ref", "anyOf", "oneOf", "title", "const", "uniqueItems", "prefixItems", "discriminator"}
+FILTER = re.compile(r"\[\?\(.*?\)\]")
+"""Filter of a JSONPath, which selects one entry of a list."""
 
 
 def walk(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -24,7 +29,8 @@ def walk(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, An
     return found
 
 
-NODES = walk(root_schema(TrainingJob))
+NODES = {kind: walk(root_schema(kind)) for kind in KINDS}
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_info.kind)
 
 
 def test_generated_files_are_current() -> None:
@@ -32,23 +38,26 @@ def test_generated_files_are_current() -> None:
     assert stale == [], "run: make reviewable"
 
 
-def test_every_field_has_a_description() -> None:
+@every_kind
+def test_every_field_has_a_description(kind: type[CustomResource]) -> None:
     missing = [
         f"{path}.{name}"
-        for path, schema in NODES
+        for path, schema in NODES[kind]
         for name, child in schema.get("properties", {}).items()
         if not child.get("description") and (path, name) != ("", "metadata")
     ]
     assert missing == []
 
 
-def test_schema_is_structural() -> None:
-    assert [(path, FORBIDDEN & schema.keys()) for path, schema in NODES if FORBIDDEN & schema.keys()] == []
-    assert [path for path, schema in NODES if "type" not in schema] == []
+@every_kind
+def test_schema_is_structural(kind: type[CustomResource]) -> None:
+    assert [(path, FORBIDDEN & schema.keys()) for path, schema in NODES[kind] if FORBIDDEN & schema.keys()] == []
+    assert [path for path, schema in NODES[kind] if "type" not in schema] == []
 
 
-def test_values_in_the_spec_are_bounded() -> None:
-    spec = [(path, schema) for path, schema in NODES if path.startswith(".spec")]
+@every_kind
+def test_values_in_the_spec_are_bounded(kind: type[CustomResource]) -> None:
+    spec = [(path, schema) for path, schema in NODES[kind] if path.startswith(".spec")]
     unbounded = [
         path
         for path, schema in spec
@@ -59,28 +68,53 @@ def test_values_in_the_spec_are_bounded() -> None:
     assert unbounded == []
 
 
-def test_other_than_mutable_fields_are_immutable() -> None:
-    spec = root_schema(TrainingJob)["properties"]["spec"]
+@every_kind
+def test_references_stay_in_the_namespace(kind: type[CustomResource]) -> None:
+    named = [
+        path for path, schema in NODES[kind] if path.startswith(".spec") and "namespace" in schema.get("properties", {})
+    ]
+    assert named == ([".spec.route.gateway"] if kind is ModelDeployment else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "mutable"),
+    [(TrainingJob, {"suspend", "stop", "queue", "exports", "s3"}), (ModelDeployment, None)],
+    ids=["TrainingJob", "ModelDeployment"],
+)
+def test_other_than_mutable_fields_are_immutable(kind: type[CustomResource], mutable: set[str] | None) -> None:
+    spec = root_schema(kind)["properties"]["spec"]
     guarded = {rule.get("fieldPath", "")[1:] for rule in spec["x-kubernetes-validations"]} - {""}
-    assert guarded == set(spec["properties"]) - {"suspend", "stop", "queue", "exports", "s3"}
+    assert guarded == (set() if mutable is None else set(spec["properties"]) - mutable)
 
 
-def test_rules_are_unique_per_node() -> None:
-    for path, schema in NODES:
+@every_kind
+def test_rules_are_unique_per_node(kind: type[CustomResource]) -> None:
+    for path, schema in NODES[kind]:
         texts = [rule["rule"] for rule in schema.get("x-kubernetes-validations", [])]
         assert len(texts) == len(set(texts)), path
 
 
-def test_optional_blocks_and_status_have_no_defaults() -> None:
-    assert [path for path, schema in NODES if path.startswith(".status") and "default" in schema] == []
-    spec = root_schema(TrainingJob)["properties"]["spec"]["properties"]
+@every_kind
+def test_optional_blocks_and_status_have_no_defaults(kind: type[CustomResource]) -> None:
+    assert [path for path, schema in NODES[kind] if path.startswith(".status") and "default" in schema] == []
+    spec = root_schema(kind)["properties"]["spec"]["properties"]
     assert [name for name, child in spec.items() if child["type"] == "object" and "default" in child] == []
 
 
-def test_columns_read_existing_fields() -> None:
-    properties = {path for path, _ in NODES}
-    for column in crd(TrainingJob)["spec"]["versions"][0]["additionalPrinterColumns"]:
-        assert column["jsonPath"] in properties or column["jsonPath"].startswith(".metadata.")
+@every_kind
+def test_columns_read_existing_fields(kind: type[CustomResource]) -> None:
+    properties = {path for path, _ in NODES[kind]}
+    for column in crd(kind)["spec"]["versions"][0]["additionalPrinterColumns"]:
+        path = FILTER.sub("[]", column["jsonPath"])
+        assert path in properties or path.startswith(".metadata.")
+
+
+@every_kind
+def test_scale_reads_existing_fields(kind: type[CustomResource]) -> None:
+    properties = {path for path, _ in NODES[kind]}
+    scale = crd(kind)["spec"]["versions"][0]["subresources"].get("scale", {})
+    assert bool(scale) == (kind is ModelDeployment)
+    assert set(scale.values()) <= properties
 
 
 class Node(BaseModel):

@@ -12,6 +12,7 @@ CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _SHOWN = 3
+_AGAIN = "Export or upload the adapter again."
 
 
 class Unfit(NamedTuple):
@@ -51,7 +52,7 @@ def check(directory: Path, base: Shapes | None, max_rank: int, served_base: str)
     try:
         shapes = file_shapes(directory / WEIGHTS)
     except (DamagedFileError, OSError) as error:
-        return Unfit("DamagedAdapter", f"{error} Export or upload the adapter again.")
+        return Unfit("DamagedAdapter", f"{error} {_AGAIN}")
     named = config.get("base_model_name_or_path") or "an unknown model"
     return _fit(shapes, base, f"It was trained on {named}; served is {served_base}.") or rank
 
@@ -62,8 +63,8 @@ def _config(directory: Path) -> dict[str, Any] | Unfit:
     except FileNotFoundError:
         return Unfit("MissingFile", f"It has no {CONFIG}. Name the directory of a PEFT adapter.")
     except (OSError, ValueError) as error:
-        return Unfit("DamagedAdapter", f"Its {CONFIG} cannot be read: {error}.")
-    return config if isinstance(config, dict) else Unfit("DamagedAdapter", f"Its {CONFIG} is no JSON object.")
+        return Unfit("DamagedAdapter", f"Its {CONFIG} cannot be read ({error}). {_AGAIN}")
+    return config if isinstance(config, dict) else Unfit("DamagedAdapter", f"Its {CONFIG} is no JSON object. {_AGAIN}")
 
 
 def _settings(config: dict[str, Any]) -> Unfit | None:
