@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/architecture.md"
 SOURCES = (
     *("crds/trainyard_crds", "kube/trainyard_kube", "operator/trainyard_operator", "gateway/trainyard_gateway"),
-    *("trainer_image/trainyard_trainer", "charts/trainyard/templates"),
+    *("serving/trainyard_serving", "trainer_image/trainyard_trainer", "charts/trainyard/templates"),
 )
 GENERATED = re.compile(r"charts/trainyard/templates/crd-")
 LIMITS = {"A kind": 6, "An optimizer": 5, "An export format": 4}
@@ -20,6 +20,7 @@ EXPECTED = {
     *("An exit code with its advice", "A row format", "An export format", "An optimizer", "A metric", "A kind"),
     *("A task", "A policy of the TrainingJob", "A REST endpoint", "A field of the spec"),
     *("A reason a job waits", "A Helm value"),
+    *("A flag of vLLM in spec.args", "A check of an adapter", "A source of a model or adapter"),
 }
 
 
