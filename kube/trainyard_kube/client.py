@@ -30,6 +30,8 @@ Query = Sequence[tuple[str, str]]
 T = TypeVar("T")
 
 JSON = "application/json"
+_ACCEPT = f"{JSON}, application/jwk-set+json"
+"""The public keys of the API server have a type of their own."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
@@ -265,7 +267,7 @@ class KubeClient:
 
     async def _serialize(self, method: str, url: str, query: Query, content_type: str) -> Any:
         """Return the parts of a request; the body stays out, because the generated client would copy it."""
-        headers = {"Accept": JSON if not url.endswith("/log") else "*/*", "Content-Type": content_type}
+        headers = {"Accept": _ACCEPT if not url.endswith("/log") else "*/*", "Content-Type": content_type}
         return await self._api.param_serialize(
             method, url, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
         )

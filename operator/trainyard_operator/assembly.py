@@ -242,6 +242,8 @@ class Operator:
         try:
             return await self._reconcilers[key.kind].reconcile(key)
         finally:
+            for dependent in self._references.to(key):
+                self._queue.add(dependent)
             if self._store.get(key) is None:
                 # A refused request can be the first notice of a deletion, which neither watch nor list repeats then.
                 self._admission.mark_dirty(key)
@@ -254,8 +256,6 @@ class Operator:
             if key is not None:
                 self._note_references(key)
                 (self._add if fresh else self._admission.mark_dirty)(key)
-                for dependent in self._references.to(key) if fresh else ():
-                    self._queue.add(dependent)
 
     def _note_references(self, key: Key) -> None:
         """Record which TrainingJobs a ModelDeployment names."""

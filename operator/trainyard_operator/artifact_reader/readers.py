@@ -102,6 +102,7 @@ class ArtifactReaders:
         try:
             await act(place)
         except ApiError as error:
+            self._seen[place] = self._monotonic()  # not again at once
             self._problems[place] = f"The reader of claim {place.claim} cannot be started: {error}"
             logger.warning("artifact reader of %s/%s: %s", place.namespace, place.claim, error)
 

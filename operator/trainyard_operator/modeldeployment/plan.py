@@ -60,12 +60,12 @@ def plan(observed: Observed, settings: ServingSettings, now: datetime, admit: Ad
         return Plan()
     resolved = _resolve(observed)
     if isinstance(resolved, Fault):
-        return _report(observed, None, None, resolved, now, replicas=0)
+        return _report(observed, None, None, resolved, now)
     need = _need(observed)
     if need is not None:
         return Plan(need=need)
     if _is_taken(observed):
-        return _report(observed, resolved, None, _name_taken(observed), now, replicas=0)
+        return _report(observed, resolved, None, _name_taken(observed), now)
     return _serve(observed, resolved, settings, now, admit)
 
 
@@ -79,7 +79,7 @@ def _serve(observed: Observed, resolved: Resolved, settings: ServingSettings, no
     """Plan the children and the status of what can be served."""
     missing = _missing_image(observed, settings)
     if missing is not None:
-        return _report(observed, resolved, None, missing, now, replicas=0)
+        return _report(observed, resolved, None, missing, now)
     admission = admit(observed)
     replicas = granted_replicas(observed, admission)
     wanted = _wanted(observed, resolved, settings, replicas)
@@ -91,7 +91,7 @@ def _serve(observed: Observed, resolved: Resolved, settings: ServingSettings, no
         fault = Fault(admission.reason, admission.message, final=False)
     else:
         fault = _unreadable(observed)
-    report = _report(observed, resolved, wanted, fault, now, replicas=wanted_replicas(observed), admission=admission)
+    report = _report(observed, resolved, wanted, fault, now, admission=admission)
     if refusal is not None:
         return report
     return Plan(
@@ -127,6 +127,10 @@ def granted_replicas(observed: Observed, admission: Admission) -> int:
     return running + 1 if admission.admitted else running
 
 
+def _serves(observed: Observed) -> bool:
+    return any(is_ready(pod) for pod in observed.pods)
+
+
 # --- children ---------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +148,7 @@ def _wanted(observed: Observed, resolved: Resolved, settings: ServingSettings, r
         config_maps.adapter_set_map(obj, adapters),
         network.service(obj, spec),
         *([network.budget(obj)] if spec.replicas > 1 else []),
-        deployment(obj, spec, settings, config, config_map=name, replicas=replicas),
+        deployment(obj, spec, settings, config, config_map=name, replicas=replicas, serves=_serves(observed)),
         *([network.route(obj, spec)] if spec.route is not None else []),
     ]
     return _Wanted(
@@ -271,11 +275,10 @@ def _report(
     fault: Fault | None,
     now: datetime,
     *,
-    replicas: int,
     admission: Admission | None = None,
 ) -> Plan:
     """Return a plan with the status and the Event alone."""
-    view = _view(observed, resolved, wanted, fault, replicas)
+    view = _view(observed, resolved, wanted, fault)
     known = observed.status.get("engine") or {}
     status = desired_status(
         observed,
@@ -294,25 +297,23 @@ def _report(
     )
 
 
-def _view(
-    observed: Observed, resolved: Resolved | None, wanted: _Wanted | None, fault: Fault | None, replicas: int
-) -> View:
+def _view(observed: Observed, resolved: Resolved | None, wanted: _Wanted | None, fault: Fault | None) -> View:
     live = [pod for pod in observed.pods if "deletionTimestamp" not in pod["metadata"]]
     ready = [pod for pod in live if is_ready(pod)]
     current = [pod for pod in ready if wanted is None or _mounts(pod, wanted.config_map)]
     text = (fault.reason, fault.message) if fault is not None else None
     return View(
         stopped=observed.spec.stopped,
-        wanted=replicas,
+        wanted=wanted_replicas(observed),
         ready=len(ready),
         updated=len(current),
         exist=len(observed.pods),
-        adapters=_adapters(observed, resolved, wanted, ready, replicas),
+        adapters=_adapters(observed, resolved, wanted, ready),
         main_adapter=_main_adapter(resolved),
         waits=text if fault is not None and not fault.final else None,
         obstacle=text if fault is not None and fault.final else None,
         failure=failure_of(live),
-        rollout=rollout(observed.spec).message,
+        rollout=rollout(observed.spec, serves=bool(ready)).message,
         route=_route(observed),
     )
 
@@ -322,13 +323,13 @@ def _mounts(pod: Object, config_map: str) -> bool:
 
 
 def _adapters(
-    observed: Observed, resolved: Resolved | None, wanted: _Wanted | None, ready: list[Object], replicas: int
+    observed: Observed, resolved: Resolved | None, wanted: _Wanted | None, ready: list[Object]
 ) -> list[AdapterStatus]:
     if resolved is None or wanted is None:
         return []
     states = observed.replica_states
     answered = [states.get(pod["metadata"]["name"]) for pod in ready]
-    return adapter_statuses(resolved, wanted.adapters.version, answered, replicas)
+    return adapter_statuses(resolved, wanted.adapters.version, answered, wanted_replicas(observed))
 
 
 def _main_adapter(resolved: Resolved | None) -> str | None:

@@ -73,14 +73,19 @@ class Rollout(NamedTuple):
     message: str
 
 
-def rollout(spec: Spec) -> Rollout:
+def rollout(spec: Spec, *, serves: bool) -> Rollout:
     """Return how replicas are replaced.
 
-    With GPUs no replica is added first: on a full node it would wait for the GPUs of the one that it replaces.
+    With GPUs no replica is added first: on a full node it would wait for the GPUs of the one that it replaces. While
+    nothing serves there is nothing to keep, and a broken replica must not hold the room of its successor.
+
+    Args:
+        spec: The spec.
+        serves: Whether a replica answers requests now.
     """
     surge, missing = spec.rollout.max_surge, spec.rollout.max_unavailable
     if surge is None:
-        surge = 1 if not spec.resources.gpus and not missing else 0
+        surge = 1 if serves and not spec.resources.gpus and not missing else 0
     if missing is None:
         missing = 0 if surge else 1
     if surge:
@@ -88,7 +93,9 @@ def rollout(spec: Spec) -> Rollout:
         if spec.resources.gpus:
             text += f" Each needs {spec.resources.gpus} free GPUs."
     else:
-        text = f"Up to {missing} replicas end before their successors start, since a surge needs free GPUs."
+        text = f"Up to {missing} replicas end before their successors start."
+        if spec.resources.gpus:
+            text += " A surge would need free GPUs."
     return Rollout(surge, missing, text)
 
 
@@ -100,6 +107,7 @@ def deployment(
     *,
     config_map: str,
     replicas: int,
+    serves: bool,
 ) -> Object:
     """Return the Deployment.
 
@@ -110,9 +118,10 @@ def deployment(
         config: What the pods are given.
         config_map: Name of the ConfigMap with it.
         replicas: Number of pods.
+        serves: Whether a replica answers requests now.
     """
     extra = options.extra_metadata(obj, spec, settings.pod_defaults)
-    chosen = rollout(spec)
+    chosen = rollout(spec, serves=serves)
     template = {
         "metadata": {
             "labels": {**extra.labels, **labels(obj)},
