@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trainyard_crds.modeldeployment_status import AdapterStatus
-from trainyard_crds.serving import ADAPTER_SET_ANNOTATION, SERVING_CONFIG_ANNOTATION, VERSION_LABEL, AdapterSet
+from trainyard_crds.serving import (
+    ADAPTER_SET_ANNOTATION,
+    ENGINE_CONTAINER,
+    SERVING_CONFIG_ANNOTATION,
+    VERSION_LABEL,
+    AdapterSet,
+)
 from trainyard_kube.merge_patch import merge_patch
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
@@ -15,14 +21,14 @@ from trainyard_operator.modeldeployment.adapter_status import adapter_statuses
 from trainyard_operator.modeldeployment.children import config_maps, engine, network
 from trainyard_operator.modeldeployment.children.deployment import deployment, rollout
 from trainyard_operator.modeldeployment.conditions import View
-from trainyard_operator.modeldeployment.failures import failure_of
+from trainyard_operator.modeldeployment.failures import engine_ended, failure_of
 from trainyard_operator.modeldeployment.model import Observed, ServingSettings, address, is_ready, state_need
 from trainyard_operator.modeldeployment.resolve import Fault, Resolved, resolve, run_claims
 from trainyard_operator.modeldeployment.status import desired_status, note
 from trainyard_operator.reconcile.applied_hash import is_applied, stamped
 from trainyard_operator.reconcile.conditions import Condition
 from trainyard_operator.reconcile.fields import labels, owned_by
-from trainyard_operator.reconcile.plan import Deletion, Need, Patch, Plan
+from trainyard_operator.reconcile.plan import LOG, Deletion, Need, Patch, Plan
 
 Admit = Callable[[Observed], Admission]
 _POLL_SECONDS, _IDLE_SECONDS = 2.0, 60.0
@@ -249,7 +255,12 @@ def _need(observed: Observed) -> Need | None:
     if observed.deployment is None and name not in observed.answers:
         return name
     needs = (state_need(pod) for pod in observed.pods if address(pod) and "deletionTimestamp" not in pod["metadata"])
-    return next((need for need in needs if need not in observed.answers), None)
+    logs = (_log_need(pod) for pod in observed.pods if engine_ended(pod))
+    return next((need for need in (*needs, *logs) if need not in observed.answers), None)
+
+
+def _log_need(pod: Object) -> Need:
+    return Need(LOG, pod["metadata"]["name"], ENGINE_CONTAINER)
 
 
 def _is_taken(observed: Observed) -> bool:
@@ -312,7 +323,7 @@ def _view(observed: Observed, resolved: Resolved | None, wanted: _Wanted | None,
         main_adapter=_main_adapter(resolved),
         waits=text if fault is not None and not fault.final else None,
         obstacle=text if fault is not None and fault.final else None,
-        failure=failure_of(live),
+        failure=failure_of(live, {pod["metadata"]["name"]: observed.answers.get(_log_need(pod)) for pod in live}),
         rollout=rollout(observed.spec, serves=bool(ready)).message,
         route=_route(observed),
     )

@@ -40,5 +40,27 @@ class Metrics:
 
     def text(self, engine: str) -> str:
         """Return all metrics as text, with those of the engine."""
-        own = generate_latest(self.registry).decode()
-        return own + _INTERNAL.sub(r"\1", engine)
+        return generate_latest(self.registry).decode() + public(engine)
+
+
+def public(text: str) -> str:
+    """Return the engine's metrics under public names.
+
+    Series that differ in the version of an adapter only become one, with the largest value: Prometheus refuses a series
+    that occurs twice.
+    """
+    lines: dict[str, str] = {}
+    for line in text.splitlines():
+        series, _, value = _INTERNAL.sub(r"\1", line).rpartition(" ")
+        if line.startswith("#") or not series:
+            lines[line] = line
+        elif series not in lines or _number(value) > _number(lines[series].rpartition(" ")[2]):
+            lines[series] = f"{series} {value}"
+    return "".join(f"{line}\n" for line in lines.values())
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("-inf")

@@ -62,9 +62,13 @@ class Replica:
         return self.engine.base in (await self.engine.models() or set())
 
     async def is_alive(self) -> bool:
-        """Return whether the engine completes a token; a recent answer counts, and one probe serves all who ask."""
+        """Return whether the engine completes a token.
+
+        A recent answer counts, and so does the loading of an adapter, which has a deadline of its own. Probes at the
+        same time share one completion.
+        """
         async with self._probe:
-            if self.clock() - self._answered_at < _FRESH_SECONDS:
+            if self.adapters.is_loading or self.clock() - self._answered_at < _FRESH_SECONDS:
                 return True
             self._responds = await self.engine.complete(PROBE_SECONDS)
             if self._responds:

@@ -18,6 +18,9 @@ _MIN_RANK = 16
 """vLLM's own default of --max-lora-rank."""
 _MAX_LORAS = 4
 """Adapters in one batch. More can be loaded: the engine swaps them."""
+_MAX_CPU_LORAS = 32
+"""Adapters that stay in host memory. The engine reads others from their files again at a request, and answers nothing
+meanwhile."""
 _GIB = 2**30
 _CPU_CACHE_SHARE = 4
 """Memory of a replica without GPUs divided by its space for keys and values."""
@@ -49,6 +52,7 @@ def command(spec: Spec, config: ServingConfig) -> list[str]:
         "port": str(ENGINE_PORT),
         "enable-lora": None,
         "max-loras": str(_MAX_LORAS),
+        "max-cpu-loras": str(_MAX_CPU_LORAS),
         "max-lora-rank": str(config.max_adapter_rank),
         "shutdown-timeout": str(spec.drain_seconds),
     }

@@ -72,6 +72,7 @@ class AdapterManager:
     Attributes:
         desired: The set that was worked on last.
         has_engine: Whether the engine answered in the last pass.
+        is_loading: Whether the engine is reading an adapter; it answers no request meanwhile.
     """
 
     engine: Engine
@@ -82,6 +83,7 @@ class AdapterManager:
     clock: Callable[[], float]
     desired: AdapterSet = field(default_factory=lambda: AdapterSet(version=""))
     has_engine: bool = False
+    is_loading: bool = False
     _progress: dict[str, _Progress] = field(default_factory=dict)
     _retired: dict[str, Version] = field(default_factory=dict)
 
@@ -160,7 +162,11 @@ class AdapterManager:
             await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
             raise FetchError(_final(checked))
         progress.rank = checked
-        await self.engine.load(progress.version.internal, str(target))
+        self.is_loading = True
+        try:
+            await self.engine.load(progress.version.internal, str(target))
+        finally:
+            self.is_loading = False
         loaded = await self.engine.models()
         if loaded is None or progress.version.internal not in loaded:
             raise EngineError("The engine took the adapter and does not list it.", 500)
