@@ -19,8 +19,8 @@ from trainyard_kube.lease import Elector, LeaseClient
 from trainyard_kube.resource import Key
 from trainyard_kube.resync import PERIOD, Resync
 from trainyard_kube.store import Store
+from trainyard_operator.admission.candidate import Candidate
 from trainyard_operator.admission.controller import AdmissionController
-from trainyard_operator.admission.decision import admit_immediately
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
@@ -31,6 +31,8 @@ from trainyard_operator.leadership import Leader
 from trainyard_operator.metrics import Metrics, State
 from trainyard_operator.modeldeployment.kind import ModelDeployments
 from trainyard_operator.modeldeployment.observe import Observer as ModelDeploymentObserver
+from trainyard_operator.modeldeployment.queue_adapter import NextReplica, next_key, owner_key
+from trainyard_operator.modeldeployment.queue_adapter import candidate as replicas_candidate
 from trainyard_operator.modeldeployment.references import References
 from trainyard_operator.modeldeployment.replica_state import ReplicaStates
 from trainyard_operator.modeldeployment.resolve import named_jobs
@@ -73,6 +75,8 @@ class Operator:
         self._events = EventWriter(kube, clock, controller="trainyard.dev/operator", instance=settings.identity)
         self._store = Store(SPECS)
         self._observer = Observer(self._store)
+        self._artifact_readers = self._create_artifact_readers(kube, clock)
+        self._deployment_observer = ModelDeploymentObserver(self._store, self._artifact_readers.problem)
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._ca = CaDistributor(kube, self._store, clock, settings)
         self._policy = PolicyFile(settings.queue_policy_file)
@@ -81,11 +85,13 @@ class Operator:
             kube,
             clock,
             policy=self._policy,
-            adapters={ResourceKind.TRAINING_JOBS: self._training_job_candidate},
-            add=self._queue.add,
+            adapters={
+                ResourceKind.TRAINING_JOBS: self._training_job_candidate,
+                MODEL_DEPLOYMENTS: self._replica_candidate,
+            },
+            add=lambda key: self._queue.add(owner_key(key)),
         )
         self._connect_informers(kube)
-        self._artifact_readers = self._create_artifact_readers(kube, clock)
         self._references, self._replica_states = References(), ReplicaStates()
         self._reconcilers: dict[str, Reconciler[Any]] = {
             ResourceKind.TRAINING_JOBS: Reconciler(self._training_jobs(), kube, self._events, clock),
@@ -152,9 +158,9 @@ class Operator:
     def _model_deployments(self) -> ModelDeployments:
         return ModelDeployments(
             self._store,
-            ModelDeploymentObserver(self._store, self._artifact_readers.problem),
+            self._deployment_observer,
             settings=self._settings.serving,
-            admit=admit_immediately,
+            admit=lambda observed: self._admission.decide(NextReplica(observed)),
             replica_state=self._replica_states.ask,
             request_reader=self._artifact_readers.request,
         )
@@ -228,13 +234,23 @@ class Operator:
         observed = self._observer.observe(key)
         return None if observed is None else TrainingJobCandidate(observed)
 
+    def _replica_candidate(self, key: Key) -> Candidate | None:
+        """Read replicas of a ModelDeployment for the admission controller; None if it is gone."""
+        observed = self._deployment_observer.observe(owner_key(key))
+        return None if observed is None else replicas_candidate(key, observed)
+
+    def _mark_dirty(self, key: Key) -> None:
+        self._admission.mark_dirty(key)
+        if key.kind == MODEL_DEPLOYMENTS:
+            self._admission.mark_dirty(next_key(key))
+
     def _is_urgent(self, key: Key) -> bool:
         if self._admission.is_waiting(key):
             return False
         return self._admission.is_admitted_pending(key) or is_unanswered(self._store, key)
 
     def _add(self, key: Key) -> None:
-        self._admission.mark_dirty(key)
+        self._mark_dirty(key)
         self._queue.add(key)
         self._ca.namespace_changed(key.namespace)
 
@@ -246,7 +262,7 @@ class Operator:
                 self._queue.add(dependent)
             if self._store.get(key) is None:
                 # A refused request can be the first notice of a deletion, which neither watch nor list repeats then.
-                self._admission.mark_dirty(key)
+                self._mark_dirty(key)
                 self._ca.namespace_changed(key.namespace)
 
     def _notify(self, kind: str, objects: Sequence[Any], fresh: bool) -> None:
@@ -255,7 +271,7 @@ class Operator:
         for key in keys:
             if key is not None:
                 self._note_references(key)
-                (self._add if fresh else self._admission.mark_dirty)(key)
+                (self._add if fresh else self._mark_dirty)(key)
 
     def _note_references(self, key: Key) -> None:
         """Record which TrainingJobs a ModelDeployment names."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainyard_crds.constants import JOB_UID_LABEL, ROLE_LABEL
+from trainyard_crds.serving import DEPLOYMENT_UID_LABEL, SERVE_ROLE
 from trainyard_kube.cache import Cache
 from trainyard_kube.client import KubeClient
 from trainyard_kube.informer import Informer
@@ -15,7 +16,8 @@ from trainyard_operator.queue.inventory import Holder, Inventory, holder_of
 from trainyard_operator.queue.pool import Node, node_of
 from trainyard_operator.queue.quota import Quota, Quotas, quota_of
 
-_TRAIN = "train"
+_OWNER_LABELS = {"train": JOB_UID_LABEL, SERVE_ROLE: DEPLOYMENT_UID_LABEL}
+"""The label with the owner's UID, by the role of a pod that was admitted."""
 
 
 class InventoryFeed:
@@ -84,5 +86,5 @@ class InventoryFeed:
 
 def _holder(pod: Object) -> Holder | None:
     labels = pod["metadata"].get("labels") or {}
-    is_trainer = labels.get(ROLE_LABEL) == _TRAIN
-    return holder_of(pod, labels.get(JOB_UID_LABEL, "") if is_trainer else "")
+    owner_label = _OWNER_LABELS.get(labels.get(ROLE_LABEL, ""))
+    return holder_of(pod, labels.get(owner_label, "") if owner_label else "")

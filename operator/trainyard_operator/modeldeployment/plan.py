@@ -23,6 +23,7 @@ from trainyard_operator.modeldeployment.children.deployment import deployment, r
 from trainyard_operator.modeldeployment.conditions import View
 from trainyard_operator.modeldeployment.failures import engine_ended, failure_of
 from trainyard_operator.modeldeployment.model import Observed, ServingSettings, address, is_ready, state_need
+from trainyard_operator.modeldeployment.replica_count import granted_replicas, wanted_replicas
 from trainyard_operator.modeldeployment.resolve import Fault, Resolved, resolve, run_claims
 from trainyard_operator.modeldeployment.status import desired_status, note
 from trainyard_operator.reconcile.applied_hash import is_applied, stamped
@@ -108,29 +109,6 @@ def _serve(observed: Observed, resolved: Resolved, settings: ServingSettings, no
         note=report.note,
         requeue_after=report.requeue_after,
     )
-
-
-def wanted_replicas(observed: Observed) -> int:
-    """Return how many replicas the user wants now."""
-    return 0 if observed.spec.stopped else observed.spec.replicas
-
-
-def running_replicas(observed: Observed) -> int:
-    """Return how many replicas the Deployment has been given."""
-    return int(((observed.deployment or {}).get("spec") or {}).get("replicas") or 0)
-
-
-def granted_replicas(observed: Observed, admission: Admission) -> int:
-    """Return how many replicas may run: those that do, and one more when the queue admits it.
-
-    Args:
-        observed: The ModelDeployment and its children.
-        admission: Decision about one more replica than there are.
-    """
-    wanted, running = wanted_replicas(observed), running_replicas(observed)
-    if not observed.spec.resources.gpus or wanted <= running:
-        return wanted
-    return running + 1 if admission.admitted else running
 
 
 def _serves(observed: Observed) -> bool:

@@ -13,6 +13,9 @@ HELD_ANNOTATION = f"{GROUP}/held"
 """Marks a Workload that the operator deactivated and may activate again."""
 _FAILED_TO_START = "FailedToStart"
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Label by which Kueue knows the LocalQueue of an object."""
+
 
 def is_active(workload: Object) -> bool:
     """Return whether Kueue may admit a Workload."""

@@ -47,6 +47,7 @@ class Request:
         pod_usage: Usage of one pod by the resource names of ResourceQuotas.
         created_usage: Usage of the objects that have yet to be created for it, in the same way: claim, Job and others.
         has_job: Whether its child Job exists.
+        preemptible: Whether a request of higher priority may take its GPUs once it is admitted.
     """
 
     uid: str
@@ -63,6 +64,7 @@ class Request:
     pod_usage: Mapping[str, Fraction] = field(default_factory=dict)
     created_usage: Mapping[str, Fraction] = field(default_factory=dict)
     has_job: bool = False
+    preemptible: bool = True
 
     @property
     def total(self) -> int:

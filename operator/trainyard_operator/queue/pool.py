@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from trainyard_crds.trainingjob_resources import Resources, TolerationSpec
+from trainyard_crds.placement import NodeRequirement
+from trainyard_crds.trainingjob_resources import TolerationSpec
 from trainyard_operator.queue.node_affinity import Requirement, requirements_of
 
 Object = dict[str, Any]
@@ -141,7 +142,31 @@ class Pool(NamedTuple):
         return harmless or any(toleration.tolerates(taint) for toleration in self.tolerations)
 
 
-def pool_of(resources: Resources) -> Pool:
+class PoolResources(Protocol):
+    """The resources of a pod, as far as they decide which pool it uses."""
+
+    @property
+    def gpus(self) -> int:
+        """Its GPUs."""
+
+    @property
+    def gpu_resource(self) -> str:
+        """Extended resource that counts them."""
+
+    @property
+    def node_selector(self) -> dict[str, str] | None:
+        """Labels that a node must have."""
+
+    @property
+    def node_affinity(self) -> Sequence[NodeRequirement] | None:
+        """Requirements on labels."""
+
+    @property
+    def tolerations(self) -> Sequence[TolerationSpec] | None:
+        """Taints that the pod tolerates."""
+
+
+def pool_of(resources: PoolResources) -> Pool:
     """Return the pool of a `spec.resources` block."""
     if not resources.gpus:
         return Pool("")

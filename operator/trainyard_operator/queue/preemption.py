@@ -29,7 +29,7 @@ def victims(
             continue
         if job.releasing:
             release(free, inventory, job)
-        elif job.request.priority < head.priority:
+        elif job.request.preemptible and job.request.priority < head.priority:
             candidates.append(job)
     candidates.sort(key=lambda job: (job.request.priority, -job.admitted_at.timestamp(), job.request.uid))
     chosen = list[Admitted]()

@@ -11,13 +11,12 @@ from datetime import datetime
 
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
-from trainyard_operator.queue.kueue_workload import is_active, is_held, start_failure
+from trainyard_operator.queue.kueue_workload import QUEUE_LABEL, is_active, is_held, start_failure
 from trainyard_operator.queue.position import QueuePosition
 from trainyard_operator.reconcile.fields import condition, holds, parse_time
 from trainyard_operator.trainingjob.k8s_fields import job_suspended
 from trainyard_operator.trainingjob.model import Observed
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
 _WORKLOAD_SECONDS = 30

@@ -44,6 +44,7 @@ from trainyard_operator.modeldeployment.model import ServingSettings
 from trainyard_operator.modeldeployment.spec import Spec
 from trainyard_operator.pod_template import blocks, nodes, options
 from trainyard_operator.quantity import whole_units
+from trainyard_operator.queue.kueue_workload import QUEUE_LABEL
 
 _PROBE_SECONDS = 5
 _LIVENESS_SECONDS, _LIVENESS_TIMEOUT, _LIVENESS_FAILURES = 20, 15, 3
@@ -129,7 +130,7 @@ def deployment(
         },
         "spec": _pod(obj, spec, settings, config, config_map),
     }
-    return child(
+    body = child(
         obj,
         "Deployment",
         "apps/v1",
@@ -146,6 +147,9 @@ def deployment(
             "template": template,
         },
     )
+    if spec.queue.name is not None:  # under Kueue, which then gates the pods
+        body["metadata"]["labels"] = {**body["metadata"]["labels"], QUEUE_LABEL: spec.queue.name}
+    return body
 
 
 def _pod(obj: Object, spec: Spec, settings: ServingSettings, config: ServingConfig, config_map: str) -> Object:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from trainyard_crds.trainingjob_status import FINAL_PHASES, Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
-from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, is_active, is_held
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, QUEUE_LABEL, is_active, is_held
 from trainyard_operator.reconcile.fields import holds
 from trainyard_operator.reconcile.plan import Patch
 from trainyard_operator.trainingjob.k8s_fields import is_being_deleted, is_busy, job_finished, job_suspended
 from trainyard_operator.trainingjob.kueue_adapter import (
     PRIORITY_LABEL,
-    QUEUE_LABEL,
     failure_message,
     is_deactivated,
     is_kueue_managed,

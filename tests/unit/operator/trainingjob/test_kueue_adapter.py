@@ -19,9 +19,9 @@ from tests.unit.operator.trainingjob.state_model import (
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission, KueueHandoff
-from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, QUEUE_LABEL
 from trainyard_operator.trainingjob.children.render import children
-from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL, workload_reason
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, workload_reason
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.kueue_handoff import child_patches
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.unit.operator.trainingjob.state_model import JobModel, suspends
 from tests.unit.operator.trainingjob.strategies import TIMES, models
 from trainyard_crds.trainingjob_status import FINAL_PHASES, TrainingJobStatus
-from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, QUEUE_LABEL
 from trainyard_operator.reconcile.plan import Plan
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, owner_labels
-from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL
 
 REASONS = ("Pending", "Preempted", "Deactivated", "DeactivatedDueToRequeuingLimitExceeded", "Admitted")
 KINDS = ("QuotaReserved", "Admitted", "Evicted", "Requeued", "PodsReady")

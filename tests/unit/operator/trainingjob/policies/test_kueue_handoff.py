@@ -10,9 +10,9 @@ from tests.unit.operator.trainingjob.builders import child, condition, context, 
 from tests.unit.operator.trainingjob.state_model import CHILD, CHILD_UID
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_operator.admission.decision import Admission, KueueHandoff
-from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION
+from trainyard_operator.queue.kueue_workload import HELD_ANNOTATION, QUEUE_LABEL
 from trainyard_operator.reconcile.plan import Patch
-from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL, QUEUE_LABEL
+from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL
 from trainyard_operator.trainingjob.model import Decision
 from trainyard_operator.trainingjob.policies.kueue_handoff import (
     child_patches,
