@@ -26,7 +26,8 @@ ENQUEUED_ANNOTATION = f"{GROUP}/enqueued"
 """On a training Job: its `status.queue.enqueuedAt`, in case the operator is killed before it writes the status."""
 
 TRAINING_JOBS = f"/apis/{GROUP}/{VERSION}/{{namespace}}trainingjobs"
-"""URL path of TrainingJobs; `{namespace}` stands for `namespaces/NAME/`, or for nothing: those of all namespaces."""
+MODEL_DEPLOYMENTS = f"/apis/{GROUP}/{VERSION}/{{namespace}}modeldeployments"
+"""URL paths of the kinds; `{namespace}` stands for `namespaces/NAME/`, or for nothing: those of all namespaces."""
 
 FIELD_MANAGER = "trainyard"
 CA_CONFIG_MAP = "trainyard-ca"

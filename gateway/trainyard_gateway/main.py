@@ -25,7 +25,7 @@ from trainyard_gateway.health import create_health_app
 from trainyard_gateway.intake.api_requests import FIELD_MANAGER, LIMITS
 from trainyard_gateway.intake.wiring import Intake
 from trainyard_gateway.listening import listening_socket
-from trainyard_gateway.services.trainingjobs import TrainingJobService
+from trainyard_gateway.services.objects import UserObjects
 from trainyard_gateway.settings import Settings
 from trainyard_gateway.tls import ServingCertificate
 from trainyard_kube.client import connect
@@ -94,7 +94,7 @@ def _servers(chosen: Settings, intake: Intake, users: UserClient, context: ssl.S
             listening_socket(chosen.host, port, variable), clock=monotonic, refused=refused, limit=limit
         )
 
-    api = create_api_app(TrainingJobService(users))
+    api = create_api_app(UserObjects(users))
     health = create_health_app(intake, intake.metrics.registry)
     return {
         _server(intake.app(), context): bounded(chosen.port, "TRAINYARD_PORT", INTAKE_LIMIT),

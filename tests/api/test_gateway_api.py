@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.api
 LIST = f"/apis/v1/namespaces/{NAMESPACE}/trainingjobs"
+DEPLOYMENTS = f"/apis/v1/namespaces/{NAMESPACE}/modeldeployments"
 SERVICE_ACCOUNT = f"system:serviceaccount:{NAMESPACE}:default"
 
 
@@ -21,7 +23,8 @@ SERVICE_ACCOUNT = f"system:serviceaccount:{NAMESPACE}:default"
 def kubernetes() -> Iterator[Kubernetes]:
     with control_plane(f"test-gateway-api-{os.getpid()}") as kubernetes:
         # The viewer role of the chart, granted to the default account of one namespace.
-        rules = [{"apiGroups": ["trainyard.dev"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch"]}]
+        resources = ["trainingjobs", "modeldeployments"]
+        rules = [{"apiGroups": ["trainyard.dev"], "resources": resources, "verbs": ["get", "list", "watch"]}]
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
         kubernetes.apply(role | {"metadata": {"name": "trainyard-viewer"}, "rules": rules})
         kubernetes.kubectl(
@@ -62,6 +65,29 @@ def test_service_account_reads_the_trainingjobs_of_its_namespace(
     del expected["metadata"]["managedFields"]
     assert (detail.code, detail.body) == (200, expected)
     assert token not in gateway.log_text()
+
+
+def test_service_account_reads_the_modeldeployments_of_its_namespace(
+    gateway: Gateway, kubernetes: Kubernetes, token: str
+) -> None:
+    head = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "ModelDeployment"}
+    spec = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}}
+    names = ("chat", "support-chat")
+    kubernetes.apply(*({**head, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec} for name in names))
+    conditions = [
+        {"type": "Ready", "status": "True", "reason": "Serving", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ]
+    patch = json.dumps({"status": {"conditions": conditions}})
+    kubernetes.kubectl("patch", "md", "chat", "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", patch)
+    listed = until(lambda: (response := gateway.get(DEPLOYMENTS, token)).code == 200 and response)
+    assert {item["metadata"]["name"] for item in listed.body["items"]} == set(names)
+    ready = gateway.get(f"{DEPLOYMENTS}?ready=true", token).body
+    assert [item["metadata"]["name"] for item in ready["items"]] == ["chat"]
+    detail = gateway.get(f"{DEPLOYMENTS}/support_chat", token).body
+    assert (detail["kind"], detail["spec"]["replicas"]) == ("ModelDeployment", 1)
+    forbidden = gateway.get(f"/apis/v1/namespaces/{FOREIGN}/modeldeployments", token)
+    assert forbidden.code == 403
+    assert f'User "{SERVICE_ACCOUNT}" cannot list resource "modeldeployments"' in forbidden.body["detail"]
 
 
 def test_other_namespaces_and_objects_are_refused_by_the_api_server(gateway: Gateway, token: str) -> None:

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from trainyard_crds.trainingjob import TrainingJob
 from trainyard_crds.trainingjob_status import Phase
 from trainyard_gateway.api.authentication import CallerToken
 from trainyard_gateway.api.errors import ERROR_RESPONSES, Problem
+from trainyard_gateway.api.parameters import Name, Namespace, PageQuery
 from trainyard_gateway.services.trainingjobs import TrainingJobService
 
-Namespace = Annotated[
-    str, Path(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63, description="Namespace of the TrainingJobs.")
-]
-Name = Annotated[
-    str,
-    Path(
-        pattern="^[a-z0-9]([-_a-z0-9.]*[a-z0-9])?$",
-        max_length=253,
-        description="Name of the TrainingJob; `_` is read as `-`.",
-    ),
-]
 
-
-class ListQuery(BaseModel):
+class ListQuery(PageQuery):
     """Query parameters of the list."""
 
-    model_config = ConfigDict(extra="forbid")
-
     phase: list[Phase] = Field(default=[], description="Return TrainingJobs in these phases only. Default: all.")
-    limit: int = Field(default=50, ge=1, le=500, description="Maximum number of TrainingJobs.")
-    offset: int = Field(default=0, ge=0, le=1_000_000, description="Number of newer TrainingJobs to skip.")
 
 
 class TrainingJobList(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trainyard_crds.trainingjob_status import Phase
+from trainyard_gateway.services.objects import ObjectReader, UserObjects
 from trainyard_gateway.services.trainingjobs import TrainingJobService
 
 COLLECTION = "/apis/trainyard.dev/v1alpha1/namespaces/team/trainingjobs"
@@ -39,14 +40,18 @@ class FakeApi:
         return {"metadata": {"continue": following}, "items": self.chunks[number]}
 
 
-async def names(service: TrainingJobService, *phases: Phase, limit: int = 50, offset: int = 0) -> tuple[list[str], int]:
-    page = await service.list_page("secret", "team", phases=phases, limit=limit, offset=offset)
+def service(api: ObjectReader) -> TrainingJobService:
+    return TrainingJobService(UserObjects(api))
+
+
+async def names(reader: TrainingJobService, *phases: Phase, limit: int = 50, offset: int = 0) -> tuple[list[str], int]:
+    page = await reader.list_page("secret", "team", phases=phases, limit=limit, offset=offset)
     return [item["metadata"]["name"] for item in page.items], page.total
 
 
 async def test_list_reads_every_chunk_with_the_callers_token() -> None:
     api = FakeApi([training_job("a")], [training_job("b")])
-    assert await names(TrainingJobService(api)) == (["b", "a"], 2)
+    assert await names(service(api)) == (["b", "a"], 2)
     chunks = [(COLLECTION, "secret", {"limit": "100"}), (COLLECTION, "secret", {"limit": "100", "continue": "1"})]
     assert api.requests == chunks * 2
 
@@ -65,7 +70,7 @@ async def test_page_deep_in_a_list_keeps_no_other_objects() -> None:
             return {**answer, "items": items}
 
     chunks = [[training_job(f"job-{chunk:02}-{item}") for item in range(10)] for chunk in range(20)]
-    page = await TrainingJobService(Server(*chunks)).list_page("secret", "team", phases=(), limit=2, offset=190)
+    page = await service(Server(*chunks)).list_page("secret", "team", phases=(), limit=2, offset=190)
     assert [item["metadata"]["name"] for item in page.items] == ["job-00-9", "job-00-8"]
     assert max(alive) <= 2 * 10 + 2
 
@@ -73,21 +78,21 @@ async def test_page_deep_in_a_list_keeps_no_other_objects() -> None:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 async def test_list_returns_newest_first_by_page(order: tuple[int, ...]) -> None:
     jobs = [training_job(f"job-{number}", f"2026-01-0{number + 1}T00:00:00Z") for number in order]
-    service = TrainingJobService(FakeApi(jobs[:2], jobs[2:]))
-    assert await names(service, limit=2) == (["job-3", "job-2"], 4)
-    assert await names(service, limit=2, offset=1) == (["job-2", "job-1"], 4)
-    assert await names(service, limit=2, offset=4) == ([], 4)
+    reader = service(FakeApi(jobs[:2], jobs[2:]))
+    assert await names(reader, limit=2) == (["job-3", "job-2"], 4)
+    assert await names(reader, limit=2, offset=1) == (["job-2", "job-1"], 4)
+    assert await names(reader, limit=2, offset=4) == ([], 4)
 
 
 async def test_list_selects_phases() -> None:
     jobs = [training_job("a"), training_job("b", phase="Failed"), training_job("c", phase=None)]
-    service = TrainingJobService(FakeApi(jobs))
-    assert await names(service, Phase.FAILED) == (["b"], 1)
-    assert await names(service, Phase.FAILED, Phase.RUNNING) == (["b", "a"], 2)
+    reader = service(FakeApi(jobs))
+    assert await names(reader, Phase.FAILED) == (["b"], 1)
+    assert await names(reader, Phase.FAILED, Phase.RUNNING) == (["b", "a"], 2)
 
 
 async def test_items_are_complete_objects_without_managed_fields() -> None:
-    page = await TrainingJobService(FakeApi([training_job("a")])).list_page("t", "team", phases=(), limit=1, offset=0)
+    page = await service(FakeApi([training_job("a")])).list_page("t", "team", phases=(), limit=1, offset=0)
     item = page.items[0]
     assert (item["apiVersion"], item["kind"]) == ("trainyard.dev/v1alpha1", "TrainingJob")
     assert "managedFields" not in item["metadata"]
@@ -96,7 +101,7 @@ async def test_items_are_complete_objects_without_managed_fields() -> None:
 @pytest.mark.parametrize("name", ["training_001", "training-001"])
 async def test_get_accepts_both_spellings_of_a_name(name: str) -> None:
     api = FakeApi()
-    document = await TrainingJobService(api).get("secret", "team", name)
+    document = await service(api).get("secret", "team", name)
     assert document["metadata"]["name"] == "training-001"
     assert "managedFields" not in document["metadata"]
     assert api.requests == [(f"{COLLECTION}/training-001", "secret", {})]
