@@ -12,8 +12,8 @@ from aiohttp import web
 from trainyard_crds.serving import FILES_PATH, LISTING_PATH
 from trainyard_serving.artifacts import byte_range
 from trainyard_serving.artifacts.idle import IdleTimer
-from trainyard_serving.artifacts.tokens import RefusedTokenError, Tokens
-from trainyard_serving.artifacts.volume import Found, Volume
+from trainyard_serving.artifacts.tokens import InvalidTokenError, RefusedTokenError, Tokens
+from trainyard_serving.artifacts.volume import Found, UnreadableError, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,17 @@ def artifacts_app(volume: Volume, tokens: Tokens, idle: IdleTimer) -> web.Applic
     async def permit(request: web.Request, handler: Handler) -> web.StreamResponse:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind != "Bearer" or not token:
-            return _refuse(401, "Send a service account token as Bearer in Authorization.")
+            return _unauthorized("Send a service account token as Bearer in Authorization.")
         try:
             tokens.check(token.strip())
         except RefusedTokenError as error:
             logger.warning("refused a request from %s: %s", request.remote, error)
-            return _refuse(403, str(error))
+            return _unauthorized(str(error)) if isinstance(error, InvalidTokenError) else _refuse(403, str(error))
         with idle.request():
-            return await handler(request)
+            try:
+                return await handler(request)
+            except UnreadableError as error:
+                return _refuse(403, str(error))
 
     async def listing(request: web.Request) -> web.Response:
         found = await asyncio.to_thread(volume.listing, request.match_info["path"])
@@ -59,8 +62,8 @@ def artifacts_app(volume: Volume, tokens: Tokens, idle: IdleTimer) -> web.Applic
             os.close(found.descriptor)
 
     app = web.Application(middlewares=[permit])
-    app.router.add_get(LISTING_PATH + "{path:.+}", listing)
-    app.router.add_get(FILES_PATH + "{path:.+}", file)
+    app.router.add_get(LISTING_PATH + "{path:.+}", listing, allow_head=False)
+    app.router.add_get(FILES_PATH + "{path:.+}", file, allow_head=False)
     return app
 
 
@@ -89,6 +92,12 @@ async def _send(request: web.Request, found: Found) -> web.StreamResponse:
         start += len(chunk)
     await response.write_eof()
     return response
+
+
+def _unauthorized(message: str) -> web.Response:
+    answer = _refuse(401, message)
+    answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
 
 
 def _refuse(status: int, message: str) -> web.Response:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import jwt
 
 from trainyard_crds.serving import READER_AUDIENCE
 
-_ALGORITHMS = ["RS256", "ES256", "ES384", "ES512", "RS384", "RS512"]
+_ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+"""Asymmetric ones only: with a symmetric one, the public key would be a password that everybody knows."""
 _LEEWAY = 60
 """Seconds by which the clocks of nodes may differ."""
 _KUBERNETES = "kubernetes.io"
@@ -19,45 +20,59 @@ class RefusedTokenError(Exception):
     """A token does not permit reading; the text is a sentence without the token."""
 
 
-@dataclass(frozen=True, kw_only=True)
+class InvalidTokenError(RefusedTokenError):
+    """It is no token of this cluster for artifact readers, or it has expired; another one may do."""
+
+
 class Tokens:
     """Verifies tokens.
 
-    Attributes:
+    Args:
         keys: JSON Web Key Set of the API server.
         issuer: Issuer of its tokens.
         namespace: Namespace whose pods may read.
         others: Further service accounts that may read, as `namespace/name`.
     """
 
-    keys: dict[str, Any]
-    issuer: str
-    namespace: str
-    others: frozenset[str] = frozenset()
+    def __init__(self, *, keys: dict[str, Any], issuer: str, namespace: str, others: Collection[str] = ()) -> None:
+        usable = (key for key in jwt.PyJWKSet.from_dict(keys).keys if key.algorithm_name in _ALGORITHMS)
+        self._keys = {key.key_id: key for key in usable}
+        self._issuer, self._namespace, self._others = issuer, namespace, frozenset(others)
 
     def check(self, token: str) -> None:
         """Check one token.
 
         Raises:
-            RefusedTokenError: it does not permit reading.
+            InvalidTokenError: it is not valid here.
+            RefusedTokenError: it is of another namespace.
         """
+        bound = self._claims(token).get(_KUBERNETES)
+        namespace, account = _account(bound) if isinstance(bound, dict) else (None, None)
+        if namespace is None:
+            raise RefusedTokenError("The token is of no service account.")
+        if namespace != self._namespace and f"{namespace}/{account}" not in self._others:
+            raise RefusedTokenError(f"A token of namespace {namespace} does not permit reading in {self._namespace}.")
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """Return the claims of a token whose signature, issuer, audience and times are right."""
         try:
-            header = jwt.get_unverified_header(token)
-            known = [key for key in jwt.PyJWKSet.from_dict(self.keys).keys if key.key_id == header.get("kid")]
-            if not known:
-                raise RefusedTokenError("The token is not signed by this cluster.")
-            claims = jwt.decode(
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                raise InvalidTokenError("The token is not signed by this cluster.")
+            claims: dict[str, Any] = jwt.decode(
                 token,
-                known[0].key,
-                algorithms=_ALGORITHMS,
+                key,
+                algorithms=[key.algorithm_name],  # that of the key, whatever the token says
                 audience=READER_AUDIENCE,
-                issuer=self.issuer,
+                issuer=self._issuer,
                 leeway=_LEEWAY,
                 options={"require": ["exp", "aud", "iss"]},
             )
         except jwt.PyJWTError as error:
-            raise RefusedTokenError(f"The token is not valid: {error}.") from None
-        bound = claims.get(_KUBERNETES) or {}
-        namespace, account = bound.get("namespace"), (bound.get("serviceaccount") or {}).get("name")
-        if namespace != self.namespace and f"{namespace}/{account}" not in self.others:
-            raise RefusedTokenError(f"A token of namespace {namespace} does not permit reading in {self.namespace}.")
+            raise InvalidTokenError(f"The token is not valid: {error}.") from None
+        return claims
+
+
+def _account(bound: dict[str, Any]) -> tuple[Any, Any]:
+    account = bound.get("serviceaccount")
+    return bound.get("namespace"), account.get("name") if isinstance(account, dict) else None

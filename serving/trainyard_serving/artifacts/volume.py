@@ -9,8 +9,6 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from trainyard_crds.serving import ArtifactFile, ArtifactListing
 
 MANIFEST, RECORD = "manifest.json", "export.json"
@@ -19,7 +17,12 @@ _DIRECTORIES = {"checkpoints": MANIFEST, "exports": RECORD}
 RUN_FILES = frozenset({"metrics.jsonl", "log.jsonl", "result.json", "resolved.json"})
 """Files of a run's directory that may be read, for its history after its pods are gone."""
 _ROOT = "trainyard"
-_LARGEST_RECORD = 64 << 20
+_LARGEST_RECORD = 8 << 20
+"""Bytes of a record that are read: far more than the trainer writes, and little enough for the pod's memory."""
+
+
+class UnreadableError(Exception):
+    """The reader's user may not read a file; the text is a sentence."""
 
 
 class Found(NamedTuple):
@@ -47,7 +50,11 @@ class Volume:
         self._root = root
 
     def listing(self, path: str) -> ArtifactListing | None:
-        """Return the files of `trainyard/RUN/checkpoints/NAME` or `.../exports/NAME`; None if there is none."""
+        """Return the files of `trainyard/RUN/checkpoints/NAME` or `.../exports/NAME`; None if there is none.
+
+        Raises:
+            UnreadableError: the reader's user may not read its record.
+        """
         parts = _parts(path)
         if parts is None or len(parts) != 4 or parts[0] != _ROOT or parts[2] not in _DIRECTORIES:
             return None
@@ -56,7 +63,11 @@ class Volume:
         return None if data is None else _listing(data, record)
 
     def open(self, path: str) -> Found | None:
-        """Open a file that may be read; None if there is none. The caller closes it."""
+        """Open a file that may be read; None if there is none. The caller closes it.
+
+        Raises:
+            UnreadableError: the reader's user may not read it.
+        """
         parts = _parts(path)
         if parts is None or len(parts) < 3 or parts[0] != _ROOT:
             return None
@@ -80,6 +91,11 @@ class Volume:
                 os.close(descriptor)
                 descriptor = inner
             file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+        except PermissionError:
+            raise UnreadableError(
+                f"The artifact reader (user {os.geteuid()}) may not read {'/'.join(parts)}, which another user wrote. "
+                "Make it readable for all users."
+            ) from None
         except OSError:
             return None
         finally:
@@ -108,8 +124,10 @@ def _listing(data: bytes, record: str) -> ArtifactListing | None:
     try:
         document: dict[str, Any] = json.loads(data)
         files = {str(name): ArtifactFile.model_validate(entry) for name, entry in document["files"].items()}
-    except (ValueError, ValidationError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
+    if not all(map(_parts, files)):
+        return None  # a name that leads out of the directory: this is no record of ours
     return ArtifactListing(digest=_digest(data, files, record), files=files)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx2
+from pydantic import ValidationError
 
 from trainyard_crds.serving import FILES_PATH, LISTING_PATH, ArtifactListing
-from trainyard_trainer.errors import NotFoundError, NotPermittedError, SourceError
+from trainyard_trainer.errors import NotFoundError, NotPermittedError, SourceError, first_line
 from trainyard_trainer.sources.remote_files import RemoteFile
 
 _CHUNK = 1 << 20
+_PARTIAL = 206
 _TIMEOUT = httpx2.Timeout(60, connect=10)
 
 
@@ -49,54 +52,65 @@ class ReaderFiles:
         Raises:
             TrainerError: see `read`.
         """
-        with self._client() as client:
-            response = self._get(client, f"{self.address}{LISTING_PATH}{quote(self.directory)}", {})
-            return ArtifactListing.model_validate_json(response.content)
+        url = f"{self.address}{LISTING_PATH}{quote(self.directory)}"
+        with self._request(url, {}) as response:
+            try:
+                return ArtifactListing.model_validate_json(response.read())
+            except ValidationError as error:
+                raise SourceError(f"{url} answers with no list of files.") from error
 
     def read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from `start` up to `stop`, exclusive.
 
         Raises:
             NotFoundError: there is no such file.
-            NotPermittedError: the reader refuses the token.
-            SourceError: the reader does not answer.
+            NotPermittedError: the reader does not permit reading.
+            SourceError: the reader does not answer, or refuses the token: the kubelet renews it.
         """
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        with self._request(self.url(file.key), headers) as response:
+            if response.status_code != _PARTIAL:
+                raise SourceError(f"The artifact reader ignores the range of {file.key}.")
+            yield from response.iter_raw(_CHUNK)
+
+    @contextmanager
+    def _request(self, url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
+        """Send a request; the CA and the token are read each time, since they appear and change while the pod runs."""
+        try:
+            context = ssl.create_default_context(cafile=str(self.authorities))
+            authorization = {"Authorization": f"Bearer {self.token.read_text().strip()}"}
+        except OSError as error:
+            raise SourceError(
+                f"The pod has no credentials for the artifact reader yet: {error.filename or self.authorities}: "
+                f"{error.strerror}."
+            ) from error
         try:
             with (
-                self._client() as client,
-                client.stream("GET", self.url(file.key), headers={**headers, **self._authorization()}) as response,
+                httpx2.Client(verify=context, timeout=_TIMEOUT, trust_env=False) as client,
+                client.stream("GET", url, headers={**headers, **authorization}) as response,
             ):
                 self._check(response)
-                yield from response.iter_raw(_CHUNK)
-        except (httpx2.HTTPError, OSError) as error:
-            raise self._unreachable(error) from error
-
-    def _get(self, client: httpx2.Client, url: str, headers: dict[str, str]) -> httpx2.Response:
-        try:
-            response = client.get(url, headers={**headers, **self._authorization()})
-        except (httpx2.HTTPError, OSError) as error:
-            raise self._unreachable(error) from error
-        self._check(response)
-        return response
+                yield response
+        except (httpx2.HTTPError, ssl.SSLError) as error:
+            raise SourceError(f"The artifact reader {self.address} cannot be reached: {first_line(error)}") from error
 
     def _check(self, response: httpx2.Response) -> None:
-        if response.status_code == 404:
+        code = response.status_code
+        if code in (200, _PARTIAL):
+            return
+        response.read()
+        if code == 404:
             raise NotFoundError(
                 f"The run's volume has no artifact at {self.directory}.",
                 "It may have been deleted; name another checkpoint, or another TrainingJob.",
             )
-        if response.status_code in (401, 403):
-            raise NotPermittedError(f"The artifact reader refuses this pod (HTTP {response.status_code}).")
-        if response.status_code not in (200, 206):
-            raise SourceError(f"The artifact reader answers HTTP {response.status_code}.")
+        if code == 403:
+            raise NotPermittedError(f"The artifact reader does not permit reading: {_message(response)}")
+        raise SourceError(f"The artifact reader answers HTTP {code}: {_message(response)}")
 
-    def _client(self) -> httpx2.Client:
-        context = ssl.create_default_context(cafile=str(self.authorities))
-        return httpx2.Client(verify=context, timeout=_TIMEOUT, trust_env=False)
 
-    def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token.read_text().strip()}"}
-
-    def _unreachable(self, error: Exception) -> SourceError:
-        return SourceError(f"The artifact reader {self.address} cannot be reached: {error}.")
+def _message(response: httpx2.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]

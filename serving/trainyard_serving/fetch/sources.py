@@ -12,10 +12,10 @@ from trainyard_crds.constants import CA_DIRECTORY, CA_KEY, CACHE_DIRECTORY, HUB_
 from trainyard_crds.runconfig import RunS3
 from trainyard_crds.serving import READER_TOKEN_FILE, Artifact, reader_url
 from trainyard_serving.fetch.reader_files import ReaderFiles
+from trainyard_serving.fetch.selection import run_files
 from trainyard_trainer.errors import DataError, SourceError
 from trainyard_trainer.sources import files, hub, hub_files
-from trainyard_trainer.sources.download import Downloader
-from trainyard_trainer.sources.remote_files import S3_SCHEME, RemoteFile
+from trainyard_trainer.sources.remote_files import S3_SCHEME
 from trainyard_trainer.sources.resolve import Access, fetch_directory
 
 CA_FILE_ENV, TOKEN_FILE_ENV = "TRAINYARD_READER_CA", "TRAINYARD_READER_TOKEN"
@@ -49,6 +49,7 @@ class Sources:
         environ: The environment: credentials, files of the artifact reader.
         s3: Object storage.
         reader_timeout: Seconds to wait for an artifact reader, which is started on demand.
+        endpoint: Address of the hub; None: the default.
         sleep: Waits.
         address: Returns the URL of the artifact reader of a namespace and claim.
     """
@@ -57,12 +58,17 @@ class Sources:
     cache: Path
     environ: Mapping[str, str]
     s3: RunS3 = field(default_factory=RunS3)
-    reader_timeout: float = 600.0
+    reader_timeout: float
+    endpoint: str | None = None
     sleep: Callable[[float], None] = time.sleep
     address: Callable[[str, str], str] = reader_url
 
-    def fetch(self, artifact: Artifact) -> Path:
+    def fetch(self, artifact: Artifact, select: hub.Select = hub.model_files) -> Path:
         """Return the directory with the files of an artifact, fetched if they are elsewhere.
+
+        Args:
+            artifact: The artifact.
+            select: Chooses the files that are fetched.
 
         Raises:
             TrainerError: see the tree of errors.
@@ -71,15 +77,19 @@ class Sources:
         if source.startswith(files.SCHEME):
             return files.local_path(source)
         if source.startswith(_RUN):
-            return self._fetch_run(artifact)
-        access = Access(s3=self.s3, environ=self.environ, cache=self.cache, sleep=self.sleep)
+            return self._fetch_run(artifact, select)
         if source.startswith(S3_SCHEME):
-            return fetch_directory(source, _Values(), _no_poll, access)
+            return fetch_directory(source, _Values(), _no_poll, self._access, select)
         name = source.removeprefix(hub.SCHEME)
-        repository = hub.HubRepository(kind="model", name=name, revision=artifact.revision)
-        return hub_files.fetch_model(repository, repository.commit(_Values()), access.downloader(_no_poll))
+        repository = hub.HubRepository(kind="model", name=name, revision=artifact.revision, endpoint=self.endpoint)
+        commit = repository.commit(_Values())
+        return hub_files.fetch_model(repository, commit, self._access.downloader(_no_poll), select)
 
-    def _fetch_run(self, artifact: Artifact) -> Path:
+    @property
+    def _access(self) -> Access:
+        return Access(s3=self.s3, environ=self.environ, cache=self.cache, sleep=self.sleep)
+
+    def _fetch_run(self, artifact: Artifact, select: hub.Select) -> Path:
         claim, _, directory = artifact.source.removeprefix(_RUN).partition("/")
         reader = ReaderFiles(
             address=self.address(self.namespace, claim),
@@ -94,14 +104,8 @@ class Sources:
                 "were changed.",
                 "Name another checkpoint.",
             )
-        prefix = f"{artifact.files}/" if artifact.files else ""
-        wanted = [
-            (RemoteFile(path, entry.bytes, entry.sha256, sha256=entry.sha256), path.removeprefix(prefix))
-            for path, entry in sorted(listing.files.items())
-            if path.startswith(prefix)
-        ]
-        downloader = Downloader(cache=self.cache, poll=_no_poll, progress=lambda _percent: None, sleep=self.sleep)
-        return downloader.fetch_all(reader, wanted)
+        wanted = run_files(listing, artifact.files, select, artifact.display)
+        return self._access.downloader(_no_poll).fetch_all(reader, wanted)
 
     def _when_started(self, ask: Callable[[], T]) -> T:
         """Ask again while the reader is starting."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the memory plan imports this module without torch
     from trainyard_trainer.resolved import Resolved
 
 SCHEME = "hf://"
+Select = Callable[[Sequence[str]], Sequence[str]]
+"""Chooses which files of a directory are fetched, by their names; may raise TrainerError."""
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Weights, configuration and tokenizer; no pickles, no code."""
 
@@ -53,6 +55,11 @@ def is_model_file(name: str) -> bool:
     """
     is_other = "/" in name or name.startswith("consolidated")
     return not is_other and any(fnmatch(name, pattern) for pattern in MODEL_FILES)
+
+
+def model_files(names: Sequence[str]) -> list[str]:
+    """Return the files that a model is loaded from."""
+    return [name for name in names if is_model_file(name)]
 
 
 @dataclass(frozen=True, kw_only=True)

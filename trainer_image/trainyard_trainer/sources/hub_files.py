@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from trainyard_trainer.errors import NotFoundError
 from trainyard_trainer.sources.download import Downloader
-from trainyard_trainer.sources.hub import SCHEME, HubRepository, hub_errors, is_model_file
+from trainyard_trainer.sources.hub import SCHEME, HubRepository, Select, hub_errors, model_files
 from trainyard_trainer.sources.remote_files import RemoteFile
 
 _SECONDS = 60
@@ -81,15 +81,22 @@ class HubFiles:
         return path if path is not None and path.stat().st_size == file.bytes else None
 
 
-def fetch_model(repository: HubRepository, commit: str, downloader: Downloader) -> Path:
+def fetch_model(repository: HubRepository, commit: str, downloader: Downloader, select: Select = model_files) -> Path:
     """Download weights, configuration and tokenizer, or find them in a cache; returns their directory.
+
+    Args:
+        repository: The repository.
+        commit: The commit.
+        downloader: Downloads them.
+        select: Chooses the files.
 
     Raises:
         TrainerError: see `hub.hub_errors` and `Downloader.fetch_all`.
     """
     remote = HubFiles(repository, commit)
     listed = _cached_listing(downloader.cache, remote.url(f"@{commit}"), remote.list)
-    files = [file for file in listed if is_model_file(file.key)]
+    selected = set(select([file.key for file in listed]))
+    files = [file for file in listed if file.key in selected]
     if files and None not in (found := [remote.in_hub_cache(file) for file in files]):
         assert found[0] is not None
         return found[0].parent

@@ -133,8 +133,21 @@ def resolve_file(
     return LocalFile(path=hub_files.fetch_file(repository, file, commit, access.downloader(poll)), name=name)
 
 
-def fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], access: Access) -> Path:
+def fetch_directory(
+    source: str,
+    resolved: Resolved,
+    poll: Callable[[], None],
+    access: Access,
+    select: hub.Select = hub.model_files,
+) -> Path:
     """Fetch the model files of a directory in object storage.
+
+    Args:
+        source: Its URL.
+        resolved: Stores which files were found.
+        poll: Called during the download; may raise.
+        access: Credentials, cache.
+        select: Chooses the files.
 
     Raises:
         DataError: they changed since the run started.
@@ -143,7 +156,8 @@ def fetch_directory(source: str, resolved: Resolved, poll: Callable[[], None], a
     """
     remote, folder = access.bucket(source)
     found = [(file, file.key.removeprefix(f"{folder}/")) for file in remote.list(folder)]
-    selected = [(file, name) for file, name in found if hub.is_model_file(name)]
+    names = set(select([name for _file, name in found]))
+    selected = [(file, name) for file, name in found if name in names]
     if not selected:
         raise NotFoundError(f"There is no model in {source}.", "Check spec.model.source and spec.s3.")
     digest, key = fingerprint(remote, [file for file, _name in selected]), f"files:{source}"

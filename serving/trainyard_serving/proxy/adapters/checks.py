@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainyard_serving.adapter_files import CONFIG, WEIGHTS, missing
 from trainyard_serving.proxy.adapters.safetensors_shapes import DamagedFileError, Shapes, file_shapes
 
-CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _SHOWN = 3
@@ -36,10 +36,13 @@ def check(directory: Path, base: Shapes | None, max_rank: int, served_base: str)
         max_rank: Largest rank that the engine accepts.
         served_base: The base model, for messages.
     """
+    lacks = missing(path.name for path in directory.iterdir() if path.is_file())
+    if lacks is not None:
+        return Unfit(*lacks)
     config = _config(directory)
     if isinstance(config, Unfit):
         return config
-    unfit = _settings(config) or _missing_weights(directory)
+    unfit = _settings(config)
     if unfit is not None:
         return unfit
     rank = _rank(config)
@@ -60,8 +63,6 @@ def check(directory: Path, base: Shapes | None, max_rank: int, served_base: str)
 def _config(directory: Path) -> dict[str, Any] | Unfit:
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Unfit("MissingFile", f"It has no {CONFIG}. Name the directory of a PEFT adapter.")
     except (OSError, ValueError) as error:
         return Unfit("DamagedAdapter", f"Its {CONFIG} cannot be read ({error}). {_AGAIN}")
     return config if isinstance(config, dict) else Unfit("DamagedAdapter", f"Its {CONFIG} is no JSON object. {_AGAIN}")
@@ -81,15 +82,6 @@ def _settings(config: dict[str, Any]) -> Unfit | None:
     if config.get("bias", "none") != "none":
         return Unfit("UnsupportedAdapter", f"It trains biases (bias: {config['bias']}). {remedy}")
     return None
-
-
-def _missing_weights(directory: Path) -> Unfit | None:
-    if (directory / WEIGHTS).is_file():
-        return None
-    if (directory / PICKLED).exists():
-        text = f"Its weights are pickled ({PICKLED}), which could run code. Save it again as {WEIGHTS}."
-        return Unfit("PickledAdapter", text)
-    return Unfit("MissingFile", f"It has no {WEIGHTS}. Name the directory of a PEFT adapter.")
 
 
 def _rank(config: dict[str, Any]) -> int:
