@@ -37,12 +37,12 @@ def check(directory: Path, base: Shapes | None, max_rank: int, served_base: str)
         served_base: The base model, for messages.
     """
     lacks = missing(path.name for path in directory.iterdir() if path.is_file())
-    if lacks is not None:
+    if lacks is not None and not (directory / CONFIG).is_file():
         return Unfit(*lacks)
     config = _config(directory)
     if isinstance(config, Unfit):
         return config
-    unfit = _settings(config)
+    unfit = _settings(config) or (None if lacks is None else Unfit(*lacks))
     if unfit is not None:
         return unfit
     rank = _rank(config)

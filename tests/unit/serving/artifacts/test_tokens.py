@@ -38,12 +38,16 @@ def now() -> int:
         FIRST.token(aud=["other", AUDIENCE]),
         FIRST.token(aud=AUDIENCE),
         FIRST.token(nbf=now() + 30),  # the clock of this node is late
-        FIRST.token(exp=now() - 30),
         FIRST.token("trainyard-system", "trainyard-gateway"),
     ],
 )
 def test_token_permits_reading(token: str) -> None:
     TOKENS.check(token)
+
+
+def test_token_that_has_just_expired_permits_reading() -> None:
+    """The clock of this node may be early."""
+    TOKENS.check(FIRST.token(exp=now() - 5))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from error_corpus import statuses
-from trainyard_serving.proxy.adapters.checks import CONFIG, WEIGHTS, Unfit, check
+from trainyard_serving.adapter_files import CONFIG, WEIGHTS
+from trainyard_serving.proxy.adapters.checks import Unfit, check
 from trainyard_serving.proxy.adapters.safetensors_shapes import Shapes
 
 CASES = {name: case.adapter for name, case in statuses().items() if case.adapter is not None}
