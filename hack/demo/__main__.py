@@ -49,20 +49,20 @@ def _parser() -> argparse.ArgumentParser:
 def up(model: str | None) -> int:
     """Run all steps."""
     # `clean` runs without the Python environment, so third-party imports are local.
-    from demo import inputs, install, show, volume
+    from demo import inputs, install, serve, show, volume
     from demo.compare import compare
     from demo.follow import follow
     from demo.kubectl import Kubectl, namespace
     from demo.machine import cluster, load_images
 
-    steps = Steps(7)
+    steps = Steps(7 if model else 9)
     with steps.step("a small model, and real questions and answers about Python's library (3 min once, then reused)"):
         directory = inputs.ensure()
     with steps.step("a one-node Kubernetes cluster (up to 12 min once to build it, then about 20 s)"):
         kubeconfig = cluster("up")[-1]
         programs = Path(cluster("build", "node")[-1])
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
-    with steps.step("the operator and trainer images (up to 8 min once, then seconds)"):
+    with steps.step("the images of operator, trainer and serving engine (up to 16 min once, then seconds)"):
         images = load_images()
     with steps.step("Trainyard, installed with Helm (about 30 s)"):
         install.install(kubectl, programs / "helm", images)
@@ -75,9 +75,16 @@ def up(model: str | None) -> int:
         show.show_result(kubectl, job)
     with steps.step("before and after, on held-out questions (about 1 min)"):
         passed = show.show_comparison(compare(kubectl, images["trainer"], name))
+    if not model:
+        with steps.step("kubectl apply -f examples/serve-python-docs.yaml (vLLM on one core starts in about 1 min)"):
+            deployment = serve.deploy(kubectl)
+            print(kubectl.run("get", "modeldeployments").rstrip())
+        with steps.step("the same questions over HTTP: the base model and the adapter that was just trained"):
+            answers = serve.ask_both(serve.address(kubectl, deployment), name, directory / "heldout.jsonl")
+            passed = serve.show(answers) and passed
     print(f"\nThe demo took {steps.elapsed}. Look around:")
     print(f"  export KUBECONFIG={kubeconfig} PATH={programs}:$PATH")
-    print(f"  kubectl -n {NAMESPACE} get tj; kubectl -n {NAMESPACE} get tj {name} -o yaml")
+    print(f"  kubectl -n {NAMESPACE} get tj,md; kubectl -n {NAMESPACE} get tj {name} -o yaml")
     print("  make clean-demo    # when you are done; with KEEP_CACHE=1 the programs and images that took so long stay")
     return 0 if passed else 1
 

@@ -31,7 +31,7 @@ from tests.e2e.support import EXAMPLE, VALUES, Site, clear
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
 EXAMPLE_FILE = "test_training.py"
-SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py")
+SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py", "test_serving.py")
 """Files whose tests share jobs."""
 FIRST = (
     EXAMPLE_FILE,
@@ -39,6 +39,7 @@ FIRST = (
     "test_nodes.py",
     "test_suspend.py",
     "test_evictions.py",
+    "test_serving.py",
 )
 """The longest files, started first to shorten the run."""
 LAST = ("test_missing_image_fails_after_the_deadline", "test_whole_run.py")
