@@ -88,7 +88,10 @@ def test_export_is_a_whole_model() -> None:
     assert (found.model.digest, found.adapters) == (OTHER_DIGEST, ())
 
 
-STALLED_FAILURE: dict[str, Any] = {"conditions": [{"type": "Failed", "reason": "OutOfMemory"}], "message": "It ran out of memory."}
+STALLED_FAILURE: dict[str, Any] = {
+    "conditions": [{"type": "Failed", "reason": "OutOfMemory"}],
+    "message": "It ran out of memory.",
+}
 
 
 @pytest.mark.parametrize(
