@@ -1,4 +1,4 @@
-"""Options of a job's pods: spec.pod. The chart has the same options as defaults of all jobs."""
+"""Options of pods: spec.pod. The chart has the same options as defaults."""
 
 from __future__ import annotations
 
@@ -172,11 +172,11 @@ class VariablesSource(SpecModel):
 
 
 class CaBundle(SpecModel):
-    """A ConfigMap with the CAs that the trainer trusts."""
+    """A ConfigMap with the CAs that downloads trust."""
 
     name: DnsName = Field(
         description="Name of a ConfigMap in the same namespace with CA certificates (PEM). They replace "
-        "those of the image: include the public ones if the job also uses public servers."
+        "those of the image: include the public ones if public servers are used too."
     )
     key: str = Field(
         default="ca.crt",
@@ -225,25 +225,26 @@ ClassName = Annotated[DnsName, Field(max_length=253)]
 
 
 class PodOptions(SpecModel):
-    """Options of the job's pods; training, export and check pods have them unless a field says otherwise."""
+    """Options of the pods; training, export, check and serving pods have them unless a field says otherwise."""
 
     labels: Labels | None = Field(
         default=None,
-        description="Additional labels of Jobs and pods, for example a cost centre. Default: those of the chart.",
+        description="Additional labels of the pods and their Jobs, for example a cost centre. Default: those of the "
+        "chart.",
         json_schema_extra=rules(_unreserved("spec.pod.labels", RESERVED_LABEL_PREFIXES, RESERVED_LABELS)),
     )
     annotations: Annotations | None = Field(
         default=None,
-        description='Additional annotations of Jobs and pods, for example sidecar.istio.io/inject: "false". Default: '
-        "those of the chart.",
+        description='Additional annotations of the pods and their Jobs, for example sidecar.istio.io/inject: "false". '
+        "Default: those of the chart.",
         json_schema_extra=rules(_unreserved("spec.pod.annotations", RESERVED_PREFIXES)),
     )
     image: str | None = Field(
         default=None,
         min_length=1,
         max_length=512,
-        description="Image of the pods, made from Trainyard's trainer image of the same version. Default: the chart's "
-        "image.trainer.",
+        description="Image of a TrainingJob's pods, made from Trainyard's trainer image of the same version; of a "
+        "ModelDeployment's engine, made from an image of vLLM. Default: the chart's.",
         json_schema_extra=rules(
             Rule(
                 r"self.matches(r'^[A-Za-z0-9][-A-Za-z0-9._:/@]*$')",
@@ -264,8 +265,8 @@ class PodOptions(SpecModel):
     )
     runtime_class_name: ClassName | None = Field(
         default=None,
-        description="RuntimeClass of the training pods, for example nvidia; not of export and check pods, which run on "
-        "the CPU. Default: the chart's, for pods with GPUs.",
+        description="RuntimeClass of training and serving pods, for example nvidia; not of export and check pods, "
+        "which run on the CPU. Default: the chart's, for pods with GPUs.",
     )
     priority_class_name: ClassName | None = Field(
         default=None,
@@ -278,14 +279,14 @@ class PodOptions(SpecModel):
     env: list[Variable] | None = Field(
         default=None,
         max_length=MAX_VARIABLES,
-        description="Environment variables of training and export pods, for example HF_ENDPOINT or a proxy. Default: "
-        "those of the chart; these take precedence.",
+        description="Environment variables of training, export and serving pods, for example HF_ENDPOINT or a proxy. "
+        "Default: those of the chart; these take precedence.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     env_from: list[VariablesSource] | None = Field(
         default=None,
         max_length=8,
-        description="Secrets and ConfigMaps whose keys are environment variables of training and export pods; "
+        description="Secrets and ConfigMaps whose keys are environment variables of training, export and serving pods; "
         "variables of env and of Trainyard take precedence. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )

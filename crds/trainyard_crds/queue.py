@@ -12,20 +12,19 @@ DEFAULT_PRIORITY = 5
 
 
 class Queue(SpecModel):
-    """Queue settings of a job; may change while it waits."""
+    """Queue settings; may change while the object waits."""
 
     priority: int = Field(
         default=DEFAULT_PRIORITY,
         ge=0,
         le=10,
-        description="0 to 10: jobs of a higher priority are admitted first; jobs of the same priority in order of "
-        "arrival.",
+        description="0 to 10: a higher priority is admitted first, the same priority in order of arrival.",
     )
     name: DnsName | None = Field(
         default=None,
         max_length=63,
-        description="Under Kueue (chart value queue.mode: Kueue): the LocalQueue of the job's namespace. Default: the "
-        "chart's queue.localQueue. A change takes effect when the job is queued the next time.",
+        description="Under Kueue (chart value queue.mode: Kueue): the LocalQueue of this namespace. Default: the "
+        "chart's queue.localQueue. A change takes effect when the object is queued the next time.",
     )
 
 

@@ -107,7 +107,7 @@ class S3Secret(SpecModel):
 
 
 class S3(SpecModel):
-    """The object storage of the job's s3:// sources and destinations."""
+    """The object storage of s3:// sources and destinations."""
 
     endpoint: str | None = Field(
         default=None,

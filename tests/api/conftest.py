@@ -35,7 +35,7 @@ ORDER = (
         "test_foreign_changes",
         "test_public_reports",
     ),
-    ("test_crd", "test_error_corpus", "test_examples"),
+    ("test_crd", "test_modeldeployment_crd", "test_error_corpus", "test_examples"),
     ("test_gateway",),
     ("test_gateway_api",),
     ("test_health",),

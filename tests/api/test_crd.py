@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any
 
 import pytest
 
 from tests import rule_cases
+from tests.api.crd_support import fields, kubectl
 from tests.api.gateway_support import Kubernetes
 from tests.api.operator_support import SPEC, Team
 
@@ -224,11 +224,6 @@ def manifest(team: Team, name: str, spec: Object) -> str:
     return json.dumps(body)
 
 
-def kubectl(kubernetes: Kubernetes, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [str(kubernetes.cluster.kubectl), "--kubeconfig", str(kubernetes.cluster.kubeconfig), *words]
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("case", REFUSED)
 def test_kubectl_apply_refuses_an_invalid_spec_with_a_sentence(
     case: str, control_plane: Kubernetes, team: Team
@@ -294,11 +289,3 @@ def test_every_field_has_an_explanation(control_plane: Kubernetes) -> None:
     done = kubectl(control_plane, "explain", "tj.spec.optimization.learningRate")
     assert "Peak learning rate" in done.stdout
     assert kubectl(control_plane, "explain", "tj.spec", "--recursive").returncode == 0
-
-
-def fields(schema: Object, path: str) -> list[tuple[str, Object]]:
-    """Return every property with its path."""
-    found = []
-    for name, child in schema.get("properties", {}).items():
-        found += [(f"{path}.{name}", child), *fields(child.get("items", child), f"{path}.{name}")]
-    return found
