@@ -186,7 +186,7 @@ def _fetch(spec: Spec, settings: ServingSettings, config: ServingConfig) -> Obje
             *_model_mounts(config, read_only=False),
             *_claim_mounts(spec, config),
             *_reader_mounts(),
-            *_cache_mounts(spec),
+            *_cache_mounts(spec, config),
             *options.ca_bundle_mounts(spec, settings),
             *blocks.scratch_mounts(),
         ],
@@ -220,6 +220,7 @@ def _engine(spec: Spec, settings: ServingSettings, config: ServingConfig) -> Obj
             *_claim_mounts(spec, config),
             blocks.mount("adapters", ADAPTERS_DIRECTORY, read_only=True),
             blocks.mount("drain", _folder(DRAINED_FILE), read_only=True),
+            *_cache_mounts(spec, config, read_only=True),  # the model may be a link to it
             *_shm_mounts(spec),
             *options.ca_bundle_mounts(spec, settings),
             *blocks.scratch_mounts(),
@@ -250,7 +251,7 @@ def _proxy(spec: Spec, settings: ServingSettings, config: ServingConfig) -> Obje
             blocks.mount("adapters", ADAPTERS_DIRECTORY),
             blocks.mount("drain", _folder(DRAINED_FILE)),
             *_reader_mounts(),
-            *_cache_mounts(spec),
+            *_cache_mounts(spec, config),
             *options.ca_bundle_mounts(spec, settings),
             *blocks.scratch_mounts(),
         ],
@@ -338,8 +339,11 @@ def _claim_mounts(spec: Spec, config: ServingConfig) -> list[Object]:
     ]
 
 
-def _cache_mounts(spec: Spec) -> list[Object]:
-    return [] if spec.cache is None else [blocks.mount("cache", CACHE_VOLUME)]
+def _cache_mounts(spec: Spec, config: ServingConfig, *, read_only: bool = False) -> list[Object]:
+    """Return the mount of the cache, whose claim may also hold the model."""
+    if spec.cache is None:
+        return []
+    return [blocks.mount(_claims(spec, config)[spec.cache.claim_name], CACHE_VOLUME, read_only=read_only)]
 
 
 def _model_mounts(config: ServingConfig, *, read_only: bool) -> list[Object]:
