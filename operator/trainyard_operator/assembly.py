@@ -24,6 +24,7 @@ from trainyard_operator.admission.controller import AdmissionController
 from trainyard_operator.admission.factory import create_admission
 from trainyard_operator.admission.inventory_feed import InventoryFeed
 from trainyard_operator.admission.policy_file import PolicyFile
+from trainyard_operator.artifact_reader.objects import ReaderObjects
 from trainyard_operator.artifact_reader.readers import ArtifactReaders
 from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.health import HealthServer, Heartbeat
@@ -167,15 +168,16 @@ class Operator:
 
     def _create_artifact_readers(self, kube: KubeClient, clock: ServerClock) -> ArtifactReaders:
         settings = self._settings
-        return ArtifactReaders(
+        objects = ReaderObjects(
             kube,
             clock,
-            monotonic,
-            authority=lambda: self._ca.authority,
             image=settings.operator_image,
             pull_policy=settings.image_pull_policy,
             defaults=settings.pod_defaults,
             others=(f"{settings.namespace}/{settings.gateway_service}",),
+        )
+        return ArtifactReaders(
+            objects, monotonic, authority=lambda: self._ca.authority, namespaces=settings.watch_namespaces
         )
 
     def _create_elector(self, kube: KubeClient, clock: ServerClock) -> Elector:

@@ -13,12 +13,14 @@ from trainyard_crds.pod_options import PodOptions
 from trainyard_crds.serving import READER_PORT, READER_ROLE, READER_VOLUME, reader_name
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
+from trainyard_operator.artifact_reader.access import access_modes
 from trainyard_operator.certificates import Pair
-from trainyard_operator.pod_template import blocks, options
+from trainyard_operator.pod_template import blocks, nodes, options
 from trainyard_operator.pod_template.defaults import PodDefaults
 
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY},{ROLE_LABEL}={READER_ROLE}"
-CLAIM_ANNOTATION = "trainyard.dev/claim"
+CLAIM_ANNOTATION, ACCESS_ANNOTATION = "trainyard.dev/claim", "trainyard.dev/access-modes"
+"""Annotations: the claim; how it may be mounted."""
 _NAME_LABEL = "trainyard.dev/artifact-reader"
 _SECRETS = "/etc/trainyard/artifacts"
 _RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
@@ -68,8 +70,16 @@ def service(claim: Object) -> Object:
     return _child(claim, "Service", spec={"selector": _selector(claim), "ports": ports})
 
 
-def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults) -> Object:
-    """Return the pod, which ends by itself when nothing is read any more."""
+def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults, prefer: tuple[str, ...] = ()) -> Object:
+    """Return the pod, which ends by itself when nothing is read any more.
+
+    Args:
+        claim: The claim.
+        image: Image of the container.
+        pull_policy: Its `imagePullPolicy`.
+        defaults: Options of pods.
+        prefer: Nodes that it prefers: those that mount a claim which only one node can mount.
+    """
     name = reader_name(claim["metadata"]["name"])
     container = {
         "name": "artifacts",
@@ -91,7 +101,7 @@ def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults) -> O
         {"name": "secrets", "secret": {"secretName": name}},
         {"name": "tmp", "emptyDir": {"sizeLimit": "10Mi"}},
     ]
-    return _child(
+    body = _child(
         claim,
         "Pod",
         spec={
@@ -100,10 +110,13 @@ def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults) -> O
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": 10,
             **options.identity(_NO_OPTIONS, defaults),
+            **nodes.node_choice(_NO_OPTIONS.resources, prefer),
             "containers": [container],
             "volumes": volumes,
         },
     )
+    body["metadata"]["annotations"][ACCESS_ANNOTATION] = ",".join(access_modes(claim))
+    return body
 
 
 def _selector(claim: Object) -> dict[str, str]:
