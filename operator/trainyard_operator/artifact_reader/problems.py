@@ -10,7 +10,7 @@ from trainyard_operator.reconcile.fields import condition, holds, parse_time
 
 _SCHEDULED = "PodScheduled"
 _CREATING = ("ContainerCreating", "PodInitializing")
-_PATIENCE = timedelta(seconds=15)
+_MOUNT_SECONDS = timedelta(seconds=15)
 """Time for which a pod on a node may need to mount its volumes without a word about it."""
 
 
@@ -38,7 +38,7 @@ def is_stuck(pod: Object, now: datetime) -> bool:
     if _is_running(pod) or _waiting(pod) or not holds(pod, _SCHEDULED):
         return False
     since = (condition(pod, _SCHEDULED) or {}).get("lastTransitionTime")
-    return since is not None and now - parse_time(since) > _PATIENCE
+    return since is not None and now - parse_time(since) > _MOUNT_SECONDS
 
 
 def newest_warning(events: Iterable[Object]) -> str | None:

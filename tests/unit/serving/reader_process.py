@@ -46,6 +46,8 @@ class Reader:
         signer: Signs tokens that it accepts.
         access: What verifies tokens; None: the key of `signer`, for the namespace team.
         idle_seconds: Seconds after which it ends.
+        port: Its port.
+        host: Its name or address, as its clients know it.
     """
 
     claim: Path
@@ -54,6 +56,7 @@ class Reader:
     access: dict[str, Any] | None = None
     idle_seconds: float = 600
     port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class Reader:
 
     @property
     def address(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start the process; it serves a moment later."""

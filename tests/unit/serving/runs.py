@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainyard_trainer.checkpoint.manifest import CursorEntry, Manifest, describe_files, digest_of
-from trainyard_trainer.export.exporter import ExportRecord
 
 RUN = "trainyard/tune-1a2b"
 CHECKPOINT, EXPORT = f"{RUN}/checkpoints/step-7-e1", f"{RUN}/exports/merged"
@@ -44,12 +43,3 @@ def write_checkpoint(claim: Path, files: Mapping[str, bytes] = ADAPTER, path: st
     ).to_bytes()
     (directory / "manifest.json").write_bytes(manifest)
     return digest_of(manifest)
-
-
-def write_export(claim: Path, files: Mapping[str, bytes] = MODEL, path: str = EXPORT) -> str:
-    """Write an export and return its digest."""
-    directory = claim / path
-    write(directory, files)
-    record = ExportRecord(format="merged", step=7, weights="sha256:0", files=describe_files(directory))
-    (directory / "export.json").write_text(record.model_dump_json(by_alias=True))
-    return record.digest

@@ -247,7 +247,7 @@ async def test_reader_of_a_claim_of_one_node_goes_there_and_yields(api: Api, ope
     assert api.writes == [*STARTED, *REMOVED]
 
 
-async def test_reader_of_a_shared_claim_yields_to_nobody(api: Api, operator: Operator) -> None:
+async def test_reader_of_a_shared_claim_does_not_yield(api: Api, operator: Operator) -> None:
     await operator.request()
     api.objects[POD] |= {"status": READY, "spec": {**api.objects[POD]["spec"], "nodeName": "node-1"}}
     mounted_by(api, "next", "node-2", "Pending")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serving.runs import ADAPTER, CHECKPOINT, EXPORT, MODEL, RUN, write, write_checkpoint, write_export
+from tests.unit.serving.exports import write_export
+from tests.unit.serving.runs import ADAPTER, CHECKPOINT, EXPORT, MODEL, RUN, write, write_checkpoint
 from trainyard_serving.artifacts.volume import UnreadableError, Volume
 
 USER = 1000

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.serving.exports import write_export
 from tests.unit.serving.fetch.sources import checkpoint, export, sources
 from tests.unit.serving.reader_process import Reader
-from tests.unit.serving.runs import ADAPTER, CHECKPOINT, EXPORT, MODEL, write_checkpoint, write_export
+from tests.unit.serving.runs import ADAPTER, CHECKPOINT, EXPORT, MODEL, write_checkpoint
 from tests.unit.serving.service_accounts import Signer
 from trainyard_serving.fetch.failures import UnfitError
 from trainyard_serving.fetch.selection import adapter_files
