@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from contextlib import AsyncExitStack
 
 import uvicorn
@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from trainyard_crds import logs
 from trainyard_gateway import settings
+from trainyard_gateway.activator.wiring import ActivatorService
 from trainyard_gateway.api.app import create_api_app
 from trainyard_gateway.connection_limit import API_LIMIT, INTAKE_LIMIT, BoundedListener
 from trainyard_gateway.errors import SettingsError
@@ -82,7 +83,11 @@ async def serve(chosen: Settings) -> None:
         stack.push_async_callback(kube.close)
         users = await connect_users(chosen.kubeconfig)
         stack.push_async_callback(users.close)
-        await _run(intake := Intake(kube), certificate, _servers(chosen, intake, users, certificate.context))
+        intake = Intake(kube)
+        activator = ActivatorService(kube, intake.metrics.registry)
+        listener = listening_socket(chosen.host, chosen.activator_port, "TRAINYARD_ACTIVATOR_PORT")
+        servers = _servers(chosen, intake, users, certificate.context)
+        await _run(intake, activator.run(listener), certificate, servers)
 
 
 def _servers(chosen: Settings, intake: Intake, users: UserClient, context: ssl.SSLContext) -> _Listeners:
@@ -103,13 +108,15 @@ def _servers(chosen: Settings, intake: Intake, users: UserClient, context: ssl.S
     }
 
 
-async def _run(intake: Intake, certificate: ServingCertificate, servers: _Listeners) -> None:
+async def _run(
+    intake: Intake, activator: Coroutine[None, None, None], certificate: ServingCertificate, servers: _Listeners
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        parts = (intake.watch.run(), intake.writer.run(), certificate.watch())
+        parts = (intake.watch.run(), intake.writer.run(), certificate.watch(), activator)
         background = [group.create_task(part) for part in parts]
         serving = [group.create_task(server.serve(sockets=[listener])) for server, listener in servers.items()]
         await stop.wait()

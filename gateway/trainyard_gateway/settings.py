@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         host: Address that all ports listen on; None for every address, IPv4 and IPv6.
         port: HTTPS port of the intake.
         api_port: HTTPS port of the REST API.
+        activator_port: HTTP port that stands in for ModelDeployments which are scaled to zero.
         health_port: HTTP port of /healthz, /readyz and /metrics.
         tls_directory: Directory with tls.crt and tls.key, as a mounted Secret has them.
         kubeconfig: Kubeconfig file; None inside a cluster.
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     host: str | None = None
     port: Port = 8443
     api_port: Port = 8444
+    activator_port: Port = 8445
     health_port: Port = 8080
     tls_directory: Path = Path("/etc/trainyard/tls")
     kubeconfig: str | None = Field(default=None, validation_alias="KUBECONFIG")

@@ -30,6 +30,7 @@ from trainyard_operator.ca_distribution import CaDistributor
 from trainyard_operator.health import HealthServer, Heartbeat
 from trainyard_operator.leadership import Leader
 from trainyard_operator.metrics import Metrics, State
+from trainyard_operator.modeldeployment.activators import Activators
 from trainyard_operator.modeldeployment.kind import ModelDeployments
 from trainyard_operator.modeldeployment.observe import Observer as ModelDeploymentObserver
 from trainyard_operator.modeldeployment.queue_adapter import NextReplica, next_key, owner_key
@@ -77,7 +78,9 @@ class Operator:
         self._store = Store(SPECS)
         self._observer = Observer(self._store)
         self._artifact_readers = self._create_artifact_readers(kube, clock)
-        self._deployment_observer = ModelDeploymentObserver(self._store, self._artifact_readers.problem)
+        self._deployment_observer = ModelDeploymentObserver(
+            self._store, self._artifact_readers.problem, self._activator_addresses
+        )
         self._queue = WorkQueue[Key](monotonic, self._is_urgent)
         self._ca = CaDistributor(kube, self._store, clock, settings)
         self._policy = PolicyFile(settings.queue_policy_file)
@@ -140,7 +143,11 @@ class Operator:
             Informer(kube, spec, self._store.cache(spec.kind), monotonic, partial(self._notify, spec.kind))
             for spec in (replace(spec, namespaces=frozenset(self._settings.watch_namespaces)) for spec in SPECS)
         ]
-        informers = [*feed.informers, *self._informers]
+        self._activators = Activators(
+            self._settings.gateway_service, self._settings.namespace, self._reconcile_scaled_to_zero
+        )
+        activators = Informer(kube, self._activators.spec, self._activators.cache, monotonic)
+        informers: list[Informer[Any]] = [*feed.informers, *self._informers, activators]
         self._resync = Resync(informers, monotonic)
         self._watch = KopfTransport(
             informers, on_relist=self._resync.request, clock=monotonic, finalizer="trainyard.dev/kopf"
@@ -282,6 +289,15 @@ class Operator:
         obj = self._store.get(key)
         names = named_jobs(parse_spec(obj["spec"]).spec) if obj is not None else set()
         self._references.put(key, (job_key(key.namespace, name) for name in names))
+
+    def _activator_addresses(self) -> frozenset[str]:
+        return self._activators.addresses()
+
+    def _reconcile_scaled_to_zero(self) -> None:
+        """Reconcile the ModelDeployments for which the gateway stands in: its pods changed."""
+        for key in self._store.all_keys():
+            if key.kind == MODEL_DEPLOYMENTS and "scaleToZero" in (self._store.get(key) or {"spec": {}})["spec"]:
+                self._queue.add(key)
 
     def _reconcile_jobs_on(self, node: str) -> None:
         """Reconcile the jobs with pods on a node that became unreachable or reachable: their status reports it."""

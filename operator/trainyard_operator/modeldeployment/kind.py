@@ -19,6 +19,7 @@ from trainyard_operator.modeldeployment.resources import (
     DEPLOYMENTS,
     MODEL_DEPLOYMENTS,
     ROUTES,
+    SLICES,
     deployment_key,
 )
 from trainyard_operator.reconcile.kind import Kind, Resource
@@ -64,6 +65,7 @@ class ModelDeployments(Kind[Observed]):
             Resource(kind="ConfigMap", collection=CONFIG_MAPS, ingest=partial(store.put, "configmaps")),
             Resource(kind="Service", collection=SERVICES, ingest=self._ingest_service),
             Resource(kind="PodDisruptionBudget", collection=BUDGETS, ingest=partial(store.put, "poddisruptionbudgets")),
+            Resource(kind="EndpointSlice", collection=SLICES, ingest=partial(store.put, "endpointslices")),
             Resource(kind="HTTPRoute", collection=ROUTES),
         )
 

@@ -47,6 +47,7 @@ class Observed(Observation):
         deployment: Its Deployment.
         applied: Its other children: ConfigMaps, Service, PodDisruptionBudget.
         pods: Its pods that exist, in any order.
+        activators: Addresses of the gateway's pods.
         reader_problem: Returns why files of a claim cannot be read now, by namespace and claim; None if they can.
     """
 
@@ -56,6 +57,7 @@ class Observed(Observation):
     deployment: Object | None = None
     applied: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
+    activators: frozenset[str] = frozenset()
     reader_problem: Callable[[str, str], str | None] = field(default=lambda *_: None, compare=False)
 
     @property

@@ -24,10 +24,16 @@ class Observer:
     Args:
         store: The cache.
         reader_problem: Returns why files of a claim cannot be read now, by namespace and claim; None if they can.
+        activators: Returns the addresses of the gateway's pods.
     """
 
-    def __init__(self, store: Store, reader_problem: Callable[[str, str], str | None] = lambda *_: None) -> None:
-        self._store, self._reader_problem = store, reader_problem
+    def __init__(
+        self,
+        store: Store,
+        reader_problem: Callable[[str, str], str | None] = lambda *_: None,
+        activators: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        self._store, self._reader_problem, self._activators = store, reader_problem, activators
 
     def observe(self, key: Key) -> Observed | None:
         """Return the ModelDeployment of a key with its children; None when it is gone."""
@@ -46,6 +52,7 @@ class Observer:
             deployment=next(iter(self._children("deployments", uid)), None),
             applied=tuple(applied),
             pods=tuple(pod for pod in pods if not pod.get("gone")),
+            activators=self._activators(),
             reader_problem=self._reader_problem,
         )
 

@@ -19,12 +19,14 @@ from trainyard_kube.paths import Object
 from trainyard_operator.admission.decision import Admission
 from trainyard_operator.modeldeployment.adapter_status import adapter_statuses
 from trainyard_operator.modeldeployment.children import config_maps, engine, network
+from trainyard_operator.modeldeployment.children.activator_slice import activator_slice
 from trainyard_operator.modeldeployment.children.deployment import deployment, rollout
 from trainyard_operator.modeldeployment.conditions import View
 from trainyard_operator.modeldeployment.failures import engine_ended, failure_of
 from trainyard_operator.modeldeployment.model import Observed, ServingSettings, address, is_ready, state_need
 from trainyard_operator.modeldeployment.replica_count import granted_replicas, wanted_replicas
 from trainyard_operator.modeldeployment.resolve import Fault, Resolved, resolve, run_claims
+from trainyard_operator.modeldeployment.resources import CHILD_KINDS
 from trainyard_operator.modeldeployment.status import desired_status, note
 from trainyard_operator.reconcile.applied_hash import is_applied, stamped
 from trainyard_operator.reconcile.conditions import Condition
@@ -133,11 +135,18 @@ def _wanted(observed: Observed, resolved: Resolved, settings: ServingSettings, r
         network.service(obj, spec),
         *([network.budget(obj)] if spec.replicas > 1 else []),
         deployment(obj, spec, settings, config, config_map=name, replicas=replicas, serves=_serves(observed)),
+        *([activator_slice(obj, observed.activators)] if _needs_activator(observed) else []),
         *([network.route(obj, spec)] if spec.route is not None else []),
     ]
     return _Wanted(
         bodies=tuple(stamped(body) for body in bodies), config_map=name, adapters=adapters, max_rank=max_rank
     )
+
+
+def _needs_activator(observed: Observed) -> bool:
+    """Return whether the gateway answers in place of replicas: none is ready, and one may be started by a request."""
+    spec = observed.spec
+    return spec.scale_to_zero is not None and not spec.stopped and not _serves(observed) and bool(observed.activators)
 
 
 def _changed(observed: Observed, bodies: tuple[Object, ...]) -> tuple[Object, ...]:
@@ -166,17 +175,17 @@ def _has_route(observed: Observed) -> bool:
 
 
 def _superfluous(observed: Observed, wanted: _Wanted) -> tuple[Deletion, ...]:
-    """Return ConfigMaps that no pod mounts any more, and a PodDisruptionBudget of a single replica."""
+    """Return ConfigMaps that no pod mounts any more, a needless PodDisruptionBudget, and the activator's endpoints."""
     kept = {(body["kind"], body["metadata"]["name"]) for body in wanted.bodies}
     mounted = {(pod["metadata"].get("annotations") or {}).get(SERVING_CONFIG_ANNOTATION) for pod in observed.pods}
-    plurals = {"ConfigMap": "configmaps", "PodDisruptionBudget": "poddisruptionbudgets"}
+    plurals = {kind: plural for plural, kind in CHILD_KINDS.items() if plural != "services"}
     return tuple(
         Deletion(plurals[child["kind"]], child["metadata"]["name"], child["metadata"]["uid"])
         for child in observed.applied
         if child["kind"] in plurals
         and (child["kind"], child["metadata"]["name"]) not in kept
         and child["metadata"]["name"] not in mounted
-        and _is_rolled_out(observed)
+        and (child["kind"] == "EndpointSlice" or _is_rolled_out(observed))
     )
 
 

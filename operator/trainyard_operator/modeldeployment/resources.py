@@ -21,7 +21,13 @@ MODEL_DEPLOYMENTS = "modeldeployments"
 COLLECTION = f"/apis/{GROUP}/{VERSION}/{{namespace}}modeldeployments"
 DEPLOYMENTS, BUDGETS = "/apis/apps/v1/{namespace}deployments", "/apis/policy/v1/{namespace}poddisruptionbudgets"
 ROUTES = "/apis/gateway.networking.k8s.io/v1/{namespace}httproutes"
-CHILD_KINDS = {"configmaps": "ConfigMap", "services": "Service", "poddisruptionbudgets": "PodDisruptionBudget"}
+SLICES = "/apis/discovery.k8s.io/v1/{namespace}endpointslices"
+CHILD_KINDS = {
+    "configmaps": "ConfigMap",
+    "services": "Service",
+    "poddisruptionbudgets": "PodDisruptionBudget",
+    "endpointslices": "EndpointSlice",
+}
 """Kinds by plural name of the children that are applied and have no state of their own."""
 _METADATA = (
     "name",
@@ -129,6 +135,7 @@ SPECS = (
             ("configmaps", paths.CONFIG_MAPS),
             ("services", paths.SERVICES),
             ("poddisruptionbudgets", BUDGETS),
+            ("endpointslices", SLICES),
         )
     ),
 )
