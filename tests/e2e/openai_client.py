@@ -21,7 +21,8 @@ def main(url: str, model: str) -> dict[str, Any]:
     chunks = list(stream)
     several = client.completions.create(prompt="The", n=2, seed=7, **{**settings, "temperature": 0.8})
     again = client.completions.create(prompt="The", n=2, seed=7, **{**settings, "temperature": 0.8})
-    stopped = client.completions.create(prompt="A built-in", stop=[" "], **settings)
+    plain = client.completions.create(prompt="A built-in", **settings)
+    stopped = client.completions.create(prompt="A built-in", stop=[plain.choices[0].text[-1]], **settings)
     logprobs = chat.choices[0].logprobs
     try:
         client.chat.completions.create(messages=messages, **{**settings, "model": "no-such-model"})

@@ -55,7 +55,9 @@ def test_official_client(endpoint: Endpoint) -> None:
     )
     script = Path(__file__).with_name("openai_client.py")
     command = [str(python / "bin/python"), str(script), endpoint.url(), NAME]
-    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
     assert found["models"] == ["base", NAME]
     assert found["model"] == NAME
     assert found["streamed_models"] == [NAME]
