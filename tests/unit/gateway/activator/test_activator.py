@@ -194,6 +194,6 @@ async def test_ready_replica_gets_late_requests_at_once(rig: Rig) -> None:
 async def test_unknown_host_and_header_of_a_route(rig: Rig) -> None:
     rig.put(replicas=1)
     rig.become_ready()
-    assert (await rig.ask(headers={"Host": "nobody.team"}))[0] == 404
+    assert (await rig.ask(headers={"Host": "absent.team"}))[0] == 404
     route = {"Host": "chat.example.com", "x-trainyard-deployment": "team/bot"}
     assert (await rig.ask(headers=route))[0] == 200
