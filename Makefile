@@ -3,7 +3,7 @@
 #   make try           fine-tune a small model on this machine's CPU: no cluster, no Docker, no root
 #   make demo          from an empty machine to a fine-tuned model on a real one-node cluster
 #   make check         format, lint, types, imports, quick unit tests: under 2 minutes, before every commit
-#   make test          all tiers: unit, api (real control plane), e2e (real node, containers, images)
+#   make test          all tiers: unit, serving (real vLLM), api (real control plane), e2e (real node, containers, images)
 #   make reviewable    regenerate CRDs, docs and schemas; fails when something was not committed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -78,9 +78,10 @@ lock: venv ## Resolve the lock files from pyproject.toml.
 
 PYTEST = .venv/bin/python -m pytest --quiet
 
-.PHONY: test test-quick test-unit test-api test-e2e test-gpu campaign-trainer
+.PHONY: test test-quick test-unit test-serving test-api test-e2e test-gpu campaign-trainer
 test: ## All tiers.
 	@$(MAKE) test-unit
+	@$(MAKE) test-serving
 	@$(MAKE) test-api
 	@$(MAKE) test-e2e
 
@@ -90,6 +91,12 @@ test-quick: venv ## Offline tests without the slow ones.
 test-unit: venv ## Offline tests, about 5 minutes.
 	@echo "== tier: unit (offline) =="
 	@$(PYTEST) tests/unit -n 3 --dist worksteal
+
+# In one process, since an engine takes 2 GB of memory and half a minute to start.
+test-serving: venv ## The proxy with the real vLLM on the CPU: no cluster, no root (the first run installs 6 GB).
+	@echo "== tier: serving (real vLLM on the CPU; the first run installs it, 2 to 4 minutes) =="
+	@PYTHON=$(PYTHON) hack/venv server >/dev/null
+	@$(PYTEST) tests/serving
 
 # Tests mostly wait, so there are more processes than cores; tests/api/conftest.py distributes the files. GOGC makes the
 # Go programs of six control planes collect garbage less often, which saves a tenth of the CPU.
