@@ -84,6 +84,7 @@ test: ## All tiers.
 	@$(MAKE) test-serving
 	@$(MAKE) test-api
 	@$(MAKE) test-e2e
+	@$(PYTHON) hack/cluster disk
 
 test-quick: venv ## Offline tests without the slow ones.
 	@$(PYTEST) tests/unit -n 2 -m "not slow"

@@ -5,6 +5,7 @@ folder is named by the recipes and the Go version: a change of either causes a n
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import re
@@ -94,6 +95,8 @@ def bin_dir() -> Path:
 def ensure(names: Iterable[str]) -> Path:
     """Build the programs that are not there yet and return their folder.
 
+    Once all programs of the tests are there, Go's build cache is removed.
+
     Raises:
         BuildError: a build failed.
         ToolError: there is no Go toolchain and none could be installed.
@@ -105,7 +108,23 @@ def ensure(names: Iterable[str]) -> Path:
         say(f"building {', '.join(missing)} from source, once: about {max(1, seconds // 60)} min on two cores")
     for name in missing:
         _build(name, folder / name)
+    if missing and all((folder / name).exists() for name in (*NODE, "helm", "kwok")):
+        _forget_build_cache()
     return folder
+
+
+def _forget_build_cache() -> None:
+    """Remove what only another build would use, 6 GB, unless a build is running."""
+    with (cache_dir() / "go.lock").open("w") as builds:
+        try:
+            fcntl.flock(builds, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(_go_cache(), ignore_errors=True)
+
+
+def _go_cache() -> Path:
+    return cache_dir() / "go/build"
 
 
 def source(module: str, version: str) -> Path:
@@ -132,7 +151,11 @@ def _build(name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for leftover in target.parent.glob(f".{name}.*"):
             shutil.rmtree(leftover)  # left by a killed build; no other build runs while this one holds the lock
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part:
+        with (
+            (cache_dir() / "go.lock").open("w") as builds,
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as part,
+        ):
+            fcntl.flock(builds, fcntl.LOCK_SH)
             out = Path(part) / name
             flags = ["-trimpath", f"-ldflags=-s -w {recipe.ldflags}".rstrip()]
             _go(go, workspace, "build", *flags, "-o", str(out), str(_PAUSE) if recipe.source else recipe.package)
@@ -181,7 +204,7 @@ def tools_go(packages: Iterable[str]) -> str:
 
 def _go(go: str, cwd: Path, *args: str) -> str:
     # Separate caches, so that deleting ours removes the whole build; writable, so that they can be deleted.
-    caches = {"GOMODCACHE": str(cache_dir() / "go/mod"), "GOCACHE": str(cache_dir() / "go/build")}
+    caches = {"GOMODCACHE": str(cache_dir() / "go/mod"), "GOCACHE": str(_go_cache())}
     env = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -modcacherw", "GOWORK": "off", **caches}
     cwd.mkdir(parents=True, exist_ok=True)
     return run(["nice", go, *args], env=env, cwd=cwd, error=BuildError)

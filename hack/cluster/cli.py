@@ -1,4 +1,4 @@
-"""The command line: `python3 hack/cluster up|down|status|load|kubeconfig|build`."""
+"""The command line: `python3 hack/cluster up|down|status|disk|load|kubeconfig|build`."""
 
 import argparse
 import sys
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _with_name(reboot, "node").set_defaults(run=lambda arguments: node.reboot(arguments.name or "node"))
 
     commands.add_parser("status", help="show what runs").set_defaults(run=lambda _: print(status.report()))
+    commands.add_parser("disk", help="print the disk used").set_defaults(run=lambda _: print(status.disk()))
 
     load = commands.add_parser("load", help="build the images and push them where the node pulls them")
     load.add_argument("image", nargs="?", choices=[*images.IMAGES, "all"], default="all")

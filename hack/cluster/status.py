@@ -22,6 +22,13 @@ def report() -> str:
     return "\n".join([*lines, *_cache()])
 
 
+def disk() -> str:
+    """Return the disk that everything here uses, largest part first."""
+    parts = {path.name: used(path) for path in cache_dir().glob("*/")} | {"clusters": used(state_dir() / "clusters")}
+    shown = (f"{name} {_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]) if bytes_)
+    return f"disk: {_size(sum(parts.values()))} in {cache_dir()} and {state_dir()} ({', '.join(shown) or 'empty'})"
+
+
 def _cluster(state: Path) -> Iterator[str]:
     found = settings.load(state)
     if found is None:
@@ -85,7 +92,16 @@ def _cache() -> Iterator[str]:
 
 
 def size(folder: Path) -> str:
-    """Return the disk that a folder uses, such as `6.3 GB`; mounts in it do not count."""
+    """Return the disk that a folder uses, such as `6.3 GB`."""
+    return _size(used(folder))
+
+
+def _size(total: int) -> str:
+    return f"{total / 1e9:.1f} GB" if total >= 1e8 else f"{total / 1e6:.0f} MB"
+
+
+def used(folder: Path) -> int:
+    """Return the bytes of disk that a folder uses; mounts in it do not count."""
     total, seen = 0, set()
     device = folder.stat().st_dev if folder.exists() else None
     for parent, folders, files in os.walk(folder):
@@ -95,7 +111,7 @@ def size(folder: Path) -> str:
             if with_stat and with_stat.st_ino not in seen:
                 seen.add(with_stat.st_ino)
                 total += with_stat.st_blocks * 512
-    return f"{total / 1e9:.1f} GB" if total >= 1e8 else f"{total / 1e6:.0f} MB"
+    return total
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -1,7 +1,11 @@
 """The name of the binaries' folder, and the generated go.mod."""
 
 import dataclasses
+import fcntl
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cluster import binaries
 from cluster.binaries import Recipe
@@ -45,3 +49,33 @@ def test_go_mod_copies_pinned_replacements_and_drops_local_ones() -> None:
     text = binaries.go_mod(RECIPES["one"], upstream)
     assert "replace example.dev/a v1.0.0 => example.dev/b v2.0.0\n" in text
     assert "example.dev/c" not in text
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with all programs of the tests but pause, and Go's build cache."""
+    monkeypatch.setattr(binaries, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(binaries, "bin_dir", lambda: tmp_path / "bin")
+    monkeypatch.setattr(binaries, "_build", lambda _name, target: target.touch())
+    (tmp_path / "go/build").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    for name in {*binaries.NODE, "helm", "kwok"} - {"pause"}:
+        (tmp_path / "bin" / name).touch()
+    return tmp_path
+
+
+def test_build_cache_is_removed_with_the_last_program_of_the_tests(cache: Path) -> None:
+    binaries.ensure(binaries.API)
+    binaries.ensure(["kueue"])
+    assert (cache / "go/build").exists()
+
+    binaries.ensure(binaries.NODE)
+    assert not (cache / "go/build").exists()
+
+
+def test_build_cache_stays_while_another_build_runs(cache: Path) -> None:
+    with (cache / "go.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        binaries.ensure(binaries.NODE)
+
+    assert (cache / "go/build").exists()

@@ -29,6 +29,11 @@ def test_containerd_restricts_oom_score_adj() -> None:
     assert cri["containerd"]["runtimes"]["runc"]["options"]["SystemdCgroup"] is False
 
 
+def test_node_keeps_no_second_copy_of_layers() -> None:
+    cri = tomllib.loads(nodeconfig.containerd(FACTS))["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["containerd"]["discard_unpacked_layers"] is True
+
+
 def test_volatile_state_is_outside_the_state_folder() -> None:
     assert tomllib.loads(nodeconfig.containerd(FACTS))["state"].startswith("/run/x")
     bridge = json.loads(nodeconfig.cni(FACTS))["plugins"][0]
