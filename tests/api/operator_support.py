@@ -341,7 +341,7 @@ def termination(outcome: str, *, step: int, message: str, exit_code: int = 0, re
         "step": step,
         "metrics": {"evalLoss": 0.5},
         "bytes": 1000,
-        "digest": "sha256:00",
+        "digest": f"sha256:{'0' * 64}",
         "best": True,
         "createdAt": "2026-01-01T00:00:59Z",
     }

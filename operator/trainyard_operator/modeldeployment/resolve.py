@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from trainyard_crds.constants import CLAIMS_DIRECTORY
 from trainyard_crds.modeldeployment_model import ModelReference, RunReference, ServedAdapter
 from trainyard_crds.modeldeployment_status import ServedModelStatus
@@ -84,6 +86,13 @@ def resolve(observed: Observed) -> Resolved | Fault:
 
     What was served before is kept while its TrainingJob is deleted, or is a new one of that name that still runs.
     """
+    try:
+        return _resolve(observed)
+    except ValidationError as error:
+        return _malformed(error)
+
+
+def _resolve(observed: Observed) -> Resolved | Fault:
     spec = observed.spec
     if spec.model.from_ is None:
         assert spec.model.source is not None
@@ -99,6 +108,14 @@ def resolve(observed: Observed) -> Resolved | Fault:
         return found
     own = tuple(_adapter(observed, adapter, found) for adapter in spec.adapters or [])
     return replace(found, adapters=(*found.adapters, *own))
+
+
+def _malformed(error: ValidationError) -> Fault:
+    """Return the fault of a status that another program wrote, and that names no files."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    text = f"The status of the TrainingJob has an invalid {field} ({first['input']!r}), so its files are not served."
+    return Fault("MalformedStatus", f"{text} Name another TrainingJob, or a source.", final=True)
 
 
 def named_jobs(spec: Spec) -> set[str]:
@@ -278,6 +295,13 @@ def _kept_adapter(observed: Observed, name: str) -> ResolvedAdapter | None:
 
 
 def _adapter(observed: Observed, adapter: ServedAdapter, resolved: Resolved) -> ResolvedAdapter:
+    try:
+        return _resolve_adapter(observed, adapter, resolved)
+    except ValidationError as error:
+        return ResolvedAdapter(name=adapter.name, fault=_malformed(error))
+
+
+def _resolve_adapter(observed: Observed, adapter: ServedAdapter, resolved: Resolved) -> ResolvedAdapter:
     if adapter.from_ is None:
         assert adapter.source is not None
         artifact = _source_artifact(adapter.source, adapter.revision)

@@ -161,6 +161,16 @@ def test_what_was_served_stays_while_the_job_is_away() -> None:
     assert fault(spec, status=status).reason == "TrainingJobNotFound"
 
 
+@pytest.mark.parametrize("digest", ["sha256:00", "sha256:../../etc", "x"])
+def test_malformed_digest_is_a_fault(digest: str) -> None:
+    job = training_job(checkpoints=[checkpoint(10, digest)])
+    assert fault({"model": {"from": FROM}}, job).reason == "MalformedStatus"
+    spec = {"model": {"source": "hf://org/base"}, "adapters": [{"name": "a", "from": FROM}]}
+    found = served(spec, {**job, "status": {**job["status"], "model": {"source": "hf://org/base"}}})
+    assert found.adapters[0].fault is not None
+    assert found.adapters[0].fault.reason == "MalformedStatus"
+
+
 def test_named_jobs() -> None:
     spec = {
         "model": {"from": FROM},
