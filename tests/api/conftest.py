@@ -26,6 +26,7 @@ ORDER = (
     ("test_gang",),
     ("test_queue_scale",),
     ("test_gateway_load",),
+    ("test_artifact_reader",),
     (
         "test_operator",
         "test_exports",

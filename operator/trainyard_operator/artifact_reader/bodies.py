@@ -36,6 +36,8 @@ class _Spec:
 
 _NO_OPTIONS = _Spec(PodOptions(), Resources(gpus=0))
 """No options of its own: those of the chart apply."""
+_GPU_NODES = {"key": _NO_OPTIONS.resources.gpu_resource, "operator": "Exists"}
+"""Toleration: the claim's volume may be on a node that is kept for pods with GPUs."""
 
 
 def dns_names(namespace: str, claim: str) -> tuple[str, ...]:
@@ -111,11 +113,15 @@ def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults, pref
             "terminationGracePeriodSeconds": 10,
             **options.identity(_NO_OPTIONS, defaults),
             **nodes.node_choice(_NO_OPTIONS.resources, prefer),
+            "tolerations": [_GPU_NODES],
             "containers": [container],
             "volumes": volumes,
         },
     )
-    body["metadata"]["annotations"][ACCESS_ANNOTATION] = ",".join(access_modes(claim))
+    metadata = body["metadata"]
+    access = {ACCESS_ANNOTATION: ",".join(access_modes(claim))}
+    metadata["labels"] = {**defaults.labels, **metadata["labels"]}
+    metadata["annotations"] = {**defaults.annotations, **metadata["annotations"], **access}
     return body
 
 

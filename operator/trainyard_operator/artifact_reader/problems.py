@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from trainyard_kube.paths import Object
 from trainyard_operator.reconcile.fields import condition, holds, parse_time
 
-_SCHEDULED = "PodScheduled"
+_SCHEDULED, _NO_NODE = "PodScheduled", "FailedScheduling"
 _CREATING = ("ContainerCreating", "PodInitializing")
 _MOUNT_SECONDS = timedelta(seconds=15)
 """Time for which a pod on a node may need to mount its volumes without a word about it."""
@@ -42,8 +42,8 @@ def is_stuck(pod: Object, now: datetime) -> bool:
 
 
 def newest_warning(events: Iterable[Object]) -> str | None:
-    """Return what the newest Event of type Warning says."""
-    warnings = [event for event in events if event.get("type") == "Warning"]
+    """Return what the newest Event of type Warning says; those from before the pod had a node say nothing any more."""
+    warnings = [event for event in events if event.get("type") == "Warning" and event.get("reason") != _NO_NODE]
     newest = max(warnings, key=_time, default=None)
     return None if newest is None else str(newest.get("note") or newest.get("reason") or "")
 

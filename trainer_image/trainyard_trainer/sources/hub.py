@@ -44,6 +44,7 @@ Select = Callable[[Sequence[str]], Sequence[str]]
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Weights, configuration and tokenizer; no pickles, no code."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _BYTE_ORDER_MARK = "\ufeff"
 _WRONG_CHARACTER = "has an invalid character at position {}: a space, a control character or non-ASCII"
 
@@ -85,11 +86,15 @@ class HubRepository:
         key = f"commit:{self.kind}:{self.name}@{self.revision or 'main'}"
         if (known := resolved.get(key)) is not None:
             return known
+        commit = self.revision if _COMMIT.fullmatch(self.revision or "") else self._newest_commit()
+        if commit is None:
+            raise SourceError(f"The hub returned no commit for {SCHEME}{self.name}.", "Try again.")
+        resolved.put(key, commit)
+        return commit
+
+    def _newest_commit(self) -> str | None:
         with hub_errors(self):
             info = HfApi(endpoint=self.endpoint).repo_info(self.name, repo_type=self.kind, revision=self.revision)
-        if info.sha is None:
-            raise SourceError(f"The hub returned no commit for {SCHEME}{self.name}.", "Try again.")
-        resolved.put(key, info.sha)
         return info.sha
 
 

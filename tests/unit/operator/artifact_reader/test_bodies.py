@@ -71,13 +71,20 @@ def test_pod_is_restricted_and_cannot_write() -> None:
 
 def test_pod_follows_the_chart_and_prefers_nodes() -> None:
     defaults = PodDefaults(
-        service_account_name="runs", image_pull_secrets=(ObjectName(name="registry"),), priority_class_name="low"
+        service_account_name="runs",
+        image_pull_secrets=(ObjectName(name="registry"),),
+        priority_class_name="low",
+        labels={"cost-center": "ml"},
+        annotations={"sidecar.istio.io/inject": "false"},
     )
     body = bodies.pod(claim("runs", "ReadWriteOnce"), "operator", "Always", defaults, ("node-1",))
     spec = body["spec"]
     assert spec["serviceAccountName"] == "runs"
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
     assert spec["priorityClassName"] == "low"
+    assert body["metadata"]["labels"]["cost-center"] == "ml"
+    assert body["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     [term] = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert term["preference"]["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]
     assert body["metadata"]["annotations"][bodies.ACCESS_ANNOTATION] == "ReadWriteOnce"

@@ -88,8 +88,9 @@ def test_newest_warning() -> None:
     second = event("second", eventTime="2026-01-01T00:00:02.000000Z")
     repeated = event("repeated", eventTime="2026-01-01T00:00:00Z", series={"lastObservedTime": "2026-01-01T00:00:03Z"})
     normal = {"type": "Normal", "note": "normal", "eventTime": "2026-01-01T00:00:09Z"}
-    assert newest_warning([normal]) is None
-    assert newest_warning([second, first, normal]) == "second"
+    earlier = event("no node", eventTime="2026-01-01T00:00:08Z", reason="FailedScheduling")
+    assert newest_warning([normal, earlier]) is None
+    assert newest_warning([second, first, normal, earlier]) == "second"
     assert newest_warning([second, repeated, first]) == "repeated"
 
 

@@ -9,12 +9,12 @@ import huggingface_hub
 import pytest
 
 from tests.unit.trainer.sources import hub_server
-from tests.unit.trainer.sources.hub_server import Hub
+from tests.unit.trainer.sources.hub_server import COMMIT, Hub
 from trainyard_crds.serving import Artifact
 from trainyard_serving.fetch.failures import UnfitError
 from trainyard_serving.fetch.selection import adapter_files
 from trainyard_serving.fetch.sources import Sources
-from trainyard_trainer.errors import NotFoundError
+from trainyard_trainer.errors import NotFoundError, SourceError
 
 ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"adapter"}
 MERGED = {"config.json": b"{}", "model-00001-of-00001.safetensors": b"merged", "tokenizer.json": b"{}"}
@@ -53,6 +53,15 @@ def test_repository_without_an_adapter(hub: Hub, tmp_path: Path, missing: str, r
         sources(hub, tmp_path / "cache").fetch(ARTIFACT, adapter_files)
     assert unfit.value.reason == reason
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".bin", ".safetensors", ".part")]
+
+
+def test_pinned_commit_in_the_cache_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
+    artifact = ARTIFACT.model_copy(update={"revision": COMMIT})
+    first = sources(hub, tmp_path / "cache").fetch(artifact)
+    hub.refuse = (503, "")
+    assert sources(hub, tmp_path / "cache").fetch(artifact) == first
+    with pytest.raises(SourceError):
+        sources(hub, tmp_path / "cache").fetch(ARTIFACT)
 
 
 def test_revision_is_used(hub: Hub, tmp_path: Path) -> None:
