@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -59,6 +60,10 @@ READER_AUDIENCE = f"{GROUP}/artifacts"
 """Audience of the service account tokens that an artifact reader accepts, from its own namespace only."""
 READER_PORT = 8443
 READER_TOKEN_FILE = "/var/run/secrets/trainyard/artifacts/token"  # noqa: S105 - a path
+READER_CA_ENV, READER_TOKEN_ENV = "TRAINYARD_READER_CA", "TRAINYARD_READER_TOKEN"
+"""Variables of its clients: files with the CA of its certificate and with the token for it."""
+READER_SECRETS, READER_ACCESS_FILE = "/etc/trainyard/artifacts", "access.json"
+"""Mount point of the reader's Secret: tls.crt, tls.key, and a file with its `ReaderAccess`."""
 READER_IDLE_SECONDS = 600
 READER_VOLUME = "/volumes/run"
 """Mount point of the claim in the reader's pod, read-only."""
@@ -74,6 +79,22 @@ def reader_name(claim: str) -> str:
 def reader_url(namespace: str, claim: str) -> str:
     """Return the URL of a claim's artifact reader."""
     return f"https://{reader_name(claim)}.{namespace}.svc:{READER_PORT}"
+
+
+class ReaderAccess(StatusModel):
+    """Which tokens an artifact reader accepts.
+
+    Attributes:
+        keys: JSON Web Key Set of the API server.
+        issuer: Issuer of its tokens.
+        namespace: Namespace of the claim: its service accounts may read.
+        others: Further service accounts that may read, as `namespace/name`.
+    """
+
+    keys: dict[str, Any]
+    issuer: str
+    namespace: str
+    others: list[str] = []
 
 
 class ArtifactFile(StatusModel):

@@ -23,10 +23,18 @@ from tests.api.operator_support import NODE, USER, Operator, Team, TrainingJob, 
 from tests.unit.serving.reader_process import Reader, serving
 from tests.unit.serving.runs import ADAPTER, write, write_checkpoint
 from trainyard_crds.constants import CA_CONFIG_MAP, CA_KEY, child_name
-from trainyard_crds.serving import FILES_PATH, LISTING_PATH, READER_AUDIENCE, Artifact, reader_name
+from trainyard_crds.serving import (
+    FILES_PATH,
+    LISTING_PATH,
+    READER_AUDIENCE,
+    READER_CA_ENV,
+    READER_TOKEN_ENV,
+    Artifact,
+    reader_name,
+)
 from trainyard_kube.errors import NotFoundError
 from trainyard_serving.fetch.selection import adapter_files
-from trainyard_serving.fetch.sources import CA_FILE_ENV, TOKEN_FILE_ENV, Sources
+from trainyard_serving.fetch.sources import Sources
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
@@ -215,7 +223,7 @@ def test_pod_of_the_namespace_fetches_what_was_recorded(
         sources = Sources(
             namespace=run.team.namespace,
             cache=tmp_path / "cache",
-            environ={CA_FILE_ENV: str(reader.authorities), TOKEN_FILE_ENV: str(token)},
+            environ={READER_CA_ENV: str(reader.authorities), READER_TOKEN_ENV: str(token)},
             reader_timeout=0,
             address=lambda _namespace, _claim: reader.address,
         )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from trainyard_crds.constants import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
 from trainyard_crds.pod_options import PodOptions
-from trainyard_crds.serving import READER_PORT, READER_ROLE, READER_VOLUME, reader_name
+from trainyard_crds.serving import (
+    READER_ACCESS_FILE,
+    READER_PORT,
+    READER_ROLE,
+    READER_SECRETS,
+    READER_VOLUME,
+    ReaderAccess,
+    reader_name,
+)
 from trainyard_crds.trainingjob_resources import Resources
 from trainyard_kube.paths import Object
 from trainyard_operator.artifact_reader.access import access_modes
@@ -22,7 +29,6 @@ SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY},{ROLE_LABEL}={READER_ROLE}"
 CLAIM_ANNOTATION, ACCESS_ANNOTATION = "trainyard.dev/claim", "trainyard.dev/access-modes"
 """Annotations: the claim; how it may be mounted."""
 _NAME_LABEL = "trainyard.dev/artifact-reader"
-_SECRETS = "/etc/trainyard/artifacts"
 _RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -56,11 +62,12 @@ def secret(claim: Object, certificate: Pair, keys: dict[str, Any], issuer: str, 
         issuer: Issuer of its tokens.
         others: Service accounts of other namespaces that may read, as `namespace/name`.
     """
-    access = {"keys": keys, "issuer": issuer, "namespace": claim["metadata"]["namespace"], "others": sorted(others)}
+    namespace = claim["metadata"]["namespace"]
+    access = ReaderAccess(keys=keys, issuer=issuer, namespace=namespace, others=sorted(others))
     contents = {
         "tls.crt": certificate.certificate,
         "tls.key": certificate.key,
-        "access.json": json.dumps(access).encode(),
+        READER_ACCESS_FILE: access.model_dump_json(by_alias=True).encode(),
     }
     data = {key: base64.b64encode(value).decode() for key, value in contents.items()}
     return _child(claim, "Secret", type="Opaque", data=data)
@@ -94,7 +101,7 @@ def pod(claim: Object, image: str, pull_policy: str, defaults: PodDefaults, pref
         "securityContext": blocks.RESTRICTED,
         "volumeMounts": [
             blocks.mount("run", READER_VOLUME, read_only=True),
-            blocks.mount("secrets", _SECRETS, read_only=True),
+            blocks.mount("secrets", READER_SECRETS, read_only=True),
             blocks.mount("tmp", "/tmp"),  # noqa: S108 - a volume of the pod
         ],
     }

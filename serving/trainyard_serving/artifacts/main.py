@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ import time
 
 from aiohttp import web
 
+from trainyard_crds.serving import READER_ACCESS_FILE, ReaderAccess
 from trainyard_serving.artifacts.app import artifacts_app
 from trainyard_serving.artifacts.idle import IdleTimer
 from trainyard_serving.artifacts.settings import Settings
@@ -29,10 +29,7 @@ def main() -> int:
     """Serve until nothing was read for a while, or until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings.read(os.environ)
-    access = json.loads((settings.secrets / "access.json").read_bytes())
-    tokens = Tokens(
-        keys=access["keys"], issuer=access["issuer"], namespace=access["namespace"], others=access["others"]
-    )
+    tokens = Tokens(ReaderAccess.model_validate_json((settings.secrets / READER_ACCESS_FILE).read_bytes()))
     idle = IdleTimer(settings.idle_seconds, time.monotonic)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.secrets / "tls.crt", settings.secrets / "tls.key")

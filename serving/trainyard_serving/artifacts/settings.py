@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard_crds.serving import READER_IDLE_SECONDS, READER_PORT, READER_VOLUME
-
-SECRETS = "/etc/trainyard/artifacts"
-"""Mounted Secret: tls.crt, tls.key, and access.json with `keys`, `issuer`, `namespace` and `others`."""
+from trainyard_crds.serving import READER_IDLE_SECONDS, READER_PORT, READER_SECRETS, READER_VOLUME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +23,7 @@ class Settings:
 
     host: str | None = None
     port: int = READER_PORT
-    secrets: Path = Path(SECRETS)
+    secrets: Path = Path(READER_SECRETS)
     volume: Path = Path(READER_VOLUME)
     idle_seconds: float = READER_IDLE_SECONDS
 
@@ -36,7 +33,7 @@ class Settings:
         return cls(
             host=environ.get("TRAINYARD_READER_HOST"),
             port=int(environ.get("TRAINYARD_READER_PORT", READER_PORT)),
-            secrets=Path(environ.get("TRAINYARD_READER_SECRETS", SECRETS)),
+            secrets=Path(environ.get("TRAINYARD_READER_SECRETS", READER_SECRETS)),
             volume=Path(environ.get("TRAINYARD_READER_VOLUME", READER_VOLUME)),
             idle_seconds=float(environ.get("TRAINYARD_READER_IDLE", READER_IDLE_SECONDS)),
         )

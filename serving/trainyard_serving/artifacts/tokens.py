@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import jwt
 
-from trainyard_crds.serving import READER_AUDIENCE
+from trainyard_crds.serving import READER_AUDIENCE, ReaderAccess
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 """Asymmetric ones only: with a symmetric one, the public key would be a password that everybody knows."""
@@ -28,16 +27,13 @@ class Tokens:
     """Verifies tokens.
 
     Args:
-        keys: JSON Web Key Set of the API server.
-        issuer: Issuer of its tokens.
-        namespace: Namespace whose pods may read.
-        others: Further service accounts that may read, as `namespace/name`.
+        access: Which tokens are accepted.
     """
 
-    def __init__(self, *, keys: dict[str, Any], issuer: str, namespace: str, others: Collection[str] = ()) -> None:
-        usable = (key for key in jwt.PyJWKSet.from_dict(keys).keys if key.algorithm_name in _ALGORITHMS)
+    def __init__(self, access: ReaderAccess) -> None:
+        usable = (key for key in jwt.PyJWKSet.from_dict(access.keys).keys if key.algorithm_name in _ALGORITHMS)
         self._keys = {key.key_id: key for key in usable}
-        self._issuer, self._namespace, self._others = issuer, namespace, frozenset(others)
+        self._access = access
 
     def check(self, token: str) -> None:
         """Check one token.
@@ -50,8 +46,9 @@ class Tokens:
         namespace, account = _account(bound) if isinstance(bound, dict) else (None, None)
         if namespace is None:
             raise RefusedTokenError("The token is of no service account.")
-        if namespace != self._namespace and f"{namespace}/{account}" not in self._others:
-            raise RefusedTokenError(f"A token of namespace {namespace} does not permit reading in {self._namespace}.")
+        own = self._access.namespace
+        if namespace != own and f"{namespace}/{account}" not in self._access.others:
+            raise RefusedTokenError(f"A token of namespace {namespace} does not permit reading in {own}.")
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token whose signature, issuer, audience and times are right."""
@@ -64,7 +61,7 @@ class Tokens:
                 key,
                 algorithms=[key.algorithm_name],  # that of the key, whatever the token says
                 audience=READER_AUDIENCE,
-                issuer=self._issuer,
+                issuer=self._access.issuer,
                 leeway=_LEEWAY,
                 options={"require": ["exp", "aud", "iss"]},
             )

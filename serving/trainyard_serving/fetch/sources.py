@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from trainyard_crds.constants import CA_DIRECTORY, CA_KEY, CACHE_DIRECTORY, HUB_CACHE_ENV
 from trainyard_crds.runconfig import RunS3
-from trainyard_crds.serving import READER_TOKEN_FILE, Artifact, reader_url
+from trainyard_crds.serving import READER_CA_ENV, READER_TOKEN_ENV, READER_TOKEN_FILE, Artifact, reader_url
 from trainyard_serving.fetch.reader_files import ReaderFiles
 from trainyard_serving.fetch.selection import run_files
 from trainyard_trainer.errors import DataError, SourceError
@@ -18,7 +18,6 @@ from trainyard_trainer.sources import files, hub, hub_files
 from trainyard_trainer.sources.remote_files import S3_SCHEME
 from trainyard_trainer.sources.resolve import Access, fetch_directory
 
-CA_FILE_ENV, TOKEN_FILE_ENV = "TRAINYARD_READER_CA", "TRAINYARD_READER_TOKEN"
 T = TypeVar("T")
 _RUN = "run://"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
@@ -94,8 +93,8 @@ class Sources:
         reader = ReaderFiles(
             address=self.address(self.namespace, claim),
             directory=directory,
-            token=Path(self.environ.get(TOKEN_FILE_ENV, READER_TOKEN_FILE)),
-            authorities=Path(self.environ.get(CA_FILE_ENV, f"{CA_DIRECTORY}/{CA_KEY}")),
+            token=Path(self.environ.get(READER_TOKEN_ENV, READER_TOKEN_FILE)),
+            authorities=Path(self.environ.get(READER_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}")),
         )
         listing = self._when_started(reader.listing)
         if artifact.digest is not None and listing.digest != artifact.digest:

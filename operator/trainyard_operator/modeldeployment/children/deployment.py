@@ -28,6 +28,8 @@ from trainyard_crds.serving import (
     PROXY_CONTAINER,
     PROXY_PORT,
     READER_AUDIENCE,
+    READER_CA_ENV,
+    READER_TOKEN_ENV,
     READER_TOKEN_FILE,
     READY_PATH,
     SERVING_CONFIG_ANNOTATION,
@@ -56,7 +58,6 @@ _TOKEN_SECONDS = 3600
 _FETCH_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 _PROXY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 """The limit leaves room for the process that fetches an adapter."""
-CA_FILE_ENV, TOKEN_FILE_ENV = "TRAINYARD_READER_CA", "TRAINYARD_READER_TOKEN"
 _PROGRAM = ["python", "-m", "trainyard_serving"]
 _WAIT_FOR_DRAIN = """\
 import os, time
@@ -276,8 +277,8 @@ def _source_env(spec: Spec) -> list[Object]:
     """Return the variables of what fetches files: the artifact readers', credentials, the shared cache."""
     cache = [] if spec.cache is None else [blocks.env(HUB_CACHE_ENV, HUB_CACHE_DIRECTORY)]
     return [
-        blocks.env(CA_FILE_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
-        blocks.env(TOKEN_FILE_ENV, READER_TOKEN_FILE),
+        blocks.env(READER_CA_ENV, f"{CA_DIRECTORY}/{CA_KEY}"),
+        blocks.env(READER_TOKEN_ENV, READER_TOKEN_FILE),
         *cache,
         *blocks.hub_env(spec.model.credentials_secret),
         *blocks.s3_env(spec.s3),

@@ -13,15 +13,18 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.unit.serving.service_accounts import AUDIENCE, ISSUER, REMOVED, Signer
+from trainyard_crds.serving import ReaderAccess
 from trainyard_serving.artifacts.tokens import InvalidTokenError, RefusedTokenError, Tokens
 
 FIRST, SECOND, UNKNOWN = Signer("one"), Signer("two", "ES256"), Signer("one")
 """UNKNOWN claims the identifier of FIRST."""
 TOKENS = Tokens(
-    keys={"keys": [FIRST.jwk(), SECOND.jwk()]},
-    issuer=ISSUER,
-    namespace="team",
-    others={"trainyard-system/trainyard-gateway"},
+    ReaderAccess(
+        keys={"keys": [FIRST.jwk(), SECOND.jwk()]},
+        issuer=ISSUER,
+        namespace="team",
+        others=["trainyard-system/trainyard-gateway"],
+    )
 )
 
 

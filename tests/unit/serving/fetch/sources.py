@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.unit.serving.reader_process import Reader
 from tests.unit.serving.runs import CHECKPOINT, EXPORT
-from trainyard_crds.serving import Artifact
-from trainyard_serving.fetch.sources import CA_FILE_ENV, TOKEN_FILE_ENV, Sources
+from trainyard_crds.serving import READER_CA_ENV, READER_TOKEN_ENV, Artifact
+from trainyard_serving.fetch.sources import Sources
 
 
 def sources(reader: Reader, cache: Path, sleep: Callable[[float], None] = lambda _seconds: None) -> Sources:
@@ -16,7 +16,7 @@ def sources(reader: Reader, cache: Path, sleep: Callable[[float], None] = lambda
     return Sources(
         namespace="team",
         cache=cache,
-        environ={CA_FILE_ENV: str(reader.authorities), TOKEN_FILE_ENV: str(reader.token_file)},
+        environ={READER_CA_ENV: str(reader.authorities), READER_TOKEN_ENV: str(reader.token_file)},
         reader_timeout=60,
         sleep=sleep,
         address=lambda _namespace, _claim: reader.address,
