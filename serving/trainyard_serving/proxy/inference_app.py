@@ -158,6 +158,8 @@ class Inference:
         content = await answer.read()
         if answer.status == 200:
             self._replica.note_answer()
+        elif answer.status >= 500:
+            answer.close()  # the engine resets such a connection without a notice
         internal, public = names
         if internal != public:
             content = content.replace(internal.encode(), public.encode())

@@ -21,6 +21,8 @@ _MAX_LORAS = 4
 _MAX_CPU_LORAS = 32
 """Adapters that stay in host memory. The engine reads others from their files again at a request, and answers nothing
 meanwhile."""
+_NO_DOMAIN = "none.invalid"
+"""The engine fetches media from no address; the proxy refuses them before."""
 _GIB = 2**30
 _CPU_CACHE_SHARE = 4
 """Memory of a replica without GPUs divided by its space for keys and values."""
@@ -55,6 +57,7 @@ def command(spec: Spec, config: ServingConfig) -> list[str]:
         "max-cpu-loras": str(_MAX_CPU_LORAS),
         "max-lora-rank": str(config.max_adapter_rank),
         "shutdown-timeout": str(spec.drain_seconds),
+        "allowed-media-domains": _NO_DOMAIN,
     }
     if spec.resources.gpus > 1:
         flags["tensor-parallel-size"] = str(spec.resources.gpus)
