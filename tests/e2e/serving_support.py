@@ -124,11 +124,12 @@ def post(url: str, path: str, body: dict[str, Any], timeout: float = 120) -> Ans
         return Answer(error.code, json.loads(error.read() or b"{}"))
 
 
-def complete(url: str, model: str, prompt: str | list[int], tokens: int = 8, **more: Any) -> Answer:
+def complete(
+    url: str, model: str, prompt: str | list[int], tokens: int = 8, timeout: float = 120, **more: Any
+) -> Answer:
     """Complete a prompt greedily."""
-    return post(
-        url, "/v1/completions", {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, **more}
-    )
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, **more}
+    return post(url, "/v1/completions", body, timeout)
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import pytest
 from demo.kubectl import KubectlError, namespace, pod
 from demo.manifest import load
 from demo.show import EXAMPLE
-from tests.e2e.serving_support import ROOT, Endpoint, complete, load_on, model_deployment
+from tests.e2e.serving_support import ROOT, Answer, Endpoint, complete, load_on, model_deployment
 from tests.e2e.support import TIMEOUT, Site, condition
 
 NAME = "docs"
 JOB = "python-docs"
 PROMPT = "The function returns"
 TOKENS = 24
+WAITING = 5
 OTHERS = "trainyard-e2e-tenant"
 
 
@@ -235,11 +238,37 @@ def test_replica_killed_under_load_costs_only_its_own_requests(endpoint: Endpoin
     assert len({text for _, text in load.answers[NAME]}) == 1
 
 
+def ask_until_routed(url: str) -> Answer:
+    """Ask, again while the node has no route to the gateway's pod yet."""
+    while True:
+        try:
+            return complete(url, NAME, PROMPT, timeout=TIMEOUT)
+        except ConnectionRefusedError:
+            continue
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+
+
 def test_scaled_to_zero_and_stopped_are_healthy(endpoint: Endpoint) -> None:
     endpoint.kubectl.run("scale", f"md/{NAME}", "--replicas=0")
     status = endpoint.wait("at zero", lambda found: condition(found, "Ready").get("reason") == "ScaledToZero")
     assert condition(status, "ScaledToZero")["status"] == condition(status, "Ready")["status"] == "True"
-    endpoint.patch({"replicas": 1, "stopped": True})
+    endpoint.kubectl.wait("no pod is left", endpoint.pods, lambda pods: pods == [], TIMEOUT)
+    endpoint.patch({"scaleToZero": {"maxWaiting": WAITING, "timeoutSeconds": TIMEOUT}})
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{endpoint.kubectl.namespace}/endpointslices"
+    name = f"{NAME}-{endpoint.read()['metadata']['uid'][:8]}-activator"
+    endpoint.kubectl.wait("the gateway stands in", lambda: endpoint.site.read(f"{slices}/{name}"), bool, TIMEOUT)
+    url = endpoint.url()
+    with ThreadPoolExecutor(3 * WAITING) as pool:
+        answers = list(pool.map(lambda _: ask_until_routed(url), range(3 * WAITING)))
+    assert sorted(answer.status for answer in answers) == [200] * WAITING + [503] * 2 * WAITING
+    assert len({answer.text for answer in answers if answer.status == 200}) == 1
+    endpoint.wait_settled()
+    endpoint.kubectl.wait(
+        "the gateway leaves", lambda: endpoint.site.read(f"{slices}/{name}"), lambda it: it is None, TIMEOUT
+    )
+    endpoint.patch({"scaleToZero": None, "stopped": True})
     status = endpoint.wait("stopped", lambda found: condition(found, "Ready").get("reason") == "Stopped")
     assert condition(status, "Stopped")["status"] == "True"
     endpoint.kubectl.wait("no pod is left", endpoint.pods, lambda pods: pods == [], TIMEOUT)

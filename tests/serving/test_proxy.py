@@ -76,7 +76,7 @@ def test_unfit_adapters_have_their_reasons_and_never_reach_the_engine(
         "large": "RankTooLarge",
         "narrower": "AdapterOfAnotherBase",
         "pickled": "PickledAdapter",
-        "absent": "FetchNotFound",
+        "absent": "SourceNotFound",
     }
     assert len(engine.models()) == 2
     assert proxy.complete("narrower", PROMPT).status_code == 404
