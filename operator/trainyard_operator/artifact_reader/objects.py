@@ -15,7 +15,7 @@ from trainyard_kube.clock import ServerClock
 from trainyard_kube.errors import ApiError, ConflictError, NotFoundError
 from trainyard_kube.paths import CLAIMS, EVENTS, PODS, SECRETS, SERVICES, Object, path
 from trainyard_operator.artifact_reader import access, bodies
-from trainyard_operator.artifact_reader.problems import is_stuck, newest_warning
+from trainyard_operator.artifact_reader.problems import is_stuck, newest_warning, overdue_end
 from trainyard_operator.certificates import Pair, new_serving
 from trainyard_operator.pod_template.defaults import PodDefaults
 
@@ -122,13 +122,14 @@ class ReaderObjects:
             await self._delete(collection, place)
 
     async def warning(self, place: Place, pod: Object) -> str | None:
-        """Return what the newest Event says about a pod that cannot mount its volumes; None for any other pod.
+        """Return why a pod cannot mount its volumes, as the newest Event says, or that it does not end; None otherwise.
 
         Raises:
             ApiError: the request failed.
         """
-        if not is_stuck(pod, self._clock.now()):
-            return None
+        overdue = overdue_end(pod, self._clock.now())
+        if overdue is not None or not is_stuck(pod, self._clock.now()):
+            return overdue
         selector = f"regarding.kind=Pod,regarding.name={pod['metadata']['name']}"
         found, _ = await self._kube.list_all(path(EVENTS, place.namespace), [("fieldSelector", selector)])
         return newest_warning(event for event in found if event["regarding"].get("uid") == pod["metadata"]["uid"])

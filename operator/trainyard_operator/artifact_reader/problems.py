@@ -12,6 +12,8 @@ _SCHEDULED, _NO_NODE = "PodScheduled", "FailedScheduling"
 _CREATING = ("ContainerCreating", "PodInitializing")
 _MOUNT_SECONDS = timedelta(seconds=15)
 """Time for which a pod on a node may need to mount its volumes without a word about it."""
+_END_SECONDS = timedelta(seconds=30)
+"""Time after the end of its grace period after which a pod that still exists is reported."""
 
 
 def problem_of(pod: Object, claim: str, warning: str | None = None) -> str | None:
@@ -20,7 +22,7 @@ def problem_of(pod: Object, claim: str, warning: str | None = None) -> str | Non
     Args:
         pod: Its pod.
         claim: Name of the claim.
-        warning: What the newest Event about the pod says.
+        warning: What is known beside the pod's status, for example by the newest Event.
     """
     cause = _unscheduled(pod) or _waiting(pod) or (None if _is_running(pod) else warning)
     if cause is None:
@@ -30,15 +32,23 @@ def problem_of(pod: Object, claim: str, warning: str | None = None) -> str | Non
 
 def is_running(pod: Object) -> bool:
     """Return whether a reader answers."""
-    return holds(pod, "Ready")
+    return holds(pod, "Ready") and not is_ending(pod)
 
 
 def is_stuck(pod: Object, now: datetime) -> bool:
     """Return whether a pod has had a node for a while and its container was not created: Events say why."""
-    if _is_running(pod) or _waiting(pod) or not holds(pod, _SCHEDULED):
+    if is_ending(pod) or _is_running(pod) or _waiting(pod) or not holds(pod, _SCHEDULED):
         return False
     since = (condition(pod, _SCHEDULED) or {}).get("lastTransitionTime")
     return since is not None and now - parse_time(since) > _MOUNT_SECONDS
+
+
+def overdue_end(pod: Object, now: datetime) -> str | None:
+    """Return that an earlier reader, which is being deleted, has not ended in time: then its node is not reachable."""
+    if not is_ending(pod) or now - parse_time(pod["metadata"]["deletionTimestamp"]) < _END_SECONDS:
+        return None
+    node = (pod.get("spec") or {}).get("nodeName")
+    return f"its earlier reader on node {node} does not end. If the node is lost, delete it from the cluster"
 
 
 def newest_warning(events: Iterable[Object]) -> str | None:
@@ -51,11 +61,16 @@ def newest_warning(events: Iterable[Object]) -> str | None:
 def has_ended(pod: Object) -> bool:
     """Return whether a reader has ended or is being deleted."""
     phase = (pod.get("status") or {}).get("phase")
-    return phase in ("Succeeded", "Failed") or "deletionTimestamp" in pod["metadata"]
+    return phase in ("Succeeded", "Failed") or is_ending(pod)
+
+
+def is_ending(pod: Object) -> bool:
+    """Return whether a reader is being deleted."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _is_running(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") == "Running"
+    return (pod.get("status") or {}).get("phase") == "Running" and not is_ending(pod)
 
 
 def _unscheduled(pod: Object) -> str | None:

@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 from trainyard_kube.errors import ApiError
 from trainyard_kube.paths import Object
 from trainyard_operator.artifact_reader.objects import MissingClaimError, Place, ReaderObjects, sentence
-from trainyard_operator.artifact_reader.problems import has_ended, is_running, problem_of
+from trainyard_operator.artifact_reader.problems import has_ended, is_ending, is_running, problem_of
 from trainyard_operator.certificates import Pair
 
 logger = logging.getLogger(__name__)
 
 _STARTING_SECONDS, _RUNNING_SECONDS = 5.0, 30.0
 """Seconds for which a reader that was seen is not looked at again, while it is starting and while it runs."""
+_LONGEST_PAUSE = 60.0
+"""Longest pause between two tries that fail; the first is that of a reader that is starting."""
 _SWEEP_SECONDS = 60.0
 """Seconds between two looks at all readers that are known."""
 _RETRY_SECONDS = 2.0
@@ -49,6 +51,8 @@ class ArtifactReaders:
         """Monotonic time from which a request for a known reader is followed."""
         self._swept, self._has_recalled = monotonic(), False
         self._problems: dict[Place, str] = {}
+        self._failures: dict[Place, int] = {}
+        """Failed tries in a row."""
         self._wake = asyncio.Event()
 
     def request(self, namespace: str, claim: str) -> None:
@@ -69,14 +73,14 @@ class ArtifactReaders:
             await self._wait()
 
     async def work(self) -> None:
-        """Follow the requests, and look at all readers if that is due."""
+        """Follow the requests; every minute, look at the readers that were not seen a moment ago."""
         self._has_recalled = self._has_recalled or await self._recall()
         wanted, self._wanted = self._wanted, set()
         for place in sorted(wanted):
             await self._guarded(place, self._ensure)
         if self._monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = self._monotonic()
-            for place in sorted(self._due):
+            for place in sorted(place for place, due in self._due.items() if due <= self._swept):
                 await self._guarded(place, self._sweep)
 
     async def _recall(self) -> bool:
@@ -110,7 +114,9 @@ class ArtifactReaders:
             self._fail(place, sentence(place, error))
 
     def _fail(self, place: Place, problem: str) -> None:
-        self._due[place] = self._monotonic() + _STARTING_SECONDS
+        self._failures[place] = self._failures.get(place, 0) + 1
+        pause = min(_LONGEST_PAUSE, _STARTING_SECONDS * 2 ** (self._failures[place] - 1))
+        self._due[place] = self._monotonic() + pause
         self._problems[place] = problem
         logger.warning("artifact reader of %s/%s: %s", place.namespace, place.claim, problem)
 
@@ -118,7 +124,7 @@ class ArtifactReaders:
 
     async def _ensure(self, place: Place) -> None:
         pod = await self._objects.pod(place)
-        if pod is not None and has_ended(pod):
+        if pod is not None and has_ended(pod) and not is_ending(pod):
             await self._objects.remove(place)
             pod = await self._objects.pod(place)
         if pod is None:
@@ -136,6 +142,7 @@ class ArtifactReaders:
             await self._objects.remove(place)
             self._due.pop(place, None)
             self._problems.pop(place, None)
+            self._failures.pop(place, None)
         elif await self._objects.is_in_the_way(place, pod):
             logger.info("the reader of %s/%s ends: another pod waits for the claim", place.namespace, place.claim)
             await self._objects.remove(place)
@@ -144,6 +151,7 @@ class ArtifactReaders:
 
     async def _note(self, place: Place, pod: Object | None) -> None:
         """Note how a reader is doing."""
+        self._failures.pop(place, None)
         runs = pod is not None and is_running(pod)
         self._due[place] = self._monotonic() + (_RUNNING_SECONDS if runs else _STARTING_SECONDS)
         problem = None

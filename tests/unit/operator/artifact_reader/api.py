@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainyard_kube.errors import ApiError, ConflictError, NotFoundError, ServerError
+from trainyard_kube.errors import ApiError, ConflictError, ForbiddenError, NotFoundError, ServerError
 
 Object = dict[str, Any]
 TEAM = "/api/v1/namespaces/team"
@@ -22,6 +22,7 @@ class Api:
         writes: Method and path of every write that was carried out.
         calls: Number of requests.
         broken: Error of every request.
+        refuses: Collection whose creates are refused.
         lives: Writes after which the process is killed; None: never.
     """
 
@@ -33,6 +34,7 @@ class Api:
         self.writes: list[str] = []
         self.calls = 0
         self.broken: ApiError | None = None
+        self.refuses = ""
         self.lives: int | None = None
 
     async def get(self, url: str) -> Object:
@@ -52,6 +54,8 @@ class Api:
 
     async def create(self, url: str, body: Object) -> Object:
         self._write()
+        if url.endswith(f"/{self.refuses}"):
+            raise ForbiddenError(403, "Forbidden", "exceeded quota")
         path = f"{url}/{body['metadata']['name']}"
         if path in self.objects:
             raise ConflictError(409, "AlreadyExists", f"{path} exists")

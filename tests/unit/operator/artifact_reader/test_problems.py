@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from trainyard_operator.artifact_reader.problems import has_ended, is_running, is_stuck, newest_warning, problem_of
+from trainyard_operator.artifact_reader.problems import (
+    has_ended,
+    is_running,
+    is_stuck,
+    newest_warning,
+    overdue_end,
+    problem_of,
+)
 
 NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
 BEGIN = "The files of claim runs cannot be read yet: "
@@ -92,6 +99,20 @@ def test_newest_warning() -> None:
     assert newest_warning([normal, earlier]) is None
     assert newest_warning([second, first, normal, earlier]) == "second"
     assert newest_warning([second, repeated, first]) == "repeated"
+
+
+def test_reader_that_is_ending_is_reported_when_it_takes_long() -> None:
+    ending = pod({"type": "Ready", "status": "True"}, scheduled("True"), phase="Running")
+    ending |= {"metadata": {"deletionTimestamp": "2026-01-01T00:00:20Z"}, "spec": {"nodeName": "node-1"}}
+    assert not is_running(ending)
+    assert not is_stuck(ending, NOW)
+    warning = overdue_end(ending, NOW)
+    assert problem_of(ending, "runs", warning) == (
+        f"{BEGIN}its earlier reader on node node-1 does not end. If the node is lost, delete it from the cluster."
+    )
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:40Z"
+    assert overdue_end(ending, NOW) is None
+    assert overdue_end(pod(phase="Running"), NOW) is None
 
 
 def test_end_and_readiness() -> None:

@@ -196,6 +196,24 @@ async def test_failing_api_server_has_a_sentence_and_is_not_asked_at_once_again(
     assert api.writes == STARTED
 
 
+async def test_pauses_between_failed_tries_grow_to_a_minute(api: Api, operator: Operator) -> None:
+    api.refuses = "pods"
+    tries = []
+    for second in range(240):
+        before = len(api.writes)
+        await operator.request()
+        if api.writes[before:][-1:] == ["create secrets"]:
+            tries.append(second)
+        operator.now += 1
+    assert tries == [0, 5, 15, 35, 75, 135, 195]
+    assert operator.problem == "The reader of claim runs cannot be started: 403 Forbidden: exceeded quota."
+    api.refuses = ""
+    operator.now += 60
+    await operator.request()
+    assert operator.problem is None
+    assert POD in api.objects
+
+
 async def test_problem_without_a_further_request_is_forgotten(api: Api, operator: Operator) -> None:
     api.objects.pop(f"{TEAM}/persistentvolumeclaims/runs")
     await operator.request()
@@ -254,6 +272,23 @@ async def test_reader_of_a_shared_claim_does_not_yield(api: Api, operator: Opera
     await operator.sweep()
     assert api.writes == STARTED
     assert "affinity" not in api.objects[POD]["spec"]
+
+
+async def test_reader_on_a_lost_node_is_reported_and_not_deleted_again(api: Api, operator: Operator) -> None:
+    await operator.request()
+    pod = api.objects[POD]
+    pod["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z"
+    pod |= {"status": READY, "spec": {**pod["spec"], "nodeName": "node-1"}}
+    operator.now += 6
+    await operator.request()
+    assert operator.problem is not None
+    assert "its earlier reader on node node-1 does not end. If the node is lost, delete it" in operator.problem
+    assert api.writes == STARTED
+    del api.objects[POD]
+    operator.now += 6
+    await operator.request()
+    assert operator.problem is None
+    assert POD in api.objects
 
 
 async def test_event_says_why_the_claim_cannot_be_mounted(api: Api, operator: Operator) -> None:
