@@ -110,6 +110,40 @@ def test_foreign_service_keeps_its_name(operator: Operator, team: Team) -> None:
     served.deployment()
 
 
+HTTP_ROUTES = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "httproutes.gateway.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in"},
+    },
+    "spec": {
+        "group": "gateway.networking.k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "HTTPRoute", "plural": "httproutes"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+"""The name of the kind without its schema: the Gateway API is not installed here."""
+
+
+def test_route_is_applied_once_the_gateway_api_is_there(operator: Operator, team: Team, proxy: Replica) -> None:
+    served = deploy(team, "bot", route={"gateway": {"name": "public"}, "hostnames": ["chat.example.com"]})
+    served.start(proxy)
+    served.wait("RouteReady", "GatewayApiMissing")
+    served.wait("Ready", "Serving")
+    team.kubernetes.apply(HTTP_ROUTES)
+    served.wait("RouteReady", "RouteApplied")
+    assert team.names("httproutes", "gateway.networking.k8s.io/v1") == [served.child_name]
+
+
 def test_deleted_deployment_leaves_nothing(operator: Operator, team: Team) -> None:
     served = deploy(team, "bot", replicas=2)
     served.deployment()

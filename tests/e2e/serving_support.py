@@ -30,7 +30,7 @@ FLAGS = [
 ]
 
 
-def model_deployment(name: str, *, cpu: str = "600m", **spec: Any) -> Object:
+def model_deployment(name: str, *, cpu: str = "400m", **spec: Any) -> Object:
     """Return a small CPU ModelDeployment; keyword arguments replace whole blocks of the spec."""
     blocks: dict[str, Any] = {"args": FLAGS, "resources": {"gpus": 0, "cpu": cpu, "memory": "3Gi"}, "drainSeconds": 30}
     return {

@@ -21,12 +21,22 @@ CHECKED_INSIDE_THE_API_SERVER = {
     # OwnerReferencesPermissionEnforcement, on here, checks this right without a request that the audit log would show;
     # without it no Job is created.
     ("trainyard-operator", "update", "trainyard.dev", "trainingjobs/finalizers"),
+    ("trainyard-operator", "update", "trainyard.dev", "modeldeployments/finalizers"),
+    # Server-side apply of an object that does not exist needs this right beside `patch`, which the audit log shows.
+    ("trainyard-operator", "create", "apps", "deployments"),
+    ("trainyard-operator", "create", "discovery.k8s.io", "endpointslices"),
+    ("trainyard-operator", "create", "gateway.networking.k8s.io", "httproutes"),
+    ("trainyard-operator", "create", "policy", "poddisruptionbudgets"),
 }
 USED_IN_THE_API_TIER = {
     # When an operator died between a Service and its Job: tests/api/test_gang.py.
     ("trainyard-operator", "get", "", "services"),
     # When a Job gets no pod: tests/api/test_admission.py.
     ("trainyard-operator", "list", "events.k8s.io", "events"),
+    # A route needs the Gateway API: tests/api/test_modeldeployment.py.
+    ("trainyard-operator", "patch", "gateway.networking.k8s.io", "httproutes"),
+    # Of an artifact reader that has ended: tests/api/test_artifact_reader.py.
+    ("trainyard-operator", "delete", "", "services"),
 }
 Permission = tuple[str, str, str, str]
 
