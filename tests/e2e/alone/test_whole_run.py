@@ -68,8 +68,8 @@ def granted(site: Site) -> set[Permission]:
                 (subject, verb, group, resource)
                 for rule in role["rules"]
                 for verb in rule["verbs"]
-                for group in rule["apiGroups"]
-                for resource in rule["resources"]
+                for group in rule.get("apiGroups", ())
+                for resource in rule.get("resources", ())
             }
     return found
 
