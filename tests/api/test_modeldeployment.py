@@ -173,9 +173,8 @@ def test_operator_killed_between_its_writes_ends_in_the_same_state(
     operator.restart()
     until(lambda: len(served.adapter_set().adapters) == 2)
     proxy.adapters = served.adapter_set()
-    served.wait("AdaptersReady", "AdaptersLoaded")
+    until(lambda: json.dumps(served.status()["adapters"]).count('"Loaded"') == 2)
     assert len(team.names("deployments", "apps/v1")) == 1
     assert [name for name in team.names("services") if not name.startswith("artifacts-")] == ["bot"]
     configs = [name for name in team.names("configmaps") if name.startswith(served.child_name)]
     assert len(configs) == 2, configs
-    assert json.dumps(served.status()["adapters"]).count('"Loaded"') == 2
