@@ -81,10 +81,11 @@ def test_service_exposes_the_ports_of_the_gateway() -> None:
     assert listening == {
         "https": variables["TRAINYARD_PORT"],
         "api": variables["TRAINYARD_API_PORT"],
+        "activator": variables["TRAINYARD_ACTIVATOR_PORT"],
         "health": variables["TRAINYARD_HEALTH_PORT"],
     }
     ports = named(objects, "Service", "trainyard-gateway")["spec"]["ports"]
-    assert {port["targetPort"] for port in ports} == {"https", "api"}
+    assert {port["targetPort"] for port in ports} == {"https", "api", "activator"}
 
 
 def test_kueue_mode_adds_priority_classes_and_permissions_without_a_policy() -> None:
@@ -225,7 +226,9 @@ def check_permissions(kubernetes: Kubernetes) -> None:
         (operator, "get", "secrets/other", NAMESPACE),
         (operator, "update", "trainingjobs.trainyard.dev", "default"),
         (operator, "delete", "trainingjobs.trainyard.dev", "default"),
-        (operator, "create", "pods", "default"),
+        (operator, "patch", "secrets", "default"),
+        (operator, "update", "pods", "default"),
+        (operator, "update", "deployments.apps", "default"),
         (gateway, "get", "pods", "default"),
         (gateway, "get", "secrets/trainyard-gateway-tls", NAMESPACE),
         (gateway, "patch", "trainingjobs.trainyard.dev", "default"),
