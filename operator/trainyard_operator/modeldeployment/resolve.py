@@ -265,27 +265,36 @@ def _kept_model(observed: Observed, reference: ModelReference, fault: Fault) -> 
     if known.get("trainingJob") != reference.training_job or observed.deployment is None:
         return None
     status = ServedModelStatus.model_validate(known)
+    if not _names(reference, status):
+        return None
     served = _served_name(observed)
     note = f"{fault.message} What was served before stays."
     if status.digest is not None:
         files = "" if reference.export else _WEIGHTS
         model = _run_artifact(status.source, status.digest, files)
         return Resolved(model=model, base_name=served, served_name=served, status=status, note=note)
-    adapter = _kept_adapter(observed, served)
+    adapter = _kept_adapter(observed, served, base=status.source)
     if adapter is None:
         return None
     model = _source_artifact(status.source, status.revision)
     return Resolved(model=model, base_name=BASE_NAME, served_name=served, status=status, adapters=(adapter,), note=note)
 
 
-def _kept_adapter(observed: Observed, name: str) -> ResolvedAdapter | None:
+def _names(reference: ModelReference, status: ServedModelStatus) -> bool:
+    """Return whether a reference still names what was served before: that export, or that checkpoint."""
+    if reference.export is not None:
+        return status.checkpoint is None and status.source.endswith(f"/exports/{reference.export}")
+    return status.checkpoint is not None and reference.checkpoint in ("best", "last", status.checkpoint)
+
+
+def _kept_adapter(observed: Observed, name: str, *, base: str) -> ResolvedAdapter | None:
     known = next((entry for entry in observed.status.get("adapters") or [] if entry["name"] == name), None)
     if known is None or not known.get("digest") or not known.get("source"):
         return None
     artifact = _run_artifact(known["source"], known["digest"], _WEIGHTS)
     return ResolvedAdapter(
         name=name,
-        desired=DesiredAdapter(name=name, artifact=artifact),
+        desired=DesiredAdapter(name=name, artifact=artifact, base=base),
         source=known["source"],
         checkpoint=known.get("checkpoint"),
     )
@@ -309,7 +318,7 @@ def _resolve_adapter(observed: Observed, adapter: ServedAdapter, resolved: Resol
         return ResolvedAdapter(name=adapter.name, desired=desired, source=artifact.display)
     found = _adapter_of_job(observed, adapter.name, adapter.from_, resolved)
     if found.fault is not None and found.fault.reason in ("TrainingJobNotFound", "WaitingForTrainingJob"):
-        kept = _kept_adapter(observed, adapter.name)
+        kept = _kept_adapter(observed, adapter.name, base=resolved.model.display)
         if kept is not None:
             return replace(kept, note=f"{found.fault.message} What was served before stays.")
     return found

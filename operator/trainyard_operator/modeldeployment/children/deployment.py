@@ -79,7 +79,8 @@ def rollout(spec: Spec, *, serves: bool) -> Rollout:
     """Return how replicas are replaced.
 
     With GPUs no replica is added first: on a full node it would wait for the GPUs of the one that it replaces. While
-    nothing serves there is nothing to keep, and a broken replica must not hold the room of its successor.
+    nothing serves there is nothing to keep, and a broken replica must not hold the room of its successor. A spec that
+    lets no replica be missing gets a surge all the same: the API server refuses a Deployment with neither.
 
     Args:
         spec: The spec.
@@ -87,7 +88,7 @@ def rollout(spec: Spec, *, serves: bool) -> Rollout:
     """
     surge, missing = spec.rollout.max_surge, spec.rollout.max_unavailable
     if surge is None:
-        surge = 1 if serves and not spec.resources.gpus and not missing else 0
+        surge = 1 if missing == 0 or (missing is None and serves and not spec.resources.gpus) else 0
     if missing is None:
         missing = 0 if surge else 1
     if surge:

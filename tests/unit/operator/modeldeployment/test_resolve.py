@@ -156,9 +156,17 @@ def test_what_was_served_stays_while_the_job_is_away() -> None:
         assert after.model == before.model
         kept = after.adapters[0].desired
         assert kept is not None
-        assert kept.artifact == adapter.desired.artifact
+        assert kept == adapter.desired
         assert "What was served before stays" in after.note
     assert fault(spec, status=status).reason == "TrainingJobNotFound"
+
+
+@pytest.mark.parametrize("change", [{"export": "merged"}, {"checkpoint": "step-20-e1"}])
+def test_reference_to_something_else_is_not_answered_with_what_was_served(change: Any) -> None:
+    before = served({"model": {"from": FROM}}, training_job(method="full"))
+    spec = {"model": {"from": {"trainingJob": FROM["trainingJob"], **change}}}
+    found = fault(spec, status={"model": before.status.to_json()}, deployment=CHILD)
+    assert found.reason == "TrainingJobNotFound"
 
 
 @pytest.mark.parametrize("digest", ["sha256:00", "sha256:../../etc", "x"])

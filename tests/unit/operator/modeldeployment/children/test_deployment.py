@@ -117,6 +117,8 @@ def test_largest_rank(wanted: int | None, known: int | None, ranks: list[int], e
         ({"resources": {"gpus": 1}}, True, 0, 1),
         ({"resources": {"gpus": 1}, "rollout": {"maxSurge": 1}}, True, 1, 0),
         ({"resources": {"gpus": 0}, "rollout": {"maxUnavailable": 2}}, True, 0, 2),
+        ({"resources": {"gpus": 1}, "rollout": {"maxUnavailable": 0}}, True, 1, 0),
+        ({"resources": {"gpus": 0}, "rollout": {"maxUnavailable": 0}}, False, 1, 0),
         ({"resources": {"gpus": 0}, "rollout": {"maxSurge": 2, "maxUnavailable": 1}}, True, 2, 1),
     ],
 )
