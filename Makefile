@@ -117,7 +117,15 @@ test-kueue: venv ## Kueue mode with Kueue's own manager (the first run builds it
 test-e2e: venv ## On a real node: kubelet, containers, images (root; the first run builds it, about 10 minutes).
 	@echo "== tier: e2e (real node; the first run builds binaries and images) =="
 	@$(PYTHON) hack/cluster build node >/dev/null
-	@$(PYTEST) tests/e2e -n 6
+	@$(PYTEST) tests/e2e -n 6 --ignore tests/e2e/serving
+
+# Not part of `make test` yet: building the engine's image takes 7 minutes and 16 GB of disk.
+.PHONY: test-e2e-serving
+test-e2e-serving: venv ## ModelDeployments on a real node, with the real vLLM (root; the first run builds its image).
+	@echo "== tier: e2e-serving (real node, real vLLM; the first run builds binaries and images) =="
+	@$(PYTHON) hack/cluster build node >/dev/null
+	@PYTHON=$(PYTHON) hack/venv server >/dev/null
+	@$(PYTEST) tests/e2e/serving
 
 test-gpu: venv ## On an NVIDIA GPU; skipped with a message where there is none.
 	@echo "== tier: gpu =="

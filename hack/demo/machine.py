@@ -19,7 +19,12 @@ def cluster(*arguments: str) -> list[str]:
     return subprocess.run([*COMMAND, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
 
 
-def load_images() -> dict[str, str]:
-    """Build the images that changed, push them, and return each reference by its name."""
-    pairs = (line.split("=", 1) for line in cluster("load", "all") if "_IMAGE=" in line)
+def load_images(*names: str) -> dict[str, str]:
+    """Build the images that changed, push them, and return each reference by its name.
+
+    Args:
+        names: The images; without any, all.
+    """
+    lines = [line for name in names or ("all",) for line in cluster("load", name)]
+    pairs = (line.split("=", 1) for line in lines if "_IMAGE=" in line)
     return {name.removesuffix("_IMAGE").lower(): reference for name, reference in pairs}

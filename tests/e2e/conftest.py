@@ -31,15 +31,17 @@ from tests.e2e.support import EXAMPLE, VALUES, Site, clear
 NAMESPACE = "trainyard-e2e"
 ALONE = Path(__file__).parent / "alone"
 EXAMPLE_FILE = "test_training.py"
-SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py", "test_serving.py")
+SERVING_FILE = "test_serving.py"
+"""Tests of the tier e2e-serving; they alone need the image of the engine."""
+SHARING = (EXAMPLE_FILE, "test_exports.py", "test_tenants.py", "test_start.py", SERVING_FILE)
 """Files whose tests share jobs."""
+IMAGES = ("operator", "trainer")
 FIRST = (
     EXAMPLE_FILE,
     "test_exports.py",
     "test_nodes.py",
     "test_suspend.py",
     "test_evictions.py",
-    "test_serving.py",
 )
 """The longest files, started first to shorten the run."""
 LAST = ("test_missing_image_fails_after_the_deadline", "test_whole_run.py")
@@ -139,7 +141,7 @@ def prepare(rows: Path, files: set[str]) -> dict[str, object]:
     was_running = is_running(programs)
     kubeconfig = cluster("up", "--fake-gpus", "2")[-1]
     kubectl = Kubectl(programs / "kubectl", Path(kubeconfig), NAMESPACE)
-    images = load_images()
+    images = load_images(*IMAGES, *(["server"] if SERVING_FILE in files else []))
     began = dt.datetime.now(dt.UTC).isoformat()
     install.install(kubectl, programs / "helm", images, *VALUES)
     clear(kubectl, NAMESPACE)

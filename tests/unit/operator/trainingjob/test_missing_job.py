@@ -22,9 +22,10 @@ from trainyard_crds.constants import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard_kube.paths import Object
 from trainyard_kube.store import Store
 from trainyard_operator.reconcile.plan import Need
+from trainyard_operator.stored_resources import SPECS
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import plan
-from trainyard_operator.trainingjob.resources import SPECS, ResourceKind, job_key
+from trainyard_operator.trainingjob.resources import ResourceKind, job_key
 
 NEED = need_of("jobs", CHILD)
 OWNER = {"kind": "TrainingJob", "name": NAME, "uid": UID, "controller": True}

@@ -25,13 +25,14 @@ from trainyard_kube.store import Store
 from trainyard_operator.admission.decision import Admission, KueueHandoff, admit_immediately
 from trainyard_operator.queue.kueue_workload import QUEUE_LABEL
 from trainyard_operator.reconcile.reconciler import Reconciler
+from trainyard_operator.stored_resources import SPECS
 from trainyard_operator.trainingjob.children.render import TRAIN_ROLE, children
 from trainyard_operator.trainingjob.kind import TrainingJobs
 from trainyard_operator.trainingjob.kueue_adapter import PRIORITY_LABEL
 from trainyard_operator.trainingjob.model import Observed
 from trainyard_operator.trainingjob.observe import Observer
 from trainyard_operator.trainingjob.plan import Admit
-from trainyard_operator.trainingjob.resources import SPECS, ResourceKind
+from trainyard_operator.trainingjob.resources import ResourceKind
 
 CREATED = "2026-01-02T10:00:00Z"
 WEBHOOK = 'Internal error occurred: failed calling webhook "mjob.kb.io": connection refused'

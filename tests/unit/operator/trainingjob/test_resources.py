@@ -6,8 +6,8 @@ from typing import Any
 
 from trainyard_crds.constants import ENQUEUED_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
 from trainyard_kube.store import Store
+from trainyard_operator.stored_resources import SPECS
 from trainyard_operator.trainingjob.resources import (
-    SPECS,
     ResourceKind,
     is_unanswered,
     job_key,
@@ -41,12 +41,21 @@ def pod(version: int, name: str = "p1") -> dict[str, Any]:
 
 
 def test_resources_are_listed_with_the_owner_first() -> None:
-    assert [spec.url for spec in SPECS] == [
-        "/apis/trainyard.dev/v1alpha1/trainingjobs",
-        "/apis/batch/v1/jobs",
-        "/api/v1/pods",
+    ours, served = (
+        "app.kubernetes.io/managed-by=trainyard",
+        "app.kubernetes.io/managed-by=trainyard,trainyard.dev/role=serve",
+    )
+    assert [(spec.url, spec.selector) for spec in SPECS] == [
+        ("/apis/trainyard.dev/v1alpha1/trainingjobs", ""),
+        ("/apis/batch/v1/jobs", ours),
+        ("/apis/trainyard.dev/v1alpha1/modeldeployments", ""),
+        ("/apis/apps/v1/deployments", served),
+        ("/api/v1/configmaps", served),
+        ("/api/v1/services", served),
+        ("/apis/policy/v1/poddisruptionbudgets", served),
+        ("/apis/discovery.k8s.io/v1/endpointslices", served),
+        ("/api/v1/pods", ours),
     ]
-    assert [spec.selector for spec in SPECS] == ["", *["app.kubernetes.io/managed-by=trainyard"] * 2]
 
 
 def test_training_job_is_kept_without_managed_fields() -> None:

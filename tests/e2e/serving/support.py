@@ -20,7 +20,7 @@ from demo.kubectl import Kubectl, Object
 from demo.serve import address
 from tests.e2e.support import TIMEOUT, Site, condition
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FLAGS = [
     "--dtype=float32",
     "--max-model-len=256",

@@ -15,7 +15,7 @@ import pytest
 from demo.kubectl import KubectlError, namespace, pod
 from demo.manifest import load
 from demo.show import EXAMPLE
-from tests.e2e.serving_support import ROOT, Answer, Endpoint, complete, load_on, model_deployment
+from tests.e2e.serving.support import ROOT, Answer, Endpoint, complete, load_on, model_deployment
 from tests.e2e.support import TIMEOUT, Site, condition
 
 NAME = "docs"
