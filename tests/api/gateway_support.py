@@ -192,6 +192,7 @@ class Gateway:
         self, kubernetes: Kubernetes, folder: Path, *, through: Callable[[Path], Path] = lambda direct: direct
     ) -> None:
         self.port, self.api_port, self.health_port = free_port(), free_port(), free_port()
+        self.activator_port = free_port()
         self.ca = kubernetes.cluster.ca
         self.folder, self.kubernetes = folder, kubernetes
         self.context = ssl.create_default_context(cafile=str(self.ca))
@@ -255,6 +256,7 @@ class Gateway:
             "TRAINYARD_HOST": "127.0.0.1",
             "TRAINYARD_PORT": str(self.port),
             "TRAINYARD_API_PORT": str(self.api_port),
+            "TRAINYARD_ACTIVATOR_PORT": str(self.activator_port),
             "TRAINYARD_HEALTH_PORT": str(self.health_port),
             "TRAINYARD_TLS_DIRECTORY": str(self.folder),
         }

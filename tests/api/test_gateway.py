@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +304,28 @@ def test_health_and_metrics_are_served_over_http(gateway: Gateway) -> None:
     code, text = gateway.plain("/metrics")
     assert code == 200
     assert "trainyard_gateway_status_writes_total" in text
+
+
+def test_first_request_scales_a_modeldeployment_up_and_waits(gateway: Gateway, kubernetes: Kubernetes) -> None:
+    spec = {"model": {"source": "hf://org/base"}, "replicas": 0, "scaleToZero": {"timeoutSeconds": 5}}
+    body = {"kind": "ModelDeployment", "metadata": {"name": "idle", "namespace": NAMESPACE}, "spec": spec}
+    kubernetes.apply({"apiVersion": "trainyard.dev/v1alpha1", **body})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{gateway.activator_port}/v1/models", headers={"Host": f"idle.{NAMESPACE}.svc:8000"}
+    )
+
+    def refused() -> urllib.error.HTTPError | None:
+        try:
+            urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError as error:
+            return error if error.code == 503 else None  # 404: the informer has not seen it yet
+        return None
+
+    answer = until(refused)
+    assert answer.headers["Retry-After"]
+    assert "did not start within 5 s" in answer.read().decode()
+    path = f"/apis/trainyard.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments/idle"
+    until(lambda: kubernetes.client.get(path)["spec"]["replicas"] == 1)
 
 
 def test_granted_permissions_are_used(gateway: Gateway, kubernetes: Kubernetes) -> None:

@@ -95,7 +95,7 @@ def test_idle_costs_no_requests(operator: Operator, control_plane: Kubernetes, t
     made = [
         (entry["verb"], entry["objectRef"]["resource"], entry["objectRef"].get("name"))
         for entry in requests_by(control_plane, USER, before)
-        if entry["objectRef"].get("namespace") == team.namespace and entry["objectRef"].get("name") == "bot"
+        if (about := entry.get("objectRef", {})).get("namespace") == team.namespace and about.get("name") == "bot"
     ]
     assert made == []
     assert served.read()["metadata"]["resourceVersion"] != version  # the label alone

@@ -25,10 +25,10 @@ class ActivatorMetrics(Collector):
     def __init__(self, registry: CollectorRegistry, waiting: Waiting) -> None:
         self._waiting = waiting
         self.refused = Counter(
-            "trainyard_activator_requests_refused", "Requests refused since too many waited.", registry=registry
+            "trainyard_gateway_activator_requests_refused", "Requests refused since too many waited.", registry=registry
         )
         self._seconds = Histogram(
-            "trainyard_activator_hold_seconds",
+            "trainyard_gateway_activator_hold_seconds",
             "Time that requests waited for a replica.",
             buckets=(1, 5, 15, 30, 60, 120, 300, 600),
             registry=registry,
@@ -38,7 +38,7 @@ class ActivatorMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the number of waiting requests of each ModelDeployment."""
         gauge = GaugeMetricFamily(
-            "trainyard_activator_requests_waiting",
+            "trainyard_gateway_activator_requests_waiting",
             "Requests that wait for a replica.",
             labels=["namespace", "modeldeployment"],
         )

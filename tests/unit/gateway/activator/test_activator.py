@@ -140,7 +140,7 @@ async def test_requests_beyond_the_bound_are_refused_at_once(rig: Rig) -> None:
     assert all(headers["Retry-After"] for _, headers, _ in refused)
     assert "5 requests wait for ModelDeployment team/bot" in refused[0][2]["error"]["message"]
     assert (
-        'trainyard_activator_requests_waiting{modeldeployment="bot",namespace="team"} 5.0'
+        'trainyard_gateway_activator_requests_waiting{modeldeployment="bot",namespace="team"} 5.0'
         in generate_latest(rig.registry).decode()
     )
     rig.put(replicas=1)
