@@ -324,7 +324,8 @@ def _adapters(
     observed: Observed, resolved: Resolved | None, wanted: _Wanted | None, ready: list[Object]
 ) -> list[AdapterStatus]:
     if resolved is None or wanted is None:
-        return []
+        # What was served stays known: it is found again by these entries when its TrainingJob is gone.
+        return [AdapterStatus.model_validate(entry) for entry in observed.status.get("adapters") or []]
     states = observed.replica_states
     answered = [states.get(pod["metadata"]["name"]) for pod in ready]
     return adapter_statuses(resolved, wanted.adapters.version, answered, wanted_replicas(observed))

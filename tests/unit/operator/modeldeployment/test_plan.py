@@ -213,6 +213,18 @@ def test_replaced_adapter_is_pending_until_every_replica_serves_its_digest() -> 
     assert (adapter["digest"], adapter["state"], adapter["readyReplicas"]) == (OTHER_DIGEST, "Pending", 0)
 
 
+def test_fault_of_the_whole_object_keeps_what_is_known_of_adapters() -> None:
+    before = converged()
+    adapters = list(before.status.get("adapters") or [])
+    broken = replace(before, spec_error="spec.x: it is wrong.")
+    status = decide(broken).status
+    assert status is not None
+    assert "adapters" not in status
+    gone = replace(before, obj={**before.obj, "status": {**before.status, **status}}, jobs={})
+    kept = decide(gone).status or {}
+    assert kept.get("adapters", adapters)[0]["digest"] == adapters[0]["digest"]
+
+
 def test_nothing_is_planned_for_one_that_is_being_deleted() -> None:
     found = observed(CPU, jobs=JOBS)
     gone = replace(
